@@ -1,0 +1,101 @@
+"""Files for Flask apps: on local disk today, elsewhere tomorrow, by changing ``STORAGE_PROFILES`` and nothing else.
+
+>>> from flask import Flask
+>>> from flask_storage import Storage, current_storage
+>>> app = Flask(__name__)
+>>> app.config["STORAGE_PROFILES"] = {"docs": "memory:"}
+>>> storage = Storage(app)
+>>> with app.app_context():
+...     current_storage["docs"].write("hello.txt", b"hello")
+...     current_storage["docs"].read("hello.txt")
+b'hello'
+
+Every public name can be imported from here. The modules behind them are imported when a name is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._lazy import lazily, warn_of_namesake
+
+if TYPE_CHECKING:
+    from .backends import base as base, filesystem as filesystem, memory as memory
+    from .backends.base import StorageBackend as StorageBackend
+    from .backends.filesystem import LocalFSFile as LocalFSFile, LocalFSStorage as LocalFSStorage
+    from .backends.internal_links import InternalLinksStorageBackend as InternalLinksStorageBackend
+    from .backends.memory import MemoryStorage as MemoryStorage
+    from .delivery import send_stored_file as send_stored_file
+    from .errors import (
+        ConfigurationError as ConfigurationError,
+        ExpiredLinkError as ExpiredLinkError,
+        FileExistsInStorageError as FileExistsInStorageError,
+        FileNotFoundInStorageError as FileNotFoundInStorageError,
+        IntegrityError as IntegrityError,
+        InvalidLinkError as InvalidLinkError,
+        InvalidPathError as InvalidPathError,
+        LocalFSError as LocalFSError,
+        NotAFileError as NotAFileError,
+        PartialFailureError as PartialFailureError,
+        PermissionDeniedError as PermissionDeniedError,
+        PreconditionFailedError as PreconditionFailedError,
+        StorageError as StorageError,
+        StorageFullError as StorageFullError,
+        StorageTimeoutError as StorageTimeoutError,
+        StorageUnavailableError as StorageUnavailableError,
+        ThrottledError as ThrottledError,
+        TooLargeError as TooLargeError,
+        UnknownProfileError as UnknownProfileError,
+        UnsupportedOperationError as UnsupportedOperationError,
+    )
+    from .extension import Profiles as Profiles, Storage as Storage, current_storage as current_storage
+    from .files import RemoteFile as RemoteFile
+    from .operations import StorageOperations as StorageOperations
+    from .tokens import InternalLinkTokenData as InternalLinkTokenData
+    from .values import (
+        Capabilities as Capabilities,
+        FileInfo as FileInfo,
+        FileMode as FileMode,
+        LinkRequest as LinkRequest,
+        ListEntry as ListEntry,
+        ProgressCallback as ProgressCallback,
+        ShareLinkOperation as ShareLinkOperation,
+        UploadInstruction as UploadInstruction,
+        WriteOptions as WriteOptions,
+    )
+    from .views import LinkView as LinkView, LinkViewMixin as LinkViewMixin
+
+    __version__: str
+
+_ERRORS = (
+    "ConfigurationError ExpiredLinkError FileExistsInStorageError FileNotFoundInStorageError IntegrityError "
+    "InvalidLinkError InvalidPathError LocalFSError NotAFileError PartialFailureError PermissionDeniedError "
+    "PreconditionFailedError StorageError StorageFullError StorageTimeoutError StorageUnavailableError ThrottledError "
+    "TooLargeError UnknownProfileError UnsupportedOperationError"
+)
+_WHERE = {
+    "backends": "",
+    "backends.base": "StorageBackend",
+    "backends.filesystem": "LocalFSFile LocalFSStorage",
+    "backends.internal_links": "InternalLinksStorageBackend",
+    "backends.memory": "MemoryStorage",
+    "delivery": "send_stored_file",
+    "errors": _ERRORS,
+    "extension": "Profiles Storage current_storage",
+    "files": "RemoteFile",
+    "operations": "StorageOperations",
+    "tokens": "InternalLinkTokenData",
+    "values": "Capabilities FileInfo FileMode LinkRequest ListEntry ProgressCallback ShareLinkOperation "
+    "UploadInstruction WriteOptions",
+    "views": "LinkView LinkViewMixin",
+}
+__all__, _load = lazily(__name__, _WHERE)
+warn_of_namesake(__file__)
+
+
+def __getattr__(name: str) -> Any:
+    return _load(name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

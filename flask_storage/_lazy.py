@@ -1,0 +1,55 @@
+"""Names that load their module when they are first asked for (:pep:`562`)."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def lazily(package: str, where: Mapping[str, str]) -> tuple[list[str], Callable[[str], Any]]:
+    """Return the public names of a package and the loader behind its ``__getattr__``.
+
+    Args:
+        package: The package's name.
+        where: Module (relative to the top package) -> the names that it supplies, separated by spaces. The last part
+            of each module's own name can be asked for too, as keg-storage allows (``flask_storage.filesystem``).
+    """
+    top = package.partition(".")[0]
+    homes = {name: module for module, names in where.items() for name in names.split()}
+    modules = {module.rpartition(".")[2]: f"{top}.{module}" for module in where}
+
+    def load(name: str) -> Any:
+        if name in homes:
+            value = getattr(importlib.import_module(f"{top}.{homes[name]}"), name)
+        elif name in modules:
+            value = importlib.import_module(modules[name])
+        elif name == "__version__":
+            from importlib.metadata import version  # costs 10 ms, so only for whoever asks
+
+            value = version("flask-storage-profiles")
+        else:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return sorted(homes), load
+
+
+def warn_of_namesake(init_file: str) -> None:
+    """Warn when the distribution ``flask-storage`` is installed beside ours: both own the package ``flask_storage``."""
+    site = os.path.dirname(os.path.dirname(os.path.abspath(init_file)))
+    for entry in os.listdir(site):
+        name = entry.lower().replace("-", "_")
+        if re.fullmatch(r"flask_storage_\d.*\.(dist|egg)_info", name):
+            warnings.warn(
+                "the distribution 'flask-storage' is installed beside 'flask-storage-profiles', and both write the "
+                "package 'flask_storage': run 'pip uninstall flask-storage', then reinstall flask-storage-profiles",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            return

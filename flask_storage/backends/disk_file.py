@@ -1,0 +1,189 @@
+"""One file on local disk: how it is written, published and described."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import PreconditionFailedError, UnsupportedOperationError
+from ..files import WrappedFile
+from ..paths import parent
+from ..values import FileInfo, FileMode, WriteOptions
+from .disk import Disk, Folder, copy_bytes, etag
+
+if TYPE_CHECKING:
+    import arrow
+
+_ATTRIBUTE = "user.flask_storage"
+_BUFFER = 256 * 1024
+
+
+class LocalFSFile(WrappedFile):
+    """A file on local disk.
+
+    Args:
+        path: The path in the storage; without *disk*, the local path of a file to open on its own.
+        mode: What for.
+        disk: The storage's door.
+        options: How it is to be written.
+        file_mode: Mode of the file that is written.
+
+    Attributes:
+        path: As given.
+        fp: Python's own file underneath.
+        headers: Content headers and metadata, as kept beside the content.
+    """
+
+    fp: io.BufferedReader | io.BufferedWriter | io.BufferedRandom
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        mode: FileMode | str,
+        *,
+        disk: Disk | None = None,
+        options: WriteOptions | None = None,
+        file_mode: int = 0o600,
+    ) -> None:
+        self.path = path
+        self._folder = Folder(-1)
+        mode = FileMode.as_mode(mode)
+        if disk is None:
+            local_path = Path(path)
+            disk = Disk(local_path.parent, folder_mode=0o700, sync=True)
+            path = local_path.name
+        self._disk = disk
+        self._storage_path = os.fspath(path)
+        self._options = options or WriteOptions()
+        self._file_mode = file_mode
+        self.headers = self._options.headers
+        if mode is FileMode.read:
+            fd = disk.open_file(self._storage_path)
+            self.headers = read_headers(fd)
+            fp = io.BufferedReader(io.FileIO(fd, "rb"))
+            super().__init__(fp, mode, info=describe(self._storage_path, os.fstat(fd), self.headers))
+            return
+        original = disk.open_file(self._storage_path) if mode & FileMode.read else None
+        try:
+            self._folder, self._temporary, fd = disk.create_temporary(self._storage_path)
+            if original is None:
+                super().__init__(io.BufferedWriter(io.FileIO(fd, "wb"), _BUFFER), mode)
+            else:
+                super().__init__(io.BufferedRandom(io.FileIO(fd, "rb+")), mode)
+                self.headers = {**read_headers(original), **self.headers}
+                copy_bytes(original, fd)
+                os.lseek(fd, 0, os.SEEK_SET)
+        finally:
+            if original is not None:
+                os.close(original)
+
+    def take(self, source: int, offset: int, progress: Callable[[int], None] | None = None) -> int:
+        """Append everything from *offset* on of another descriptor, in the kernel where it can; return the count."""
+        count = copy_bytes(source, self.fp.fileno(), offset=offset, progress=progress)
+        self._count += count
+        return count
+
+    def _publish(self) -> None:
+        self.fp.flush()
+        fd = self.fp.fileno()
+        os.fchmod(fd, self._file_mode)
+        _write_headers(fd, self.headers)
+        # The kernel's own stamps tick every few milliseconds; the etag needs two versions never to look alike.
+        now = datetime.now(UTC)
+        stamp = int(now.timestamp()) * 10**9 + now.microsecond * 1000
+        os.utime(fd, ns=(stamp, stamp))
+        if self._disk.sync:
+            os.fsync(fd)
+        self.fp.close()
+        name = self._storage_path.rpartition("/")[2]
+        self._folder.publish(
+            self._temporary,
+            name,
+            exclusive=self._options.exclusive,
+            allowed=condition(self._folder, name, self._options),
+            sync=self._disk.sync,
+        )
+        self._folder.close()
+
+    def _discard(self) -> None:
+        self._forget()
+        self._disk.prune(parent(self._storage_path))
+
+    def _forget(self) -> None:
+        self.fp.raw.close()
+        if self._folder.fd >= 0:
+            self._folder.unlink(self._temporary, sync=False)
+            self._folder.close()
+
+    def _release(self) -> None:
+        # Not fp.close(): in a forked child that would flush the parent's bytes into the parent's file once more.
+        self.fp.raw.close()
+        self._folder.close()
+
+
+def condition(folder: Folder, name: str, options: WriteOptions) -> Callable[[], None]:
+    """Return what must hold, at the moment of publication, for *name* in *folder*."""
+
+    def check() -> None:
+        if options.if_match is not None and not (folder.has(name) and etag(folder.stat(name)) == options.if_match):
+            raise PreconditionFailedError("the file is not the version that was named: read it again")
+
+    return check
+
+
+def moment(status: os.stat_result) -> arrow.Arrow:
+    """Return when the file was last modified."""
+    import arrow
+
+    return arrow.Arrow.utcfromtimestamp(status.st_mtime)
+
+
+def describe(path: str, status: os.stat_result, headers: dict[str, Any]) -> FileInfo:
+    """Return what is known of a file."""
+    return FileInfo(
+        path=path,
+        size=status.st_size,
+        last_modified=moment(status),
+        etag=etag(status),
+        etag_is_strong=True,
+        **headers,
+    )
+
+
+def keeps_headers(root: Path) -> bool:
+    """Whether the file system keeps extended attributes; asking for one changes nothing."""
+    if not hasattr(os, "getxattr"):
+        return False
+    try:
+        os.getxattr(root, _ATTRIBUTE)
+    except OSError as error:
+        return error.errno == errno.ENODATA
+    return True
+
+
+def read_headers(fd: int) -> dict[str, Any]:
+    """Return what is kept beside a file's content; nothing where nothing is, or not by us."""
+    try:
+        kept = json.loads(os.getxattr(fd, _ATTRIBUTE))
+    except (OSError, AttributeError, ValueError):  # none there, none possible, or not ours
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _write_headers(fd: int, headers: dict[str, Any]) -> None:
+    if not headers:
+        return
+    try:
+        os.setxattr(fd, _ATTRIBUTE, json.dumps(headers).encode())
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.E2BIG, errno.ERANGE):
+            raise UnsupportedOperationError(
+                "the file system has no room for so much metadata with one file: keep it shorter"
+            ) from error
+        raise

@@ -1,0 +1,181 @@
+"""Uploads in parts on local disk, and the sweep of what was never finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ..errors import FileNotFoundInStorageError, IntegrityError
+from ..parts import Part, PartStore, PendingUpload
+from ..values import WriteOptions
+from .disk import TEMPORARY_PREFIX, Disk, Folder, etag, write_all
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+# Ids become names on disk, so nothing passes that we could not have made ourselves.
+_UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
+_PART_NAME = re.compile(r"part-(\d{5,})", re.ASCII)
+_NOTE = "upload.json"
+
+
+class DiskParts(PartStore):
+    """Keeps each upload in a hidden folder of its own, beside a note of what it is to become.
+
+    Args:
+        backend: The storage's name.
+        disk: Its door.
+        new_file: Opens a writer on a path.
+    """
+
+    def __init__(self, backend: str, disk: Disk, new_file: Callable[[str, WriteOptions], Any]) -> None:
+        self._backend = backend
+        self._disk = disk
+        self._new_file = new_file
+
+    def put_whole(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
+        """See :meth:`PartStore.put_whole`."""
+        with self._new_file(path, options) as writer:
+            writer.promise(options)
+            writer.write(data)
+
+    def begin(self, path: str, options: WriteOptions) -> str:
+        """See :meth:`PartStore.begin`."""
+        upload_id = secrets.token_urlsafe(16)
+        note = {"path": path, "headers": options.headers, "started_at": datetime.now(UTC).isoformat()}
+        with self._disk.folder(TEMPORARY_PREFIX + upload_id, create=True) as folder:
+            self._store(folder, _NOTE, json.dumps(note).encode())
+        return upload_id
+
+    def put_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
+        """See :meth:`PartStore.put_part`."""
+        folder, _ = self._open(path, upload_id)
+        with folder:
+            return self._store(folder, f"part-{number:05}", memoryview(data).cast("B"), number)
+
+    def finish(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
+        """See :meth:`PartStore.finish`."""
+        folder, note = self._open(path, upload_id)
+        with folder, self._new_file(path, options) as writer:
+            writer.headers = note["headers"]
+            for part in parts:
+                try:
+                    fd = folder.open_file(f"part-{part.number:05}")
+                except FileNotFoundError as error:
+                    raise IntegrityError(f"part {part.number} is missing: send it again", path=path) from error
+                try:
+                    if etag(os.fstat(fd)) != part.etag:
+                        raise IntegrityError(f"part {part.number} is not the one that was named", path=path)
+                    writer.take(fd, 0)
+                finally:
+                    os.close(fd)
+            writer.promise(options)
+        _remove(self._disk, TEMPORARY_PREFIX + upload_id)
+
+    def discard(self, path: str, upload_id: str) -> None:
+        """See :meth:`PartStore.discard`."""
+        with suppress(FileNotFoundInStorageError):
+            folder, _ = self._open(path, upload_id)
+            folder.close()
+            _remove(self._disk, TEMPORARY_PREFIX + upload_id)
+
+    def list_parts(self, path: str, upload_id: str) -> list[Part]:
+        """See :meth:`PartStore.list_parts`."""
+        folder, _ = self._open(path, upload_id)
+        parts = []
+        with folder:
+            for name in os.listdir(folder.fd):
+                if match := _PART_NAME.fullmatch(name):
+                    status = folder.stat(name)
+                    parts.append(Part(number=int(match[1]), size=status.st_size, etag=etag(status)))
+        return sorted(parts, key=lambda part: part.number)
+
+    def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
+        """See :meth:`PartStore.list_uploads`."""
+        with self._disk.folder("") as root:
+            upload_ids = [name.removeprefix(TEMPORARY_PREFIX) for name in os.listdir(root.fd)]
+        for upload_id in upload_ids:
+            with suppress(FileNotFoundInStorageError):
+                folder, note = self._open(None, upload_id)
+                folder.close()
+                if not path or note["path"].startswith(path + "/"):
+                    yield PendingUpload(
+                        path=note["path"],
+                        upload_id=upload_id,
+                        started_at=datetime.fromisoformat(note["started_at"]),
+                    )
+
+    def _open(self, path: str | None, upload_id: str) -> tuple[Folder, dict[str, Any]]:
+        """Open the folder of an upload to *path* (None: to any) and read its note."""
+        missing = FileNotFoundInStorageError(self._backend, f"{path} (upload)")
+        if not _UPLOAD_ID.fullmatch(upload_id):
+            raise missing
+        try:
+            folder = self._disk.folder(TEMPORARY_PREFIX + upload_id)
+        except FileNotFoundError as error:
+            raise missing from error
+        try:
+            with os.fdopen(folder.open_file(_NOTE), "rb") as file:
+                note: dict[str, Any] = json.load(file)
+            if path not in (None, note["path"]):
+                raise missing
+        except FileNotFoundError as error:  # being begun or removed at this moment
+            folder.close()
+            raise missing from error
+        except BaseException:
+            folder.close()
+            raise
+        return folder, note
+
+    def _store(self, folder: Folder, name: str, data: bytes | memoryview, number: int = 0) -> Part:
+        temporary, fd = folder.create_temporary()
+        try:
+            write_all(fd, data)
+            if self._disk.sync:
+                os.fsync(fd)
+            status = os.fstat(fd)
+        except BaseException:
+            folder.unlink(temporary, sync=False)
+            raise
+        finally:
+            os.close(fd)
+        folder.publish(temporary, name, exclusive=False, allowed=_always, sync=self._disk.sync)
+        return Part(number=number, size=status.st_size, etag=etag(status))
+
+
+def sweep(disk: Disk, before: float) -> int:
+    """Remove hidden files and uploads last touched before the time stamp *before*; return how many."""
+    count = 0
+    for prefix, entry in disk.walk():
+        if not entry.name.startswith(TEMPORARY_PREFIX):
+            continue
+        with suppress(FileNotFoundError):  # finished while we look
+            if entry.stat(follow_symlinks=False).st_mtime >= before:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                _remove(disk, prefix + entry.name)
+            else:
+                with disk.folder(prefix[:-1]) as folder:
+                    folder.unlink(entry.name, sync=False)
+                disk.prune(prefix[:-1])
+            count += 1
+    return count
+
+
+def _remove(disk: Disk, path: str) -> None:
+    """Remove the hidden folder of an upload with what is in it."""
+    with disk.folder(path) as folder:
+        for name in os.listdir(folder.fd):
+            folder.unlink(name, sync=False)
+    disk.prune(path)
+
+
+def _always() -> None:
+    """Set no condition."""

@@ -1,0 +1,316 @@
+"""Files on local disk."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import SplitResult, unquote
+
+from ..errors import (
+    FileExistsInStorageError,
+    FileNotFoundInStorageError,
+    InvalidPathError,
+    LocalFSError,
+    NotAFileError,
+    PermissionDeniedError,
+    StorageError,
+    StorageFullError,
+)
+from ..files import RemoteFile
+from ..parts import PartStore
+from ..paths import parent
+from ..streams import SupportsRead, SupportsWrite
+from ..values import (
+    Capabilities,
+    FileInfo,
+    FileMode,
+    ListEntry,
+    ProgressCallback,
+    ShareLinkOperation,
+    WriteOptions,
+)
+from .disk import TEMPORARY_PREFIX, Disk, copy_bytes
+from .disk_file import LocalFSFile, condition, describe, keeps_headers, moment, read_headers
+from .disk_parts import DiskParts, sweep
+from .internal_links import InternalLinksStorageBackend
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["LocalFSError", "LocalFSFile", "LocalFSStorage"]
+
+_PAGE = 1000
+
+
+class LocalFSStorage(InternalLinksStorageBackend):
+    """Keeps files below a folder of this machine.
+
+    A write goes to a hidden file in the target's folder, is made durable, and is renamed into place; nobody ever sees
+    half a file, also after a crash (:meth:`sweep` takes the hidden rest). No symbolic link is followed, wherever it
+    points. Folders come with their first file and go with their last.
+
+    Content headers and metadata are kept in an extended attribute of the file; on a file system without those, giving
+    any is an :class:`~flask_storage.errors.UnsupportedOperationError`.
+
+    Args:
+        root: The folder.
+        linked_endpoint: See :class:`~flask_storage.InternalLinksStorageBackend`.
+        secret_key: Likewise.
+        name: ``fs-<name of the root>`` by default.
+        create: Make the root when it does not exist.
+        fsync: Make every change durable before it is reported done. Without, a power cut may lose the last writes, but
+            still shows no half ones.
+        file_mode: Mode of files; the umask has no say. A web server that is to read them needs ``0o640`` or so.
+        folder_mode: Mode of folders that are made.
+        base_url: See :class:`~flask_storage.StorageBackend`.
+        portable: Likewise.
+
+    Raises:
+        LocalFSError: when *root* is no folder.
+
+    >>> import tempfile
+    >>> storage = LocalFSStorage(tempfile.mkdtemp(), name="docs")
+    >>> storage.write("2026/report.txt", b"fine")
+    >>> storage.size("2026/report.txt")
+    4
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        linked_endpoint: str | None = None,
+        secret_key: str | bytes | None = None,
+        name: str | None = None,
+        *,
+        create: bool = False,
+        fsync: bool = True,
+        file_mode: int = 0o600,
+        folder_mode: int = 0o700,
+        base_url: str | None = None,
+        portable: bool = False,
+    ) -> None:
+        super().__init__(
+            linked_endpoint=linked_endpoint,
+            secret_key=secret_key,
+            name=f"fs-{Path(root).name}" if name is None else name,
+            base_url=base_url,
+            portable=portable,
+        )
+        if create:
+            os.makedirs(root, mode=folder_mode, exist_ok=True)
+        if not os.path.isdir(root):
+            raise LocalFSError(
+                "Storage root does not exist or is not a directory: make it, or pass create=True", backend=self.name
+            )
+        self.root = Path(os.path.realpath(root))
+        self.file_mode = file_mode
+        self.disk = Disk(self.root, folder_mode=folder_mode, sync=fsync)
+        self._is_named = name is not None
+
+    @classmethod
+    def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
+        """Make a storage of ``local:///srv/files`` (absolute) or ``local:uploads`` (relative to the working folder)."""
+        return cls(unquote(url.netloc + url.path), **options)
+
+    @cached_property
+    def capabilities(self) -> Capabilities:  # type: ignore[override]  # depends on the file system
+        """Everything; content headers and metadata where the file system has extended attributes."""
+        attributes = keeps_headers(self.root)
+        return Capabilities(
+            read_write=True,
+            exclusive=True,
+            if_match=True,
+            content_headers=attributes,
+            metadata=attributes,
+            links=~ShareLinkOperation(0),
+            link_combinations=True,
+            link_sizes=True,
+            link_uses=True,
+            parts=True,
+            local_paths=True,
+            server_side_copy=True,
+        )
+
+    # -- hooks --------------------------------------------------------------------------------------------------------
+
+    def _translate(self, error: Exception, path: str | None) -> StorageError | None:
+        if isinstance(error, UnicodeEncodeError):
+            return InvalidPathError("the file system's encoding cannot write this name: run with a UTF-8 locale")
+        if not isinstance(error, OSError):
+            return None
+        if error.errno == errno.ENOENT:
+            return FileNotFoundInStorageError(self.name, path or str(self.root))
+        kind, text = _ERRORS.get(error.errno or 0, (LocalFSError, "the disk refused"))
+        return kind(f"{text} ({error.strerror or error})")
+
+    def _link_audience(self) -> str:
+        # Two folders called "uploads" have the same default name; without a profile their tokens must still differ.
+        audience = super()._link_audience()
+        if self.link_binding is not None or self._is_named:
+            return audience
+        return f"{audience}:{hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]}"
+
+    def _list(self, path: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
+        page: list[ListEntry] = []
+        for prefix, entry in self.disk.walk(path, recursive=recursive):
+            if entry.name.startswith(TEMPORARY_PREFIX):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                page.append(ListEntry(f"{prefix}{entry.name}/", None, 0))
+            elif entry.is_file(follow_symlinks=False):
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # deleted while we look
+                    continue
+                page.append(ListEntry(prefix + entry.name, moment(status), status.st_size))
+            if len(page) >= _PAGE:
+                yield page
+                page = []
+        yield page
+
+    def _open_reader(self, path: str) -> RemoteFile:
+        return LocalFSFile(path, FileMode.read, disk=self.disk)
+
+    def _open_writer(self, path: str, options: WriteOptions) -> RemoteFile:
+        return self._new_file(path, options)
+
+    def _open_updater(self, path: str, options: WriteOptions) -> RemoteFile:
+        mode = FileMode.read | FileMode.write
+        return LocalFSFile(path, mode, disk=self.disk, options=options, file_mode=self.file_mode)
+
+    def _upload_file(
+        self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
+    ) -> None:
+        source = _plain_file(file_obj)
+        if source is None or options.checksum:  # a checksum needs the bytes to pass through here
+            super()._upload_file(file_obj, path, options, progress)
+            return
+        start = source.tell()
+        with self._guard(path), self._new_file(path, options) as writer:
+            writer.promise(options)
+            source.seek(start + writer.take(source.fileno(), start, progress))
+
+    def _download_file(self, path: str, file_obj: SupportsWrite, progress: ProgressCallback | None) -> None:
+        target = _plain_file(file_obj)
+        if target is None:
+            super()._download_file(path, file_obj, progress)
+            return
+        with self._reader(path) as reader:
+            target.flush()
+            start = target.tell()
+            os.lseek(target.fileno(), start, os.SEEK_SET)
+            target.seek(start + copy_bytes(reader.fileno(), target.fileno(), progress=progress))
+
+    def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
+        with LocalFSFile(path, FileMode.read, disk=self.disk) as reader, self._new_file(new_path, options) as writer:
+            writer.headers = reader.headers
+            writer.take(reader.fileno(), 0)
+
+    def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
+        try:
+            self._rename(path, new_path, options)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            super()._move(path, new_path, options)  # a sub-folder is another file system
+        else:
+            self.disk.prune(parent(path))
+
+    def _delete(self, path: str) -> None:
+        try:
+            folder, name = self.disk.parent(path)
+        except FileNotFoundError:
+            return
+        with folder:
+            folder.unlink(name, sync=self.disk.sync)
+        self.disk.prune(parent(path))
+
+    def _delete_prefix(self, path: str) -> int:
+        count = 0
+        folders = {path}
+        for prefix, entry in self.disk.walk(path):
+            folders.add(prefix[:-1])
+            if not entry.name.startswith(TEMPORARY_PREFIX):
+                with self.disk.folder(prefix[:-1]) as folder:
+                    folder.unlink(entry.name, sync=False)
+                count += 1
+        for folder_path in sorted(folders, key=len, reverse=True):
+            self.disk.prune(folder_path)
+        return count
+
+    def _stat(self, path: str) -> FileInfo:
+        fd = self.disk.open_file(path)
+        try:
+            return describe(path, os.fstat(fd), read_headers(fd))
+        finally:
+            os.close(fd)
+
+    def _local_path(self, path: str) -> Path | None:
+        return self.root / path
+
+    def _parts(self) -> PartStore:
+        return DiskParts(self.name, self.disk, self._new_file)
+
+    def _sweep(self, before: datetime) -> int:
+        return sweep(self.disk, before.timestamp())
+
+    # -- inner --------------------------------------------------------------------------------------------------------
+
+    def _new_file(self, path: str, options: WriteOptions) -> LocalFSFile:
+        return LocalFSFile(path, FileMode.write, disk=self.disk, options=options, file_mode=self.file_mode)
+
+    def _rename(self, path: str, new_path: str, options: WriteOptions) -> None:
+        source, name = self.disk.parent(path)
+        with source:
+            os.close(source.open_file(name))  # a folder or a link is not moved
+            while True:
+                target, new_name = self.disk.parent(new_path, create=True)
+                with target:
+                    allowed = condition(target, new_name, options)
+                    try:
+                        source.rename_to(name, target, new_name, exclusive=options.exclusive, allowed=allowed)
+                    except FileNotFoundError:  # the target folder was pruned meanwhile, or the source is gone
+                        if source.has(name):
+                            continue
+                        raise
+                    if self.disk.sync:
+                        target.sync()
+                        source.sync()
+                return
+
+
+_ERRORS: dict[int, tuple[type[StorageError], str]] = {
+    errno.EEXIST: (FileExistsInStorageError, "the name is taken: choose another"),
+    errno.EACCES: (PermissionDeniedError, "the system denies this process access: check owner and mode of the root"),
+    errno.EPERM: (PermissionDeniedError, "the system does not permit this: check owner and flags of the root"),
+    errno.EROFS: (PermissionDeniedError, "the file system is read-only: mount it writable"),
+    errno.ELOOP: (PermissionDeniedError, "a symbolic link is in the way: a storage follows none"),
+    errno.ENOSPC: (StorageFullError, "the disk is full: make room"),
+    errno.EDQUOT: (StorageFullError, "the disk quota is used up: make room"),
+    errno.EFBIG: (StorageFullError, "the file is larger than the system allows: raise the limit"),
+    errno.ENAMETOOLONG: (InvalidPathError, "the name is too long for the file system"),
+    errno.EILSEQ: (InvalidPathError, "the file system cannot write this name"),
+    errno.EISDIR: (NotAFileError, "a folder stands where the file should be"),
+    errno.ENOTDIR: (LocalFSError, "a file stands where a folder should be"),
+    errno.EIO: (LocalFSError, "the disk failed: nothing was published, check the hardware"),
+}
+
+
+def _plain_file(file_obj: object) -> io.BufferedReader | io.BufferedWriter | io.BufferedRandom | None:
+    """Return *file_obj* if it is a file on a disk and nothing else, so that the kernel may copy.
+
+    ``fileno()`` alone says little: a GzipFile has one too, and its content is not what is on disk.
+    """
+    if not isinstance(file_obj, io.BufferedReader | io.BufferedWriter | io.BufferedRandom):
+        return None
+    if not isinstance(file_obj.raw, io.FileIO) or not stat.S_ISREG(os.fstat(file_obj.fileno()).st_mode):
+        return None
+    return file_obj

@@ -1,0 +1,130 @@
+"""Links for places that cannot sign their own: a token of ours, in a URL of the app."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Unpack
+
+from ..errors import ConfigurationError
+from ..tokens import InternalLinkTokenData, LinkSigner
+from ..values import Expiry, LinkArguments, LinkBinding, LinkRequest, ShareLinkOperation
+from .base import StorageBackend
+
+__all__ = ["InternalLinkTokenData", "InternalLinksStorageBackend"]
+
+MIN_SECRET_BYTES = 32
+
+_UNCONFIGURED = (
+    "Backend must be configured with linked_endpoint and secret_key to use this feature: give {backend!r} both, or put "
+    "it into STORAGE_PROFILES of an app that has a SECRET_KEY"
+)
+
+
+class InternalLinksStorageBackend(StorageBackend):
+    """A storage whose links are tokens in URLs of the app, honoured by the link view.
+
+    Args:
+        linked_endpoint: The endpoint of a view of your own (:class:`~flask_storage.LinkViewMixin`); without one the
+            view that the extension registers is used.
+        secret_key: Signs this storage's links; without one a key derived from the app's ``SECRET_KEY`` does. 32 random
+            bytes or more.
+        name: See :class:`~flask_storage.StorageBackend`.
+        base_url: Likewise.
+        portable: Likewise.
+
+    Raises:
+        ConfigurationError: for an empty secret.
+    """
+
+    def __init__(
+        self,
+        *,
+        linked_endpoint: str | None,
+        secret_key: str | bytes | None,
+        name: str,
+        base_url: str | None = None,
+        portable: bool = False,
+    ) -> None:
+        super().__init__(name, base_url=base_url, portable=portable)
+        self.linked_endpoint = linked_endpoint
+        self._secret_key = secret_key.encode() if isinstance(secret_key, str) else secret_key
+        if self._secret_key is not None and not self._secret_key:
+            raise ConfigurationError(
+                f"the secret_key of {name!r} is empty, so anybody could sign: use 32 random bytes or leave it out"
+            )
+        self._signer: LinkSigner | None = None
+
+    def bind_links(self, binding: LinkBinding) -> None:
+        """See :meth:`StorageBackend.bind_links`; a secret of its own has 32 bytes, unless *binding* is lenient."""
+        if self._secret_key is not None and len(self._secret_key) < MIN_SECRET_BYTES and binding.strict:
+            raise ConfigurationError(
+                f"the secret_key of profile {binding.profile!r} has fewer than {MIN_SECRET_BYTES} bytes: make one with "
+                "secrets.token_bytes(32), or leave it out to use the app's SECRET_KEY"
+            )
+        super().bind_links(binding)
+        self._signer = None
+
+    def create_link_token(
+        self,
+        *,
+        path: str,
+        operation: ShareLinkOperation | str,
+        expire: Expiry,
+        output_path: str | None = None,
+        content_type: str | None = None,
+        **arguments: Unpack[LinkArguments],
+    ) -> str:
+        """Return a signed token for :meth:`deserialize_link_token`; arguments and errors as for ``link_to``."""
+        request = self._link_request(operation, expire, output_path, content_type, arguments)
+        return self._sign(self._path(path), request)
+
+    def deserialize_link_token(self, token: str) -> InternalLinkTokenData:
+        """Return what a token of this storage grants; its path is normalized.
+
+        Raises:
+            ExpiredLinkError: when it was good and is past its time.
+            InvalidLinkError: when it is not one of ours, or was changed.
+            InvalidPathError: when it names what is no path (a token signed by hand).
+            ConfigurationError: when the storage has no secret.
+        """
+        data = self._link_signer().verify(token)
+        path = self._path(data.path)
+        return InternalLinkTokenData(path, data.operations, request=data.request, token_id=data.token_id)
+
+    # -- hooks --------------------------------------------------------------------------------------------------------
+
+    def _link_to(self, path: str, request: LinkRequest) -> str:
+        if self.link_binding is not None:
+            return self.link_binding.link_url(self._sign(path, request), self.linked_endpoint)
+        if self.linked_endpoint is None:
+            raise ConfigurationError(_UNCONFIGURED.format(backend=self), path=path)
+        return self._build_url(self.linked_endpoint, self._sign(path, request))
+
+    def _build_url(self, endpoint: str, token: str) -> str:
+        """Return the absolute URL for *token*; asked only where no app lent its address."""
+        import flask  # the one place in the backends that knows Flask
+
+        return flask.url_for(endpoint, token=token, _external=True)
+
+    def _link_audience(self) -> str:
+        """Return whom tokens are for: the profile, or outside an app the storage's name."""
+        return self.link_binding.profile if self.link_binding is not None else self.name
+
+    # -- inner --------------------------------------------------------------------------------------------------------
+
+    def _sign(self, path: str, request: LinkRequest) -> str:
+        return self._link_signer().sign(path, request, datetime.now(UTC))
+
+    def _link_signer(self) -> LinkSigner:
+        keys: tuple[bytes, ...] = ()
+        if self._secret_key is not None:
+            keys = (self._secret_key,)
+        elif self.link_binding is not None:
+            keys = self.link_binding.secrets()
+        if not keys:
+            advice = ": set the app's SECRET_KEY, or secret_key for this profile" if self.link_binding else ""
+            raise ConfigurationError("Backend must be configured with secret_key to use this feature" + advice)
+        signer = self._signer
+        if signer is None or signer.secrets != keys:
+            signer = self._signer = LinkSigner(keys, self._link_audience())
+        return signer

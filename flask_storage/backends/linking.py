@@ -1,0 +1,146 @@
+"""The verbs that hand out addresses: public URLs, signed links, instructions for browsers."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Unpack
+from urllib.parse import quote
+
+from ..paths import is_one_line
+from ..signals import link_issued
+from ..values import (
+    Expiry,
+    LinkArguments,
+    LinkRequest,
+    ShareLinkOperation,
+    UploadInstruction,
+    as_moment,
+)
+from .hooks import StorageHooks
+
+
+class LinkVerbs(StorageHooks):
+    """Every way to let somebody else reach a file; written once, on top of the hooks."""
+
+    def url(self, path: str) -> str:
+        """Return the public, permanent URL of a file. Whether it exists is not asked.
+
+        Raises:
+            UnsupportedOperationError: when neither the profile nor the place has a public address.
+        """
+        path = self._path(path)
+        if self.base_url is not None:
+            return f"{self.base_url.rstrip('/')}/{quote(path)}"
+        url = self._url(path)
+        if url is None:
+            raise self._unsupported(
+                "give a public URL", path, instead="set base_url for the profile, or use link_to() for a signed link"
+            )
+        return url
+
+    def link_to(
+        self,
+        path: str,
+        operation: ShareLinkOperation | str,
+        expire: Expiry,
+        output_path: str | None = None,
+        content_type: str | None = None,
+        **arguments: Unpack[LinkArguments],
+    ) -> str:
+        """Return a signed URL that lets its holder download, upload or remove one file for a while.
+
+        Args:
+            path: The path in the storage; whether it exists is not asked.
+            operation: ``"download"``, ``"upload"``, ``"remove"``, or letters together (``"du"``) where the storage can.
+            expire: Until when: a moment (naive means UTC) or a :class:`~datetime.timedelta` from now.
+            output_path: The name that a browser saves a download under.
+            content_type: Download: the type to answer with. Upload: the type to store.
+            **arguments: See :class:`~flask_storage.values.LinkRequest`.
+
+        Raises:
+            ValueError: when *expire* is past, or *operation* is none.
+            UnsupportedOperationError: when the storage cannot make such a link.
+            ConfigurationError: when it could, but misses a key or an address; the text says which.
+        """
+        path = self._path(path)
+        return self._issue(path, self._link_request(operation, expire, output_path, content_type, arguments))
+
+    def links_to(
+        self,
+        paths: Iterable[str],
+        operation: ShareLinkOperation | str,
+        expire: Expiry,
+        content_type: str | None = None,
+        **arguments: Unpack[LinkArguments],
+    ) -> list[str]:
+        """Return one link for each path, in their order; arguments as for :meth:`link_to`, all expiring together."""
+        request = self._link_request(operation, expire, None, content_type, arguments)
+        return [self._issue(self._path(path), request) for path in paths]
+
+    def upload_request(
+        self, path: str, expire: Expiry, content_type: str | None = None, **arguments: Unpack[LinkArguments]
+    ) -> UploadInstruction:
+        """Return what a browser needs to upload this one file: method, URL, headers, form fields.
+
+        Arguments and errors are those of :meth:`link_to`.
+        """
+        path = self._path(path)
+        request = self._link_request(ShareLinkOperation.upload, expire, None, content_type, arguments)
+        with self._guard(path):
+            instruction = self._upload_request(path, request)
+        link_issued.send(self, path=path, request=request)
+        return instruction
+
+    # -- inner ------------------------------------------------------------------------------------------------------
+
+    def _link_request(
+        self,
+        operation: ShareLinkOperation | str,
+        expire: Expiry,
+        filename: str | None,
+        content_type: str | None,
+        arguments: LinkArguments,
+    ) -> LinkRequest:
+        """Build a request for links and refuse what this storage cannot sign, or nobody could honour."""
+        request = LinkRequest(
+            operations=ShareLinkOperation.as_operation(operation),
+            expires_at=as_moment(expire),
+            filename=filename,
+            content_type=content_type,
+            **arguments,
+        )
+        able = self.capabilities
+        if request.operations & ~able.links:
+            raise self._unsupported(f"sign a link for {request.operations & ~able.links}")
+        if len(str(request.operations)) > 1 and not able.link_combinations:
+            raise self._unsupported("sign several operations in one link", instead="make one link for each")
+        if (request.size is not None or request.max_size is not None) and not able.link_sizes:
+            raise self._unsupported("bind the size of an upload in a link")
+        if request.uses is not None and not able.link_uses:
+            raise self._unsupported("count the uses of a link")
+        _check_terms(request)
+        return request
+
+    def _issue(self, path: str, request: LinkRequest) -> str:
+        with self._guard(path):
+            url = self._link_to(path, request)
+        link_issued.send(self, path=path, request=request)
+        return url
+
+
+def _check_terms(request: LinkRequest) -> None:
+    for term in ("filename", "content_type", "content_encoding", "cache_control"):
+        value = getattr(request, term)
+        if value is not None and not is_one_line(value):
+            raise ValueError(f"the {term} of a link must be one line of text")
+    if request.disposition not in (None, "inline", "attachment"):
+        raise ValueError(f"disposition must be 'inline' or 'attachment', not {request.disposition!r}")
+    for term in ("size", "max_size"):
+        value = getattr(request, term)
+        if value is not None and value < 0:
+            raise ValueError(f"the {term} of a link is a number of bytes, not {value}")
+    if request.uses is not None and request.uses < 1:
+        raise ValueError(f"a link can be used at least once, not {request.uses} times")
+    if request.ip is not None:
+        ipaddress.ip_network(request.ip, strict=False)

@@ -1,0 +1,301 @@
+"""The verbs that move bytes: open, upload, download, put, get, write, read, save."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, BinaryIO, Unpack, cast
+
+from ..errors import FileExistsInStorageError, TooLargeError
+from ..files import RemoteFile
+from ..paths import is_one_line, safe_path, suffixed
+from ..signals import file_read, file_stored
+from ..streams import SupportsRead, SupportsWrite
+from ..values import CONTENT_HEADERS, FileMode, ProgressCallback, WriteArguments, WriteOptions
+from .hooks import StorageHooks
+
+_SPOOL_BYTES = 8 * 1024 * 1024
+_METADATA_BYTES = 2048
+
+
+class TransferVerbs(StorageHooks):
+    """Everything through which content enters or leaves a storage; written once, on top of the hooks."""
+
+    def open(
+        self,
+        path: str,
+        mode: FileMode | str,
+        extra_args: Mapping[str, Any] | None = None,
+        **arguments: Unpack[WriteArguments],
+    ) -> RemoteFile:
+        """Open a file.
+
+        Reading yields the version that was there when the file was opened. Writing replaces the file atomically when
+        the writer is closed; until then, and after an exception, what was there before stays. Reading and writing
+        (``"rw"``) needs an existing file, edits a private copy and publishes it by closing.
+
+        Args:
+            path: The path in the storage.
+            mode: ``"r"``, ``"w"``, ``"rw"`` or a :class:`~flask_storage.FileMode`.
+            extra_args: keg-storage's ``{"ContentType": …}``; prefer keyword arguments.
+            **arguments: See :class:`~flask_storage.values.WriteOptions`.
+
+        Returns:
+            A binary file object; use it in a ``with`` block.
+
+        Raises:
+            FileNotFoundInStorageError: when reading, or reading and writing, what is not there.
+            UnsupportedOperationError: when the storage cannot keep what the arguments ask for.
+
+        >>> from flask_storage import MemoryStorage
+        >>> storage = MemoryStorage()
+        >>> with storage.open("notes.txt", "w", content_type="text/plain") as file:
+        ...     file.write(b"hello")
+        5
+        """
+        path = self._path(path)
+        file_mode = FileMode.as_mode(mode)
+        options = self._options(extra_args, arguments)
+        if not file_mode:
+            raise ValueError("Unsupported mode. Accepted modes are FileMode.read or FileMode.write")
+        if file_mode is FileMode.read:
+            reader = self._reader(path)
+            file_read.send(self, path=path)
+            return reader
+        guard = self._guard(path)
+        if not file_mode & FileMode.read:
+            writer = self._writer(path, options)
+        elif self.capabilities.read_write:
+            with guard:
+                writer = self._open_updater(path, options)
+        else:
+            raise self._unsupported(
+                "open a file for reading and writing at once", path, instead="read it, then write it anew"
+            )
+        return writer.attach(guard, lambda: self._stored(path))
+
+    def upload(
+        self,
+        file_obj: SupportsRead,
+        path: str,
+        *,
+        progress_callback: ProgressCallback | None = None,
+        extra_args: Mapping[str, Any] | None = None,
+        **arguments: Unpack[WriteArguments],
+    ) -> None:
+        """Store what a binary file object yields, from where it stands; it is not closed.
+
+        Args:
+            file_obj: Anything with ``read(size)``.
+            path: The path in the storage.
+            progress_callback: Called after each chunk with the number of bytes stored so far.
+            extra_args: keg-storage's ``{"ContentType": …}``; prefer keyword arguments.
+            **arguments: See :class:`~flask_storage.values.WriteOptions`.
+
+        Raises:
+            TypeError: when the source yields text.
+            StorageError: nothing was published; what was there before is still there.
+        """
+        path = self._path(path)
+        options = self._options(extra_args, arguments)
+        self._upload_file(file_obj, path, options, progress_callback)
+        self._stored(path)
+
+    def download(
+        self, path: str, file_obj: SupportsWrite, *, progress_callback: ProgressCallback | None = None
+    ) -> None:
+        """Write a file's content into a binary file object, which is not closed.
+
+        Args:
+            path: The path in the storage.
+            file_obj: Anything with ``write(data)``.
+            progress_callback: Called after each chunk with the number of bytes so far.
+
+        Raises:
+            FileNotFoundInStorageError: when there is no such file; nothing was written.
+        """
+        path = self._path(path)
+        self._download_file(path, file_obj, progress_callback)
+        file_read.send(self, path=path)
+
+    def put(
+        self,
+        path: str | os.PathLike[str],
+        dest: str,
+        *,
+        progress_callback: ProgressCallback | None = None,
+        **arguments: Unpack[WriteArguments],
+    ) -> None:
+        """Store a local file.
+
+        Args:
+            path: The local file.
+            dest: The path in the storage.
+            progress_callback: Called after each chunk with the number of bytes stored so far.
+            **arguments: See :class:`~flask_storage.values.WriteOptions`.
+        """
+        with open(path, "rb") as source:
+            self.upload(source, dest, progress_callback=progress_callback, **arguments)
+
+    def get(
+        self, path: str, dest: str | os.PathLike[str], *, progress_callback: ProgressCallback | None = None
+    ) -> None:
+        """Fetch a file to a local file, which appears or is replaced only when all of it has arrived.
+
+        Args:
+            path: The path in the storage.
+            dest: The local file; an existing one keeps its mode, a new one gets what the umask allows.
+            progress_callback: Called after each chunk with the number of bytes so far.
+
+        Raises:
+            FileNotFoundInStorageError: when there is no such file; *dest* is untouched.
+        """
+        dest = os.fspath(dest)
+        if os.path.exists(dest) and not os.path.isfile(dest):
+            # A pipe or a device cannot be replaced by renaming; a folder makes open() say what is wrong.
+            with open(dest, "wb") as target:
+                self.download(path, target, progress_callback=progress_callback)
+            return
+        dest = os.path.realpath(dest)
+        unfinished = os.path.join(os.path.dirname(dest), f".{secrets.token_hex(8)}.part")
+        try:
+            with open(unfinished, "xb") as target:
+                self.download(path, target, progress_callback=progress_callback)
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(unfinished, os.stat(dest).st_mode & 0o7777)
+            os.replace(unfinished, dest)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(unfinished)
+            raise
+
+    def write(self, path: str, data: bytes | bytearray | memoryview, **arguments: Unpack[WriteArguments]) -> None:
+        """Store bytes under *path*, replacing what was there.
+
+        Raises:
+            TypeError: for text; encode it first.
+        """
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"write() takes bytes, not {type(data).__name__}: encode text first")
+        arguments.setdefault("size", memoryview(data).nbytes)
+        self.upload(io.BytesIO(data), path, **arguments)
+
+    def read(self, path: str, *, max_size: int | None = None) -> bytes:
+        """Return a file's whole content.
+
+        Args:
+            path: The path in the storage.
+            max_size: In bytes; a larger file is refused before it fills the memory.
+
+        Raises:
+            TooLargeError: when the file is larger than *max_size*.
+        """
+        with self.open(path, FileMode.read) as reader:
+            data = reader.read(-1 if max_size is None else max_size + 1)
+        if max_size is not None and len(data) > max_size:
+            raise TooLargeError(
+                f"{path} is larger than {max_size} bytes: open it and read it in chunks", path=path, backend=self.name
+            )
+        return data
+
+    def save(
+        self,
+        name: str,
+        content: bytes | bytearray | memoryview | SupportsRead,
+        **arguments: Unpack[WriteArguments],
+    ) -> str:
+        """Store new content under a name that a stranger chose; never replaces anything.
+
+        The name is made safe (see :func:`flask_storage.paths.safe_path`). When it is taken, ``_`` and the 32
+        hexadecimal digits of a random UUID go before the extension, within 255 bytes. Where a storage cannot create
+        exclusively, every name gets that suffix.
+
+        Args:
+            name: The wished path, as it came.
+            content: Bytes, or a binary file object. One that cannot seek is spooled, past 8 MiB to disk.
+            **arguments: See :class:`~flask_storage.values.WriteOptions`.
+
+        Returns:
+            The path that the content is stored under.
+
+        >>> from flask_storage import MemoryStorage
+        >>> MemoryStorage().save("../a b?.txt", b"1")
+        'a b_.txt'
+        """
+        path = safe_path(name)
+        with contextlib.ExitStack() as stack:
+            if isinstance(content, bytes | bytearray | memoryview):
+                content = io.BytesIO(content)
+            elif not _can_rewind(content):
+                spool = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES))
+                while chunk := content.read(RemoteFile.iter_chunk_size):
+                    spool.write(chunk)
+                spool.seek(0)
+                content = cast(SupportsRead, spool)
+            source = cast(BinaryIO, content)
+            start = source.tell()
+            if not self.capabilities.exclusive:
+                path = suffixed(path)
+                self.upload(source, path, **arguments)
+                return path
+            arguments["exclusive"] = True
+            while True:
+                try:
+                    self.upload(source, path, **arguments)
+                except FileExistsInStorageError:
+                    source.seek(start)
+                    path = suffixed(safe_path(name))
+                else:
+                    return path
+
+    # -- inner ------------------------------------------------------------------------------------------------------
+
+    def _stored(self, path: str) -> None:
+        file_stored.send(self, path=path)
+
+    def _options(self, extra_args: Mapping[str, Any] | None, arguments: WriteArguments) -> WriteOptions:
+        return self._checked(WriteOptions.of(extra_args, arguments))
+
+    def _checked(self, options: WriteOptions) -> WriteOptions:
+        """Return *options* as they are, or refuse what this storage cannot honour, before anything is sent."""
+        able = self.capabilities
+        for header in CONTENT_HEADERS:
+            value = getattr(options, header)
+            if value is not None and not is_one_line(value):
+                raise ValueError(f"{header} must be one line of text")
+        if not able.content_headers and any(getattr(options, header) for header in CONTENT_HEADERS):
+            raise self._unsupported("keep a content type or another header with a file")
+        if options.metadata:
+            if not able.metadata:
+                raise self._unsupported("keep metadata with a file")
+            _check_metadata(options.metadata)
+            options = replace(options, metadata=dict(options.metadata))
+        self._check_conditions(options)
+        return options
+
+    def _check_conditions(self, options: WriteOptions) -> None:
+        if options.exclusive and not self.capabilities.exclusive:
+            raise self._unsupported("refuse a taken name atomically", instead="use save(), which suffixes every name")
+        if options.if_match is not None and not self.capabilities.if_match:
+            raise self._unsupported("compare the stored version atomically (if_match)")
+
+
+def _can_rewind(content: SupportsRead) -> bool:
+    seekable = getattr(content, "seekable", None)
+    return bool(seekable()) if callable(seekable) else hasattr(content, "seek")
+
+
+def _check_metadata(metadata: Mapping[str, str]) -> None:
+    """Hold metadata to what every place can keep: S3 lower-cases keys and allows 2 KB, Azure wants identifiers."""
+    for key, value in metadata.items():
+        if not (is_one_line(key) and is_one_line(value)):
+            raise ValueError("metadata is text: each value one line")
+        if not (key.isascii() and key.isidentifier() and key == key.lower()):
+            raise ValueError(f"metadata key {key!r} is not portable: use a-z, 0-9 and _, beginning with a letter")
+    if sum(len(key) + len(value.encode()) for key, value in metadata.items()) > _METADATA_BYTES:
+        raise ValueError(f"metadata takes at most {_METADATA_BYTES} bytes in all")

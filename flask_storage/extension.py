@@ -1,0 +1,168 @@
+"""The Flask extension: profiles per app, the link route, the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import cast
+
+from flask import Flask, current_app
+from werkzeug.local import LocalProxy
+
+from .backends.base import StorageBackend
+from .configuration import LINK_ENDPOINT, LinkAddresses, default_profile, link_secrets, profile_specs
+from .errors import ConfigurationError, UnknownProfileError
+from .registry import make_storage
+from .uses import LinkUses, open_link_uses
+from .values import LinkBinding
+
+
+class Profiles(Mapping[str, StorageBackend]):
+    """The storages of one app, by profile name, in the order of the configuration.
+
+    Args:
+        storages: By profile name.
+        default: The name of the default profile.
+        link_uses: Counts the uses of limited links.
+    """
+
+    def __init__(self, storages: Mapping[str, StorageBackend], default: str, link_uses: LinkUses) -> None:
+        self._storages = dict(storages)
+        self.default_name = default
+        self.link_uses = link_uses
+
+    @property
+    def default(self) -> StorageBackend:
+        """The default profile's storage."""
+        return self._storages[self.default_name]
+
+    def __getitem__(self, profile: str) -> StorageBackend:
+        """Return the storage of *profile*; :class:`~flask_storage.errors.UnknownProfileError` when there is none."""
+        try:
+            return self._storages[profile]
+        except KeyError:
+            raise UnknownProfileError(f"no profile is called {profile!r}: there are {', '.join(self)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._storages)
+
+    def __len__(self) -> int:
+        return len(self._storages)
+
+    def __repr__(self) -> str:
+        return f"<Profiles {', '.join(self)}>"
+
+
+class Storage:
+    """The extension.
+
+    It reads these settings in :meth:`init_app`, and says there what is wrong with them:
+
+    ``STORAGE_PROFILES``
+        A list of ``(class, arguments)`` pairs, a mapping of profile name to ``{"backend": "local", …}`` or to a URL,
+        or either as JSON text. Without it there is one profile ``default`` on local disk, in the instance folder.
+    ``STORAGE_DEFAULT_PROFILE``
+        The default profile; otherwise the first one.
+    ``STORAGE_LINK_URL_PREFIX``
+        Where the ready-made link view lives (``"/storage"``); None for none.
+    ``STORAGE_EXTERNAL_URL``
+        The app's address as browsers know it, for links (``"https://example.com"``); beats the request's ``Host``.
+    ``STORAGE_LINK_USES``
+        The store that counts the uses of limited links: None for files in the instance folder (one host), a database
+        URL, or a Redis URL.
+
+    Args:
+        app: The app; or call :meth:`init_app` later.
+        cli_group_name: What the group of commands is called (``flask storage``).
+
+    >>> from flask import Flask
+    >>> app = Flask(__name__)
+    >>> app.config["STORAGE_PROFILES"] = {"docs": {"backend": "memory"}}
+    >>> storage = Storage(app)
+    >>> storage.for_app(app)["docs"]
+    <MemoryStorage 'docs'>
+    """
+
+    def __init__(self, app: Flask | None = None, cli_group_name: str = "storage") -> None:
+        self.cli_group_name = cli_group_name
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Make the app's storages and register the link view and the commands; no network is used.
+
+        Raises:
+            ConfigurationError: when the configuration cannot work, or the app was initialized before.
+        """
+        if "storage" in app.extensions:
+            raise ConfigurationError("this app already has a Storage: make one Storage for it and import that")
+        specs = profile_specs(app)
+        served = {name: spec.pop("serve", False) for name, spec in specs.items() if isinstance(spec, dict)}
+        storages = {name: make_storage(name, spec) for name, spec in specs.items()}
+        default = default_profile(app, list(storages))
+        prefix = app.config.setdefault("STORAGE_LINK_URL_PREFIX", "/storage")
+        addresses = LinkAddresses(app, has_route=prefix is not None)
+        secrets = partial(link_secrets, app)
+        for name, storage in storages.items():
+            storage.bind_links(
+                LinkBinding(
+                    profile=name,
+                    secrets=secrets,
+                    strict=not (app.debug or app.testing),
+                    link_url=partial(addresses.link_url, name),
+                )
+            )
+        link_uses = open_link_uses(app.config.get("STORAGE_LINK_USES"), app.instance_path)
+        app.extensions["storage"] = Profiles(storages, default, link_uses)
+        _register_views(app, prefix, {name: storages[name] for name, serve in served.items() if serve})
+        _register_commands(app, self.cli_group_name)
+
+    def for_app(self, app: Flask) -> Profiles:
+        """Return the storages of *app*, also outside its context.
+
+        Raises:
+            RuntimeError: when *app* was never given to :meth:`init_app`.
+        """
+        try:
+            return cast(Profiles, app.extensions["storage"])
+        except KeyError:
+            raise RuntimeError("this app has no Storage: call storage.init_app(app) first") from None
+
+    def get_interface(self, interface: str | None = None) -> StorageBackend:
+        """Return a storage of the current app, the default one without a name (keg-storage's spelling)."""
+        profiles = self.for_app(current_app)
+        return profiles.default if interface is None else profiles[interface]
+
+
+def _current() -> Profiles:
+    try:
+        return cast(Profiles, current_app.extensions["storage"])
+    except KeyError:
+        raise RuntimeError("the current app has no Storage: call storage.init_app(app) first") from None
+
+
+current_storage = cast(Profiles, LocalProxy(_current))
+"""The storages of the current app: ``current_storage["docs"]``, ``current_storage.default``."""
+
+
+def _register_views(app: Flask, prefix: str | None, served: Mapping[str, StorageBackend]) -> None:
+    from .views import LinkView, PublicFileView, exempt_link_views
+
+    app.url_value_preprocessor(exempt_link_views)
+    if prefix is not None:
+        # Not a blueprint: "storage" is a name that apps give to blueprints of their own.
+        app.add_url_rule(f"{prefix.rstrip('/')}/<profile>", view_func=LinkView.as_view(LINK_ENDPOINT))
+    for name, storage in served.items():
+        if storage.base_url is None or not storage.base_url.startswith("/"):
+            raise ConfigurationError(f"profile {name!r} is to be served: give it a base_url on this app, like '/media'")
+        app.add_url_rule(
+            f"{storage.base_url.rstrip('/')}/<path:path>",
+            view_func=PublicFileView.as_view(f"storage.public_{name}"),
+            defaults={"profile": name},
+        )
+
+
+def _register_commands(app: Flask, group_name: str) -> None:
+    from .cli import storage_commands
+
+    app.cli.add_command(storage_commands, name=group_name)

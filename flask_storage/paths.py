@@ -1,0 +1,208 @@
+"""What a path in a storage may look like. Pure functions: nothing here touches a disk or a network.
+
+A path is relative, made of segments joined by ``/``, in Unicode normal form C. :func:`normalize` brings a path into
+that form or refuses it; it never repairs by taking something out, because what is stripped after a check is how
+``....//`` becomes ``../``. Only :func:`safe_filename` and :func:`safe_path` rewrite, and their result passes
+:func:`normalize`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import uuid
+
+from .errors import InvalidPathError
+
+MAX_PATH_BYTES = 1024
+MAX_SEGMENT_BYTES = 255
+RESERVED_PREFIX = ".fs-tmp-"
+"""Segments that begin so are ours: unfinished files, hidden from every listing."""
+
+# Listed by code point, not by category, so that every Python with every Unicode table decides the same: C0, DEL, C1,
+# surrogates, the two Unicode line ends, and the bidirectional controls that make a name read backwards. Joiners
+# (U+200C, U+200D) stay legal: Persian words and emoji need them.
+_FORBIDDEN = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\\\\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NOT_PORTABLE = re.compile(r'[<>:"|?*]')
+_WINDOWS_NAMES = frozenset(
+    ["con", "prn", "aux", "nul", "conin$", "conout$"]
+    + [device + digit for device in ("com", "lpt") for digit in "123456789¹²³"]
+)
+_EXTENSION = re.compile(r"(?<=[^/])\.[A-Za-z0-9]{1,16}\Z")
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .\-]*(?:/[A-Za-z0-9_][A-Za-z0-9_ .\-]*)*")
+_UNSAFE_IN_NAMES = re.compile(r"[^\w .\-]")
+
+
+def normalize(path: str, *, portable: bool = False) -> str:
+    """Return the path of a file in its one form.
+
+    One leading slash is dropped and the text is made NFC; everything else that is not allowed is refused: empty, ``.``
+    and ``..`` segments, backslashes, control characters, lone surrogates, line separators, bidirectional controls, more
+    than 1024 bytes of UTF-8 (255 in one segment), and names that begin with ``.fs-tmp-``.
+
+    Args:
+        path: As the caller wrote it.
+        portable: Also refuse what Windows cannot hold (``CON``, ``a:b``, a trailing dot or space).
+
+    Raises:
+        InvalidPathError: with the reason.
+
+    >>> normalize("/reports/2026/june.pdf")
+    'reports/2026/june.pdf'
+    """
+    path = _canonical(path)
+    reason = _reason_against(path, portable)
+    if reason is not None:
+        raise InvalidPathError(f"{_shown(path)} is not a path in a storage: {reason}", path=path)
+    return path
+
+
+def normalize_folder(path: str, *, portable: bool = False) -> str:
+    """Like :func:`normalize`, for a folder: the root (``""`` or ``"/"``) is one, and one trailing slash is dropped."""
+    path = _canonical(path)
+    path = path.removesuffix("/")
+    return normalize(path, portable=portable) if path else ""
+
+
+def normalize_prefix(prefix: str) -> str:
+    """Return a plain string prefix of paths; it may end in the middle of a segment.
+
+    Raises:
+        InvalidPathError: when no path could begin so.
+    """
+    prefix = _canonical(prefix)
+    folder, _, start = prefix.rpartition("/")
+    if folder:
+        normalize(folder)
+    if _FORBIDDEN.search(start):
+        raise InvalidPathError(f"{_shown(prefix)} begins no path: {_FORBIDDEN_REASON}", path=prefix)
+    return prefix
+
+
+def is_valid(path: str) -> bool:
+    """Whether a name found in a store is one that every verb would take as it is."""
+    if len(path) <= MAX_SEGMENT_BYTES and _PLAIN.fullmatch(path):
+        return True  # nearly every name, at a fifth of the price; listings ask this for each
+    return (path.isascii() or unicodedata.is_normalized("NFC", path)) and _reason_against(path, False) is None
+
+
+def parent(path: str) -> str:
+    """Return the folder of *path*; the root is ``""``."""
+    return path.rpartition("/")[0]
+
+
+def is_one_line(text: object) -> bool:
+    """Whether *text* is a str without control characters, line ends or lone surrogates: fit for a header or a log."""
+    return isinstance(text, str) and not _CONTROLS.search(text)
+
+
+def safe_filename(name: str) -> str:
+    r"""Return a name for one file that is safe on every system, made from one that a stranger chose.
+
+    The last component is taken (after ``/`` and ``\``), letters and digits of every script stay, anything that could
+    mean something to a shell, a browser or a disk becomes ``_``, and so does a leading dot. At most 255 bytes are kept,
+    the extension among them. A name of which nothing is left becomes ``file``.
+
+    >>> safe_filename("../../etc/パスワード <1>.txt")
+    'パスワード _1_.txt'
+    """
+    leaf = re.split(r"[/\\]", name)[-1]
+    leaf = unicodedata.normalize("NFC", leaf.encode("utf-8", "ignore").decode())
+    leaf = _UNSAFE_IN_NAMES.sub("_", leaf).strip(" ").rstrip(" .")
+    if leaf.startswith("."):
+        leaf = "_" + leaf[1:]
+    if leaf.partition(".")[0].rstrip(" ").lower() in _WINDOWS_NAMES:
+        leaf = "_" + leaf
+    return _cut(leaf, MAX_SEGMENT_BYTES) or "file"
+
+
+def safe_path(name: str) -> str:
+    """Like :func:`safe_filename` for a path: each segment is made safe; empty, ``.`` and ``..`` segments go.
+
+    Raises:
+        InvalidPathError: when nothing is left, or the whole is too long.
+    """
+    segments = [segment for segment in re.split(r"[/\\]", name) if segment.strip(" .")]
+    if not segments:
+        raise InvalidPathError(f"{_shown(name)} holds no file name", path=name)
+    return normalize("/".join(safe_filename(segment) for segment in segments))
+
+
+def suffixed(path: str, suffix: str | None = None) -> str:
+    """Return *path* with a suffix before its last extension, in at most 255 bytes a segment and 1024 in all.
+
+    Args:
+        path: A normalized path.
+        suffix: Without one, the 32 hexadecimal digits of a random UUID (122 random bits).
+
+    >>> suffixed("a/x.tar.gz", "1")
+    'a/x.tar_1.gz'
+    """
+    suffix = uuid.uuid4().hex if suffix is None else suffix
+    folder, slash, leaf = path.rpartition("/")
+    extension = extension_of(leaf)
+    tail = f"_{suffix}{extension}"
+    room = min(MAX_SEGMENT_BYTES, MAX_PATH_BYTES - len(f"{folder}{slash}".encode())) - len(tail.encode())
+    return folder + slash + _cut_bytes(leaf.removesuffix(extension), room) + tail
+
+
+def extension_of(filename: str) -> str:
+    """Return the last extension with its dot, or ``""`` when it is not 1 to 16 ASCII letters and digits.
+
+    >>> extension_of("photo.JPEG"), extension_of("x.tar.gz"), extension_of(".bashrc"), extension_of("README")
+    ('.JPEG', '.gz', '.bashrc', '')
+    """
+    match = _EXTENSION.search(filename)
+    return match.group() if match else ""
+
+
+_FORBIDDEN_REASON = "it holds a backslash, a control character or a character that hides what follows it"
+
+
+def _canonical(path: str) -> str:
+    if not isinstance(path, str):
+        raise InvalidPathError(f"a path in a storage is a str, not {type(path).__name__}")
+    # Normalizing costs time in proportion to the text; no text four times the limit can become a legal path.
+    if len(path) > 4 * MAX_PATH_BYTES:
+        raise InvalidPathError(f"{_shown(path)} is longer than {MAX_PATH_BYTES} bytes", path=path)
+    path = path.removeprefix("/")
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
+
+
+def _reason_against(path: str, portable: bool) -> str | None:
+    if not path:
+        return "it is empty"
+    if _FORBIDDEN.search(path):
+        return _FORBIDDEN_REASON
+    if len(path.encode()) > MAX_PATH_BYTES:
+        return f"it is longer than {MAX_PATH_BYTES} bytes of UTF-8"
+    for segment in path.split("/"):
+        if segment in ("", ".", ".."):
+            return "it has an empty segment, '.' or '..'"
+        if len(segment.encode()) > MAX_SEGMENT_BYTES:
+            return f"a segment is longer than {MAX_SEGMENT_BYTES} bytes of UTF-8"
+        if segment[: len(RESERVED_PREFIX)].lower() == RESERVED_PREFIX:
+            return f"names beginning with {RESERVED_PREFIX} are kept for unfinished files"
+        if portable and _is_windows_trouble(segment):
+            return "Windows could not hold it"
+    return None
+
+
+def _is_windows_trouble(segment: str) -> bool:
+    stem = segment.partition(".")[0].rstrip(" ").lower()
+    return segment[-1] in ". " or bool(_NOT_PORTABLE.search(segment)) or stem in _WINDOWS_NAMES
+
+
+def _cut(leaf: str, room: int) -> str:
+    extension = extension_of(leaf)
+    return _cut_bytes(leaf.removesuffix(extension), room - len(extension)) + extension
+
+
+def _cut_bytes(text: str, room: int) -> str:
+    return text.encode()[: max(room, 0)].decode("utf-8", "ignore")
+
+
+def _shown(path: str) -> str:
+    # ascii() so that a log line or a terminal cannot be steered by what the path holds.
+    return ascii(path if len(path) <= 100 else path[:100] + "…")

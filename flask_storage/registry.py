@@ -1,0 +1,105 @@
+"""From the name of a backend to a storage: shipped ones, entry points, import paths, URLs."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from .backends.base import StorageBackend
+from .errors import ConfigurationError
+
+ENTRY_POINT_GROUP = "flask_storage.backends"
+"""Distributions announce backends of their own here: ``[project.entry-points."flask_storage.backends"]``."""
+
+SHIPPED = {
+    "local": "flask_storage.backends.filesystem:LocalFSStorage",
+    "memory": "flask_storage.backends.memory:MemoryStorage",
+}
+
+
+def find_backend(name: str) -> type[StorageBackend]:
+    """Return the class behind a short name (``"local"``) or an import path (``"package.module:Class"``).
+
+    Raises:
+        ConfigurationError: when there is none; the text names what exists, or what could not be imported.
+    """
+    announced = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+    target = SHIPPED.get(name) or announced.get(name) or name
+    module_name, _, attribute = target.rpartition(":" if ":" in target else ".")
+    if not module_name:
+        raise ConfigurationError(
+            f"no backend is called {name!r}: there are {', '.join(sorted({*SHIPPED, *announced}))}, "
+            "or give an import path 'package.module:Class'"
+        )
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"the backend {name!r} cannot be imported: {error}") from error
+    return _checked(found, name)
+
+
+def make_storage(profile: str, spec: object) -> StorageBackend:
+    """Make the storage of one profile.
+
+    Args:
+        profile: The profile's name; the storage is called so unless it is given another name.
+        spec: A pair ``(class, kwargs)``, a mapping with ``"backend"``, a URL, or a storage.
+
+    Raises:
+        ConfigurationError: when *spec* cannot work; no text shows a value, since one may be a secret.
+    """
+    if isinstance(spec, StorageBackend):
+        return spec
+    if isinstance(spec, str):
+        return _from_url(profile, spec)
+    if isinstance(spec, Mapping):
+        arguments = dict(spec)
+        if "backend" not in arguments:
+            raise ConfigurationError(f'profile {profile!r} names no backend: add "backend": "local", for example')
+        backend = arguments.pop("backend")
+    elif isinstance(spec, list | tuple) and len(spec) == 2 and isinstance(spec[1], Mapping):
+        backend, arguments = spec[0], dict(spec[1])
+    else:
+        raise ConfigurationError(
+            f"profile {profile!r} is a {type(spec).__name__}: write a pair (class, arguments), a mapping with "
+            '"backend", or a URL'
+        )
+    cls = find_backend(backend) if isinstance(backend, str) else _checked(backend, profile)
+    arguments.setdefault("name", profile)
+    try:
+        inspect.signature(cls).bind(**arguments)
+    except TypeError as error:
+        known = ", ".join(inspect.signature(cls).parameters)
+        raise ConfigurationError(f"profile {profile!r}: {error}; {cls.__name__} takes {known}") from error
+    return cls(**arguments)
+
+
+def _from_url(profile: str, url: str) -> StorageBackend:
+    parts = urlsplit(url)
+    if not parts.scheme:
+        raise ConfigurationError(f"profile {profile!r} is a text but no URL: write 'local:///srv/files', for example")
+    options: dict[str, Any] = {key: _value(text) for key, text in parse_qsl(parts.query, keep_blank_values=True)}
+    options.setdefault("name", profile)
+    cls = find_backend(parts.scheme)
+    try:
+        return cls.from_url(parts, options)
+    except TypeError as error:
+        known = ", ".join(inspect.signature(cls).parameters)
+        raise ConfigurationError(f"profile {profile!r}: {error}; {cls.__name__} takes {known}") from error
+
+
+def _value(text: str) -> str | bool | int:
+    """Read the texts that only mean something else: ``true``, ``false`` and octal modes (``0o640``)."""
+    if text in ("true", "false"):
+        return text == "true"
+    return int(text, 8) if text.startswith("0o") else text
+
+
+def _checked(found: object, name: str) -> type[StorageBackend]:
+    if not (isinstance(found, type) and issubclass(found, StorageBackend)):
+        raise ConfigurationError(f"the backend of {name!r} is no StorageBackend class")
+    return found

@@ -1,0 +1,54 @@
+"""Content on its way from one binary stream to another."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from .values import ProgressCallback
+
+CHUNK_SIZE = 5 * 1024 * 1024
+"""How much is held at a time, in bytes."""
+
+
+class SupportsRead(Protocol):
+    """Anything that content can be read from."""
+
+    def read(self, size: int, /) -> Any:
+        """Return up to *size* bytes, ``b""`` at the end."""
+
+
+class SupportsWrite(Protocol):
+    """Anything that content can be written to."""
+
+    def write(self, data: Any, /) -> Any:
+        """Take all of *data*."""
+
+
+def copy_chunks(
+    source: SupportsRead,
+    target: SupportsWrite,
+    progress_callback: ProgressCallback | None = None,
+    chunk_size: int = CHUNK_SIZE,
+) -> int:
+    """Copy *source* to *target* from where they stand, one chunk at a time, and return the number of bytes.
+
+    Args:
+        source: Anything with ``read(size)`` that returns bytes.
+        target: Anything with ``write(data)``.
+        progress_callback: Called after each chunk with the cumulative number of bytes.
+        chunk_size: In bytes; no more than this is held.
+
+    Raises:
+        TypeError: when *source* yields text, or nothing because it does not block.
+    """
+    total = 0
+    while True:
+        chunk = source.read(chunk_size)
+        if not isinstance(chunk, bytes | bytearray | memoryview):
+            raise TypeError(f"read() returned {type(chunk).__name__}, not bytes: open the source in binary mode")
+        if not chunk:
+            return total
+        target.write(chunk)
+        total += len(chunk)
+        if progress_callback is not None:
+            progress_callback(total)

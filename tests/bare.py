@@ -1,0 +1,50 @@
+"""Runs the tests that need nothing but the core's own dependencies and pytest: ``python -m tests.bare``.
+
+A test file stays out when it, or one of our test modules that it imports, imports something that is not
+installed. Which these are is printed. What `flask_storage` itself imports is no excuse: that has to be there.
+"""
+
+import ast
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+OURS = ("tests", "flask_storage.testing")
+
+
+def imports(file):
+    """The modules that *file* imports when it is imported, in full."""
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module in OURS)
+
+
+def missing(file, seen=frozenset()):
+    """What is not installed and *file* cannot be imported without."""
+    names = set()
+    for module in set(imports(file)) - seen:
+        if not importlib.util.find_spec(module.partition(".")[0]):
+            names.add(module.partition(".")[0])
+        elif module.startswith(OURS) and (spec := importlib.util.find_spec(module)) and spec.origin:
+            names |= missing(Path(spec.origin), seen | {module})
+    return names
+
+
+def main(arguments):
+    """Run pytest on every test file that can be imported, and return its exit status."""
+    left_out = {file: names for file in sorted(TESTS.rglob("test_*.py")) if (names := missing(file))}
+    for file, names in left_out.items():
+        print(f"left out: {file.relative_to(TESTS.parent)} needs {', '.join(sorted(names))}")
+    return pytest.main([*arguments, *(f"--ignore={file}" for file in left_out)])
+
+
+if __name__ == "__main__":
+    # The folder we stand in comes first after `-m`; the package to be tested is the installed one.
+    del sys.path[0]
+    sys.exit(main(sys.argv[1:]))
