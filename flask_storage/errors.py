@@ -61,13 +61,19 @@ class StorageError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions are rebuilt from ``args`` by default, which would call ``__init__`` without its keywords;
         # errors cross process borders in Celery and concurrent.futures, so they must survive pickling.
-        return _rebuild, (type(self), self.args, self.__dict__.copy())
+        # What a built-in OSError keeps lies outside ``__dict__``.
+        slots = {name: getattr(self, name) for name in _OS_ERROR_SLOTS if getattr(self, name, None) is not None}
+        return _rebuild, (type(self), self.args, slots | self.__dict__)
+
+
+_OS_ERROR_SLOTS = ("errno", "strerror", "filename", "filename2")
 
 
 def _rebuild(cls: type[StorageError], args: tuple[Any, ...], state: dict[str, Any]) -> StorageError:
     error = cls.__new__(cls, *args)
     error.args = args
-    error.__dict__.update(state)
+    for name, value in state.items():
+        setattr(error, name, value)
     return error
 
 

@@ -34,6 +34,24 @@ class _State(enum.Enum):
     DISCARDED = "discarded"
 
 
+def parse_checksum(checksum: str) -> tuple[Any, str]:
+    """Return a fresh hash and the digest, in lower case, that it must come to.
+
+    Raises:
+        ValueError: when *checksum* is not ``<algorithm>:<hex digest>``, or the digest has not the algorithm's length.
+    """
+    algorithm, _, digest = checksum.partition(":")
+    try:
+        computed = hashlib.new(algorithm, usedforsecurity=False)
+        if len(bytes.fromhex(digest)) == computed.digest_size > 0:
+            return computed, digest.lower()
+    except ValueError:
+        pass
+    raise ValueError(
+        "a checksum is written '<algorithm>:<hex digest>', for example 'sha256:' and the 64 digits of a SHA-256"
+    )
+
+
 class RemoteFile(io.BufferedIOBase):
     """A file in a storage, opened for reading, writing or both.
 
@@ -83,11 +101,7 @@ class RemoteFile(io.BufferedIOBase):
         """
         self._expected = options.size
         if options.checksum:
-            algorithm, _, digest = options.checksum.partition(":")
-            if algorithm not in hashlib.algorithms_available or not digest:
-                raise ValueError("a checksum is written '<algorithm>:<hex digest>', for example 'sha256:9f86…'")
-            self._digest = hashlib.new(algorithm)
-            self._checksum = digest.lower()
+            self._digest, self._checksum = parse_checksum(options.checksum)
 
     def attach(self, guard: AbstractContextManager[Any], on_published: Callable[[], None] | None = None) -> Self:
         """Run every hook inside *guard*, which translates errors, and call *on_published* once after publishing."""
@@ -160,10 +174,13 @@ class RemoteFile(io.BufferedIOBase):
         self._check(FileMode.write)
         view = memoryview(data).cast("B")
         count = len(view)
+        if self._pid != os.getpid():
+            # Parent and child share the descriptor's position: a byte from here would land amid the parent's.
+            raise ValueError("a writer belongs to the process that opened it: open the file anew after forking")
         try:
-            if self._expected is not None and not self.readable() and self._count + count > self._expected:
-                raise IntegrityError(f"more than the promised {self._expected} bytes were written")
             with self._guard:
+                if self._expected is not None and not self.readable() and self._count + count > self._expected:
+                    raise IntegrityError(f"more than the promised {self._expected} bytes were written")
                 self._write(view)
         except BaseException:
             self.abort()
@@ -189,13 +206,13 @@ class RemoteFile(io.BufferedIOBase):
     def close(self) -> None:
         """Close a reader; publish a writer, unless a ``with`` block around it is still open.
 
-        Closing again does nothing.
+        Closing again does nothing. A reader closes at once.
 
         Raises:
             IntegrityError: when not what was promised came; nothing is published.
             StorageError: when publishing failed; what was stored before is still there.
         """
-        if self.closed or self._depth:
+        if self.closed or (self._depth and self.writable()):
             return
         if not self.writable():
             self._state = _State.CLOSED
@@ -205,8 +222,8 @@ class RemoteFile(io.BufferedIOBase):
             self._release()
         else:
             try:
-                self._check_promise()
                 with self._guard:
+                    self._check_promise()
                     self._publish()
             except BaseException:
                 self.abort()
@@ -220,7 +237,6 @@ class RemoteFile(io.BufferedIOBase):
         if self.closed:
             return
         if not self.writable():
-            self._depth = 0
             self.close()
             return
         self._state = _State.DISCARDED

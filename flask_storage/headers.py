@@ -19,7 +19,8 @@ _TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(?:\s*;[\x20-\x7e]*)?", re.ASCII)
 _HEADER_TEXT = re.compile(r"[\x20-\x7e]+")
 _SHOWN_TYPES = {"image/avif", "image/gif", "image/jpeg", "image/png", "image/webp", "text/plain"}
 # A browser shows an image, a film or a PDF in a document of its own making, which these rules bind too. In a sandbox
-# Chromium plays no film and opens no PDF: the document's origin is none, so its own file is a stranger to it.
+# Chromium plays no film, since that document has no origin and its own file is a stranger to it; and not every browser
+# starts its PDF viewer there. Neither kind can be a page with scripts: `nosniff` holds browsers to the type.
 _LOCKED = "default-src 'none'; sandbox"
 _SHOWN = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; sandbox"
 _PLAYED = "default-src 'none'; media-src 'self'; object-src 'self'; style-src 'unsafe-inline'"
@@ -145,14 +146,14 @@ def _shown_under(content_type: str) -> str | None:
 
 def _disposition(how: str, name: str) -> str:
     """Return the header's value: a plain name for every client and, where that is not the whole name, the whole one."""
-    leaf = name.rpartition("/")[2]
+    leaf = name.rpartition("/")[2] or "download"
     # Cc and Cf: line ends, and the direction marks that make "gpj.exe" read "exe.jpg". Emoji need their joiners.
     leaf = "".join(
         "_" if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and char not in "\u200c\u200d" else char
         for char in leaf
     )
     plain = "".join(
-        char if " " <= char <= "~" and char not in '"%\\' else "_"
+        char if " " <= char <= "~" and char not in '"%/\\' else "_"
         for char in unicodedata.normalize("NFKD", leaf)
         if not unicodedata.combining(char)
     )

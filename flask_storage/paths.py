@@ -51,18 +51,13 @@ def normalize(path: str, *, portable: bool = False) -> str:
     >>> normalize("/reports/2026/june.pdf")
     'reports/2026/june.pdf'
     """
-    path = _canonical(path)
-    reason = _reason_against(path, portable)
-    if reason is not None:
-        raise InvalidPathError(f"{_shown(path)} is not a path in a storage: {reason}", path=path)
-    return path
+    return _checked(_canonical(path), portable)
 
 
 def normalize_folder(path: str, *, portable: bool = False) -> str:
     """Like :func:`normalize`, for a folder: the root (``""`` or ``"/"``) is one, and one trailing slash is dropped."""
-    path = _canonical(path)
-    path = path.removesuffix("/")
-    return normalize(path, portable=portable) if path else ""
+    path = _canonical(path).removesuffix("/")
+    return _checked(path, portable) if path else ""
 
 
 def normalize_prefix(prefix: str) -> str:
@@ -72,9 +67,9 @@ def normalize_prefix(prefix: str) -> str:
         InvalidPathError: when no path could begin so.
     """
     prefix = _canonical(prefix)
-    folder, _, start = prefix.rpartition("/")
-    if folder:
-        normalize(folder)
+    folder, slash, start = prefix.rpartition("/")
+    if slash:
+        _checked(folder, False)
     if _FORBIDDEN.search(start):
         raise InvalidPathError(f"{_shown(prefix)} begins no path: {_FORBIDDEN_REASON}", path=prefix)
     return prefix
@@ -114,7 +109,7 @@ def safe_filename(name: str) -> str:
         leaf = "_" + leaf[1:]
     if leaf.partition(".")[0].rstrip(" ").lower() in _WINDOWS_NAMES:
         leaf = "_" + leaf
-    return _cut(leaf, MAX_SEGMENT_BYTES) or "file"
+    return _cut(leaf, MAX_SEGMENT_BYTES).rstrip(" .") or "file"
 
 
 def safe_path(name: str) -> str:
@@ -168,6 +163,13 @@ def _canonical(path: str) -> str:
         raise InvalidPathError(f"{_shown(path)} is longer than {MAX_PATH_BYTES} bytes", path=path)
     path = path.removeprefix("/")
     return path if path.isascii() else unicodedata.normalize("NFC", path)
+
+
+def _checked(path: str, portable: bool) -> str:
+    reason = _reason_against(path, portable)
+    if reason is not None:
+        raise InvalidPathError(f"{_shown(path)} is not a path in a storage: {reason}", path=path)
+    return path
 
 
 def _reason_against(path: str, portable: bool) -> str | None:

@@ -149,7 +149,8 @@ class FileLinkUses(LinkUses):
     """Used links as empty files, for all processes of one host.
 
     Each use is a file that only one process can create (``O_EXCL``): ``<hash of the id>/<number>``, modified at the
-    moment when the link expires. A link of a hundred uses leaves up to a hundred files until it is forgotten.
+    moment when the link expires. A link of a hundred uses leaves up to a hundred files until it is forgotten;
+    for links of many thousands take another store.
 
     Args:
         folder: Where; it is made when the first use is taken, for its owner alone (``0700``).
@@ -168,18 +169,14 @@ class FileLinkUses(LinkUses):
     def _take(self, key: str, uses: int, expiry: int) -> bool:
         folder = os.path.join(self._folder, key)
         with self._translated():
-            taken = set(_names(folder))
-            for number in range(1, uses + 1):
-                if str(number) not in taken and self._create(folder, str(number), expiry):
-                    return True
-        return False
+            return any(self._create(folder, str(number), expiry) for number in range(1, uses + 1))
 
     def _create(self, folder: str, name: str, expiry: int) -> bool:
         path = os.path.join(folder, name)
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            return False  # another worker was quicker
+            return False  # this use is taken
         except FileNotFoundError:  # the first use of this link, or its empty folder was swept away in this moment
             os.makedirs(self._folder, 0o700, exist_ok=True)
             with contextlib.suppress(FileExistsError):
@@ -198,11 +195,9 @@ class FileLinkUses(LinkUses):
         folder = os.path.join(self._folder, key)
         with self._translated():
             for name in _names(folder):
-                try:
+                with contextlib.suppress(FileNotFoundError):  # another worker gave this one back
                     os.unlink(os.path.join(folder, name))
-                except FileNotFoundError:
-                    continue  # another worker gave this one back
-                return
+                    return
 
     def _forget(self, expired: int) -> int:
         forgotten = 0
@@ -267,9 +262,7 @@ class SQLLinkUses(LinkUses):
 
     def close(self) -> None:
         """See :meth:`LinkUses.close`."""
-        engine = self._engines.get(os.getpid())
-        if engine is not None:
-            engine.dispose()
+        self._own_engine().dispose()
 
     def __repr__(self) -> str:
         return f"<SQLLinkUses in {self._url.get_backend_name()} {self._url.host or ''}/{self._url.database}>"
@@ -288,12 +281,12 @@ class SQLLinkUses(LinkUses):
         return False
 
     def _give_back(self, key: str) -> None:
-        columns = self._table.c
-        for number in self._numbers(key):
-            with self._connected() as engine, engine.begin() as connection:
-                which = (columns.token_id == key) & (columns.number == number)
-                if connection.execute(self._table.delete().where(which)).rowcount:
-                    return
+        any(self._deleted(key, number) for number in self._numbers(key))  # until one was, and not by another worker
+
+    def _deleted(self, key: str, number: int) -> bool:
+        which = (self._table.c.token_id == key) & (self._table.c.number == number)
+        with self._connected() as engine, engine.begin() as connection:
+            return connection.execute(self._table.delete().where(which)).rowcount > 0
 
     def _forget(self, expired: int) -> int:
         with self._connected() as engine, engine.begin() as connection:
@@ -306,7 +299,7 @@ class SQLLinkUses(LinkUses):
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Engine]:
-        engine = self._engines.get(os.getpid()) or self._engines.setdefault(os.getpid(), self._engine())
+        engine = self._own_engine()
         try:
             if not self._has_table:
                 self._make_table(engine)
@@ -344,6 +337,9 @@ class SQLLinkUses(LinkUses):
                 )
             url = url.set(database=os.path.join(folder or "", url.database))
         return url
+
+    def _own_engine(self) -> Engine:
+        return self._engines.get(os.getpid()) or self._engines.setdefault(os.getpid(), self._engine())
 
     def _engine(self) -> Engine:
         backend, driver = self._url.get_backend_name(), ""

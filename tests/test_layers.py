@@ -13,8 +13,9 @@ PACKAGE = Path(flask_storage.__file__).parent
 SDKS = {"azure", "boto3", "paramiko", "PIL", "redis", "sqlalchemy"}
 
 WORDS = "errors values"
-WALL = f"{WORDS} signals paths files parts"
-PLACE = f"{WORDS} files parts backends.base backends.internal_links"
+WALL = f"{WORDS} signals streams paths files parts"
+PLACE = f"{WORDS} streams files paths parts backends.base backends.internal_links"
+DISK = "backends.disk backends.disk_file backends.disk_parts"
 LINKS = f"{WORDS} tokens backends.base backends.internal_links"
 NAMES = "_lazy backends.base backends.filesystem backends.internal_links backends.memory"
 
@@ -26,28 +27,34 @@ MAY_IMPORT = {
     "errors": ("", ""),
     "values": ("", "arrow"),
     "signals": ("", "blinker"),
+    "streams": ("values", ""),
     # Grammar: pure, no disk, no network, no Flask.
     "paths": ("errors", ""),
     "tokens": (WORDS, "jwt"),
-    "files": (WORDS, ""),
+    "files": (f"{WORDS} streams", ""),
     "uses": (WORDS, "redis sqlalchemy"),
     # Machinery.
     "parts": (f"{WORDS} files", ""),
-    # Places.
-    "backends.hooks": (WALL, "arrow"),
-    "backends.transfers": (f"{WALL} backends.hooks", "arrow"),
-    "backends.base": (f"{WALL} backends.hooks backends.transfers", "arrow"),
-    "backends.internal_links": (f"{WALL} tokens uses backends.base", "arrow flask"),
-    "backends.disk": ("errors", ""),
+    # The wall: what a place supplies, then the verbs that stand on it.
+    "backends.hooks": (WALL, ""),
+    "backends.transfers": (f"{WALL} backends.hooks", ""),
+    "backends.linking": (f"{WALL} backends.hooks", ""),
+    "backends.base": (f"{WALL} backends.hooks backends.transfers backends.linking", ""),
+    "backends.internal_links": (f"{WORDS} tokens backends.base", "flask"),
+    # Places. None knows another.
     "backends.memory": (PLACE, "arrow"),
-    "backends.filesystem": (f"{PLACE} backends.disk", "arrow"),
+    "backends.disk": ("errors paths", ""),
+    "backends.disk_file": (f"{WORDS} paths files backends.disk", "arrow"),
+    "backends.disk_parts": (f"{WORDS} paths parts backends.disk", ""),
+    "backends.filesystem": (f"{PLACE} {DISK}", ""),
     "backends": (f"{WORDS} files tokens {NAMES}", ""),
     "registry": ("errors backends.base", ""),
     # Flask. None of these knows a place.
+    "configuration": ("errors", "flask werkzeug"),
     "delivery": (f"{WORDS} files backends.base", "flask werkzeug"),
     "views": (f"{LINKS} signals delivery", "flask werkzeug"),
-    "extension": (f"{WORDS} uses registry backends.base views cli", "flask werkzeug"),
-    "operations": (f"{WORDS} paths files backends.base extension", "arrow flask werkzeug"),
+    "extension": (f"{WORDS} uses registry configuration backends.base views cli", "flask werkzeug"),
+    "operations": (f"{WORDS} paths streams backends.base extension", "flask"),
     "cli": (f"{WORDS} backends.base extension cli", "click flask"),
 }
 # These two show the whole house: one to those who use it, one to those who test against it.

@@ -17,6 +17,7 @@ from ..errors import (
     IntegrityError,
     InvalidPathError,
     PartialFailureError,
+    PreconditionFailedError,
 )
 from ..files import RemoteFile
 from ..parts import CheckedParts, PartStore
@@ -331,7 +332,9 @@ class StorageBackend(TransferVerbs, LinkVerbs):
             if path != new_path:
                 deed(path, new_path, options)
                 return path, new_path
-            self._stat(path)
+            info = self._stat(path)
             if options.exclusive:
                 raise FileExistsInStorageError(f"{path} exists: it is the file itself", path=path)
+            if options.if_match not in (None, info.etag):
+                raise PreconditionFailedError(f"{path} is not the version that was named", path=path)
         return None

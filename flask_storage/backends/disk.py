@@ -14,25 +14,25 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from ..errors import LocalFSError, NotAFileError, PermissionDeniedError
-
-TEMPORARY_PREFIX = ".fs-tmp-"
-"""The prefix that the path grammar keeps for unfinished files."""
+from ..errors import LocalFSError, NotAFileError, PermissionDeniedError, UnsupportedOperationError
+from ..paths import RESERVED_PREFIX
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a pipe that nobody writes to would otherwise hang for ever.
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY)
-_NO_KERNEL_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM, errno.ETXTBSY)
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _COPY_CHUNK = 8 * 1024 * 1024
+_PLAIN = nullcontext()
 _ATTEMPTS = 100
+# A tree may be nested 512 deep, and a process is often allowed no more than 1024 descriptors.
+_OPEN_LEVELS = 32
 
 
 class Folder:
@@ -116,17 +116,19 @@ class Folder:
 
         The name's length does not depend on the final name, so one of 255 bytes is no problem.
         """
-        name = TEMPORARY_PREFIX + secrets.token_hex(8)
+        name = RESERVED_PREFIX + secrets.token_hex(8)
         return name, os.open(name, _CREATE_FLAGS, 0o600, dir_fd=self.fd)
 
-    def publish(self, temporary: str, name: str, *, exclusive: bool, allowed: Callable[[], None], sync: bool) -> None:
+    def publish(
+        self, temporary: str, name: str, *, exclusive: bool, allowed: Callable[[], None] | None, sync: bool
+    ) -> None:
         """Give a finished temporary file its name, atomically.
 
         Args:
             temporary: The temporary file.
             name: Its name from now on; a file that has it is replaced.
             exclusive: Fail with :class:`FileExistsError` when the name is taken.
-            allowed: Called while no other publication in this folder can happen; raises to stop this one.
+            allowed: Called while nothing else in this folder can be published or deleted; raises to stop this one.
             sync: Make the new name durable.
         """
         self.rename_to(temporary, self, name, exclusive=exclusive, allowed=allowed)
@@ -134,11 +136,12 @@ class Folder:
             self.sync()
 
     def rename_to(
-        self, name: str, target: Folder, new_name: str, *, exclusive: bool, allowed: Callable[[], None]
+        self, name: str, target: Folder, new_name: str, *, exclusive: bool, allowed: Callable[[], None] | None
     ) -> None:
         """Move a file into *target* under *new_name*; arguments as for :meth:`publish`."""
-        with target.locked():
-            allowed()
+        with _all_locked(self, target, required=allowed is not None):
+            if allowed is not None:
+                allowed()
             if exclusive:
                 try:
                     # Unlike rename, link fails when the name is taken. dst_dir_fd makes Python use linkat.
@@ -149,12 +152,15 @@ class Folder:
                     if target.has(new_name):
                         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new_name) from error
                 else:
-                    os.unlink(name, dir_fd=self.fd)
+                    self._drop(name, target)
                     return
             try:
                 os.rename(name, new_name, src_dir_fd=self.fd, dst_dir_fd=target.fd)
             except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
                 raise NotAFileError(f"a folder stands where the file {new_name} should be") from error
+            # Between two names of one file, rename succeeds and does nothing; a crash between link and unlink leaves two.
+            if self is not target and self.has(name) and os.path.samestat(self.stat(name), target.stat(new_name)):
+                self._drop(name, target)
 
     def has(self, name: str) -> bool:
         """Whether anything has this name."""
@@ -182,13 +188,18 @@ class Folder:
             self.sync()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, required: bool = False) -> Iterator[None]:
         """Hold the folder's lock, so that comparing and publishing are one step among all processes.
 
-        Where the file system has no locks (some network ones), go on without.
+        Where the file system has no locks (some network ones), go on without, unless it is *required*.
         """
-        with suppress(OSError):
+        try:
             fcntl.flock(self.fd, fcntl.LOCK_EX)
+        except OSError as error:
+            if required:
+                raise UnsupportedOperationError(
+                    f"the file system locks no folder ({error.strerror}), so if_match cannot be decided safely: omit it"
+                ) from error
         try:
             yield
         finally:
@@ -202,6 +213,15 @@ class Folder:
         except OSError as error:
             if error.errno not in _NO_FOLDER_SYNC:
                 raise
+
+    def _drop(self, name: str, target: Folder) -> None:
+        """Remove the old name of a file that has its new one."""
+        try:
+            os.unlink(name, dir_fd=self.fd)
+        except OSError:
+            if self is not target:
+                raise
+            # A temporary name: the file is published, which an error would deny; the sweep takes the name.
 
 
 class Disk:
@@ -227,24 +247,19 @@ class Disk:
 
         Raises:
             FileNotFoundError: when it does not exist, or a file stands in its way (unless *create*).
-            LocalFSError: when a file stands in its way (with *create*).
+            LocalFSError: when a file stands in its way (with *create*), or the root is gone.
             PermissionDeniedError: when a symbolic link does.
         """
-        folder = Folder(os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        if not create:
+            return self._reach(path, create=False)
         try:
-            for name in path.split("/") if path else ():
-                parent = folder
-                folder = self._step(parent, name, create)
-                parent.close()
-        except NotADirectoryError as error:
-            folder.close()
-            if create:
-                raise LocalFSError(f"a file stands where the folder {path} should be") from error
-            raise FileNotFoundError(errno.ENOENT, "a file stands in the way", path) from error
+            for _ in range(_ATTEMPTS):
+                with suppress(FileNotFoundError):  # somebody pruned on our way what was there, or what we made
+                    return self._reach(path, create=True)
+            raise LocalFSError(f"the folder {path} is deleted again and again by somebody else")
         except BaseException:
-            folder.close()
+            self.prune(path)
             raise
-        return folder
 
     def parent(self, path: str, *, create: bool = False) -> tuple[Folder, str]:
         """Open the folder of a file; return it and the file's own name."""
@@ -267,6 +282,7 @@ class Disk:
                 folder.close()
             except BaseException:
                 folder.close()
+                self.prune(path.rpartition("/")[0])
                 raise
             else:
                 return folder, name, fd
@@ -282,61 +298,152 @@ class Disk:
             try:
                 with self.folder(parent) as folder:
                     os.rmdir(name, dir_fd=folder.fd)
-            except (OSError, PermissionDeniedError):  # not empty, gone already, or not ours to remove
+            except LocalFSError:
                 return
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    return
+                # Gone already or never made, so the one above may be empty now; or not ours to remove.
             path = parent
 
-    def walk(self, path: str = "", *, recursive: bool = True) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    def walk(
+        self, path: str = "", *, recursive: bool = True, left: Callable[[str, Folder], None] | None = None
+    ) -> Iterator[tuple[str, os.DirEntry[str]]]:
         """Yield what is below a folder, with the folder's path (ending in ``/``, or ``""``), lazily, in any order.
 
         With *recursive*, folders are entered and not yielded, except our own hidden ones, which are yielded and not
-        entered. What vanishes meanwhile is left out, and a folder that does not exist yields nothing. As many
-        descriptors are open as folders are nested.
+        entered. What vanishes meanwhile is left out, and a folder that does not exist yields nothing. However deep
+        the tree, at most 64 descriptors are open.
+
+        Args:
+            path: Normalized; ``""`` is the root.
+            recursive: Enter sub-folders.
+            left: Called with each folder that was entered, when all of its own files have been yielded.
         """
+        pending = [path]
+        while pending:
+            yield from self._descend(pending.pop(), recursive, left, pending)
+
+    def _descend(
+        self, path: str, recursive: bool, left: Callable[[str, Folder], None] | None, too_deep: list[str]
+    ) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        levels: list[_Level] = []
         try:
-            folder = self.folder(path)
-        except FileNotFoundError:
-            return
-        levels = [(folder, f"{path}/" if path else "", os.scandir(folder.fd))]
-        try:
+            with suppress(FileNotFoundError):
+                levels.append(_Level(self.folder(path), path))
             while levels:
-                folder, prefix, entries = levels[-1]
-                entry = next(entries, None)
+                level = levels[-1]
+                entry = next(level.entries, None)
                 if entry is None:
-                    levels.pop()
-                    entries.close()
-                    folder.close()
-                elif recursive and not entry.name.startswith(TEMPORARY_PREFIX) and entry.is_dir(follow_symlinks=False):
-                    with suppress(FileNotFoundError, NotADirectoryError, PermissionDeniedError):
-                        child = folder.child(entry.name)
-                        levels.append((child, f"{prefix}{entry.name}/", os.scandir(child.fd)))
+                    if left is not None:
+                        left(level.path, level.folder)
+                    levels.pop().close()
+                elif not recursive or entry.name.startswith(RESERVED_PREFIX) or not entry.is_dir(follow_symlinks=False):
+                    yield level.prefix, entry
+                elif len(levels) == _OPEN_LEVELS:
+                    too_deep.append(level.prefix + entry.name)
                 else:
-                    yield prefix, entry
+                    with suppress(FileNotFoundError, NotADirectoryError, PermissionDeniedError):
+                        levels.append(_Level(level.folder.child(entry.name), level.prefix + entry.name))
         finally:
-            for folder, _, entries in levels:
-                entries.close()
-                folder.close()
+            for level in levels:
+                level.close()
+
+    def _reach(self, path: str, *, create: bool) -> Folder:
+        folder = self._open_root()
+        try:
+            for name in path.split("/") if path else ():
+                parent = folder
+                folder = self._step(parent, name, create)
+                parent.close()
+        except NotADirectoryError as error:
+            folder.close()
+            if create:
+                raise LocalFSError(f"a file stands where the folder {path} should be") from error
+            raise FileNotFoundError(errno.ENOENT, "a file stands in the way", path) from error
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    def _open_root(self) -> Folder:
+        try:
+            return Folder(os.open(self.root, _FOLDER_FLAGS))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            # Not "file not found": a volume that is not mounted must not look like an empty storage.
+            raise LocalFSError(f"the root {self.root} is gone or no folder any more: is its volume mounted?") from error
 
     def _step(self, parent: Folder, name: str, create: bool) -> Folder:
-        for _ in range(_ATTEMPTS if create else 1):
-            with suppress(FileNotFoundError):
-                return parent.child(name)
-            if create:
-                parent.make_child(name, self._folder_mode, sync=self.sync)
+        try:
+            return parent.child(name)
+        except FileNotFoundError:
+            if not create:
+                raise
+        parent.make_child(name, self._folder_mode, sync=self.sync)
         return parent.child(name)
 
 
-def copy_bytes(source: int, target: int, *, offset: int = 0, progress: Callable[[int], None] | None = None) -> int:
+class _Level:
+    """A folder that is being walked."""
+
+    def __init__(self, folder: Folder, path: str) -> None:
+        self.folder = folder
+        self.path = path
+        self.prefix = f"{path}/" if path else ""
+        try:
+            self.entries = os.scandir(folder.fd)
+        except BaseException:
+            folder.close()
+            raise
+
+    def close(self) -> None:
+        self.entries.close()
+        self.folder.close()
+
+
+@contextmanager
+def _all_locked(*folders: Folder, required: bool) -> Iterator[None]:
+    """Hold the locks of all *folders*, in an order that everybody keeps to, and each folder's only once."""
+    with ExitStack() as stack:
+        distinct = {os.fstat(folder.fd)[1:3]: folder for folder in folders}
+        for _, folder in sorted(distinct.items()):
+            stack.enter_context(folder.locked(required=required))
+        yield
+
+
+def make_root(root: Path, mode: int) -> None:
+    """Make a folder and those above it that are missing; the umask has no say."""
+    missing = []
+    while not os.path.lexists(root):
+        missing.append(root)
+        root = root.parent
+    for folder in reversed(missing):
+        with suppress(FileExistsError):  # somebody else makes it too
+            os.mkdir(folder, 0o700)
+            os.chmod(folder, mode)
+
+
+def copy_bytes(
+    source: int,
+    target: int,
+    *,
+    offset: int = 0,
+    progress: Callable[[int], None] | None = None,
+    reading: AbstractContextManager[Any] = _PLAIN,
+    writing: AbstractContextManager[Any] = _PLAIN,
+) -> int:
     """Copy from one descriptor, from *offset* on, to another where it stands; return the number of bytes.
 
     The kernel copies (``copy_file_range``), without reading where the file system shares blocks; where it cannot,
-    the bytes go through this process, 8 MiB at a time.
+    for whatever reason, the bytes go through this process, 8 MiB at a time, and a fault shows where it is.
 
     Args:
         source: A regular file.
         target: A regular file.
         offset: Where to begin, in bytes.
         progress: Called after each 8 MiB with the number of bytes so far.
+        reading: Entered around every read, to translate its errors.
+        writing: Entered around every write, likewise.
     """
     total = 0
     in_kernel = hasattr(os, "copy_file_range")
@@ -344,14 +451,17 @@ def copy_bytes(source: int, target: int, *, offset: int = 0, progress: Callable[
         if in_kernel:
             try:
                 count = os.copy_file_range(source, target, _COPY_CHUNK, offset_src=offset + total)
-            except OSError as error:
-                if error.errno not in _NO_KERNEL_COPY:
-                    raise
+            except OSError:
+                in_kernel = False
+                continue
+            if not count and not total:  # some kernels say so of what is no plain file, as in /proc: look oneself
                 in_kernel = False
                 continue
         else:
-            chunk = os.pread(source, _COPY_CHUNK, offset + total)
-            write_all(target, chunk)
+            with reading:
+                chunk = os.pread(source, _COPY_CHUNK, offset + total)
+            with writing:
+                write_all(target, chunk)
             count = len(chunk)
         if not count:
             return total

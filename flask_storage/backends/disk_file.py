@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from ..errors import PreconditionFailedError, UnsupportedOperationError
 from ..files import WrappedFile
 from ..paths import parent
-from ..values import FileInfo, FileMode, WriteOptions
+from ..values import CONTENT_HEADERS, FileInfo, FileMode, WriteOptions
 from .disk import Disk, Folder, copy_bytes, etag
 
 if TYPE_CHECKING:
     import arrow
 
 _ATTRIBUTE = "user.flask_storage"
+_NO_ATTRIBUTES = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _BUFFER = 256 * 1024
 
 
@@ -56,7 +57,7 @@ class LocalFSFile(WrappedFile):
         mode = FileMode.as_mode(mode)
         if disk is None:
             local_path = Path(path)
-            disk = Disk(local_path.parent, folder_mode=0o700, sync=True)
+            disk = Disk(Path(os.path.realpath(local_path.parent)), folder_mode=0o700, sync=True)
             path = local_path.name
         self._disk = disk
         self._storage_path = os.fspath(path)
@@ -64,10 +65,14 @@ class LocalFSFile(WrappedFile):
         self._file_mode = file_mode
         self.headers = self._options.headers
         if mode is FileMode.read:
-            fd = disk.open_file(self._storage_path)
-            self.headers = read_headers(fd)
-            fp = io.BufferedReader(io.FileIO(fd, "rb"))
-            super().__init__(fp, mode, info=describe(self._storage_path, os.fstat(fd), self.headers))
+            fp = io.BufferedReader(io.FileIO(disk.open_file(self._storage_path), "rb"))
+            try:
+                self.headers = read_headers(fp.fileno())
+                info = describe(self._storage_path, os.fstat(fp.fileno()), self.headers)
+            except BaseException:
+                fp.close()
+                raise
+            super().__init__(fp, mode, info=info)
             return
         original = disk.open_file(self._storage_path) if mode & FileMode.read else None
         try:
@@ -76,16 +81,20 @@ class LocalFSFile(WrappedFile):
                 super().__init__(io.BufferedWriter(io.FileIO(fd, "wb"), _BUFFER), mode)
             else:
                 super().__init__(io.BufferedRandom(io.FileIO(fd, "rb+")), mode)
-                self.headers = {**read_headers(original), **self.headers}
-                copy_bytes(original, fd)
-                os.lseek(fd, 0, os.SEEK_SET)
+                try:
+                    self.headers = {**read_headers(original), **self.headers}
+                    copy_bytes(original, fd)
+                    os.lseek(fd, 0, os.SEEK_SET)
+                except BaseException:
+                    self.abort()
+                    raise
         finally:
             if original is not None:
                 os.close(original)
 
     def take(self, source: int, offset: int, progress: Callable[[int], None] | None = None) -> int:
         """Append everything from *offset* on of another descriptor, in the kernel where it can; return the count."""
-        count = copy_bytes(source, self.fp.fileno(), offset=offset, progress=progress)
+        count = copy_bytes(source, self.fp.fileno(), offset=offset, progress=progress, writing=self._guard)
         self._count += count
         return count
 
@@ -118,8 +127,8 @@ class LocalFSFile(WrappedFile):
     def _forget(self) -> None:
         self.fp.raw.close()
         if self._folder.fd >= 0:
-            self._folder.unlink(self._temporary, sync=False)
-            self._folder.close()
+            with self._folder:
+                self._folder.unlink(self._temporary, sync=False)
 
     def _release(self) -> None:
         # Not fp.close(): in a forked child that would flush the parent's bytes into the parent's file once more.
@@ -127,11 +136,13 @@ class LocalFSFile(WrappedFile):
         self._folder.close()
 
 
-def condition(folder: Folder, name: str, options: WriteOptions) -> Callable[[], None]:
-    """Return what must hold, at the moment of publication, for *name* in *folder*."""
+def condition(folder: Folder, name: str, options: WriteOptions) -> Callable[[], None] | None:
+    """Return what must hold, at the moment of publication, for *name* in *folder*; None for nothing."""
+    if options.if_match is None:
+        return None
 
     def check() -> None:
-        if options.if_match is not None and not (folder.has(name) and etag(folder.stat(name)) == options.if_match):
+        if not (folder.has(name) and etag(folder.stat(name)) == options.if_match):
             raise PreconditionFailedError("the file is not the version that was named: read it again")
 
     return check
@@ -163,26 +174,50 @@ def keeps_headers(root: Path) -> bool:
     try:
         os.getxattr(root, _ATTRIBUTE)
     except OSError as error:
-        return error.errno == errno.ENODATA
+        return error.errno not in _NO_ATTRIBUTES
     return True
 
 
 def read_headers(fd: int) -> dict[str, Any]:
     """Return what is kept beside a file's content; nothing where nothing is, or not by us."""
+    if not hasattr(os, "getxattr"):
+        return {}
     try:
         kept = json.loads(os.getxattr(fd, _ATTRIBUTE))
-    except (OSError, AttributeError, ValueError):  # none there, none possible, or not ours
+    except OSError as error:
+        if error.errno in (errno.ENODATA, *_NO_ATTRIBUTES):
+            return {}
+        raise  # a disk that fails must not pass for a file without a type
+    except (ValueError, RecursionError):
         return {}
-    return kept if isinstance(kept, dict) else {}
+    return _ours(kept)
+
+
+def _ours(kept: object) -> dict[str, Any]:
+    """Return what we could have written ourselves: anybody with access to the disk can set attributes."""
+    if not isinstance(kept, dict):
+        return {}
+    headers: dict[str, Any] = {name: kept[name] for name in CONTENT_HEADERS if isinstance(kept.get(name), str)}
+    metadata = kept.get("metadata")
+    if isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values()):
+        headers["metadata"] = metadata
+    return headers
 
 
 def _write_headers(fd: int, headers: dict[str, Any]) -> None:
     if not headers:
         return
     try:
-        os.setxattr(fd, _ATTRIBUTE, json.dumps(headers).encode())
+        # Not escaped to ASCII: ext4 has 4 KiB for all attributes of a file.
+        os.setxattr(fd, _ATTRIBUTE, json.dumps(headers, ensure_ascii=False).encode())
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.E2BIG, errno.ERANGE):
+        if error.errno in _NO_ATTRIBUTES:
+            raise UnsupportedOperationError(
+                "the file system keeps no content type or metadata: store the file without, or elsewhere"
+            ) from error
+        # ENOSPC stands for both a long attribute and a full disk.
+        too_long = error.errno in (errno.E2BIG, errno.ERANGE)
+        if too_long or (error.errno == errno.ENOSPC and os.fstatvfs(fd).f_bavail):
             raise UnsupportedOperationError(
                 "the file system has no room for so much metadata with one file: keep it shorter"
             ) from error

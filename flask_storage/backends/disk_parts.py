@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FileNotFoundInStorageError, IntegrityError
 from ..parts import Part, PartStore, PendingUpload
+from ..paths import RESERVED_PREFIX
 from ..values import WriteOptions
-from .disk import TEMPORARY_PREFIX, Disk, Folder, etag, write_all
+from .disk import Disk, Folder, etag, write_all
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 _PART_NAME = re.compile(r"part-(\d{5,})", re.ASCII)
 _NOTE = "upload.json"
+_CHUNK = 1024 * 1024
 
 
 class DiskParts(PartStore):
@@ -50,8 +52,13 @@ class DiskParts(PartStore):
         """See :meth:`PartStore.begin`."""
         upload_id = secrets.token_urlsafe(16)
         note = {"path": path, "headers": options.headers, "started_at": datetime.now(UTC).isoformat()}
-        with self._disk.folder(TEMPORARY_PREFIX + upload_id, create=True) as folder:
-            self._store(folder, _NOTE, json.dumps(note).encode())
+        name = RESERVED_PREFIX + upload_id
+        try:
+            with self._disk.folder(name, create=True) as folder:
+                self._store(folder, _NOTE, json.dumps(note).encode())
+        except BaseException:
+            self._disk.prune(name)
+            raise
         return upload_id
 
     def put_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
@@ -65,6 +72,7 @@ class DiskParts(PartStore):
         folder, note = self._open(path, upload_id)
         with folder, self._new_file(path, options) as writer:
             writer.headers = note["headers"]
+            writer.promise(options)
             for part in parts:
                 try:
                     fd = folder.open_file(f"part-{part.number:05}")
@@ -73,18 +81,18 @@ class DiskParts(PartStore):
                 try:
                     if etag(os.fstat(fd)) != part.etag:
                         raise IntegrityError(f"part {part.number} is not the one that was named", path=path)
-                    writer.take(fd, 0)
+                    _append(writer, fd, through_here=bool(options.checksum))
                 finally:
                     os.close(fd)
-            writer.promise(options)
-        _remove(self._disk, TEMPORARY_PREFIX + upload_id)
+        with suppress(OSError):  # it is published, which an error would deny; the sweep takes the rest
+            _remove(self._disk, RESERVED_PREFIX + upload_id)
 
     def discard(self, path: str, upload_id: str) -> None:
         """See :meth:`PartStore.discard`."""
         with suppress(FileNotFoundInStorageError):
             folder, _ = self._open(path, upload_id)
             folder.close()
-            _remove(self._disk, TEMPORARY_PREFIX + upload_id)
+            _remove(self._disk, RESERVED_PREFIX + upload_id)
 
     def list_parts(self, path: str, upload_id: str) -> list[Part]:
         """See :meth:`PartStore.list_parts`."""
@@ -100,7 +108,7 @@ class DiskParts(PartStore):
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
         """See :meth:`PartStore.list_uploads`."""
         with self._disk.folder("") as root:
-            upload_ids = [name.removeprefix(TEMPORARY_PREFIX) for name in os.listdir(root.fd)]
+            upload_ids = [name.removeprefix(RESERVED_PREFIX) for name in os.listdir(root.fd)]
         for upload_id in upload_ids:
             with suppress(FileNotFoundInStorageError):
                 folder, note = self._open(None, upload_id)
@@ -118,7 +126,7 @@ class DiskParts(PartStore):
         if not _UPLOAD_ID.fullmatch(upload_id):
             raise missing
         try:
-            folder = self._disk.folder(TEMPORARY_PREFIX + upload_id)
+            folder = self._disk.folder(RESERVED_PREFIX + upload_id)
         except FileNotFoundError as error:
             raise missing from error
         try:
@@ -137,24 +145,33 @@ class DiskParts(PartStore):
     def _store(self, folder: Folder, name: str, data: bytes | memoryview, number: int = 0) -> Part:
         temporary, fd = folder.create_temporary()
         try:
-            write_all(fd, data)
-            if self._disk.sync:
-                os.fsync(fd)
-            status = os.fstat(fd)
+            try:
+                write_all(fd, data)
+                if self._disk.sync:
+                    os.fsync(fd)
+                status = os.fstat(fd)
+            finally:
+                os.close(fd)
+            folder.publish(temporary, name, exclusive=False, allowed=None, sync=self._disk.sync)
         except BaseException:
             folder.unlink(temporary, sync=False)
             raise
-        finally:
-            os.close(fd)
-        folder.publish(temporary, name, exclusive=False, allowed=_always, sync=self._disk.sync)
         return Part(number=number, size=status.st_size, etag=etag(status))
 
 
 def sweep(disk: Disk, before: float) -> int:
-    """Remove hidden files and uploads last touched before the time stamp *before*; return how many."""
+    """Remove hidden files and uploads last touched before the time stamp *before*; return how many.
+
+    Empty folders go too, uncounted: a crash leaves them between the making of a folder and that of its first file.
+    """
+
+    def left(path: str, folder: Folder) -> None:
+        if os.fstat(folder.fd).st_mtime < before:
+            disk.prune(path)
+
     count = 0
-    for prefix, entry in disk.walk():
-        if not entry.name.startswith(TEMPORARY_PREFIX):
+    for prefix, entry in disk.walk(left=left):
+        if not entry.name.startswith(RESERVED_PREFIX):
             continue
         with suppress(FileNotFoundError):  # finished while we look
             if entry.stat(follow_symlinks=False).st_mtime >= before:
@@ -171,11 +188,18 @@ def sweep(disk: Disk, before: float) -> int:
 
 def _remove(disk: Disk, path: str) -> None:
     """Remove the hidden folder of an upload with what is in it."""
-    with disk.folder(path) as folder:
+    with suppress(FileNotFoundError), disk.folder(path) as folder:  # else somebody removes it too
         for name in os.listdir(folder.fd):
             folder.unlink(name, sync=False)
     disk.prune(path)
 
 
-def _always() -> None:
-    """Set no condition."""
+def _append(writer: Any, part: int, *, through_here: bool) -> None:
+    """Append a part: the kernel copies it, unless its bytes must be seen for a checksum."""
+    if not through_here:
+        writer.take(part, 0)
+        return
+    offset = 0
+    while chunk := os.pread(part, _CHUNK, offset):
+        writer.write(chunk)
+        offset += len(chunk)

@@ -9,9 +9,10 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self, cast
 from urllib.parse import SplitResult, unquote
 
 from ..errors import (
@@ -26,7 +27,7 @@ from ..errors import (
 )
 from ..files import RemoteFile
 from ..parts import PartStore
-from ..paths import parent
+from ..paths import RESERVED_PREFIX, parent
 from ..streams import SupportsRead, SupportsWrite
 from ..values import (
     Capabilities,
@@ -37,13 +38,10 @@ from ..values import (
     ShareLinkOperation,
     WriteOptions,
 )
-from .disk import TEMPORARY_PREFIX, Disk, copy_bytes
+from .disk import Disk, Folder, copy_bytes, make_root
 from .disk_file import LocalFSFile, condition, describe, keeps_headers, moment, read_headers
 from .disk_parts import DiskParts, sweep
 from .internal_links import InternalLinksStorageBackend
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["LocalFSError", "LocalFSFile", "LocalFSStorage"]
 
@@ -104,13 +102,14 @@ class LocalFSStorage(InternalLinksStorageBackend):
             base_url=base_url,
             portable=portable,
         )
+        self.root = Path(os.path.realpath(root))
         if create:
-            os.makedirs(root, mode=folder_mode, exist_ok=True)
-        if not os.path.isdir(root):
+            with self._guard():
+                make_root(self.root, folder_mode)
+        if not self.root.is_dir():
             raise LocalFSError(
                 "Storage root does not exist or is not a directory: make it, or pass create=True", backend=self.name
             )
-        self.root = Path(os.path.realpath(root))
         self.file_mode = file_mode
         self.disk = Disk(self.root, folder_mode=folder_mode, sync=fsync)
         self._is_named = name is not None
@@ -161,7 +160,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
     def _list(self, path: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
         page: list[ListEntry] = []
         for prefix, entry in self.disk.walk(path, recursive=recursive):
-            if entry.name.startswith(TEMPORARY_PREFIX):
+            if entry.name.startswith(RESERVED_PREFIX):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 page.append(ListEntry(f"{prefix}{entry.name}/", None, 0))
@@ -193,8 +192,9 @@ class LocalFSStorage(InternalLinksStorageBackend):
         if source is None or options.checksum:  # a checksum needs the bytes to pass through here
             super()._upload_file(file_obj, path, options, progress)
             return
+        source.flush()  # of a file that was also written to, which may not be on disk yet
         start = source.tell()
-        with self._guard(path), self._new_file(path, options) as writer:
+        with self._new_file(path, options) as writer:
             writer.promise(options)
             source.seek(start + writer.take(source.fileno(), start, progress))
 
@@ -207,7 +207,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
             target.flush()
             start = target.tell()
             os.lseek(target.fileno(), start, os.SEEK_SET)
-            target.seek(start + copy_bytes(reader.fileno(), target.fileno(), progress=progress))
+            guard = self._guard(path)
+            target.seek(start + copy_bytes(reader.fileno(), target.fileno(), progress=progress, reading=guard))
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
         with LocalFSFile(path, FileMode.read, disk=self.disk) as reader, self._new_file(new_path, options) as writer:
@@ -221,29 +222,31 @@ class LocalFSStorage(InternalLinksStorageBackend):
             if error.errno != errno.EXDEV:
                 raise
             super()._move(path, new_path, options)  # a sub-folder is another file system
-        else:
+        finally:
             self.disk.prune(parent(path))
+            self.disk.prune(parent(new_path))  # made for nothing where the move was refused
 
     def _delete(self, path: str) -> None:
         try:
             folder, name = self.disk.parent(path)
         except FileNotFoundError:
             return
-        with folder:
+        with folder, folder.locked():
             folder.unlink(name, sync=self.disk.sync)
         self.disk.prune(parent(path))
 
     def _delete_prefix(self, path: str) -> int:
-        count = 0
-        folders = {path}
-        for prefix, entry in self.disk.walk(path):
-            folders.add(prefix[:-1])
-            if not entry.name.startswith(TEMPORARY_PREFIX):
-                with self.disk.folder(prefix[:-1]) as folder:
-                    folder.unlink(entry.name, sync=False)
-                count += 1
-        for folder_path in sorted(folders, key=len, reverse=True):
+        def left(folder_path: str, folder: Folder) -> None:
+            if self.disk.sync:
+                folder.sync()  # once for all of its files
             self.disk.prune(folder_path)
+
+        count = 0
+        for prefix, entry in self.disk.walk(path, left=left):
+            if not entry.name.startswith(RESERVED_PREFIX):
+                with suppress(FileNotFoundError), self.disk.folder(prefix[:-1]) as folder:  # else gone with its folder
+                    folder.unlink(entry.name, sync=False)
+                    count += 1
         return count
 
     def _stat(self, path: str) -> FileInfo:
@@ -265,7 +268,10 @@ class LocalFSStorage(InternalLinksStorageBackend):
     # -- inner --------------------------------------------------------------------------------------------------------
 
     def _new_file(self, path: str, options: WriteOptions) -> LocalFSFile:
-        return LocalFSFile(path, FileMode.write, disk=self.disk, options=options, file_mode=self.file_mode)
+        guard = self._guard(path)
+        with guard:
+            file = LocalFSFile(path, FileMode.write, disk=self.disk, options=options, file_mode=self.file_mode)
+        return file.attach(guard)
 
     def _rename(self, path: str, new_path: str, options: WriteOptions) -> None:
         source, name = self.disk.parent(path)
@@ -307,10 +313,12 @@ _ERRORS: dict[int, tuple[type[StorageError], str]] = {
 def _plain_file(file_obj: object) -> io.BufferedReader | io.BufferedWriter | io.BufferedRandom | None:
     """Return *file_obj* if it is a file on a disk and nothing else, so that the kernel may copy.
 
-    ``fileno()`` alone says little: a GzipFile has one too, and its content is not what is on disk.
+    ``fileno()`` alone says little: a GzipFile has one too, and its content is not what is on disk; nor need it be that
+    of somebody's subclass.
     """
-    if not isinstance(file_obj, io.BufferedReader | io.BufferedWriter | io.BufferedRandom):
+    if type(file_obj) not in (io.BufferedReader, io.BufferedWriter, io.BufferedRandom):
         return None
-    if not isinstance(file_obj.raw, io.FileIO) or not stat.S_ISREG(os.fstat(file_obj.fileno()).st_mode):
+    file = cast(io.BufferedRandom, file_obj)
+    if type(file.raw) is not io.FileIO or not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return None
-    return file_obj
+    return file

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Unpack
 from urllib.parse import quote
 
+from ..files import parse_checksum
 from ..paths import is_one_line
 from ..signals import link_issued
 from ..values import (
@@ -75,8 +76,9 @@ class LinkVerbs(StorageHooks):
         **arguments: Unpack[LinkArguments],
     ) -> list[str]:
         """Return one link for each path, in their order; arguments as for :meth:`link_to`, all expiring together."""
+        paths = [self._path(path) for path in paths]
         request = self._link_request(operation, expire, None, content_type, arguments)
-        return [self._issue(self._path(path), request) for path in paths]
+        return [self._issue(path, request) for path in paths]
 
     def upload_request(
         self, path: str, expire: Expiry, content_type: str | None = None, **arguments: Unpack[LinkArguments]
@@ -142,5 +144,7 @@ def _check_terms(request: LinkRequest) -> None:
             raise ValueError(f"the {term} of a link is a number of bytes, not {value}")
     if request.uses is not None and request.uses < 1:
         raise ValueError(f"a link can be used at least once, not {request.uses} times")
+    if request.checksum is not None:
+        parse_checksum(request.checksum)
     if request.ip is not None:
         ipaddress.ip_network(request.ip, strict=False)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO, Unpack, cast
 
 from ..errors import FileExistsInStorageError, TooLargeError
-from ..files import RemoteFile
+from ..files import RemoteFile, parse_checksum
 from ..paths import is_one_line, safe_path, suffixed
 from ..signals import file_read, file_stored
 from ..streams import SupportsRead, SupportsWrite
@@ -70,6 +70,8 @@ class TransferVerbs(StorageHooks):
         guard = self._guard(path)
         if not file_mode & FileMode.read:
             writer = self._writer(path, options)
+        elif options.size is not None or options.checksum is not None:
+            raise ValueError("size and checksum are promised of what is written anew, not of what is edited")
         elif self.capabilities.read_write:
             with guard:
                 writer = self._open_updater(path, options)
@@ -275,6 +277,8 @@ class TransferVerbs(StorageHooks):
                 raise self._unsupported("keep metadata with a file")
             _check_metadata(options.metadata)
             options = replace(options, metadata=dict(options.metadata))
+        if options.checksum is not None:
+            parse_checksum(options.checksum)
         self._check_conditions(options)
         return options
 

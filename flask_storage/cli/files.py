@@ -1,0 +1,104 @@
+"""``get``, ``put``, ``copy`` and ``move``: bytes in, out and about."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import nullcontext
+
+import click
+
+from ..backends.base import StorageBackend
+from .arguments import exclusive_option, kept_name, last_segment
+from .command import StorageCommand, checked_arguments, local_file
+from .output import binary, note, progress, standard_output
+from .profile import chosen_storage, complete_path
+
+_CHUNK = 1024 * 1024
+
+
+@click.command("get", cls=StorageCommand, short_help="Fetch a file.")
+@click.argument("path", shell_complete=complete_path)
+@click.argument("file", required=False, type=click.Path())
+@exclusive_option
+def get_command(path: str, file: str | None, exclusive: bool) -> None:
+    """Fetch the file PATH to the local FILE, or to standard output when FILE is "-".
+
+    Without FILE, or when FILE is a folder, the local file is called as in the storage. It appears, or is replaced, when
+    all of it has arrived.
+    """
+    storage = chosen_storage()
+    if file == "-":
+        _get_to_stdout(storage, path)
+        return
+    if file is None or os.path.isdir(file):
+        file = os.path.join(file or "", last_segment(path))
+    if exclusive and os.path.lexists(file):
+        raise click.ClickException(f"{click.format_filename(file)} exists.")
+    with local_file(file), progress(last_segment(path), lambda: storage.size(path)) as callback:
+        storage.get(path, file, progress_callback=callback)
+    note(f"Downloaded {path} to {click.format_filename(file)}.")
+
+
+@click.command("put", cls=StorageCommand, short_help="Store a file.")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.argument("path", shell_complete=complete_path)
+@click.option("--content-type", metavar="TYPE", help="The media type to store with the file.")
+@exclusive_option
+def put_command(file: str, path: str, content_type: str | None, exclusive: bool) -> None:
+    """Store the local FILE, or standard input when FILE is "-", under PATH.
+
+    A PATH that ends in a slash is a folder, in which the file keeps its name. What was stored under PATH is replaced
+    when all of FILE has arrived.
+    """
+    storage = chosen_storage()
+    if file == "-" and path.endswith("/"):
+        raise click.UsageError("Standard input has no name: give the whole PATH, not a folder.")
+    path = kept_name(path, os.path.basename(file))
+    with (
+        local_file(file),
+        nullcontext(binary(sys.stdin, "standard input")) if file == "-" else open(file, "rb") as source,
+        checked_arguments(),
+        progress(last_segment(path), lambda: os.fstat(source.fileno()).st_size) as callback,
+    ):
+        storage.upload(source, path, progress_callback=callback, content_type=content_type, exclusive=exclusive)
+    note(f"Uploaded {click.format_filename(file)} to {path}.")
+
+
+@click.command("copy", cls=StorageCommand, short_help="Copy a file.")
+@click.argument("source", metavar="PATH", shell_complete=complete_path)
+@click.argument("target", metavar="NEW_PATH", shell_complete=complete_path)
+@exclusive_option
+def copy_command(source: str, target: str, exclusive: bool) -> None:
+    """Copy the file PATH to NEW_PATH, which is replaced; one that ends in a slash is a folder."""
+    target = kept_name(target, last_segment(source))
+    chosen_storage().copy(source, target, exclusive=exclusive)
+    note(f"Copied {source} to {target}.")
+
+
+@click.command("move", cls=StorageCommand, short_help="Move a file.")
+@click.argument("source", metavar="PATH", shell_complete=complete_path)
+@click.argument("target", metavar="NEW_PATH", shell_complete=complete_path)
+@exclusive_option
+def move_command(source: str, target: str, exclusive: bool) -> None:
+    """Move the file PATH to NEW_PATH, which is replaced; one that ends in a slash is a folder."""
+    target = kept_name(target, last_segment(source))
+    chosen_storage().move(source, target, exclusive=exclusive)
+    note(f"Moved {source} to {target}.")
+
+
+def _get_to_stdout(storage: StorageBackend, path: str) -> None:
+    # Not download(): trouble with our standard output must not be taken for trouble in the storage.
+    with (
+        storage.open(path, "r") as reader,
+        standard_output() as out,
+        # A bar in the middle of the content would help nobody.
+        progress(last_segment(path), lambda: storage.size(path), wanted=not out.isatty()) as callback,
+    ):
+        done = 0
+        for chunk in reader.iter_chunks(_CHUNK):
+            out.write(chunk)
+            done += len(chunk)
+            if callback is not None:
+                callback(done)
+    note(f"Downloaded {path} to standard output.")

@@ -1,0 +1,70 @@
+"""``link``: a URL to send to somebody."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from ..values import ShareLinkOperation
+from .arguments import duration, json_option, size
+from .command import StorageCommand, checked_arguments
+from .output import as_json, operation_names, write_lines
+from .profile import chosen_storage, complete_path
+
+
+@click.command("link", cls=StorageCommand, short_help="Print a signed URL of a file.")
+@click.argument("path", shell_complete=complete_path)
+@click.option(
+    "-e",
+    "--expiration",
+    type=duration,
+    metavar="DURATION",
+    default="1h",
+    show_default=True,
+    help="Until when: seconds, or for example 15m, 1h, 2d.",
+)
+@click.option("--download/--no-download", default=True, show_default=True, help="The holder may fetch the file.")
+@click.option("--upload/--no-upload", default=False, show_default=True, help="The holder may store the file.")
+@click.option("--delete/--no-delete", default=False, show_default=True, help="The holder may delete the file.")
+@click.option("--filename", metavar="NAME", help="The name that a browser saves the download under.")
+@click.option("--content-type", metavar="TYPE", help="Download: the type to answer with. Upload: the type to store.")
+@click.option("--uses", type=click.IntRange(min=1), help="How many times the link works.")
+@click.option("--max-size", type=size, metavar="SIZE", help="Upload: the largest size, for example 500K or 10M.")
+@click.option("--exclusive", is_flag=True, help="Upload: refuse to replace what exists.")
+@json_option
+def link_command(
+    path: str,
+    expiration: timedelta,
+    download: bool,
+    upload: bool,
+    delete: bool,
+    filename: str | None,
+    content_type: str | None,
+    uses: int | None,
+    max_size: int | None,
+    exclusive: bool,
+    wants_json: bool,
+) -> None:
+    """Print a signed URL that lets its holder download the file PATH, or upload or delete it, for a while.
+
+    Whoever has the URL can use it: treat it as a password. Whether there is such a file is not asked.
+    """
+    if not upload and (exclusive or max_size is not None):
+        raise click.UsageError("--max-size and --exclusive are for links with --upload.")
+    operations = "d" * download + "u" * upload + "r" * delete
+    with checked_arguments():
+        expires_at = datetime.now(UTC) + expiration
+        url = chosen_storage().link_to(
+            path,
+            operations,
+            expires_at,
+            filename,
+            content_type,
+            uses=uses,
+            max_size=max_size,
+            exclusive=exclusive,
+        )
+    allowed = operation_names(ShareLinkOperation.as_operation(operations))
+    facts = {"url": url, "path": path, "operations": allowed, "expires_at": expires_at}
+    write_lines([as_json(facts) if wants_json else url])

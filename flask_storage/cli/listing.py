@@ -1,0 +1,85 @@
+"""``list`` and ``stat``: what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .arguments import json_option
+from .command import StorageCommand
+from .output import as_json, human_date, human_size, printable, write_lines
+from .profile import chosen_storage, complete_path
+
+if TYPE_CHECKING:
+    from ..values import FileInfo, ListEntry
+
+
+@click.command("list", cls=StorageCommand, short_help="List files.")
+@click.argument("path", default="/", shell_complete=complete_path)
+@click.option("--recursive/--no-recursive", default=True, show_default=True, help="Also what is below sub-folders.")
+@click.option("--simple", is_flag=True, help="Print only the paths.")
+@click.option("-U", "--unsorted", is_flag=True, help="Print each file as it is found, for very large folders.")
+@json_option
+def list_command(path: str, recursive: bool, simple: bool, unsorted: bool, wants_json: bool) -> None:
+    """List the files below the folder PATH: day, size and path, separated by tabs.
+
+    Without PATH everything is listed. With --no-recursive, sub-folders are entries that end in a slash. A folder that
+    does not exist is empty. --json prints one object a line.
+    """
+    if simple and wants_json:
+        raise click.UsageError("--simple and --json exclude each other.")
+    verb = chosen_storage().iter if unsorted else chosen_storage().list
+    entries: Any = verb(path, recursive=recursive)
+    line = _simple_line if simple else _json_line if wants_json else _human_line
+    write_lines(line(entry) for entry in entries)
+
+
+@click.command("stat", cls=StorageCommand, short_help="Show what is known of a file.")
+@click.argument("path", shell_complete=complete_path)
+@json_option
+def stat_command(path: str, wants_json: bool) -> None:
+    """Show what the storage knows of the file PATH."""
+    info = chosen_storage().stat(path)
+
+    write_lines([as_json(_facts(info))] if wants_json else _stat_lines(info))
+
+
+def _simple_line(entry: ListEntry) -> str:
+    return entry.name
+
+
+def _human_line(entry: ListEntry) -> str:
+    size = "-" if entry.is_directory else human_size(entry.size)
+    moment = entry.last_modified.datetime if entry.last_modified else None
+    return f"{human_date(moment)}\t{size}\t{entry.name}"
+
+
+def _json_line(entry: ListEntry) -> str:
+    return as_json(
+        {
+            "path": entry.name,
+            "size": entry.size,
+            "last_modified": entry.last_modified,
+            "is_directory": entry.is_directory,
+        }
+    )
+
+
+def _facts(info: FileInfo) -> dict[str, Any]:
+    facts = {field.name: getattr(info, field.name) for field in fields(info)}
+    return {**facts, "checksums": dict(info.checksums), "metadata": dict(info.metadata)}
+
+
+def _stat_lines(info: FileInfo) -> Iterator[str]:
+    facts = _facts(info)
+    facts["size"] = f"{info.size} ({human_size(info.size)})"
+    facts["last_modified"] = info.last_modified.isoformat()
+    del facts["etag_is_strong"]
+    facts.update({f"checksum {name}": value for name, value in facts.pop("checksums").items()})
+    facts.update({f"metadata {name}": value for name, value in facts.pop("metadata").items()})
+    for name, value in facts.items():
+        if value is not None:
+            yield f"{name.replace('_', ' ')}: {printable(value)}"

@@ -1,0 +1,126 @@
+"""What commands print: lines, JSON, sizes and dates for people, and a bar while a long transfer runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+import click
+
+from ..errors import StorageError
+
+if TYPE_CHECKING:
+    from ..values import ProgressCallback, ShareLinkOperation
+
+_LONG_TRANSFER = 8 * 1024 * 1024
+_THIS_SEASON = 5 * 365 / 12
+
+
+def binary(stream: TextIO | None, name: str) -> BinaryIO:
+    """Return the bytes behind a standard stream; Python has None for one that the shell closed (``>&-``)."""
+    if stream is None:
+        raise click.ClickException(f"{name} is closed.")
+    return stream.buffer
+
+
+@contextmanager
+def standard_output() -> Iterator[BinaryIO]:
+    """Lend standard output for bytes, and see that they arrive.
+
+    Raises:
+        click.ClickException: when they do not, because a disk is full for example, or nothing is there to write to.
+        BrokenPipeError: when whoever read them has had enough (``| head``); click ends quietly then.
+    """
+    out = binary(sys.stdout, "standard output")
+    try:
+        yield out
+        out.flush()
+    except StorageError:
+        raise
+    except OSError as error:
+        # What is still buffered would be tried again when Python ends, and complained about once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise click.ClickException(f"standard output: {error.strerror}") from error
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Write results to standard output, each as it comes.
+
+    Always as UTF-8: that is what JSON is and what file names are on disk, whatever the locale says.
+    """
+    with standard_output() as out:
+        for line in lines:
+            out.write(f"{line}\n".encode())
+
+
+def note(text: str) -> None:
+    """Tell the person at the terminal what was done."""
+    click.echo(printable(text), err=True)
+
+
+def as_json(value: Any) -> str:
+    """Return *value* as JSON on one line; moments in ISO 8601."""
+    return json.dumps(value, ensure_ascii=False, default=lambda moment: moment.isoformat())
+
+
+def operation_names(operations: ShareLinkOperation) -> list[str]:
+    """Return the operations of a link as words: ``["download", "upload"]``."""
+    return [str(operation.name) for operation in operations]
+
+
+def printable(text: str) -> str:
+    """Return *text* with everything escaped that could steer a terminal."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def human_size(size: int) -> str:
+    """Return a number of bytes as ``ls -h`` would write it, in powers of 1024.
+
+    >>> human_size(1023), human_size(3072), human_size(1024**2 - 1)
+    ('1023B', '3.0K', '1.0M')
+    """
+    if size < 1024:
+        return f"{size}B"
+    scaled, units = size / 1024, iter("KMGTPEZY")
+    unit = next(units)
+    while round(scaled, 1) >= 1024:
+        scaled, unit = scaled / 1024, next(units)
+    return f"{scaled:.1f}{unit}"
+
+
+def human_date(moment: datetime | None, *, now: datetime | None = None) -> str:
+    """Return a day in local time: ``today``, ``yesterday``, ``Apr 01``, or with its year once months lie between."""
+    if moment is None:
+        return "-"
+    today = (now or datetime.now(UTC)).astimezone().date()
+    day = moment.astimezone().date()
+    age = (today - day).days
+    near = {0: "today", 1: "yesterday", -1: "tomorrow"}
+    return near.get(age) or day.strftime("%b %d" if abs(age) < _THIS_SEASON else "%b %d %Y")
+
+
+@contextmanager
+def progress(label: str, size: Callable[[], int], *, wanted: bool = True) -> Iterator[ProgressCallback | None]:
+    """Show a bar on standard error while a long transfer runs, when somebody is there to see it.
+
+    Args:
+        label: What stands before the bar.
+        size: Tells how many bytes will come; asked only when a bar could be shown.
+        wanted: False for no bar at all.
+
+    Yields:
+        A callback for the transfer, None where no bar is shown.
+    """
+    length = size() if wanted and sys.stderr.isatty() else 0
+    if length < _LONG_TRANSFER:
+        yield None
+        return
+    with click.progressbar(length=length, label=printable(label), file=sys.stderr) as bar:
+        yield lambda done: bar.update(done - bar.pos)

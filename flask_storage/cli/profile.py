@@ -1,0 +1,104 @@
+"""Which profile a command works on, and what a shell may complete. Part of every app's start, so it imports little."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import click
+from flask import Flask, current_app
+from flask.cli import ScriptInfo
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from ..backends.base import StorageBackend
+    from ..extension import Profiles
+
+_PROFILE = "flask_storage.profile"
+_MAX_COMPLETIONS = 1000
+
+
+def profile_options() -> list[click.Option]:
+    """Return ``--profile``, for the group and for each command; a command's own wins."""
+    return [
+        click.Option(
+            ["--profile"],
+            metavar="NAME",
+            help="The profile to work on instead of the default one.",
+            expose_value=False,
+            callback=_remember,
+            shell_complete=_complete_profile,
+        ),
+        # keg-storage's word for it
+        click.Option(["--location"], hidden=True, expose_value=False, callback=_remember),
+    ]
+
+
+def app_profiles() -> Profiles:
+    """Return the profiles of the current app."""
+    profiles: Profiles = current_app.extensions["storage"]
+    return profiles
+
+
+def asked_for() -> str | None:
+    """Return the name that the command line gives, None for the default profile.
+
+    Raises:
+        click.UsageError: when the app has no profile of that name.
+    """
+    name: str | None = click.get_current_context().meta.get(_PROFILE)
+    profiles = app_profiles()
+    if name is not None and name not in profiles:
+        raise click.UsageError(f"There is no profile {name!r}; there is: {', '.join(profiles)}.")
+    return name
+
+
+def chosen_storage() -> StorageBackend:
+    """Return the storage of the profile that the command line names, or of the default one."""
+    name = asked_for()
+    return app_profiles().default if name is None else app_profiles()[name]
+
+
+def complete_path(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the files and folders that *incomplete* may become, one level at a time."""
+    from click.shell_completion import CompletionItem
+
+    from ..errors import StorageError
+
+    profiles: Profiles = _app(ctx).extensions["storage"]
+    name = ctx.meta.get(_PROFILE, profiles.default_name)
+    if name not in profiles:
+        return []
+    try:
+        found = _level(profiles[name], incomplete)
+        # Shells put a space after a lone candidate, which a folder does not want: what is in it is offered instead.
+        while len(found) == 1 and found[0].endswith("/"):
+            found = _level(profiles[name], found[0]) or [found[0].removesuffix("/")]
+    except StorageError:
+        return []
+    return [CompletionItem(path) for path in sorted(found)]
+
+
+def _level(storage: StorageBackend, start: str) -> list[str]:
+    entries = storage.iter(start.rpartition("/")[0], recursive=False)
+    return [entry.name for entry in islice(entries, _MAX_COMPLETIONS) if entry.name.startswith(start)]
+
+
+def _complete_profile(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    profiles: Profiles = _app(ctx).extensions["storage"]
+    return [
+        CompletionItem(name, help=type(profiles[name]).__name__) for name in profiles if name.startswith(incomplete)
+    ]
+
+
+def _app(ctx: click.Context) -> Flask:
+    # Click asks for completions when the contexts of the line, and with them Flask's app context, are closed again.
+    return ctx.ensure_object(ScriptInfo).load_app()
+
+
+def _remember(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.meta[_PROFILE] = value

@@ -1,0 +1,105 @@
+"""``profiles``, ``check`` and ``sweep``: what is configured, whether it works, and clearing up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from ..backends.base import StorageBackend
+from ..errors import StorageError
+from ..values import Capabilities
+from .arguments import duration, json_option
+from .command import StorageCommand
+from .output import as_json, note, operation_names, printable, write_lines
+from .profile import app_profiles, asked_for, chosen_storage
+
+
+@click.command("profiles", cls=StorageCommand, short_help="Show the profiles and what each can do.")
+@click.option("--check", "wants_check", is_flag=True, help="Try each: write, read and delete a small hidden file.")
+@json_option
+@click.pass_context
+def profiles_command(ctx: click.Context, wants_check: bool, wants_json: bool) -> None:
+    """Show the profiles of the app: name, backend, and what each can do. The default one is marked by a star.
+
+    With --check the exit status is 1 when one of them does not work.
+    """
+    name = asked_for()
+    facts = [_facts(profile) for profile in (app_profiles() if name is None else [name])]
+    if wants_check:
+        for row in facts:
+            row["error"] = _trouble(app_profiles()[row["name"]])
+    write_lines([as_json(facts)] if wants_json else _table(facts))
+    if any(row.get("error") for row in facts):
+        ctx.exit(1)
+
+
+@click.command("check", cls=StorageCommand, short_help="Try whether a storage works.")
+def check_command() -> None:
+    """Write, read and delete a small hidden file, to see that the storage works."""
+    storage = chosen_storage()
+    storage.check()
+    note(f"{storage.name} works.")
+
+
+@click.command("sweep", cls=StorageCommand, short_help="Remove what unfinished uploads left.")
+@click.option(
+    "--older-than",
+    type=duration,
+    metavar="DURATION",
+    default="1d",
+    show_default=True,
+    help="Only what was begun longer ago; keep it above your longest upload.",
+)
+@json_option
+def sweep_command(older_than: timedelta, wants_json: bool) -> None:
+    """Remove what unfinished writes and uploads left behind."""
+    storage = chosen_storage()
+    removed = storage.sweep(older_than)
+    if wants_json:
+        write_lines([as_json({"profile": storage.name, "removed": removed})])
+    else:
+        note(f"Removed {removed} {'leftover' if removed == 1 else 'leftovers'} from {storage.name}.")
+
+
+def _facts(profile: str) -> dict[str, Any]:
+    storage = app_profiles()[profile]
+    able = storage.capabilities
+    return {
+        "name": profile,
+        "backend": type(storage).__name__,
+        "default": profile == app_profiles().default_name,
+        "capabilities": {
+            field.name: operation_names(able.links) if field.name == "links" else getattr(able, field.name)
+            for field in fields(Capabilities)
+        },
+    }
+
+
+def _trouble(storage: StorageBackend) -> str | None:
+    try:
+        storage.check()
+    except StorageError as error:
+        return printable(str(error))
+    return None
+
+
+def _table(facts: Sequence[dict[str, Any]]) -> list[str]:
+    rows = [[("* " if row["default"] else "  ") + row["name"], row["backend"], _summary(row)] for row in facts]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    return [f"{name:{widths[0]}}  {backend:{widths[1]}}  {summary}" for name, backend, summary in rows]
+
+
+def _summary(row: dict[str, Any]) -> str:
+    words = []
+    for name, able in row["capabilities"].items():
+        if name == "links" and able:
+            words.append("links:" + "+".join(able))
+        elif able:
+            words.append(name.replace("_", "-"))
+    if "error" in row:
+        words.insert(0, f"FAILS: {row['error']};" if row["error"] else "works;")
+    return " ".join(words)

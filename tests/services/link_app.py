@@ -1,0 +1,41 @@
+"""The app that real servers run in the tests: one local profile, and nothing of its own.
+
+`app` is for WSGI servers, `asgi_app` for ASGI ones. The environment says where its files lie.
+"""
+
+import os
+
+from flask import Flask
+
+from flask_storage import Storage
+
+SECRET_KEY = "a secret that the tests and the servers share"
+PROFILE = "docs"
+
+
+def make_app(root, address):
+    """An app on the files below *root*; its links point to *address*."""
+    app = Flask(__name__, instance_path=os.path.join(os.path.dirname(root), "instance"))
+    app.config.from_prefixed_env()
+    app.config.update(
+        SECRET_KEY=SECRET_KEY,
+        STORAGE_PROFILES={PROFILE: {"backend": "local", "root": root, "file_mode": 0o644, "folder_mode": 0o755}},
+        STORAGE_EXTERNAL_URL=address,
+    )
+    Storage(app)
+    return app
+
+
+if "LINK_APP_ROOT" in os.environ:
+    app = make_app(os.environ["LINK_APP_ROOT"], os.environ["LINK_APP_ADDRESS"])
+
+    @app.get("/alive")
+    def alive():
+        """Say that the server is up, and which process answers."""
+        return str(os.getpid())
+
+    def asgi_app():
+        """The same app for an ASGI server."""
+        from a2wsgi import WSGIMiddleware
+
+        return WSGIMiddleware(app)

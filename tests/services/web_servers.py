@@ -1,0 +1,103 @@
+"""The servers that people run Flask under, each on a free port of this machine."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tests.services import link_app
+
+READY_WITHIN = 30  # seconds
+PROJECT = Path(__file__).parents[2]
+_APP = "tests.services.link_app:app"
+_GUNICORN = [sys.executable, "-m", "gunicorn", "--log-level", "warning", "--bind", "127.0.0.1:{port}"]
+
+COMMANDS = {
+    "gunicorn sync": [*_GUNICORN, "--workers", "2", _APP],
+    "gunicorn gthread": [*_GUNICORN, "--worker-class", "gthread", "--threads", "8", _APP],
+    "gunicorn gevent": [*_GUNICORN, "--worker-class", "gevent", _APP],
+    "waitress": [sys.executable, "-m", "waitress", "--listen", "127.0.0.1:{port}", _APP],
+    "werkzeug": [sys.executable, "-m", "flask", "--app", _APP, "run", "--port", "{port}"],
+    # Not hypercorn's own WSGI wrapper (0.18): it holds whole bodies in memory and answers every HEAD with 500.
+    "hypercorn a2wsgi": [
+        *[sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:{port}"],
+        "asgi:tests.services.link_app:asgi_app()",
+    ],
+}
+
+
+def free_port():
+    """Return a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+class WebServer:
+    """One running server; ``app`` is a twin of what it runs, to make links with and to look at the files."""
+
+    def __init__(self, kind, folder, **environment):
+        self.kind = kind
+        self.root = folder / "files"
+        self.root.mkdir(parents=True)
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.app = link_app.make_app(str(self.root), self.address)
+        self.storage = self.app.extensions["storage"].default
+        self._log = folder / "server.log"
+        command = [word.format(port=self.port) for word in COMMANDS[kind]]
+        settings = {
+            **os.environ,
+            "LINK_APP_ROOT": str(self.root),
+            "LINK_APP_ADDRESS": self.address,
+            "PYTHONPATH": str(PROJECT),
+            **environment,
+        }
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(command, cwd=folder, env=settings, stdout=log, stderr=log)
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self):
+        deadline = time.monotonic() + READY_WITHIN
+        while True:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.address}/alive", timeout=5) as answer:
+                answer.read()
+                return
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the server did not start:\n{self.log}")
+            time.sleep(0.05)
+
+    @property
+    def log(self):
+        """What the server has printed."""
+        return self._log.read_text("utf-8", "replace")
+
+    def stop(self):
+        """Stop the server, whatever it does."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextlib.contextmanager
+def running(kind, folder, **environment):
+    """A server of this kind, for as long as the block lasts; its log is shown when the block fails."""
+    server = WebServer(kind, folder, **environment)
+    try:
+        yield server
+    except BaseException:
+        sys.stderr.write(server.log)
+        raise
+    finally:
+        server.stop()

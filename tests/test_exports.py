@@ -1,0 +1,91 @@
+"""What can be imported from where."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import flask_storage
+from flask_storage import _lazy
+
+
+def _typed_names(package):
+    tree = ast.parse(Path(package.__file__).read_text("utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    return {alias.asname for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+
+@pytest.mark.parametrize("name", ["flask_storage", "flask_storage.backends"])
+def test_what_type_checkers_see_is_what_loads(name):
+    """The two lists of public names are one."""
+    package = importlib.import_module(name)
+
+    modules = {"base", "filesystem", "memory"} if name == "flask_storage" else set()
+    assert _typed_names(package) == set(package.__all__) | modules
+    assert all(getattr(package, public) is not None for public in package.__all__)
+    assert set(package.__all__) <= set(dir(package))
+
+
+def test_modules_of_backends_are_top_level_attributes_as_before():
+    """`flask_storage.filesystem` is `flask_storage.backends.filesystem`."""
+    assert flask_storage.filesystem is importlib.import_module("flask_storage.backends.filesystem")
+    assert flask_storage.base.StorageBackend is flask_storage.StorageBackend
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("backends.base", "FileMode ListEntry RemoteFile ShareLinkOperation StorageBackend FileNotFoundInStorageError"),
+        ("backends.filesystem", "LocalFSStorage LocalFSFile LocalFSError"),
+        ("backends.internal_links", "InternalLinksStorageBackend InternalLinkTokenData"),
+        ("backends", "FileMode FileNotFoundInStorageError ProgressCallback RemoteFile StorageBackend LocalFSStorage"),
+    ],
+)
+def test_the_predecessors_modules_hold_the_predecessors_names(module, names):
+    """So that old imports need a new package name and nothing else."""
+    found = importlib.import_module(f"flask_storage.{module}")
+
+    assert all(hasattr(found, name) for name in names.split())
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error():
+    """As in any module."""
+    with pytest.raises(AttributeError, match="'flask_storage' has no attribute 'Storrage'"):
+        flask_storage.Storrage  # noqa: B018 - asking is the test
+
+
+def test_the_version_is_the_distributions():
+    """Looked up when asked for."""
+    from importlib.metadata import version
+
+    assert flask_storage.__version__ == version("flask-storage-profiles")
+
+
+@pytest.mark.parametrize("folder", ["flask_storage-1.0.dist-info", "Flask_Storage-0.2.egg-info"])
+def test_the_namesake_beside_us_is_warned_of(tmp_path, folder):
+    """Both would write the same package, so importing says so plainly."""
+    (tmp_path / folder).mkdir()
+
+    with pytest.warns(RuntimeWarning, match="pip uninstall flask-storage"):
+        _lazy.warn_of_namesake(str(tmp_path / "flask_storage" / "__init__.py"))
+
+
+def test_our_own_distribution_is_no_namesake(tmp_path, recwarn):
+    """Its name only begins alike."""
+    (tmp_path / "flask_storage_profiles-0.1.0.dist-info").mkdir()
+
+    _lazy.warn_of_namesake(str(tmp_path / "flask_storage" / "__init__.py"))
+
+    assert not recwarn
+
+
+def test_importing_prints_nothing_and_warns_of_nothing():
+    """In a fresh interpreter, with warnings as errors."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "import flask_storage"], capture_output=True, text=True, check=True
+    )
+
+    assert (done.stdout, done.stderr) == ("", "")

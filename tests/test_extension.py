@@ -1,0 +1,494 @@
+"""The extension: what an app gets by `Storage(app)`, and what is said when it cannot have it."""
+
+import json
+import logging
+from datetime import timedelta
+
+import flask
+import pytest
+
+from flask_storage import (
+    ConfigurationError,
+    LocalFSError,
+    LocalFSStorage,
+    MemoryStorage,
+    Storage,
+    UnknownProfileError,
+    current_storage,
+)
+
+HOUR = timedelta(hours=1)
+SECRET = "s" * 32
+
+
+@pytest.fixture
+def make_app(tmp_path):
+    """A function that makes an app with the given settings, and a Storage for it."""
+
+    def make(**config):
+        app = flask.Flask("shop", instance_path=str(tmp_path / "instance"))
+        app.config.update({"SECRET_KEY": SECRET, **config})
+        Storage(app)
+        return app
+
+    return make
+
+
+def profiles_of(app):
+    """Return the storages of *app*."""
+    return app.extensions["storage"]
+
+
+# -- profiles ---------------------------------------------------------------------------------------------------------
+
+
+def test_without_any_configuration_files_lie_in_the_instance_folder(make_app, tmp_path):
+    """An app runs at once: one local profile, its folder made."""
+    app = make_app()
+
+    profiles_of(app).default.write("a.txt", b"1")
+
+    assert list(profiles_of(app)) == ["default"]
+    assert (tmp_path / "instance" / "storage" / "a.txt").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param([(MemoryStorage, {"name": "docs"}), (MemoryStorage, {"name": "pics"})], id="pairs"),
+        pytest.param([["memory", {"name": "docs"}], ["memory", {"name": "pics"}]], id="pairs with short names"),
+        pytest.param({"docs": {"backend": "memory"}, "pics": {"backend": "memory"}}, id="mapping"),
+        pytest.param({"docs": "memory:", "pics": "memory:?portable=true"}, id="URLs"),
+        pytest.param({"docs": (MemoryStorage, {}), "pics": MemoryStorage()}, id="mapping of pairs and storages"),
+        pytest.param(json.dumps({"docs": "memory:", "pics": {"backend": "memory"}}), id="JSON"),
+        pytest.param(json.dumps([["memory", {"name": "docs"}], ["memory", {"name": "pics"}]]), id="JSON of pairs"),
+    ],
+)
+def test_profiles_can_be_written_in_every_form(make_app, given):
+    """All forms say the same; the first profile is the default."""
+    app = make_app(STORAGE_PROFILES=given)
+
+    profiles = profiles_of(app)
+
+    assert list(profiles) == ["docs", "pics"]
+    assert len(profiles) == 2
+    assert all(isinstance(storage, MemoryStorage) for storage in profiles.values())
+    assert profiles.default is profiles["docs"]
+    assert repr(profiles) == "<Profiles docs, pics>"
+
+
+def test_a_setting_names_the_default_profile(make_app):
+    """The order then does not matter."""
+    app = make_app(STORAGE_PROFILES={"a": "memory:", "b": "memory:"}, STORAGE_DEFAULT_PROFILE="b")
+
+    assert profiles_of(app).default_name == "b"
+
+
+def test_profiles_come_from_environment_variables(make_app, monkeypatch, tmp_path):
+    """`from_prefixed_env` is all it takes."""
+    monkeypatch.setenv("FLASK_STORAGE_PROFILES", json.dumps({"docs": f"local://{tmp_path}"}))
+    app = flask.Flask(__name__)
+    app.config.from_prefixed_env()
+
+    Storage(app)
+
+    assert isinstance(profiles_of(app)["docs"], LocalFSStorage)
+
+
+def test_profiles_from_single_variables_need_a_named_default(monkeypatch):
+    """The order of environment variables is no order, so nobody may depend on it."""
+    monkeypatch.setenv("FLASK_STORAGE_PROFILES__docs__backend", "memory")
+    monkeypatch.setenv("FLASK_STORAGE_PROFILES__pics__backend", "memory")
+    app = flask.Flask(__name__)
+    app.config.from_prefixed_env()
+
+    with pytest.raises(ConfigurationError, match="set STORAGE_DEFAULT_PROFILE to one of docs, pics"):
+        Storage(app)
+
+    app.config["STORAGE_DEFAULT_PROFILE"] = "pics"
+    Storage(app)
+    assert profiles_of(app).default_name == "pics"
+
+
+def test_the_predecessors_setting_is_read_with_a_warning(make_app):
+    """Moving over can begin with the old name."""
+    with pytest.warns(DeprecationWarning, match="STORAGE_PROFILES: rename"):
+        app = make_app(KEG_STORAGE_PROFILES=[(MemoryStorage, {"name": "old"})])
+
+    assert list(profiles_of(app)) == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("{no json", "no JSON"),
+        (5, "is a int"),
+        ({}, "names no profile"),
+        ([], "names no profile"),
+        ({"a/b": "memory:"}, "cannot name a profile"),
+        ({5: "memory:"}, "cannot name a profile"),
+        ([(MemoryStorage, {"name": "a"}), (MemoryStorage, {"name": "a"})], "two profiles are called 'a'"),
+        ([(MemoryStorage, {})], r"\[0\] has no name"),
+        ([MemoryStorage], r"\[0\] is no pair"),
+        ({"a": {"root": "x"}}, "names no backend"),
+        ({"a": {"backend": "tape"}}, "no backend is called 'tape': there are local, memory"),
+        ({"a": {"backend": "no.such:Thing"}}, "cannot be imported"),
+        ({"a": {"backend": "flask_storage.backends.memory:Nothing"}}, "cannot be imported"),
+        ({"a": {"backend": "flask:Flask"}}, "no StorageBackend class"),
+        ({"a": {"backend": object}}, "no StorageBackend class"),
+        (
+            {"a": {"backend": "memory", "colour": "red"}},
+            "unexpected keyword argument 'colour'; MemoryStorage takes name",
+        ),
+        ({"a": {"backend": "local"}}, "missing a required argument: 'root'"),
+        ({"a": "files"}, "no URL"),
+        ({"a": "tape://x"}, "no backend is called 'tape'"),
+        ({"a": "memory:?colour=red"}, "colour"),
+        ({"a": 5}, "is a int"),
+        ({"a": {"backend": "memory", "secret_key": ""}}, "empty"),
+        ({"a": {"backend": "memory", "secret_key": "short"}}, "fewer than 32 bytes"),
+        ({"a": {"backend": "memory", "serve": True}}, "give it a base_url"),
+        ({"a": {"backend": "memory", "serve": True, "base_url": "https://cdn.example.com"}}, "give it a base_url"),
+    ],
+)
+def test_whatever_is_wrong_with_a_profile_is_said_at_start(make_app, given, message):
+    """The text names what exists."""
+    with pytest.raises(ConfigurationError, match=message):
+        make_app(STORAGE_PROFILES=given)
+
+
+def test_an_unknown_default_profile_is_said_at_start(make_app):
+    """So is this."""
+    with pytest.raises(ConfigurationError, match="there are docs"):
+        make_app(STORAGE_PROFILES={"docs": "memory:"}, STORAGE_DEFAULT_PROFILE="dosc")
+
+
+def test_a_root_that_does_not_exist_is_said_at_start(make_app, tmp_path):
+    """And this."""
+    with pytest.raises(LocalFSError, match="create=True"):
+        make_app(STORAGE_PROFILES={"docs": {"backend": "local", "root": tmp_path / "missing"}})
+
+
+def test_no_message_shows_a_secret(make_app):
+    """The value of an argument is never repeated: it may be a key."""
+    with pytest.raises(ConfigurationError) as caught:
+        make_app(STORAGE_PROFILES={"a": {"backend": "memory", "secret_kee": "hunter2" * 8}})
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_short_secret_of_a_profile_is_accepted_while_testing(make_app):
+    """Tests and debugging need no real keys."""
+    app = make_app(TESTING=True, STORAGE_PROFILES={"a": {"backend": "memory", "secret_key": "short"}})
+
+    assert profiles_of(app)["a"].create_link_token(path="x", operation="d", expire=HOUR)
+
+
+def test_one_storage_belongs_to_one_profile(make_app):
+    """Its links would otherwise be for two audiences."""
+    storage = MemoryStorage()
+
+    with pytest.raises(ConfigurationError, match="already the profile 'a'"):
+        make_app(STORAGE_PROFILES={"a": storage, "b": storage})
+
+
+def test_urls_say_what_the_arguments_say(make_app, tmp_path):
+    """Booleans and octal modes are read; paths are unquoted."""
+    root = tmp_path / "my files"
+    url = f"local://{tmp_path}/my%20files?create=true&fsync=false&file_mode=0o640&base_url=/media"
+
+    storage = profiles_of(make_app(STORAGE_PROFILES={"docs": url}))["docs"]
+
+    assert storage.root == root
+    assert storage.file_mode == 0o640
+    assert storage.base_url == "/media"
+
+
+def test_third_parties_announce_backends_by_entry_point(make_app, monkeypatch):
+    """`{"backend": "tape"}` works when a distribution says what tape is."""
+    from importlib.metadata import EntryPoint, EntryPoints
+
+    from flask_storage import registry
+
+    point = EntryPoint("tape", "flask_storage.backends.memory:MemoryStorage", registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: EntryPoints([point]).select(group=group))
+
+    app = make_app(STORAGE_PROFILES={"docs": {"backend": "tape"}})
+
+    assert isinstance(profiles_of(app)["docs"], MemoryStorage)
+
+
+# -- the app ----------------------------------------------------------------------------------------------------------
+
+
+def test_two_apps_in_one_process_do_not_meet(make_app):
+    """State lives in the app; the extension object has none."""
+    storage = Storage()
+    first, second = flask.Flask("first"), flask.Flask("second")
+    for app in (first, second):
+        app.config["STORAGE_PROFILES"] = {"docs": "memory:"}
+        storage.init_app(app)
+
+    storage.for_app(first)["docs"].write("a", b"1")
+
+    assert not storage.for_app(second)["docs"].exists("a")
+    with second.app_context():
+        assert current_storage["docs"] is storage.for_app(second)["docs"]
+    with first.app_context():
+        assert current_storage["docs"] is storage.for_app(first)["docs"]
+
+
+def test_a_second_storage_on_one_app_is_an_error(make_app):
+    """It used to take over the first one's profiles."""
+    app = make_app()
+
+    with pytest.raises(ConfigurationError, match="already has a Storage"):
+        Storage(app)
+
+
+def test_an_unknown_profile_is_a_key_error_that_names_the_others(make_app):
+    """Both what a mapping raises and what a configuration raises."""
+    profiles = profiles_of(make_app(STORAGE_PROFILES={"docs": "memory:", "pics": "memory:"}))
+
+    with pytest.raises(UnknownProfileError, match=r"^no profile is called 'dosc': there are docs, pics$") as caught:
+        profiles["dosc"]
+
+    assert isinstance(caught.value, KeyError)
+    assert profiles.get("dosc") is None
+
+
+def test_an_app_without_storage_says_so():
+    """Instead of a bare KeyError."""
+    app = flask.Flask(__name__)
+
+    with pytest.raises(RuntimeError, match="init_app"):
+        Storage().for_app(app)
+    with app.app_context(), pytest.raises(RuntimeError, match="init_app"):
+        current_storage["docs"]
+
+
+def test_the_predecessors_way_to_a_storage_works(make_app):
+    """`get_interface` gives the default, or the one named."""
+    app = make_app(STORAGE_PROFILES={"docs": "memory:", "pics": "memory:"})
+    storage = Storage()
+
+    with app.app_context():
+        assert storage.get_interface().name == "docs"
+        assert storage.get_interface("pics").name == "pics"
+        with pytest.raises(ValueError, match="foo"):
+            storage.get_interface("foo")
+
+
+def test_the_group_of_commands_takes_another_name():
+    """Where `storage` is an app's own."""
+    app = flask.Flask(__name__)
+    app.config["STORAGE_PROFILES"] = {"docs": "memory:"}
+
+    Storage(app, cli_group_name="files")
+
+    assert "files" in app.cli.commands
+    assert "storage" not in app.cli.commands
+
+
+def test_an_apps_own_blueprint_may_be_called_storage(make_app):
+    """The extension takes no blueprint's name."""
+    app = make_app()
+
+    app.register_blueprint(flask.Blueprint("storage", __name__))
+
+    assert "storage" in app.blueprints
+
+
+# -- links ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_link_works_with_no_code_of_ones_own(make_app):
+    """The extension registers the view."""
+    app = make_app()
+    profiles_of(app).default.write("a.txt", b"hi")
+
+    with app.test_request_context():
+        url = current_storage.default.link_to("a.txt", "download", HOUR)
+
+    assert url.startswith("http://localhost/storage/default?token=")
+    assert app.test_client().get(url).data == b"hi"
+
+
+def test_a_link_of_one_profile_opens_no_other(make_app):
+    """The profile is the token's audience."""
+    app = make_app(STORAGE_PROFILES={"a": "memory:", "b": "memory:"})
+    for storage in profiles_of(app).values():
+        storage.write("x", b"1")
+
+    with app.test_request_context():
+        url = current_storage["a"].link_to("x", "d", HOUR)
+
+    assert app.test_client().get(url).status_code == 200
+    assert app.test_client().get(url.replace("/storage/a", "/storage/b")).status_code == 403
+
+
+def test_the_link_view_lives_where_the_setting_says(make_app):
+    """Also under another prefix."""
+    app = make_app(STORAGE_LINK_URL_PREFIX="/f/")
+    profiles_of(app).default.write("x", b"1")
+
+    with app.test_request_context():
+        url = current_storage.default.link_to("x", "d", HOUR)
+
+    assert url.startswith("http://localhost/f/default?")
+    assert app.test_client().get(url).status_code == 200
+
+
+def test_without_a_link_view_a_link_needs_an_endpoint(make_app):
+    """`STORAGE_LINK_URL_PREFIX = None` turns the ready-made one off."""
+    app = make_app(STORAGE_LINK_URL_PREFIX=None)
+
+    with app.test_request_context(), pytest.raises(ConfigurationError, match="set linked_endpoint"):
+        current_storage.default.link_to("x", "d", HOUR)
+
+    assert app.test_client().get("/storage/default?token=x").status_code == 404
+
+
+def test_an_endpoint_of_ones_own_is_used(make_app):
+    """With the token in its query."""
+    app = make_app(STORAGE_PROFILES={"docs": {"backend": "memory", "linked_endpoint": "mine"}})
+    app.add_url_rule("/mine", endpoint="mine", view_func=lambda: "x")
+
+    with app.test_request_context():
+        assert current_storage.default.link_to("x", "d", HOUR).startswith("http://localhost/mine?token=")
+
+
+def test_an_endpoint_that_does_not_exist_is_named(make_app):
+    """Not Werkzeug's BuildError."""
+    app = make_app(STORAGE_PROFILES={"docs": {"backend": "memory", "linked_endpoint": "mien"}})
+
+    with app.test_request_context(), pytest.raises(ConfigurationError, match="'mien' of profile 'docs' is no endpoint"):
+        current_storage.default.link_to("x", "d", HOUR)
+
+
+def test_outside_a_request_a_link_needs_the_apps_address(make_app):
+    """And says which settings would tell it."""
+    app = make_app()
+
+    with pytest.raises(ConfigurationError, match="STORAGE_EXTERNAL_URL"):
+        profiles_of(app).default.link_to("x", "d", HOUR)
+
+
+def test_outside_a_request_the_server_name_makes_links(make_app):
+    """With Flask's own settings for scheme and root."""
+    app = make_app(SERVER_NAME="shop.example.com", PREFERRED_URL_SCHEME="https", APPLICATION_ROOT="/app")
+
+    url = profiles_of(app).default.link_to("x", "d", HOUR)
+
+    assert url.startswith("https://shop.example.com/app/storage/default?token=")
+
+
+def test_another_apps_request_lends_no_address(make_app):
+    """Its host is not this app's."""
+    app = make_app()
+
+    with flask.Flask("other").test_request_context(), pytest.raises(ConfigurationError, match="outside a request"):
+        profiles_of(app).default.link_to("x", "d", HOUR)
+
+
+@pytest.mark.parametrize("context", ["inside a request", "outside"])
+def test_the_external_url_beats_the_host_of_a_request(make_app, context):
+    """A forged Host header never gets into a link."""
+    app = make_app(STORAGE_EXTERNAL_URL="https://files.example.com/base")
+
+    if context == "outside":
+        url = profiles_of(app).default.link_to("x", "d", HOUR)
+    else:
+        with app.test_request_context(headers={"Host": "evil.example"}):
+            url = current_storage.default.link_to("x", "d", HOUR)
+
+    assert url.startswith("https://files.example.com/base/storage/default?token=")
+
+
+@pytest.mark.parametrize("address", ["files.example.com", "ftp://files.example.com", "https://"])
+def test_an_external_url_must_be_one(make_app, address):
+    """Said at start."""
+    with pytest.raises(ConfigurationError, match="STORAGE_EXTERNAL_URL"):
+        make_app(STORAGE_EXTERNAL_URL=address)
+
+
+def test_without_a_secret_key_links_are_off_and_say_why(make_app):
+    """Everything else works."""
+    app = make_app(SECRET_KEY=None)
+    profiles_of(app).default.write("x", b"1")
+
+    with app.test_request_context(), pytest.raises(ConfigurationError, match="set the app's SECRET_KEY"):
+        current_storage.default.link_to("x", "d", HOUR)
+
+    assert app.test_client().get("/storage/default?token=a.b.c").status_code == 404
+
+
+def test_a_secret_key_may_be_set_after_the_extension(make_app):
+    """As many apps do."""
+    app = make_app(SECRET_KEY=None)
+
+    app.secret_key = SECRET
+
+    with app.test_request_context():
+        assert current_storage.default.link_to("x", "d", HOUR)
+
+
+def test_a_short_secret_key_is_warned_of_once(make_app, caplog):
+    """It is used all the same: it is the app's."""
+    app = make_app(SECRET_KEY=b"dev")
+
+    with caplog.at_level(logging.WARNING, "flask_storage"), app.test_request_context():
+        current_storage.default.link_to("x", "d", HOUR)
+        current_storage.default.link_to("x", "d", HOUR)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "SECRET_KEY has fewer than 32 bytes: links signed with it can be forged by guessing"
+    ]
+
+
+def test_keys_rotate_through_the_fallbacks(make_app):
+    """Old links live as long as their key is a fallback; new ones are signed with the new key alone."""
+    app = make_app(SECRET_KEY="old" * 16)
+    profiles_of(app).default.write("x", b"1")
+    client = app.test_client()
+
+    def link():
+        with app.test_request_context():
+            return current_storage.default.link_to("x", "d", HOUR)
+
+    old = link()
+    app.config.update(SECRET_KEY="new" * 16, SECRET_KEY_FALLBACKS=["old" * 16])
+    new = link()
+    assert [client.get(url).status_code for url in (old, new)] == [200, 200]
+    app.config.update(SECRET_KEY_FALLBACKS=None)
+    assert [client.get(url).status_code for url in (old, new)] == [403, 200]
+    app.config.update(SECRET_KEY="old" * 16)
+    assert [client.get(url).status_code for url in (old, new)] == [200, 403]
+
+
+# -- public files -----------------------------------------------------------------------------------------------------
+
+
+def test_a_profile_may_be_served_to_everybody(make_app):
+    """Read-only, at its base_url."""
+    app = make_app(STORAGE_PROFILES={"pics": {"backend": "memory", "base_url": "/media", "serve": True}})
+    storage = profiles_of(app)["pics"]
+    storage.write("a b/ü.txt", b"hi")
+    client = app.test_client()
+
+    url = storage.url("a b/ü.txt")
+
+    assert url == "/media/a%20b/%C3%BC.txt"
+    assert client.get(url).data == b"hi"
+    assert client.head(url).headers["Content-Length"] == "2"
+    assert client.put(url, data=b"x").status_code == 405
+    assert client.delete(url).status_code == 405
+    assert client.get("/media/missing").status_code == 404
+
+
+def test_a_base_url_alone_serves_nothing(make_app):
+    """Serving is asked for, or left to the web server in front."""
+    app = make_app(STORAGE_PROFILES={"pics": {"backend": "memory", "base_url": "/media"}})
+    profiles_of(app)["pics"].write("x", b"1")
+
+    assert app.test_client().get("/media/x").status_code == 404

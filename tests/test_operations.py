@@ -1,0 +1,214 @@
+"""The mixin for models and views."""
+
+import io
+import uuid
+from enum import Enum
+
+import flask
+import pytest
+
+from flask_storage import (
+    FileNotFoundInStorageError,
+    InvalidPathError,
+    Storage,
+    StorageOperations,
+    UnknownProfileError,
+    current_storage,
+)
+
+
+class Folder(Enum):
+    invoices = "accounting/invoices"
+    photos = "photos/"
+
+
+class Invoice(StorageOperations):
+    storage_location = Folder.invoices
+    storage_profile = "docs"
+
+
+@pytest.fixture
+def app():
+    """An app with two profiles, in a request."""
+    app = flask.Flask(__name__)
+    app.config.update(SECRET_KEY="s" * 32, STORAGE_PROFILES={"first": "memory:", "docs": "memory:"})
+    Storage(app)
+    with app.test_request_context():
+        yield app
+
+
+def names(profile):
+    """Return the names of all files of a profile."""
+    return [entry.name for entry in current_storage[profile].list()]
+
+
+@pytest.mark.parametrize(
+    ("location", "filename", "path"),
+    [
+        (Folder.invoices, "june.pdf", "accounting/invoices/june.pdf"),
+        (Folder.photos, "a/b.jpg", "photos/a/b.jpg"),
+        (None, "june.pdf", "june.pdf"),
+        (Folder.invoices, ".env", "accounting/invoices/.env"),
+        (Folder.invoices, "env", "accounting/invoices/env"),
+    ],
+)
+def test_a_path_is_the_folder_and_the_name(location, filename, path):
+    """Nothing is stripped, so `.env` and `env` stay two files."""
+    assert StorageOperations.storage_prefix_path(location, filename) == path
+
+
+@pytest.mark.parametrize("filename", ["../x", "../../tenant/x", "a/../../x", "", "a\\b", ".../../x"])
+@pytest.mark.parametrize("location", [Folder.invoices, None])
+def test_a_name_never_leads_out_of_its_folder(location, filename):
+    """It is refused, not repaired."""
+    with pytest.raises(InvalidPathError):
+        StorageOperations.storage_prefix_path(location, filename)
+
+
+@pytest.mark.parametrize(
+    ("filename", "extension"),
+    [
+        ("foo.tar.gz", ".gz"),
+        ("photo.JPG", ".JPG"),
+        (".bashrc", ".bashrc"),
+        ("README", ""),
+        ("中文.png", ".png"),
+        ("x.a/b", ""),
+        ("x.", ""),
+        ("x.ö", ""),
+    ],
+)
+def test_a_generated_name_is_random_and_keeps_the_extension(filename, extension):
+    """It is always text, also without an extension."""
+    name = StorageOperations.storage_generate_filename(filename)
+
+    assert isinstance(name, str)
+    assert name.endswith(extension)
+    assert str(uuid.UUID(name.removesuffix(extension))) + extension == name
+
+
+def test_the_profile_is_the_calls_then_the_classs_then_the_default(app):
+    """In this order."""
+    assert Invoice.storage_get_profile() is current_storage["docs"]
+    assert Invoice.storage_get_profile("first") is current_storage["first"]
+    assert StorageOperations.storage_get_profile() is current_storage["first"]
+    with pytest.raises(UnknownProfileError):
+        Invoice.storage_get_profile("dosc")
+
+
+@pytest.mark.parametrize("filename", ["june.pdf", "README", "中文.png"])
+def test_an_upload_gets_a_random_name_and_comes_back(app, filename):
+    """Also one whose name has no extension, or none in ASCII."""
+    name = Invoice.storage_upload_file(io.BytesIO(b"content"), filename)
+
+    assert isinstance(name, str)
+    assert names("docs") == [f"accounting/invoices/{name}"]
+    content = Invoice.storage_download_file(name)
+    assert content.tell() == 0
+    assert content.read() == b"content"
+
+
+def test_a_preserved_name_is_made_safe_and_replaces(app):
+    """As a user chose it, as far as that goes."""
+    first = Invoice.storage_upload_file(io.BytesIO(b"1"), "../my <file>.pdf", preserve_filename=True)
+    second = Invoice.storage_upload_file(io.BytesIO(b"2"), "../my <file>.pdf", preserve_filename=True)
+
+    assert first == second == "my _file_.pdf"
+    assert Invoice.storage_download_file(first).read() == b"2"
+
+
+def test_every_argument_of_an_upload_is_honoured(app):
+    """Folder, profile, type and encoding."""
+    name = Invoice.storage_upload_file(
+        io.BytesIO(b"1"),
+        "a.txt",
+        storage_location=Folder.photos,
+        storage_profile="first",
+        content_type="text/x-note",
+        content_encoding="gzip",
+    )
+
+    info = current_storage["first"].stat(f"photos/{name}")
+    assert (info.content_type, info.content_encoding) == ("text/x-note", "gzip")
+    assert names("docs") == []
+
+
+def test_a_form_upload_honours_its_arguments_too(app):
+    """It used to drop folder and profile."""
+    form = {"file": (io.BytesIO(b"form"), "a.txt")}
+
+    with app.test_request_context(method="POST", data=form):
+        name = Invoice.storage_upload_form_file(
+            "file", storage_location=Folder.photos, storage_profile="first", content_type="text/x-note"
+        )
+
+    assert names("first") == [f"photos/{name}"]
+    assert current_storage["first"].stat(f"photos/{name}").content_type == "text/x-note"
+    assert current_storage["first"].read(f"photos/{name}") == b"form"
+
+
+def test_a_form_upload_uses_the_classs_folder_and_profile(app):
+    """And may keep the name."""
+    with app.test_request_context(method="POST", data={"file": (io.BytesIO(b"form"), "a.txt")}):
+        name = Invoice.storage_upload_form_file("file", preserve_filename=True)
+
+    assert name == "a.txt"
+    assert names("docs") == ["accounting/invoices/a.txt"]
+
+
+def test_a_form_without_the_field_is_a_bad_request(app):
+    """400, as Flask answers it."""
+    app.add_url_rule("/up", view_func=lambda: Invoice.storage_upload_form_file("file"), methods=["POST"])
+
+    assert app.test_client().post("/up").status_code == 400
+
+
+def test_a_file_is_deleted_and_deleting_again_is_fine(app):
+    """The answer is True, as ever."""
+    name = Invoice.storage_upload_file(io.BytesIO(b"1"), "a.txt")
+
+    assert Invoice.storage_delete_file(name) is True
+    assert Invoice.storage_delete_file(name) is True
+    with pytest.raises(FileNotFoundInStorageError):
+        Invoice.storage_download_file(name)
+
+
+def test_a_duplicate_is_a_file_of_its_own(app):
+    """In the same folder, under a new random name with the same extension."""
+    name = Invoice.storage_upload_file(io.BytesIO(b"1"), "a.txt", storage_location=Folder.photos)
+
+    copy = Invoice.storage_duplicate_file(name, storage_location=Folder.photos)
+
+    assert copy != name
+    assert copy.endswith(".txt")
+    assert names("docs") == sorted([f"photos/{name}", f"photos/{copy}"])
+
+
+def test_a_download_link_leads_to_the_file(app):
+    """With the name and the type it is to have."""
+    name = Invoice.storage_upload_file(io.BytesIO(b"hello"), "a.txt")
+
+    link = Invoice.storage_get_download_link(name, 5, output_path="june.txt", content_type="text/plain", uses=1)
+
+    response = app.test_client().get(link)
+    assert response.data == b"hello"
+    assert "june.txt" in response.headers["Content-Disposition"]
+    assert app.test_client().get(link).status_code == 403
+
+
+def test_an_upload_link_comes_with_the_name_that_the_file_will_have(app):
+    """A new one, which the extension cannot turn into a path."""
+    link, name = Invoice.storage_get_upload_link("x.pdf", 5, content_type="application/pdf", max_size=10)
+
+    assert app.test_client().put(link, data=b"x" * 11).status_code == 413
+    assert app.test_client().put(link, data=b"x").status_code == 200
+    assert current_storage["docs"].stat(f"accounting/invoices/{name}").content_type == "application/pdf"
+
+
+def test_the_mixin_works_on_instances_too(app):
+    """As it did."""
+    invoice = Invoice()
+
+    name = invoice.storage_upload_file(io.BytesIO(b"1"), "a.txt")
+
+    assert invoice.storage_download_file(name).read() == b"1"
