@@ -30,7 +30,7 @@ python_maximum_signature_line_length = 88
 
 # Names of other projects cannot be looked up without the network; `-n` checks those of ours.
 _OTHERS = sys.stdlib_module_names | {"arrow", "blinker", "click", "flask", "jwt", "werkzeug"}
-_OTHERS |= {"_typeshed", "Mapping", "ReadableBuffer", "WriteableBuffer"}
+_OTHERS |= {"_typeshed", "Mapping", "ReadableBuffer", "SansIOResponse", "WriteableBuffer"}
 
 
 def _read_google_style(app, what, name, obj, options, lines):

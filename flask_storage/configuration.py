@@ -17,7 +17,7 @@ from werkzeug.routing import BuildError
 
 from .errors import ConfigurationError
 
-LINK_ENDPOINT = "storage.link"
+LINK_ENDPOINT = "storage_link"  # no dot: that would make it the property of a blueprint called "storage"
 _PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SHORT_SECRET = 32
 

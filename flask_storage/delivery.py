@@ -79,7 +79,7 @@ def send_stored_file(
         ranges: False answers with the whole file only.
 
     Returns:
-        The response: 200, 206 or 304.
+        A response with status 200, 206 or 304.
 
     Raises:
         werkzeug.exceptions.HTTPException: 404 for a missing file, 400 for a path that is none, 403 for a refusal, 412
@@ -236,8 +236,12 @@ def _answer(reader: RemoteFile | None, info: FileInfo, headers: Headers, *, rang
             status, (start, count) = 206, wanted
             headers["Content-Range"] = f"bytes {start}-{start + count - 1}/{info.size}"
     headers["Content-Length"] = str(count)
+    if reader is not None and not count:
+        reader.close()
+        reader = None
     if reader is None:
-        return StoredFileResponse(headers=headers, info=info)
+        # Not an empty list: Hypercorn answers only when it is given a first chunk.
+        return StoredFileResponse([b""], headers=headers, info=info)
     body = _body(reader, start, count, whole=status == 200)
     return StoredFileResponse(body, status=status, headers=headers, direct_passthrough=True, info=info)
 

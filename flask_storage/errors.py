@@ -161,7 +161,7 @@ class LocalFSError(StorageError):
 
 
 class NotAFileError(LocalFSError, IsADirectoryError):
-    """Something that is no regular file stands where a file should be: a folder, a pipe, a device."""
+    """A folder, a pipe or a device stands where a file should be, or a file where a folder should be."""
 
 
 class ConfigurationError(StorageError, ValueError):

@@ -157,7 +157,7 @@ def _register_views(app: Flask, prefix: str | None, served: Mapping[str, Storage
             raise ConfigurationError(f"profile {name!r} is to be served: give it a base_url on this app, like '/media'")
         app.add_url_rule(
             f"{storage.base_url.rstrip('/')}/<path:path>",
-            view_func=PublicFileView.as_view(f"storage.public_{name}"),
+            view_func=PublicFileView.as_view(f"storage_public_{name}"),
             defaults={"profile": name},
         )
 

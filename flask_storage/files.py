@@ -76,6 +76,8 @@ class RemoteFile(io.BufferedIOBase):
 
     iter_chunk_size = CHUNK_SIZE
     """How much :meth:`iter_chunks` yields at a time, in bytes."""
+    name: str = ""
+    """The path in the storage."""
     info: FileInfo | None = None
     """Of a reader: what was known of the file when it was opened; the content read belongs to it."""
 
@@ -103,8 +105,11 @@ class RemoteFile(io.BufferedIOBase):
         if options.checksum:
             self._digest, self._checksum = parse_checksum(options.checksum)
 
-    def attach(self, guard: AbstractContextManager[Any], on_published: Callable[[], None] | None = None) -> Self:
-        """Run every hook inside *guard*, which translates errors, and call *on_published* once after publishing."""
+    def attach(
+        self, name: str, guard: AbstractContextManager[Any], on_published: Callable[[], None] | None = None
+    ) -> Self:
+        """Name the file, run its hooks inside *guard*, which translates errors, and tell *on_published* afterwards."""
+        self.name = name
         self._guard = guard
         self._on_published = on_published
         return self
@@ -120,6 +125,11 @@ class RemoteFile(io.BufferedIOBase):
     def closed(self) -> bool:
         """Whether the file is closed, published or discarded."""
         return self._state is not _State.OPEN
+
+    @property
+    def published(self) -> bool:
+        """Whether what was written is visible under the file's name."""
+        return self._state is _State.PUBLISHED
 
     def readable(self) -> bool:
         """Whether the file was opened for reading."""

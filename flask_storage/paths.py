@@ -77,9 +77,7 @@ def normalize_prefix(prefix: str) -> str:
 
 def is_valid(path: str) -> bool:
     """Whether a name found in a store is one that every verb would take as it is."""
-    if len(path) <= MAX_SEGMENT_BYTES and _PLAIN.fullmatch(path):
-        return True  # nearly every name, at a fifth of the price; listings ask this for each
-    return (path.isascii() or unicodedata.is_normalized("NFC", path)) and _reason_against(path, False) is None
+    return (path.isascii() or unicodedata.is_normalized("NFC", path)) and _reason_against(path, portable=False) is None
 
 
 def parent(path: str) -> str:
@@ -166,13 +164,15 @@ def _canonical(path: str) -> str:
 
 
 def _checked(path: str, portable: bool) -> str:
-    reason = _reason_against(path, portable)
+    reason = _reason_against(path, portable=portable)
     if reason is not None:
         raise InvalidPathError(f"{_shown(path)} is not a path in a storage: {reason}", path=path)
     return path
 
 
-def _reason_against(path: str, portable: bool) -> str | None:
+def _reason_against(path: str, *, portable: bool) -> str | None:
+    if not portable and len(path) <= MAX_SEGMENT_BYTES and _PLAIN.fullmatch(path):
+        return None  # nearly every path, at a fifth of the price: listings ask this for each
     if not path:
         return "it is empty"
     if _FORBIDDEN.search(path):

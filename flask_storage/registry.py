@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -27,7 +26,7 @@ def find_backend(name: str) -> type[StorageBackend]:
     Raises:
         ConfigurationError: when there is none; the text names what exists, or what could not be imported.
     """
-    announced = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+    announced = {} if name in SHIPPED else _announced()
     target = SHIPPED.get(name) or announced.get(name) or name
     module_name, _, attribute = target.rpartition(":" if ":" in target else ".")
     if not module_name:
@@ -76,6 +75,13 @@ def make_storage(profile: str, spec: object) -> StorageBackend:
         known = ", ".join(inspect.signature(cls).parameters)
         raise ConfigurationError(f"profile {profile!r}: {error}; {cls.__name__} takes {known}") from error
     return cls(**arguments)
+
+
+def _announced() -> dict[str, str]:
+    """Return what other distributions announce."""
+    from importlib.metadata import entry_points  # costs 6 ms, so only for whoever has a backend of their own
+
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def _from_url(profile: str, url: str) -> StorageBackend:

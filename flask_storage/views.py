@@ -153,7 +153,8 @@ class LinkViewMixin:
         with http_errors(_WRITE_ANSWERS):
             if terms.exclusive and storage.exists(data.path):
                 raise exceptions.Conflict("There is a file already.")
-            with _released_on_failure(data, terms) as use_up, _opened(storage, data.path, terms, length) as writer:
+            writer = _opened(storage, data.path, terms, length)
+            with _released_unless(lambda: writer.published, data, terms) as use_up, writer:
                 _receive(writer, length)
                 use_up()
         _tell(storage, data, ShareLinkOperation.upload)
@@ -162,7 +163,7 @@ class LinkViewMixin:
 
     def _remove(self) -> Response:
         storage, data, terms = self._granted(ShareLinkOperation.remove)
-        with http_errors(_WRITE_ANSWERS), _released_on_failure(data, terms) as use_up:
+        with http_errors(_WRITE_ANSWERS), _released_unless(lambda: False, data, terms) as use_up:
             use_up()
             storage.delete(data.path)
         _tell(storage, data, ShareLinkOperation.remove)
@@ -292,8 +293,10 @@ def _use_up(data: InternalLinkTokenData, terms: LinkRequest) -> None:
 
 
 @contextmanager
-def _released_on_failure(data: InternalLinkTokenData, terms: LinkRequest) -> Iterator[Callable[[], None]]:
-    """Lend the function that takes one use, and give the use back when the storage then fails."""
+def _released_unless(
+    done: Callable[[], bool], data: InternalLinkTokenData, terms: LinkRequest
+) -> Iterator[Callable[[], None]]:
+    """Lend the function that takes one use; when the block fails and it is not *done*, give the use back."""
     used = False
 
     def use_up() -> None:
@@ -303,8 +306,8 @@ def _released_on_failure(data: InternalLinkTokenData, terms: LinkRequest) -> Ite
 
     try:
         yield use_up
-    except (StorageError, OSError):
-        if used:
+    except BaseException:
+        if used and not done():
             _link_uses().release(data.token_id)
         raise
 
@@ -351,12 +354,10 @@ def _opened(storage: InternalLinksStorageBackend, path: str, terms: LinkRequest,
         "size": length,
         "checksum": terms.checksum,
         "exclusive": terms.exclusive,
+        "content_type": terms.content_type,
         "content_encoding": terms.content_encoding,
+        "cache_control": terms.cache_control,
     }
-    if storage.capabilities.content_headers:
-        arguments["content_type"] = terms.content_type
-        arguments["cache_control"] = terms.cache_control
-    # Elsewhere the type follows from the name; only an encoding that got lost would spoil the content.
     try:
         return storage.open(path, "w", **arguments)
     except StorageError:

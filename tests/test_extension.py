@@ -3,6 +3,7 @@
 import json
 import logging
 from datetime import timedelta
+from importlib.metadata import EntryPoint, EntryPoints
 
 import flask
 import pytest
@@ -15,6 +16,7 @@ from flask_storage import (
     Storage,
     UnknownProfileError,
     current_storage,
+    registry,
 )
 
 HOUR = timedelta(hours=1)
@@ -206,12 +208,8 @@ def test_urls_say_what_the_arguments_say(make_app, tmp_path):
 
 def test_third_parties_announce_backends_by_entry_point(make_app, monkeypatch):
     """`{"backend": "tape"}` works when a distribution says what tape is."""
-    from importlib.metadata import EntryPoint, EntryPoints
-
-    from flask_storage import registry
-
     point = EntryPoint("tape", "flask_storage.backends.memory:MemoryStorage", registry.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: EntryPoints([point]).select(group=group))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: EntryPoints([point]).select(group=group))
 
     app = make_app(STORAGE_PROFILES={"docs": {"backend": "tape"}})
 

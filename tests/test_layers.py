@@ -51,8 +51,9 @@ MAY_IMPORT = {
     "registry": ("errors backends.base", ""),
     # Flask. None of these knows a place.
     "configuration": ("errors", "flask werkzeug"),
-    "delivery": (f"{WORDS} files backends.base", "flask werkzeug"),
-    "views": (f"{LINKS} signals delivery", "flask werkzeug"),
+    "headers": ("values", "flask werkzeug"),
+    "delivery": (f"{WORDS} files headers backends.base", "flask werkzeug"),
+    "views": (f"{LINKS} signals files headers delivery", "flask werkzeug"),
     "extension": (f"{WORDS} uses registry configuration backends.base views cli", "flask werkzeug"),
     "operations": (f"{WORDS} paths streams backends.base extension", "flask"),
     "cli": (f"{WORDS} backends.base extension cli", "click flask"),

@@ -55,7 +55,8 @@ class Folder:
         """Close the folder; again is fine."""
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
-            os.close(fd)
+            with suppress(OSError):  # nothing was written to it, so nothing can be lost
+                os.close(fd)
 
     def child(self, name: str) -> Folder:
         """Open a sub-folder.
@@ -158,7 +159,7 @@ class Folder:
                 os.rename(name, new_name, src_dir_fd=self.fd, dst_dir_fd=target.fd)
             except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
                 raise NotAFileError(f"a folder stands where the file {new_name} should be") from error
-            # Between two names of one file, rename succeeds and does nothing; a crash between link and unlink leaves two.
+            # Between two names of one file rename succeeds and does nothing; a crash after link leaves two names.
             if self is not target and self.has(name) and os.path.samestat(self.stat(name), target.stat(new_name)):
                 self._drop(name, target)
 
@@ -359,7 +360,7 @@ class Disk:
         except NotADirectoryError as error:
             folder.close()
             if create:
-                raise LocalFSError(f"a file stands where the folder {path} should be") from error
+                raise NotAFileError(f"a file stands where the folder {path} should be") from error
             raise FileNotFoundError(errno.ENOENT, "a file stands in the way", path) from error
         except BaseException:
             folder.close()

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,8 @@ class LocalFSFile(WrappedFile):
                     raise
         finally:
             if original is not None:
-                os.close(original)
+                with suppress(OSError):  # nothing was written to it
+                    os.close(original)
 
     def take(self, source: int, offset: int, progress: Callable[[int], None] | None = None) -> int:
         """Append everything from *offset* on of another descriptor, in the kernel where it can; return the count."""

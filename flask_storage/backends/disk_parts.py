@@ -57,7 +57,7 @@ class DiskParts(PartStore):
             with self._disk.folder(name, create=True) as folder:
                 self._store(folder, _NOTE, json.dumps(note).encode())
         except BaseException:
-            self._disk.prune(name)
+            _remove(self._disk, name)
             raise
         return upload_id
 

@@ -8,8 +8,8 @@ import io
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from contextlib import suppress
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, cast
@@ -52,8 +52,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
     """Keeps files below a folder of this machine.
 
     A write goes to a hidden file in the target's folder, is made durable, and is renamed into place; nobody ever sees
-    half a file, also after a crash (:meth:`sweep` takes the hidden rest). No symbolic link is followed, wherever it
-    points. Folders come with their first file and go with their last.
+    half a file, also after a crash (:meth:`StorageBackend.sweep` takes the hidden rest). No symbolic link is followed,
+    wherever it points. Folders come with their first file and go with their last.
 
     Content headers and metadata are kept in an extended attribute of the file; on a file system without those, giving
     any is an :class:`~flask_storage.errors.UnsupportedOperationError`.
@@ -163,7 +163,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
             if entry.name.startswith(RESERVED_PREFIX):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                page.append(ListEntry(f"{prefix}{entry.name}/", None, 0))
+                if self._holds_files(prefix + entry.name):
+                    page.append(ListEntry(f"{prefix}{entry.name}/", None, 0))
             elif entry.is_file(follow_symlinks=False):
                 try:
                     status = entry.stat(follow_symlinks=False)
@@ -231,8 +232,11 @@ class LocalFSStorage(InternalLinksStorageBackend):
             folder, name = self.disk.parent(path)
         except FileNotFoundError:
             return
-        with folder, folder.locked():
-            folder.unlink(name, sync=self.disk.sync)
+        with folder:
+            with folder.locked():
+                folder.unlink(name, sync=False)
+            if self.disk.sync:
+                folder.sync()
         self.disk.prune(parent(path))
 
     def _delete_prefix(self, path: str) -> int:
@@ -271,7 +275,17 @@ class LocalFSStorage(InternalLinksStorageBackend):
         guard = self._guard(path)
         with guard:
             file = LocalFSFile(path, FileMode.write, disk=self.disk, options=options, file_mode=self.file_mode)
-        return file.attach(guard)
+        return file.attach(path, guard)
+
+    def _holds_files(self, path: str) -> bool:
+        """Whether there is a file below a folder; an unfinished or broken-off write may have made it for nothing."""
+        try:
+            return any(
+                entry.is_file(follow_symlinks=False) and not entry.name.startswith(RESERVED_PREFIX)
+                for _, entry in self.disk.walk(path)
+            )
+        except PermissionError:  # it is there, and not ours to look into
+            return True
 
     def _rename(self, path: str, new_path: str, options: WriteOptions) -> None:
         source, name = self.disk.parent(path)
@@ -287,6 +301,9 @@ class LocalFSStorage(InternalLinksStorageBackend):
                         if source.has(name):
                             continue
                         raise
+                    except (FileExistsError, StorageError):
+                        with self._guard(new_path):  # it is the target that stands in the way
+                            raise
                     if self.disk.sync:
                         target.sync()
                         source.sync()
@@ -305,7 +322,7 @@ _ERRORS: dict[int, tuple[type[StorageError], str]] = {
     errno.ENAMETOOLONG: (InvalidPathError, "the name is too long for the file system"),
     errno.EILSEQ: (InvalidPathError, "the file system cannot write this name"),
     errno.EISDIR: (NotAFileError, "a folder stands where the file should be"),
-    errno.ENOTDIR: (LocalFSError, "a file stands where a folder should be"),
+    errno.ENOTDIR: (NotAFileError, "a file stands where a folder should be"),
     errno.EIO: (LocalFSError, "the disk failed: nothing was published, check the hardware"),
 }
 

@@ -202,13 +202,15 @@ class StorageHooks:
         """Open a reader whose errors are translated."""
         guard = self._guard(path)
         with guard:
-            return self._open_reader(path).attach(guard)
+            reader = self._open_reader(path).attach(path, guard)
+        reader.name = path
+        return reader
 
     def _writer(self, path: str, options: WriteOptions) -> RemoteFile:
         """Open a writer whose errors are translated and that is held to what *options* promise."""
         guard = self._guard(path)
         with guard:
-            writer = self._open_writer(path, options).attach(guard)
+            writer = self._open_writer(path, options).attach(path, guard)
         writer.promise(options)
         return writer
 

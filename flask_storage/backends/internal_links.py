@@ -89,6 +89,8 @@ class InternalLinksStorageBackend(StorageBackend):
         """
         data = self._link_signer().verify(token)
         path = self._path(data.path)
+        if path == data.path:
+            return data
         return InternalLinkTokenData(path, data.operations, request=data.request, token_id=data.token_id)
 
     # -- hooks --------------------------------------------------------------------------------------------------------

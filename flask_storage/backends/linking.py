@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from typing import Unpack
 from urllib.parse import quote
@@ -113,12 +112,16 @@ class LinkVerbs(StorageHooks):
             **arguments,
         )
         able = self.capabilities
-        if request.operations & ~able.links:
-            raise self._unsupported(f"sign a link for {request.operations & ~able.links}")
+        beyond = request.operations.value & ~able.links.value
+        if beyond:
+            raise self._unsupported(f"sign a link for {ShareLinkOperation(beyond)!r}")
         if len(str(request.operations)) > 1 and not able.link_combinations:
             raise self._unsupported("sign several operations in one link", instead="make one link for each")
         if (request.size is not None or request.max_size is not None) and not able.link_sizes:
             raise self._unsupported("bind the size of an upload in a link")
+        headers = request.content_type or request.content_encoding or request.cache_control
+        if headers and request.operations & ShareLinkOperation.upload and not able.content_headers:
+            raise self._unsupported("keep a content type or another header with what a link uploads")
         if request.uses is not None and not able.link_uses:
             raise self._unsupported("count the uses of a link")
         _check_terms(request)
@@ -147,4 +150,6 @@ def _check_terms(request: LinkRequest) -> None:
     if request.checksum is not None:
         parse_checksum(request.checksum)
     if request.ip is not None:
+        import ipaddress  # few links need it
+
         ipaddress.ip_network(request.ip, strict=False)

@@ -79,7 +79,7 @@ class TransferVerbs(StorageHooks):
             raise self._unsupported(
                 "open a file for reading and writing at once", path, instead="read it, then write it anew"
             )
-        return writer.attach(guard, lambda: self._stored(path))
+        return writer.attach(path, guard, lambda: self._stored(path))
 
     def upload(
         self,

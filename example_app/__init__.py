@@ -1,0 +1,49 @@
+"""Drop: a small photo-and-document drop that shows what Flask-Storage-Profiles does.
+
+``flask --app example_app run`` starts it with no configuration: files, links' key and all lie in the folder
+``example_app/instance``. Whoever reaches the page may see, share and delete everything; put a login in front before
+others can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+
+from flask_storage import Storage
+
+from . import config as defaults, csrf, drop, formats, messages
+from .secret_key import load_or_create
+
+
+def create_app(instance_path: str | None = None, config: Mapping[str, Any] | None = None) -> Flask:
+    """Return the app.
+
+    Settings come from :mod:`example_app.config`, then from environment variables that begin with ``FLASK_``, then from
+    *config*; the later one wins.
+
+    Args:
+        instance_path: The folder for everything that is kept; absolute. ``example_app/instance`` without one.
+        config: Settings for this app only.
+    """
+    instance = Path(instance_path or Path(__file__).resolve().parent / "instance")
+    app = Flask(__name__, instance_path=str(instance))
+    app.config.from_object(defaults)
+    app.config["STORAGE_PROFILES"] = defaults.as_mapping(instance)
+    app.config.from_prefixed_env()
+    app.config.from_mapping(config or {})
+    if not app.config["SECRET_KEY"]:
+        app.config["SECRET_KEY"] = load_or_create(instance / "secret_key")
+    if app.config["MAX_CONTENT_LENGTH"] is None:
+        # For the form without scripts; an upload by a signed link is held to the size in the link.
+        app.config["MAX_CONTENT_LENGTH"] = app.config["DROP_MAX_UPLOAD_SIZE"] + defaults.FORM_OVERHEAD
+
+    Storage(app)
+    csrf.init_app(app)
+    messages.init_app(app)
+    app.add_template_filter(formats.filesize)
+    app.register_blueprint(drop.blueprint)
+    return app

@@ -1,0 +1,78 @@
+"""Where the files lie: every kind of place there is, in each of the three ways to write it down.
+
+The app uses the profile that :func:`as_mapping` calls ``drop``. Another place needs no change here but one environment
+variable, which holds any of the three forms as JSON:
+
+.. code-block:: sh
+
+    FLASK_STORAGE_PROFILES='{"drop": "local:///srv/drop"}'
+
+or one value of the mapping below:
+
+.. code-block:: sh
+
+    FLASK_STORAGE_PROFILES__drop__root=/srv/drop
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flask_storage import LocalFSStorage, MemoryStorage
+
+DROP_MAX_UPLOAD_SIZE = 1_000_000_000
+"""The largest file, in bytes. ``FLASK_DROP_MAX_UPLOAD_SIZE`` changes it."""
+
+DROP_LISTED_FILES = 200
+"""So many files, the newest, are on the page."""
+
+FORM_OVERHEAD = 65_536
+"""What a form may have beside the content of its file, in bytes."""
+
+# Cookies are shared by all ports of a host, and every Flask app calls its cookie "session".
+SESSION_COOKIE_NAME = "drop_session"
+SESSION_COOKIE_SAMESITE = "Lax"
+
+
+def as_mapping(instance: Path) -> dict[str, Any]:
+    """Return the app's own profiles: name to backend and arguments."""
+    return {
+        "drop": {
+            "backend": "local",
+            "root": str(instance / "files"),
+            "create": True,  # make the folder; without this a missing one is an error at start
+        },
+    }
+
+
+def as_pairs(instance: Path) -> list[tuple[type, dict[str, Any]]]:
+    """Return a profile of every kind as pairs of class and arguments. The first one is the default."""
+    return [
+        # A folder on this machine. Others may not look into it: 0o600 and 0o700 are the modes unless told otherwise.
+        (LocalFSStorage, {"name": "drop", "root": str(instance / "files"), "create": True}),
+        # The same for content that a web server serves by itself, under a public address.
+        (
+            LocalFSStorage,
+            {
+                "name": "public",
+                "root": str(instance / "public"),
+                "create": True,
+                "file_mode": 0o644,
+                "folder_mode": 0o755,
+                "base_url": "https://media.example.com",
+            },
+        ),
+        # In this process and gone with it: for tests, and for trying things out.
+        (MemoryStorage, {"name": "scratch"}),
+    ]
+
+
+def as_urls(instance: Path) -> dict[str, str]:
+    """Return a profile of every kind as URLs: arguments are the query."""
+    return {
+        "drop": f"local://{instance / 'files'}?create=true",
+        "public": f"local://{instance / 'public'}?create=true&file_mode=0o644&folder_mode=0o755"
+        "&base_url=https://media.example.com",
+        "scratch": "memory:",
+    }

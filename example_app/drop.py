@@ -1,0 +1,235 @@
+"""The routes of the app. The storage is all there is: no database stands beside it."""
+
+from __future__ import annotations
+
+import heapq
+import re
+import secrets
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    current_app,
+    jsonify,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
+from werkzeug.wrappers import Response as BaseResponse
+
+from flask_storage import FileInfo, InvalidPathError, StorageBackend, current_storage
+from flask_storage.paths import normalize, safe_filename
+
+from . import csrf
+from .kinds import Kind, kind_of
+
+blueprint = Blueprint("drop", __name__)
+blueprint.before_request(csrf.protect)
+
+UPLOAD_TIME = timedelta(minutes=15)  # to begin in; one that has begun may take longer
+VIEW_TIME = timedelta(hours=1)
+REDIRECTS_KEPT = timedelta(minutes=5)
+LARGEST_THUMBNAIL = 8_000_000
+
+
+class Lifetime(NamedTuple):
+    """A choice of the share dialog."""
+
+    key: str
+    label: str
+    time: timedelta
+    uses: int | None = None
+
+
+LIFETIMES = {
+    lifetime.key: lifetime
+    for lifetime in (
+        Lifetime("minutes", "10 minutes", timedelta(minutes=10)),
+        Lifetime("hour", "1 hour", timedelta(hours=1)),
+        Lifetime("day", "1 day", timedelta(days=1)),
+        Lifetime("once", "1 download", timedelta(days=1), uses=1),
+    )
+}
+
+
+class Item(NamedTuple):
+    """One file, as the page shows it."""
+
+    path: str
+    name: str
+    size: int
+    modified: datetime
+    kind: Kind
+    thumbnail: bool
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+@blueprint.get("/")
+def index() -> Response:
+    """Show the newest files."""
+    backend = current_storage.default
+    count = total = 0
+
+    def counted() -> Any:
+        nonlocal count, total
+        for info in backend.iter(details=True):
+            count += 1
+            total += info.size
+            yield info
+
+    # One pass over the storage, and no more of it in memory than is shown.
+    newest = heapq.nlargest(
+        current_app.config["DROP_LISTED_FILES"], counted(), key=lambda info: (info.last_modified, info.path)
+    )
+    page = render_template(
+        "drop.html",
+        files=[_item(info) for info in newest],
+        count=count,
+        total=total,
+        max_size=current_app.config["DROP_MAX_UPLOAD_SIZE"],
+        lifetimes=LIFETIMES.values(),
+    )
+    response = make_response(page)
+    response.headers["Content-Security-Policy"] = csrf.PAGE_POLICY.format(origin=_origin_of_links(backend))
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+# -- uploads ----------------------------------------------------------------------------------------------------------
+
+
+@blueprint.post("/uploads")
+def begin_upload() -> Response:
+    """Answer a browser that wants to upload with what it has to send, and where."""
+    wish = request.get_json(silent=True)
+    name, size = (wish.get("name"), wish.get("size")) if isinstance(wish, dict) else (None, None)
+    if not isinstance(name, str) or type(size) is not int or size < 0:
+        abort(400, "An upload needs a name and a size.")
+    if size > current_app.config["DROP_MAX_UPLOAD_SIZE"]:
+        abort(413)
+    path = _new_path(name)
+    # What the link allows is signed: this name, this many bytes, this type, and nothing that is already there.
+    instruction = current_storage.default.upload_request(
+        path, UPLOAD_TIME, content_type=kind_of(path).content_type, size=size, exclusive=True
+    )
+    return jsonify(
+        path=path,
+        method=instruction.method,
+        url=instruction.url,
+        headers=dict(instruction.headers),
+        fields=dict(instruction.fields),
+    )
+
+
+@blueprint.post("/files")
+def upload_form() -> BaseResponse:
+    """Take the files of the form, for browsers without scripts."""
+    for uploaded in request.files.getlist("files"):
+        if uploaded.filename:
+            current_storage.default.save(_new_path(uploaded.filename), uploaded.stream)
+    return redirect(url_for(".index"), 303)
+
+
+# -- one file ---------------------------------------------------------------------------------------------------------
+
+
+@blueprint.get("/open/<path:path>")
+def open_file(path: str) -> BaseResponse:
+    """Lead to the file, to be shown where that is safe, else to be saved. The page never holds a link that expires."""
+    return _lead_to(path, inline=True)
+
+
+@blueprint.get("/download/<path:path>")
+def download(path: str) -> BaseResponse:
+    """Lead to the file, to be saved."""
+    return _lead_to(path, inline=False)
+
+
+@blueprint.post("/share/<path:path>")
+def share(path: str) -> Response:
+    """Make a link that anybody may use until it expires."""
+    wish = request.get_json(silent=True)
+    lifetime = LIFETIMES.get(str(wish.get("lifetime"))) if isinstance(wish, dict) else None
+    if lifetime is None:
+        abort(400, f"A link lives for one of: {', '.join(LIFETIMES)}.")
+    backend = current_storage.default
+    info = backend.stat(path)
+    name = _name_of(info.path)
+    expires_at = datetime.now().astimezone() + lifetime.time
+    url = backend.link_to(
+        info.path, "download", expires_at, name, content_type=kind_of(name).content_type, uses=lifetime.uses
+    )
+    return jsonify(url=url, expires_at=expires_at.isoformat(timespec="seconds"), once=lifetime.uses == 1)
+
+
+@blueprint.post("/delete/<path:path>")
+def delete(path: str) -> BaseResponse | str:
+    """Delete a file once that is confirmed; the script of the page asks by itself, other browsers get a page."""
+    backend = current_storage.default
+    if "confirmed" not in request.values:
+        name = _name_of(backend.stat(path).path)
+        return render_template(
+            "message.html", mark="Delete", title=f"Delete {name}?", text="It is gone for good.", delete_path=path
+        )
+    backend.delete(path)
+    if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
+        return jsonify(deleted=path)
+    return redirect(url_for(".index"), 303)
+
+
+# -- inner ------------------------------------------------------------------------------------------------------------
+
+
+def _new_path(name: str) -> str:
+    """Return a path that nobody has: the name in a random folder of its own.
+
+    A name that every system could hold stays as it is, others are made safe.
+    """
+    leaf = re.split(r"[/\\]", name)[-1]
+    try:
+        leaf = normalize(leaf, portable=True)
+    except InvalidPathError:
+        leaf = safe_filename(leaf)
+    return f"{secrets.token_hex(8)}/{leaf}"
+
+
+def _name_of(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _item(info: FileInfo) -> Item:
+    name = _name_of(info.path)
+    kind = kind_of(name)
+    thumbnail = kind.preview == "image" and info.size <= LARGEST_THUMBNAIL
+    return Item(info.path, name, info.size, info.last_modified.datetime, kind, thumbnail)
+
+
+def _lead_to(path: str, *, inline: bool) -> BaseResponse:
+    backend = current_storage.default
+    info = backend.stat(path)
+    name = _name_of(info.path)
+    kind = kind_of(name)
+    disposition = "inline" if inline and kind.preview else "attachment"
+    link = backend.link_to(
+        info.path, "download", VIEW_TIME, name, content_type=kind.content_type, disposition=disposition
+    )
+    response = redirect(link, 303)
+    response.cache_control.private = True
+    # A thumbnail keeps its link for a while, so that the browser's copy of it is found again.
+    response.cache_control.max_age = int(REDIRECTS_KEPT.total_seconds())
+    return response
+
+
+def _origin_of_links(backend: StorageBackend) -> str:
+    """Return the host that links lead to, for the page's policy; empty when it is this one."""
+    link = urlsplit(backend.link_to("origin", "download", VIEW_TIME))
+    origin = f"{link.scheme}://{link.netloc}"
+    return "" if origin == request.host_url.rstrip("/") else f" {origin}"

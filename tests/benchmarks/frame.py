@@ -1,0 +1,229 @@
+"""Tasks, contenders and what we want to reach; how they are run, and what came of it.
+
+A task is one generator function in `tests.benchmarks.tasks`, decorated with :func:`task`. It sets its stage, yields
+the :class:`Contender` objects and what their work must return, and cleans up after itself beyond its folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .meters import COPIES, CPU, PEAK, WALL, Sample, Work, WorkFailedError, measure
+from .peers import Library, Program
+
+KiB, MiB, GiB = 1024, 1024**2, 1024**3
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a task is given: an empty folder, and how large to work."""
+
+    folder: Path
+    scale: float = 1.0
+
+    def size(self, full: int) -> int:
+        """Return a number of bytes at this run's scale, in whole MiB."""
+        return max(MiB, round(full * self.scale / MiB) * MiB)
+
+    def count(self, full: int) -> int:
+        """Return a number of things at this run's scale, in whole thousands."""
+        return max(1000, round(full * self.scale / 1000) * 1000)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One who does the work of a task.
+
+    Attributes:
+        name: How the table calls it.
+        make: Prepares the work of one round, untimed, and returns it.
+        ours: Whether it is one of ours. The first of them is what the peers are compared with.
+        needs: Peers that must be installed.
+        pid: The server whose process is metered, when the work is done there.
+    """
+
+    name: str
+    make: Callable[[], Work]
+    ours: bool = False
+    needs: Sequence[Library | Program] = ()
+    pid: int | None = None
+
+    def missing(self) -> str | None:
+        """Say what to install, or nothing when all is there."""
+        return ", ".join(filter(None, (need.missing() for need in self.needs))) or None
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What we want to reach: *figure*, computed from our samples and a peer's, is at most *limit*."""
+
+    text: str
+    limit: float
+    metric: str = WALL
+    peer: str | None = None
+    ours: str | None = None
+    figure: Callable[[Sequence[float], Sequence[float]], float] = field(default=lambda ours, _: statistics.median(ours))
+    is_ratio: bool = False
+
+
+def at_most(metric: str, limit: float, text: str, *, ours: str | None = None) -> Reach:
+    """Reach an absolute figure. Memory and copies count by their worst round, times by the median."""
+    figure = statistics.median if metric not in {PEAK, COPIES} else max
+    return Reach(text, limit, metric, ours=ours, figure=lambda values, _: figure(values))
+
+
+def times(peer: str, limit: float, *, metric: str = WALL, text: str | None = None) -> Reach:
+    """Reach a ratio to a peer: the median of the rounds' ratios."""
+    what = "CPU " if metric == CPU else ""
+    text = text or f"{what}≤ {limit:g} times {peer}"
+    return Reach(text, limit, metric, peer, figure=lambda a, b: ratios(a, b)[0], is_ratio=True)
+
+
+def plus(peer: str, limit: float, text: str, *, ours: str | None = None) -> Reach:
+    """Reach a distance to a peer: the median of the rounds' differences."""
+    return Reach(text, limit, WALL, peer, ours, figure=lambda a, b: statistics.median(map(float.__sub__, a, b)))
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
+    """Return median, least and greatest ratio of the rounds; a round's two neighbours saw the same machine."""
+    of_rounds = [a / b if b else float("inf") for a, b in zip(ours, theirs, strict=False)]
+    return statistics.median(of_rounds), min(of_rounds), max(of_rounds)
+
+
+Stage = tuple[Sequence[Contender], object]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One line of work that all contenders do."""
+
+    name: str
+    title: Callable[[Bench], str]
+    stage: Callable[[Bench], Iterator[Stage]]
+    reaches: Sequence[Reach] = ()
+    columns: Sequence[str] = (WALL, CPU)
+    needs: Sequence[Library | Program] = ()
+
+
+TASKS: dict[str, Task] = {}
+
+
+def timed(make: Callable[[], Any], act: Callable[[Any], object]) -> Callable[[], Work]:
+    """Return what prepares *act* on what *make* makes; only the act is timed."""
+
+    def prepare() -> Work:
+        made = make()
+        return lambda: act(made)
+
+    return prepare
+
+
+def task(
+    name: str,
+    title: str | Callable[[Bench], str],
+    *reaches: Reach,
+    columns: Sequence[str] = (WALL, CPU),
+    needs: Sequence[Library | Program] = (),
+) -> Callable[[Callable[[Bench], Iterator[Stage]]], Callable[[Bench], Iterator[Stage]]]:
+    """Register a stage under *name*; *needs* is what none of its contenders can do without."""
+
+    def register(stage: Callable[[Bench], Iterator[Stage]]) -> Callable[[Bench], Iterator[Stage]]:
+        assert name not in TASKS, f"two tasks are called {name}"
+        said = title if callable(title) else lambda _, text=title: text
+        TASKS[name] = Task(name, said, stage, reaches, columns, needs)
+        return stage
+
+    return register
+
+
+@dataclass
+class Line:
+    """What one contender did in one task."""
+
+    name: str
+    ours: bool
+    samples: list[Sample] = field(default_factory=list)
+    trouble: str | None = None
+    """Why there are no samples, for the table."""
+    error: str | None = None
+    """The traceback, when it failed."""
+
+    def values(self, metric: str) -> list[float]:
+        """Return this figure of each round that has it."""
+        return [sample[metric] for sample in self.samples if metric in sample]
+
+
+@dataclass
+class Outcome:
+    """What came of one task."""
+
+    task: Task
+    title: str
+    lines: list[Line]
+
+    @property
+    def main(self) -> Line | None:
+        """Ours, when it was measured."""
+        return next((line for line in self.lines if line.ours and line.samples), None)
+
+    def line(self, name: str) -> Line | None:
+        """Return the line of a contender, when it was measured."""
+        return next((line for line in self.lines if line.name == name and line.samples), None)
+
+    def judge(self, reach: Reach) -> tuple[bool, float] | None:
+        """Return whether *reach* is met and by which figure, or None when it was not measured."""
+        ours = self.line(reach.ours) if reach.ours else self.main
+        theirs = self.line(reach.peer) if reach.peer else ours
+        if ours is None or theirs is None or not ours.values(reach.metric):
+            return None
+        figure = reach.figure(ours.values(reach.metric), theirs.values(reach.metric))
+        return figure <= reach.limit, figure
+
+
+def run(task: Task, *, rounds: int, scale: float, folder: Path) -> Outcome:
+    """Run one task: a round to warm up, then *rounds* in which all contenders take turns."""
+    missing = ", ".join(filter(None, (need.missing() for need in task.needs)))
+    with tempfile.TemporaryDirectory(prefix=f"bench-{task.name}-", dir=folder) as own:
+        bench = Bench(Path(own), scale)
+        outcome = Outcome(task, task.title(bench), [])
+        if missing:
+            outcome.lines.append(Line("all", ours=False, trouble=f"not measured: {missing}"))
+            return outcome
+        with contextlib.contextmanager(task.stage)(bench) as (contenders, expect):
+            outcome.lines = [_line(contender) for contender in contenders]
+            for number in range(rounds + 1):
+                _say(f"{task.name}: " + (f"round {number} of {rounds}" if number else "warming up"))
+                for contender, line in zip(contenders, outcome.lines, strict=True):
+                    _measure_once(contender, line, expect, keep=number > 0)
+    return outcome
+
+
+def _line(contender: Contender) -> Line:
+    missing = contender.missing()
+    return Line(contender.name, contender.ours, trouble=f"not measured: {missing}" if missing else None)
+
+
+def _measure_once(contender: Contender, line: Line, expect: object, *, keep: bool) -> None:
+    if line.trouble is not None:
+        return
+    try:
+        sample = measure(contender.make, expect=expect, pid=contender.pid)
+    except WorkFailedError as error:
+        line.error = str(error)
+        line.trouble = f"failed: {line.error.strip().splitlines()[-1]}"
+        line.samples.clear()
+        _say(line.error)
+        return
+    if keep:
+        line.samples.append(sample)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

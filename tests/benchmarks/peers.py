@@ -1,0 +1,70 @@
+"""Whom we measure ourselves against, and what to say when one of them is not here."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import shutil
+import subprocess
+from dataclasses import dataclass
+from types import ModuleType
+
+GROUP = "pip install --group bench"
+
+
+@dataclass(frozen=True)
+class Library:
+    """A peer that is a Python library; the dependency group ``bench`` installs it."""
+
+    name: str
+    module: str
+
+    def missing(self) -> str | None:
+        """Say how to install it, or nothing when it is here."""
+        if importlib.util.find_spec(self.module.partition(".")[0]):
+            return None
+        return f"install {self.name} ({GROUP})"
+
+    def version(self) -> str:
+        """Return the installed version."""
+        return importlib.metadata.version(self.name)
+
+    def load(self) -> ModuleType:
+        """Import it; only who measures it pays for that."""
+        return importlib.import_module(self.module)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A peer that is a program of the system."""
+
+    name: str
+    version_flag: str = "--version"
+
+    def missing(self) -> str | None:
+        """Say how to install it, or nothing when it is here."""
+        return None if self.path() else f"install {self.name} (a program of the system)"
+
+    def version(self) -> str:
+        """Return the first line that it says of itself."""
+        said = subprocess.run([str(self.path()), self.version_flag], capture_output=True, text=True, check=True)
+        return (said.stdout + said.stderr).splitlines()[0].rpartition(" ")[2].rpartition("/")[2]
+
+    def path(self) -> str | None:
+        """Return where it is, also in the folders that only administrators have on their path."""
+        return shutil.which(self.name) or shutil.which(self.name, path="/usr/sbin:/sbin:/usr/local/sbin")
+
+
+CP = Program("cp")
+FIND = Program("find")
+NGINX = Program("nginx", "-v")
+DJANGO = Library("django", "django.core.files.storage")
+FLASK = Library("flask", "flask")
+FSSPEC = Library("fsspec", "fsspec.implementations.local")
+GUNICORN = Library("gunicorn", "gunicorn")
+KEG = Library("KegStorage", "keg_storage.backends.filesystem")
+PYJWT = Library("pyjwt", "jwt")
+WERKZEUG = Library("werkzeug", "werkzeug")
+
+ALL = (FLASK, WERKZEUG, PYJWT, GUNICORN, DJANGO, FSSPEC, KEG, CP, FIND, NGINX)

@@ -1,0 +1,13 @@
+"""The tasks, one module for each kind of work."""
+
+from __future__ import annotations
+
+import importlib
+
+MODULES = ("imports", "links", "transfers", "listings", "streams", "downloads", "uploads")
+
+
+def register() -> None:
+    """Import every module, which puts its tasks into :data:`tests.benchmarks.frame.TASKS` in this order."""
+    for name in MODULES:
+        importlib.import_module(f"{__name__}.{name}")

@@ -1,0 +1,266 @@
+"""A person looks at files, saves, shares and deletes them."""
+
+import io
+import math
+import struct
+import wave
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.sync_api import Error as BrowserError, expect
+
+from example_app import create_app
+from flask_storage.tokens import LinkSigner
+from flask_storage.values import LinkRequest, ShareLinkOperation
+from tests.browser.webm import make_video
+
+
+def make_sound(seconds):
+    """A WAV with a tone, about 90 kB for each second."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(44_100)
+        cycle = b"".join(struct.pack("<h", int(9000 * math.sin(2 * math.pi * n / 100))) for n in range(100))
+        sound.writeframes(cycle * (441 * seconds))
+    return buffer.getvalue()
+
+
+def row_of(page, name):
+    """The row of a file in the list."""
+    return page.locator("#files .row").filter(has_text=name)
+
+
+def share(page, name, lifetime):
+    """Make a link in the share dialog and return it."""
+    page.get_by_role("button", name=f"Share {name}").click()
+    page.get_by_role("radio", name=lifetime).check()
+    page.get_by_role("button", name="Create link").click()
+    expect(page.get_by_role("button", name="Copy")).to_be_focused()
+    return page.get_by_label("Link", exact=True).input_value()
+
+
+@pytest.mark.parametrize(
+    ("name", "make"), [("film.webm", make_video), ("song.wav", make_sound)], ids=["video", "sound"]
+)
+def test_one_can_jump_to_the_middle(page, live_app, name, make):
+    """Seeking asks for the bytes from there on, gets 206, and plays from the place one went to."""
+    content = make(90)
+    live_app.storage.write(f"a/{name}", content)
+    partial = []
+
+    def note(response):
+        if response.status == 206:
+            partial.append(response.headers["content-range"])
+
+    page.on("response", note)
+    page.reload()
+    page.get_by_role("link", name=name, exact=True).click()
+    player = page.locator("#stage video, #stage audio")
+    expect(player).to_have_js_property("duration", 90)
+
+    page.evaluate(
+        """() => new Promise((resolve) => {
+            const player = document.querySelector("#stage video, #stage audio");
+            player.addEventListener("seeked", resolve, { once: true });
+            player.currentTime = 80;
+        })"""
+    )
+
+    expect(player).to_have_js_property("currentTime", 80)
+    starts = [int(covered.removeprefix("bytes ").split("-")[0]) for covered in partial]
+    assert max(starts) > len(content) / 2
+    assert all(covered.endswith(f"/{len(content)}") for covered in partial)
+
+
+@pytest.mark.parametrize(
+    "name", ["Übersicht Grüße 東京 🚀 (2).bin", "100% of #1 & a+b, it's.bin", "quarterly report.pdf"]
+)
+def test_a_download_has_its_name_and_every_byte(page, live_app, name):
+    """What a browser offers to save is called as it was when uploaded, in every script, and is the same file."""
+    content = bytes(range(256)) * 1000
+    page.set_input_files("#chooser", {"name": name, "mimeType": "", "buffer": content})
+
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name=f"Download {name}").click()
+
+    assert downloading.value.suggested_filename == name
+    assert downloading.value.path().read_bytes() == content
+
+
+def test_an_image_is_shown_small_in_the_list_and_large_on_request(page, live_app):
+    """A picture has a thumbnail; opening it shows it in the page, and Escape closes it."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (640, 480), "teal").save(buffer, "PNG")
+    live_app.storage.write("a/teal.png", buffer.getvalue())
+    page.reload()
+    expect(row_of(page, "teal.png").locator("img")).to_have_js_property("naturalWidth", 640)
+
+    page.get_by_role("link", name="teal.png", exact=True).click()
+
+    expect(page.get_by_role("dialog", name="teal.png").get_by_role("img", name="teal.png")).to_have_js_property(
+        "naturalWidth", 640
+    )
+    page.keyboard.press("Escape")
+    expect(page.locator("#preview-dialog")).to_be_hidden()
+
+
+def test_a_text_is_shown_as_text(page, live_app):
+    """Markup in a text file is letters like all others."""
+    live_app.storage.write("a/notes.md", "# Zoë\n<script>alert(1)</script>".encode())
+    page.reload()
+
+    page.get_by_role("link", name="notes.md", exact=True).click()
+
+    expect(page.locator("#stage pre")).to_have_text("# Zoë\n<script>alert(1)</script>")
+
+
+def test_a_pdf_is_shown_in_the_page(page, live_app):
+    """A PDF opens in the browser's own viewer, inside the dialog."""
+    live_app.storage.write(
+        "a/contract.pdf",
+        b"%PDF-1.1\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj 2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj "
+        b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 300]>>endobj\ntrailer<</Root 1 0 R>>\n",
+    )
+    page.reload()
+
+    with page.expect_response("**/storage/drop?*") as answering:
+        page.get_by_role("link", name="contract.pdf", exact=True).click()
+
+    assert answering.value.status == 200
+    assert answering.value.headers["content-type"] == "application/pdf"
+    assert answering.value.headers["content-disposition"].startswith("inline")
+    expect(page.get_by_role("dialog", name="contract.pdf").locator("iframe")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["<img src=x onerror=alert(1)>.html", '"><svg onload=alert(1)>.svg', "'; alert(1); '.xhtml", "{{ 7*7 }}.js"],
+)
+def test_a_hostile_upload_stays_a_file(page, live_app, name):
+    """Neither its name nor its content runs: not in the list, not in a dialog, not when it is opened."""
+    script = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"><script>alert(2)</script></svg>'
+    page.set_input_files("#chooser", {"name": name, "mimeType": "text/html", "buffer": script})
+    row = page.locator("#files .row")
+    expect(row).to_have_count(1)
+    row.get_by_role("button", name="Share").click()
+    page.keyboard.press("Escape")
+
+    with page.expect_download() as downloading:
+        row.locator(".row-name").click()
+
+    assert downloading.value.path().read_bytes() == script
+    assert page.url == f"{live_app.url}/"
+    assert page.locator("main script, main img, main svg[onload]").count() == 0
+
+
+def test_a_hostile_name_from_elsewhere_is_shown_letter_by_letter(page, live_app):
+    """A name that came into the folder by another door is text in the list and in the dialogs."""
+    name = "<img src=x onerror=alert(1)>.txt"
+    live_app.storage.write(f"a/{name}", b"content")
+    page.reload()
+    expect(page.locator(".row-name")).to_have_text(name)
+
+    page.locator(".row-name").click()
+
+    expect(page.locator("#preview-dialog h2")).to_have_text(name)
+    expect(page.locator("#stage pre")).to_have_text("content")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("dialog")).to_contain_text(name)
+
+
+def test_a_shared_link_lets_a_stranger_save_the_file(page, open_browser, live_app):
+    """Who has the link, and nothing else, gets the file under its name."""
+    live_app.storage.write("a/Grüße.txt", b"for you")
+    page.reload()
+    link = share(page, "Grüße.txt", "10 minutes")
+    stranger = open_browser()
+
+    with stranger.expect_download() as downloading, pytest.raises(BrowserError, match="Download is starting"):
+        stranger.goto(link)
+
+    assert downloading.value.suggested_filename == "Grüße.txt"
+    assert downloading.value.path().read_bytes() == b"for you"
+    expect(page.locator(".share-expiry")).to_contain_text("Works until")
+
+
+def test_the_link_can_be_copied(page, live_app):
+    """The button puts the link into the clipboard and says so."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    live_app.storage.write("a/b.txt", b"")
+    page.reload()
+    link = share(page, "b.txt", "1 day")
+
+    page.get_by_role("button", name="Copy").click()
+
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == link
+
+
+def test_a_link_for_one_download_works_once(page, open_browser, complaints, live_app):
+    """The first who opens it gets the file; the second reads in words that it is over."""
+    complaints.expect("Failed to load resource: the server responded with a status of 403")
+    live_app.storage.write("a/once.txt", b"once")
+    page.reload()
+    link = share(page, "once.txt", "1 download")
+    first, second = open_browser(), open_browser()
+    with first.expect_download() as downloading, pytest.raises(BrowserError, match="Download is starting"):
+        first.goto(link)
+
+    answer = second.goto(link)
+
+    assert downloading.value.path().read_bytes() == b"once"
+    assert answer.status == 403
+    expect(second.get_by_role("heading")).to_have_text("This link no longer works")
+
+
+def test_an_expired_link_is_explained(open_browser, complaints, live_app):
+    """It is refused with 403 and a friendly page, which does not lead a guest to the other files."""
+    complaints.expect("Failed to load resource: the server responded with a status of 403")
+    live_app.storage.write("a/late.txt", b"late")
+    now = datetime.now(UTC)
+    terms = LinkRequest(operations=ShareLinkOperation.download, expires_at=now - timedelta(minutes=1))
+    key = create_app(str(live_app.instance)).config["SECRET_KEY"]
+    token = LinkSigner([key], "drop").sign("a/late.txt", terms, now - timedelta(hours=1))
+    guest = open_browser()
+
+    answer = guest.goto(f"{live_app.url}/storage/drop?token={token}")
+
+    assert answer.status == 403
+    expect(guest.get_by_role("heading")).to_have_text("This link no longer works")
+    expect(guest.get_by_text("Ask the person who sent it for a new one")).to_be_visible()
+    assert guest.get_by_role("link").count() == 0
+
+
+def test_deleting_asks_first(page, live_app):
+    """Keeping keeps; deleting deletes the file, its row and what was counted."""
+    live_app.storage.write("a/keep.txt", b"1")
+    live_app.storage.write("a/go.txt", b"22")
+    page.reload()
+    page.get_by_role("button", name="Delete go.txt").click()
+    page.get_by_role("button", name="Keep it").click()
+    expect(page.locator("#files .row")).to_have_count(2)
+
+    page.get_by_role("button", name="Delete go.txt").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+
+    expect(page.locator("#files .row")).to_have_count(1)
+    expect(page.locator("#summary")).to_have_text("1 file · 1 byte")
+    assert [entry.name for entry in live_app.storage.list()] == ["a/keep.txt"]
+
+
+def test_a_file_that_is_gone_meanwhile_is_explained(page, complaints, live_app):
+    """Another visitor deleted it: sharing says so in the dialog."""
+    complaints.expect("Failed to load resource: the server responded with a status of 404")
+    live_app.storage.write("a/gone.txt", b"1")
+    page.reload()
+    live_app.empty()
+
+    page.get_by_role("button", name="Share gone.txt").click()
+    page.get_by_role("button", name="Create link").click()
+
+    expect(page.get_by_role("alert")).to_have_text("The file was deleted, or the address has a typo.")

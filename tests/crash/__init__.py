@@ -1,0 +1,1 @@
+"""Deeds on the local disk that are killed, refused and disturbed at every step, in processes of their own."""

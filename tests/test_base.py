@@ -1,0 +1,620 @@
+"""The wall: what it does before, between and after the hooks, whatever the place."""
+
+import io
+import logging
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+import pytest
+
+from flask_storage import (
+    Capabilities,
+    ConfigurationError,
+    FileExistsInStorageError,
+    IntegrityError,
+    InvalidPathError,
+    ListEntry,
+    LocalFSError,
+    MemoryStorage,
+    PartialFailureError,
+    StorageBackend,
+    StorageError,
+    StorageFullError,
+    StorageUnavailableError,
+    UnsupportedOperationError,
+)
+from flask_storage.backends.hooks import StorageHooks
+from flask_storage.files import RemoteFile
+from flask_storage.parts import Part, PartStore
+from flask_storage.testing import Call, FailingStorage
+from flask_storage.values import FileInfo, LinkBinding, LinkRequest, ShareLinkOperation, WriteOptions
+
+
+class _TroubleError(Exception):
+    """An error of some SDK."""
+
+
+class _Place(MemoryStorage):
+    """A place whose SDK raises errors of its own."""
+
+    def _translate(self, error, path):
+        return StorageFullError("the place is full") if isinstance(error, _TroubleError) else None
+
+
+@pytest.fixture
+def failing():
+    """A storage that fails on request, over a place with an error of its own."""
+    return FailingStorage(_Place("place"))
+
+
+def _binding(profile="docs", **arguments):
+    return LinkBinding(
+        profile=profile, secrets=lambda: (b"s" * 32,), link_url=lambda token, endpoint: f"/{token}", **arguments
+    )
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "use"),
+    [
+        ("list", lambda storage: storage.list("folder")),
+        ("stat", lambda storage: storage.stat("folder/file.bin")),
+        ("open_reader", lambda storage: storage.open("folder/file.bin", "r")),
+        ("open_writer", lambda storage: storage.open("folder/file.bin", "w")),
+        ("open_updater", lambda storage: storage.open("folder/file.bin", "rw")),
+        ("read", lambda storage: storage.read("folder/file.bin")),
+        ("write", lambda storage: storage.write("folder/file.bin", b"x")),
+        ("publish", lambda storage: storage.write("folder/file.bin", b"x")),
+        ("delete", lambda storage: storage.delete("folder/file.bin")),
+        ("copy", lambda storage: storage.copy("folder/file.bin", "new.bin")),
+        ("move", lambda storage: storage.move("folder/file.bin", "new.bin")),
+        ("delete_prefix", lambda storage: storage.delete_prefix("folder")),
+        ("begin", lambda storage: storage.parts.begin("folder/file.bin", WriteOptions())),
+        ("put_whole", lambda storage: storage.parts.put_whole("folder/file.bin", b"x", WriteOptions())),
+        ("list_uploads", lambda storage: list(storage.parts.list_uploads("folder"))),
+    ],
+)
+def test_a_places_error_becomes_ours(failing, call, use):
+    """Whatever hook it comes from: it is translated once, chained, and told where it happened; nothing is lost."""
+    failing.write("folder/file.bin", b"old")
+    failing.fail(call, error=_TroubleError("SDK says no"))
+
+    with pytest.raises(StorageFullError) as caught:
+        use(failing)
+
+    assert isinstance(caught.value.__cause__, _TroubleError)
+    assert caught.value.path.startswith("folder")
+    assert caught.value.backend == "place"
+    assert failing.read("folder/file.bin") == b"old"
+    assert [entry.name for entry in failing.list()] == ["folder/file.bin"]
+
+
+def test_an_error_that_is_not_the_places_passes(failing):
+    """A defect is not dressed as trouble of the storage."""
+    failing.fail("stat", error=ZeroDivisionError)
+
+    with pytest.raises(ZeroDivisionError):
+        failing.exists("file.bin")
+
+
+def test_a_refusal_is_not_absence(failing):
+    """`exists` is False for what is not there, and for nothing else."""
+    failing.fail("stat", error=StorageUnavailableError("no answer"))
+
+    with pytest.raises(StorageUnavailableError) as caught:
+        failing.exists("file.bin")
+
+    assert (caught.value.path, caught.value.backend) == ("file.bin", "place")
+
+
+def test_an_error_that_knows_better_where_it_happened_is_believed(failing):
+    """The first to tell path and storage is the nearest."""
+    failing.fail("stat", error=StorageError("no", path="elsewhere", backend="other"))
+
+    with pytest.raises(StorageError) as caught:
+        failing.stat("file.bin")
+
+    assert (caught.value.path, caught.value.backend) == ("elsewhere", "other")
+
+
+# -- looking ----------------------------------------------------------------------------------------------------------
+
+
+class _Untidy(MemoryStorage):
+    """A place in which others have left names that no verb takes."""
+
+    strangers = ("../up", "bad\nname", ".fs-tmp-half", "a//b", "folder/e\u0301")
+
+    def _list(self, path, recursive):
+        yield from super()._list(path, recursive)
+        yield [ListEntry(name, None, 1) for name in self.strangers if name.startswith(path)]
+
+    def _list_details(self, path, recursive):
+        yield from super()._list_details(path, recursive)
+        yield from (FileInfo(path=name, size=1, last_modified=None) for name in self.strangers)
+
+
+def test_names_that_are_no_paths_are_skipped_and_counted(caplog):
+    """A listing shows what every verb would take, and says once how much it left out."""
+    storage = _Untidy()
+    storage.write("good.txt", b"1")
+
+    with caplog.at_level(logging.WARNING, "flask_storage"):
+        names = [entry.name for entry in storage.iter()]
+        details = [info.path for info in storage.iter(details=True)]
+
+    assert names == details == ["good.txt"]
+    assert [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()] == [
+        "5 names below '' in 'memory' are no paths and were skipped"
+    ]
+
+
+def test_deleting_a_folder_takes_names_that_are_no_paths():
+    """What no listing shows must not survive the deletion of its folder."""
+    storage = _Untidy()
+    storage.strangers = ("folder/bad\nname",)
+    storage.write("folder/good.txt", b"1")
+
+    assert storage.delete_prefix("folder") == 2
+
+
+def test_files_that_vanish_during_a_listing_are_left_out():
+    """A file that is deleted between the page and the question about it is no error."""
+    storage = _Place()
+    for name in ("a", "b", "c"):
+        storage.write(name, b"1")
+    found = storage.iter(details=True)
+    first = next(found).path
+    gone = "b" if first != "b" else "c"
+    storage.delete(gone)
+
+    assert {first, *(info.path for info in found)} == {"a", "b", "c"} - {gone}
+
+
+# -- changing ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_could_not_be_deleted_is_named(failing):
+    """One refusal among many does not stop the others, and the error has one for each that failed."""
+    for name in ("a", "b", "c"):
+        failing.write(name, b"1")
+    failing.fail("delete", path="b", error=_TroubleError())
+
+    with pytest.raises(PartialFailureError) as caught:
+        failing.delete_many(["a", "b", "c"])
+
+    assert set(caught.value.errors) == {"b"}
+    assert isinstance(caught.value.errors["b"], StorageFullError)
+    assert caught.value.errors["b"].path == "b"
+    assert caught.value.backend == "place"
+    assert [entry.name for entry in failing.list()] == ["b"]
+
+
+class _DefaultVerbs(MemoryStorage):
+    """Memory with nothing but the wall's defaults for what could be done better."""
+
+    _copy = StorageHooks._copy
+    _move = StorageHooks._move
+
+
+def test_the_default_copy_keeps_everything():
+    """Streamed through this process, headers and metadata arrive as well."""
+    storage = _DefaultVerbs()
+    storage.write("a.txt", b"abc", content_type="text/plain", cache_control="no-store", metadata={"k": "v"})
+
+    storage.copy("a.txt", "b.txt")
+    storage.move("a.txt", "c.txt", exclusive=True)
+
+    for path in ("b.txt", "c.txt"):
+        info = storage.stat(path)
+        assert (info.content_type, info.cache_control, dict(info.metadata)) == ("text/plain", "no-store", {"k": "v"})
+    assert [entry.name for entry in storage.list()] == ["b.txt", "c.txt"]
+    with pytest.raises(FileExistsInStorageError):
+        storage.copy("b.txt", "c.txt", exclusive=True)
+
+
+def test_a_move_that_cannot_delete_leaves_both(failing):
+    """The default move copies first, so a failure leaves at least one of the two."""
+
+    class _Stuck(_DefaultVerbs):
+        def _delete(self, path):
+            raise StorageUnavailableError("no answer")
+
+    storage = _Stuck()
+    storage.write("a", b"1")
+
+    with pytest.raises(StorageUnavailableError):
+        storage.move("a", "b")
+
+    assert storage.read("a") == storage.read("b") == b"1"
+
+
+def test_save_tries_again_until_a_name_is_free(failing):
+    """Every collision gets another suffix; other errors are raised at once."""
+    failing.fail("publish", times=2, error=FileExistsInStorageError("taken"))
+
+    path = failing.save("photo.jpg", b"1")
+
+    assert path.startswith("photo_")
+    assert failing.read(path) == b"1"
+    failing.fail("publish", error=_TroubleError())
+    with pytest.raises(StorageFullError):
+        failing.save("photo.jpg", b"2")
+
+
+def test_a_name_that_holds_none_is_refused(storage):
+    """Of dots and slashes no file name can be made."""
+    for name in ("", "/", "..", "../..", "./ /."):
+        with pytest.raises(InvalidPathError):
+            storage.save(name, b"1")
+
+    assert storage.list() == []
+
+
+@pytest.mark.parametrize("verb", ["read_file", "spooled"])
+def test_save_spools_what_cannot_rewind(storage, tmp_path, verb):
+    """A source without `seekable` is asked for `seek` itself; one without either is kept until it is stored."""
+
+    class _Source:
+        def __init__(self):
+            self._source = io.BytesIO(b"content")
+
+        def read(self, size):
+            return self._source.read(size)
+
+    class _Seekable(_Source):
+        def seek(self, position):
+            return self._source.seek(position)
+
+        def tell(self):
+            return self._source.tell()
+
+    storage.write("taken.txt", b"taken")
+
+    path = storage.save("taken.txt", _Seekable() if verb == "read_file" else _Source())
+
+    assert storage.read(path) == b"content"
+
+
+def test_get_keeps_the_mode_and_follows_links(storage, tmp_path):
+    """A local file that is replaced keeps its mode, and a link stays a link to it."""
+    storage.write("file.txt", b"new")
+    target, link = tmp_path / "target.txt", tmp_path / "link.txt"
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    link.symlink_to(target)
+
+    storage.get("file.txt", link)
+
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+
+
+def test_get_into_a_pipe_writes_to_it(storage, tmp_path):
+    """What is no regular file is not replaced but written to."""
+    storage.write("file.txt", b"through the pipe")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    descriptor = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+
+    storage.get("file.txt", pipe)
+
+    assert os.read(descriptor, 100) == b"through the pipe"
+    assert pipe.is_fifo()
+    os.close(descriptor)
+
+
+def test_get_into_a_folder_is_refused(storage, tmp_path):
+    """A folder is not a name for a file."""
+    storage.write("file.txt", b"1")
+
+    with pytest.raises(IsADirectoryError):
+        storage.get("file.txt", tmp_path)
+
+
+def test_a_download_that_breaks_leaves_the_local_file(failing, tmp_path):
+    """The new content is put in place only when all of it is there; nothing half is left beside it."""
+    failing.write("file.txt", bytes(1000))
+    (tmp_path / "file.txt").write_bytes(b"old")
+    failing.fail("read", after=10)
+
+    with pytest.raises(StorageUnavailableError):
+        failing.get("file.txt", tmp_path / "file.txt")
+
+    assert (tmp_path / "file.txt").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_an_edit_promises_no_size(storage):
+    """Size and checksum are promised of what is written anew; for an edit they are refused, not ignored."""
+    storage.write("file.txt", b"1")
+
+    for promise in ({"size": 1}, {"checksum": "md5:" + "0" * 32}):
+        with pytest.raises(ValueError, match="edited"):
+            storage.open("file.txt", "rw", **promise)
+
+
+# -- links and configuration ------------------------------------------------------------------------------------------
+
+
+def test_a_storage_belongs_to_one_profile():
+    """A second profile of the same object would share its name and its links."""
+    storage = MemoryStorage()
+    storage.bind_links(_binding("docs"))
+
+    with pytest.raises(ConfigurationError, match="docs"):
+        storage.bind_links(_binding("images"))
+
+
+def test_a_backend_without_a_url_form_says_so():
+    """What cannot be written as a URL is refused with the way that works."""
+    with pytest.raises(ConfigurationError, match="mapping"):
+        StorageBackend.from_url(urlsplit("nowhere://x"), {})
+
+
+def test_the_hooks_of_a_contract_without_a_place_are_empty():
+    """The required hooks are the backend's; the optional ones refuse or do nothing."""
+    bare = StorageBackend("bare")
+    request = LinkRequest(operations=ShareLinkOperation.download, expires_at=None)
+
+    for required in (
+        lambda: bare._list("", True),
+        lambda: bare._open_reader("a"),
+        lambda: bare._open_writer("a", WriteOptions()),
+        lambda: bare._delete("a"),
+        lambda: bare._stat("a"),
+    ):
+        with pytest.raises(NotImplementedError):
+            required()
+    for refused in (
+        lambda: bare._open_updater("a", WriteOptions()),
+        lambda: bare._link_to("a", request),
+        lambda: bare.parts,
+        lambda: bare.url("a"),
+    ):
+        with pytest.raises(UnsupportedOperationError) as caught:
+            refused()
+        assert caught.value.backend == "bare"
+    assert bare.capabilities == Capabilities()
+    assert bare.local_path("a") is None
+    assert bare.sweep() == 0
+
+
+# -- upkeep -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["open_writer", "write", "publish", "open_reader", "read", "delete"])
+def test_the_check_tells_what_is_wrong(failing, call):
+    """Whatever fails in the probe is raised, and its file is not left."""
+    failing.fail(call, error=_TroubleError())
+
+    with pytest.raises(StorageFullError):
+        failing.check()
+
+    failing.heal()
+    assert failing.list() == []
+    if call != "delete":
+        assert failing.inner._files == {}
+
+
+def test_the_check_compares_the_bytes():
+    """A storage that returns other bytes than it was given does not work."""
+
+    class _Liar(MemoryStorage):
+        def _open_reader(self, path):
+            reader = super()._open_reader(path)
+            reader.fp = io.BytesIO(b"something else")
+            return reader
+
+    with pytest.raises(IntegrityError, match="other bytes"):
+        _Liar().check()
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_finishing_announces_the_file(memory_storage, storage_events):
+    """An upload in parts is announced when it is published, as every other write."""
+    parts = memory_storage.parts
+    upload_id = parts.begin("a.bin", WriteOptions())
+    part = parts.put_part("a.bin", upload_id, 1, b"x")
+    assert storage_events == []
+
+    parts.finish("a.bin", upload_id, [part], WriteOptions())
+    parts.put_whole("b.bin", b"y", WriteOptions())
+
+    assert [(event.signal, event.path) for event in storage_events] == [
+        ("file-stored", "a.bin"),
+        ("file-stored", "b.bin"),
+    ]
+
+
+def test_parts_are_handed_over_in_their_order():
+    """The place gets the parts sorted by number, whatever order the caller has them in."""
+    handed = []
+
+    class _Noting(MemoryStorage):
+        def _parts(self):
+            inner = super()._parts()
+            finish = inner.finish
+
+            def note(path, upload_id, parts, options):
+                handed.extend(part.number for part in parts)
+                finish(path, upload_id, parts, options)
+
+            inner.finish = note
+            return inner
+
+    storage = _Noting()
+    upload_id = storage.parts.begin("a", WriteOptions())
+    parts = [storage.parts.put_part("a", upload_id, number, b"x") for number in (3, 1, 2)]
+
+    storage.parts.finish("a", upload_id, parts, WriteOptions())
+
+    assert handed == [1, 2, 3]
+    assert isinstance(storage.parts, PartStore)
+    assert isinstance(parts[0], Part)
+
+
+# -- the doubles ------------------------------------------------------------------------------------------------------
+
+
+def test_a_failing_storage_notes_what_was_asked(failing):
+    """The calls come in order, each with its path, so that a test can say what must not have happened."""
+    failing.write("a.txt", b"1")
+    failing.exists("a.txt")
+
+    assert failing.calls == [
+        Call("open_writer", "a.txt"),
+        Call("write", "a.txt"),
+        Call("publish", "a.txt"),
+        Call("stat", "a.txt"),
+    ]
+
+
+def test_the_nth_call_fails_as_often_as_asked(failing):
+    """Counting begins with the request, and ends after so many failures."""
+    failing.write("a.txt", b"1")
+    failing.fail("stat", on=2, times=2)
+
+    outcomes = []
+    for _ in range(5):
+        try:
+            outcomes.append(failing.exists("a.txt"))
+        except StorageUnavailableError:
+            outcomes.append("failed")
+
+    assert outcomes == [True, "failed", "failed", True, True]
+
+
+def test_a_failure_can_last_and_be_healed(failing):
+    """With `times=None` every call fails until the storage is healed."""
+    failing.fail("stat", times=None)
+
+    for _ in range(3):
+        with pytest.raises(StorageUnavailableError, match="made to fail at stat"):
+            failing.exists("a.txt")
+    failing.heal()
+
+    assert not failing.exists("a.txt")
+
+
+@pytest.mark.parametrize("after", [0, 1, 999])
+def test_a_file_can_fail_in_its_middle(failing, after):
+    """After so many bytes the write or the read fails; nothing half is published or returned."""
+    failing.write("a.bin", b"old")
+    failing.fail("write", after=after)
+
+    with pytest.raises(StorageUnavailableError):
+        failing.write("a.bin", bytes(1000))
+
+    assert failing.read("a.bin") == b"old"
+    failing.heal()
+    failing.write("a.bin", bytes(1000))
+    failing.fail("read", after=after)
+    with pytest.raises(StorageUnavailableError), failing.open("a.bin", "r") as reader:
+        list(reader.iter_chunks(1000))
+
+
+@pytest.mark.parametrize("amount", [10, 1000])
+def test_a_limit_that_is_not_reached_does_nothing(failing, amount):
+    """Exactly so many bytes do pass."""
+    failing.fail("write", after=1000)
+    failing.fail("read", after=1000)
+
+    failing.write("a.bin", bytes(amount))
+
+    assert failing.read("a.bin") == bytes(amount)
+
+
+def test_only_the_named_path_fails(failing):
+    """A failure can be meant for one file alone."""
+    failing.fail("write", path="a.txt")
+
+    failing.write("b.txt", b"1")
+    with pytest.raises(StorageUnavailableError):
+        failing.write("a.txt", b"1")
+
+    assert [entry.name for entry in failing.list()] == ["b.txt"]
+
+
+def test_a_failure_must_be_possible(failing):
+    """A call that does not exist, or cannot fail so, is a mistake in the test."""
+    with pytest.raises(ValueError, match="no call is named"):
+        failing.fail("teleport")
+    with pytest.raises(ValueError, match="number of bytes"):
+        failing.fail("stat", after=1)
+
+
+def test_a_wrapped_storage_offers_what_it_wraps(failing, local_storage):
+    """Links, attributes of the place and local paths are reached through the wrapper."""
+    wrapped = FailingStorage(local_storage)
+    failing.bind_links(_binding())
+
+    token = failing.link_to("a.txt", "d", timedelta(hours=1)).removeprefix("/")
+    failing.fail("link_to", error=LocalFSError("no"))
+
+    assert failing.deserialize_link_token(token)[0] == "a.txt"
+    with pytest.raises(LocalFSError):
+        failing.link_to("a.txt", "d", timedelta(hours=1))
+    assert wrapped.root == local_storage.root
+    assert wrapped.local_path("a.txt") == local_storage.root / "a.txt"
+    with pytest.raises(AttributeError):
+        wrapped.nothing_of_that_name  # noqa: B018 - asking is the act
+    with pytest.raises(AttributeError):
+        wrapped._nothing  # noqa: B018 - asking is the act
+
+
+def test_a_discarded_write_is_noted(failing):
+    """A test can see that an app cleared up after its trouble."""
+    failing.fail("write", after=1)
+
+    with pytest.raises(StorageUnavailableError):
+        failing.write("a.bin", b"123")
+
+    assert failing.calls[-1] == Call("discard", "a.bin")
+    assert failing.sweep(timedelta(0)) == 0
+
+
+def test_a_reader_of_a_wrapped_storage_has_a_descriptor(local_storage):
+    """Where the file underneath has one."""
+    storage = FailingStorage(local_storage)
+    storage.write("a.bin", b"1")
+
+    with storage.open("a.bin", "r") as reader:
+        assert isinstance(reader, RemoteFile)
+        assert os.fstat(reader.fileno()).st_size == 1
+
+
+def test_the_testing_extra_is_named_when_it_is_missing():
+    """Without pytest or hypothesis the import says what to install; what needs neither still works."""
+    program = """
+        import sys
+        sys.modules["pytest"] = sys.modules["hypothesis"] = None
+        import flask_storage.testing as testing
+        for name in ("BackendConformance", "StorageMachine", "FailingStorage", "nothing_of_that_name"):
+            try:
+                print(getattr(testing, name).__name__)
+            except (ImportError, AttributeError) as error:
+                print(type(error).__name__, error)
+        """
+
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=-1, stderr=-1, text=True, check=False
+    )
+
+    hint = "needs pytest: pip install 'flask-storage-profiles[testing]'"
+    assert done.stdout.splitlines() == [
+        f"ImportError flask_storage.testing.BackendConformance {hint}",
+        f"ImportError flask_storage.testing.StorageMachine {hint}",
+        "FailingStorage",
+        "AttributeError module 'flask_storage.testing' has no attribute 'nothing_of_that_name'",
+    ], done.stderr

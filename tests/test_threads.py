@@ -1,0 +1,196 @@
+"""One storage for many threads and processes: no error, no mixture, exactly one winner."""
+
+import hashlib
+import multiprocessing
+import random
+import sys
+import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from flask_storage.errors import FileExistsInStorageError
+
+from .counts import count
+
+THREADS = 50
+OPERATIONS = count(20, 100)
+PATIENCE = 300  # seconds after which waiting threads are called a deadlock
+
+
+def _together(work, threads):
+    barrier = threading.Barrier(threads)
+
+    def begin(number):
+        barrier.wait(PATIENCE)
+        return work(number)
+
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(begin, number) for number in range(threads)]
+        return [future.result(PATIENCE) for future in futures]
+
+
+def _mixed_work(storage, place):
+    """Every verb on a thread's own files, in an order of its own, against a dictionary of its own."""
+
+    def work(number):
+        chosen = random.Random(number)
+        folder = f"{place}/thread {number}"
+        expected = {}
+        for turn in range(OPERATIONS):
+            path = f"{folder}/{chosen.choice('abc')}"
+            other = f"{folder}/deep/{chosen.choice('abc')}"
+            content = f"{place} {number} {turn} ".encode() * chosen.randrange(1, 500)
+            match chosen.randrange(8):
+                case 0 | 1:
+                    storage.write(path, content)
+                    expected[path] = content
+                case 2:
+                    storage.open(path, "w").abort()
+                case 3 if path in expected:
+                    storage.copy(path, other)
+                    expected[other] = expected[path]
+                case 4 if path in expected:
+                    storage.move(path, other)
+                    expected[other] = expected.pop(path)
+                case 5:
+                    storage.delete(path)
+                    expected.pop(path, None)
+                case 6 if path in expected:
+                    with storage.open(path, "rw") as updater:
+                        updater.write(b"edited")
+                    expected[path] = b"edited" + expected[path][6:]
+                case _:
+                    assert storage.exists(path) is (path in expected)
+                    assert {entry.name for entry in storage.list(folder)} == set(expected)
+        for path, content in expected.items():
+            assert storage.read(path) == content
+
+    _together(work, THREADS)
+
+
+def _in_a_child(storage, place):
+    try:
+        _mixed_work(storage, place)
+    except BaseException:  # noqa: BLE001 - a child that leaves by an exception would run the rest of the tests
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def test_fifty_threads_share_one_storage(storage):
+    """Each thread finds exactly its own files, and nobody waits for ever."""
+    _mixed_work(storage, "here")
+
+    assert all(entry.name.startswith("here/thread ") for entry in storage.list())
+
+
+def test_forked_children_share_one_storage(storage):
+    """A storage that was made and used before the fork works in every child, in as many threads."""
+    storage.write("before.bin", b"used before the fork")
+    fork = multiprocessing.get_context("fork")
+    children = [fork.Process(target=_in_a_child, args=(storage, f"child {number}")) for number in range(2)]
+
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(PATIENCE)
+
+    assert [child.exitcode for child in children] == [0, 0]
+    assert storage.read("before.bin") == b"used before the fork"
+
+
+def _version(number, turn):
+    body = f"writer {number}, round {turn}; ".encode() * (500 + 37 * number + turn)
+    return hashlib.sha256(body).digest() + body
+
+
+def test_every_read_is_one_complete_version(storage):
+    """Eight write one path again and again, four read it: what is read always belongs together."""
+    rounds = count(12, 50)
+    storage.write("file.bin", _version(0, 0))
+    finished = threading.Event()
+    writing = set(range(8))
+
+    def work(number):
+        if number >= 8:
+            reads = 0
+            while not finished.is_set() or not reads:
+                content = storage.read("file.bin")
+                assert hashlib.sha256(content[32:]).digest() == content[:32]
+                reads += 1
+            return reads
+        try:
+            for turn in range(rounds):
+                storage.write("file.bin", _version(number, turn))
+        finally:
+            writing.discard(number)
+            if not writing:
+                finished.set()
+        return None
+
+    reads = _together(work, 12)[8:]
+
+    assert all(reads)
+    assert storage.read("file.bin") in {_version(number, rounds - 1) for number in range(8)}
+    assert [entry.name for entry in storage.list()] == ["file.bin"]
+
+
+@pytest.mark.parametrize("verb", ["write", "copy", "move", "finish"])
+def test_exactly_one_of_eight_creates(storage, verb):
+    """Of eight that create one name at the same moment one wins, and its content is what is there."""
+    from flask_storage.values import WriteOptions
+
+    exclusive = WriteOptions(exclusive=True)
+    for turn in range(count(12, 50)):
+        path = f"round {turn}/new.bin"
+        uploads = {}
+        for number in range(8):
+            storage.write(f"sources/{number}", str(number).encode())
+            upload_id = storage.parts.begin(path, WriteOptions())
+            uploads[number] = upload_id, storage.parts.put_part(path, upload_id, 1, str(number).encode())
+
+        def create(number, path=path, uploads=uploads):
+            try:
+                if verb == "write":
+                    storage.write(path, str(number).encode(), exclusive=True)
+                elif verb == "finish":
+                    upload_id, part = uploads[number]
+                    storage.parts.finish(path, upload_id, [part], exclusive)
+                else:
+                    getattr(storage, verb)(f"sources/{number}", path, exclusive=True)
+            except FileExistsInStorageError:
+                return False
+            return True
+
+        won = _together(create, 8)
+
+        assert won.count(True) == 1
+        assert storage.read(path) == str(won.index(True)).encode()
+        if verb == "move":
+            left = {entry.name for entry in storage.list("sources")}
+            assert left == {f"sources/{number}" for number in range(8) if not won[number]}
+        for upload_id, _ in uploads.values():
+            storage.parts.discard(path, upload_id)
+
+
+def test_exactly_one_of_eight_replaces_a_version(storage):
+    """Of eight that replace the same version at the same moment one wins: no update is lost unseen."""
+    from flask_storage.errors import PreconditionFailedError
+
+    storage.write("counter.txt", b"0")
+
+    def add_one(number):
+        for _ in range(count(5, 20)):
+            while True:
+                with storage.open("counter.txt", "r") as reader:
+                    value, tag = int(reader.read()), reader.info.etag
+                try:
+                    storage.write("counter.txt", str(value + 1).encode(), if_match=tag)
+                except PreconditionFailedError:
+                    continue
+                break
+
+    _together(add_one, 8)
+
+    assert storage.read("counter.txt") == str(8 * count(5, 20)).encode()
