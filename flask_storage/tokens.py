@@ -17,6 +17,7 @@ import hmac
 import json
 import re
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -33,6 +34,9 @@ MAX_TOKEN_LENGTH = 4096
 _HEADER = "eyJhbGciOiJIUzUxMiIsInR5cCI6IkpXVCJ9"
 # 64 bytes are 86 characters, of which the last has four bits that decoders ignore; only one spelling has them unset.
 _SHAPE = re.compile(_HEADER + r"\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{85}[AQgw]", re.ASCII)
+CLOCK_SKEW = 60
+"""Seconds by which the clock of the host that signed may be ahead; the expiry knows no such grace."""
+
 _KEY_BYTES = 64
 _CONTEXT = b"flask-storage/link/v1"
 
@@ -162,9 +166,8 @@ class LinkSigner:
         self._jws = jwt.PyJWS(algorithms=[ALGORITHM])
         self._expired = jwt.ExpiredSignatureError
         self._error = jwt.PyJWTError
-        self._decoder = jwt.PyJWT(
-            {"require": ["exp", "iat", "aud", "key", "op"], "strict_aud": True, "verify_sub": False}
-        )
+        required = ["exp", "iat", "aud", "key", "op"]
+        self._decoder = jwt.PyJWT({"require": required, "strict_aud": True, "verify_sub": False, "verify_iat": False})
 
     def __repr__(self) -> str:
         return f"<LinkSigner for {self._audience!r}, {len(self._keys)} keys>"
@@ -207,6 +210,8 @@ class LinkSigner:
             except (self._error, RecursionError, ValueError, OverflowError) as error:
                 failure = error
             else:
+                if type(claims["iat"]) is not int or claims["iat"] > time.time() + CLOCK_SKEW:
+                    raise InvalidLinkError("the link is not valid yet")
                 return InternalLinkTokenData.deserialize(claims)
         raise InvalidLinkError("the link is damaged or was not made for this place") from failure
 

@@ -369,8 +369,11 @@ def as_moment(expire: Expiry, *, now: datetime | None = None) -> datetime:
         ValueError: when the moment is not in the future.
     """
     now = now or datetime.now(UTC)
-    # An arrow.Arrow carries the datetime it wraps; asking for it by name keeps arrow unimported here.
-    moment: object = now + expire if isinstance(expire, timedelta) else getattr(expire, "datetime", expire)
+    try:
+        # An arrow.Arrow carries the datetime it wraps; asking for it by name keeps arrow unimported here.
+        moment: object = now + expire if isinstance(expire, timedelta) else getattr(expire, "datetime", expire)
+    except OverflowError as error:
+        raise ValueError("the expiration time is beyond the year 9999") from error
     if not isinstance(moment, datetime):
         raise TypeError(f"expire must be a datetime, an arrow.Arrow or a timedelta, not {type(expire).__name__}")
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -7,9 +7,11 @@ import stat
 import subprocess
 import sys
 import textwrap
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import urlsplit
 
+import arrow
 import pytest
 
 from flask_storage import (
@@ -29,7 +31,7 @@ from flask_storage import (
     UnsupportedOperationError,
 )
 from flask_storage.backends.hooks import StorageHooks
-from flask_storage.files import RemoteFile
+from flask_storage.files import RemoteFile, WrappedFile
 from flask_storage.parts import Part, PartStore
 from flask_storage.testing import Call, FailingStorage
 from flask_storage.values import FileInfo, LinkBinding, LinkRequest, ShareLinkOperation, WriteOptions
@@ -90,7 +92,7 @@ def test_a_places_error_becomes_ours(failing, call, use):
         use(failing)
 
     assert isinstance(caught.value.__cause__, _TroubleError)
-    assert caught.value.path.startswith("folder")
+    assert str(caught.value.path).startswith("folder")
     assert caught.value.backend == "place"
     assert failing.read("folder/file.bin") == b"old"
     assert [entry.name for entry in failing.list()] == ["folder/file.bin"]
@@ -130,7 +132,7 @@ def test_an_error_that_knows_better_where_it_happened_is_believed(failing):
 class _Untidy(MemoryStorage):
     """A place in which others have left names that no verb takes."""
 
-    strangers = ("../up", "bad\nname", ".fs-tmp-half", "a//b", "folder/e\u0301")
+    strangers: tuple[str, ...] = ("../up", "bad\nname", ".fs-tmp-half", "a//b", "folder/e\u0301")
 
     def _list(self, path, recursive):
         yield from super()._list(path, recursive)
@@ -138,7 +140,7 @@ class _Untidy(MemoryStorage):
 
     def _list_details(self, path, recursive):
         yield from super()._list_details(path, recursive)
-        yield from (FileInfo(path=name, size=1, last_modified=None) for name in self.strangers)
+        yield from (FileInfo(path=name, size=1, last_modified=arrow.utcnow()) for name in self.strangers)
 
 
 def test_names_that_are_no_paths_are_skipped_and_counted(caplog):
@@ -363,7 +365,7 @@ def test_a_backend_without_a_url_form_says_so():
 def test_the_hooks_of_a_contract_without_a_place_are_empty():
     """The required hooks are the backend's; the optional ones refuse or do nothing."""
     bare = StorageBackend("bare")
-    request = LinkRequest(operations=ShareLinkOperation.download, expires_at=None)
+    request = LinkRequest(operations=ShareLinkOperation.download, expires_at=datetime.now(UTC))
 
     for required in (
         lambda: bare._list("", True),
@@ -410,9 +412,7 @@ def test_the_check_compares_the_bytes():
 
     class _Liar(MemoryStorage):
         def _open_reader(self, path):
-            reader = super()._open_reader(path)
-            reader.fp = io.BytesIO(b"something else")
-            return reader
+            return WrappedFile(io.BytesIO(b"something else"), "r", info=super()._open_reader(path).info)
 
     with pytest.raises(IntegrityError, match="other bytes"):
         _Liar().check()
@@ -439,11 +439,11 @@ def test_finishing_announces_the_file(memory_storage, storage_events):
 
 def test_parts_are_handed_over_in_their_order():
     """The place gets the parts sorted by number, whatever order the caller has them in."""
-    handed = []
+    handed: list[int] = []
 
     class _Noting(MemoryStorage):
         def _parts(self):
-            inner = super()._parts()
+            inner: Any = super()._parts()
             finish = inner.finish
 
             def note(path, upload_id, parts, options):

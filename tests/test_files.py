@@ -1,5 +1,6 @@
 """Open files on their own: the life of a writer, hook by hook, and Python's contract."""
 
+import functools
 import gc
 import hashlib
 import io
@@ -234,13 +235,9 @@ def test_hooks_without_a_body_are_unsupported():
     """A subclass that lacks the hook of its mode says so as Python's files do."""
     reader, writer = RemoteFile("r"), RemoteFile("w")
 
-    for use in (
-        reader.read,
-        reader.readline,
-        reader.tell,
-        lambda: reader.seek(0),
-        lambda: reader.readinto(bytearray(1)),
-    ):
+    with pytest.raises(io.UnsupportedOperation):
+        reader.readinto(bytearray(1))
+    for use in (reader.read, reader.readline, reader.tell, functools.partial(reader.seek, 0)):
         with pytest.raises(io.UnsupportedOperation):
             use()
     with pytest.raises(io.UnsupportedOperation):

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "paths": ("errors", ""),
     "tokens": (WORDS, "jwt"),
     "files": (f"{WORDS} streams", ""),
-    "uses": (WORDS, "redis sqlalchemy"),
+    "uses": (f"{WORDS} uses", "redis sqlalchemy"),
     # Machinery.
     "parts": (f"{WORDS} files", ""),
     # The wall: what a place supplies, then the verbs that stand on it.
@@ -76,7 +76,7 @@ MODULES = {_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
 def _room(module):
     """The row that speaks for *module*: its own, except in the folders that are one room."""
     folder = module.partition(".")[0]
-    return folder if folder in {"cli", "testing"} else module
+    return folder if folder in {"cli", "testing", "uses"} else module
 
 
 def _imports(module):

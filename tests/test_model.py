@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -66,7 +67,7 @@ class _ForgetfulMachine(StorageMachine):
 
 def test_a_storage_that_loses_a_write_is_found_out():
     """The machine does see divergences: a storage that ignores empty files does not get through."""
-    case = _ForgetfulMachine.TestCase("runTest")
+    case: Any = _ForgetfulMachine.TestCase("runTest")
     case.settings = settings(SETTINGS, print_blob=False, database=None, derandomize=True, report_multiple_bugs=False)
 
     with pytest.raises(AssertionError):

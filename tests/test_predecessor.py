@@ -328,7 +328,9 @@ def test_the_saved_name_is_signed():
     url = bound.link_to("a.txt", "d", HOUR, output_path='in"voice.txt')
 
     token = url.partition("token=")[2]
-    assert bound.deserialize_link_token(token).request.filename == 'in"voice.txt'
+    request = bound.deserialize_link_token(token).request
+    assert request is not None
+    assert request.filename == 'in"voice.txt'
     assert "voice" not in url
 
 
@@ -457,7 +459,7 @@ def test_a_namespace_package_is_not_taken_for_an_sdk(tmp_path):
     (tmp_path / "azure").mkdir()
     program = "import flask_storage, flask_storage.backends; print(flask_storage.LocalFSStorage.__name__)"
 
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, stdout=-1, stderr=-1, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout) == (0, "LocalFSStorage\n"), done.stderr
 

@@ -16,6 +16,7 @@ import pytest
 from flask_storage.errors import ExpiredLinkError, InvalidLinkError
 from flask_storage.paths import MAX_PATH_BYTES, normalize
 from flask_storage.tokens import (
+    CLOCK_SKEW,
     MAX_TOKEN_LENGTH,
     InternalLinkTokenData,
     LinkSigner,
@@ -71,6 +72,18 @@ def claims_of(token):
     """What everybody can read in a token."""
     payload = token.split(".")[1]
     return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+
+
+def test_a_clock_that_is_a_little_ahead_does_no_harm(signer):
+    """The hosts of one app sign for each other; a token from the far future is still none of ours."""
+    now = datetime.now(UTC)
+
+    near = signer.sign("a.txt", request_for(), now + timedelta(seconds=CLOCK_SKEW - 10))
+    far = signer.sign("a.txt", request_for(), now + timedelta(seconds=CLOCK_SKEW + 10))
+
+    assert signer.verify(near).path == "a.txt"
+    with pytest.raises(InvalidLinkError, match="not valid yet"):
+        signer.verify(far)
 
 
 # -- what was signed comes back ---------------------------------------------------------------------------------------

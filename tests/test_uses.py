@@ -14,12 +14,12 @@ import pytest
 import redis
 import sqlalchemy
 
-from flask_storage import uses as module
 from flask_storage.errors import ConfigurationError, StorageUnavailableError
 from flask_storage.uses import (
     FileLinkUses,
     LinkUses,
     MemoryLinkUses,
+    contract,
     open_link_uses,
 )
 
@@ -401,7 +401,7 @@ def test_taking_a_use_sweeps_now_and_then(expires_at):
 def test_a_long_lived_process_sweeps_again(expires_at, monkeypatch):
     """When the pause between two sweeps is over, the next use sweeps."""
     store = _Recording()
-    monkeypatch.setattr(module, "SWEEP_EVERY", 0)
+    monkeypatch.setattr(contract, "SWEEP_EVERY", 0)
 
     for _ in range(2):
         store.consume("id", 3, expires_at)

@@ -4,7 +4,6 @@ import gc
 import gzip
 import io
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -16,6 +15,7 @@ import pytest
 
 from flask_storage import LocalFSStorage
 from flask_storage.files import RemoteFile
+from flask_storage.streams import copy_chunks
 
 BUFFER = 256 * 1024  # of a local writer
 CHUNK = RemoteFile.iter_chunk_size
@@ -56,7 +56,7 @@ class _ZipEntry(zipfile.ZipFile):
         super().__init__(writer, "w")
         self._entry = self.open("entry", "w")
 
-    def write(self, data):
+    def write(self, data):  # type: ignore[override]  # bytes into the open entry, as every other wrapper takes them
         return self._entry.write(data)
 
     def close(self):
@@ -79,7 +79,7 @@ class _Source:
     def __init__(self, error):
         self._error, self._left = error, END // 2
 
-    def read(self, size):
+    def read(self, size, /):
         if not self._left:
             raise self._error
         count = min(size, self._left)
@@ -91,7 +91,7 @@ def _write_until(point, error, writer, wrap):
     wrapper = wrap(writer)
     with nullcontext() if wrapper is writer else closing(wrapper):
         if point == "in the source":
-            shutil.copyfileobj(_Source(error), wrapper, 100_000)
+            copy_chunks(_Source(error), wrapper, chunk_size=100_000)
         elif point == "after closing":
             wrapper.write(bytes(END))
         elif point:

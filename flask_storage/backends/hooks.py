@@ -202,9 +202,7 @@ class StorageHooks:
         """Open a reader whose errors are translated."""
         guard = self._guard(path)
         with guard:
-            reader = self._open_reader(path).attach(path, guard)
-        reader.name = path
-        return reader
+            return self._open_reader(path).attach(path, guard)
 
     def _writer(self, path: str, options: WriteOptions) -> RemoteFile:
         """Open a writer whose errors are translated and that is held to what *options* promise."""

@@ -141,12 +141,10 @@ def _check_terms(request: LinkRequest) -> None:
             raise ValueError(f"the {term} of a link must be one line of text")
     if request.disposition not in (None, "inline", "attachment"):
         raise ValueError(f"disposition must be 'inline' or 'attachment', not {request.disposition!r}")
-    for term in ("size", "max_size"):
+    for term, least in (("size", 0), ("max_size", 0), ("uses", 1)):
         value = getattr(request, term)
-        if value is not None and value < 0:
-            raise ValueError(f"the {term} of a link is a number of bytes, not {value}")
-    if request.uses is not None and request.uses < 1:
-        raise ValueError(f"a link can be used at least once, not {request.uses} times")
+        if value is not None and (type(value) is not int or value < least):
+            raise ValueError(f"the {term} of a link is a whole number from {least} on, not {value!r}")
     if request.checksum is not None:
         parse_checksum(request.checksum)
     if request.ip is not None:
