@@ -70,6 +70,8 @@ class Storage:
     ``STORAGE_LINK_USES``
         The store that counts the uses of limited links: None for files in the instance folder (one host), a database
         URL, or a Redis URL.
+    ``STORAGE_X_ACCEL_REDIRECT``, ``STORAGE_X_SENDFILE``
+        What the web server in front sends by itself: a mapping of profile name to nginx's internal location, or True.
 
     Args:
         app: The app; or call :meth:`init_app` later.

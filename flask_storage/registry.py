@@ -98,11 +98,9 @@ def _from_url(profile: str, url: str) -> StorageBackend:
         raise ConfigurationError(f"profile {profile!r}: {error}; {cls.__name__} takes {known}") from error
 
 
-def _value(text: str) -> str | bool | int:
-    """Read the texts that only mean something else: ``true``, ``false`` and octal modes (``0o640``)."""
-    if text in ("true", "false"):
-        return text == "true"
-    return int(text, 8) if text.startswith("0o") else text
+def _value(text: str) -> str | bool:
+    """Read the texts that only mean something else."""
+    return text == "true" if text in ("true", "false") else text
 
 
 def _checked(found: object, name: str) -> type[StorageBackend]:

@@ -362,6 +362,13 @@ def test_a_backend_without_a_url_form_says_so():
         StorageBackend.from_url(urlsplit("nowhere://x"), {})
 
 
+def test_memory_has_a_url_form():
+    """`memory:` with the constructor's arguments as its query."""
+    storage = MemoryStorage.from_url(urlsplit("memory:"), {"name": "scratch", "base_url": "/m"})
+
+    assert (storage.name, storage.url("a b")) == ("scratch", "/m/a%20b")
+
+
 def test_the_hooks_of_a_contract_without_a_place_are_empty():
     """The required hooks are the backend's; the optional ones refuse or do nothing."""
     bare = StorageBackend("bare")

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from datetime import timedelta
 from importlib.metadata import EntryPoint, EntryPoints
 
@@ -204,6 +206,29 @@ def test_urls_say_what_the_arguments_say(make_app, tmp_path):
     assert storage.root == root
     assert storage.file_mode == 0o640
     assert storage.base_url == "/media"
+
+
+@pytest.mark.parametrize("mode", [0o640, "0o640", "640"])
+def test_a_file_mode_may_be_octal_text(make_app, tmp_path, mode):
+    """From the environment it is nothing else."""
+    app = make_app(STORAGE_PROFILES={"docs": {"backend": "local", "root": tmp_path, "file_mode": mode}})
+
+    assert profiles_of(app)["docs"].file_mode == 0o640
+
+
+def test_a_file_mode_that_is_none_is_said_at_start(make_app, tmp_path):
+    """Not at the first write."""
+    with pytest.raises(ConfigurationError, match="'rw-r-----' is no file mode"):
+        make_app(STORAGE_PROFILES={"docs": {"backend": "local", "root": tmp_path, "file_mode": "rw-r-----"}})
+
+
+def test_a_system_without_posix_is_told_so():
+    """Instead of a module that is missing."""
+    code = "import sys; sys.modules['fcntl'] = None; from flask_storage import LocalFSStorage"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert "LocalFSStorage needs a POSIX system" in done.stderr
 
 
 def test_third_parties_announce_backends_by_entry_point(make_app, monkeypatch):

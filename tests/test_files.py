@@ -63,10 +63,12 @@ def test_closing_publishes_once():
     """The hook runs at the first close and never again."""
     writer = _Writer()
 
+    assert not writer.published
     writer.close()
     writer.close()
     writer.abort()
 
+    assert writer.published
     assert writer.calls == ["publish"]
 
 
@@ -130,6 +132,7 @@ def test_a_failed_write_discards(error):
     writer.close()
 
     assert writer.closed
+    assert not writer.published
     assert writer.calls == ["write", "discard"]
 
 

@@ -9,7 +9,6 @@ in it. :meth:`Disk.folder` walks from the root one segment at a time, each opene
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import secrets
 import stat
@@ -21,6 +20,13 @@ from typing import Any, Self
 
 from ..errors import LocalFSError, NotAFileError, PermissionDeniedError, UnsupportedOperationError
 from ..paths import RESERVED_PREFIX
+
+try:
+    import fcntl
+except ImportError as error:
+    raise ImportError(
+        "LocalFSStorage needs a POSIX system, such as Linux, macOS or the Windows Subsystem for Linux"
+    ) from error
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a pipe that nobody writes to would otherwise hang for ever.

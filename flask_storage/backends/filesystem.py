@@ -16,6 +16,7 @@ from typing import Any, Self, cast
 from urllib.parse import SplitResult, unquote
 
 from ..errors import (
+    ConfigurationError,
     FileExistsInStorageError,
     FileNotFoundInStorageError,
     InvalidPathError,
@@ -64,9 +65,10 @@ class LocalFSStorage(InternalLinksStorageBackend):
         secret_key: Likewise.
         name: ``fs-<name of the root>`` by default.
         create: Make the root when it does not exist.
-        fsync: Make every change durable before it is reported done. Without, a power cut may lose the last writes, but
-            still shows no half ones.
-        file_mode: Mode of files; the umask has no say. A web server that is to read them needs ``0o640`` or so.
+        fsync: Make every change durable before it is reported done. Without, a power cut may lose the last writes, and
+            on some file systems leave the files that they replaced empty.
+        file_mode: Mode of files, as a number or as octal text (``"0o640"``); the umask has no say. A web server that is
+            to read them needs ``0o640`` or so.
         folder_mode: Mode of folders that are made.
         base_url: See :class:`~flask_storage.StorageBackend`.
         portable: Likewise.
@@ -90,8 +92,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
         *,
         create: bool = False,
         fsync: bool = True,
-        file_mode: int = 0o600,
-        folder_mode: int = 0o700,
+        file_mode: int | str = 0o600,
+        folder_mode: int | str = 0o700,
         base_url: str | None = None,
         portable: bool = False,
     ) -> None:
@@ -103,6 +105,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
             portable=portable,
         )
         self.root = Path(os.path.realpath(root))
+        folder_mode = _mode(folder_mode)
         if create:
             with self._guard():
                 make_root(self.root, folder_mode)
@@ -110,7 +113,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
             raise LocalFSError(
                 "Storage root does not exist or is not a directory: make it, or pass create=True", backend=self.name
             )
-        self.file_mode = file_mode
+        self.file_mode = _mode(file_mode)
         self.disk = Disk(self.root, folder_mode=folder_mode, sync=fsync)
         self._is_named = name is not None
 
@@ -308,6 +311,14 @@ class LocalFSStorage(InternalLinksStorageBackend):
                         target.sync()
                         source.sync()
                 return
+
+
+def _mode(mode: int | str) -> int:
+    """Return a file mode; settings from the environment and URLs are text."""
+    try:
+        return int(mode, 8) if isinstance(mode, str) else mode
+    except ValueError as error:
+        raise ConfigurationError(f"{mode!r} is no file mode: write 0o640, or the text '0o640'") from error
 
 
 _ERRORS: dict[int, tuple[type[StorageError], str]] = {
