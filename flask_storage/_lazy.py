@@ -43,7 +43,11 @@ def lazily(package: str, where: Mapping[str, str]) -> tuple[list[str], Callable[
 def warn_of_namesake(init_file: str) -> None:
     """Warn when the distribution ``flask-storage`` is installed beside ours: both own the package ``flask_storage``."""
     site = os.path.dirname(os.path.dirname(os.path.abspath(init_file)))
-    for entry in os.listdir(site):
+    try:
+        entries = os.listdir(site)
+    except OSError:  # inside a zip file nothing else can be
+        return
+    for entry in entries:
         name = entry.lower().replace("-", "_")
         if re.fullmatch(r"flask_storage_\d.*\.(dist|egg)_info", name):
             warnings.warn(

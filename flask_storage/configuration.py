@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from flask import Flask, current_app, has_request_context, url_for
 from werkzeug.routing import BuildError
@@ -95,15 +95,25 @@ def default_profile(app: Flask, profiles: list[str]) -> str:
 
 
 def link_secrets(app: Flask) -> tuple[bytes, ...]:
-    """Return the app's secrets, the signing one first."""
-    given = [app.config.get("SECRET_KEY"), *(app.config.get("SECRET_KEY_FALLBACKS") or [])]
-    keys = tuple(key.encode() if isinstance(key, str) else bytes(key) for key in given if key)
-    if not given[0]:
+    """Return the app's secrets, the signing one first; none without a ``SECRET_KEY``.
+
+    Raises:
+        ConfigurationError: when one is neither text nor bytes: a number or a list would make keys that anybody guesses.
+    """
+    current = app.config.get("SECRET_KEY")
+    fallbacks = app.config.get("SECRET_KEY_FALLBACKS") or []
+    if not current:
         return ()
-    if len(keys[0]) < _SHORT_SECRET and not app.extensions.get("storage_short_secret"):
+    if not isinstance(fallbacks, list | tuple):
+        raise ConfigurationError("SECRET_KEY_FALLBACKS must be a list of keys")
+    given = [current, *(key for key in fallbacks if key)]
+    if not all(isinstance(key, str | bytes) for key in given):
+        raise ConfigurationError("SECRET_KEY and its fallbacks must be text or bytes: put quotes around a number")
+    keys = tuple(key.encode() if isinstance(key, str) else key for key in given)
+    if min(map(len, keys)) < _SHORT_SECRET and not app.extensions.get("storage_short_secret"):
         app.extensions["storage_short_secret"] = True
         logger.warning(
-            "SECRET_KEY has fewer than %d bytes: links signed with it can be forged by guessing", _SHORT_SECRET
+            "SECRET_KEY or a fallback has fewer than %d bytes: links can be forged by guessing it", _SHORT_SECRET
         )
     return keys
 
@@ -119,9 +129,7 @@ class LinkAddresses:
     def __init__(self, app: Flask, *, has_route: bool) -> None:
         self._app = app
         self._has_route = has_route
-        self._external = urlsplit(app.config.get("STORAGE_EXTERNAL_URL") or "")
-        if self._external.geturl() and not (self._external.scheme in ("http", "https") and self._external.netloc):
-            raise ConfigurationError("STORAGE_EXTERNAL_URL must be an absolute http(s) URL: 'https://example.com'")
+        self._external = _parsed_address(app.config.get("STORAGE_EXTERNAL_URL"))
 
     def link_url(self, profile: str, token: str, endpoint: str | None) -> str:
         """Return the URL of *token* at *endpoint* (None: the ready-made link view).
@@ -144,17 +152,42 @@ class LinkAddresses:
             ) from error
 
     def _build(self, endpoint: str, values: dict[str, str]) -> str:
-        if self._external.netloc:
-            adapter = self._app.url_map.bind(
-                self._external.netloc, script_name=self._external.path or "/", url_scheme=self._external.scheme
-            )
-            return adapter.build(endpoint, values, force_external=True)
-        in_request = has_request_context() and current_app == self._app
-        if not in_request and not self._app.config.get("SERVER_NAME"):
+        config = self._app.config
+        if self._external is not None:
+            scheme, host, root = self._external.scheme, self._external.netloc, self._external.path
+        elif has_request_context() and current_app == self._app:
+            return url_for(endpoint, _external=True, **values)
+        elif config.get("SERVER_NAME"):
+            # Not Flask's url_for: inside the request of another app it would give that one's host.
+            scheme, host, root = config["PREFERRED_URL_SCHEME"], config["SERVER_NAME"], config["APPLICATION_ROOT"]
+        else:
             raise ConfigurationError(
                 "a link made outside a request needs the app's address: set STORAGE_EXTERNAL_URL (or SERVER_NAME)"
             )
-        if in_request:
-            return url_for(endpoint, _external=True, **values)
-        with self._app.app_context():
-            return url_for(endpoint, _external=True, **values)
+        adapter = self._app.url_map.bind(host, script_name=root or "/", url_scheme=scheme)
+        return adapter.build(endpoint, values, force_external=True)
+
+
+def _parsed_address(address: object) -> SplitResult | None:
+    """Return the parts of ``STORAGE_EXTERNAL_URL``, if it is set."""
+    if not address:
+        return None
+    try:
+        parts = urlsplit(address if isinstance(address, str) else "")
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigurationError("STORAGE_EXTERNAL_URL must be an absolute http(s) URL: 'https://example.com'")
+    return parts
+
+
+def link_prefix(app: Flask) -> str | None:
+    """Return where the ready-made link view lives; None for nowhere.
+
+    Raises:
+        ConfigurationError: when it is no path.
+    """
+    prefix = app.config.setdefault("STORAGE_LINK_URL_PREFIX", "/storage")
+    if prefix is not None and not (isinstance(prefix, str) and prefix.startswith("/")):
+        raise ConfigurationError("STORAGE_LINK_URL_PREFIX must begin with a slash, like '/storage', or be None")
+    return prefix

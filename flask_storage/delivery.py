@@ -125,7 +125,7 @@ class CookielessResponse(Response):
         """Return the headers without what a touched session has added."""
         headers = super().get_wsgi_headers(environ)
         headers.remove("Set-Cookie")
-        vary = [name for name in headers.get("Vary", "").replace(" ", "").split(",") if name]
+        vary = [name for line in headers.getlist("Vary") for name in line.replace(" ", "").split(",") if name]
         headers.remove("Vary")
         if kept := [name for name in vary if name.lower() != "cookie"]:
             headers["Vary"] = ", ".join(kept)
@@ -350,7 +350,7 @@ def _date(header: str | None) -> datetime | None:
         return None
 
 
-_RANGE = re.compile(r"\s*([0-9]*)\s*-\s*([0-9]*)\s*")
+_RANGE = re.compile(r"([0-9]*)[ \t]*-[ \t]*([0-9]*)")
 
 
 def _requested_range(header: str, size: int) -> tuple[int, int] | None:
@@ -363,7 +363,7 @@ def _requested_range(header: str, size: int) -> tuple[int, int] | None:
     # Several ranges would need a multipart body; a thousand of them are an attack. The whole file is always right.
     if not equals or unit.strip().lower() != "bytes" or "," in text:
         return None
-    match = _RANGE.fullmatch(text)
+    match = _RANGE.fullmatch(text.strip())
     first, last = match.groups() if match else ("", "")
     if not first:
         count = min(_number(last), size)

@@ -10,7 +10,7 @@ from flask import Flask, current_app
 from werkzeug.local import LocalProxy
 
 from .backends.base import StorageBackend
-from .configuration import LINK_ENDPOINT, LinkAddresses, default_profile, link_secrets, profile_specs
+from .configuration import LINK_ENDPOINT, LinkAddresses, default_profile, link_prefix, link_secrets, profile_specs
 from .errors import ConfigurationError, UnknownProfileError
 from .registry import make_storage
 from .uses import LinkUses, open_link_uses
@@ -102,7 +102,7 @@ class Storage:
         served = {name: spec.pop("serve", False) for name, spec in specs.items() if isinstance(spec, dict)}
         storages = {name: make_storage(name, spec) for name, spec in specs.items()}
         default = default_profile(app, list(storages))
-        prefix = app.config.setdefault("STORAGE_LINK_URL_PREFIX", "/storage")
+        prefix = link_prefix(app)
         addresses = LinkAddresses(app, has_route=prefix is not None)
         secrets = partial(link_secrets, app)
         for name, storage in storages.items():

@@ -9,7 +9,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,6 +29,7 @@ _LINE_LOOKAHEAD = 8192
 
 class _State(enum.Enum):
     OPEN = "open"
+    ENDING = "closed inside a block, whose exit decides"
     CLOSED = "closed"
     PUBLISHED = "published"
     DISCARDED = "discarded"
@@ -123,7 +124,7 @@ class RemoteFile(io.BufferedIOBase):
 
     @property
     def closed(self) -> bool:
-        """Whether the file is closed, published or discarded."""
+        """Whether the file takes no more: closed, published or discarded, or closed inside a ``with`` block."""
         return self._state is not _State.OPEN
 
     @property
@@ -187,14 +188,10 @@ class RemoteFile(io.BufferedIOBase):
         if self._pid != os.getpid():
             # Parent and child share the descriptor's position: a byte from here would land amid the parent's.
             raise ValueError("a writer belongs to the process that opened it: open the file anew after forking")
-        try:
-            with self._guard:
-                if self._expected is not None and not self.readable() and self._count + count > self._expected:
-                    raise IntegrityError(f"more than the promised {self._expected} bytes were written")
-                self._write(view)
-        except BaseException:
-            self.abort()
-            raise
+        with self._undone_by_failure():
+            if self._expected is not None and not self.readable() and self._count + count > self._expected:
+                raise IntegrityError(f"more than the promised {self._expected} bytes were written")
+            self._write(view)
         self._count += count
         if self._digest is not None:
             self._digest.update(view)
@@ -222,9 +219,12 @@ class RemoteFile(io.BufferedIOBase):
             IntegrityError: when not what was promised came; nothing is published.
             StorageError: when publishing failed; what was stored before is still there.
         """
-        if self.closed or (self._depth and self.writable()):
+        if not self._is_undecided():
             return
-        if not self.writable():
+        if self._depth and self.writable():
+            # Whoever asks is told "closed": BufferedWriter closes once more when it goes, and would fail at that.
+            self._state = _State.ENDING
+        elif not self.writable():
             self._state = _State.CLOSED
             self._release()
         elif self._pid != os.getpid():
@@ -244,7 +244,7 @@ class RemoteFile(io.BufferedIOBase):
 
     def abort(self) -> None:
         """Discard what was written; nothing becomes visible. After closing, or on a reader, the same as ``close``."""
-        if self.closed:
+        if not self._is_undecided():
             return
         if not self.writable():
             self.close()
@@ -274,12 +274,12 @@ class RemoteFile(io.BufferedIOBase):
         self._depth = max(self._depth - 1, 0)
         if kind is not None:
             self.abort()
-        else:
+        elif not self._depth:
             self.close()
 
     def __del__(self) -> None:
         """Warn of a forgotten writer and drop its local temporary file; never publish, never use the network."""
-        if getattr(self, "_state", None) is not _State.OPEN:
+        if getattr(self, "_state", None) is None or not self._is_undecided():
             return
         self._state = _State.DISCARDED
         if not self.writable():
@@ -340,11 +340,24 @@ class RemoteFile(io.BufferedIOBase):
 
     # -- inner ----------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _undone_by_failure(self) -> Iterator[None]:
+        """Discard what was written when the block fails: nobody knows how much of it arrived."""
+        try:
+            with self._guard:
+                yield
+        except BaseException:
+            self.abort()
+            raise
+
     def _check(self, needed: FileMode) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed file")
         if not self.file_mode & needed:
             raise io.UnsupportedOperation("not readable" if needed is FileMode.read else "not writable")
+
+    def _is_undecided(self) -> bool:
+        return self._state in (_State.OPEN, _State.ENDING)
 
     def _check_promise(self) -> None:
         if self.readable():
@@ -378,15 +391,31 @@ class WrappedFile(RemoteFile):
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Move to a position in bytes and return it."""
         self._check(FileMode.read)
-        return self.fp.seek(offset, whence)
+        if self.writable():
+            with self._undone_by_failure():
+                self.fp.flush()  # what is in the buffer is written first, and may fail
+        with self._guard:
+            return self.fp.seek(offset, whence)
 
     def tell(self) -> int:
         """Return the position in bytes."""
         return self.fp.tell() if self.readable() and not self.closed else super().tell()
 
-    def fileno(self) -> int:
-        """Return the descriptor of a reader, where there is one."""
+    def truncate(self, size: int | None = None, /) -> int:
+        """Cut an edited file, or extend it with zeros, to *size* bytes (None: to the position); return the size."""
+        self._check(FileMode.write)
         self._check(FileMode.read)
+        with self._undone_by_failure():
+            return self.fp.truncate(size)
+
+    def fileno(self) -> int:
+        """Return the descriptor of a reader, where there is one.
+
+        A writer has none to give: what goes around its buffer and its count would be lost or end up elsewhere.
+        """
+        self._check(FileMode.read)
+        if self.writable():
+            raise io.UnsupportedOperation("fileno")
         return self.fp.fileno()
 
     def _read(self, size: int) -> bytes:

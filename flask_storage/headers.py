@@ -15,7 +15,7 @@ from werkzeug.datastructures import Headers
 
 from .values import FileInfo
 
-_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(?:\s*;[\x20-\x7e]*)?", re.ASCII)
+_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(?:[ \t]*;[\x20-\x7e]*)?", re.ASCII)
 _HEADER_TEXT = re.compile(r"[\x20-\x7e]+")
 _SHOWN_TYPES = {"image/avif", "image/gif", "image/jpeg", "image/png", "image/webp", "text/plain"}
 # A browser shows an image, a film or a PDF in a document of its own making, which these rules bind too. In a sandbox

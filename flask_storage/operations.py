@@ -12,7 +12,7 @@ from flask import request
 
 from .backends.base import StorageBackend
 from .extension import current_storage
-from .paths import extension_of, normalize, safe_filename
+from .paths import extension_of, normalize, normalize_folder, safe_filename
 from .streams import SupportsRead
 from .values import LinkArguments, ShareLinkOperation
 
@@ -38,16 +38,16 @@ class StorageOperations:
     storage_profile: str | None = None
 
     @staticmethod
-    def storage_prefix_path(storage_location: Enum | None, filename: str) -> str:
-        """Return the path of *filename* in the folder of *storage_location*; neither can lead out of it.
+    def storage_prefix_path(location: Enum | None, filename: str) -> str:
+        """Return the path of *filename* in the folder that *location* names; neither can lead out of it.
+
+        No location, or one whose value is empty, is the root.
 
         Raises:
             InvalidPathError: for ``..`` and whatever else is no path; nothing is stripped.
         """
-        if storage_location is None:
-            return normalize(filename)
-        folder = storage_location.value
-        return f"{normalize(folder.rstrip('/'))}/{normalize(filename)}"
+        folder = normalize_folder(location.value) if location is not None else ""
+        return f"{folder}/{normalize(filename)}" if folder else normalize(filename)
 
     @staticmethod
     def storage_generate_filename(filename: str) -> str:
@@ -203,7 +203,8 @@ class StorageOperations:
 
     @classmethod
     def _storage_path(cls, storage_location: Enum | None, filename: str) -> str:
-        return cls.storage_prefix_path(storage_location or cls.storage_location, filename)
+        location = cls.storage_location if storage_location is None else storage_location
+        return cls.storage_prefix_path(location, filename)
 
 
 def _extension(filename: str) -> str:

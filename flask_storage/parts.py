@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from .errors import IntegrityError
 from .values import WriteOptions
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class PartStore(ABC):
         """Join *parts* and publish them under *path*, atomically.
 
         Raises:
-            IntegrityError: when a part is missing or is not the one that was stored; the upload stays.
+            IntegrityError: when there is no part, or one twice, or one is missing or not what was stored; the upload
+                stays.
             FileExistsInStorageError: when *options* ask for an exclusive write and the name is taken.
         """
 
@@ -137,6 +139,8 @@ class CheckedParts(PartStore):
     def finish(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
         """See :meth:`PartStore.finish`."""
         path = self._normalize(path)
+        if not parts or len({part.number for part in parts}) != len(parts):
+            raise IntegrityError("an upload is finished with at least one part, and each of them once", path=path)
         with self._guard(path):
             self._parts.finish(path, upload_id, sorted(parts, key=lambda part: part.number), self._check(options))
         self._published(path)

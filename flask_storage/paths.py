@@ -31,7 +31,7 @@ _WINDOWS_NAMES = frozenset(
 )
 _EXTENSION = re.compile(r"(?<=[^/])\.[A-Za-z0-9]{1,16}\Z")
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .\-]*(?:/[A-Za-z0-9_][A-Za-z0-9_ .\-]*)*")
-_UNSAFE_IN_NAMES = re.compile(r"[^\w .\-]")
+_SUFFIX_ROOM = 64  # bytes, for "_", 32 digits and an extension
 
 
 def normalize(path: str, *, portable: bool = False) -> str:
@@ -93,16 +93,19 @@ def is_one_line(text: object) -> bool:
 def safe_filename(name: str) -> str:
     r"""Return a name for one file that is safe on every system, made from one that a stranger chose.
 
-    The last component is taken (after ``/`` and ``\``), letters and digits of every script stay, anything that could
-    mean something to a shell, a browser or a disk becomes ``_``, and so does a leading dot. At most 255 bytes are kept,
-    the extension among them. A name of which nothing is left becomes ``file``.
+    The last component is taken (after ``/`` and ``\``). Letters, digits and marks of every script stay; anything that
+    could mean something to a shell, a browser or a disk becomes ``_``, and so does a leading dot. At most 255 bytes are
+    kept, the extension among them. A name of which nothing is left becomes ``file``.
 
     >>> safe_filename("../../etc/パスワード <1>.txt")
     'パスワード _1_.txt'
     """
     leaf = re.split(r"[/\\]", name)[-1]
+    # Cut before it is normalized, which takes time in the square of a run of accents; the extension is at the end.
+    extension = extension_of(leaf)
+    leaf = leaf.removesuffix(extension)[: 4 * MAX_SEGMENT_BYTES] + extension
     leaf = unicodedata.normalize("NFC", leaf.encode("utf-8", "ignore").decode())
-    leaf = _UNSAFE_IN_NAMES.sub("_", leaf).strip(" ").rstrip(" .")
+    leaf = "".join(letter if _is_harmless(letter) else "_" for letter in leaf).strip(" ").rstrip(" .")
     if leaf.startswith("."):
         leaf = "_" + leaf[1:]
     if leaf.partition(".")[0].rstrip(" ").lower() in _WINDOWS_NAMES:
@@ -119,7 +122,12 @@ def safe_path(name: str) -> str:
     segments = [segment for segment in re.split(r"[/\\]", name) if segment.strip(" .")]
     if not segments:
         raise InvalidPathError(f"{_shown(name)} holds no file name", path=name)
-    return normalize("/".join(safe_filename(segment) for segment in segments))
+    if len(segments) > MAX_PATH_BYTES // 2:
+        raise InvalidPathError(f"{_shown(name)} has too many segments", path=name)
+    path = "/".join(safe_filename(segment) for segment in segments)
+    if len(path.encode()) > MAX_PATH_BYTES - _SUFFIX_ROOM:
+        raise InvalidPathError(f"{_shown(name)} is too long: a suffix must still fit", path=name)
+    return normalize(path)
 
 
 def suffixed(path: str, suffix: str | None = None) -> str:
@@ -194,6 +202,11 @@ def _reason_against(path: str, *, portable: bool) -> str | None:
 def _is_windows_trouble(segment: str) -> bool:
     stem = segment.partition(".")[0].rstrip(" ").lower()
     return segment[-1] in ". " or bool(_NOT_PORTABLE.search(segment)) or stem in _WINDOWS_NAMES
+
+
+def _is_harmless(letter: str) -> bool:
+    """Letters, digits and marks of every script (Hindi and Thai need theirs), and the joiners of Persian and emoji."""
+    return letter.isalnum() or letter in "_ .-\u200c\u200d" or unicodedata.category(letter) in ("Mn", "Mc")
 
 
 def _cut(leaf: str, room: int) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from .backends.base import StorageBackend
-from .errors import ConfigurationError
+from .errors import ConfigurationError, StorageError
 
 ENTRY_POINT_GROUP = "flask_storage.backends"
 """Distributions announce backends of their own here: ``[project.entry-points."flask_storage.backends"]``."""
@@ -69,12 +70,9 @@ def make_storage(profile: str, spec: object) -> StorageBackend:
         )
     cls = find_backend(backend) if isinstance(backend, str) else _checked(backend, profile)
     arguments.setdefault("name", profile)
-    try:
-        inspect.signature(cls).bind(**arguments)
-    except TypeError as error:
-        known = ", ".join(inspect.signature(cls).parameters)
-        raise ConfigurationError(f"profile {profile!r}: {error}; {cls.__name__} takes {known}") from error
-    return cls(**arguments)
+    _check_names(profile, cls, arguments)
+    with _explained(profile, cls):
+        return cls(**arguments)
 
 
 def _announced() -> dict[str, str]:
@@ -85,22 +83,52 @@ def _announced() -> dict[str, str]:
 
 
 def _from_url(profile: str, url: str) -> StorageBackend:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
     if not parts.scheme:
         raise ConfigurationError(f"profile {profile!r} is a text but no URL: write 'local:///srv/files', for example")
-    options: dict[str, Any] = {key: _value(text) for key, text in parse_qsl(parts.query, keep_blank_values=True)}
-    options.setdefault("name", profile)
     cls = find_backend(parts.scheme)
-    try:
+    parameters = inspect.signature(cls).parameters.values()
+    flags = {parameter.name for parameter in parameters if isinstance(parameter.default, bool)}
+    options: dict[str, Any] = {}
+    for key, text in parse_qsl(parts.query, keep_blank_values=True):
+        if key in flags and text.lower() not in _FLAGS:
+            raise ConfigurationError(f"profile {profile!r}: {key} is true or false")
+        options[key] = _FLAGS[text.lower()] if key in flags else text
+    options.setdefault("name", profile)
+    _check_names(profile, cls, options, partially=True)
+    with _explained(profile, cls):
         return cls.from_url(parts, options)
+
+
+_FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+def _check_names(
+    profile: str, cls: type[StorageBackend], arguments: Mapping[str, Any], *, partially: bool = False
+) -> None:
+    """Raise unless the constructor takes arguments of these names (*partially*: and others besides)."""
+    signature = inspect.signature(cls)
+    try:
+        (signature.bind_partial if partially else signature.bind)(**arguments)
     except TypeError as error:
-        known = ", ".join(inspect.signature(cls).parameters)
+        known = ", ".join(signature.parameters)
         raise ConfigurationError(f"profile {profile!r}: {error}; {cls.__name__} takes {known}") from error
 
 
-def _value(text: str) -> str | bool:
-    """Read the texts that only mean something else."""
-    return text == "true" if text in ("true", "false") else text
+@contextmanager
+def _explained(profile: str, cls: type[StorageBackend]) -> Iterator[None]:
+    """Say whose argument it was that a constructor could not use; its value stays untold."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, StorageError):
+            raise
+        raise ConfigurationError(
+            f"profile {profile!r}: {cls.__name__} cannot be made of these arguments; see the error before this one"
+        ) from error
 
 
 def _checked(found: object, name: str) -> type[StorageBackend]:

@@ -91,6 +91,11 @@ class InternalLinkTokenData(_Pair):
         self.token_id = token_id
         return self
 
+    def _replace(self, **changes: Any) -> Self:
+        """Return the same grant with another path or other operations."""
+        values = {**self._asdict(), "request": self.request, "token_id": self.token_id, **changes}
+        return type(self)(**values)
+
     @property
     def allow_download(self) -> bool:
         """Whether the holder may read the file."""
@@ -107,7 +112,7 @@ class InternalLinkTokenData(_Pair):
         return bool(self.operations & ShareLinkOperation.remove)
 
     def serialize(self) -> dict[str, Any]:
-        """Return the claims of this grant; expiry and audience are the signer's to add.
+        """Return the claims of this grant; audience and time of issue are the signer's to add.
 
         >>> InternalLinkTokenData("a.txt", ShareLinkOperation.download).serialize()
         {'key': 'a.txt', 'op': 'd'}
@@ -115,6 +120,7 @@ class InternalLinkTokenData(_Pair):
         claims: dict[str, Any] = {"key": self.path, "op": str(self.operations)}
         if self.request is not None:
             terms = zip(_TERMS, _terms_of(self.request), strict=True)
+            claims["exp"] = int(self.request.expires_at.timestamp())
             claims |= {claim: value for claim, value in terms if value is not None and value is not False}
         if self.token_id is not None:
             claims["jti"] = self.token_id
@@ -139,7 +145,9 @@ class InternalLinkTokenData(_Pair):
             if not isinstance(path, str) or not isinstance(token_id, str | None):
                 raise InvalidLinkError("the link names no path")
             if "exp" not in claims:
-                return cls(path, operations, token_id=token_id)
+                if terms or token_id is not None:
+                    raise InvalidLinkError("the link has terms and no expiry")
+                return cls(path, operations)
             expires_at = datetime.fromtimestamp(claims["exp"], UTC)
             request = LinkRequest(operations=operations, expires_at=expires_at, **terms)
         except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
@@ -184,7 +192,6 @@ class LinkSigner:
         claims = InternalLinkTokenData(path, request.operations, request=request, token_id=token_id).serialize()
         claims["aud"] = self._audience
         claims["iat"] = int(now.timestamp())
-        claims["exp"] = int(request.expires_at.timestamp())
         # Text is not escaped to ASCII: six characters for each letter of a Cyrillic path would not fit a request line.
         payload = _to_json(claims).encode()
         token = self._jws.encode(payload, self._keys[0], algorithm=ALGORITHM, headers={"typ": "JWT"})

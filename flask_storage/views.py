@@ -138,13 +138,13 @@ class LinkViewMixin:
     def _download(self) -> Response:
         storage, data, terms = self._granted(ShareLinkOperation.download)
         response = _sent(storage, data, terms)
-        if response.status_code != 304:
-            try:
+        try:
+            if response.status_code != 304:
                 _use_up(data, terms)
-            except BaseException:
-                response.close()
-                raise
-        _tell(storage, data, ShareLinkOperation.download)
+            _tell(storage, data, ShareLinkOperation.download)
+        except BaseException:
+            response.close()
+            raise
         return response
 
     def _upload(self) -> Response:
@@ -163,7 +163,10 @@ class LinkViewMixin:
 
     def _remove(self) -> Response:
         storage, data, terms = self._granted(ShareLinkOperation.remove)
-        with http_errors(_WRITE_ANSWERS), _released_unless(lambda: False, data, terms) as use_up:
+        with (
+            http_errors(_WRITE_ANSWERS),
+            _released_unless(lambda: not storage.exists(data.path), data, terms) as use_up,
+        ):
             use_up()
             storage.delete(data.path)
         _tell(storage, data, ShareLinkOperation.remove)

@@ -6,6 +6,7 @@ import resource
 import socket
 import stat
 import subprocess
+import tempfile
 import threading
 from contextlib import contextmanager
 from datetime import timedelta
@@ -34,7 +35,9 @@ SMALL = 8 * 1024 * 1024
 
 def may_mount():
     """Whether this process may mount file systems: root on a machine may, root in a container often may not."""
-    answer = subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True)
+    answer = subprocess.run(
+        ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
+    )
     return answer.returncode == 0
 
 
@@ -82,18 +85,24 @@ def test_a_full_disk_is_said_and_keeps_what_it_has(no_room, verb, tmp_path):
     (tmp_path / "source").write_bytes(os.urandom(16 * 1024 * 1024))
     old = os.urandom(1024 * 1024)
 
+    def write(storage, mode):
+        with storage.open("a.bin", mode) as writer:
+            for _ in range(16):
+                writer.write(bytes(1024 * 1024))
+
+    too_much = {
+        "put": lambda storage: storage.put(tmp_path / "source", "a.bin"),
+        "stream": lambda storage: write(storage, "w"),
+        "edit": lambda storage: write(storage, "rw"),
+    }
+
     with no_room(tmp_path / "disk") as root:
         storage = LocalFSStorage(root)
         storage.write("a.bin", old)
         free = os.statvfs(root).f_bavail
         for _ in range(20):
             with pytest.raises(StorageFullError) as caught:
-                if verb == "put":
-                    storage.put(tmp_path / "source", "a.bin")
-                else:
-                    with storage.open("a.bin", "w" if verb == "stream" else "rw") as writer:
-                        for _ in range(16):
-                            writer.write(bytes(1024 * 1024))
+                too_much[verb](storage)
 
             assert (caught.value.path, caught.value.backend) == ("a.bin", storage.name)
             assert storage.read("a.bin") == old
@@ -104,7 +113,6 @@ def test_a_full_disk_is_said_and_keeps_what_it_has(no_room, verb, tmp_path):
 @pytest.mark.parametrize("no_room", NO_ROOM)
 def test_a_full_disk_refuses_copies_and_parts_too(no_room, tmp_path):
     """An upload that no longer fits keeps its parts, so that it can be finished when there is room."""
-    (tmp_path / "disk").mkdir(exist_ok=no_room is full_disk) if no_room is full_disk else None
     with no_room(tmp_path / "disk") as root:
         storage = LocalFSStorage(root, fsync=False)
         upload_id = storage.parts.begin("a.bin", WriteOptions())
@@ -154,58 +162,57 @@ def refuse_every_change(storage):
     return kinds, storage.read("d/a.txt"), [entry.name for entry in storage.list()]
 
 
-def test_a_folder_that_may_not_be_written_is_a_refusal(tmp_path):
-    """PermissionDeniedError, never "not found", and everything can still be read."""
-    storage = LocalFSStorage(tmp_path / "root", create=True, file_mode=0o644, folder_mode=0o755)
-    storage.write("d/a.txt", b"old")
-    for folder in (storage.root, storage.root / "d"):
-        folder.chmod(0o555)
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(0o755)
+@pytest.fixture
+def shared():
+    """A storage with ``d/a.txt`` in a folder that every user may reach; pytest's own belong to one."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        storage = LocalFSStorage(Path(folder, "root"), create=True, file_mode=0o644, folder_mode=0o755)
+        storage.write("d/a.txt", b"old")
+        yield storage
+        (storage.root / "d").chmod(0o755)
+        storage.root.chmod(0o755)
 
-    kinds, content, names = as_nobody(lambda: refuse_every_change(storage))
+
+def test_a_folder_that_may_not_be_written_is_a_refusal(shared):
+    """PermissionDeniedError, never "not found", and everything can still be read."""
+    for folder in (shared.root, shared.root / "d"):
+        folder.chmod(0o555)
+
+    kinds, content, names = as_nobody(lambda: refuse_every_change(shared))
 
     assert set(kinds.values()) == {PermissionDeniedError}
     assert content == b"old"
     assert names == ["d/a.txt"]
 
 
-@pytest.mark.parametrize("way", ["write", "read", "list", "stat"])
-def test_what_this_process_may_not_see_is_a_refusal(way, tmp_path):
-    """An unreadable folder is not an empty one, an unreadable file is not a missing one."""
-    storage = LocalFSStorage(tmp_path / "root", create=True, folder_mode=0o755)
-    storage.write("d/a.txt", b"old")
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(0o755)
-    if way == "list":
-        (storage.root / "d").chmod(0o000)
-    if os.geteuid():
-        (storage.root / "d/a.txt").chmod(0o000)
+@pytest.mark.parametrize("verb", ["read", "stat", "exists", "edit", "copy", "move"])
+def test_a_file_that_may_not_be_read_is_a_refusal(verb, shared):
+    """It is not a missing one."""
+    (shared.root / "d/a.txt").chmod(0o000)
     deeds = {
-        "write": lambda: storage.write("d/a.txt", b"new"),
-        "read": lambda: storage.read("d/a.txt"),
-        "list": storage.list,
-        "stat": lambda: storage.exists("d/a.txt"),
+        "read": lambda: shared.read("d/a.txt"),
+        "stat": lambda: shared.stat("d/a.txt"),
+        "exists": lambda: shared.exists("d/a.txt"),
+        "edit": lambda: shared.open("d/a.txt", "rw"),
+        "copy": lambda: shared.copy("d/a.txt", "b.txt"),
+        "move": lambda: shared.move("d/a.txt", "b.txt"),
     }
-    if os.geteuid() == 0 or way != "write":
-        with pytest.raises(PermissionDeniedError):
-            as_nobody(deeds[way])
 
-    (storage.root / "d").chmod(0o755)
-    assert (storage.root / "d/a.txt").stat().st_size == 3
+    with pytest.raises(PermissionDeniedError, match="owner and mode"):
+        as_nobody(deeds[verb])
+
+    assert (shared.root / "d/a.txt").stat().st_size == 3
 
 
-def test_a_folder_that_may_not_be_looked_into_is_still_shown(tmp_path):
-    """Whether anything is below it, only others know."""
-    storage = LocalFSStorage(tmp_path / "root", create=True, folder_mode=0o755)
-    storage.write("d/a.txt", b"old")
-    (storage.root / "d").chmod(0o000)
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(0o755)
+def test_a_folder_that_may_not_be_looked_into_is_a_refusal_and_still_shown(shared):
+    """It is not an empty one: whether anything is below it, only others know."""
+    (shared.root / "d").chmod(0o000)
 
-    shown = as_nobody(lambda: [entry.name for entry in storage.list(recursive=False)])
+    shown = as_nobody(lambda: [entry.name for entry in shared.list(recursive=False)])
+    with pytest.raises(PermissionDeniedError):
+        as_nobody(shared.list)
 
-    (storage.root / "d").chmod(0o755)
     assert shown == ["d/"]
 
 
@@ -326,7 +333,11 @@ def test_a_disk_that_fails_while_attributes_are_read_is_an_error(tmp_path, monke
 
     monkeypatch.setattr(os, "getxattr", fail)
     before = len(os.listdir("/proc/self/fd"))
-    for deed in (lambda: storage.stat("a.txt"), lambda: storage.open("a.txt", "r"), lambda: storage.open("a.txt", "rw")):
+    for deed in (
+        lambda: storage.stat("a.txt"),
+        lambda: storage.open("a.txt", "r"),
+        lambda: storage.open("a.txt", "rw"),
+    ):
         with pytest.raises(LocalFSError, match="the disk failed"):
             deed()
 
@@ -336,7 +347,16 @@ def test_a_disk_that_fails_while_attributes_are_read_is_an_error(tmp_path, monke
 
 @pytest.mark.parametrize(
     "planted",
-    [b"{", b"[1]", b"[" * 3000, b"7", b'{"path": "x", "size": 1}', b'{"metadata": 3}', b'{"metadata": {"a": 1}}', b"\xff"],
+    [
+        b"{",
+        b"[1]",
+        b"[" * 3000,
+        b"7",
+        b'{"path": "x", "size": 1}',
+        b'{"metadata": 3}',
+        b'{"metadata": {"a": 1}}',
+        b"\xff",
+    ],
 )
 def test_an_attribute_that_is_not_ours_is_no_metadata(planted, tmp_path):
     """Anybody on the machine can set one; what we could not have written counts as nothing."""
@@ -376,9 +396,9 @@ def test_a_folder_where_a_file_should_be_is_said_and_stays(tmp_path):
             deed()
     with pytest.raises(FileExistsInStorageError):
         storage.write("d", b"new", exclusive=True)
-    for deed in (storage.read, storage.stat, lambda path: storage.open(path, "rw")):
+    for look in (storage.read, storage.stat, lambda path: storage.open(path, "rw")):
         with pytest.raises(FileNotFoundInStorageError):
-            deed("d")
+            look("d")
     assert not storage.exists("d")
     assert [entry.name for entry in storage.list()] == ["b.txt", "d/a.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.txt", "d"]
@@ -582,7 +602,8 @@ def test_a_folder_that_others_delete_again_and_again_is_an_error_in_the_end(tmp_
 def test_a_folder_that_goes_before_its_first_file_comes_is_made_again(tmp_path, monkeypatch):
     """The one that another process pruned while the temporary file was about to be made."""
     storage = LocalFSStorage(tmp_path, fsync=False)
-    really_open, pruned = os.open, []
+    really_open = os.open
+    pruned: list[str] = []
 
     def open_late(name, flags, *arguments, **keywords):
         if flags & os.O_CREAT and len(pruned) < 3:
@@ -617,24 +638,30 @@ def test_too_many_open_files_leave_nothing_behind(tmp_path):
     storage = LocalFSStorage(tmp_path, fsync=False)
     storage.write("d/e/a.txt", b"1")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    top = max(map(int, os.listdir("/proc/self/fd")))
+    fillers = [os.open(os.devnull, os.O_RDONLY)]
+    while fillers[-1] <= top:  # until there are no gaps below
+        fillers.append(os.open(os.devnull, os.O_RDONLY))
     before = sorted(os.listdir("/proc/self/fd"))
+    deeds = (storage.list, lambda: storage.write("x/y/z.txt", b"2"), lambda: storage.copy("d/e/a.txt", "c"))
 
-    failed = []
+    failed, left = [], []
     for room in range(8):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, before)) + room, hard))
-        try:
-            for deed in (storage.list, lambda: storage.write("x/y/z.txt", b"2"), lambda: storage.copy("d/e/a.txt", "c")):
-                try:
-                    deed()
-                except StorageError as error:
-                    failed.append(error)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert sorted(os.listdir("/proc/self/fd")) == before
+        resource.setrlimit(resource.RLIMIT_NOFILE, (fillers[-1] + 1 + room, hard))
+        for deed in deeds:
+            try:
+                deed()
+            except StorageError as error:
+                failed.append(error)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        left.append(sorted(os.listdir("/proc/self/fd")))
         storage.delete("x/y/z.txt")
         storage.delete("c")
-        assert [path.name for path in tmp_path.iterdir()] == ["d"]
+    for fd in fillers:
+        os.close(fd)
 
+    assert left == [before] * 8
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
     assert failed
     assert all("Too many open files" in str(error) for error in failed)
 
@@ -661,7 +688,8 @@ def test_without_locks_a_condition_is_refused_and_the_file_stays(tmp_path, monke
 
 def fail_once(monkeypatch, name, code, *, when=lambda *arguments, **keywords: True):
     """Let ``os.<name>`` fail the first time that *when* holds."""
-    really, failed = getattr(os, name), []
+    really = getattr(os, name)
+    failed: list[tuple[object, ...]] = []
 
     def call(*arguments, **keywords):
         if not failed and when(*arguments, **keywords):
@@ -850,7 +878,7 @@ def test_many_writers_fill_the_disk_and_all_are_told(tmp_path):
     """Eight threads, each alone within the limit of a file's size plus one byte."""
     with limited_process(tmp_path / "disk") as root:
         storage = LocalFSStorage(root, fsync=False)
-        told = []
+        told: list[str | None] = []
 
         def write(number):
             try:
@@ -864,10 +892,31 @@ def test_many_writers_fill_the_disk_and_all_are_told(tmp_path):
         for thread in threads:
             thread.join()
 
-        assert sorted(told) == [f"{number}.bin" for number in range(count(4, 8))]
+        assert set(told) == {f"{number}.bin" for number in range(count(4, 8))}
         assert list(root.iterdir()) == []
 
 
 def test_nobody_is_nobody():
     """The unprivileged child has no rights of root, so the refusals above are real."""
     assert as_nobody(os.geteuid) in (NOBODY, os.geteuid() or NOBODY)
+
+
+def test_a_device_in_the_tree_is_no_file(tmp_path):
+    """Reading /dev/zero under another name would never end; where none can be made, a pipe stands in."""
+    storage = LocalFSStorage(tmp_path, fsync=False)
+    try:
+        os.mknod(tmp_path / "device", stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    except PermissionError:
+        os.mkfifo(tmp_path / "device")
+
+    for deed in (
+        storage.read,
+        storage.stat,
+        lambda path: storage.copy(path, "b"),
+        lambda path: storage.move(path, "b"),
+    ):
+        with pytest.raises(NotAFileError):
+            deed("device")
+
+    assert storage.list() == []
+    assert storage.delete_prefix("nothing") == 0

@@ -147,7 +147,12 @@ def test_the_predecessors_setting_is_read_with_a_warning(make_app):
         ({"a": {"backend": "local"}}, "missing a required argument: 'root'"),
         ({"a": "files"}, "no URL"),
         ({"a": "tape://x"}, "no backend is called 'tape'"),
-        ({"a": "memory:?colour=red"}, "colour"),
+        ({"a": "memory:?colour=red"}, "unexpected keyword argument 'colour'; MemoryStorage takes name"),
+        ({"a": "memory:?portable=perhaps"}, "portable is true or false"),
+        ({"a": "local://[::1/x"}, "no URL"),
+        ({"a": {"backend": "local", "root": None}}, "LocalFSStorage cannot be made of these arguments"),
+        ({"a": {"backend": "memory", "base_url": 5}}, "base_url of 'a' must be text"),
+        ({"a": {"backend": "memory", "secret_key": 5}}, "neither text nor bytes"),
         ({"a": 5}, "is a int"),
         ({"a": {"backend": "memory", "secret_key": ""}}, "empty"),
         ({"a": {"backend": "memory", "secret_key": "short"}}, "fewer than 32 bytes"),
@@ -199,12 +204,13 @@ def test_one_storage_belongs_to_one_profile(make_app):
 def test_urls_say_what_the_arguments_say(make_app, tmp_path):
     """Booleans and octal modes are read; paths are unquoted."""
     root = tmp_path / "my files"
-    url = f"local://{tmp_path}/my%20files?create=true&fsync=false&file_mode=0o640&base_url=/media"
+    url = f"local://{tmp_path}/my%20files?create=yes&fsync=0&file_mode=0o640&base_url=/media"
 
     storage = profiles_of(make_app(STORAGE_PROFILES={"docs": url}))["docs"]
 
     assert storage.root == root
     assert storage.file_mode == 0o640
+    assert not storage.disk.sync
     assert storage.base_url == "/media"
 
 
@@ -428,7 +434,7 @@ def test_the_external_url_beats_the_host_of_a_request(make_app, context):
     assert url.startswith("https://files.example.com/base/storage/default?token=")
 
 
-@pytest.mark.parametrize("address", ["files.example.com", "ftp://files.example.com", "https://"])
+@pytest.mark.parametrize("address", ["files.example.com", "ftp://files.example.com", "https://", "http://[::1", 5])
 def test_an_external_url_must_be_one(make_app, address):
     """Said at start."""
     with pytest.raises(ConfigurationError, match="STORAGE_EXTERNAL_URL"):
@@ -465,8 +471,52 @@ def test_a_short_secret_key_is_warned_of_once(make_app, caplog):
         current_storage.default.link_to("x", "d", HOUR)
 
     assert [record.getMessage() for record in caplog.records] == [
-        "SECRET_KEY has fewer than 32 bytes: links signed with it can be forged by guessing"
+        "SECRET_KEY or a fallback has fewer than 32 bytes: links can be forged by guessing it"
     ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"SECRET_KEY": 12345678},
+        {"SECRET_KEY": ["a", "list"]},
+        {"SECRET_KEY_FALLBACKS": "a text, whose letters would each be a key"},
+        {"SECRET_KEY_FALLBACKS": [SECRET, 5]},
+    ],
+)
+def test_keys_that_anybody_guesses_are_refused(make_app, settings):
+    """A number from the environment would be so many zero bytes."""
+    app = make_app(**settings)
+
+    with app.test_request_context(), pytest.raises(ConfigurationError, match="SECRET_KEY"):
+        current_storage.default.link_to("x", "d", HOUR)
+
+
+def test_a_short_fallback_is_warned_of_too(make_app, caplog):
+    """It verifies, so it can be forged with."""
+    app = make_app(SECRET_KEY_FALLBACKS=["old"])
+
+    with caplog.at_level(logging.WARNING, "flask_storage"), app.test_request_context():
+        current_storage.default.link_to("x", "d", HOUR)
+
+    assert "fewer than 32 bytes" in caplog.text
+
+
+def test_inside_the_request_of_another_app_a_link_keeps_its_own_address(make_app):
+    """A server name is the app's; the request's host is the other one's."""
+    app = make_app(SERVER_NAME="b.example", PREFERRED_URL_SCHEME="https")
+
+    with flask.Flask("a").test_request_context(headers={"Host": "a.example"}):
+        url = profiles_of(app).default.link_to("x", "d", HOUR)
+
+    assert url.startswith("https://b.example/storage/default?")
+
+
+@pytest.mark.parametrize("prefix", ["storage", 5, ""])
+def test_a_prefix_that_is_no_path_is_said_at_start(make_app, prefix):
+    """Before anything is registered."""
+    with pytest.raises(ConfigurationError, match="STORAGE_LINK_URL_PREFIX must begin with a slash"):
+        make_app(STORAGE_LINK_URL_PREFIX=prefix)
 
 
 def test_keys_rotate_through_the_fallbacks(make_app):

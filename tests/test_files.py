@@ -63,7 +63,6 @@ def test_closing_publishes_once():
     """The hook runs at the first close and never again."""
     writer = _Writer()
 
-    assert not writer.published
     writer.close()
     writer.close()
     writer.abort()
@@ -86,15 +85,36 @@ def test_the_outermost_block_publishes():
 
 
 def test_closing_inside_a_block_waits():
-    """`close()` inside the block does nothing, so that a wrapper cannot decide."""
-    writer = _Writer()
+    """`close()` inside the block ends the writing and decides nothing: that is left to the block's exit."""
+    kept, dropped = _Writer(), _Writer()
 
-    with writer:
-        writer.close()
-        assert not writer.closed
-        writer.write(b"still open")
+    with kept:
+        kept.write(b"x")
+        kept.close()
+        kept.close()
+        assert kept.closed
+        assert not kept.published
+        with pytest.raises(ValueError, match="closed"):
+            kept.write(b"too late")
+    with pytest.raises(ZeroDivisionError), dropped:  # noqa: PT012 - it ends in mid-block
+        dropped.close()
+        raise ZeroDivisionError
 
-    assert writer.calls == ["write", "publish"]
+    assert kept.calls == ["write", "publish"]
+    assert dropped.calls == ["discard"]
+
+
+def test_a_writer_that_is_forgotten_in_its_block_warns():
+    """A block that is never left, as in a generator that nobody resumes, publishes nothing."""
+    writer = _Writer().__enter__()
+    writer.close()
+    calls = writer.calls
+
+    with pytest.warns(ResourceWarning, match="nothing was published"):  # noqa: PT031 - dropping it is two steps
+        del writer
+        gc.collect()
+
+    assert calls == ["release"]
 
 
 def test_a_reader_closes_at_once():
@@ -223,10 +243,10 @@ def test_a_collected_reader_is_released(recwarn):
 
 def test_publishing_is_told_once():
     """Whoever is attached hears of the publication, and of nothing else."""
-    told = []
+    told: list[_Writer] = []
     published, aborted = _Writer(), _Writer()
     for writer in (published, aborted):
-        writer.attach("x", io.BytesIO(), lambda writer=writer: told.append(writer))
+        writer.attach("x", io.BytesIO(), functools.partial(told.append, writer))
 
     published.close()
     aborted.abort()

@@ -20,6 +20,7 @@ from flask_storage import (
 class Folder(Enum):
     invoices = "accounting/invoices"
     photos = "photos/"
+    root = ""
 
 
 class Invoice(StorageOperations):
@@ -48,6 +49,7 @@ def names(profile):
         (Folder.invoices, "june.pdf", "accounting/invoices/june.pdf"),
         (Folder.photos, "a/b.jpg", "photos/a/b.jpg"),
         (None, "june.pdf", "june.pdf"),
+        (Folder.root, "june.pdf", "june.pdf"),
         (Folder.invoices, ".env", "accounting/invoices/.env"),
         (Folder.invoices, "env", "accounting/invoices/env"),
     ],
@@ -131,6 +133,13 @@ def test_every_argument_of_an_upload_is_honoured(app):
     info = current_storage["first"].stat(f"photos/{name}")
     assert (info.content_type, info.content_encoding) == ("text/x-note", "gzip")
     assert names("docs") == []
+
+
+def test_one_call_may_choose_the_root(app):
+    """Although the class has a folder."""
+    name = Invoice.storage_upload_file(io.BytesIO(b"1"), "a.txt", storage_location=Folder.root)
+
+    assert names("docs") == [name]
 
 
 def test_a_form_upload_honours_its_arguments_too(app):

@@ -32,7 +32,7 @@ from ..values import (
     ShareLinkOperation,
     WriteOptions,
 )
-from .linking import LinkVerbs
+from .linking import LinkVerbs, one_by_one
 from .transfers import TransferVerbs
 
 __all__ = [
@@ -64,6 +64,8 @@ class StorageBackend(TransferVerbs, LinkVerbs):
     """
 
     def __init__(self, name: str, *, base_url: str | None = None, portable: bool = False) -> None:
+        if not (isinstance(base_url, str) or base_url is None):
+            raise ConfigurationError(f"the base_url of {name!r} must be text")
         self.name = name
         self.base_url = base_url
         self.portable = portable
@@ -223,7 +225,7 @@ class StorageBackend(TransferVerbs, LinkVerbs):
             InvalidPathError: when one of the paths is none; nothing was deleted.
             PartialFailureError: when some could not be deleted; its ``errors`` has one for each, the rest are gone.
         """
-        normalized = [self._path(path) for path in paths]
+        normalized = [self._path(path) for path in one_by_one(paths)]
         with self._guard():
             failed = self._delete_many(normalized)
         for path in normalized:

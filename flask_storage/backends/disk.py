@@ -177,7 +177,7 @@ class Folder:
             return False
         return True
 
-    def unlink(self, name: str, *, sync: bool) -> None:
+    def unlink(self, name: str) -> None:
         """Delete a file; one that does not exist is fine.
 
         Raises:
@@ -191,8 +191,6 @@ class Folder:
             if stat.S_ISDIR(self.stat(name).st_mode):
                 raise NotAFileError(f"{name} is a folder: delete_prefix() deletes what is in it") from error
             raise
-        if sync:
-            self.sync()
 
     @contextmanager
     def locked(self, *, required: bool = False) -> Iterator[None]:

@@ -128,9 +128,8 @@ class LocalFSFile(WrappedFile):
 
     def _forget(self) -> None:
         self.fp.raw.close()
-        if self._folder.fd >= 0:
-            with self._folder:
-                self._folder.unlink(self._temporary, sync=False)
+        with self._folder:
+            self._folder.unlink(self._temporary)
 
     def _release(self) -> None:
         # Not fp.close(): in a forked child that would flush the parent's bytes into the parent's file once more.

@@ -110,7 +110,7 @@ class DiskParts(PartStore):
         with self._disk.folder("") as root:
             upload_ids = [name.removeprefix(RESERVED_PREFIX) for name in os.listdir(root.fd)]
         for upload_id in upload_ids:
-            with suppress(FileNotFoundInStorageError):
+            with suppress(FileNotFoundInStorageError, IntegrityError):
                 folder, note = self._open(None, upload_id)
                 folder.close()
                 if not path or note["path"].startswith(path + "/"):
@@ -132,14 +132,19 @@ class DiskParts(PartStore):
         try:
             with os.fdopen(folder.open_file(_NOTE), "rb") as file:
                 note: dict[str, Any] = json.load(file)
-            if path not in (None, note["path"]):
-                raise missing
+            begun_for = note["path"]
         except FileNotFoundError as error:  # being begun or removed at this moment
             folder.close()
             raise missing from error
+        except (ValueError, LookupError, TypeError) as error:
+            folder.close()
+            raise IntegrityError("the note of this upload is damaged: begin anew, the sweep takes the rest") from error
         except BaseException:
             folder.close()
             raise
+        if path not in (None, begun_for):
+            folder.close()
+            raise missing
         return folder, note
 
     def _store(self, folder: Folder, name: str, data: bytes | memoryview, number: int = 0) -> Part:
@@ -154,7 +159,7 @@ class DiskParts(PartStore):
                 os.close(fd)
             folder.publish(temporary, name, exclusive=False, allowed=None, sync=self._disk.sync)
         except BaseException:
-            folder.unlink(temporary, sync=False)
+            folder.unlink(temporary)
             raise
         return Part(number=number, size=status.st_size, etag=etag(status))
 
@@ -180,7 +185,7 @@ def sweep(disk: Disk, before: float) -> int:
                 _remove(disk, prefix + entry.name)
             else:
                 with disk.folder(prefix[:-1]) as folder:
-                    folder.unlink(entry.name, sync=False)
+                    folder.unlink(entry.name)
                 disk.prune(prefix[:-1])
             count += 1
     return count
@@ -190,7 +195,7 @@ def _remove(disk: Disk, path: str) -> None:
     """Remove the hidden folder of an upload with what is in it."""
     with suppress(FileNotFoundError), disk.folder(path) as folder:  # else somebody removes it too
         for name in os.listdir(folder.fd):
-            folder.unlink(name, sync=False)
+            folder.unlink(name)
     disk.prune(path)
 
 

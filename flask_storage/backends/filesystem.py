@@ -100,7 +100,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
         super().__init__(
             linked_endpoint=linked_endpoint,
             secret_key=secret_key,
-            name=f"fs-{Path(root).name}" if name is None else name,
+            name=f"fs-{Path(root).name or Path(root).absolute().name}" if name is None else name,
             base_url=base_url,
             portable=portable,
         )
@@ -237,7 +237,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
             return
         with folder:
             with folder.locked():
-                folder.unlink(name, sync=False)
+                folder.unlink(name)
             if self.disk.sync:
                 folder.sync()
         self.disk.prune(parent(path))
@@ -252,7 +252,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
         for prefix, entry in self.disk.walk(path, left=left):
             if not entry.name.startswith(RESERVED_PREFIX):
                 with suppress(FileNotFoundError), self.disk.folder(prefix[:-1]) as folder:  # else gone with its folder
-                    folder.unlink(entry.name, sync=False)
+                    folder.unlink(entry.name)
                     count += 1
         return count
 

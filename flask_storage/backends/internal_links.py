@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from typing import Unpack
 
@@ -13,6 +14,8 @@ from .base import StorageBackend
 __all__ = ["InternalLinkTokenData", "InternalLinksStorageBackend"]
 
 MIN_SECRET_BYTES = 32
+
+logger = logging.getLogger("flask_storage")
 
 _UNCONFIGURED = (
     "Backend must be configured with linked_endpoint and secret_key to use this feature: give {backend!r} both, or put "
@@ -48,9 +51,10 @@ class InternalLinksStorageBackend(StorageBackend):
         super().__init__(name, base_url=base_url, portable=portable)
         self.linked_endpoint = linked_endpoint
         self._secret_key = secret_key.encode() if isinstance(secret_key, str) else secret_key
-        if self._secret_key is not None and not self._secret_key:
+        given: object = self._secret_key  # from a configuration, which holds what it holds
+        if not (given is None or (isinstance(given, bytes) and given)):
             raise ConfigurationError(
-                f"the secret_key of {name!r} is empty, so anybody could sign: use 32 random bytes or leave it out"
+                f"the secret_key of {name!r} is empty, or neither text nor bytes: use 32 random bytes or leave it out"
             )
         self._signer: LinkSigner | None = None
 
@@ -129,4 +133,6 @@ class InternalLinksStorageBackend(StorageBackend):
         signer = self._signer
         if signer is None or signer.secrets != keys:
             signer = self._signer = LinkSigner(keys, self._link_audience())
+            if self.link_binding is None and len(keys[0]) < MIN_SECRET_BYTES:
+                logger.warning("the secret_key of %r is short: links can be forged by guessing it", self.name)
         return signer

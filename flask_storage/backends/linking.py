@@ -75,7 +75,7 @@ class LinkVerbs(StorageHooks):
         **arguments: Unpack[LinkArguments],
     ) -> list[str]:
         """Return one link for each path, in their order; arguments as for :meth:`link_to`, all expiring together."""
-        paths = [self._path(path) for path in paths]
+        paths = [self._path(path) for path in one_by_one(paths)]
         request = self._link_request(operation, expire, None, content_type, arguments)
         return [self._issue(path, request) for path in paths]
 
@@ -134,20 +134,45 @@ class LinkVerbs(StorageHooks):
         return url
 
 
+def one_by_one(paths: Iterable[str]) -> Iterable[str]:
+    """Return *paths*, unless that is one path: each of its letters would be taken for another."""
+    if isinstance(paths, str):
+        raise TypeError("give several paths, as a list; for one there is a verb of its own")
+    return paths
+
+
 def _check_terms(request: LinkRequest) -> None:
+    """Raise when a term is not what it must be: a link that nobody could honour is not signed."""
     for term in ("filename", "content_type", "content_encoding", "cache_control"):
         value = getattr(request, term)
         if value is not None and not is_one_line(value):
             raise ValueError(f"the {term} of a link must be one line of text")
     if request.disposition not in (None, "inline", "attachment"):
         raise ValueError(f"disposition must be 'inline' or 'attachment', not {request.disposition!r}")
+    _check_limits(request)
+    if request.ip is not None:
+        _check_network(request.ip)
+
+
+def _check_limits(request: LinkRequest) -> None:
     for term, least in (("size", 0), ("max_size", 0), ("uses", 1)):
         value = getattr(request, term)
         if value is not None and (type(value) is not int or value < least):
             raise ValueError(f"the {term} of a link is a whole number from {least} on, not {value!r}")
+    if type(request.exclusive) is not bool:
+        raise ValueError(f"exclusive is True or False, not {request.exclusive!r}")
     if request.checksum is not None:
         parse_checksum(request.checksum)
-    if request.ip is not None:
-        import ipaddress  # few links need it
+    if not request.operations & ShareLinkOperation.upload:
+        for term in ("size", "max_size", "checksum", "exclusive"):
+            if getattr(request, term) not in (None, False):
+                raise ValueError(f"{term} is for links that upload")
 
-        ipaddress.ip_network(request.ip, strict=False)
+
+def _check_network(network: object) -> None:
+    import ipaddress  # few links need it
+
+    if not isinstance(network, str):
+        raise ValueError("ip is the text of an address or a network, like '203.0.113.0/24'")
+    if getattr(ipaddress.ip_network(network, strict=False).network_address, "ipv4_mapped", None):
+        raise ValueError("write an IPv4 network as one, not mapped into IPv6")

@@ -104,6 +104,11 @@ class MemoryStorage(InternalLinksStorageBackend):
         file = self._find(path)
         self._store(new_path, file.data, file.headers, options)
 
+    def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
+        with self._lock:
+            self._copy(path, new_path, options)
+            self._delete(path)
+
     def _delete(self, path: str) -> None:
         with self._lock:
             self._files.pop(path, None)
@@ -202,7 +207,7 @@ class _MemoryParts(PartStore):
         self._storage = storage
 
     def put_whole(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
-        self._storage._store(path, bytes(data), options.headers, options)
+        self._store(path, bytes(data), options.headers, options)
 
     def begin(self, path: str, options: WriteOptions) -> str:
         upload_id = secrets.token_urlsafe(16)
@@ -223,7 +228,7 @@ class _MemoryParts(PartStore):
             if any(pending.parts.get(part.number, (None,))[0] != part for part in parts):
                 raise IntegrityError("a part is missing, or is not the one that was stored", path=path)
             content = b"".join(pending.parts[part.number][1] for part in parts)
-            self._storage._store(path, content, pending.options.headers, options)
+            self._store(path, content, pending.options.headers, options)
             del self._storage._pending[upload_id]
 
     def discard(self, path: str, upload_id: str) -> None:
@@ -240,6 +245,11 @@ class _MemoryParts(PartStore):
         for upload_id, upload in pending:
             if not path or upload.path.startswith(path + "/"):
                 yield PendingUpload(path=upload.path, upload_id=upload_id, started_at=upload.started_at)
+
+    def _store(self, path: str, content: bytes, headers: dict[str, Any], options: WriteOptions) -> None:
+        with _MemoryWriter(self._storage, path, options, FileMode.write, headers=headers) as writer:
+            writer.promise(options)
+            writer.write(content)
 
     def _pending(self, path: str, upload_id: str) -> _Pending:
         pending = self._storage._pending.get(upload_id)

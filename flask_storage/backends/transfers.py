@@ -15,7 +15,7 @@ from ..errors import FileExistsInStorageError, TooLargeError
 from ..files import RemoteFile, parse_checksum
 from ..paths import is_one_line, safe_path, suffixed
 from ..signals import file_read, file_stored
-from ..streams import SupportsRead, SupportsWrite
+from ..streams import SupportsRead, SupportsWrite, copy_chunks
 from ..values import CONTENT_HEADERS, FileMode, ProgressCallback, WriteArguments, WriteOptions
 from .hooks import StorageHooks
 
@@ -64,6 +64,8 @@ class TransferVerbs(StorageHooks):
         if not file_mode:
             raise ValueError("Unsupported mode. Accepted modes are FileMode.read or FileMode.write")
         if file_mode is FileMode.read:
+            if extra_args or arguments:
+                raise ValueError(f"{', '.join({**(extra_args or {}), **arguments})}: only for writing")
             reader = self._reader(path)
             file_read.send(self, path=path)
             return reader
@@ -166,7 +168,10 @@ class TransferVerbs(StorageHooks):
         dest = os.path.realpath(dest)
         unfinished = os.path.join(os.path.dirname(dest), f".{secrets.token_hex(8)}.part")
         try:
-            with open(unfinished, "xb") as target:
+            # Not readable by others for a moment, when what it replaces never was.
+            mode = 0o600 if os.path.exists(dest) else 0o666
+            fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with open(fd, "wb") as target:
                 self.download(path, target, progress_callback=progress_callback)
             with contextlib.suppress(FileNotFoundError):
                 os.chmod(unfinished, os.stat(dest).st_mode & 0o7777)
@@ -229,31 +234,31 @@ class TransferVerbs(StorageHooks):
         >>> MemoryStorage().save("../a b?.txt", b"1")
         'a b_.txt'
         """
-        path = safe_path(name)
+        path = self._path(safe_path(name))
         with contextlib.ExitStack() as stack:
             if isinstance(content, bytes | bytearray | memoryview):
                 content = io.BytesIO(content)
             elif not _can_rewind(content):
                 spool = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES))
-                while chunk := content.read(RemoteFile.iter_chunk_size):
-                    spool.write(chunk)
+                copy_chunks(content, spool)
                 spool.seek(0)
                 content = cast(SupportsRead, spool)
             source = cast(BinaryIO, content)
             start = source.tell()
-            if not self.capabilities.exclusive:
+            arguments["exclusive"] = self.capabilities.exclusive
+            options = self._options(None, arguments)
+            if not options.exclusive:
                 path = suffixed(path)
-                self.upload(source, path, **arguments)
-                return path
-            arguments["exclusive"] = True
             while True:
                 try:
-                    self.upload(source, path, **arguments)
+                    self._upload_file(source, path, options, None)
                 except FileExistsInStorageError:
                     source.seek(start)
                     path = suffixed(safe_path(name))
                 else:
-                    return path
+                    break
+        self._stored(path)
+        return path
 
     # -- inner ------------------------------------------------------------------------------------------------------
 

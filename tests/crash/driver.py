@@ -27,10 +27,16 @@ def child(order, go, outcome):
     raised = None
     try:
         DEEDS[order["deed"]].act(storage, order["told"])
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is what we report
         raised = {"types": [kind.__name__ for kind in type(error).__mro__], "text": str(error)}
     answer = json.dumps({"raised": raised}).encode()
     outcome[: len(answer)] = answer
+
+
+def say(answer):
+    """Answer with a line of JSON."""
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
 
 
 def serve():
@@ -44,19 +50,19 @@ def serve():
             ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANYBODY)
             child(order, go, outcome)
             os._exit(0)
-        print(json.dumps(pid), flush=True)
+        say(pid)
         sys.stdin.readline()
         os.write(say_go, b"!")
         _, status = os.waitpid(pid, 0)
         answer = json.loads(outcome[:].rstrip(b"\0") or b"{}")
-        print(json.dumps({"status": os.waitstatus_to_exitcode(status), **answer}), flush=True)
+        say({"status": os.waitstatus_to_exitcode(status), **answer})
         os.close(go)
         os.close(say_go)
         outcome.close()
 
 
 if __name__ == "__main__":
-    for name, deed in DEEDS.items():  # what is imported late is imported now
+    for deed in DEEDS.values():  # what is imported late is imported now
         with tempfile.TemporaryDirectory() as folder:
             storage, told = deed.ready(Path(folder, "root"))
             deed.act(storage, told)

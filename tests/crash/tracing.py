@@ -8,11 +8,31 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
-CHANGES = (
-    "openat write pwrite64 copy_file_range fsync rename renameat renameat2 link linkat close mkdir mkdirat unlink "
-    "unlinkat rmdir fchmod setxattr fsetxattr utimensat flock"
-).split()
+CHANGES = [
+    "openat",
+    "write",
+    "pwrite64",
+    "copy_file_range",
+    "fsync",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "close",
+    "mkdir",
+    "mkdirat",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "fchmod",
+    "setxattr",
+    "fsetxattr",
+    "utimensat",
+    "flock",
+]
 """Every system call with which a deed changes a disk, or prepares to. Not every machine has all of them."""
 
 
@@ -31,8 +51,10 @@ class Driver:
         if not shutil.which("strace"):
             raise RuntimeError("these tests follow every system call: apt-get install strace")
         environment, home = clean_environment()
-        start = f"import sys, runpy; sys.path.append({home!r}); runpy.run_module('tests.crash.driver', run_name='__main__')"
-        self._program = subprocess.Popen(
+        start = (
+            f"import sys, runpy; sys.path.append({home!r}); runpy.run_module('tests.crash.driver', run_name='__main__')"
+        )
+        self._program: Any = subprocess.Popen(
             [sys.executable, "-P", "-c", start], stdin=-1, stdout=-1, text=True, bufsize=1, env=environment
         )
 
@@ -65,7 +87,7 @@ class Driver:
         pid = self.start(deed, root, told, fsync=fsync)
         log = root.parent / "strace.log"
         calls = ",".join(f"?{name}" for name in (*CHANGES, "pread64", "read", "getdents64"))
-        tracer = subprocess.Popen(
+        tracer: Any = subprocess.Popen(
             ["strace", "-y", "-o", str(log), "-e", f"trace={calls}", *options, "-p", str(pid)], stderr=-1, text=True
         )
         with tracer:

@@ -19,12 +19,12 @@ def as_nobody(function):
                 os.setgid(NOBODY)
                 os.setuid(NOBODY)
             answer = True, function()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # raised in the parent
             answer = False, error
         with os.fdopen(send, "wb") as pipe:
             try:
                 pipe.write(pickle.dumps(answer))
-            except Exception:
+            except Exception:  # noqa: BLE001  # what cannot be pickled is shown at least
                 traceback.print_exc(file=sys.__stderr__)
         os._exit(0)
     os.close(send)
