@@ -256,6 +256,14 @@ def test_a_name_that_holds_none_is_refused(storage):
     assert storage.list() == []
 
 
+def test_save_holds_to_what_is_portable():
+    """A portable storage is not given a name that Windows could not hold, whatever the stranger called it."""
+    storage = MemoryStorage(portable=True)
+
+    for name in ("con", "a:b?.txt", "nul.tar.gz", "ends with a dot."):
+        assert storage.exists(storage.save(name, b"1"))
+
+
 @pytest.mark.parametrize("verb", ["read_file", "spooled"])
 def test_save_spools_what_cannot_rewind(storage, tmp_path, verb):
     """A source without `seekable` is asked for `seek` itself; one without either is kept until it is stored."""
@@ -356,6 +364,12 @@ def test_a_backend_without_a_url_form_says_so():
     """What cannot be written as a URL is refused with the way that works."""
     with pytest.raises(ConfigurationError, match="mapping"):
         StorageBackend.from_url(urlsplit("nowhere://x"), {})
+
+
+def test_a_base_url_is_text():
+    """Anything else is a mistake in the configuration, and told at once."""
+    with pytest.raises(ConfigurationError, match="base_url"):
+        MemoryStorage(base_url=8080)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_memory_has_a_url_form():

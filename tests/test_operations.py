@@ -29,9 +29,9 @@ class Invoice(StorageOperations):
 
 
 @pytest.fixture
-def app():
+def app(tmp_path):
     """An app with two profiles, in a request."""
-    app = flask.Flask(__name__)
+    app = flask.Flask(__name__, instance_path=str(tmp_path))
     app.config.update(SECRET_KEY="s" * 32, STORAGE_PROFILES={"first": "memory:", "docs": "memory:"})
     Storage(app)
     with app.test_request_context():
