@@ -394,6 +394,8 @@ class WrappedFile(RemoteFile):
         if self.writable():
             with self._undone_by_failure():
                 self.fp.flush()  # what is in the buffer is written first, and may fail
+        if whence == io.SEEK_SET and offset < 0:
+            raise ValueError(f"there is no byte at position {offset}")  # and no disk is to blame for it
         with self._guard:
             return self.fp.seek(offset, whence)
 

@@ -122,6 +122,8 @@ class LinkVerbs(StorageHooks):
         headers = request.content_type or request.content_encoding or request.cache_control
         if headers and request.operations & ShareLinkOperation.upload and not able.content_headers:
             raise self._unsupported("keep a content type or another header with what a link uploads")
+        if request.exclusive and not able.exclusive:
+            raise self._unsupported("refuse a taken name atomically, which an exclusive upload link promises")
         if request.uses is not None and not able.link_uses:
             raise self._unsupported("count the uses of a link")
         _check_terms(request)

@@ -1,0 +1,281 @@
+# ruff: noqa: S101, PT017, ARG001 - a test suite that is shipped
+"""Links: what is signed, what is refused, and that nothing is dropped in silence."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeGuard
+from urllib.parse import parse_qs, quote, urlsplit
+
+import arrow
+import pytest
+
+from ... import signals
+from ...backends.base import StorageBackend
+from ...backends.internal_links import InternalLinksStorageBackend
+from ...errors import ConfigurationError, InvalidLinkError, InvalidPathError, UnsupportedOperationError
+from ...values import LinkBinding, ShareLinkOperation
+from .ground import Ground, needs
+
+_HOUR = timedelta(hours=1)
+_OPERATIONS = ["download", "upload", "remove"]
+
+
+def _has_tokens(storage: StorageBackend) -> TypeGuard[InternalLinksStorageBackend]:
+    """Whether links of this storage carry tokens of ours; a storage that wraps another answers as that one does."""
+    return hasattr(storage, "deserialize_link_token")
+
+
+def _link_url(token: str, endpoint: str | None) -> str:
+    return f"https://app.example.com/storage/conformance?token={quote(token)}"
+
+
+class Links(Ground):
+    """Verbs that make URLs."""
+
+    @pytest.fixture
+    def linked(self, storage: StorageBackend) -> StorageBackend:
+        """Return the storage as a profile of an app, which lends it a secret and an address where it needs them."""
+        if storage.link_binding is None:
+            storage.bind_links(
+                LinkBinding(
+                    profile="conformance", secrets=lambda: (b"conformance" * 4,), strict=False, link_url=_link_url
+                )
+            )
+        return storage
+
+    @pytest.mark.parametrize("operation", _OPERATIONS)
+    def test_a_link_is_an_absolute_url(self, linked: StorageBackend, operation: str) -> None:
+        """Each operation that is declared makes a URL; each that is not is refused."""
+        if linked.capabilities.links & ShareLinkOperation[operation]:
+            assert urlsplit(linked.link_to("a b/ü.txt", operation, _HOUR)).scheme in ("http", "https")
+        else:
+            with pytest.raises(UnsupportedOperationError):
+                linked.link_to("a b/ü.txt", operation, _HOUR)
+
+    @pytest.mark.parametrize("operation", ["du", "dur", "ur", "rud"])
+    def test_operations_combine_where_declared(self, linked: StorageBackend, operation: str) -> None:
+        """Several operations in one link are signed together or refused together, never in part."""
+        able = linked.capabilities
+        if able.link_combinations and not ShareLinkOperation.as_operation(operation) & ~able.links:
+            assert linked.link_to("file.txt", operation, _HOUR)
+        else:
+            with pytest.raises(UnsupportedOperationError):
+                linked.link_to("file.txt", operation, _HOUR)
+
+    @pytest.mark.parametrize(
+        "operation", ["", "x", "dx", "dd", "read", "write", "Download", ShareLinkOperation(0), None, 1]
+    )
+    def test_an_unknown_operation_is_refused(self, linked: StorageBackend, operation: Any) -> None:
+        """No word is read letter by letter into something that it does not say."""
+        with pytest.raises(ValueError, match="operation"):
+            linked.link_to("file.txt", operation, _HOUR)
+
+    @pytest.mark.parametrize("past", [timedelta(0), timedelta(seconds=-1), datetime(2001, 1, 1, tzinfo=UTC)])
+    def test_the_past_is_refused(self, linked: StorageBackend, past: Any) -> None:
+        """A link that nobody could use is not made, by any of the verbs."""
+        for verb in (
+            lambda: linked.link_to("file.txt", "d", past),
+            lambda: linked.links_to(["file.txt"], "d", past),
+            lambda: linked.upload_request("file.txt", past),
+        ):
+            with pytest.raises(ValueError, match="past"):
+                verb()
+
+    @needs("links")
+    def test_an_expiry_has_several_spellings(self, linked: StorageBackend) -> None:
+        """A span, a naive moment in UTC, an aware one and an Arrow are all good; other things are a TypeError."""
+        operation = self._operation(linked)
+        aware = datetime.now(UTC) + _HOUR
+
+        for expire in (_HOUR, aware, aware.replace(tzinfo=None), arrow.get(aware)):
+            assert linked.link_to("file.txt", operation, expire)
+        with pytest.raises(TypeError):
+            linked.link_to("file.txt", operation, 3600)  # type: ignore[arg-type]  # wrong on purpose
+
+    @needs("links")
+    def test_links_to_makes_one_for_each(self, linked: StorageBackend) -> None:
+        """Many links come in the order of their paths; one bad path makes none."""
+        operation = self._operation(linked)
+
+        links = linked.links_to(["a.txt", "b.txt", "c.txt"], operation, _HOUR)
+
+        assert len(set(links)) == 3
+        assert linked.links_to([], operation, _HOUR) == []
+        with pytest.raises(TypeError):
+            linked.links_to("a.txt", operation, _HOUR)
+        with pytest.raises(InvalidPathError):
+            linked.links_to(["a.txt", "../b.txt"], operation, _HOUR)
+
+    @needs("links")
+    def test_a_link_is_announced(self, linked: StorageBackend) -> None:
+        """Whoever audits hears which link was issued, on which terms."""
+        operation = self._operation(linked)
+        issued = []
+
+        def note(sender: StorageBackend, path: str, request: Any, **extra: Any) -> None:
+            issued.append((path, request.operations, request.filename))
+
+        with signals.link_issued.connected_to(note, sender=linked):
+            linked.link_to("file.txt", operation, _HOUR, "Name.txt")
+
+        assert issued == [("file.txt", operation, "Name.txt")]
+
+    @needs("links")
+    @pytest.mark.parametrize("term", ["output_path", "content_type", "content_encoding", "cache_control"])
+    @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\x00b", "a\u2028b", "a\ud800b"], ids=ascii)
+    def test_a_term_of_two_lines_is_refused(self, linked: StorageBackend, term: str, value: str) -> None:
+        """Nothing that becomes a header can hold the end of one."""
+        with pytest.raises(ValueError, match="one line"):
+            linked.link_to("file.txt", self._operation(linked), _HOUR, **{term: value})  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        "terms",
+        [
+            {"disposition": "whatever"},
+            {"ip": "not an address"},
+            {"ip": "203.0.113.300/24"},
+            {"ip": "::ffff:203.0.113.5"},
+            {"ip": 5},
+            {"exclusive": 1},
+            {"checksum": "md5-of-something"},
+            {"size": -1},
+            {"max_size": -1},
+            {"uses": 0},
+        ],
+        ids=str,
+    )
+    def test_terms_without_sense_are_refused(self, linked: StorageBackend, terms: Any) -> None:
+        """What nobody could honour is refused when the link is made."""
+        with pytest.raises((ValueError, UnsupportedOperationError)):
+            linked.link_to("file.txt", self._operation(linked), _HOUR, **terms)
+
+    @pytest.mark.parametrize("terms", [{"size": 1}, {"max_size": 1}, {"exclusive": True}], ids=str)
+    def test_terms_of_uploads_are_for_uploads(self, linked: StorageBackend, terms: Any) -> None:
+        """A link that only downloads cannot limit an upload."""
+        with pytest.raises((ValueError, UnsupportedOperationError)):
+            linked.link_to("file.txt", "d", _HOUR, **terms)
+
+    @pytest.mark.parametrize(
+        ("capability", "terms"),
+        [("link_sizes", {"size": 10}), ("link_sizes", {"max_size": 10}), ("link_uses", {"uses": 1})],
+        ids=str,
+    )
+    def test_terms_are_signed_or_refused(self, linked: StorageBackend, capability: str, terms: Any) -> None:
+        """A limit that a place cannot sign is refused, not left out."""
+        operation = linked.capabilities.links & ShareLinkOperation.upload or self._operation(linked)
+
+        if getattr(linked.capabilities, capability):
+            assert linked.link_to("file.txt", operation, _HOUR, **terms)
+        else:
+            with pytest.raises(UnsupportedOperationError):
+                linked.link_to("file.txt", operation, _HOUR, **terms)
+
+    def test_an_upload_request_says_how(self, linked: StorageBackend) -> None:
+        """Method, absolute URL, headers and expiry: all that a browser needs, or a refusal."""
+        if not linked.capabilities.links & ShareLinkOperation.upload:
+            with pytest.raises(UnsupportedOperationError):
+                linked.upload_request("file.txt", _HOUR)
+            return
+
+        content_type: str | None = "text/plain"
+        if not linked.capabilities.content_headers:
+            with pytest.raises(UnsupportedOperationError):
+                linked.upload_request("a b/ü.txt", _HOUR, content_type)
+            content_type = None
+        instruction = linked.upload_request("a b/ü.txt", _HOUR, content_type)
+
+        assert instruction.method in ("PUT", "POST")
+        assert urlsplit(instruction.url).scheme in ("http", "https")
+        assert instruction.expires_at > datetime.now(UTC)
+        assert all(isinstance(value, str) for value in {**instruction.headers, **instruction.fields}.values())
+
+    def test_a_token_grants_what_was_asked(self, linked: StorageBackend) -> None:
+        """Where tokens are ours, one comes back as path, operations and terms, and unpacks into the first two."""
+        if not _has_tokens(linked):
+            self._links_differ(linked)
+            return
+        token = linked.create_link_token(
+            path="/a b/ü.txt",
+            operation="du",
+            expire=_HOUR,
+            output_path='Ü "1".txt',
+            content_type="text/plain",
+            max_size=5,
+        )
+
+        data = linked.deserialize_link_token(token)
+
+        path, operations = data
+        assert (path, operations) == ("a b/ü.txt", ShareLinkOperation.download | ShareLinkOperation.upload)
+        assert (data.allow_download, data.allow_upload, data.allow_remove) == (True, True, False)
+        assert data.request is not None
+        assert (data.request.filename, data.request.content_type) == ('Ü "1".txt', "text/plain")
+        assert (data.request.max_size, data.request.exclusive) == (5, False)
+
+    def test_a_link_carries_its_token(self, linked: StorageBackend) -> None:
+        """Where tokens are ours, the link holds one that this storage, and no other profile's, honours."""
+        if not _has_tokens(linked):
+            self._links_differ(linked)
+            return
+
+        [token] = parse_qs(urlsplit(linked.link_to("file.txt", "r", _HOUR)).query)["token"]
+
+        assert linked.deserialize_link_token(token) == ("file.txt", ShareLinkOperation.remove)
+        flipped = token[:-3] + ("A" if token[-3] != "A" else "B") + token[-2:]
+        for forged in ("", "x", token + "=", token[:-1], flipped, token.partition(".")[2]):
+            with pytest.raises(InvalidLinkError):
+                linked.deserialize_link_token(forged)
+
+    def test_an_unconfigured_storage_explains_itself(self, storage: StorageBackend) -> None:
+        """Before an app lends a secret, a storage that needs one says what is missing; any other needs no app."""
+        if storage.link_binding is None and _has_tokens(storage):
+            with pytest.raises(ConfigurationError, match="secret_key"):
+                storage.link_to("file.txt", "d", _HOUR)
+        else:
+            self._links_differ(storage)
+
+    def test_a_base_url_makes_public_urls(self, storage: StorageBackend) -> None:
+        """With a public address every path has a URL, quoted, whether or not the file exists."""
+        storage.base_url = "https://cdn.example.com/media/"
+
+        assert storage.url("a b/100%/ü#?.txt") == "https://cdn.example.com/media/a%20b/100%25/%C3%BC%23%3F.txt"
+        storage.base_url = "/media"
+        assert storage.url("/a.txt") == "/media/a.txt"
+
+    def test_without_an_address_there_is_no_public_url(self, storage: StorageBackend) -> None:
+        """A storage has a public URL or says that it has none."""
+        storage.base_url = None
+
+        try:
+            url = storage.url("file.txt")
+        except UnsupportedOperationError as error:
+            assert "link_to" in str(error)
+        else:
+            assert urlsplit(url).scheme in ("http", "https")
+
+    @needs("local_paths")
+    def test_a_local_path_is_where_the_file_is(self, storage: StorageBackend) -> None:
+        """A local storage says where a file is; any other says None, and declares so."""
+        storage.write("a b/ü.txt", b"abc")
+
+        local_path = storage.local_path("a b/ü.txt")
+
+        if local_path is None:
+            raise UnsupportedOperationError("there is no local path")
+        assert isinstance(local_path, Path)
+        assert local_path.read_bytes() == b"abc"
+
+    def _links_differ(self, storage: StorageBackend) -> None:
+        """Check what can be seen of links whose inside is the place's own."""
+        for operation in ShareLinkOperation:
+            if operation & storage.capabilities.links:
+                one, other = (storage.link_to(path, operation, _HOUR) for path in ("a.txt", "b.txt"))
+                assert one != other
+                assert "a.txt" in one
+
+    def _operation(self, storage: StorageBackend) -> ShareLinkOperation:
+        """Return an operation that a link of this storage may carry."""
+        able = storage.capabilities.links
+        return next((operation for operation in ShareLinkOperation if operation & able), ShareLinkOperation.download)

@@ -1,0 +1,193 @@
+# ruff: noqa: S101 - a test suite that is shipped
+"""Listing means one thing everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ...backends.base import StorageBackend
+from ...values import FileInfo, ListEntry
+from .ground import Ground, names
+
+_TREE = ["a.txt", "b/c.txt", "b/d/e.txt", "b/d/f.txt", "b.txt", "bc/g.txt", "b-side/h.txt", "z/z/z/z.txt"]
+
+
+class Listing(Ground):
+    """Every file below a folder, by its full path, sorted."""
+
+    @pytest.fixture
+    def tree(self, storage: StorageBackend) -> StorageBackend:
+        """Return the storage with a few folders of files; each holds its own path."""
+        for path in reversed(_TREE):
+            storage.write(path, path.encode())
+        return storage
+
+    def test_an_empty_storage_lists_nothing(self, storage: StorageBackend) -> None:
+        """Nothing stored, nothing listed, in every way of asking."""
+        assert storage.list() == []
+        assert storage.list("/", recursive=False) == []
+        assert storage.list(prefix="") == []
+        assert list(storage.iter(details=True)) == []
+
+    def test_every_file_is_listed_sorted(self, tree: StorageBackend) -> None:
+        """The listing is recursive, sorted by full path, and every name opens the file it names."""
+        entries = tree.list()
+
+        assert [entry.name for entry in entries] == sorted(_TREE)
+        for entry in entries:
+            assert tree.read(entry.name).decode() == entry.name
+
+    def test_an_entry_has_size_and_date(self, tree: StorageBackend) -> None:
+        """An entry is a triple of name, moment in UTC and size."""
+        for entry in tree.list():
+            assert isinstance(entry, ListEntry)
+            name, last_modified, size = entry
+            assert size == len(name)
+            assert last_modified is not None
+            assert last_modified.utcoffset() == timedelta(0)
+            assert abs(last_modified.datetime - datetime.now(UTC)) < timedelta(days=1)
+            assert not entry.is_directory
+
+    @pytest.mark.parametrize("folder", ["b", "b/", "/b", "/b/"])
+    def test_a_folder_lists_what_is_below_it(self, tree: StorageBackend, folder: str) -> None:
+        """Names stay full paths; a sibling whose name begins alike is no part of the folder."""
+        assert names(tree, folder) == ["b/c.txt", "b/d/e.txt", "b/d/f.txt"]
+
+    @pytest.mark.parametrize("folder", ["missing", "missing/deeper", "b/missing", "B"])
+    def test_a_missing_folder_is_empty(self, tree: StorageBackend, folder: str) -> None:
+        """What is not there is an empty list, not an error."""
+        assert tree.list(folder) == []
+        assert tree.list(folder, recursive=False) == []
+        assert list(tree.iter(folder, details=True)) == []
+
+    def test_a_file_is_an_empty_folder(self, tree: StorageBackend) -> None:
+        """Below a file there is nothing."""
+        assert tree.list("a.txt") == []
+        assert tree.list("a.txt", recursive=False) == []
+        assert tree.list("a.txt/deeper") == []
+
+    def test_one_level_shows_files_and_folders(self, tree: StorageBackend) -> None:
+        """Without recursion a folder is one entry that ends in a slash and says that it is one."""
+        entries = tree.list(recursive=False)
+
+        assert [entry.name for entry in entries] == sorted(["a.txt", "b.txt", "b/", "bc/", "b-side/", "z/"])
+        assert {entry.name for entry in entries if entry.is_directory} == {"b/", "bc/", "b-side/", "z/"}
+        assert all(entry.size == 0 for entry in entries if entry.is_directory)
+
+    @pytest.mark.parametrize(
+        ("folder", "shown"),
+        [("b", ["b/c.txt", "b/d/"]), ("b/d", ["b/d/e.txt", "b/d/f.txt"]), ("z", ["z/z/"]), ("z/z/z", ["z/z/z/z.txt"])],
+    )
+    def test_one_level_of_a_folder(self, tree: StorageBackend, folder: str, shown: list[str]) -> None:
+        """One level is that folder's own files and sub-folders, by full path."""
+        assert names(tree, folder, recursive=False) == shown
+
+    def test_folders_in_a_listing_can_be_listed(self, tree: StorageBackend) -> None:
+        """Walking level by level, by the names as they were listed, meets every file once."""
+        found, folders = list[str](), [""]
+        while folders:
+            for entry in tree.list(folders.pop(), recursive=False):
+                (folders if entry.is_directory else found).append(entry.name)
+
+        assert sorted(found) == sorted(_TREE)
+
+    @pytest.mark.parametrize(
+        ("prefix", "found"),
+        [
+            ("", sorted(_TREE)),
+            ("b", ["b-side/h.txt", "b.txt", "b/c.txt", "b/d/e.txt", "b/d/f.txt", "bc/g.txt"]),
+            ("b/", ["b/c.txt", "b/d/e.txt", "b/d/f.txt"]),
+            ("b/d", ["b/d/e.txt", "b/d/f.txt"]),
+            ("b/d/e", ["b/d/e.txt"]),
+            ("/bc", ["bc/g.txt"]),
+            ("a.txt", ["a.txt"]),
+            ("a.txt/", []),
+            ("nothing", []),
+        ],
+    )
+    def test_a_prefix_is_plain_text(self, tree: StorageBackend, prefix: str, found: list[str]) -> None:
+        """With `prefix=` every file whose path begins with the text is listed, wherever the text ends."""
+        assert names(tree, prefix=prefix) == found
+
+    @pytest.mark.parametrize(
+        ("prefix", "found"),
+        [("b", ["b-side/", "b.txt", "b/", "bc/"]), ("b/", ["b/c.txt", "b/d/"]), ("b/d", ["b/d/"]), ("z/z", ["z/z/"])],
+    )
+    def test_a_prefix_of_one_level(self, tree: StorageBackend, prefix: str, found: list[str]) -> None:
+        """Without recursion the files and folders of that level are listed whose path begins with the text."""
+        assert names(tree, prefix=prefix, recursive=False) == found
+
+    def test_a_prefix_and_a_folder_are_not_mixed(self, storage: StorageBackend) -> None:
+        """Asking for both is a mistake that is told."""
+        with pytest.raises(ValueError, match="prefix"):
+            storage.list("b", prefix="b/c")
+
+    def test_iter_yields_what_list_returns(self, tree: StorageBackend) -> None:
+        """The lazy listing has the same entries, in no promised order, and may be left half-way."""
+        lazily = tree.iter("b")
+
+        assert isinstance(lazily, Iterator)
+        assert next(lazily).name in ("b/c.txt", "b/d/e.txt", "b/d/f.txt")
+        assert sorted(tree.iter("b")) == tree.list("b")
+        assert sorted(tree.iter("b", recursive=False)) == tree.list("b", recursive=False)
+        assert sorted(tree.iter(prefix="b/d")) == tree.list(prefix="b/d")
+
+    def test_details_are_what_stat_tells(self, tree: StorageBackend) -> None:
+        """With `details=True` each file comes with all that is known of it; folders are left out."""
+        infos = sorted(tree.iter(details=True), key=lambda info: info.path)
+
+        assert [info.path for info in infos] == sorted(_TREE)
+        for info in infos:
+            assert isinstance(info, FileInfo)
+            assert (info.size, info.etag) == (tree.stat(info.path).size, tree.stat(info.path).etag)
+        assert [info.path for info in tree.iter("b", recursive=False, details=True)] == ["b/c.txt"]
+        assert {info.path for info in tree.iter(prefix="b/d", details=True)} == {"b/d/e.txt", "b/d/f.txt"}
+
+    def test_a_deleted_file_is_listed_no_more(self, tree: StorageBackend) -> None:
+        """The listing follows at once."""
+        tree.delete("b/d/e.txt")
+
+        assert names(tree, "b") == ["b/c.txt", "b/d/f.txt"]
+
+    def test_an_emptied_folder_is_gone(self, tree: StorageBackend) -> None:
+        """After its last file a folder is not listed either, however deep it was."""
+        tree.delete("z/z/z/z.txt")
+        tree.move("b/c.txt", "c.txt")
+        tree.delete_many(["b/d/e.txt", "b/d/f.txt"])
+
+        assert names(tree, recursive=False) == sorted(["a.txt", "b.txt", "bc/", "b-side/", "c.txt"])
+        assert tree.list("z") == tree.list("b", recursive=False) == []
+
+    def test_names_are_sorted_as_text(self, storage: StorageBackend) -> None:
+        """Upper before lower case, digits by character, code point by code point: the same everywhere."""
+        unsorted = ["b", "a/b", "a b", "a", "B", "10", "9", "ä", "z", "a.b", "é/x", "\uffee", "😀"]
+        if not self._holds_both(storage):
+            unsorted.remove("a")
+        for name in unsorted:
+            storage.write(name, b"")
+
+        assert names(storage) == sorted(unsorted)
+
+    def test_many_files_are_all_listed(self, storage: StorageBackend) -> None:
+        """A folder of several pages is listed to its end, each file once."""
+        many = [f"many/{number:04}.txt" for number in range(1200)]
+        for name in many:
+            storage.write(name, b"")
+
+        assert names(storage, "many") == many
+
+    def _holds_both(self, storage: StorageBackend) -> bool:
+        """Whether the place holds a file and a folder of one name."""
+        storage.write("probe/file", b"")
+        try:
+            storage.write("probe", b"")
+        except OSError:
+            return False
+        else:
+            storage.delete("probe")
+            return True
+        finally:
+            storage.delete("probe/file")
