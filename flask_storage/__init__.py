@@ -48,9 +48,10 @@ if TYPE_CHECKING:
         UnknownProfileError as UnknownProfileError,
         UnsupportedOperationError as UnsupportedOperationError,
     )
-    from .extension import Profiles as Profiles, Storage as Storage, current_storage as current_storage
+    from .extension import Storage as Storage
     from .files import RemoteFile as RemoteFile
     from .operations import StorageOperations as StorageOperations
+    from .profiles import Profiles as Profiles, current_storage as current_storage
     from .tokens import InternalLinkTokenData as InternalLinkTokenData
     from .values import (
         Capabilities as Capabilities,
@@ -81,9 +82,10 @@ _WHERE = {
     "backends.memory": "MemoryStorage",
     "delivery": "send_stored_file",
     "errors": _ERRORS,
-    "extension": "Profiles Storage current_storage",
+    "extension": "Storage",
     "files": "RemoteFile",
     "operations": "StorageOperations",
+    "profiles": "Profiles current_storage",
     "tokens": "InternalLinkTokenData",
     "values": "Capabilities FileInfo FileMode LinkRequest ListEntry ProgressCallback ShareLinkOperation "
     "UploadInstruction WriteOptions",

@@ -2,55 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import cast
 
 from flask import Flask, current_app
-from werkzeug.local import LocalProxy
 
 from .backends.base import StorageBackend
 from .configuration import LINK_ENDPOINT, LinkAddresses, default_profile, link_prefix, link_secrets, profile_specs
-from .errors import ConfigurationError, UnknownProfileError
+from .errors import ConfigurationError
+from .profiles import Profiles, profiles_of
 from .registry import make_storage
-from .uses import LinkUses, open_link_uses
+from .uses import open_link_uses
 from .values import LinkBinding
-
-
-class Profiles(Mapping[str, StorageBackend]):
-    """The storages of one app, by profile name, in the order of the configuration.
-
-    Args:
-        storages: By profile name.
-        default: The name of the default profile.
-        link_uses: Counts the uses of limited links.
-    """
-
-    def __init__(self, storages: Mapping[str, StorageBackend], default: str, link_uses: LinkUses) -> None:
-        self._storages = dict(storages)
-        self.default_name = default
-        self.link_uses = link_uses
-
-    @property
-    def default(self) -> StorageBackend:
-        """The default profile's storage."""
-        return self._storages[self.default_name]
-
-    def __getitem__(self, profile: str) -> StorageBackend:
-        """Return the storage of *profile*; :class:`~flask_storage.errors.UnknownProfileError` when there is none."""
-        try:
-            return self._storages[profile]
-        except KeyError:
-            raise UnknownProfileError(f"no profile is called {profile!r}: there are {', '.join(self)}") from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._storages)
-
-    def __len__(self) -> int:
-        return len(self._storages)
-
-    def __repr__(self) -> str:
-        return f"<Profiles {', '.join(self)}>"
 
 
 class Storage:
@@ -125,26 +88,12 @@ class Storage:
         Raises:
             RuntimeError: when *app* was never given to :meth:`init_app`.
         """
-        try:
-            return cast(Profiles, app.extensions["storage"])
-        except KeyError:
-            raise RuntimeError("this app has no Storage: call storage.init_app(app) first") from None
+        return profiles_of(app)
 
     def get_interface(self, interface: str | None = None) -> StorageBackend:
         """Return a storage of the current app, the default one without a name (keg-storage's spelling)."""
         profiles = self.for_app(current_app)
         return profiles.default if interface is None else profiles[interface]
-
-
-def _current() -> Profiles:
-    try:
-        return cast(Profiles, current_app.extensions["storage"])
-    except KeyError:
-        raise RuntimeError("the current app has no Storage: call storage.init_app(app) first") from None
-
-
-current_storage = cast(Profiles, LocalProxy(_current))
-"""The storages of the current app: ``current_storage["docs"]``, ``current_storage.default``."""
 
 
 def _register_views(app: Flask, prefix: str | None, served: Mapping[str, StorageBackend]) -> None:

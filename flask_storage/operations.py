@@ -11,8 +11,8 @@ from typing import Unpack
 from flask import request
 
 from .backends.base import StorageBackend
-from .extension import current_storage
 from .paths import extension_of, normalize, normalize_folder, safe_filename
+from .profiles import current_storage
 from .streams import SupportsRead
 from .values import LinkArguments, ShareLinkOperation
 

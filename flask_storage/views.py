@@ -24,6 +24,7 @@ from .delivery import CHUNK_BYTES, Answers, CookielessResponse, http_errors, sen
 from .errors import ConfigurationError, IntegrityError, NotAFileError, StorageError
 from .files import RemoteFile
 from .headers import header_text
+from .profiles import current_storage
 from .signals import link_used
 from .tokens import InternalLinkTokenData
 from .values import LinkRequest, ShareLinkOperation, WriteArguments
@@ -198,7 +199,7 @@ class LinkView(LinkViewMixin, MethodView):
 
     def get_storage_backend(self) -> InternalLinksStorageBackend:
         """Return the storage of the profile in the URL; 404 for one that has no links of ours."""
-        storage = current_app.extensions["storage"].get((request.view_args or {})["profile"])
+        storage = current_storage.get((request.view_args or {})["profile"])
         if not isinstance(storage, InternalLinksStorageBackend):
             raise exceptions.NotFound("There is no such profile.")
         return storage
@@ -214,7 +215,7 @@ class PublicFileView(MethodView):
 
     def get(self, profile: str, path: str) -> Response:
         """Send the file."""
-        storage = current_app.extensions["storage"][profile]
+        storage = current_storage[profile]
         response = send_stored_file(storage, path, disposition="inline")
         response.headers["Cache-Control"] = header_text(response.info.cache_control) or "public, no-cache"
         return response
@@ -284,7 +285,7 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def _link_uses() -> Any:
-    return current_app.extensions["storage"].link_uses
+    return current_storage.link_uses
 
 
 def _use_up(data: InternalLinkTokenData, terms: LinkRequest) -> None:

@@ -27,10 +27,10 @@ from flask_storage import (
     UnsupportedOperationError,
 )
 from flask_storage.backends.hooks import StorageHooks
-from flask_storage.files import WrappedFile
 from flask_storage.parts import Part, PartStore
 from flask_storage.testing import FailingStorage
 from flask_storage.values import FileInfo, LinkBinding, LinkRequest, ShareLinkOperation, WriteOptions
+from flask_storage.wrapped_files import WrappedFile
 
 
 class _TroubleError(Exception):

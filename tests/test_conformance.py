@@ -19,8 +19,8 @@ from flask_storage import (
     StorageBackend,
 )
 from flask_storage.errors import FileNotFoundInStorageError
-from flask_storage.files import WrappedFile
 from flask_storage.testing import BackendConformance, FailingStorage
+from flask_storage.wrapped_files import WrappedFile
 
 
 class TestMemoryStorage(BackendConformance):

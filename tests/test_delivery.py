@@ -13,8 +13,8 @@ from werkzeug.wsgi import FileWrapper
 
 from flask_storage import LocalFSStorage, MemoryStorage, errors, send_stored_file
 from flask_storage.delivery import CHUNK_BYTES
-from flask_storage.files import WrappedFile
 from flask_storage.values import FileInfo
+from flask_storage.wrapped_files import WrappedFile
 
 CONTENT = bytes(range(256)) * 4
 

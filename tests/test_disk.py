@@ -1,6 +1,7 @@
 """What local disk does of its own: modes, folders, versions, parts, and files opened without a storage."""
 
 import errno
+import fcntl
 import gc
 import importlib.util
 import os
@@ -24,6 +25,7 @@ from flask_storage import (
     PermissionDeniedError,
     PreconditionFailedError,
     StorageError,
+    UnsupportedOperationError,
 )
 from flask_storage.errors import IntegrityError, NotAFileError
 from flask_storage.parts import Part
@@ -570,7 +572,7 @@ def test_a_folder_swapped_for_a_link_while_it_is_entered_is_refused(disk, monkey
             (disk.root / "d").symlink_to(disk.root.parent / "outside")
         return child(folder, name)
 
-    monkeypatch.setattr("flask_storage.backends.disk.Folder.child", late)
+    monkeypatch.setattr("flask_storage.backends.disk_folder.Folder.child", late)
     names = [entry.name for entry in disk.list()]
     with pytest.raises(PermissionDeniedError):
         disk.read("d/secret.txt")
@@ -638,7 +640,7 @@ def test_a_folder_that_is_not_ours_to_look_into_is_shown(disk):
 def test_a_system_without_posix_locks_is_named(monkeypatch):
     """Instead of a missing module that nobody knows."""
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    shipped = importlib.util.find_spec("flask_storage.backends.disk")
+    shipped = importlib.util.find_spec("flask_storage.backends.disk_folder")
     assert shipped
     assert shipped.origin
     spec = importlib.util.spec_from_file_location("flask_storage.backends.disk_again", shipped.origin)
@@ -737,3 +739,39 @@ def test_an_upload_that_is_discarded_twice_is_gone(disk, monkeypatch):
     disk.parts.discard("a.bin", upload_id)
 
     assert list(disk.root.iterdir()) == []
+
+
+def test_exclusive_is_refused_where_nothing_could_decide_it(disk, monkeypatch):
+    """A file system with neither hard links nor locks would let the later of two writers win."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+    with pytest.raises(UnsupportedOperationError, match="neither hard links nor locks"):
+        disk.write("a.txt", b"1", exclusive=True)
+
+    assert disk.list() == []
+    assert list(disk.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("deed", ["write", "move"])
+def test_a_name_that_could_not_be_made_durable_is_said_to_be_in_place(tmp_path, monkeypatch, deed):
+    """The new content is visible by then, and the text does not deny it."""
+    storage = LocalFSStorage(tmp_path)
+    storage.write("old.txt", b"1")
+    sync = os.fsync
+
+    def fail(fd):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+    with pytest.raises(LocalFSError, match=r"new\.txt is in place, but the disk failed to make it durable"):
+        storage.write("new.txt", b"1") if deed == "write" else storage.move("old.txt", "new.txt")
+
+    assert storage.read("new.txt") == b"1"

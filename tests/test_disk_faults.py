@@ -216,6 +216,20 @@ def test_a_folder_that_may_not_be_looked_into_is_a_refusal_and_still_shown(share
     assert shown == ["d/"]
 
 
+def test_the_systems_own_folder_is_no_part_of_the_storage(shared):
+    """An ext4 volume has a `lost+found` at its top that nobody else may open; listing and sweeping go on around it."""
+    (shared.root / "lost+found").mkdir(mode=0o000)
+
+    names = as_nobody(lambda: [entry.name for entry in shared.list()])
+    folders = as_nobody(lambda: [entry.name for entry in shared.list(recursive=False)])
+    as_nobody(lambda: shared.sweep(timedelta(0)))
+    shared.sweep(timedelta(0))
+
+    assert "d/a.txt" in names
+    assert "lost+found/" not in folders
+    assert (shared.root / "lost+found").is_dir()
+
+
 @pytest.mark.parametrize("how", ["remount"] if MOUNTS else ["fault"])
 def test_a_read_only_file_system_is_said(how, tmp_path, monkeypatch):
     """PermissionDeniedError that says what to do; where nothing may be mounted, the error is made by hand."""

@@ -10,7 +10,8 @@ import os
 import pytest
 
 from flask_storage import FileMode, IntegrityError, RemoteFile, StorageError, WriteOptions
-from flask_storage.files import WrappedFile, parse_checksum
+from flask_storage.files import parse_checksum
+from flask_storage.wrapped_files import WrappedFile
 
 
 class _Writer(RemoteFile):

@@ -15,7 +15,7 @@ SDKS = {"azure", "boto3", "paramiko", "PIL", "redis", "sqlalchemy"}
 WORDS = "errors values"
 WALL = f"{WORDS} signals streams paths files parts"
 PLACE = f"{WORDS} streams files paths parts backends.base backends.internal_links"
-DISK = "backends.disk backends.disk_file backends.disk_parts"
+DISK = "backends.disk backends.disk_bytes backends.disk_folder"
 LINKS = f"{WORDS} tokens backends.base backends.internal_links"
 NAMES = "_lazy backends.base backends.filesystem backends.internal_links backends.memory"
 
@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "paths": ("errors", ""),
     "tokens": (WORDS, "jwt"),
     "files": (f"{WORDS} streams", ""),
+    "wrapped_files": ("values files", ""),
     "uses": (f"{WORDS} uses", "redis sqlalchemy"),
     # Machinery.
     "parts": (f"{WORDS} files", ""),
@@ -42,21 +43,27 @@ MAY_IMPORT = {
     "backends.base": (f"{WALL} backends.hooks backends.transfers backends.linking", ""),
     "backends.internal_links": (f"{WORDS} tokens backends.base", "flask"),
     # Places. None knows another.
-    "backends.memory": (PLACE, "arrow"),
-    "backends.disk": ("errors paths", ""),
-    "backends.disk_file": (f"{WORDS} paths files backends.disk", "arrow"),
-    "backends.disk_parts": (f"{WORDS} paths parts backends.disk", ""),
-    "backends.filesystem": (f"{PLACE} {DISK}", ""),
+    "backends.memory": (f"{PLACE} wrapped_files", "arrow"),
+    "backends.disk_bytes": ("", ""),
+    "backends.disk_folder": ("errors paths", ""),
+    "backends.disk": ("errors paths backends.disk_folder", ""),
+    "backends.disk_file": (
+        f"{WORDS} paths wrapped_files backends.disk backends.disk_bytes backends.disk_folder",
+        "arrow",
+    ),
+    "backends.disk_parts": (f"{WORDS} paths parts backends.disk backends.disk_bytes backends.disk_folder", ""),
+    "backends.filesystem": (f"{PLACE} {DISK} backends.disk_file backends.disk_parts", ""),
     "backends": (f"{WORDS} files tokens {NAMES}", ""),
     "registry": ("errors backends.base", ""),
     # Flask. None of these knows a place.
     "configuration": ("errors", "flask werkzeug"),
     "headers": ("values", "flask werkzeug"),
     "delivery": (f"{WORDS} files headers backends.base", "flask werkzeug"),
-    "views": (f"{LINKS} signals files headers delivery", "flask werkzeug"),
-    "extension": (f"{WORDS} uses registry configuration backends.base views cli", "flask werkzeug"),
-    "operations": (f"{WORDS} paths streams backends.base extension", "flask"),
-    "cli": (f"{WORDS} backends.base extension cli", "click flask"),
+    "views": (f"{LINKS} signals files headers delivery profiles", "flask werkzeug"),
+    "profiles": (f"{WORDS} uses backends.base", "flask werkzeug"),
+    "extension": (f"{WORDS} uses registry configuration profiles backends.base views cli", "flask werkzeug"),
+    "operations": (f"{WORDS} paths streams backends.base profiles", "flask"),
+    "cli": (f"{WORDS} backends.base profiles cli", "click flask"),
 }
 # These two show the whole house: one to those who use it, one to those who test against it.
 OPEN_TO_ALL = {"", "testing"}

@@ -23,10 +23,10 @@ from flask_storage import (
     UnsupportedOperationError,
     errors,
 )
-from flask_storage.files import WrappedFile
 from flask_storage.signals import link_used
 from flask_storage.tokens import derive_key
 from flask_storage.values import Capabilities
+from flask_storage.wrapped_files import WrappedFile
 
 HOUR = timedelta(hours=1)
 SECRET = "0123456789abcdef0123456789abcdef"

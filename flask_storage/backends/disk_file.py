@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PreconditionFailedError, UnsupportedOperationError
-from ..files import WrappedFile
 from ..paths import parent
 from ..values import CONTENT_HEADERS, FileInfo, FileMode, WriteOptions
-from .disk import Disk, Folder, copy_bytes, etag
+from ..wrapped_files import WrappedFile
+from .disk import Disk
+from .disk_bytes import copy_bytes, etag
+from .disk_folder import Folder
 
 if TYPE_CHECKING:
     import arrow

@@ -15,7 +15,9 @@ from ..errors import FileNotFoundInStorageError, IntegrityError
 from ..parts import Part, PartStore, PendingUpload
 from ..paths import RESERVED_PREFIX
 from ..values import WriteOptions
-from .disk import Disk, Folder, etag, write_all
+from .disk import Disk
+from .disk_bytes import etag, write_all
+from .disk_folder import Folder
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

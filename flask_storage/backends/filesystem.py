@@ -39,8 +39,10 @@ from ..values import (
     ShareLinkOperation,
     WriteOptions,
 )
-from .disk import Disk, Folder, copy_bytes, make_root
+from .disk import SYSTEM_FOLDER, Disk, make_root
+from .disk_bytes import copy_bytes
 from .disk_file import LocalFSFile, condition, describe, keeps_headers, moment, read_headers
+from .disk_folder import Folder
 from .disk_parts import DiskParts, sweep
 from .internal_links import InternalLinksStorageBackend
 
@@ -105,7 +107,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
             portable=portable,
         )
         self.root = Path(os.path.realpath(root))
-        folder_mode = _mode(folder_mode)
+        self.file_mode, folder_mode = _mode(file_mode), _mode(folder_mode)
         if create:
             with self._guard():
                 make_root(self.root, folder_mode)
@@ -113,7 +115,6 @@ class LocalFSStorage(InternalLinksStorageBackend):
             raise LocalFSError(
                 "Storage root does not exist or is not a directory: make it, or pass create=True", backend=self.name
             )
-        self.file_mode = _mode(file_mode)
         self.disk = Disk(self.root, folder_mode=folder_mode, sync=fsync)
         self._is_named = name is not None
 
@@ -252,7 +253,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
         for prefix, entry in self.disk.walk(path, left=left):
             if not entry.name.startswith(RESERVED_PREFIX):
                 with suppress(FileNotFoundError), self.disk.folder(prefix[:-1]) as folder:  # else gone with its folder
-                    folder.unlink(entry.name)
+                    with folder.locked():
+                        folder.unlink(entry.name)
                     count += 1
         return count
 
@@ -288,7 +290,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
                 for _, entry in self.disk.walk(path)
             )
         except PermissionError:  # it is there, and not ours to look into
-            return True
+            return path != SYSTEM_FOLDER
 
     def _rename(self, path: str, new_path: str, options: WriteOptions) -> None:
         source, name = self.disk.parent(path)
@@ -308,8 +310,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
                         with self._guard(new_path):  # it is the target that stands in the way
                             raise
                     if self.disk.sync:
-                        target.sync()
-                        source.sync()
+                        target.seal(new_name)
+                        source.seal(name)
                 return
 
 
@@ -334,7 +336,7 @@ _ERRORS: dict[int, tuple[type[StorageError], str]] = {
     errno.EILSEQ: (InvalidPathError, "the file system cannot write this name"),
     errno.EISDIR: (NotAFileError, "a folder stands where the file should be"),
     errno.ENOTDIR: (NotAFileError, "a file stands where a folder should be"),
-    errno.EIO: (LocalFSError, "the disk failed: nothing was published, check the hardware"),
+    errno.EIO: (LocalFSError, "the disk failed: check the hardware"),
 }
 
 

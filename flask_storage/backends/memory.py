@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import SplitResult
 
 from ..errors import FileExistsInStorageError, FileNotFoundInStorageError, IntegrityError, PreconditionFailedError
-from ..files import RemoteFile, WrappedFile
+from ..files import RemoteFile
 from ..parts import Part, PartStore, PendingUpload
 from ..values import Capabilities, FileInfo, FileMode, ListEntry, ShareLinkOperation, WriteOptions
+from ..wrapped_files import WrappedFile
 from .internal_links import InternalLinksStorageBackend
 
 if TYPE_CHECKING:

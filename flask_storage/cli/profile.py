@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from ..backends.base import StorageBackend
-    from ..extension import Profiles
+    from ..profiles import Profiles
 
 _PROFILE = "flask_storage.profile"
 _MAX_COMPLETIONS = 1000
@@ -37,8 +37,9 @@ def profile_options() -> list[click.Option]:
 
 def app_profiles() -> Profiles:
     """Return the profiles of the current app."""
-    profiles: Profiles = current_app.extensions["storage"]
-    return profiles
+    from ..profiles import profiles_of
+
+    return profiles_of(current_app)
 
 
 def asked_for() -> str | None:

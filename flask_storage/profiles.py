@@ -1,0 +1,65 @@
+"""The storages of an app, by profile, and the way to those of the current one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from flask import Flask, current_app
+from werkzeug.local import LocalProxy
+
+from .backends.base import StorageBackend
+from .errors import UnknownProfileError
+from .uses import LinkUses
+
+
+class Profiles(Mapping[str, StorageBackend]):
+    """The storages of one app, by profile name, in the order of the configuration.
+
+    Args:
+        storages: By profile name.
+        default: The name of the default profile.
+        link_uses: Counts the uses of limited links.
+    """
+
+    def __init__(self, storages: Mapping[str, StorageBackend], default: str, link_uses: LinkUses) -> None:
+        self._storages = dict(storages)
+        self.default_name = default
+        self.link_uses = link_uses
+
+    @property
+    def default(self) -> StorageBackend:
+        """The default profile's storage."""
+        return self._storages[self.default_name]
+
+    def __getitem__(self, profile: str) -> StorageBackend:
+        """Return the storage of *profile*; :class:`~flask_storage.errors.UnknownProfileError` when there is none."""
+        try:
+            return self._storages[profile]
+        except KeyError:
+            raise UnknownProfileError(f"no profile is called {profile!r}: there are {', '.join(self)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._storages)
+
+    def __len__(self) -> int:
+        return len(self._storages)
+
+    def __repr__(self) -> str:
+        return f"<Profiles {', '.join(self)}>"
+
+
+def profiles_of(app: Flask) -> Profiles:
+    """Return the storages of *app*, also outside its context.
+
+    Raises:
+        RuntimeError: when *app* has no :class:`~flask_storage.Storage`.
+    """
+    try:
+        return cast(Profiles, app.extensions["storage"])
+    except KeyError:
+        raise RuntimeError("this app has no Storage: call storage.init_app(app) first") from None
+
+
+current_storage = cast(Profiles, LocalProxy(lambda: profiles_of(current_app)))
+"""The storages of the current app: ``current_storage["docs"]``, ``current_storage.default``."""
