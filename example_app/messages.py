@@ -92,4 +92,4 @@ def _answer(status: int, detail: str | None = None) -> Response:
 
 
 def _is_link_view() -> bool:
-    return request.endpoint is not None and request.endpoint.startswith("storage.")
+    return request.endpoint is not None and request.endpoint.startswith("storage_")

@@ -82,6 +82,13 @@ def test_our_own_distribution_is_no_namesake(tmp_path, recwarn):
     assert not recwarn
 
 
+def test_a_zip_file_holds_no_namesake(tmp_path, recwarn):
+    """The package can be imported from one, where no folder can be listed."""
+    _lazy.warn_of_namesake(str(tmp_path / "app.zip" / "flask_storage" / "__init__.py"))
+
+    assert not recwarn
+
+
 def test_importing_prints_nothing_and_warns_of_nothing():
     """In a fresh interpreter, with warnings as errors."""
     done = subprocess.run(

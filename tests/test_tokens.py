@@ -701,3 +701,25 @@ def test_signatures_are_hmac_sha_512(signer):
     expected = hmac.digest(derive_key(SECRET, "docs"), signed.encode(), "sha512")
 
     assert base64.urlsafe_b64decode(signature + "==") == expected
+
+
+def test_another_path_keeps_the_terms():
+    """`_replace` is how a named tuple is changed; the limits must not get lost on the way."""
+    request = request_for(UPLOAD, max_size=5)
+    data = InternalLinkTokenData("a.txt", UPLOAD, request=request, token_id="id")
+
+    moved = data._replace(path="b.txt")
+
+    assert tuple(moved) == ("b.txt", UPLOAD)
+    assert (moved.request, moved.token_id) == (request, "id")
+
+
+def test_a_grant_survives_being_stored():
+    """Serialized and back, with all of its terms; terms without an expiry are refused rather than dropped."""
+    data = InternalLinkTokenData("a.txt", UPLOAD, request=request_for(UPLOAD, max_size=5, uses=1), token_id="id")
+
+    back = InternalLinkTokenData.deserialize(data.serialize())
+
+    assert (tuple(back), back.request, back.token_id) == (tuple(data), data.request, data.token_id)
+    with pytest.raises(InvalidLinkError, match="no expiry"):
+        InternalLinkTokenData.deserialize({"key": "a.txt", "op": "u", "max": 5})

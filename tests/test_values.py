@@ -256,6 +256,12 @@ def test_an_expiry_that_is_not_in_the_future_is_refused(expire):
         as_moment(expire, now=NOW)
 
 
+def test_an_expiry_beyond_the_calendar_is_refused():
+    """`timedelta.max` is no date."""
+    with pytest.raises(ValueError, match="beyond the year 9999"):
+        as_moment(timedelta.max)
+
+
 @pytest.mark.parametrize("thing", [None, 3600, 3600.0, "2026-11-20", "tomorrow", NOW.date(), NOW.time()], ids=repr)
 def test_an_expiry_of_another_type_is_refused(thing):
     """A number could mean a moment or a duration; the message says what to give."""

