@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import SplitResult, urlsplit
 
-from flask import Flask, current_app, has_request_context, url_for
+from flask import Flask, current_app, has_request_context, request, url_for
 from werkzeug.routing import BuildError
 
 from .errors import ConfigurationError
 
 LINK_ENDPOINT = "storage_link"  # no dot: that would make it the property of a blueprint called "storage"
+_TOKEN = "the-token-goes-here"  # safe in URLs, as every token is
+_BUILT = "flask_storage.link_addresses"
 _PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SHORT_SECRET = 32
 
@@ -130,6 +132,7 @@ class LinkAddresses:
         self._app = app
         self._has_route = has_route
         self._external = _parsed_address(app.config.get("STORAGE_EXTERNAL_URL"))
+        self._built: dict[tuple[str, str | None], tuple[str, str]] = {}
 
     def link_url(self, profile: str, token: str, endpoint: str | None) -> str:
         """Return the URL of *token* at *endpoint* (None: the ready-made link view).
@@ -137,7 +140,22 @@ class LinkAddresses:
         Raises:
             ConfigurationError: when there is no such view, or the app's address is not known here.
         """
-        values = {"token": token}
+        # Building takes as long as signing, and all but the token stays the same: for ever, or for one request.
+        built = self._built
+        if self._external is None:
+            built = request.environ.setdefault(_BUILT, {}) if self._is_asked() else {}
+        if (profile, endpoint) not in built:
+            before, _, after = self._build(profile, endpoint).partition(_TOKEN)
+            built[profile, endpoint] = before, after
+        before, after = built[profile, endpoint]
+        return f"{before}{token}{after}"
+
+    def _is_asked(self) -> bool:
+        """Whether this happens inside a request to this app; another app's has another address."""
+        return has_request_context() and current_app == self._app
+
+    def _build(self, profile: str, endpoint: str | None) -> str:
+        values = {"token": _TOKEN}
         if endpoint is None:
             if not self._has_route:
                 raise ConfigurationError(
@@ -145,17 +163,17 @@ class LinkAddresses:
                 )
             endpoint, values["profile"] = LINK_ENDPOINT, profile
         try:
-            return self._build(endpoint, values)
+            return self._absolute(endpoint, values)
         except BuildError as error:
             raise ConfigurationError(
                 f"the linked_endpoint {endpoint!r} of profile {profile!r} is no endpoint"
             ) from error
 
-    def _build(self, endpoint: str, values: dict[str, str]) -> str:
+    def _absolute(self, endpoint: str, values: dict[str, str]) -> str:
         config = self._app.config
         if self._external is not None:
             scheme, host, root = self._external.scheme, self._external.netloc, self._external.path
-        elif has_request_context() and current_app == self._app:
+        elif self._is_asked():
             return url_for(endpoint, _external=True, **values)
         elif config.get("SERVER_NAME"):
             # Not Flask's url_for: inside the request of another app it would give that one's host.

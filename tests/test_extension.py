@@ -387,6 +387,20 @@ def test_an_endpoint_of_ones_own_is_used(make_app):
         assert current_storage.default.link_to("x", "d", HOUR).startswith("http://localhost/mine?token=")
 
 
+def test_links_of_one_request_know_profile_and_endpoint_apart(make_app):
+    """What is built once for a request is built for each of them."""
+    profiles = {"a": "memory:", "b": {"backend": "memory", "linked_endpoint": "mine"}}
+    app = make_app(STORAGE_PROFILES=profiles)
+    app.add_url_rule("/mine/<token>/x", endpoint="mine", view_func=lambda token: token)
+
+    with app.test_request_context():
+        urls = [current_storage[profile].link_to(path, "d", HOUR) for path in "xy" for profile in "ab"]
+
+    assert [url.startswith("http://localhost/storage/a?token=") for url in urls] == [True, False] * 2
+    assert [url.startswith("http://localhost/mine/") and url.endswith("/x") for url in urls] == [False, True] * 2
+    assert len(set(urls)) == 4
+
+
 def test_an_endpoint_that_does_not_exist_is_named(make_app):
     """Not Werkzeug's BuildError."""
     app = make_app(STORAGE_PROFILES={"docs": {"backend": "memory", "linked_endpoint": "mien"}})
