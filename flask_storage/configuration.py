@@ -18,7 +18,7 @@ from werkzeug.routing import BuildError
 from .errors import ConfigurationError
 
 LINK_ENDPOINT = "storage_link"  # no dot: that would make it the property of a blueprint called "storage"
-_TOKEN = "the-token-goes-here"  # safe in URLs, as every token is
+_PLACE = "the-token-goes-here"  # safe in URLs, as every token is
 _BUILT = "flask_storage.link_addresses"
 _PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SHORT_SECRET = 32
@@ -145,7 +145,7 @@ class LinkAddresses:
         if self._external is None:
             built = request.environ.setdefault(_BUILT, {}) if self._is_asked() else {}
         if (profile, endpoint) not in built:
-            before, _, after = self._build(profile, endpoint).partition(_TOKEN)
+            before, _, after = self._build(profile, endpoint).partition(_PLACE)
             built[profile, endpoint] = before, after
         before, after = built[profile, endpoint]
         return f"{before}{token}{after}"
@@ -155,7 +155,7 @@ class LinkAddresses:
         return has_request_context() and current_app == self._app
 
     def _build(self, profile: str, endpoint: str | None) -> str:
-        values = {"token": _TOKEN}
+        values = {"token": _PLACE}
         if endpoint is None:
             if not self._has_route:
                 raise ConfigurationError(
