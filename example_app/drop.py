@@ -109,8 +109,8 @@ def index() -> Response:
 @blueprint.post("/uploads")
 def begin_upload() -> Response:
     """Answer a browser that wants to upload with what it has to send, and where."""
-    wish = request.get_json(silent=True)
-    name, size = (wish.get("name"), wish.get("size")) if isinstance(wish, dict) else (None, None)
+    wish = _wish()
+    name, size = wish.get("name"), wish.get("size")
     if not isinstance(name, str) or type(size) is not int or size < 0:
         abort(400, "An upload needs a name and a size.")
     if size > current_app.config["DROP_MAX_UPLOAD_SIZE"]:
@@ -132,9 +132,11 @@ def begin_upload() -> Response:
 @blueprint.post("/files")
 def upload_form() -> BaseResponse:
     """Take the files of the form, for browsers without scripts."""
-    for uploaded in request.files.getlist("files"):
-        if uploaded.filename:
-            current_storage.default.save(_new_path(uploaded.filename), uploaded.stream)
+    arrived = [uploaded for uploaded in request.files.getlist("files") if uploaded.filename]
+    if not arrived:
+        abort(400, "No file arrived. Choose one and send it again.")
+    for uploaded in arrived:
+        current_storage.default.save(_new_path(uploaded.filename or ""), uploaded.stream)
     return redirect(url_for(".index"), 303)
 
 
@@ -156,8 +158,7 @@ def download(path: str) -> BaseResponse:
 @blueprint.post("/share/<path:path>")
 def share(path: str) -> Response:
     """Make a link that anybody may use until it expires."""
-    wish = request.get_json(silent=True)
-    lifetime = LIFETIMES.get(str(wish.get("lifetime"))) if isinstance(wish, dict) else None
+    lifetime = LIFETIMES.get(str(_wish().get("lifetime")))
     if lifetime is None:
         abort(400, f"A link lives for one of: {', '.join(LIFETIMES)}.")
     backend = current_storage.default
@@ -186,6 +187,16 @@ def delete(path: str) -> BaseResponse | str:
 
 
 # -- inner ------------------------------------------------------------------------------------------------------------
+
+
+def _wish() -> dict[str, Any]:
+    """Return the JSON object that a script sent; an empty one for anything else."""
+    request.max_content_length = 64 * 1024
+    try:
+        wish = request.get_json(silent=True)
+    except RecursionError:  # brackets upon brackets
+        wish = None
+    return wish if isinstance(wish, dict) else {}
 
 
 def _new_path(name: str) -> str:

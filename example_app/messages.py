@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flask import Flask, Response, current_app, jsonify, make_response, render_template, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import BadRequest, HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
 from flask_storage import (
@@ -80,7 +80,9 @@ def _befriend_guests(response: Response) -> Response:
 def _answer(status: int, detail: str | None = None) -> Response:
     title, text = WORDS.get(status) or WORDS[400 if status < 500 else 500]
     text = detail or text.format(limit=filesize(current_app.config["DROP_MAX_UPLOAD_SIZE"]))
-    if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
+    if isinstance(request.routing_exception, BadRequest):  # a Host that is none: no address can be built for a page
+        response = make_response(f"{title}\n", {"Content-Type": "text/plain; charset=utf-8"})
+    elif request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
         response = jsonify(error=text)
     else:
         # Who came by a shared link is a guest: the list of all files is not theirs to be led to.

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         InvalidLinkError as InvalidLinkError,
         InvalidPathError as InvalidPathError,
         LocalFSError as LocalFSError,
+        LocalNotAFileError as LocalNotAFileError,
         NotAFileError as NotAFileError,
         PartialFailureError as PartialFailureError,
         PermissionDeniedError as PermissionDeniedError,
@@ -70,9 +71,9 @@ if TYPE_CHECKING:
 
 _ERRORS = (
     "ConfigurationError ExpiredLinkError FileExistsInStorageError FileNotFoundInStorageError IntegrityError "
-    "InvalidLinkError InvalidPathError LocalFSError NotAFileError PartialFailureError PermissionDeniedError "
-    "PreconditionFailedError StorageError StorageFullError StorageTimeoutError StorageUnavailableError ThrottledError "
-    "TooLargeError UnknownProfileError UnsupportedOperationError"
+    "InvalidLinkError InvalidPathError LocalFSError LocalNotAFileError NotAFileError PartialFailureError "
+    "PermissionDeniedError PreconditionFailedError StorageError StorageFullError StorageTimeoutError "
+    "StorageUnavailableError ThrottledError TooLargeError UnknownProfileError UnsupportedOperationError"
 )
 _WHERE = {
     "backends": "",

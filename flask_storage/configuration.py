@@ -7,19 +7,20 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 from urllib.parse import SplitResult, urlsplit
 
 from flask import Flask, current_app, has_request_context, request, url_for
 from werkzeug.routing import BuildError
 
 from .errors import ConfigurationError
+from .values import as_flag
 
 LINK_ENDPOINT = "storage_link"  # no dot: that would make it the property of a blueprint called "storage"
 _PLACE = "the-token-goes-here"  # safe in URLs, as every token is
-_BUILT = "flask_storage.link_addresses"
+_ROUTE = re.compile(r"/(?:[^/<>?#%\s][^<>?#%\s]*)?")
 _PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SHORT_SECRET = 32
 
@@ -43,7 +44,7 @@ def profile_specs(app: Flask) -> dict[str, Any]:
     if isinstance(given, str):
         try:
             given = json.loads(given)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigurationError(f"STORAGE_PROFILES is a text but no JSON: {error}") from error
     specs: dict[str, Any] = {}
     for name, spec in _pairs(given):
@@ -85,7 +86,7 @@ def default_profile(app: Flask, profiles: list[str]) -> str:
     name = app.config.get("STORAGE_DEFAULT_PROFILE")
     if name is None:
         # FLASK_STORAGE_PROFILES__docs__backend=…: one variable for each value, and those have no order.
-        if len(profiles) > 1 and any("STORAGE_PROFILES__" in variable for variable in os.environ):
+        if len(profiles) > 1 and all(_is_from_environment(profile) for profile in profiles):
             raise ConfigurationError(
                 "profiles from environment variables have no order: set STORAGE_DEFAULT_PROFILE to one of "
                 + ", ".join(profiles)
@@ -94,6 +95,10 @@ def default_profile(app: Flask, profiles: list[str]) -> str:
     if name not in profiles:
         raise ConfigurationError(f"STORAGE_DEFAULT_PROFILE is {name!r}: there are {', '.join(profiles)}")
     return cast(str, name)
+
+
+def _is_from_environment(profile: str) -> bool:
+    return any(f"STORAGE_PROFILES__{profile}__" in variable for variable in os.environ)
 
 
 def link_secrets(app: Flask) -> tuple[bytes, ...]:
@@ -143,7 +148,8 @@ class LinkAddresses:
         # Building takes as long as signing, and all but the token stays the same: for ever, or for one request.
         built = self._built
         if self._external is None:
-            built = request.environ.setdefault(_BUILT, {}) if self._is_asked() else {}
+            # One environment may pass through several apps; each has addresses of its own.
+            built = request.environ.setdefault(f"flask_storage.links.{id(self)}", {}) if self._is_asked() else {}
         if (profile, endpoint) not in built:
             before, _, after = self._build(profile, endpoint).partition(_PLACE)
             built[profile, endpoint] = before, after
@@ -206,6 +212,52 @@ def link_prefix(app: Flask) -> str | None:
         ConfigurationError: when it is no path.
     """
     prefix = app.config.setdefault("STORAGE_LINK_URL_PREFIX", "/storage")
-    if prefix is not None and not (isinstance(prefix, str) and prefix.startswith("/")):
-        raise ConfigurationError("STORAGE_LINK_URL_PREFIX must begin with a slash, like '/storage', or be None")
+    if prefix is not None and not _is_route(prefix):
+        raise ConfigurationError("STORAGE_LINK_URL_PREFIX must be a path that begins with a slash, or None")
     return prefix
+
+
+def check_handover(app: Flask, profiles: Collection[str]) -> None:
+    """Bring the settings for the web server in front into their one form.
+
+    Raises:
+        ConfigurationError: when they are not what delivery could use.
+    """
+    locations = app.config.setdefault("STORAGE_X_ACCEL_REDIRECT", {}) or {}
+    known = isinstance(locations, Mapping) and set(locations) <= set(profiles)
+    if not known or not all(_is_route(location) for location in locations.values()):
+        raise ConfigurationError(
+            "STORAGE_X_ACCEL_REDIRECT must be a mapping of profiles to internal locations, like {'docs': '/_docs/'}; "
+            f"there are {', '.join(profiles)}"
+        )
+    try:
+        app.config["STORAGE_X_SENDFILE"] = as_flag(app.config.get("STORAGE_X_SENDFILE", False))
+    except ValueError as error:
+        raise ConfigurationError("STORAGE_X_SENDFILE is true or false") from error
+
+
+def take_served(specs: dict[str, Any]) -> list[str]:
+    """Take ``serve`` out of the profiles, and return those that it is true for.
+
+    Raises:
+        ConfigurationError: when such a profile has no address on this app, or that of another.
+    """
+    served: dict[str, str] = {}
+    for name, spec in specs.items():
+        try:
+            if not (isinstance(spec, dict) and as_flag(spec.pop("serve", False))):
+                continue
+        except ValueError as error:
+            raise ConfigurationError(f"profile {name!r}: serve is true or false") from error
+        address = spec.get("base_url")
+        if not _is_route(address):
+            raise ConfigurationError(f"profile {name!r} is to be served: give it a base_url on this app, like '/media'")
+        if address.rstrip("/") in served:
+            raise ConfigurationError(f"{name!r} and {served[address.rstrip('/')]!r} are served at one base_url")
+        served[address.rstrip("/")] = name
+    return list(served.values())
+
+
+def _is_route(path: object) -> TypeGuard[str]:
+    """Whether *path* can be routed to as it is written: no placeholder, query, escape or other host."""
+    return isinstance(path, str) and bool(_ROUTE.fullmatch(path))

@@ -21,8 +21,9 @@ that built-in too, so ``except FileNotFoundError`` keeps working.
     ├── PartialFailureError
     ├── InvalidLinkError
     │   └── ExpiredLinkError
+    ├── NotAFileError                   (IsADirectoryError)
     ├── LocalFSError
-    │   └── NotAFileError               (IsADirectoryError)
+    │   └── LocalNotAFileError
     └── ConfigurationError              (ValueError)
         └── UnknownProfileError         (KeyError)
 
@@ -156,12 +157,16 @@ class ExpiredLinkError(InvalidLinkError):
     """A link token that was good, and is past its time or used up."""
 
 
-class LocalFSError(StorageError):
-    """What only a local disk can raise."""
-
-
-class NotAFileError(LocalFSError, IsADirectoryError):
+class NotAFileError(StorageError, IsADirectoryError):
     """A folder, a pipe or a device stands where a file should be, or a file where a folder should be."""
+
+
+class LocalFSError(StorageError):
+    """What only a disk can raise."""
+
+
+class LocalNotAFileError(LocalFSError, NotAFileError):
+    """A :class:`NotAFileError` on local disk."""
 
 
 class ConfigurationError(StorageError, ValueError):

@@ -8,7 +8,16 @@ from functools import partial
 from flask import Flask, current_app
 
 from .backends.base import StorageBackend
-from .configuration import LINK_ENDPOINT, LinkAddresses, default_profile, link_prefix, link_secrets, profile_specs
+from .configuration import (
+    LINK_ENDPOINT,
+    LinkAddresses,
+    check_handover,
+    default_profile,
+    link_prefix,
+    link_secrets,
+    profile_specs,
+    take_served,
+)
 from .errors import ConfigurationError
 from .profiles import Profiles, profiles_of
 from .registry import make_storage
@@ -62,10 +71,11 @@ class Storage:
         if "storage" in app.extensions:
             raise ConfigurationError("this app already has a Storage: make one Storage for it and import that")
         specs = profile_specs(app)
-        served = {name: spec.pop("serve", False) for name, spec in specs.items() if isinstance(spec, dict)}
+        served = take_served(specs)
         storages = {name: make_storage(name, spec) for name, spec in specs.items()}
         default = default_profile(app, list(storages))
         prefix = link_prefix(app)
+        check_handover(app, storages)
         addresses = LinkAddresses(app, has_route=prefix is not None)
         secrets = partial(link_secrets, app)
         for name, storage in storages.items():
@@ -79,7 +89,7 @@ class Storage:
             )
         link_uses = open_link_uses(app.config.get("STORAGE_LINK_USES"), app.instance_path)
         app.extensions["storage"] = Profiles(storages, default, link_uses)
-        _register_views(app, prefix, {name: storages[name] for name, serve in served.items() if serve})
+        _register_views(app, prefix, {name: storages[name].base_url or "/" for name in served})
         _register_commands(app, self.cli_group_name)
 
     def for_app(self, app: Flask) -> Profiles:
@@ -96,18 +106,16 @@ class Storage:
         return profiles.default if interface is None else profiles[interface]
 
 
-def _register_views(app: Flask, prefix: str | None, served: Mapping[str, StorageBackend]) -> None:
+def _register_views(app: Flask, prefix: str | None, served: Mapping[str, str]) -> None:
     from .views import LinkView, PublicFileView, exempt_link_views
 
     app.url_value_preprocessor(exempt_link_views)
     if prefix is not None:
         # Not a blueprint: "storage" is a name that apps give to blueprints of their own.
         app.add_url_rule(f"{prefix.rstrip('/')}/<profile>", view_func=LinkView.as_view(LINK_ENDPOINT))
-    for name, storage in served.items():
-        if storage.base_url is None or not storage.base_url.startswith("/"):
-            raise ConfigurationError(f"profile {name!r} is to be served: give it a base_url on this app, like '/media'")
+    for name, base_url in served.items():
         app.add_url_rule(
-            f"{storage.base_url.rstrip('/')}/<path:path>",
+            f"{base_url.rstrip('/')}/<path:path>",
             view_func=PublicFileView.as_view(f"storage_public_{name}"),
             defaults={"profile": name},
         )

@@ -15,15 +15,17 @@ from werkzeug.datastructures import Headers
 
 from .values import FileInfo
 
-_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(?:[ \t]*;[\x20-\x7e]*)?", re.ASCII)
+# No comma anywhere: browsers take the last type of a list, and we would have looked at the first.
+_TYPE = re.compile(r"""[\w.+-]+/[\w.+-]+([ \t]*;[ \t]*[\w.+-]+=([\w.+-]+|"[ !#-+\--\[\]-~]*"))*""", re.ASCII)
 _HEADER_TEXT = re.compile(r"[\x20-\x7e]+")
 _SHOWN_TYPES = {"image/avif", "image/gif", "image/jpeg", "image/png", "image/webp", "text/plain"}
 # A browser shows an image, a film or a PDF in a document of its own making, which these rules bind too. In a sandbox
 # Chromium plays no film, since that document has no origin and its own file is a stranger to it; and not every browser
 # starts its PDF viewer there. Neither kind can be a page with scripts: `nosniff` holds browsers to the type.
-_LOCKED = "default-src 'none'; sandbox"
-_SHOWN = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; sandbox"
-_PLAYED = "default-src 'none'; media-src 'self'; object-src 'self'; style-src 'unsafe-inline'"
+_ALWAYS = "default-src 'none'; form-action 'none'; base-uri 'none'"
+_LOCKED = f"{_ALWAYS}; sandbox"
+_SHOWN = f"{_ALWAYS}; img-src 'self'; style-src 'unsafe-inline'; sandbox"
+_PLAYED = f"{_ALWAYS}; media-src 'self'; object-src 'self'; style-src 'unsafe-inline'"
 
 # Fixed, because the tables of an operating system differ from each other and from release to release.
 _TYPES_BY_EXTENSION = {

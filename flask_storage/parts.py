@@ -44,8 +44,30 @@ class PendingUpload:
     started_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartLimits:
+    """What a place allows of parts.
+
+    Attributes:
+        min_size: Of every part but the last, in bytes.
+        max_size: Of every part, in bytes; None for any.
+        max_count: How many parts one upload may have.
+    """
+
+    min_size: int = 0
+    max_size: int | None = None
+    max_count: int = 10_000
+
+
 class PartStore(ABC):
-    """The seven calls behind every upload in parts. Nothing is visible before :meth:`finish` or :meth:`put_whole`."""
+    """The seven calls behind every upload in parts. Nothing is visible before :meth:`finish` or :meth:`put_whole`.
+
+    Options are given twice, because services want them at different ends: :meth:`begin` takes what is kept (content
+    headers and metadata), :meth:`finish` what is decided (``exclusive``, ``if_match``, ``size``, ``checksum``), and the
+    headers once more where they have changed.
+    """
+
+    limits = PartLimits()
 
     @abstractmethod
     def put_whole(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
@@ -53,7 +75,11 @@ class PartStore(ABC):
 
     @abstractmethod
     def begin(self, path: str, options: WriteOptions) -> str:
-        """Open an upload and return its id, which nobody can guess."""
+        """Open an upload and return its id, which nobody can guess.
+
+        Raises:
+            ValueError: when *options* hold what only :meth:`finish` decides.
+        """
 
     @abstractmethod
     def put_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
@@ -109,6 +135,7 @@ class CheckedParts(PartStore):
         published: Callable[[str], None],
     ) -> None:
         self._parts = parts
+        self.limits = parts.limits
         self._normalize = normalize
         self._normalize_folder = normalize_folder
         self._check = check
@@ -125,6 +152,9 @@ class CheckedParts(PartStore):
     def begin(self, path: str, options: WriteOptions) -> str:
         """See :meth:`PartStore.begin`."""
         path = self._normalize(path)
+        decided = (options.exclusive or None, options.if_match, options.size, options.checksum)
+        if any(term is not None for term in decided):
+            raise ValueError("exclusive, if_match, size and checksum are given to finish(), which decides them")
         with self._guard(path):
             return self._parts.begin(path, self._check(options))
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from .backends.base import StorageBackend
 from .errors import ConfigurationError, StorageError
+from .values import as_flag
+
+if TYPE_CHECKING:
+    from inspect import Signature
 
 ENTRY_POINT_GROUP = "flask_storage.backends"
 """Distributions announce backends of their own here: ``[project.entry-points."flask_storage.backends"]``."""
@@ -72,7 +75,7 @@ def make_storage(profile: str, spec: object) -> StorageBackend:
     arguments.setdefault("name", profile)
     _check_names(profile, cls, arguments)
     with _explained(profile, cls):
-        return cls(**arguments)
+        return cls(**_with_flags(profile, cls, arguments))
 
 
 def _announced() -> dict[str, str]:
@@ -90,27 +93,36 @@ def _from_url(profile: str, url: str) -> StorageBackend:
     if not parts.scheme:
         raise ConfigurationError(f"profile {profile!r} is a text but no URL: write 'local:///srv/files', for example")
     cls = find_backend(parts.scheme)
-    parameters = inspect.signature(cls).parameters.values()
-    flags = {parameter.name for parameter in parameters if isinstance(parameter.default, bool)}
-    options: dict[str, Any] = {}
-    for key, text in parse_qsl(parts.query, keep_blank_values=True):
-        if key in flags and text.lower() not in _FLAGS:
-            raise ConfigurationError(f"profile {profile!r}: {key} is true or false")
-        options[key] = _FLAGS[text.lower()] if key in flags else text
+    options: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
     options.setdefault("name", profile)
     _check_names(profile, cls, options, partially=True)
     with _explained(profile, cls):
-        return cls.from_url(parts, options)
+        return cls.from_url(parts, _with_flags(profile, cls, options))
 
 
-_FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+def _with_flags(profile: str, cls: type[StorageBackend], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return *arguments* with those as booleans that are; from URLs and the environment they come as text."""
+    parameters = _signature(cls).parameters
+    for name, value in arguments.items():
+        if name in parameters and isinstance(parameters[name].default, bool):
+            try:
+                arguments[name] = as_flag(value)
+            except ValueError as error:
+                raise ConfigurationError(f"profile {profile!r}: {name} is true or false") from error
+    return arguments
+
+
+def _signature(cls: type[StorageBackend]) -> Signature:
+    import inspect  # costs as much as the rest of this module, and an app's start is not the only user
+
+    return inspect.signature(cls)
 
 
 def _check_names(
     profile: str, cls: type[StorageBackend], arguments: Mapping[str, Any], *, partially: bool = False
 ) -> None:
     """Raise unless the constructor takes arguments of these names (*partially*: and others besides)."""
-    signature = inspect.signature(cls)
+    signature = _signature(cls)
     try:
         (signature.bind_partial if partially else signature.bind)(**arguments)
     except TypeError as error:

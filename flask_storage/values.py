@@ -317,14 +317,16 @@ class Capabilities:
 
     Attributes:
         read_write: Opening with ``rw``.
-        exclusive: Refusing a taken name atomically (``exclusive=True``).
-        if_match: Refusing another version atomically (``if_match=…``).
+        exclusive: Refusing a taken name atomically when a file is written (``exclusive=True``).
+        if_match: Refusing another version atomically when a file is written (``if_match=…``).
+        copy_conditions: Both of these for copy and move; some services ignore them there.
+        part_conditions: Both of these for uploads in parts, likewise.
         content_headers: Keeping content type, encoding, cache control and disposition.
         metadata: Keeping the app's own keys and values.
         links: The operations a link may carry.
         link_combinations: Whether one link may carry several operations.
-        link_sizes: Whether an upload link can bind ``size`` and ``max_size``.
-        link_uses: Whether a link can be limited to a number of uses.
+        link_terms: Which of :data:`TERMS` a link can bind.
+        upload_terms: Which of them an ``upload_request`` can bind; a form may bind more than a link.
         parts: Whether uploads in parts are offered (:attr:`StorageBackend.parts`).
         local_paths: Whether files have a path on this machine.
         server_side_copy: Whether ``copy`` moves no byte through this process.
@@ -333,15 +335,21 @@ class Capabilities:
     read_write: bool = False
     exclusive: bool = False
     if_match: bool = False
+    copy_conditions: bool = False
+    part_conditions: bool = False
     content_headers: bool = False
     metadata: bool = False
     links: ShareLinkOperation = ShareLinkOperation(0)
     link_combinations: bool = False
-    link_sizes: bool = False
-    link_uses: bool = False
+    link_terms: frozenset[str] = frozenset()
+    upload_terms: frozenset[str] = frozenset()
     parts: bool = False
     local_paths: bool = False
     server_side_copy: bool = False
+
+
+TERMS = frozenset({"disposition", "size", "max_size", "checksum", "exclusive", "uses", "ip"})
+"""The terms of a :class:`LinkRequest` that not every place can bind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -360,6 +368,24 @@ class LinkBinding:
     secrets: Callable[[], tuple[bytes, ...]] = field(repr=False)
     strict: bool = True
     link_url: Callable[[str, str | None], str] = field(repr=False)
+
+
+def as_flag(value: object) -> bool:
+    """Return a setting as a boolean; the environment and URLs have it as text.
+
+    Raises:
+        ValueError: for anything that is not plainly one: ``"False"`` taken for true would publish files.
+
+    >>> as_flag(True), as_flag("no"), as_flag("False")
+    (True, False, False)
+    """
+    flag = value if isinstance(value, bool) else _FLAGS.get(str(value).lower())
+    if flag is None:
+        raise ValueError("write true or false")
+    return flag
+
+
+_FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 def as_moment(expire: Expiry, *, now: datetime | None = None) -> datetime:

@@ -19,9 +19,9 @@ from flask.views import MethodView
 from werkzeug import exceptions
 from werkzeug.exceptions import HTTPException
 
-from .backends.internal_links import InternalLinksStorageBackend
+from .backends.base import StorageBackend
 from .delivery import CHUNK_BYTES, Answers, CookielessResponse, http_errors, send_stored_file
-from .errors import ConfigurationError, IntegrityError, NotAFileError, StorageError
+from .errors import ConfigurationError, IntegrityError, NotAFileError, StorageError, UnsupportedOperationError
 from .files import RemoteFile
 from .headers import header_text
 from .profiles import current_storage
@@ -77,7 +77,7 @@ class LinkViewMixin:
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 
-    def get_storage_backend(self) -> InternalLinksStorageBackend:
+    def get_storage_backend(self) -> StorageBackend:
         """Return the storage whose links this view honours."""
         raise NotImplementedError("a link view says which storage it serves: override get_storage_backend()")
 
@@ -85,10 +85,11 @@ class LinkViewMixin:
         """Return the token of the request: the query's ``token``, or else ``Authorization: Bearer …``."""
         if token := request.args.get("token"):
             return token
-        authorization = request.authorization
-        return authorization.token if authorization is not None and authorization.type == "bearer" else None
+        # Not request.authorization: it also decodes schemes that are none of ours, and fails on some.
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else None
 
-    def get_token_data(self, storage: InternalLinksStorageBackend) -> InternalLinkTokenData:
+    def get_token_data(self, storage: StorageBackend) -> InternalLinkTokenData:
         """Return what the request's token grants.
 
         Raises:
@@ -99,8 +100,8 @@ class LinkViewMixin:
         if not token:
             raise exceptions.NotFound("There is no such link.")
         try:
-            return storage.deserialize_link_token(token)
-        except ConfigurationError as error:
+            return storage.verify_link(token)
+        except (ConfigurationError, UnsupportedOperationError) as error:
             raise exceptions.NotFound("There is no such link.") from error
 
     def on_upload_success(self, token_data: InternalLinkTokenData) -> None:
@@ -174,9 +175,7 @@ class LinkViewMixin:
         self.on_delete_success(data)
         return CookielessResponse("OK", headers=_PLAIN)
 
-    def _granted(
-        self, operation: ShareLinkOperation
-    ) -> tuple[InternalLinksStorageBackend, InternalLinkTokenData, LinkRequest]:
+    def _granted(self, operation: ShareLinkOperation) -> tuple[StorageBackend, InternalLinkTokenData, LinkRequest]:
         """Return storage, grant and terms, when the request's token allows *operation* here and now."""
         storage = self.get_storage_backend()
         with http_errors():
@@ -197,10 +196,10 @@ class LinkView(LinkViewMixin, MethodView):
 
     init_every_request = False
 
-    def get_storage_backend(self) -> InternalLinksStorageBackend:
-        """Return the storage of the profile in the URL; 404 for one that has no links of ours."""
+    def get_storage_backend(self) -> StorageBackend:
+        """Return the storage of the profile in the URL; 404 for one that does not exist."""
         storage = current_storage.get((request.view_args or {})["profile"])
-        if not isinstance(storage, InternalLinksStorageBackend):
+        if storage is None:
             raise exceptions.NotFound("There is no such profile.")
         return storage
 
@@ -260,7 +259,7 @@ def _answered(deed: Callable[[], Response]) -> Response:
         )
 
 
-def _sent(storage: InternalLinksStorageBackend, data: InternalLinkTokenData, terms: LinkRequest) -> Response:
+def _sent(storage: StorageBackend, data: InternalLinkTokenData, terms: LinkRequest) -> Response:
     counted = terms.uses is not None
     return send_stored_file(
         storage,
@@ -274,7 +273,7 @@ def _sent(storage: InternalLinksStorageBackend, data: InternalLinkTokenData, ter
     )
 
 
-def _tell(storage: InternalLinksStorageBackend, data: InternalLinkTokenData, operation: ShareLinkOperation) -> None:
+def _tell(storage: StorageBackend, data: InternalLinkTokenData, operation: ShareLinkOperation) -> None:
     logger.info("a link was honoured: %s of %r in %r", operation.name, data.path, storage.name)
     link_used.send(storage, path=data.path, operation=operation, token_data=data)
 
@@ -352,7 +351,7 @@ def _announced_length(terms: LinkRequest) -> int:
     return length
 
 
-def _opened(storage: InternalLinksStorageBackend, path: str, terms: LinkRequest, length: int) -> RemoteFile:
+def _opened(storage: StorageBackend, path: str, terms: LinkRequest, length: int) -> RemoteFile:
     """Return a writer for the body that holds it to the signed terms."""
     arguments: WriteArguments = {
         "size": length,

@@ -1,5 +1,7 @@
 """What every test may ask for: the fixtures that users get, and a storage of each kind."""
 
+import signal
+
 import pytest
 
 pytest_plugins = ["flask_storage.testing.fixtures"]
@@ -9,3 +11,17 @@ pytest_plugins = ["flask_storage.testing.fixtures"]
 def storage(request):
     """An empty storage, once in memory and once on local disk."""
     return request.getfixturevalue(f"{request.param}_storage")
+
+
+@pytest.fixture
+def in_bounded_time():
+    """Fail a test that waits for ever, as opening a pipe does to which nobody writes."""
+
+    def ring(*_):
+        raise AssertionError("it waits for ever")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

@@ -192,6 +192,15 @@ def test_mistakes_end_with_two(docs, word):
     assert b"Traceback" not in done.stderr
 
 
+@pytest.fixture
+def _interruptible():
+    """Let programs that are started hear SIGINT: whoever runs in the background of a shell inherits deaf ears."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupt_ends_with_130_and_stores_nothing(docs):
     """Ctrl-C in the middle of a transfer leaves what was there, and no trace of the new."""
     docs.write("a", b"old")

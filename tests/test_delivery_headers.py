@@ -69,7 +69,11 @@ def test_a_file_is_shown_only_where_it_can_run_nothing(content_type, disposition
     policy = response.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; ")
     assert "script-src" not in policy
-    assert (SHOWN[content_type] in policy) if shown else policy == "default-src 'none'; sandbox"
+    assert (
+        (SHOWN[content_type] in policy)
+        if shown
+        else policy == "default-src 'none'; form-action 'none'; base-uri 'none'; sandbox"
+    )
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Referrer-Policy"] == "no-referrer"
     assert response.headers["Cross-Origin-Resource-Policy"] == "same-site"

@@ -651,7 +651,7 @@ def test_a_system_without_posix_locks_is_named(monkeypatch):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
-def test_a_note_that_is_no_file_is_refused(disk):
+def test_a_note_that_is_no_file_is_refused(disk, in_bounded_time):
     """Whoever put a pipe in its place gets no answer, and nobody waits for one."""
     upload_id = disk.parts.begin("a.bin", PLAIN)
     note = disk.root / f".fs-tmp-{upload_id}" / "upload.json"
@@ -689,7 +689,7 @@ def test_modes_may_be_text_and_nonsense_is_refused(tmp_path):
     storage = LocalFSStorage(tmp_path / "root", create=True, file_mode="0o640", folder_mode="750")
 
     storage.write("d/a.txt", b"1")
-    with pytest.raises(ConfigurationError, match="no file mode"):
+    with pytest.raises(ConfigurationError, match="is no file_mode"):
         LocalFSStorage(tmp_path / "root", file_mode="rw-r-----")
 
     assert mode(storage.root / "d") == 0o750

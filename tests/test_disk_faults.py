@@ -485,7 +485,7 @@ def planted(root):
         (root / os.fsdecode(name)).write_bytes(b"odd")
 
 
-def test_what_is_no_file_is_neither_listed_nor_read(tmp_path, monkeypatch, caplog):
+def test_what_is_no_file_is_neither_listed_nor_read(tmp_path, monkeypatch, caplog, in_bounded_time):
     """A pipe does not hang a reader, a socket and a link are refused, odd names are skipped."""
     monkeypatch.chdir(tmp_path)
     storage = LocalFSStorage(".", fsync=False)
@@ -915,7 +915,7 @@ def test_nobody_is_nobody():
     assert as_nobody(os.geteuid) in (NOBODY, os.geteuid() or NOBODY)
 
 
-def test_a_device_in_the_tree_is_no_file(tmp_path):
+def test_a_device_in_the_tree_is_no_file(tmp_path, in_bounded_time):
     """Reading /dev/zero under another name would never end; where none can be made, a pipe stands in."""
     storage = LocalFSStorage(tmp_path, fsync=False)
     try:

@@ -222,10 +222,11 @@ def test_a_file_mode_may_be_octal_text(make_app, tmp_path, mode):
     assert profiles_of(app)["docs"].file_mode == 0o640
 
 
-def test_a_file_mode_that_is_none_is_said_at_start(make_app, tmp_path):
-    """Not at the first write."""
-    with pytest.raises(ConfigurationError, match="'rw-r-----' is no file mode"):
-        make_app(STORAGE_PROFILES={"docs": {"backend": "local", "root": tmp_path, "file_mode": "rw-r-----"}})
+@pytest.mark.parametrize("mode", ["rw-r-----", 640, 644, 600, 755, True, -1, None, 1.5, "0o222", "7777777"])
+def test_a_file_mode_that_is_none_is_said_at_start(make_app, tmp_path, mode):
+    """Not at the first write; decimal 640 would be 0o1200, which its owner cannot read."""
+    with pytest.raises(ConfigurationError, match="is no file_mode: write it in octal"):
+        make_app(STORAGE_PROFILES={"docs": {"backend": "local", "root": tmp_path, "file_mode": mode}})
 
 
 def test_a_system_without_posix_is_told_so():
@@ -526,10 +527,10 @@ def test_inside_the_request_of_another_app_a_link_keeps_its_own_address(make_app
     assert url.startswith("https://b.example/storage/default?")
 
 
-@pytest.mark.parametrize("prefix", ["storage", 5, ""])
+@pytest.mark.parametrize("prefix", ["storage", 5, "", "/<x>", "//host", "/a?b"])
 def test_a_prefix_that_is_no_path_is_said_at_start(make_app, prefix):
     """Before anything is registered."""
-    with pytest.raises(ConfigurationError, match="STORAGE_LINK_URL_PREFIX must begin with a slash"):
+    with pytest.raises(ConfigurationError, match="STORAGE_LINK_URL_PREFIX must be a path that begins with a slash"):
         make_app(STORAGE_LINK_URL_PREFIX=prefix)
 
 
@@ -551,6 +552,74 @@ def test_keys_rotate_through_the_fallbacks(make_app):
     assert [client.get(url).status_code for url in (old, new)] == [403, 200]
     app.config.update(SECRET_KEY="old" * 16)
     assert [client.get(url).status_code for url in (old, new)] == [200, 403]
+
+
+# -- settings as text ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("serve", "status"), [("False", 404), ("no", 404), (0, 404), ("TRUE", 200), (True, 200)])
+def test_text_that_says_no_is_no(make_app, serve, status):
+    """`False` from the environment is text, and true would publish every file."""
+    app = make_app(STORAGE_PROFILES={"pics": {"backend": "memory", "base_url": "/media", "serve": serve}})
+    profiles_of(app)["pics"].write("x", b"1")
+
+    assert app.test_client().get("/media/x").status_code == status
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"STORAGE_PROFILES": {"a": {"backend": "memory", "serve": "perhaps"}}}, "serve is true or false"),
+        ({"STORAGE_PROFILES": {"a": {"backend": "memory", "portable": "perhaps"}}}, "portable is true or false"),
+        ({"STORAGE_X_SENDFILE": "perhaps"}, "STORAGE_X_SENDFILE is true or false"),
+        ({"STORAGE_X_ACCEL_REDIRECT": "/internal"}, "must be a mapping of profiles"),
+        ({"STORAGE_X_ACCEL_REDIRECT": {"nobody": "/internal"}}, "there are default"),
+        ({"STORAGE_X_ACCEL_REDIRECT": {"default": 5}}, "must be a mapping of profiles"),
+        ({"STORAGE_PROFILES": "[" * 100_000}, "no JSON"),
+        (
+            {"STORAGE_PROFILES": {"a": {"backend": "memory", "linked_endpoint": 1}}},
+            "linked_endpoint of 'a' must be text",
+        ),
+        (
+            {
+                "STORAGE_PROFILES": {
+                    "a": {"backend": "memory", "serve": True, "base_url": "/m"},
+                    "b": {"backend": "memory", "serve": True, "base_url": "/m/"},
+                }
+            },
+            "'b' and 'a' are served at one base_url",
+        ),
+    ],
+)
+def test_settings_that_would_mislead_later_are_said_at_start(make_app, settings, message):
+    """With what to write instead."""
+    with pytest.raises(ConfigurationError, match=message):
+        make_app(**settings)
+
+
+def test_two_apps_behind_one_environment_keep_their_addresses():
+    """A cascade hands the request of one app on to the next; each links to itself."""
+    urls = {}
+    apps = {}
+    for name in ("one", "two"):
+        app = apps[name] = flask.Flask(name)
+        app.config.update(SECRET_KEY=SECRET, STORAGE_PROFILES={"docs": "memory:"}, STORAGE_LINK_URL_PREFIX=f"/s-{name}")
+        Storage(app)
+
+    environ = apps["one"].test_request_context().request.environ
+    for name, app in apps.items():
+        with app.request_context(environ):
+            urls[name] = current_storage.default.link_to("x", "d", HOUR)
+
+    assert urls["one"].startswith("http://localhost/s-one/")
+    assert urls["two"].startswith("http://localhost/s-two/")
+
+
+def test_other_peoples_variables_do_not_count(make_app, monkeypatch):
+    """Only those that name all of our profiles make their order unknown."""
+    monkeypatch.setenv("OTHERAPP_STORAGE_PROFILES__x", "1")
+
+    assert profiles_of(make_app(STORAGE_PROFILES={"a": "memory:", "b": "memory:"})).default_name == "a"
 
 
 # -- public files -----------------------------------------------------------------------------------------------------

@@ -13,10 +13,9 @@ PACKAGE = Path(flask_storage.__file__).parent
 SDKS = {"azure", "boto3", "paramiko", "PIL", "redis", "sqlalchemy"}
 
 WORDS = "errors values"
-WALL = f"{WORDS} signals streams paths files parts"
+WALL = f"{WORDS} signals streams paths tokens files parts"
 PLACE = f"{WORDS} streams files paths parts backends.base backends.internal_links"
 DISK = "backends.disk backends.disk_bytes backends.disk_folder"
-LINKS = f"{WORDS} tokens backends.base backends.internal_links"
 NAMES = "_lazy backends.base backends.filesystem backends.internal_links backends.memory"
 
 # A module of ours: what it may import of ours; what it may import of others, beyond the standard library.
@@ -54,12 +53,12 @@ MAY_IMPORT = {
     "backends.disk_parts": (f"{WORDS} paths parts backends.disk backends.disk_bytes backends.disk_folder", ""),
     "backends.filesystem": (f"{PLACE} {DISK} backends.disk_file backends.disk_parts", ""),
     "backends": (f"{WORDS} files tokens {NAMES}", ""),
-    "registry": ("errors backends.base", ""),
+    "registry": (f"{WORDS} backends.base", ""),
     # Flask. None of these knows a place.
-    "configuration": ("errors", "flask werkzeug"),
+    "configuration": (WORDS, "flask werkzeug"),
     "headers": ("values", "flask werkzeug"),
     "delivery": (f"{WORDS} files headers backends.base", "flask werkzeug"),
-    "views": (f"{LINKS} signals files headers delivery profiles", "flask werkzeug"),
+    "views": (f"{WORDS} tokens backends.base signals files headers delivery profiles", "flask werkzeug"),
     "profiles": (f"{WORDS} uses backends.base", "flask werkzeug"),
     "extension": (f"{WORDS} uses registry configuration profiles backends.base views cli", "flask werkzeug"),
     "operations": (f"{WORDS} paths streams backends.base profiles", "flask"),
@@ -127,6 +126,25 @@ def test_a_module_imports_only_what_its_row_allows(module):
     assert inside <= ours
     assert outside - STANDARD <= others
     assert not outside & NEVER.get(module, set())
+
+
+def test_links_ask_flask_late_and_in_one_place():
+    """A storage can be made, used and linked to without Flask: only an endpoint's address is asked of it."""
+    tree = ast.parse(MODULES["backends.internal_links"].read_text("utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+    def asks(node):
+        return isinstance(node, ast.Import | ast.ImportFrom) and "flask" in {
+            name.partition(".")[0]
+            for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            if not getattr(node, "level", 0)
+        }
+
+    imports = [node for node in ast.walk(tree) if asks(node)]
+    homes = [function.name for function in functions for node in ast.walk(function) if asks(node)]
+
+    assert homes == ["_build_url"]
+    assert len(imports) == 1
 
 
 def test_importing_the_package_loads_no_sdk():

@@ -144,3 +144,41 @@ def test_a_download_is_whole_and_a_range_ends_where_it_should(server):
         (206, BODY[499_990:]),
         (200, (str(LENGTH), b"")),
     ]
+
+
+def test_a_storage_made_before_the_fork_works_in_every_worker(tmp_path):
+    """Each of two workers takes an upload and gives it back: while one waits for its client, the other must answer."""
+    halves, workers, downloads = BODY[: LENGTH // 2], {}, {}
+    with running("gunicorn preload", tmp_path) as server:
+        for turn in range(2):
+            # A worker of this kind does one request at a time; this one is busy until its body is complete.
+            ending = [f"Content-Length: {LENGTH}", "Connection: close"]
+            busy, sent = _request(server, f"{turn}/slow", halves, ending)
+            with busy:
+                busy.sendall(sent)
+                quick, whole = _request(server, f"{turn}/quick", BODY, ending)
+                with quick:
+                    quick.sendall(whole)
+                    workers[turn, "quick"] = _worker(quick)
+                target = urlsplit(server.storage.link_to(f"{turn}/quick", "download", HOUR))
+                client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+                client.request("GET", f"{target.path}?{target.query}")
+                with contextlib.closing(client), client.getresponse() as answer:
+                    downloads[turn] = answer.getheader("Worker"), answer.read() == BODY
+                busy.sendall(BODY[LENGTH // 2 :])
+                workers[turn, "slow"] = _worker(busy)
+        stored = {entry.name: server.storage.read(entry.name) == BODY for entry in server.storage.list()}
+        parent = str(server.process.pid)
+
+    assert stored == {"0/quick": True, "0/slow": True, "1/quick": True, "1/slow": True}
+    for turn in range(2):
+        assert len({workers[turn, "slow"], workers[turn, "quick"], parent}) == 3
+        assert downloads[turn] == (workers[turn, "quick"], True)
+
+
+def _worker(connection):
+    """The process that answered, and stored what it was sent."""
+    with connection.makefile("rb") as answer:
+        assert answer.readline().split()[1] == b"200"
+        headers = http.client.parse_headers(answer)
+    return headers["Worker"]

@@ -6,29 +6,16 @@ import random
 import sys
 import threading
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from flask_storage.errors import FileExistsInStorageError
 
 from .counts import count
+from .together import PATIENCE, together
 
 THREADS = 50
 OPERATIONS = count(20, 100)
-PATIENCE = 300  # seconds after which waiting threads are called a deadlock
-
-
-def _together(work, threads):
-    barrier = threading.Barrier(threads)
-
-    def begin(number):
-        barrier.wait(PATIENCE)
-        return work(number)
-
-    with ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(begin, number) for number in range(threads)]
-        return [future.result(PATIENCE) for future in futures]
 
 
 def _mixed_work(storage, place):
@@ -67,7 +54,7 @@ def _mixed_work(storage, place):
         for path, content in expected.items():
             assert storage.read(path) == content
 
-    _together(work, THREADS)
+    together(work, THREADS)
 
 
 def _in_a_child(storage, place):
@@ -94,10 +81,15 @@ def test_forked_children_share_one_storage(storage):
 
     for child in children:
         child.start()
-    for child in children:
-        child.join(PATIENCE)
+    try:
+        for child in children:
+            child.join(2 * PATIENCE)  # a child gives up on its threads before we give up on it
+        ends = [child.exitcode for child in children]
+    finally:
+        for child in children:
+            child.kill()
 
-    assert [child.exitcode for child in children] == [0, 0]
+    assert ends == [0, 0]
     assert storage.read("before.bin") == b"used before the fork"
 
 
@@ -130,7 +122,7 @@ def test_every_read_is_one_complete_version(storage):
                 finished.set()
         return None
 
-    reads = _together(work, 12)[8:]
+    reads = together(work, 12)[8:]
 
     assert all(reads)
     assert storage.read("file.bin") in {_version(number, rounds - 1) for number in range(8)}
@@ -164,7 +156,7 @@ def test_exactly_one_of_eight_creates(storage, verb):
                 return False
             return True
 
-        won = _together(create, 8)
+        won = together(create, 8)
 
         assert won.count(True) == 1
         assert storage.read(path) == str(won.index(True)).encode()
@@ -192,6 +184,6 @@ def test_exactly_one_of_eight_replaces_a_version(storage):
                     continue
                 break
 
-    _together(add_one, 8)
+    together(add_one, 8)
 
     assert storage.read("counter.txt") == str(8 * count(5, 20)).encode()

@@ -495,8 +495,12 @@ WRONG_TYPES: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize(
     ("claim", "value"),
-    [(claim, value) for claim, values in WRONG_TYPES.items() for value in values],
-    ids=lambda value: repr(value)[:30],
+    [
+        # Numbered: a name with the current time in it would differ between the processes of one run.
+        pytest.param(claim, value, id=f"{claim}-{number}-{type(value).__name__}")
+        for claim, values in WRONG_TYPES.items()
+        for number, value in enumerate(values)
+    ],
 )
 def test_a_claim_of_the_wrong_type_is_refused_though_signed(signer, claim, value):
     """Somebody else may sign with our key, too: an older version, a script, an integer where a text belongs."""

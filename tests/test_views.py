@@ -25,7 +25,7 @@ from flask_storage import (
 )
 from flask_storage.signals import link_used
 from flask_storage.tokens import derive_key
-from flask_storage.values import Capabilities
+from flask_storage.values import TERMS, Capabilities
 from flask_storage.wrapped_files import WrappedFile
 
 HOUR = timedelta(hours=1)
@@ -69,7 +69,7 @@ class TypelessPlace(Place):
     def capabilities(self):  # type: ignore[override]  # a property where the wall has an attribute
         """Take neither headers nor metadata."""
         able = super().capabilities
-        return Capabilities(exclusive=True, links=able.links, link_combinations=True, link_sizes=True, link_uses=True)
+        return Capabilities(exclusive=True, links=able.links, link_combinations=True, link_terms=TERMS)
 
 
 class NoLinks(StorageBackend):
@@ -814,7 +814,10 @@ def test_a_public_file_keeps_its_own_caching_and_never_runs(public):
 
     assert response.headers["Cache-Control"] == "public, max-age=60"
     assert response.headers["Content-Disposition"] == 'attachment; filename="a.html"'
-    assert response.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
+    assert (
+        response.headers["Content-Security-Policy"]
+        == "default-src 'none'; form-action 'none'; base-uri 'none'; sandbox"
+    )
 
 
 @pytest.mark.parametrize(

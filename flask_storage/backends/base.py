@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,14 +14,13 @@ from ..errors import (
     ConfigurationError,
     FileExistsInStorageError,
     FileNotFoundInStorageError,
-    IntegrityError,
     InvalidPathError,
     PartialFailureError,
     PreconditionFailedError,
 )
 from ..files import RemoteFile
 from ..parts import CheckedParts, PartStore
-from ..paths import RESERVED_PREFIX, is_valid, normalize_folder, normalize_prefix
+from ..paths import is_valid, normalize_folder, normalize_prefix
 from ..signals import file_deleted
 from ..values import (
     FileInfo,
@@ -265,7 +264,7 @@ class StorageBackend(TransferVerbs, LinkVerbs):
             self._parts(),
             normalize=self._path,
             normalize_folder=normalize_folder,
-            check=self._checked,
+            check=self._checked_for_parts,
             guard=self._guard,
             published=self._stored,
         )
@@ -280,43 +279,46 @@ class StorageBackend(TransferVerbs, LinkVerbs):
             return self._sweep(datetime.now(UTC) - older_than)
 
     def check(self) -> None:
-        """Write, read and delete a small hidden file, to see that the storage works.
+        """See that the storage works; most write, read and delete a small hidden file.
 
         Raises:
             StorageError: what is wrong, and what to do.
         """
-        path = f"{RESERVED_PREFIX}check-{secrets.token_hex(8)}"
-        content = secrets.token_bytes(16)
         with self._guard():
-            with self._writer(path, WriteOptions(size=len(content))) as writer:
-                writer.write(content)
-            try:
-                with self._reader(path) as reader:
-                    if reader.read() != content:
-                        raise IntegrityError("the storage returned other bytes than were stored", path=path)
-            finally:
-                self._delete(path)
+            self._check()
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
     def _iter_entries(self, folder: str, prefix: str | None, recursive: bool) -> Iterator[ListEntry]:
-        skipped = 0
         with self._guard(folder):
             pages = self._list(folder, recursive) if prefix is None else self._list_prefix(prefix, recursive)
+            skipped = 0
             for page in pages:
                 for entry in page:
                     if is_valid(entry[0].removesuffix("/")):
                         yield entry
                     else:
                         skipped += 1
-        if skipped:
-            logger.warning("%d names below %r in %r are no paths and were skipped", skipped, folder, self.name)
+        self._note_skipped(folder, skipped)
 
     def _iter_details(self, folder: str, prefix: str | None, recursive: bool) -> Iterator[FileInfo]:
         with self._guard(folder):
-            for info in self._list_details(folder, recursive):
-                if is_valid(info.path) and (prefix is None or info.path.startswith(prefix)):
+            skipped = 0
+            for info in self._list_details(folder, recursive, prefix):
+                if is_valid(info.path):
                     yield info
+                else:
+                    skipped += 1
+        self._note_skipped(folder, skipped)
+
+    def _note_skipped(self, folder: str, skipped: int) -> None:
+        if skipped:
+            logger.warning("%d names below %r in %r are no paths and were skipped", skipped, folder, self.name)
+
+    def _checked_for_parts(self, options: WriteOptions) -> WriteOptions:
+        if not self.capabilities.part_conditions and (options.exclusive or options.if_match is not None):
+            raise self._unsupported("decide exclusive or if_match for an upload in parts")
+        return self._checked(options)
 
     def _transplant(
         self,
@@ -330,6 +332,8 @@ class StorageBackend(TransferVerbs, LinkVerbs):
         path, new_path = self._path(path), self._path(new_path)
         options = WriteOptions(exclusive=exclusive, if_match=if_match)
         self._check_conditions(options)
+        if not self.capabilities.copy_conditions and (options.exclusive or options.if_match is not None):
+            raise self._unsupported("decide exclusive or if_match when it copies or moves")
         with self._guard(path):
             if path != new_path:
                 deed(path, new_path, options)
@@ -340,3 +344,10 @@ class StorageBackend(TransferVerbs, LinkVerbs):
             if options.if_match not in (None, info.etag):
                 raise PreconditionFailedError(f"{path} is not the version that was named", path=path)
         return None
+
+
+def __getattr__(name: str) -> Any:
+    # keg-storage has these two here; they stand above this module, so it fetches them only for who asks.
+    if name in ("InternalLinkTokenData", "InternalLinksStorageBackend"):
+        return getattr(importlib.import_module("flask_storage.backends.internal_links"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

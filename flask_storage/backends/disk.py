@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import LocalFSError, NotAFileError, PermissionDeniedError
+from ..errors import LocalFSError, LocalNotAFileError, PermissionDeniedError
 from ..paths import RESERVED_PREFIX
 from .disk_folder import FOLDER_FLAGS, Folder
 
@@ -170,7 +170,7 @@ class Disk:
         except NotADirectoryError as error:
             folder.close()
             if create:
-                raise NotAFileError(f"a file stands where the folder {path} should be") from error
+                raise LocalNotAFileError(f"a file stands where the folder {path} should be") from error
             raise FileNotFoundError(errno.ENOENT, "a file stands in the way", path) from error
         except BaseException:
             folder.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PreconditionFailedError, UnsupportedOperationError
-from ..paths import parent
+from ..paths import is_one_line, parent
 from ..values import CONTENT_HEADERS, FileInfo, FileMode, WriteOptions
 from ..wrapped_files import WrappedFile
 from .disk import Disk
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _ATTRIBUTE = "user.flask_storage"
 _NO_ATTRIBUTES = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _BUFFER = 256 * 1024
+_EARLIEST, _LATEST = datetime(1, 1, 2, tzinfo=UTC).timestamp(), datetime(9999, 12, 30, tzinfo=UTC).timestamp()
 
 
 class LocalFSFile(WrappedFile):
@@ -155,7 +156,9 @@ def moment(status: os.stat_result) -> arrow.Arrow:
     """Return when the file was last modified."""
     import arrow
 
-    return arrow.Arrow.utcfromtimestamp(status.st_mtime)
+    # A disk holds dates that no calendar has; one such file must not spoil a whole listing.
+    seconds = min(max(status.st_mtime, _EARLIEST), _LATEST)
+    return arrow.Arrow.fromdatetime(datetime.fromtimestamp(seconds, UTC))
 
 
 def describe(path: str, status: os.stat_result, headers: dict[str, Any]) -> FileInfo:
@@ -200,9 +203,9 @@ def _ours(kept: object) -> dict[str, Any]:
     """Return what we could have written ourselves: anybody with access to the disk can set attributes."""
     if not isinstance(kept, dict):
         return {}
-    headers: dict[str, Any] = {name: kept[name] for name in CONTENT_HEADERS if isinstance(kept.get(name), str)}
+    headers: dict[str, Any] = {name: kept[name] for name in CONTENT_HEADERS if is_one_line(kept.get(name))}
     metadata = kept.get("metadata")
-    if isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values()):
+    if isinstance(metadata, dict) and all(is_one_line(text) for item in metadata.items() for text in item):
         headers["metadata"] = metadata
     return headers
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
-from ..errors import LocalFSError, NotAFileError, PermissionDeniedError, UnsupportedOperationError
+from ..errors import LocalFSError, LocalNotAFileError, PermissionDeniedError, UnsupportedOperationError
 from ..paths import RESERVED_PREFIX
 
 try:
@@ -88,7 +88,7 @@ class Folder:
         Raises:
             FileNotFoundError: when it does not exist, or is a folder (which is no file).
             PermissionDeniedError: when it is a symbolic link.
-            NotAFileError: when it is a pipe, a socket or a device.
+            LocalNotAFileError: when it is a pipe, a socket or a device.
         """
         try:
             fd = os.open(name, _READ_FLAGS, dir_fd=self.fd)
@@ -96,7 +96,7 @@ class Folder:
             if error.errno == errno.ELOOP:
                 raise _linked(name) from error
             if error.errno == errno.ENXIO:  # a socket
-                raise NotAFileError(f"{name} is no regular file") from error
+                raise LocalNotAFileError(f"{name} is no regular file") from error
             raise
         mode = os.fstat(fd).st_mode
         if stat.S_ISREG(mode):
@@ -104,7 +104,7 @@ class Folder:
         os.close(fd)
         if stat.S_ISDIR(mode):
             raise FileNotFoundError(errno.ENOENT, "is a folder", name)
-        raise NotAFileError(f"{name} is no regular file")
+        raise LocalNotAFileError(f"{name} is no regular file")
 
     def create_temporary(self) -> tuple[str, int]:
         """Make a hidden file that nobody else can name, and return its name and descriptor.
@@ -156,7 +156,7 @@ class Folder:
             try:
                 os.rename(name, new_name, src_dir_fd=self.fd, dst_dir_fd=target.fd)
             except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-                raise NotAFileError(f"a folder stands where the file {new_name} should be") from error
+                raise LocalNotAFileError(f"a folder stands where the file {new_name} should be") from error
             # Between two names of one file rename succeeds and does nothing; a crash after link leaves two names.
             if self is not target and self.has(name) and os.path.samestat(self.stat(name), target.stat(new_name)):
                 self._drop(name, target)
@@ -173,7 +173,7 @@ class Folder:
         """Delete a file; one that does not exist is fine.
 
         Raises:
-            NotAFileError: when it is a folder.
+            LocalNotAFileError: when it is a folder.
         """
         try:
             os.unlink(name, dir_fd=self.fd)
@@ -181,7 +181,7 @@ class Folder:
             return
         except OSError as error:
             if stat.S_ISDIR(self.stat(name).st_mode):
-                raise NotAFileError(f"{name} is a folder: delete_prefix() deletes what is in it") from error
+                raise LocalNotAFileError(f"{name} is a folder: delete_prefix() deletes what is in it") from error
             raise
 
     @contextmanager

@@ -73,7 +73,7 @@ class DiskParts(PartStore):
         """See :meth:`PartStore.finish`."""
         folder, note = self._open(path, upload_id)
         with folder, self._new_file(path, options) as writer:
-            writer.headers = note["headers"]
+            writer.headers = {**note["headers"], **options.headers}
             writer.promise(options)
             for part in parts:
                 try:

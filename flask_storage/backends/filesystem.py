@@ -21,7 +21,7 @@ from ..errors import (
     FileNotFoundInStorageError,
     InvalidPathError,
     LocalFSError,
-    NotAFileError,
+    LocalNotAFileError,
     PermissionDeniedError,
     StorageError,
     StorageFullError,
@@ -31,6 +31,7 @@ from ..parts import PartStore
 from ..paths import RESERVED_PREFIX, parent
 from ..streams import SupportsRead, SupportsWrite
 from ..values import (
+    TERMS,
     Capabilities,
     FileInfo,
     FileMode,
@@ -107,13 +108,16 @@ class LocalFSStorage(InternalLinksStorageBackend):
             portable=portable,
         )
         self.root = Path(os.path.realpath(root))
-        self.file_mode, folder_mode = _mode(file_mode), _mode(folder_mode)
+        self.file_mode = _mode(file_mode, "file_mode", 0o400)
+        folder_mode = _mode(folder_mode, "folder_mode", 0o700)
         if create:
             with self._guard():
                 make_root(self.root, folder_mode)
         if not self.root.is_dir():
             raise LocalFSError(
-                "Storage root does not exist or is not a directory: make it, or pass create=True", backend=self.name
+                f"Storage root does not exist or is not a directory: {self.root} of {self.name!r}; make it, or pass "
+                "create=True",
+                backend=self.name,
             )
         self.disk = Disk(self.root, folder_mode=folder_mode, sync=fsync)
         self._is_named = name is not None
@@ -124,19 +128,21 @@ class LocalFSStorage(InternalLinksStorageBackend):
         return cls(unquote(url.netloc + url.path), **options)
 
     @cached_property
-    def capabilities(self) -> Capabilities:  # type: ignore[override]  # depends on the file system
+    def capabilities(self) -> Capabilities:
         """Everything; content headers and metadata where the file system has extended attributes."""
         attributes = keeps_headers(self.root)
         return Capabilities(
             read_write=True,
             exclusive=True,
             if_match=True,
+            copy_conditions=True,
+            part_conditions=True,
             content_headers=attributes,
             metadata=attributes,
             links=~ShareLinkOperation(0),
             link_combinations=True,
-            link_sizes=True,
-            link_uses=True,
+            link_terms=TERMS,
+            upload_terms=TERMS,
             parts=True,
             local_paths=True,
             server_side_copy=True,
@@ -315,12 +321,20 @@ class LocalFSStorage(InternalLinksStorageBackend):
                 return
 
 
-def _mode(mode: int | str) -> int:
-    """Return a file mode; settings from the environment and URLs are text."""
+def _mode(mode: int | str, what: str, needed: int) -> int:
+    """Return a mode; settings from the environment and URLs are text, and there 640 means what it means to chmod.
+
+    Raises:
+        ConfigurationError: for what is no mode, or lacks the owner's *needed* bits, as decimal 640 for 0o640 does.
+    """
     try:
-        return int(mode, 8) if isinstance(mode, str) else mode
-    except ValueError as error:
-        raise ConfigurationError(f"{mode!r} is no file mode: write 0o640, or the text '0o640'") from error
+        number = int(mode, 8) if isinstance(mode, str) else mode
+    except ValueError:
+        number = -1
+    # The sticky bit has no use here, and every mode that was written in decimal by mistake has it set.
+    if type(number) is not int or number & ~0o6777 or number & needed != needed:
+        raise ConfigurationError(f"{mode!r} is no {what}: write it in octal, 0o{needed:o} or more, or as text")
+    return number
 
 
 _ERRORS: dict[int, tuple[type[StorageError], str]] = {
@@ -334,8 +348,8 @@ _ERRORS: dict[int, tuple[type[StorageError], str]] = {
     errno.EFBIG: (StorageFullError, "the file is larger than the system allows: raise the limit"),
     errno.ENAMETOOLONG: (InvalidPathError, "the name is too long for the file system"),
     errno.EILSEQ: (InvalidPathError, "the file system cannot write this name"),
-    errno.EISDIR: (NotAFileError, "a folder stands where the file should be"),
-    errno.ENOTDIR: (NotAFileError, "a file stands where a folder should be"),
+    errno.EISDIR: (LocalNotAFileError, "a folder stands where the file should be"),
+    errno.ENOTDIR: (LocalNotAFileError, "a file stands where a folder should be"),
     errno.EIO: (LocalFSError, "the disk failed: check the hardware"),
 }
 

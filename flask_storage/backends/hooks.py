@@ -9,16 +9,18 @@ exception, because the caller's own file raises there too.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
-from ..errors import FileNotFoundInStorageError, StorageError, UnsupportedOperationError
+from ..errors import FileNotFoundInStorageError, IntegrityError, StorageError, UnsupportedOperationError
 from ..files import RemoteFile
 from ..parts import PartStore
-from ..paths import normalize
+from ..paths import RESERVED_PREFIX, normalize
 from ..streams import SupportsRead, SupportsWrite, copy_chunks
+from ..tokens import InternalLinkTokenData
 from ..values import (
     Capabilities,
     FileInfo,
@@ -36,8 +38,11 @@ class StorageHooks:
     name: str
     base_url: str | None = None
     portable: bool = False
-    capabilities: Capabilities = Capabilities()
-    """What this storage can do; a property where it depends on the configuration."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this storage can do; a plain class attribute where that is the same for all of them."""
+        return Capabilities()
 
     # -- required -------------------------------------------------------------------------------------------------
 
@@ -87,9 +92,12 @@ class StorageHooks:
         for page in self._list(prefix.rpartition("/")[0], recursive):
             yield [entry for entry in page if entry.name.startswith(prefix)]
 
-    def _list_details(self, path: str, recursive: bool) -> Iterator[FileInfo]:
-        """Yield what is known of each file below *path*; files that vanish meanwhile are left out."""
-        for page in self._list(path, recursive):
+    def _list_details(self, path: str, recursive: bool, prefix: str | None) -> Iterator[FileInfo]:
+        """Yield what is known of each file below *path*, or of those whose path begins with *prefix* if it is given.
+
+        Files that vanish meanwhile are left out. Names that break the grammar may be yielded; the wall drops them.
+        """
+        for page in self._list(path, recursive) if prefix is None else self._list_prefix(prefix, recursive):
             for entry in page:
                 if not entry.is_directory:
                     try:
@@ -153,11 +161,17 @@ class StorageHooks:
         return failed
 
     def _delete_prefix(self, path: str) -> int:
-        """Delete everything below the folder *path*, names that break the grammar too; return how many files."""
-        names = [entry.name for page in self._list(path, True) for entry in page]
-        for name in names:
-            self._delete(name)
-        return len(names)
+        """Delete everything below the folder *path*, and return how many files that were.
+
+        Names that break the grammar go too, so :meth:`_delete_many` is here given names as they are stored.
+        """
+        count = 0
+        for page in self._list(path, True):
+            names = [entry.name for entry in page]
+            for error in self._delete_many(names).values():
+                raise error
+            count += len(names)
+        return count
 
     def _url(self, path: str) -> str | None:
         """Return the public URL that the place itself gives the file, or None."""
@@ -166,6 +180,10 @@ class StorageHooks:
     def _link_to(self, path: str, request: LinkRequest) -> str:
         """Return a URL that grants what *request* says until it expires."""
         raise self._unsupported("sign links", path)
+
+    def _verify_link(self, token: str) -> InternalLinkTokenData:
+        """Return what a token in a link of :meth:`_link_to` grants, where links are ours to verify."""
+        raise self._unsupported("verify links: the place itself does")
 
     def _upload_request(self, path: str, request: LinkRequest) -> UploadInstruction:
         """Say how a browser uploads here. The default is a ``PUT`` to the link."""
@@ -183,6 +201,19 @@ class StorageHooks:
     def _sweep(self, before: datetime) -> int:
         """Remove leftovers of writes that began before *before*; return how many."""
         return 0
+
+    def _check(self) -> None:
+        """Raise when the storage does not work. The default writes, reads and deletes a small hidden file."""
+        path = f"{RESERVED_PREFIX}check-{secrets.token_hex(8)}"
+        content = secrets.token_bytes(16)
+        with self._writer(path, WriteOptions(size=len(content))) as writer:
+            writer.write(content)
+        try:
+            with self._reader(path) as reader:
+                if reader.read() != content:
+                    raise IntegrityError("the storage returned other bytes than were stored", path=path)
+        finally:
+            self._delete(path)
 
     def _local_path(self, path: str) -> Path | None:
         """Return where the file is on this machine, or None; whether it exists is not asked."""

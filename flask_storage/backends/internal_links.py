@@ -49,6 +49,8 @@ class InternalLinksStorageBackend(StorageBackend):
         portable: bool = False,
     ) -> None:
         super().__init__(name, base_url=base_url, portable=portable)
+        if not (linked_endpoint is None or isinstance(linked_endpoint, str)):
+            raise ConfigurationError(f"the linked_endpoint of {name!r} must be text")
         self.linked_endpoint = linked_endpoint
         self._secret_key = secret_key.encode() if isinstance(secret_key, str) else secret_key
         given: object = self._secret_key  # from a configuration, which holds what it holds
@@ -83,19 +85,8 @@ class InternalLinksStorageBackend(StorageBackend):
         return self._sign(self._path(path), request)
 
     def deserialize_link_token(self, token: str) -> InternalLinkTokenData:
-        """Return what a token of this storage grants; its path is normalized.
-
-        Raises:
-            ExpiredLinkError: when it was good and is past its time.
-            InvalidLinkError: when it is not one of ours, or was changed.
-            InvalidPathError: when it names what is no path (a token signed by hand).
-            ConfigurationError: when the storage has no secret.
-        """
-        data = self._link_signer().verify(token)
-        path = self._path(data.path)
-        if path == data.path:
-            return data
-        return InternalLinkTokenData(path, data.operations, request=data.request, token_id=data.token_id)
+        """Return what a token grants: keg-storage's name for :meth:`verify_link`."""
+        return self.verify_link(token)
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 
@@ -105,6 +96,9 @@ class InternalLinksStorageBackend(StorageBackend):
         if self.linked_endpoint is None:
             raise ConfigurationError(_UNCONFIGURED.format(backend=self), path=path)
         return self._build_url(self.linked_endpoint, self._sign(path, request))
+
+    def _verify_link(self, token: str) -> InternalLinkTokenData:
+        return self._link_signer().verify(token)
 
     def _build_url(self, endpoint: str, token: str) -> str:
         """Return the absolute URL for *token*; asked only where no app lent its address."""

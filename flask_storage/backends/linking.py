@@ -9,7 +9,9 @@ from urllib.parse import quote
 from ..files import parse_checksum
 from ..paths import is_one_line
 from ..signals import link_issued
+from ..tokens import InternalLinkTokenData
 from ..values import (
+    TERMS,
     Expiry,
     LinkArguments,
     LinkRequest,
@@ -71,6 +73,7 @@ class LinkVerbs(StorageHooks):
         paths: Iterable[str],
         operation: ShareLinkOperation | str,
         expire: Expiry,
+        *,
         content_type: str | None = None,
         **arguments: Unpack[LinkArguments],
     ) -> list[str]:
@@ -79,15 +82,29 @@ class LinkVerbs(StorageHooks):
         request = self._link_request(operation, expire, None, content_type, arguments)
         return [self._issue(path, request) for path in paths]
 
+    def verify_link(self, token: str) -> InternalLinkTokenData:
+        """Return what a token grants that a link of this storage carries; its path is normalized.
+
+        Raises:
+            ExpiredLinkError: when it was good and is past its time.
+            InvalidLinkError: when it is not one of ours, or was changed.
+            InvalidPathError: when it names what is no path (a token signed by hand).
+            UnsupportedOperationError: when the place signs and verifies its links itself.
+            ConfigurationError: when the storage has no secret.
+        """
+        data = self._verify_link(token)
+        path = self._path(data.path)
+        return data if path == data.path else data._replace(path=path)
+
     def upload_request(
-        self, path: str, expire: Expiry, content_type: str | None = None, **arguments: Unpack[LinkArguments]
+        self, path: str, expire: Expiry, *, content_type: str | None = None, **arguments: Unpack[LinkArguments]
     ) -> UploadInstruction:
         """Return what a browser needs to upload this one file: method, URL, headers, form fields.
 
         Arguments and errors are those of :meth:`link_to`.
         """
         path = self._path(path)
-        request = self._link_request(ShareLinkOperation.upload, expire, None, content_type, arguments)
+        request = self._link_request(ShareLinkOperation.upload, expire, None, content_type, arguments, for_upload=True)
         with self._guard(path):
             instruction = self._upload_request(path, request)
         link_issued.send(self, path=path, request=request)
@@ -102,6 +119,8 @@ class LinkVerbs(StorageHooks):
         filename: str | None,
         content_type: str | None,
         arguments: LinkArguments,
+        *,
+        for_upload: bool = False,
     ) -> LinkRequest:
         """Build a request for links and refuse what this storage cannot sign, or nobody could honour."""
         request = LinkRequest(
@@ -117,15 +136,12 @@ class LinkVerbs(StorageHooks):
             raise self._unsupported(f"sign a link for {ShareLinkOperation(beyond)!r}")
         if len(str(request.operations)) > 1 and not able.link_combinations:
             raise self._unsupported("sign several operations in one link", instead="make one link for each")
-        if (request.size is not None or request.max_size is not None) and not able.link_sizes:
-            raise self._unsupported("bind the size of an upload in a link")
+        terms = {term for term in TERMS if getattr(request, term) not in (None, False)}
+        if beyond_terms := terms - (able.upload_terms if for_upload else able.link_terms):
+            raise self._unsupported(f"bind {', '.join(sorted(beyond_terms))} in a link")
         headers = request.content_type or request.content_encoding or request.cache_control
         if headers and request.operations & ShareLinkOperation.upload and not able.content_headers:
             raise self._unsupported("keep a content type or another header with what a link uploads")
-        if request.exclusive and not able.exclusive:
-            raise self._unsupported("refuse a taken name atomically, which an exclusive upload link promises")
-        if request.uses is not None and not able.link_uses:
-            raise self._unsupported("count the uses of a link")
         _check_terms(request)
         return request
 

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult
 from ..errors import FileExistsInStorageError, FileNotFoundInStorageError, IntegrityError, PreconditionFailedError
 from ..files import RemoteFile
 from ..parts import Part, PartStore, PendingUpload
-from ..values import Capabilities, FileInfo, FileMode, ListEntry, ShareLinkOperation, WriteOptions
+from ..values import TERMS, Capabilities, FileInfo, FileMode, ListEntry, ShareLinkOperation, WriteOptions
 from ..wrapped_files import WrappedFile
 from .internal_links import InternalLinksStorageBackend
 
@@ -43,12 +43,14 @@ class MemoryStorage(InternalLinksStorageBackend):
         read_write=True,
         exclusive=True,
         if_match=True,
+        copy_conditions=True,
+        part_conditions=True,
         content_headers=True,
         metadata=True,
         links=~ShareLinkOperation(0),
         link_combinations=True,
-        link_sizes=True,
-        link_uses=True,
+        link_terms=TERMS,
+        upload_terms=TERMS,
         parts=True,
         server_side_copy=True,
     )
@@ -229,7 +231,7 @@ class _MemoryParts(PartStore):
             if any(pending.parts.get(part.number, (None,))[0] != part for part in parts):
                 raise IntegrityError("a part is missing, or is not the one that was stored", path=path)
             content = b"".join(pending.parts[part.number][1] for part in parts)
-            self._store(path, content, pending.options.headers, options)
+            self._store(path, content, {**pending.options.headers, **options.headers}, options)
             del self._storage._pending[upload_id]
 
     def discard(self, path: str, upload_id: str) -> None:

@@ -188,7 +188,10 @@ class TransferVerbs(StorageHooks):
             TypeError: for text; encode it first.
         """
         if not isinstance(data, bytes | bytearray | memoryview):
-            raise TypeError(f"write() takes bytes, not {type(data).__name__}: encode text first")
+            advice = (
+                "encode text first" if isinstance(data, str) else "for a file object there is upload(file_obj, path)"
+            )
+            raise TypeError(f"write() takes bytes, not {type(data).__name__}: {advice}")
         arguments.setdefault("size", memoryview(data).nbytes)
         self.upload(io.BytesIO(data), path, **arguments)
 

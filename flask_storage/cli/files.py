@@ -31,6 +31,8 @@ def get_command(path: str, file: str | None, exclusive: bool) -> None:
     if file == "-":
         _get_to_stdout(storage, path)
         return
+    if file is not None and file.endswith("/") and not os.path.isdir(file):
+        raise click.UsageError(f"There is no folder {click.format_filename(file)}; make it first.")
     if file is None or os.path.isdir(file):
         file = os.path.join(file or "", last_segment(path))
     if exclusive and os.path.lexists(file):

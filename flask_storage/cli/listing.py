@@ -82,4 +82,4 @@ def _stat_lines(info: FileInfo) -> Iterator[str]:
     facts.update({f"metadata {name}": value for name, value in facts.pop("metadata").items()})
     for name, value in facts.items():
         if value is not None:
-            yield f"{name.replace('_', ' ')}: {printable(value)}"
+            yield printable(f"{name.replace('_', ' ')}: {value}")

@@ -106,6 +106,11 @@ def human_date(moment: datetime | None, *, now: datetime | None = None) -> str:
     return near.get(age) or day.strftime("%b %d" if abs(age) < _THIS_SEASON else "%b %d %Y")
 
 
+def is_terminal(stream: Any) -> bool:
+    """Whether somebody sits at this stream; a shell may have closed it (``2>&-``), and then it is None."""
+    return stream is not None and bool(stream.isatty())
+
+
 @contextmanager
 def progress(label: str, size: Callable[[], int], *, wanted: bool = True) -> Iterator[ProgressCallback | None]:
     """Show a bar on standard error while a long transfer runs, when somebody is there to see it.
@@ -118,7 +123,7 @@ def progress(label: str, size: Callable[[], int], *, wanted: bool = True) -> Ite
     Yields:
         A callback for the transfer, None where no bar is shown.
     """
-    length = size() if wanted and sys.stderr.isatty() else 0
+    length = size() if wanted and is_terminal(sys.stderr) else 0
     if length < _LONG_TRANSFER:
         yield None
         return

@@ -9,7 +9,7 @@ import click
 
 from ..backends.base import StorageBackend
 from .command import StorageCommand
-from .output import note, printable
+from .output import is_terminal, note, printable
 from .profile import chosen_storage, complete_path
 
 
@@ -27,7 +27,7 @@ def delete_command(paths: Sequence[str], recursive: bool, yes: bool, missing_ok:
     storage = chosen_storage()
     # Every path is looked at before the first is deleted, so that a bad one among them leaves all as it was.
     files = [path for path in paths if _is_file(storage, path)]
-    if recursive and not yes and sys.stdin.isatty():
+    if recursive and not yes and is_terminal(sys.stdin):
         names = ", ".join(printable(path) for path in paths)
         click.confirm(f"Delete {names} and everything below, in {storage.name}?", abort=True, err=True)
     storage.delete_many(files)

@@ -11,7 +11,7 @@ import click
 
 from ..backends.base import StorageBackend
 from ..errors import StorageError
-from ..values import Capabilities
+from ..values import Capabilities, ShareLinkOperation
 from .arguments import duration, json_option
 from .command import StorageCommand
 from .output import as_json, note, operation_names, printable, write_lines
@@ -72,11 +72,15 @@ def _facts(profile: str) -> dict[str, Any]:
         "name": profile,
         "backend": type(storage).__name__,
         "default": profile == app_profiles().default_name,
-        "capabilities": {
-            field.name: operation_names(able.links) if field.name == "links" else getattr(able, field.name)
-            for field in fields(Capabilities)
-        },
+        "capabilities": {field.name: _plain(getattr(able, field.name)) for field in fields(Capabilities)},
     }
+
+
+def _plain(ability: bool | frozenset[str] | ShareLinkOperation) -> bool | list[str]:
+    """Return an ability as JSON has it."""
+    if isinstance(ability, bool):
+        return ability
+    return sorted(ability) if isinstance(ability, frozenset) else operation_names(ability)
 
 
 def _trouble(storage: StorageBackend) -> str | None:
@@ -96,10 +100,8 @@ def _table(facts: Sequence[dict[str, Any]]) -> list[str]:
 def _summary(row: dict[str, Any]) -> str:
     words = []
     for name, able in row["capabilities"].items():
-        if name == "links" and able:
-            words.append("links:" + "+".join(able))
-        elif able:
-            words.append(name.replace("_", "-"))
+        if able:
+            words.append(name.replace("_", "-") + (":" + "+".join(able) if able is not True else ""))
     if "error" in row:
         words.insert(0, f"FAILS: {row['error']};" if row["error"] else "works;")
     return " ".join(words)

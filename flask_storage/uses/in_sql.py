@@ -136,8 +136,13 @@ class SQLLinkUses(LinkUses):
             driver = self._url.get_driver_name()
             if backend == "sqlite":
                 arguments["timeout"] = TIMEOUT
-            elif driver in ("psycopg", "psycopg2") and "connect_timeout" not in self._url.query:
-                arguments["connect_timeout"] = TIMEOUT
+            elif driver in ("psycopg", "psycopg2"):
+                limits = {
+                    "connect_timeout": TIMEOUT,
+                    "options": f"-c statement_timeout={TIMEOUT * 1000}",
+                    "tcp_user_timeout": TIMEOUT * 1000,
+                }
+                arguments = {name: limit for name, limit in limits.items() if name not in self._url.query}
             return self._sql.create_engine(self._url, connect_args=arguments, pool_pre_ping=True)
         except ImportError as error:
             raise ConfigurationError(

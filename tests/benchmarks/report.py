@@ -160,7 +160,7 @@ def _file_system(folder: Path) -> str:
     """Return what kind of file system *folder* is on: the mount with the longest path above it."""
     mounts = (line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines())
     above = [(len(place), kind) for place, kind in mounts if folder.resolve().is_relative_to(place)]
-    return max(above)[1]
+    return max(above, default=(0, "unknown"))[1]  # in a changed root the table may have other places
 
 
 _HEAD = """\

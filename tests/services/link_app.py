@@ -34,6 +34,12 @@ if "LINK_APP_ROOT" in os.environ:
         """Say that the server is up, and which process answers."""
         return str(os.getpid())
 
+    @app.after_request
+    def told(response):
+        """Say of every answer which process gave it."""
+        response.headers["Worker"] = str(os.getpid())
+        return response
+
     def asgi_app():
         """The same app for an ASGI server."""
         from a2wsgi import WSGIMiddleware

@@ -10,6 +10,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import a2wsgi  # noqa: F401 - run by name below, so they must be there
+
 from tests.services import link_app
 
 READY_WITHIN = 30  # seconds
@@ -19,6 +21,8 @@ _GUNICORN = [sys.executable, "-m", "gunicorn", "--log-level", "warning", "--bind
 
 COMMANDS = {
     "gunicorn sync": [*_GUNICORN, "--workers", "2", _APP],
+    # The app, and with it the storage, is made before the workers are forked.
+    "gunicorn preload": [*_GUNICORN, "--preload", "--workers", "2", _APP],
     "gunicorn gthread": [*_GUNICORN, "--worker-class", "gthread", "--threads", "8", _APP],
     "gunicorn gevent": [*_GUNICORN, "--worker-class", "gevent", _APP],
     "waitress": [sys.executable, "-m", "waitress", "--listen", "127.0.0.1:{port}", _APP],
