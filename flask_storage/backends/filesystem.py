@@ -110,10 +110,16 @@ class LocalFSStorage(InternalLinksStorageBackend):
         self.root = Path(os.path.realpath(root))
         self.file_mode = _mode(file_mode, "file_mode", 0o400)
         folder_mode = _mode(folder_mode, "folder_mode", 0o700)
-        if create:
-            with self._guard():
+        try:
+            if create:
                 make_root(self.root, folder_mode)
-        if not self.root.is_dir():
+            is_folder = self.root.is_dir()
+        except OSError as error:
+            kind, text = _ERRORS.get(error.errno or 0, (LocalFSError, "it cannot be used"))
+            raise kind(
+                f"the root {self.root} of {self.name!r}: {text} ({error.strerror})", backend=self.name
+            ) from error
+        if not is_folder:
             raise LocalFSError(
                 f"Storage root does not exist or is not a directory: {self.root} of {self.name!r}; make it, or pass "
                 "create=True",
