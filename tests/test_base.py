@@ -134,8 +134,8 @@ class _Untidy(MemoryStorage):
         yield from super()._list(path, recursive)
         yield [ListEntry(name, None, 1) for name in self.strangers if name.startswith(path)]
 
-    def _list_details(self, path, recursive):
-        yield from super()._list_details(path, recursive)
+    def _list_details(self, path, recursive, prefix):
+        yield from super()._list_details(path, recursive, prefix)
         yield from (FileInfo(path=name, size=1, last_modified=arrow.utcnow()) for name in self.strangers)
 
 
@@ -150,7 +150,8 @@ def test_names_that_are_no_paths_are_skipped_and_counted(caplog):
 
     assert names == details == ["good.txt"]
     assert [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()] == [
-        "5 names below '' in 'memory' are no paths and were skipped"
+        "5 names below '' in 'memory' are no paths and were skipped",  # once for each listing
+        "5 names below '' in 'memory' are no paths and were skipped",
     ]
 
 

@@ -1,5 +1,6 @@
 """The storage that fails on request, and what is said when the testing extra is missing."""
 
+import io
 import os
 import subprocess
 import sys
@@ -7,11 +8,22 @@ import textwrap
 from datetime import timedelta
 
 import pytest
+from flask import Flask
 
-from flask_storage import LocalFSError, StorageUnavailableError
+from flask_storage import (
+    InvalidLinkError,
+    LocalFSError,
+    MemoryStorage,
+    PartialFailureError,
+    Storage,
+    StorageUnavailableError,
+    testing,
+)
 from flask_storage.files import RemoteFile
 from flask_storage.testing import Call, FailingStorage
 from flask_storage.values import LinkBinding
+
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -177,3 +189,109 @@ def test_the_testing_extra_is_named_when_it_is_missing():
         "FailingStorage",
         "AttributeError module 'flask_storage.testing' has no attribute 'nothing_of_that_name'",
     ], done.stderr
+
+
+def test_a_failing_disk_has_links_that_work(local_storage, tmp_path):
+    """As a profile of an app it uploads, downloads and removes through the app's own link view, or fails there."""
+    failing = FailingStorage(local_storage)
+    app = Flask(__name__, instance_path=str(tmp_path / "instance"))
+    app.config.update(TESTING=True, SECRET_KEY="s" * 32, STORAGE_EXTERNAL_URL="http://localhost")
+    app.config["STORAGE_PROFILES"] = {"docs": failing}
+    Storage(app)
+    client = app.test_client()
+    links = {word: failing.link_to("a.txt", word, HOUR) for word in ("upload", "download", "remove")}
+
+    sent = client.put(links["upload"], data=b"hello")
+    got = client.get(links["download"])
+    failing.fail("open_reader")
+    broken = client.get(links["download"])
+    failing.fail("verify_link", error=InvalidLinkError("no"))
+    refused = client.get(links["download"])
+    removed = client.delete(links["remove"])
+
+    assert (sent.status_code, got.status_code, got.data) == (200, 200, b"hello")
+    assert (broken.status_code, refused.status_code, removed.status_code) == (503, 403, 200)
+    assert Call("verify_link", None) in failing.calls
+    assert local_storage.list() == []
+
+
+def test_of_many_deletions_one_can_fail(failing):
+    """The others are done, in the place's own way, and each is noted."""
+    for path in ("a", "b", "c"):
+        failing.write(path, b"1")
+    failing.fail("delete", path="b")
+
+    with pytest.raises(PartialFailureError) as caught:
+        failing.delete_many(["a", "b", "c"])
+
+    assert set(caught.value.errors) == {"b"}
+    assert [entry.name for entry in failing.list()] == ["b"]
+    assert [call for call in failing.calls if call.name == "delete"] == [Call("delete", path) for path in "abc"]
+
+
+def test_a_failing_check_and_listing(failing):
+    """The probe of the place and its listing with details can fail as well."""
+    failing.write("d/a", b"1")
+    failing.fail("check")
+    failing.fail("list", path="d/")
+
+    with pytest.raises(StorageUnavailableError, match="check"):
+        failing.check()
+    with pytest.raises(StorageUnavailableError, match="list"):
+        list(failing.iter(prefix="d/", details=True))
+    failing.check()
+
+    assert [info.path for info in failing.iter(prefix="d/", details=True)] == ["d/a"]
+
+
+def test_a_place_checks_itself_in_its_own_way():
+    """A probe that is not the usual one is the place's own also when it is wrapped."""
+
+    class _Probed(MemoryStorage):
+        def _check(self):
+            raise StorageUnavailableError("the service is away")
+
+    with pytest.raises(StorageUnavailableError, match="away"):
+        FailingStorage(_Probed()).check()
+
+
+@pytest.mark.parametrize("wrapped", ["memory_storage", "local_storage"])
+def test_transfers_fail_and_recover_in_their_middle(wrapped, request):
+    """Also in the place's own way of taking and giving files; a failure that is not due yet loses no byte."""
+    failing = FailingStorage(request.getfixturevalue(wrapped))
+    content, target = bytes(range(256)) * 100, io.BytesIO()
+    failing.fail("write", after=1000, on=2)
+    failing.fail("read", after=1000, on=2)
+
+    failing.upload(io.BytesIO(content), "a")
+    failing.download("a", target)
+    for verb in (lambda: failing.upload(io.BytesIO(b"-" * 2000), "a"), lambda: failing.download("a", io.BytesIO())):
+        with pytest.raises(StorageUnavailableError):
+            verb()
+
+    assert target.getvalue() == failing.read("a") == content
+
+
+def test_an_upload_can_fail_where_it_would_become_visible(failing):
+    """What fails at the end publishes nothing; the place's own errors are told as such, and text as a mistake."""
+    failing.fail("publish")
+    failing.fail("discard", error=LocalFSError("nor can it be cleared away"))
+
+    with pytest.raises(StorageUnavailableError, match="publish") as caught:
+        failing.upload(io.BytesIO(b"1"), "a")
+    failing.fail("write", after=0, on=2)
+    failing.upload(io.BytesIO(b"2"), "b")
+    with pytest.raises(TypeError, match="binary"):
+        failing.upload(io.StringIO("text"), "c")
+
+    assert caught.value.path == "a"
+    assert [entry.name for entry in failing.list()] == ["b"]
+    assert failing.parts.limits == failing.inner.parts.limits
+
+
+def test_another_missing_module_is_not_blamed_on_the_extra(monkeypatch):
+    """What is broken elsewhere is told as it is."""
+    monkeypatch.setitem(sys.modules, "flask_storage.testing.failing", None)
+
+    with pytest.raises(ModuleNotFoundError, match=r"flask_storage\.testing\.failing"):
+        testing.__getattr__("FailingStorage")

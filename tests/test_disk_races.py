@@ -1,5 +1,6 @@
 """What others do to the same folders, at the same moment: attackers with links, and honest processes."""
 
+import fcntl
 import multiprocessing
 import os
 import subprocess
@@ -17,6 +18,7 @@ from flask_storage import FileExistsInStorageError, LocalFSStorage, Precondition
 from flask_storage.values import WriteOptions
 from tests import crash
 from tests.counts import count
+from tests.together import PATIENCE, together as in_threads
 
 SECRET = b"not of this storage"
 FLIPPER = Path(crash.__file__).with_name("flipper.py")
@@ -228,15 +230,69 @@ def test_threads_that_move_files_past_each_other_do_not_lock_each_other_out(tmp_
             storage.move(f"{here}/{name}", f"{there}/{name}", if_match=None)
             storage.move(f"{there}/{name}", f"{here}/{name}")
 
-    ferries = [
-        threading.Thread(target=ferry, args=way, daemon=True) for way in (("0.txt", "a", "b"), ("1.txt", "b", "a"))
-    ]
-    for thread in ferries:
-        thread.start()
-    for thread in ferries:
-        thread.join(timeout=600)
+    ways = [("0.txt", "a", "b"), ("1.txt", "b", "a")]
+    in_threads(lambda number: ferry(*ways[number]), len(ways))
 
     assert [entry.name for entry in storage.list()] == ["a/0.txt", "b/1.txt"]
+
+
+def test_both_ways_between_two_folders_take_the_locks_in_one_order(tmp_path, monkeypatch):
+    """Whichever folder a file comes from: who locks them the other way round waits for ever, on some unlucky day."""
+    storage = LocalFSStorage(tmp_path / "root", create=True, fsync=False)
+    for path in ("a/0.txt", "b/1.txt", "a/stays.txt", "b/stays.txt"):
+        storage.write(path, b"")
+    locked: list[int] = []
+    flock = fcntl.flock
+
+    def watched(fd, how):
+        if how & fcntl.LOCK_EX:
+            locked.append(os.fstat(fd).st_ino)
+        flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", watched)
+    storage.move("a/0.txt", "b/0.txt")
+    there, locked = locked, []
+    storage.move("b/1.txt", "a/1.txt")
+
+    assert sorted(there) == sorted((storage.root / folder).stat().st_ino for folder in "ab")
+    assert there == locked
+
+
+@pytest.mark.parametrize("verb", ["delete", "delete_prefix"])
+def test_a_delete_waits_for_a_publication_that_compares(tmp_path, monkeypatch, verb):
+    """Between comparing and publishing nothing is deleted: the version that was named is the one that is replaced."""
+    storage = LocalFSStorage(tmp_path / "root", create=True, fsync=False)
+    storage.write("d/a.txt", b"old")
+    tag = storage.stat("d/a.txt").etag
+    went_on = threading.Event()  # the deletion waits for the lock, or is done without it
+    flock, rename = fcntl.flock, os.rename
+
+    def delete():
+        getattr(storage, verb)("d/a.txt" if verb == "delete" else "d")
+        went_on.set()
+
+    deleting = threading.Thread(target=delete, daemon=True)
+
+    def watched(fd, how):
+        if threading.current_thread() is deleting:
+            went_on.set()
+        flock(fd, how)
+
+    def slow(*args, **options):
+        deleting.start()
+        assert went_on.wait(PATIENCE)
+        found.append((storage.root / "d/a.txt").exists())
+        rename(*args, **options)
+
+    found: list[bool] = []
+    monkeypatch.setattr(fcntl, "flock", watched)
+    monkeypatch.setattr(os, "rename", slow)
+    storage.write("d/a.txt", b"new", if_match=tag)
+    deleting.join(PATIENCE)
+
+    assert found == [True]
+    assert not deleting.is_alive()
+    assert storage.list() == []
 
 
 def test_two_uploads_that_are_discarded_or_finished_at_once_end_well(tmp_path):

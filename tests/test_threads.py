@@ -72,7 +72,7 @@ def test_fifty_threads_share_one_storage(storage):
     assert all(entry.name.startswith("here/thread ") for entry in storage.list())
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # pytest-xdist has a thread of its own
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
 def test_forked_children_share_one_storage(storage):
     """A storage that was made and used before the fork works in every child, in as many threads."""
     storage.write("before.bin", b"used before the fork")

@@ -1,6 +1,8 @@
 """Links with a limited number of uses: of all threads and processes exactly as many succeed as there are uses."""
 
+import errno
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -20,6 +22,7 @@ from flask_storage.uses import (
     LinkUses,
     MemoryLinkUses,
     contract,
+    in_sql,
     open_link_uses,
 )
 
@@ -448,6 +451,48 @@ def test_files_lie_in_a_folder_of_their_own_for_the_owner_alone(tmp_path, expire
     assert [path.name for path in tmp_path.iterdir()] == ["instance"]
 
 
+def test_a_use_is_durable_before_it_is_granted(tmp_path, expires_at, monkeypatch):
+    """After a power failure no link works again: file, link's folder and store's folder are synced, names last."""
+    store = FileLinkUses(tmp_path / "links")
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def watched(fd):
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    assert store.consume("a", 2, expires_at)
+    first, synced = synced, []
+    assert store.consume("a", 2, expires_at)
+    second, synced = synced, []
+    assert not store.consume("a", 2, expires_at)
+
+    (link,) = (tmp_path / "links").iterdir()
+    names = [str(link), str(tmp_path / "links")]
+    assert first == [str(tmp_path), str(link / "1"), *names]
+    assert second == [str(link / "2"), *names]
+    assert synced == []
+
+
+@pytest.mark.parametrize("reason", [errno.EINVAL, errno.EIO])
+def test_a_folder_that_cannot_be_synced_is_no_error_but_a_broken_disk_is(tmp_path, expires_at, monkeypatch, reason):
+    """Some file systems know no syncing of folders, and keep their names all the same."""
+    fsync = os.fsync
+
+    def refuse(fd):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(reason, os.strerror(reason))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if reason == errno.EINVAL:
+        assert FileLinkUses(tmp_path).consume("a", 1, expires_at)
+    else:
+        with pytest.raises(StorageUnavailableError, match="Input/output"):
+            FileLinkUses(tmp_path).consume("a", 1, expires_at)
+
+
 def test_a_first_use_clears_away_what_expired_long_ago(tmp_path, expires_at):
     """Files of old links do not pile up, though no one ever calls `sweep`."""
     FileLinkUses(tmp_path).consume("old", 1, expires_at)
@@ -781,3 +826,20 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(missing, s
 
     assert command in str(caught.value)
     assert isinstance(caught.value.__cause__, ImportError)
+
+
+def test_a_database_that_keeps_a_worker_waiting_is_given_up(postgres, expires_at, monkeypatch):
+    """A lock that somebody else holds costs a request seconds, not its worker."""
+    monkeypatch.setattr(in_sql, "TIMEOUT", 4)
+    store = open_link_uses(postgres.url, "")
+    assert not store.spent("locked out", 1)  # the table is there
+    engine = sqlalchemy.create_engine(postgres.url)
+
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("LOCK TABLE storage_link_uses IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(StorageUnavailableError):
+            store.consume("locked out", 1, expires_at)
+
+    assert store.consume("locked out", 1, expires_at)
+    engine.dispose()
+    store.close()

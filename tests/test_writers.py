@@ -198,7 +198,7 @@ def test_a_clean_exit_publishes_through_every_wrapper(storage, wrapper):
     assert stored == b"a few bytes"
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # pytest-xdist has a thread of its own
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
 def test_a_forked_child_publishes_nothing(storage):
     """A writer that a child inherits is dead there: it takes no byte, and the parent's is unharmed."""
     storage.write("file.bin", b"the old content")
@@ -222,7 +222,7 @@ def test_a_forked_child_publishes_nothing(storage):
     assert storage.read("file.bin") == b"from the parent, all of it"
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # pytest-xdist has a thread of its own
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
 @pytest.mark.parametrize("end", ["abort", "__del__"])
 def test_a_forked_child_that_gives_up_harms_nothing(storage, end, recwarn):
     """Aborting or forgetting the inherited writer does not take the parent's temporary file away."""

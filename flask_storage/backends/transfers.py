@@ -187,11 +187,10 @@ class TransferVerbs(StorageHooks):
         Raises:
             TypeError: for text; encode it first.
         """
-        if not isinstance(data, bytes | bytearray | memoryview):
-            advice = (
-                "encode text first" if isinstance(data, str) else "for a file object there is upload(file_obj, path)"
-            )
-            raise TypeError(f"write() takes bytes, not {type(data).__name__}: {advice}")
+        given: object = data  # annotations stop nobody
+        if not isinstance(given, bytes | bytearray | memoryview):
+            advice = "encode text first" if isinstance(given, str) else "a file object goes to upload(file_obj, path)"
+            raise TypeError(f"write() takes bytes, not {type(given).__name__}: {advice}")
         arguments.setdefault("size", memoryview(data).nbytes)
         self.upload(io.BytesIO(data), path, **arguments)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,8 @@ from ..backends.base import StorageBackend
 from ..errors import StorageError, StorageUnavailableError
 from ..files import RemoteFile
 from ..parts import Part, PartStore, PendingUpload
+from ..streams import SupportsRead, SupportsWrite
+from ..tokens import InternalLinkTokenData
 from ..values import (
     Capabilities,
     FileInfo,
@@ -20,6 +23,7 @@ from ..values import (
     LinkBinding,
     LinkRequest,
     ListEntry,
+    ProgressCallback,
     UploadInstruction,
     WriteOptions,
 )
@@ -45,6 +49,8 @@ CALLS = frozenset(
         "link_to",
         "upload_request",
         "sweep",
+        "check",
+        "verify_link",
         "put_whole",
         "begin",
         "put_part",
@@ -153,7 +159,7 @@ class FailingStorage(StorageBackend):
         self._faults.clear()
 
     @property
-    def capabilities(self) -> Capabilities:  # type: ignore[override]  # a property where the wall has an attribute
+    def capabilities(self) -> Capabilities:
         """What the storage underneath can do."""
         return self.inner.capabilities
 
@@ -201,9 +207,9 @@ class FailingStorage(StorageBackend):
             self._called("list", path)
             yield page
 
-    def _list_details(self, path: str, recursive: bool) -> Iterator[FileInfo]:
-        self._called("list", path)
-        return self.inner._list_details(path, recursive)
+    def _list_details(self, path: str, recursive: bool, prefix: str | None) -> Iterator[FileInfo]:
+        self._called("list", path if prefix is None else prefix)
+        return self.inner._list_details(path, recursive, prefix)
 
     def _open_reader(self, path: str) -> RemoteFile:
         self._called("open_reader", path)
@@ -217,9 +223,37 @@ class FailingStorage(StorageBackend):
         self._called("open_updater", path)
         return _WatchedFile(self, self.inner._open_updater(path, options), path)
 
+    def _upload_file(
+        self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
+    ) -> None:
+        guard = self._guard(path)
+        with guard:
+            self._called("open_writer", path)
+        try:
+            self.inner._upload_file(_WatchedSource(self, file_obj, path), path, options, progress)
+        except BaseException:
+            with suppress(StorageError), guard:  # what made it give up matters more
+                self._called("discard", path)
+            raise
+
+    def _download_file(self, path: str, file_obj: SupportsWrite, progress: ProgressCallback | None) -> None:
+        with self._guard(path):
+            self._called("open_reader", path)
+        self.inner._download_file(path, _WatchedTarget(self, file_obj, path), progress)
+
     def _delete(self, path: str) -> None:
         self._called("delete", path)
         self.inner._delete(path)
+
+    def _delete_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
+        failed: dict[str, StorageError] = {}
+        for path in paths:
+            try:
+                with self._guard(path):
+                    self._called("delete", path)
+            except StorageError as error:
+                failed[path] = error
+        return failed | self.inner._delete_many([path for path in paths if path not in failed])
 
     def _delete_prefix(self, path: str) -> int:
         self._called("delete_prefix", path)
@@ -244,6 +278,10 @@ class FailingStorage(StorageBackend):
         self._called("link_to", path)
         return self.inner._link_to(path, request)
 
+    def _verify_link(self, token: str) -> InternalLinkTokenData:
+        self._called("verify_link")
+        return self.inner._verify_link(token)
+
     def _upload_request(self, path: str, request: LinkRequest) -> UploadInstruction:
         self._called("upload_request", path)
         return self.inner._upload_request(path, request)
@@ -254,6 +292,13 @@ class FailingStorage(StorageBackend):
     def _sweep(self, before: datetime) -> int:
         self._called("sweep")
         return self.inner._sweep(before)
+
+    def _check(self) -> None:
+        self._called("check")
+        if type(self.inner)._check is StorageBackend._check:
+            super()._check()  # through us, so that what fails in it is what was made to fail
+        else:
+            self.inner._check()
 
     def _local_path(self, path: str) -> Path | None:
         return self.inner._local_path(path)
@@ -322,10 +367,61 @@ class _WatchedFile(RemoteFile):
         self._inner.close()
 
 
+class _WatchedSource:
+    """What the storage underneath reads an upload from: each read is a write, and the end is the publication."""
+
+    def __init__(self, storage: FailingStorage, source: SupportsRead, path: str) -> None:
+        self._storage = storage
+        self._source = source
+        self._path = path
+        self._moved = 0
+        self._rest: Any = b""
+
+    def read(self, size: int, /) -> Any:
+        if self._rest:
+            with self._storage._guard(self._path):
+                self._storage._crossed("write", self._path, self._moved)
+            rest, self._rest = self._rest, b""
+            return rest
+        data = self._source.read(size)
+        if not isinstance(data, bytes | bytearray | memoryview):
+            return data  # refused by whoever reads
+        with self._storage._guard(self._path):
+            if not data:
+                self._storage._called("publish", self._path)
+                return data
+            self._storage._called("write", self._path)
+            room = self._storage._room("write", self._path, self._moved, len(data))
+            self._moved += len(data)
+            if not room:
+                self._storage._crossed("write", self._path, self._moved)
+                return data
+        self._rest = data[room:]
+        return data[:room]
+
+
+class _WatchedTarget:
+    """What the storage underneath writes a download to."""
+
+    def __init__(self, storage: FailingStorage, target: SupportsWrite, path: str) -> None:
+        self._storage = storage
+        self._target = target
+        self._path = path
+        self._moved = 0
+
+    def write(self, data: Any, /) -> Any:
+        with self._storage._guard(self._path):
+            self._storage._called("read", self._path)
+            self._moved += len(data)
+            self._storage._crossed("read", self._path, self._moved)
+        return self._target.write(data)
+
+
 class _WatchedParts(PartStore):
     def __init__(self, storage: FailingStorage, inner: PartStore) -> None:
         self._storage = storage
         self._inner = inner
+        self.limits = inner.limits
 
     def put_whole(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
         self._storage._called("put_whole", path)

@@ -308,6 +308,7 @@ class StorageMachine(RuleBasedStateMachine):
     @rule(upload=uploads, number=st.integers(1, 4), content=contents)
     def put_part(self, upload: _Upload, number: int, content: bytes) -> None:
         """Send a part, or send it anew."""
+        content = content.ljust(self.storage.parts.limits.min_size, b"-")  # any part but the last may have to be larger
         part = self.storage.parts.put_part(upload.path, upload.upload_id, number, content)
         upload.parts[number] = part, content
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ class FileLinkUses(LinkUses):
             return False  # this use is taken
         except FileNotFoundError:  # the first use of this link, or its empty folder was swept away in this moment
             os.makedirs(self._folder, 0o700, exist_ok=True)
+            _sync(os.path.dirname(self._folder))
             with contextlib.suppress(FileExistsError):
                 os.mkdir(folder, 0o700)
             return self._create(folder, name, expiry)
@@ -54,9 +56,12 @@ class FileLinkUses(LinkUses):
             # Until now the file said that the link expires at once, which keeps it for an hour: nobody could sweep it
             # away under us. Had we died before, the use would not have been granted.
             os.utime(file if os.utime in os.supports_fd else path, (expiry, expiry))
-            os.fsync(file)  # a use must outlive a power failure; the journal takes the new name along
+            os.fsync(file)  # a use must outlive a power failure
         finally:
             os.close(file)
+        # And so must the names. Whoever made the link's folder may not have come so far yet, so each use sees to both.
+        _sync(folder)
+        _sync(self._folder)
         return True
 
     def _give_back(self, key: str) -> None:
@@ -92,6 +97,18 @@ class FileLinkUses(LinkUses):
                 f"the folder of used links {self._folder} cannot be used ({error.strerror}): the app's user must be "
                 "able to write there, or name another place in STORAGE_LINK_USES"
             ) from error
+
+
+def _sync(folder: str) -> None:
+    """Make the names in a folder durable, where the file system can."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY):
+            raise
+    finally:
+        os.close(opened)
 
 
 def _names(folder: str) -> list[str]:

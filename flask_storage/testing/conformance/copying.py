@@ -78,7 +78,7 @@ class Copying(Ground):
         assert (info.content_disposition, dict(info.metadata)) == (None, {"owner": "me"})
 
     @_BOTH
-    @needs("exclusive")
+    @needs("exclusive", "copy_conditions")
     def test_exclusive_refuses_a_taken_name(self, storage: StorageBackend, verb: str) -> None:
         """A taken target is left, and so is the source; a free one is made."""
         storage.write("from.bin", b"new")
@@ -93,7 +93,7 @@ class Copying(Ground):
         assert storage.read("free.bin") == b"new"
 
     @_BOTH
-    @needs("exclusive")
+    @needs("exclusive", "copy_conditions")
     def test_exclusive_refuses_the_file_itself(self, storage: StorageBackend, verb: str) -> None:
         """A file's own name is taken too."""
         storage.write("file.bin", b"content")
@@ -104,7 +104,7 @@ class Copying(Ground):
         assert storage.read("file.bin") == b"content"
 
     @_BOTH
-    @needs("if_match")
+    @needs("if_match", "copy_conditions")
     def test_if_match_names_the_version_that_is_replaced(self, storage: StorageBackend, verb: str) -> None:
         """The target is replaced when it is the named version, and left when it is another or missing."""
         storage.write("from.bin", b"new")

@@ -14,6 +14,7 @@ import pytest
 from ...backends.base import StorageBackend
 from ...errors import UnsupportedOperationError
 from ...files import RemoteFile
+from ...parts import PartStore
 
 CHUNK = RemoteFile.iter_chunk_size
 SIZES = [0, 1, 2, 1023, 1024, 1025, 8191, 8192, 8193, 65_536, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 1]
@@ -62,6 +63,12 @@ def needs(*capabilities: str) -> Callable[[Test], Test]:
 def content_of(size: int, seed: int = 0) -> bytes:
     """Return *size* bytes in which no two blocks are alike, so that none can be lost, doubled or swapped unseen."""
     return hashlib.shake_128(seed.to_bytes(4, "big")).digest(size)
+
+
+def part_of(parts: PartStore, seed: int, size: int = CHUNK) -> bytes:
+    """Return the content of a part that need not be the last: *size* bytes, or as near as the place allows."""
+    limits = parts.limits
+    return content_of(max(limits.min_size, min(size, limits.max_size or size)), seed)
 
 
 def names(storage: StorageBackend, path: str = "", **arguments: Any) -> list[str]:

@@ -15,16 +15,32 @@ from ... import signals
 from ...backends.base import StorageBackend
 from ...backends.internal_links import InternalLinksStorageBackend
 from ...errors import ConfigurationError, InvalidLinkError, InvalidPathError, UnsupportedOperationError
-from ...values import LinkBinding, ShareLinkOperation
+from ...values import TERMS, LinkBinding, ShareLinkOperation
 from .ground import Ground, needs
 
 _HOUR = timedelta(hours=1)
 _OPERATIONS = ["download", "upload", "remove"]
+_BOTH_WAYS = ShareLinkOperation.download | ShareLinkOperation.upload
+_OF_UPLOADS = {"size", "max_size", "checksum", "exclusive"}
+_VALUES = {
+    "disposition": "inline",
+    "size": 10,
+    "max_size": 10,
+    "checksum": f"sha256:{'0' * 64}",
+    "exclusive": True,
+    "uses": 1,
+    "ip": "203.0.113.0/24",
+}
 
 
 def _has_tokens(storage: StorageBackend) -> TypeGuard[InternalLinksStorageBackend]:
     """Whether links of this storage carry tokens of ours; a storage that wraps another answers as that one does."""
-    return hasattr(storage, "deserialize_link_token")
+    return hasattr(storage, "create_link_token")
+
+
+def _terms(term: str) -> Any:
+    """Return keyword arguments with a value that makes sense for *term*."""
+    return {term: _VALUES[term]}
 
 
 def _link_url(token: str, endpoint: str | None) -> str:
@@ -127,8 +143,12 @@ class Links(Ground):
     @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\x00b", "a\u2028b", "a\ud800b"], ids=ascii)
     def test_a_term_of_two_lines_is_refused(self, linked: StorageBackend, term: str, value: str) -> None:
         """Nothing that becomes a header can hold the end of one."""
+        operation = self._operation(linked)
+        if operation == ShareLinkOperation.upload and not linked.capabilities.content_headers:
+            term = "output_path"  # of an upload without headers no other of these is looked at
+
         with pytest.raises(ValueError, match="one line"):
-            linked.link_to("file.txt", self._operation(linked), _HOUR, **{term: value})  # type: ignore[arg-type]
+            linked.link_to("file.txt", operation, _HOUR, **{term: value})  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
         "terms",
@@ -157,20 +177,30 @@ class Links(Ground):
         with pytest.raises((ValueError, UnsupportedOperationError)):
             linked.link_to("file.txt", "d", _HOUR, **terms)
 
-    @pytest.mark.parametrize(
-        ("capability", "terms"),
-        [("link_sizes", {"size": 10}), ("link_sizes", {"max_size": 10}), ("link_uses", {"uses": 1})],
-        ids=str,
-    )
-    def test_terms_are_signed_or_refused(self, linked: StorageBackend, capability: str, terms: Any) -> None:
-        """A limit that a place cannot sign is refused, not left out."""
-        operation = linked.capabilities.links & ShareLinkOperation.upload or self._operation(linked)
+    @pytest.mark.parametrize("term", sorted(TERMS))
+    def test_terms_are_signed_or_refused(self, linked: StorageBackend, term: str) -> None:
+        """A term that a place cannot sign is refused, not left out."""
+        able = linked.capabilities
+        operation = self._operation(linked)
+        if term in _OF_UPLOADS:
+            operation = ShareLinkOperation.upload
 
-        if getattr(linked.capabilities, capability):
-            assert linked.link_to("file.txt", operation, _HOUR, **terms)
+        if operation & able.links and term in able.link_terms:
+            assert linked.link_to("file.txt", operation, _HOUR, **_terms(term))
         else:
             with pytest.raises(UnsupportedOperationError):
-                linked.link_to("file.txt", operation, _HOUR, **terms)
+                linked.link_to("file.txt", operation, _HOUR, **_terms(term))
+
+    @pytest.mark.parametrize("term", sorted(TERMS - {"disposition"}))
+    def test_terms_of_an_upload_request_are_bound_or_refused(self, linked: StorageBackend, term: str) -> None:
+        """What a browser uploads is held to what was asked, or nothing is promised."""
+        able = linked.capabilities
+
+        if able.links & ShareLinkOperation.upload and term in able.upload_terms:
+            assert linked.upload_request("file.txt", _HOUR, **_terms(term)).url
+        else:
+            with pytest.raises(UnsupportedOperationError):
+                linked.upload_request("file.txt", _HOUR, **_terms(term))
 
     def test_an_upload_request_says_how(self, linked: StorageBackend) -> None:
         """Method, absolute URL, headers and expiry: all that a browser needs, or a refusal."""
@@ -182,9 +212,9 @@ class Links(Ground):
         content_type: str | None = "text/plain"
         if not linked.capabilities.content_headers:
             with pytest.raises(UnsupportedOperationError):
-                linked.upload_request("a b/ü.txt", _HOUR, content_type)
+                linked.upload_request("a b/ü.txt", _HOUR, content_type=content_type)
             content_type = None
-        instruction = linked.upload_request("a b/ü.txt", _HOUR, content_type)
+        instruction = linked.upload_request("a b/ü.txt", _HOUR, content_type=content_type)
 
         assert instruction.method in ("PUT", "POST")
         assert urlsplit(instruction.url).scheme in ("http", "https")
@@ -193,26 +223,25 @@ class Links(Ground):
 
     def test_a_token_grants_what_was_asked(self, linked: StorageBackend) -> None:
         """Where tokens are ours, one comes back as path, operations and terms, and unpacks into the first two."""
-        if not _has_tokens(linked):
+        able = linked.capabilities
+        if not (_has_tokens(linked) and able.link_combinations and _BOTH_WAYS in able.links):
             self._links_differ(linked)
             return
+        terms: dict[str, Any] = {"content_type": "text/plain"} if able.content_headers else {}
+        if "max_size" in able.link_terms:
+            terms["max_size"] = 5
         token = linked.create_link_token(
-            path="/a b/ü.txt",
-            operation="du",
-            expire=_HOUR,
-            output_path='Ü "1".txt',
-            content_type="text/plain",
-            max_size=5,
+            path="/a b/ü.txt", operation="du", expire=_HOUR, output_path='Ü "1".txt', **terms
         )
 
-        data = linked.deserialize_link_token(token)
+        data = linked.verify_link(token)
 
         path, operations = data
-        assert (path, operations) == ("a b/ü.txt", ShareLinkOperation.download | ShareLinkOperation.upload)
+        assert (path, operations) == ("a b/ü.txt", _BOTH_WAYS)
         assert (data.allow_download, data.allow_upload, data.allow_remove) == (True, True, False)
         assert data.request is not None
-        assert (data.request.filename, data.request.content_type) == ('Ü "1".txt', "text/plain")
-        assert (data.request.max_size, data.request.exclusive) == (5, False)
+        assert (data.request.filename, data.request.exclusive) == ('Ü "1".txt', False)
+        assert {name: getattr(data.request, name) for name in terms} == terms
 
     def test_a_link_carries_its_token(self, linked: StorageBackend) -> None:
         """Where tokens are ours, the link holds one that this storage, and no other profile's, honours."""
@@ -220,19 +249,26 @@ class Links(Ground):
             self._links_differ(linked)
             return
 
-        [token] = parse_qs(urlsplit(linked.link_to("file.txt", "r", _HOUR)).query)["token"]
+        operation = self._operation(linked)
+        [token] = parse_qs(urlsplit(linked.link_to("file.txt", operation, _HOUR)).query)["token"]
 
-        assert linked.deserialize_link_token(token) == ("file.txt", ShareLinkOperation.remove)
+        assert linked.verify_link(token) == linked.deserialize_link_token(token) == ("file.txt", operation)
         flipped = token[:-3] + ("A" if token[-3] != "A" else "B") + token[-2:]
         for forged in ("", "x", token + "=", token[:-1], flipped, token.partition(".")[2]):
             with pytest.raises(InvalidLinkError):
-                linked.deserialize_link_token(forged)
+                linked.verify_link(forged)
+
+    @pytest.mark.parametrize("token", ["", "x", "a.b.c", "\x00", "é" * 100])
+    def test_what_is_no_token_grants_nothing(self, linked: StorageBackend, token: str) -> None:
+        """It is refused as no link of ours, or as what the place itself would have to verify."""
+        with pytest.raises((InvalidLinkError, UnsupportedOperationError)):
+            linked.verify_link(token)
 
     def test_an_unconfigured_storage_explains_itself(self, storage: StorageBackend) -> None:
         """Before an app lends a secret, a storage that needs one says what is missing; any other needs no app."""
         if storage.link_binding is None and _has_tokens(storage):
             with pytest.raises(ConfigurationError, match="secret_key"):
-                storage.link_to("file.txt", "d", _HOUR)
+                storage.link_to("file.txt", self._operation(storage), _HOUR)
         else:
             self._links_differ(storage)
 

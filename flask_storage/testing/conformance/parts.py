@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from ...backends.base import StorageBackend
-from ...errors import FileExistsInStorageError, FileNotFoundInStorageError, IntegrityError, StorageError
-from ...parts import Part
+from ...errors import (
+    FileExistsInStorageError,
+    FileNotFoundInStorageError,
+    IntegrityError,
+    PreconditionFailedError,
+    StorageError,
+)
+from ...parts import Part, PartLimits
 from ...values import WriteOptions
-from .ground import CHUNK, Ground, content_of, names, needs
+from .ground import Ground, content_of, names, needs, part_of
 
 _PLAIN = WriteOptions()
 _UNKNOWN = "A" * 22
@@ -31,7 +38,7 @@ class PartUploads(Ground):
 
         assert storage.read("file.bin") == content_of(size)
 
-    @needs("parts", "exclusive")
+    @needs("parts", "exclusive", "part_conditions")
     def test_a_whole_file_can_be_exclusive(self, storage: StorageBackend) -> None:
         """A taken name is refused and left."""
         storage.parts.put_whole("file.bin", b"first", WriteOptions(exclusive=True))
@@ -45,18 +52,15 @@ class PartUploads(Ground):
     def test_parts_join_in_their_order(self, storage: StorageBackend) -> None:
         """Parts arrive in any order and are joined by number; until then nothing is visible."""
         parts = storage.parts
-        content = content_of(2 * CHUNK + 1000)
+        contents = {1: part_of(parts, 1), 2: part_of(parts, 2), 3: content_of(1000, 3)}
         upload_id = parts.begin("folder/file.bin", _PLAIN)
 
-        arrived = [
-            parts.put_part("folder/file.bin", upload_id, number, content[(number - 1) * CHUNK : number * CHUNK])
-            for number in (2, 3, 1)
-        ]
+        arrived = [parts.put_part("folder/file.bin", upload_id, number, contents[number]) for number in (2, 3, 1)]
         assert storage.list() == []
         assert not storage.exists("folder/file.bin")
         parts.finish("folder/file.bin", upload_id, arrived, _PLAIN)
 
-        assert storage.read("folder/file.bin") == content
+        assert storage.read("folder/file.bin") == contents[1] + contents[2] + contents[3]
         assert names(storage) == ["folder/file.bin"]
         assert list(parts.list_uploads()) == []
 
@@ -94,21 +98,23 @@ class PartUploads(Ground):
         parts = storage.parts
         upload_id = parts.begin("file.bin", _PLAIN)
         assert parts.list_parts("file.bin", upload_id) == []
-        arrived = [parts.put_part("file.bin", upload_id, number, bytes(number)) for number in (10, 2, 1)]
+        contents = {1: part_of(parts, 1, 1), 2: part_of(parts, 2, 2), 10: bytes(10)}
+        arrived = [parts.put_part("file.bin", upload_id, number, contents[number]) for number in (10, 2, 1)]
 
         listed = parts.list_parts("file.bin", upload_id)
 
         assert listed == sorted(arrived, key=lambda part: part.number)
-        assert [(part.number, part.size) for part in listed] == [(1, 1), (2, 2), (10, 10)]
+        assert [(part.number, part.size) for part in listed] == [(n, len(contents[n])) for n in (1, 2, 10)]
         parts.finish("file.bin", upload_id, listed, _PLAIN)
-        assert storage.size("file.bin") == 13
+        assert storage.read("file.bin") == contents[1] + contents[2] + contents[10]
 
     @needs("parts")
     def test_a_part_that_never_came_is_not_published(self, storage: StorageBackend) -> None:
         """An invented receipt is refused, and the upload stays so that the part can still be sent."""
         parts = storage.parts
         upload_id = parts.begin("file.bin", _PLAIN)
-        first = parts.put_part("file.bin", upload_id, 1, b"first")
+        content = part_of(parts, 1, 5)
+        first = parts.put_part("file.bin", upload_id, 1, content)
         invented = Part(number=2, size=6, etag=first.etag)
 
         with pytest.raises(IntegrityError) as caught:
@@ -118,7 +124,7 @@ class PartUploads(Ground):
         assert storage.list() == []
         second = parts.put_part("file.bin", upload_id, 2, b"second")
         parts.finish("file.bin", upload_id, [first, second], _PLAIN)
-        assert storage.read("file.bin") == b"firstsecond"
+        assert storage.read("file.bin") == content + b"second"
 
     @needs("parts")
     def test_an_upload_has_parts_each_of_them_once(self, storage: StorageBackend) -> None:
@@ -212,7 +218,7 @@ class PartUploads(Ground):
             parts.finish("file.bin", upload_id, [part], _PLAIN)
         assert storage.read("file.bin") == b"x"
 
-    @needs("parts", "exclusive")
+    @needs("parts", "exclusive", "part_conditions")
     def test_finishing_can_be_exclusive(self, storage: StorageBackend) -> None:
         """A name that was taken meanwhile is refused and left."""
         parts = storage.parts
@@ -224,6 +230,80 @@ class PartUploads(Ground):
             parts.finish("file.bin", upload_id, [part], WriteOptions(exclusive=True))
 
         assert storage.read("file.bin") == b"early"
+
+    @needs("parts", "if_match", "part_conditions")
+    def test_finishing_can_name_a_version(self, storage: StorageBackend) -> None:
+        """Another version than the one named stays; the one that was named is replaced."""
+        parts = storage.parts
+        storage.write("file.bin", b"old")
+        tag = storage.stat("file.bin").etag
+        upload_id = parts.begin("file.bin", _PLAIN)
+        part = parts.put_part("file.bin", upload_id, 1, b"new")
+
+        with pytest.raises(PreconditionFailedError):
+            parts.finish("file.bin", upload_id, [part], WriteOptions(if_match=f"{tag}-other"))
+        assert storage.read("file.bin") == b"old"
+        parts.finish("file.bin", upload_id, [part], WriteOptions(if_match=tag))
+
+        assert storage.read("file.bin") == b"new"
+
+    @needs("parts")
+    def test_finishing_holds_to_a_promise(self, storage: StorageBackend) -> None:
+        """Another size or digest than was promised publishes nothing; the right ones do."""
+        parts = storage.parts
+        content = part_of(parts, 1, 5) + b"last"
+        upload_id = parts.begin("file.bin", _PLAIN)
+        arrived = [
+            parts.put_part("file.bin", upload_id, 1, content[:-4]),
+            parts.put_part("file.bin", upload_id, 2, content[-4:]),
+        ]
+
+        wrong = hashlib.sha256(b"other").hexdigest()
+        for promise in ({"size": len(content) + 1}, {"checksum": f"sha256:{wrong}"}):
+            with pytest.raises(IntegrityError):
+                parts.finish("file.bin", upload_id, arrived, WriteOptions(**promise))
+        assert storage.list() == []
+        right = hashlib.sha256(content).hexdigest()
+        parts.finish("file.bin", upload_id, arrived, WriteOptions(size=len(content), checksum=f"sha256:{right}"))
+
+        assert storage.read("file.bin") == content
+
+    @needs("parts")
+    @pytest.mark.parametrize(
+        "decided",
+        [{"exclusive": True}, {"if_match": "x"}, {"size": 0}, {"checksum": f"sha256:{'0' * 64}"}],
+        ids=lambda decided: next(iter(decided)),
+    )
+    def test_what_the_end_decides_is_not_given_at_the_beginning(self, storage: StorageBackend, decided: Any) -> None:
+        """A condition that nobody would remember until the end is refused when an upload begins."""
+        parts = storage.parts
+
+        with pytest.raises(ValueError, match="finish"):
+            parts.begin("file.bin", WriteOptions(**decided))
+
+        assert list(parts.list_uploads()) == []
+
+    @needs("parts", "content_headers", "metadata")
+    def test_headers_at_the_end_win(self, storage: StorageBackend) -> None:
+        """What is only known at the end replaces what was given at the beginning; the rest stays."""
+        parts = storage.parts
+        begun = WriteOptions(content_type="text/plain", cache_control="no-store", metadata={"a": "1"})
+        upload_id = parts.begin("file.txt", begun)
+        part = parts.put_part("file.txt", upload_id, 1, b"x")
+
+        parts.finish("file.txt", upload_id, [part], WriteOptions(content_type="text/csv", metadata={"b": "2"}))
+
+        info = storage.stat("file.txt")
+        assert (info.content_type, info.cache_control, dict(info.metadata)) == ("text/csv", "no-store", {"b": "2"})
+
+    @needs("parts")
+    def test_limits_make_sense(self, storage: StorageBackend) -> None:
+        """A part that may stand anywhere can be made, and an upload can have several."""
+        limits = storage.parts.limits
+
+        assert isinstance(limits, PartLimits)
+        assert limits.max_size is None or 0 <= limits.min_size <= limits.max_size
+        assert limits.max_count > 1
 
     @needs("parts", "content_headers", "metadata")
     def test_headers_are_kept_through_parts(self, storage: StorageBackend) -> None:
@@ -257,15 +337,18 @@ class PartUploads(Ground):
         """Each has its own parts; the last to finish is what remains."""
         parts = storage.parts
         one, other = parts.begin("file.bin", _PLAIN), parts.begin("file.bin", _PLAIN)
-        first = [parts.put_part("file.bin", one, number, b"1" * number) for number in (1, 2)]
-        second = [parts.put_part("file.bin", other, number, b"2" * number) for number in (1, 2)]
+        contents = {upload_id: (part_of(parts, seed, 1), bytes([seed])) for seed, upload_id in enumerate((one, other))}
+        first, second = (
+            [parts.put_part("file.bin", upload_id, number, data) for number, data in enumerate(contents[upload_id], 1)]
+            for upload_id in (one, other)
+        )
         assert one != other
 
         parts.finish("file.bin", other, second, _PLAIN)
-        assert storage.read("file.bin") == b"222"
+        assert storage.read("file.bin") == b"".join(contents[other])
         parts.finish("file.bin", one, first, _PLAIN)
 
-        assert storage.read("file.bin") == b"111"
+        assert storage.read("file.bin") == b"".join(contents[one])
 
     @needs("parts")
     def test_ids_cannot_be_guessed(self, storage: StorageBackend) -> None:
@@ -304,8 +387,6 @@ class PartUploads(Ground):
     @pytest.mark.parametrize(
         ("capability", "options"),
         [
-            ("exclusive", {"exclusive": True}),
-            ("if_match", {"if_match": "x"}),
             ("metadata", {"metadata": {"a": "1"}}),
             ("content_headers", {"content_type": "text/plain"}),
         ],

@@ -5,31 +5,48 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from queue import Empty, SimpleQueue
+from threading import Barrier, Thread
 from typing import Any
+
+import pytest
 
 from ...backends.base import StorageBackend
 from ...errors import FileExistsInStorageError, FileNotFoundInStorageError
 from ...values import WriteOptions
-from .ground import Ground, content_of, names, needs
+from .ground import Ground, content_of, names, needs, part_of
 
 _THREADS = 8
-_PATIENCE = 300
+_PATIENCE = 120
 """Seconds after which threads that wait for each other are called a deadlock."""
 
 
 def _together(work: Callable[[int], Any], threads: int = _THREADS) -> list[Any]:
     """Run *work* in so many threads that begin at the same moment, and return what each returns."""
     barrier = Barrier(threads)
+    ended: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
 
-    def begin(number: int) -> Any:
-        barrier.wait(_PATIENCE)
-        return work(number)
+    def begin(number: int) -> None:
+        try:
+            barrier.wait(_PATIENCE)
+            ended.put((number, work(number), None))
+        except BaseException as error:  # noqa: BLE001 - it is raised below
+            ended.put((number, None, error))
 
-    with ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(begin, number) for number in range(threads)]
-        return [future.result(_PATIENCE) for future in futures]
+    for number in range(threads):
+        # Not a pool: it would wait for its threads, and so would the interpreter, were they no daemons.
+        Thread(target=begin, args=(number,), daemon=True).start()
+    results, errors = dict[int, Any](), []
+    while len(results) < threads:
+        try:
+            number, results[number], error = ended.get(timeout=_PATIENCE)
+        except Empty:
+            pytest.fail(f"{threads - len(results)} of {threads} threads wait for ever")
+        if error is not None:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return [results[number] for number in range(threads)]
 
 
 class Sharing(Ground):
@@ -144,14 +161,10 @@ class Sharing(Ground):
     def test_parts_may_arrive_at_once(self, storage: StorageBackend) -> None:
         """Many threads send the parts of one upload."""
         parts = storage.parts
-        content = content_of(80_000)
+        contents = [part_of(parts, number, 10_000) for number in range(_THREADS)]
         upload_id = parts.begin("file.bin", WriteOptions())
 
-        arrived = _together(
-            lambda number: parts.put_part(
-                "file.bin", upload_id, number + 1, content[number * 10_000 : (number + 1) * 10_000]
-            )
-        )
+        arrived = _together(lambda number: parts.put_part("file.bin", upload_id, number + 1, contents[number]))
         parts.finish("file.bin", upload_id, arrived, WriteOptions())
 
-        assert storage.read("file.bin") == content
+        assert storage.read("file.bin") == b"".join(contents)
