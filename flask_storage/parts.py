@@ -120,6 +120,7 @@ class CheckedParts(PartStore):
         normalize: Brings the path of a file into its one form.
         normalize_folder: Likewise for a folder.
         check: Refuses options that the place cannot honour.
+        check_conditions: Likewise for those that :meth:`finish` decides.
         guard: Makes the context in which errors about a path are translated.
         published: Called with a path that has been published.
     """
@@ -131,6 +132,7 @@ class CheckedParts(PartStore):
         normalize: Callable[[str], str],
         normalize_folder: Callable[[str], str],
         check: Callable[[WriteOptions], WriteOptions],
+        check_conditions: Callable[[WriteOptions], WriteOptions],
         guard: Callable[[str], AbstractContextManager[Any]],
         published: Callable[[str], None],
     ) -> None:
@@ -139,6 +141,7 @@ class CheckedParts(PartStore):
         self._normalize = normalize
         self._normalize_folder = normalize_folder
         self._check = check
+        self._check_conditions = check_conditions
         self._guard = guard
         self._published = published
 
@@ -172,7 +175,9 @@ class CheckedParts(PartStore):
         if not parts or len({part.number for part in parts}) != len(parts):
             raise IntegrityError("an upload is finished with at least one part, and each of them once", path=path)
         with self._guard(path):
-            self._parts.finish(path, upload_id, sorted(parts, key=lambda part: part.number), self._check(options))
+            self._parts.finish(
+                path, upload_id, sorted(parts, key=lambda part: part.number), self._check_conditions(options)
+            )
         self._published(path)
 
     def discard(self, path: str, upload_id: str) -> None:

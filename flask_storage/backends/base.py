@@ -264,7 +264,8 @@ class StorageBackend(TransferVerbs, LinkVerbs):
             self._parts(),
             normalize=self._path,
             normalize_folder=normalize_folder,
-            check=self._checked_for_parts,
+            check=self._checked,
+            check_conditions=self._checked_for_parts,
             guard=self._guard,
             published=self._stored,
         )

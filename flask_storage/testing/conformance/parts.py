@@ -38,7 +38,7 @@ class PartUploads(Ground):
 
         assert storage.read("file.bin") == content_of(size)
 
-    @needs("parts", "exclusive", "part_conditions")
+    @needs("parts", "exclusive")
     def test_a_whole_file_can_be_exclusive(self, storage: StorageBackend) -> None:
         """A taken name is refused and left."""
         storage.parts.put_whole("file.bin", b"first", WriteOptions(exclusive=True))
