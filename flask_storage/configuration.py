@@ -16,7 +16,7 @@ from flask import Flask, current_app, has_request_context, request, url_for
 from werkzeug.routing import BuildError
 
 from .errors import ConfigurationError
-from .values import as_flag
+from .registry import as_flag
 
 LINK_ENDPOINT = "storage_link"  # no dot: that would make it the property of a blueprint called "storage"
 _PLACE = "the-token-goes-here"  # safe in URLs, as every token is

@@ -10,7 +10,6 @@ from urllib.parse import parse_qsl, urlsplit
 
 from .backends.base import StorageBackend
 from .errors import ConfigurationError, StorageError
-from .values import as_flag
 
 if TYPE_CHECKING:
     from inspect import Signature
@@ -147,3 +146,21 @@ def _checked(found: object, name: str) -> type[StorageBackend]:
     if not (isinstance(found, type) and issubclass(found, StorageBackend)):
         raise ConfigurationError(f"the backend of {name!r} is no StorageBackend class")
     return found
+
+
+def as_flag(value: object) -> bool:
+    """Return a setting as a boolean; the environment and URLs have it as text.
+
+    Raises:
+        ValueError: for anything that is not plainly one: ``"False"`` taken for true would publish files.
+
+    >>> as_flag(True), as_flag("no"), as_flag("False")
+    (True, False, False)
+    """
+    flag = value if isinstance(value, bool) else _FLAGS.get(str(value).lower())
+    if flag is None:
+        raise ValueError("write true or false")
+    return flag
+
+
+_FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}

@@ -370,24 +370,6 @@ class LinkBinding:
     link_url: Callable[[str, str | None], str] = field(repr=False)
 
 
-def as_flag(value: object) -> bool:
-    """Return a setting as a boolean; the environment and URLs have it as text.
-
-    Raises:
-        ValueError: for anything that is not plainly one: ``"False"`` taken for true would publish files.
-
-    >>> as_flag(True), as_flag("no"), as_flag("False")
-    (True, False, False)
-    """
-    flag = value if isinstance(value, bool) else _FLAGS.get(str(value).lower())
-    if flag is None:
-        raise ValueError("write true or false")
-    return flag
-
-
-_FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-
-
 def as_moment(expire: Expiry, *, now: datetime | None = None) -> datetime:
     """Return *expire* as an aware moment in UTC. A naive ``datetime`` means UTC; a ``timedelta`` counts from now.
 

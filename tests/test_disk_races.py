@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from flask_storage import FileExistsInStorageError, LocalFSStorage, PreconditionFailedError, StorageError
+from flask_storage.testing.together import PATIENCE, together as in_threads
 from flask_storage.values import WriteOptions
 from tests import crash
 from tests.counts import count
-from tests.together import PATIENCE, together as in_threads
 
 SECRET = b"not of this storage"
 FLIPPER = Path(crash.__file__).with_name("flipper.py")

@@ -53,9 +53,9 @@ MAY_IMPORT = {
     "backends.disk_parts": (f"{WORDS} paths parts backends.disk backends.disk_bytes backends.disk_folder", ""),
     "backends.filesystem": (f"{PLACE} {DISK} backends.disk_file backends.disk_parts", ""),
     "backends": (f"{WORDS} files tokens {NAMES}", ""),
-    "registry": (f"{WORDS} backends.base", ""),
+    "registry": ("errors backends.base", ""),
     # Flask. None of these knows a place.
-    "configuration": (WORDS, "flask werkzeug"),
+    "configuration": ("errors registry", "flask werkzeug"),
     "headers": ("values", "flask werkzeug"),
     "delivery": (f"{WORDS} files headers backends.base", "flask werkzeug"),
     "views": (f"{WORDS} tokens backends.base signals files headers delivery profiles", "flask werkzeug"),

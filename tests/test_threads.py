@@ -10,9 +10,9 @@ import traceback
 import pytest
 
 from flask_storage.errors import FileExistsInStorageError
+from flask_storage.testing.together import PATIENCE, together
 
 from .counts import count
-from .together import PATIENCE, together
 
 THREADS = 50
 OPERATIONS = count(20, 100)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ..backends.base import StorageBackend
 from ..errors import StorageError, StorageUnavailableError
 from ..files import RemoteFile
-from ..parts import Part, PartStore, PendingUpload
+from ..parts import PartStore
 from ..streams import SupportsRead, SupportsWrite
 from ..tokens import InternalLinkTokenData
 from ..values import (
     Capabilities,
     FileInfo,
-    FileMode,
     LinkBinding,
     LinkRequest,
     ListEntry,
@@ -27,9 +25,7 @@ from ..values import (
     UploadInstruction,
     WriteOptions,
 )
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from ._watched import WatchedFile, WatchedParts, WatchedSource, WatchedTarget
 
 CALLS = frozenset(
     {
@@ -213,15 +209,15 @@ class FailingStorage(StorageBackend):
 
     def _open_reader(self, path: str) -> RemoteFile:
         self._called("open_reader", path)
-        return _WatchedFile(self, self.inner._open_reader(path), path)
+        return WatchedFile(self, self.inner._open_reader(path), path)
 
     def _open_writer(self, path: str, options: WriteOptions) -> RemoteFile:
         self._called("open_writer", path)
-        return _WatchedFile(self, self.inner._open_writer(path, options), path)
+        return WatchedFile(self, self.inner._open_writer(path, options), path)
 
     def _open_updater(self, path: str, options: WriteOptions) -> RemoteFile:
         self._called("open_updater", path)
-        return _WatchedFile(self, self.inner._open_updater(path, options), path)
+        return WatchedFile(self, self.inner._open_updater(path, options), path)
 
     def _upload_file(
         self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
@@ -230,7 +226,7 @@ class FailingStorage(StorageBackend):
         with guard:
             self._called("open_writer", path)
         try:
-            self.inner._upload_file(_WatchedSource(self, file_obj, path), path, options, progress)
+            self.inner._upload_file(WatchedSource(self, file_obj, path), path, options, progress)
         except BaseException:
             with suppress(StorageError), guard:  # what made it give up matters more
                 self._called("discard", path)
@@ -239,7 +235,7 @@ class FailingStorage(StorageBackend):
     def _download_file(self, path: str, file_obj: SupportsWrite, progress: ProgressCallback | None) -> None:
         with self._guard(path):
             self._called("open_reader", path)
-        self.inner._download_file(path, _WatchedTarget(self, file_obj, path), progress)
+        self.inner._download_file(path, WatchedTarget(self, file_obj, path), progress)
 
     def _delete(self, path: str) -> None:
         self._called("delete", path)
@@ -287,7 +283,7 @@ class FailingStorage(StorageBackend):
         return self.inner._upload_request(path, request)
 
     def _parts(self) -> PartStore:
-        return _WatchedParts(self, self.inner._parts())
+        return WatchedParts(self, self.inner._parts())
 
     def _sweep(self, before: datetime) -> int:
         self._called("sweep")
@@ -302,151 +298,3 @@ class FailingStorage(StorageBackend):
 
     def _local_path(self, path: str) -> Path | None:
         return self.inner._local_path(path)
-
-
-class _WatchedFile(RemoteFile):
-    """A file of the storage underneath; both keep their own state, so both refuse what comes after the end."""
-
-    def __init__(self, storage: FailingStorage, inner: RemoteFile, path: str) -> None:
-        super().__init__(inner.file_mode)
-        self.info = inner.info
-        self._storage = storage
-        self._inner = inner
-        self._path = path
-        self._moved = 0
-
-    def seekable(self) -> bool:
-        return self._inner.seekable()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        self._check(FileMode.read)
-        with self._guard:
-            return self._inner.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._inner.tell() if self.readable() and not self.closed else super().tell()
-
-    def truncate(self, size: int | None = None, /) -> int:
-        self._check(FileMode.write)
-        with self._guard:
-            return self._inner.truncate(size)
-
-    def fileno(self) -> int:
-        self._check(FileMode.read)
-        return self._inner.fileno()
-
-    def _read(self, size: int) -> bytes:
-        self._storage._called("read", self._path)
-        data = self._inner.read(size)
-        self._moved += len(data)
-        self._storage._crossed("read", self._path, self._moved)
-        return data
-
-    def _write(self, view: memoryview) -> None:
-        self._storage._called("write", self._path)
-        room = self._storage._room("write", self._path, self._moved, len(view))
-        self._inner.write(view[:room])
-        self._moved += len(view)
-        self._storage._crossed("write", self._path, self._moved)
-        self._inner.write(view[room:])
-
-    def _publish(self) -> None:
-        self._storage._called("publish", self._path)
-        self._inner.close()
-
-    def _discard(self) -> None:
-        self._inner.abort()
-        self._storage._called("discard", self._path)
-
-    def _forget(self) -> None:
-        # The outer file has warned already; the inner one only frees what it holds.
-        self._inner._state = self._state
-        self._inner._forget()
-
-    def _release(self) -> None:
-        self._inner.close()
-
-
-class _WatchedSource:
-    """What the storage underneath reads an upload from: each read is a write, and the end is the publication."""
-
-    def __init__(self, storage: FailingStorage, source: SupportsRead, path: str) -> None:
-        self._storage = storage
-        self._source = source
-        self._path = path
-        self._moved = 0
-        self._rest: Any = b""
-
-    def read(self, size: int, /) -> Any:
-        if self._rest:
-            with self._storage._guard(self._path):
-                self._storage._crossed("write", self._path, self._moved)
-            rest, self._rest = self._rest, b""
-            return rest
-        data = self._source.read(size)
-        if not isinstance(data, bytes | bytearray | memoryview):
-            return data  # refused by whoever reads
-        with self._storage._guard(self._path):
-            if not data:
-                self._storage._called("publish", self._path)
-                return data
-            self._storage._called("write", self._path)
-            room = self._storage._room("write", self._path, self._moved, len(data))
-            self._moved += len(data)
-            if not room:
-                self._storage._crossed("write", self._path, self._moved)
-                return data
-        self._rest = data[room:]
-        return data[:room]
-
-
-class _WatchedTarget:
-    """What the storage underneath writes a download to."""
-
-    def __init__(self, storage: FailingStorage, target: SupportsWrite, path: str) -> None:
-        self._storage = storage
-        self._target = target
-        self._path = path
-        self._moved = 0
-
-    def write(self, data: Any, /) -> Any:
-        with self._storage._guard(self._path):
-            self._storage._called("read", self._path)
-            self._moved += len(data)
-            self._storage._crossed("read", self._path, self._moved)
-        return self._target.write(data)
-
-
-class _WatchedParts(PartStore):
-    def __init__(self, storage: FailingStorage, inner: PartStore) -> None:
-        self._storage = storage
-        self._inner = inner
-        self.limits = inner.limits
-
-    def put_whole(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
-        self._storage._called("put_whole", path)
-        self._inner.put_whole(path, data, options)
-
-    def begin(self, path: str, options: WriteOptions) -> str:
-        self._storage._called("begin", path)
-        return self._inner.begin(path, options)
-
-    def put_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
-        self._storage._called("put_part", path)
-        return self._inner.put_part(path, upload_id, number, data)
-
-    def finish(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
-        self._storage._called("finish", path)
-        self._inner.finish(path, upload_id, parts, options)
-
-    def discard(self, path: str, upload_id: str) -> None:
-        self._storage._called("discard_upload", path)
-        self._inner.discard(path, upload_id)
-
-    def list_parts(self, path: str, upload_id: str) -> list[Part]:
-        self._storage._called("list_parts", path)
-        return self._inner.list_parts(path, upload_id)
-
-    def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
-        self._storage._called("list_uploads", path)
-        yield from self._inner.list_uploads(path)

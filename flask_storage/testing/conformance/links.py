@@ -148,7 +148,7 @@ class Links(Ground):
             term = "output_path"  # of an upload without headers no other of these is looked at
 
         with pytest.raises(ValueError, match="one line"):
-            linked.link_to("file.txt", operation, _HOUR, **{term: value})  # type: ignore[arg-type]
+            linked.link_to("file.txt", operation, _HOUR, **{term: value})  # type: ignore[arg-type]  # the term is a text here
 
     @pytest.mark.parametrize(
         "terms",

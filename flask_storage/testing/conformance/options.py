@@ -86,7 +86,7 @@ class Options(Ground):
     def test_a_header_of_two_lines_is_refused(self, storage: StorageBackend, header: str) -> None:
         """Nobody smuggles a header into a later response."""
         with pytest.raises(ValueError, match=header):
-            storage.write("file.txt", b"abc", **{header: "text/plain\r\nX-Evil: 1"})  # type: ignore[arg-type]
+            storage.write("file.txt", b"abc", **{header: "text/plain\r\nX-Evil: 1"})  # type: ignore[arg-type]  # the term is a text here
 
         assert not storage.exists("file.txt")
 

@@ -4,49 +4,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from queue import Empty, SimpleQueue
-from threading import Barrier, Thread
-from typing import Any
-
-import pytest
 
 from ...backends.base import StorageBackend
 from ...errors import FileExistsInStorageError, FileNotFoundInStorageError
 from ...values import WriteOptions
+from ..together import together
 from .ground import Ground, content_of, names, needs, part_of
 
 _THREADS = 8
-_PATIENCE = 120
-"""Seconds after which threads that wait for each other are called a deadlock."""
-
-
-def _together(work: Callable[[int], Any], threads: int = _THREADS) -> list[Any]:
-    """Run *work* in so many threads that begin at the same moment, and return what each returns."""
-    barrier = Barrier(threads)
-    ended: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
-
-    def begin(number: int) -> None:
-        try:
-            barrier.wait(_PATIENCE)
-            ended.put((number, work(number), None))
-        except BaseException as error:  # noqa: BLE001 - it is raised below
-            ended.put((number, None, error))
-
-    for number in range(threads):
-        # Not a pool: it would wait for its threads, and so would the interpreter, were they no daemons.
-        Thread(target=begin, args=(number,), daemon=True).start()
-    results, errors = dict[int, Any](), []
-    while len(results) < threads:
-        try:
-            number, results[number], error = ended.get(timeout=_PATIENCE)
-        except Empty:
-            pytest.fail(f"{threads - len(results)} of {threads} threads wait for ever")
-        if error is not None:
-            errors.append(error)
-    if errors:
-        raise errors[0]
-    return [results[number] for number in range(threads)]
 
 
 class Sharing(Ground):
@@ -71,7 +36,7 @@ class Sharing(Ground):
                 assert not storage.exists(f"{folder}/deep/er/c.bin")
             storage.delete_prefix(folder)
 
-        _together(work)
+        together(work)
 
         assert storage.list() == []
 
@@ -85,7 +50,7 @@ class Sharing(Ground):
                 reader.seek(number * 1000)
                 return b"".join(reader.iter_chunks(7777))
 
-        assert _together(work) == [content[number * 1000 :] for number in range(_THREADS)]
+        assert together(work) == [content[number * 1000 :] for number in range(_THREADS)]
 
     def test_every_read_is_one_whole_version(self, storage: StorageBackend) -> None:
         """While some replace a file, others read one version or another, never a mixture and never nothing."""
@@ -101,7 +66,7 @@ class Sharing(Ground):
                     return False
             return True
 
-        assert all(_together(work))
+        assert all(together(work))
         assert names(storage) == ["file.bin"]
 
     @needs("exclusive")
@@ -116,14 +81,14 @@ class Sharing(Ground):
                     return False
                 return True
 
-            won = _together(work)
+            won = together(work)
 
             assert won.count(True) == 1
             assert storage.read(f"race {turn}/new.bin") == f"{won.index(True)}".encode() * 1000
 
     def test_saving_one_name_at_once_keeps_everything(self, storage: StorageBackend) -> None:
         """Many saves of one name at the same moment store every content under a name of its own."""
-        paths = _together(lambda number: storage.save("photo.jpg", f"{number}".encode()))
+        paths = together(lambda number: storage.save("photo.jpg", f"{number}".encode()))
 
         assert len(set(paths)) == _THREADS
         assert [storage.read(path) for path in paths] == [f"{number}".encode() for number in range(_THREADS)]
@@ -137,7 +102,7 @@ class Sharing(Ground):
                 assert storage.read(f"shared/folder/{number}.bin") == b"x"
                 storage.delete(f"shared/folder/{number}.bin")
 
-        _together(work)
+        together(work)
 
         assert storage.list() == []
 
@@ -154,7 +119,7 @@ class Sharing(Ground):
             except FileNotFoundInStorageError:
                 return "not found"
 
-        assert set(_together(work)) <= {"deleted", "x", "not found"}
+        assert set(together(work)) <= {"deleted", "x", "not found"}
         assert not storage.exists("file.bin")
 
     @needs("parts")
@@ -164,7 +129,7 @@ class Sharing(Ground):
         contents = [part_of(parts, number, 10_000) for number in range(_THREADS)]
         upload_id = parts.begin("file.bin", WriteOptions())
 
-        arrived = _together(lambda number: parts.put_part("file.bin", upload_id, number + 1, contents[number]))
+        arrived = together(lambda number: parts.put_part("file.bin", upload_id, number + 1, contents[number]))
         parts.finish("file.bin", upload_id, arrived, WriteOptions())
 
         assert storage.read("file.bin") == b"".join(contents)
