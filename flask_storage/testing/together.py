@@ -20,9 +20,8 @@ def together(work: Callable[[int], Any], threads: int = 8) -> list[Any]:
         work: Given the number of its thread, from 0 on.
         threads: How many.
 
-    Raises:
-        BaseException: the first error of any, after all have ended.
-        pytest.fail.Exception: when one never ends. It is left behind, for nothing can end it.
+    The first error of any is raised after all have ended. When one never ends, the test fails; the thread is left
+    behind, for nothing can end it.
 
     >>> together(lambda number: number * 2, 3)
     [0, 2, 4]
