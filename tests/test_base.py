@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from flask_storage import (
     ListEntry,
     MemoryStorage,
     PartialFailureError,
+    PermissionDeniedError,
     StorageBackend,
     StorageError,
     StorageFullError,
@@ -480,3 +482,51 @@ def test_parts_are_handed_over_in_their_order():
     assert handed == [1, 2, 3]
     assert isinstance(storage.parts, PartStore)
     assert isinstance(parts[0], Part)
+
+
+class _HalfConditional(MemoryStorage):
+    """Decides conditions when a file is written, and nowhere else, as some services do."""
+
+    capabilities = replace(MemoryStorage.capabilities, copy_conditions=False, part_conditions=False)
+
+
+@pytest.mark.parametrize("terms", [{"exclusive": True}, {"if_match": "x"}], ids=str)
+def test_a_condition_that_a_place_ignores_is_refused_where_it_does(terms):
+    """Copying, moving and finishing parts may each have none, while a plain write has them."""
+    storage = _HalfConditional()
+    storage.write("a.txt", b"1", exclusive=True)
+    upload_id = storage.parts.begin("b.txt", WriteOptions())
+    part = storage.parts.put_part("b.txt", upload_id, 1, b"1")
+
+    for deed in (storage.copy, storage.move):
+        with pytest.raises(UnsupportedOperationError, match="when it copies or moves"):
+            deed("a.txt", "b.txt", **terms)
+    with pytest.raises(UnsupportedOperationError, match="for an upload in parts"):
+        storage.parts.finish("b.txt", upload_id, [part], WriteOptions(**terms))
+
+    assert [entry.name for entry in storage.list()] == ["a.txt"]
+
+
+def test_a_prefix_that_cannot_be_deleted_says_why():
+    """The first refusal ends it; it is the place's own."""
+
+    class Guarded(MemoryStorage):
+        def _delete(self, path):
+            raise PermissionDeniedError("not yours")
+
+    storage = Guarded()
+    storage.write("a/b.txt", b"1")
+
+    with pytest.raises(PermissionDeniedError, match="not yours"):
+        storage.delete_prefix("a")
+
+    assert storage.exists("a/b.txt")
+
+
+def test_the_walls_module_has_no_other_names_of_the_predecessor():
+    """Two are fetched for who asks; the rest is an AttributeError as in any module."""
+    from flask_storage.backends import base
+
+    assert base.InternalLinkTokenData
+    with pytest.raises(AttributeError, match="no attribute 'Storrage'"):
+        base.Storrage  # noqa: B018 - asking is the test

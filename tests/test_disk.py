@@ -25,8 +25,10 @@ from flask_storage import (
     PermissionDeniedError,
     PreconditionFailedError,
     StorageError,
+    StorageFullError,
     UnsupportedOperationError,
 )
+from flask_storage.backends.disk_folder import Folder
 from flask_storage.errors import IntegrityError, NotAFileError
 from flask_storage.parts import Part
 from flask_storage.values import WriteOptions
@@ -775,3 +777,53 @@ def test_a_name_that_could_not_be_made_durable_is_said_to_be_in_place(tmp_path, 
         storage.write("new.txt", b"1") if deed == "write" else storage.move("old.txt", "new.txt")
 
     assert storage.read("new.txt") == b"1"
+
+
+def test_a_folder_that_is_closed_to_us_is_no_empty_one(disk, monkeypatch):
+    """What may be below it nobody knows, so a listing says so instead of leaving it out."""
+    disk.write("open/a.txt", b"1")
+    disk.write("closed/b.txt", b"1")
+    open_child = Folder.child
+
+    def refuse(folder, name):
+        if name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return open_child(folder, name)
+
+    monkeypatch.setattr(Folder, "child", refuse)
+
+    with pytest.raises(PermissionDeniedError):
+        disk.list()
+
+
+def test_the_systems_folder_is_left_out_where_it_is_closed(disk, monkeypatch):
+    """At the top of an ext4 volume stands one that is nobody's."""
+    disk.write("a.txt", b"1")
+    (disk.root / "lost+found").mkdir()
+    open_child = Folder.child
+
+    def refuse(folder, name):
+        if name == "lost+found":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return open_child(folder, name)
+
+    monkeypatch.setattr(Folder, "child", refuse)
+
+    assert [entry.name for entry in disk.list()] == ["a.txt"]
+    assert [entry.name for entry in disk.list(recursive=False)] == ["a.txt"]
+
+
+def test_a_disk_that_is_full_of_names_is_full(tmp_path, monkeypatch):
+    """Also when it is the folder's own entry that finds no room."""
+    storage = LocalFSStorage(tmp_path)
+    sync = os.fsync
+
+    def fail(fd):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+    with pytest.raises(StorageFullError):
+        storage.write("new.txt", b"1")

@@ -136,14 +136,18 @@ class LinkVerbs(StorageHooks):
             raise self._unsupported(f"sign a link for {ShareLinkOperation(beyond)!r}")
         if len(str(request.operations)) > 1 and not able.link_combinations:
             raise self._unsupported("sign several operations in one link", instead="make one link for each")
+        if arguments or filename is not None or content_type is not None:  # most links have no terms to look at
+            self._check_terms(request, able.upload_terms if for_upload else able.link_terms)
+        return request
+
+    def _check_terms(self, request: LinkRequest, able: frozenset[str]) -> None:
         terms = {term for term in TERMS if getattr(request, term) not in (None, False)}
-        if beyond_terms := terms - (able.upload_terms if for_upload else able.link_terms):
-            raise self._unsupported(f"bind {', '.join(sorted(beyond_terms))} in a link")
+        if beyond := terms - able:
+            raise self._unsupported(f"bind {', '.join(sorted(beyond))} in a link")
         headers = request.content_type or request.content_encoding or request.cache_control
-        if headers and request.operations & ShareLinkOperation.upload and not able.content_headers:
+        if headers and request.operations & ShareLinkOperation.upload and not self.capabilities.content_headers:
             raise self._unsupported("keep a content type or another header with what a link uploads")
         _check_terms(request)
-        return request
 
     def _issue(self, path: str, request: LinkRequest) -> str:
         with self._guard(path):
