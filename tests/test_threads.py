@@ -10,6 +10,7 @@ import traceback
 import pytest
 
 from flask_storage.errors import FileExistsInStorageError
+from flask_storage.testing import together as together_module
 from flask_storage.testing.together import PATIENCE, together
 
 from .counts import count
@@ -187,3 +188,14 @@ def test_exactly_one_of_eight_replaces_a_version(storage):
     together(add_one, 8)
 
     assert storage.read("counter.txt") == str(8 * count(5, 20)).encode()
+
+
+def test_a_thread_that_never_ends_fails_the_test(monkeypatch):
+    """Instead of keeping everybody waiting for ever."""
+    never = threading.Event()
+    monkeypatch.setattr(together_module, "PATIENCE", 0.2)
+
+    with pytest.raises(pytest.fail.Exception, match="1 of 2 threads wait for ever"):
+        together(lambda number: never.wait() if number else None, 2)
+
+    never.set()
