@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from .backends.base import StorageBackend
 from .errors import ConfigurationError, StorageError
-
-if TYPE_CHECKING:
-    from inspect import Signature
 
 ENTRY_POINT_GROUP = "flask_storage.backends"
 """Distributions announce backends of their own here: ``[project.entry-points."flask_storage.backends"]``."""
@@ -101,7 +99,7 @@ def _from_url(profile: str, url: str) -> StorageBackend:
 
 def _with_flags(profile: str, cls: type[StorageBackend], arguments: dict[str, Any]) -> dict[str, Any]:
     """Return *arguments* with those as booleans that are; from URLs and the environment they come as text."""
-    parameters = _signature(cls).parameters
+    parameters = inspect.signature(cls).parameters
     for name, value in arguments.items():
         if name in parameters and isinstance(parameters[name].default, bool):
             try:
@@ -111,17 +109,11 @@ def _with_flags(profile: str, cls: type[StorageBackend], arguments: dict[str, An
     return arguments
 
 
-def _signature(cls: type[StorageBackend]) -> Signature:
-    import inspect  # costs as much as the rest of this module, and an app's start is not the only user
-
-    return inspect.signature(cls)
-
-
 def _check_names(
     profile: str, cls: type[StorageBackend], arguments: Mapping[str, Any], *, partially: bool = False
 ) -> None:
     """Raise unless the constructor takes arguments of these names (*partially*: and others besides)."""
-    signature = _signature(cls)
+    signature = inspect.signature(cls)
     try:
         (signature.bind_partial if partially else signature.bind)(**arguments)
     except TypeError as error:

@@ -317,9 +317,12 @@ class StorageBackend(TransferVerbs, LinkVerbs):
             logger.warning("%d names below %r in %r are no paths and were skipped", skipped, folder, self.name)
 
     def _checked_for_parts(self, options: WriteOptions) -> WriteOptions:
-        if not self.capabilities.part_conditions and (options.exclusive or options.if_match is not None):
-            raise self._unsupported("decide exclusive or if_match for an upload in parts")
+        self._require_conditions(self.capabilities.part_conditions, options, "for an upload in parts")
         return self._checked(options)
+
+    def _require_conditions(self, able: bool, options: WriteOptions, when: str) -> None:
+        if not able and (options.exclusive or options.if_match is not None):
+            raise self._unsupported(f"decide exclusive or if_match {when}")
 
     def _transplant(
         self,
@@ -333,8 +336,7 @@ class StorageBackend(TransferVerbs, LinkVerbs):
         path, new_path = self._path(path), self._path(new_path)
         options = WriteOptions(exclusive=exclusive, if_match=if_match)
         self._check_conditions(options)
-        if not self.capabilities.copy_conditions and (options.exclusive or options.if_match is not None):
-            raise self._unsupported("decide exclusive or if_match when it copies or moves")
+        self._require_conditions(self.capabilities.copy_conditions, options, "when it copies or moves")
         with self._guard(path):
             if path != new_path:
                 deed(path, new_path, options)

@@ -147,7 +147,7 @@ class LinkVerbs(StorageHooks):
         headers = request.content_type or request.content_encoding or request.cache_control
         if headers and request.operations & ShareLinkOperation.upload and not self.capabilities.content_headers:
             raise self._unsupported("keep a content type or another header with what a link uploads")
-        _check_terms(request)
+        _check_values(request)
 
     def _issue(self, path: str, request: LinkRequest) -> str:
         with self._guard(path):
@@ -163,7 +163,7 @@ def one_by_one(paths: Iterable[str]) -> Iterable[str]:
     return paths
 
 
-def _check_terms(request: LinkRequest) -> None:
+def _check_values(request: LinkRequest) -> None:
     """Raise when a term is not what it must be: a link that nobody could honour is not signed."""
     for term in ("filename", "content_type", "content_encoding", "cache_control"):
         value = getattr(request, term)
