@@ -32,7 +32,7 @@ def create_app(instance_path: str | None = None, config: Mapping[str, Any] | Non
     instance = Path(instance_path or Path(__file__).resolve().parent / "instance")
     app = Flask(__name__, instance_path=str(instance))
     app.config.from_object(defaults)
-    app.config["STORAGE_PROFILES"] = defaults.as_mapping(instance)
+    app.config["STORAGE_PROFILES"] = defaults.own_profiles(instance)
     app.config.from_prefixed_env()
     app.config.from_mapping(config or {})
     if not app.config["SECRET_KEY"]:

@@ -1,11 +1,14 @@
 """Where the files lie: every kind of place there is, in each of the three ways to write it down.
 
-The app uses the profile that :func:`as_mapping` calls ``drop``. Another place needs no change here but one environment
-variable, which holds any of the three forms as JSON:
+The app uses the profile ``drop`` of :func:`own_profiles`. Another place needs no change here but one environment
+variable, which holds any of the three forms as JSON. A folder elsewhere, a bucket of AWS (boto3 finds the credentials
+in its usual places), one of any other service that speaks S3:
 
 .. code-block:: sh
 
     FLASK_STORAGE_PROFILES='{"drop": "local:///srv/drop"}'
+    FLASK_STORAGE_PROFILES='{"drop": "s3://bucket/prefix?region=eu-central-1"}'
+    FLASK_STORAGE_PROFILES='{"drop": "s3://bucket/prefix?endpoint_url=https://s3.example.com&preset=ceph"}'
 
 or one value of the mapping below:
 
@@ -35,19 +38,34 @@ SESSION_COOKIE_NAME = "drop_session"
 SESSION_COOKIE_SAMESITE = "Lax"
 
 
+def own_profiles(instance: Path) -> dict[str, Any]:
+    """Return the profiles of the app, unless it is told of others."""
+    return {"drop": as_mapping(instance)["drop"]}
+
+
 def as_mapping(instance: Path) -> dict[str, Any]:
-    """Return the app's own profiles: name to backend and arguments."""
+    """Return a profile of every kind as a mapping: name to backend and arguments. The first one is the default."""
     return {
         "drop": {
             "backend": "local",
             "root": str(instance / "files"),
             "create": True,  # make the folder; without this a missing one is an error at start
         },
+        "public": {
+            "backend": "local",
+            "root": str(instance / "public"),
+            "create": True,
+            "file_mode": 0o644,
+            "folder_mode": 0o755,
+            "base_url": "https://media.example.com",
+        },
+        "bucket": {"backend": "s3", "bucket": "example", "prefix": "drop", "aws_region": "eu-central-1"},
+        "scratch": {"backend": "memory"},
     }
 
 
-def as_pairs(instance: Path) -> list[tuple[type, dict[str, Any]]]:
-    """Return a profile of every kind as pairs of class and arguments. The first one is the default."""
+def as_pairs(instance: Path) -> list[tuple[type | str, dict[str, Any]]]:
+    """Return the same as pairs of class and arguments."""
     return [
         # A folder on this machine. Others may not look into it: 0o600 and 0o700 are the modes unless told otherwise.
         (LocalFSStorage, {"name": "drop", "root": str(instance / "files"), "create": True}),
@@ -63,16 +81,20 @@ def as_pairs(instance: Path) -> list[tuple[type, dict[str, Any]]]:
                 "base_url": "https://media.example.com",
             },
         ),
+        # In a bucket of S3, with whatever credentials boto3 finds. The short name stands for the class S3Storage, so
+        # that boto3 is imported only where there is such a profile.
+        ("s3", {"name": "bucket", "bucket": "example", "prefix": "drop", "aws_region": "eu-central-1"}),
         # In this process and gone with it: for tests, and for trying things out.
         (MemoryStorage, {"name": "scratch"}),
     ]
 
 
 def as_urls(instance: Path) -> dict[str, str]:
-    """Return a profile of every kind as URLs: arguments are the query."""
+    """Return the same as URLs: arguments are the query."""
     return {
         "drop": f"local://{instance / 'files'}?create=true",
         "public": f"local://{instance / 'public'}?create=true&file_mode=0o644&folder_mode=0o755"
         "&base_url=https://media.example.com",
+        "bucket": "s3://example/drop?region=eu-central-1",
         "scratch": "memory:",
     }

@@ -6,7 +6,7 @@ import heapq
 import re
 import secrets
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from flask import (
@@ -21,13 +21,17 @@ from flask import (
     request,
     url_for,
 )
+from itsdangerous import BadSignature, URLSafeSerializer
 from werkzeug.wrappers import Response as BaseResponse
 
-from flask_storage import FileInfo, InvalidPathError, StorageBackend, current_storage
+from flask_storage import IntegrityError, InvalidPathError, ListEntry, StorageBackend, current_storage
 from flask_storage.paths import normalize, safe_filename
 
 from . import csrf
 from .kinds import Kind, kind_of
+
+if TYPE_CHECKING:
+    import arrow
 
 blueprint = Blueprint("drop", __name__)
 blueprint.before_request(csrf.protect)
@@ -64,7 +68,7 @@ class Item(NamedTuple):
     path: str
     name: str
     size: int
-    modified: datetime
+    modified: arrow.Arrow | None
     kind: Kind
     thumbnail: bool
 
@@ -80,22 +84,22 @@ def index() -> Response:
 
     def counted() -> Any:
         nonlocal count, total
-        for info in backend.iter(details=True):
+        for entry in backend.iter():
             count += 1
-            total += info.size
-            yield info
+            total += entry.size
+            yield entry
 
     # One pass over the storage, and no more of it in memory than is shown.
     newest = heapq.nlargest(
-        current_app.config["DROP_LISTED_FILES"], counted(), key=lambda info: (info.last_modified, info.path)
+        current_app.config["DROP_LISTED_FILES"], counted(), key=lambda entry: (entry.last_modified, entry.name)
     )
     page = render_template(
         "drop.html",
-        files=[_item(info) for info in newest],
+        files=[_item(entry) for entry in newest],
         count=count,
         total=total,
         max_size=current_app.config["DROP_MAX_UPLOAD_SIZE"],
-        lifetimes=LIFETIMES.values(),
+        lifetimes=_lifetimes(backend).values(),
     )
     response = make_response(page)
     response.headers["Content-Security-Policy"] = csrf.PAGE_POLICY.format(origin=_origin_of_links(backend))
@@ -116,17 +120,41 @@ def begin_upload() -> Response:
     if size > current_app.config["DROP_MAX_UPLOAD_SIZE"]:
         abort(413)
     path = _new_path(name)
-    # What the link allows is signed: this name, this many bytes, this type, and nothing that is already there.
-    instruction = current_storage.default.upload_request(
-        path, UPLOAD_TIME, content_type=kind_of(path).content_type, size=size, exclusive=True
+    backend = current_storage.default
+    # What the link allows is signed: this name and type and, as far as the place can bind them, this many bytes, and
+    # nothing that is already there.
+    instruction = backend.upload_request(
+        path,
+        UPLOAD_TIME,
+        content_type=kind_of(path).content_type,
+        size=size if "size" in backend.capabilities.upload_terms else None,
+        exclusive="exclusive" in backend.capabilities.upload_terms,
     )
     return jsonify(
         path=path,
+        receipt=_receipts().dumps([path, size]),
         method=instruction.method,
         url=instruction.url,
         headers=dict(instruction.headers),
         fields=dict(instruction.fields),
     )
+
+
+@blueprint.post("/uploads/done")
+def confirm_upload() -> Response:
+    """Look at what has arrived, when the browser says that it has sent all: it went past us, so we see it first here.
+
+    The path is the one that we gave out, as our own signature shows, never one that a client thinks of.
+    """
+    try:
+        path, size = _receipts().loads(str(_wish().get("receipt")))
+    except BadSignature:
+        abort(400, "There was no such upload. Choose the file and send it again.")
+    try:
+        current_storage.default.confirm_upload(path, size=size)
+    except IntegrityError:
+        abort(400, "Something else arrived than was announced, and was deleted. Try again.")
+    return jsonify(path=path)
 
 
 @blueprint.post("/files")
@@ -136,7 +164,8 @@ def upload_form() -> BaseResponse:
     if not arrived:
         abort(400, "No file arrived. Choose one and send it again.")
     for uploaded in arrived:
-        current_storage.default.save(_new_path(uploaded.filename or ""), uploaded.stream)
+        path = _new_path(uploaded.filename or "")
+        current_storage.default.upload(uploaded.stream, path)
     return redirect(url_for(".index"), 303)
 
 
@@ -158,10 +187,11 @@ def download(path: str) -> BaseResponse:
 @blueprint.post("/share/<path:path>")
 def share(path: str) -> Response:
     """Make a link that anybody may use until it expires."""
-    lifetime = LIFETIMES.get(str(_wish().get("lifetime")))
-    if lifetime is None:
-        abort(400, f"A link lives for one of: {', '.join(LIFETIMES)}.")
     backend = current_storage.default
+    lifetimes = _lifetimes(backend)
+    lifetime = lifetimes.get(str(_wish().get("lifetime")))
+    if lifetime is None:
+        abort(400, f"A link lives for one of: {', '.join(lifetimes)}.")
     info = backend.stat(path)
     name = _name_of(info.path)
     expires_at = datetime.now().astimezone() + lifetime.time
@@ -212,15 +242,25 @@ def _new_path(name: str) -> str:
     return f"{secrets.token_hex(8)}/{leaf}"
 
 
+def _receipts() -> URLSafeSerializer:
+    return URLSafeSerializer(current_app.config["SECRET_KEY"], salt="upload")
+
+
+def _lifetimes(backend: StorageBackend) -> dict[str, Lifetime]:
+    """Return the choices that this place can keep to: nobody counts the uses of a link that it signs itself."""
+    counts = "uses" in backend.capabilities.link_terms
+    return {key: lifetime for key, lifetime in LIFETIMES.items() if counts or lifetime.uses is None}
+
+
 def _name_of(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _item(info: FileInfo) -> Item:
-    name = _name_of(info.path)
+def _item(entry: ListEntry) -> Item:
+    name = _name_of(entry.name)
     kind = kind_of(name)
-    thumbnail = kind.preview == "image" and info.size <= LARGEST_THUMBNAIL
-    return Item(info.path, name, info.size, info.last_modified.datetime, kind, thumbnail)
+    thumbnail = kind.preview == "image" and entry.size <= LARGEST_THUMBNAIL
+    return Item(entry.name, name, entry.size, entry.last_modified, kind, thumbnail)
 
 
 def _lead_to(path: str, *, inline: bool) -> BaseResponse:

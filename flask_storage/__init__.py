@@ -20,11 +20,18 @@ from typing import TYPE_CHECKING, Any
 from ._lazy import lazily, warn_of_namesake
 
 if TYPE_CHECKING:
-    from .backends import base as base, filesystem as filesystem, memory as memory
+    from .backends import base as base, filesystem as filesystem, memory as memory, s3 as s3
     from .backends.base import StorageBackend as StorageBackend
     from .backends.filesystem import LocalFSFile as LocalFSFile, LocalFSStorage as LocalFSStorage
     from .backends.internal_links import InternalLinksStorageBackend as InternalLinksStorageBackend
     from .backends.memory import MemoryStorage as MemoryStorage
+    from .backends.s3 import (
+        S3FileBase as S3FileBase,
+        S3Preset as S3Preset,
+        S3Reader as S3Reader,
+        S3Storage as S3Storage,
+        S3Writer as S3Writer,
+    )
     from .delivery import send_stored_file as send_stored_file
     from .errors import (
         ConfigurationError as ConfigurationError,
@@ -81,6 +88,7 @@ _WHERE = {
     "backends.filesystem": "LocalFSFile LocalFSStorage",
     "backends.internal_links": "InternalLinksStorageBackend",
     "backends.memory": "MemoryStorage",
+    "backends.s3": "S3FileBase S3Preset S3Reader S3Storage S3Writer",
     "delivery": "send_stored_file",
     "errors": _ERRORS,
     "extension": "Storage",

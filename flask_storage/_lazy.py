@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
 import sys
@@ -10,9 +11,15 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+NEEDS = {"backends.s3": "boto3"}
+"""Modules of ours that need a package of an extra."""
+
 
 def lazily(package: str, where: Mapping[str, str]) -> tuple[list[str], Callable[[str], Any]]:
     """Return the public names of a package and the loader behind its ``__getattr__``.
+
+    What needs a package that is not installed is left out of the names, so that ``import *`` works; asked for by name,
+    it says what to install.
 
     Args:
         package: The package's name.
@@ -37,7 +44,8 @@ def lazily(package: str, where: Mapping[str, str]) -> tuple[list[str], Callable[
         setattr(sys.modules[package], name, value)
         return value
 
-    return sorted(homes), load
+    missing = {module for module, needed in NEEDS.items() if importlib.util.find_spec(needed) is None}
+    return sorted(name for name, module in homes.items() if module not in missing), load
 
 
 def warn_of_namesake(init_file: str) -> None:

@@ -15,8 +15,8 @@ from urllib.parse import SplitResult, urlsplit
 from flask import Flask, current_app, has_request_context, request, url_for
 from werkzeug.routing import BuildError
 
+from .arguments import as_flag
 from .errors import ConfigurationError
-from .registry import as_flag
 
 LINK_ENDPOINT = "storage_link"  # no dot: that would make it the property of a blueprint called "storage"
 _PLACE = "the-token-goes-here"  # safe in URLs, as every token is

@@ -253,6 +253,7 @@ def _body(reader: RemoteFile, start: int, count: int, *, whole: bool) -> Any:
         return wrapper(reader, CHUNK_BYTES)
     if start:
         reader.seek(start)
+    reader.expect(count)
     return _Slice(reader, count)
 
 

@@ -197,6 +197,9 @@ class RemoteFile(io.BufferedIOBase):
             self._digest.update(view)
         return count
 
+    def expect(self, count: int, /) -> None:
+        """Say that the next *count* bytes are going to be read. A far place fetches them ahead; a near one does not."""
+
     def tell(self) -> int:
         """Return the position: of a writer, the bytes written so far."""
         if self.closed:

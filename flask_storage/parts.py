@@ -1,20 +1,23 @@
-"""Uploads in parts: the calls that a service supplies, and the values they speak in.
+"""Uploads in parts: the calls that a service supplies, and the writer that drives them.
 
 Ids are explicit, so that an upload can be begun in one request, fed in others and finished in a last one, by other
-processes. Whoever drives the calls owns buffering, threads and retries.
+processes. Whoever drives the calls owns buffering, threads and retries; :class:`PartWriter` does, for one open file.
 """
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .errors import IntegrityError
-from .values import WriteOptions
+from .errors import StorageTimeoutError, StorageUnavailableError, TooLargeError
+from .files import RemoteFile
+from .values import FileMode, WriteOptions
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -52,11 +55,49 @@ class PartLimits:
         min_size: Of every part but the last, in bytes.
         max_size: Of every part, in bytes; None for any.
         max_count: How many parts one upload may have.
+        uniform: Whether all parts but the last must be of one size.
     """
 
     min_size: int = 0
     max_size: int | None = None
     max_count: int = 10_000
+    uniform: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartPlan:
+    """How large each part of one upload is, so that nobody runs out of part numbers.
+
+    Attributes:
+        first: The size of the first part, in bytes.
+        grows: Whether later parts are larger: where nobody knows how much will come, the first fifth of the allowed
+            parts have one size, and then every 8 % of them are twice as large as those before. With parts of 5 MiB
+            that is 10 GiB in parts of one size, and more than 5 TiB in 10,000 parts.
+    """
+
+    first: int
+    grows: bool
+
+    @classmethod
+    def of(cls, limits: PartLimits, chunk_size: int, size: int | None) -> PartPlan:
+        """Make a plan for *size* bytes (None: nobody knows) in parts of at least *chunk_size*."""
+        first = max(chunk_size, limits.min_size)
+        if size is not None:
+            enough = -(-size // limits.max_count)
+            if enough > first:
+                first = -(-enough // _STEP) * _STEP
+        return cls(first=min(first, limits.max_size or first), grows=size is None and not limits.uniform)
+
+    def size_of(self, number: int, limits: PartLimits) -> int:
+        """Return the size of part *number*, in bytes."""
+        settled = limits.max_count // 5
+        if not self.grows or number <= settled:
+            return self.first
+        doublings = 1 + (number - settled - 1) // max(limits.max_count * 8 // 100, 1)
+        return min(self.first << doublings, limits.max_size or self.first << doublings)
+
+
+_STEP = 1024 * 1024
 
 
 class PartStore(ABC):
@@ -112,88 +153,161 @@ class PartStore(ABC):
         """Yield the unfinished uploads below the folder *path*."""
 
 
-class CheckedParts(PartStore):
-    """A place's part calls behind the wall: paths are normalized and errors are ours.
+class PartWriter(RemoteFile):
+    """Writes one file through a :class:`PartStore`: parts go out in parallel while the next one is being written.
+
+    Content that fits one part is stored by one :meth:`PartStore.put_whole`, the empty file too. Of more, every full
+    part is handed to a worker. When *concurrency* of them are on their way, writing waits until one has arrived, so at
+    most ``chunk_size * (concurrency + 1)`` bytes are held; where parts grow (see :class:`PartPlan`), their current size
+    counts. A part that the place did not take is sent once more. When a part fails for good, or the file is aborted,
+    the upload is discarded, after the parts that are on their way.
 
     Args:
-        parts: The place's own calls.
-        normalize: Brings the path of a file into its one form.
-        normalize_folder: Likewise for a folder.
-        check: Refuses options that the place cannot honour.
-        check_conditions: Likewise for those that :meth:`finish` decides.
-        guard: Makes the context in which errors about a path are translated.
-        published: Called with a path that has been published.
+        store: The place's part calls.
+        path: The file.
+        options: How it is written; ``size`` is a promise and sets the size of the parts.
+        chunk_size: The size of a part, in bytes.
+        concurrency: How many parts may be on their way at once.
+        workers: Gives the threads that send them.
+        size: How much will come, as far as anybody knows; nothing is held to it.
     """
 
     def __init__(
         self,
-        parts: PartStore,
+        store: PartStore,
+        path: str,
+        options: WriteOptions,
         *,
-        normalize: Callable[[str], str],
-        normalize_folder: Callable[[str], str],
-        check: Callable[[WriteOptions], WriteOptions],
-        check_conditions: Callable[[WriteOptions], WriteOptions],
-        guard: Callable[[str], AbstractContextManager[Any]],
-        published: Callable[[str], None],
+        chunk_size: int,
+        concurrency: int,
+        workers: Callable[[], Executor],
+        size: int | None = None,
     ) -> None:
-        self._parts = parts
-        self.limits = parts.limits
-        self._normalize = normalize
-        self._normalize_folder = normalize_folder
-        self._check = check
-        self._check_conditions = check_conditions
-        self._guard = guard
-        self._published = published
+        super().__init__(FileMode.write)
+        self.name = path
+        self._store = store
+        self._options = options
+        self._concurrency = concurrency
+        self._workers = workers
+        self._plan = PartPlan.of(store.limits, chunk_size, size if options.size is None else options.size)
+        self.iter_chunk_size = self._plan.first
+        self._buffer = bytearray()
+        self._whole: memoryview | None = None
+        self._upload_id: str | None = None
+        self._under_way: set[Future[Part]] = set()
+        self._arrived: list[Part] = []
+        self._number = 1
 
-    def put_whole(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
-        """See :meth:`PartStore.put_whole`."""
-        path = self._normalize(path)
-        with self._guard(path):
-            self._parts.put_whole(path, data, self._check(options))
-        self._published(path)
+    @property
+    def part_size(self) -> int:
+        """The size of the part that is being filled, in bytes: writing so much at a time saves a copy."""
+        return self._plan.size_of(self._number, self._store.limits)
 
-    def begin(self, path: str, options: WriteOptions) -> str:
-        """See :meth:`PartStore.begin`."""
-        path = self._normalize(path)
-        decided = (options.exclusive or None, options.if_match, options.size, options.checksum)
-        if any(term is not None for term in decided):
-            raise ValueError("exclusive, if_match, size and checksum are given to finish(), which decides them")
-        with self._guard(path):
-            return self._parts.begin(path, self._check(options))
+    def _write(self, view: memoryview) -> None:
+        while len(view):
+            if self._filled() == self.part_size:
+                self._send()
+            room = self.part_size - self._filled()
+            if not self._buffer and len(view) >= room and type(view.obj) is bytes:
+                self._whole = view[:room]  # bytes never change, so a whole part of them needs no copy
+            else:
+                self._buffer += view[:room]
+            view = view[room:]
+        if self._upload_id is not None and self._filled() == self.part_size:
+            self._send()  # not the only part, so it need not wait for what comes after it
 
-    def put_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
-        """See :meth:`PartStore.put_part`."""
-        if number < 1:
-            raise ValueError(f"parts are numbered from 1, not {number}")
-        path = self._normalize(path)
-        with self._guard(path):
-            return self._parts.put_part(path, upload_id, number, data)
+    def _publish(self) -> None:
+        if self._upload_id is None:
+            self._store.put_whole(self.name, self._content(), self._options)
+            return
+        if self._filled():
+            self._send()
+        self._collect(room=self._concurrency)
+        parts = sorted(self._arrived, key=lambda part: part.number)
+        # Size and checksum are the file's own promises, which it has kept already.
+        decided = WriteOptions(exclusive=self._options.exclusive, if_match=self._options.if_match)
+        self._store.finish(self.name, self._upload_id, parts, decided)
 
-    def finish(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
-        """See :meth:`PartStore.finish`."""
-        path = self._normalize(path)
-        if not parts or len({part.number for part in parts}) != len(parts):
-            raise IntegrityError("an upload is finished with at least one part, and each of them once", path=path)
-        with self._guard(path):
-            self._parts.finish(
-                path, upload_id, sorted(parts, key=lambda part: part.number), self._check_conditions(options)
+    def _discard(self) -> None:
+        self._forget_parts()
+        # A part that arrives after the upload was discarded would stay behind, so those on their way come first.
+        wait(self._under_way)
+        self._under_way.clear()
+        if self._upload_id is not None:
+            self._store.discard(self.name, self._upload_id)
+
+    def _release(self) -> None:
+        if self._pid == os.getpid():  # the child of a fork may find their locks held for ever
+            self._forget_parts()
+
+    def _forget_parts(self) -> None:
+        # What no thread has taken up is called back, and not waited for: a thread may be long in coming.
+        self._under_way = {future for future in self._under_way if not future.cancel()}
+        self._buffer = bytearray()
+        self._whole = None
+
+    # -- inner ------------------------------------------------------------------------------------------------------
+
+    def _filled(self) -> int:
+        return len(self._buffer) if self._whole is None else len(self._whole)
+
+    def _content(self) -> ReadableBuffer:
+        content = self._buffer if self._whole is None else self._whole
+        self._buffer, self._whole = bytearray(), None
+        return content
+
+    def _send(self) -> None:
+        """Hand the full part to a worker, as soon as there is room for it on the way."""
+        if self._number > self._store.limits.max_count:
+            raise TooLargeError(
+                f"{self._count} bytes and more do not fit {self._store.limits.max_count} parts: "
+                "say the size beforehand (size=…) or choose a larger chunk_size"
             )
-        self._published(path)
+        if self._upload_id is None:
+            self._upload_id = self._begin()
+        self._collect(room=1)
+        # Without a reference to this file, so that one that was forgotten is found out at once.
+        args = (self._store, self._guard, self.name, self._upload_id, self._number, self._content())
+        try:
+            self._under_way.add(self._workers().submit(_send_part, *args))
+        except RuntimeError:  # no thread is to be had, as when the interpreter ends
+            self._arrived.append(_send_part(*args))
+        self._number += 1
 
-    def discard(self, path: str, upload_id: str) -> None:
-        """See :meth:`PartStore.discard`."""
-        path = self._normalize(path)
-        with self._guard(path):
-            self._parts.discard(path, upload_id)
+    def _begin(self) -> str:
+        return self._store.begin(self.name, self._kept())
 
-    def list_parts(self, path: str, upload_id: str) -> list[Part]:
-        """See :meth:`PartStore.list_parts`."""
-        path = self._normalize(path)
-        with self._guard(path):
-            return self._parts.list_parts(path, upload_id)
+    def _kept(self) -> WriteOptions:
+        """Return what is kept with the file, without what finishing decides."""
+        return replace(self._options, exclusive=False, if_match=None, size=None, checksum=None)
 
-    def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
-        """See :meth:`PartStore.list_uploads`."""
-        path = self._normalize_folder(path)
-        with self._guard(path):
-            yield from self._parts.list_uploads(path)
+    def _collect(self, room: int) -> None:
+        """Wait until *room* more parts may be on their way; raise what went wrong with one that was."""
+        done = {future for future in self._under_way if future.done()}
+        while True:
+            self._under_way -= done
+            try:
+                self._arrived += [future.result() for future in done]
+            except CancelledError:
+                raise StorageUnavailableError("the storage was closed meanwhile: write the file anew") from None
+            if len(self._under_way) <= self._concurrency - room:
+                return
+            done, _ = wait(self._under_way, return_when=FIRST_COMPLETED)
+
+
+def _send_part(
+    store: PartStore,
+    guard: AbstractContextManager[object],
+    path: str,
+    upload_id: str,
+    number: int,
+    data: ReadableBuffer,
+) -> Part:
+    try:
+        with guard:
+            return store.put_part(path, upload_id, number, data)
+    except StorageTimeoutError:
+        raise  # whoever waited long enough once does not wait again
+    except StorageUnavailableError:
+        with guard:
+            return store.put_part(path, upload_id, number, data)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from .arguments import as_flag
 from .backends.base import StorageBackend
 from .errors import ConfigurationError, StorageError
 
@@ -18,6 +19,7 @@ ENTRY_POINT_GROUP = "flask_storage.backends"
 SHIPPED = {
     "local": "flask_storage.backends.filesystem:LocalFSStorage",
     "memory": "flask_storage.backends.memory:MemoryStorage",
+    "s3": "flask_storage.backends.s3:S3Storage",
 }
 
 
@@ -90,7 +92,8 @@ def _from_url(profile: str, url: str) -> StorageBackend:
     if not parts.scheme:
         raise ConfigurationError(f"profile {profile!r} is a text but no URL: write 'local:///srv/files', for example")
     cls = find_backend(parts.scheme)
-    options: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    options: dict[str, Any] = {cls.url_names.get(name, name): value for name, value in query}
     options.setdefault("name", profile)
     _check_names(profile, cls, options, partially=True)
     with _explained(profile, cls):
@@ -138,21 +141,3 @@ def _checked(found: object, name: str) -> type[StorageBackend]:
     if not (isinstance(found, type) and issubclass(found, StorageBackend)):
         raise ConfigurationError(f"the backend of {name!r} is no StorageBackend class")
     return found
-
-
-def as_flag(value: object) -> bool:
-    """Return a setting as a boolean; the environment and URLs have it as text.
-
-    Raises:
-        ValueError: for anything that is not plainly one: ``"False"`` taken for true would publish files.
-
-    >>> as_flag(True), as_flag("no"), as_flag("False")
-    (True, False, False)
-    """
-    flag = value if isinstance(value, bool) else _FLAGS.get(str(value).lower())
-    if flag is None:
-        raise ValueError("write true or false")
-    return flag
-
-
-_FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any, Protocol
 
 from .values import ProgressCallback
@@ -22,6 +23,22 @@ class SupportsWrite(Protocol):
 
     def write(self, data: Any, /) -> Any:
         """Take all of *data*."""
+
+
+def rest_of(source: SupportsRead) -> int | None:
+    """Return how many bytes are left in *source*, as far as it tells without being read; it stands where it stood.
+
+    Raises:
+        Exception: whatever the source raises that has moved to its end and cannot go back: it would pass for empty.
+    """
+    stream: Any = source  # asked of whatever it is, and it may say no
+    try:
+        position = stream.tell()
+        end = stream.seek(0, io.SEEK_END)
+    except (AttributeError, OSError, ValueError):
+        return None
+    stream.seek(position)
+    return max(end - position, 0) if isinstance(end, int) and isinstance(position, int) else None
 
 
 def copy_chunks(

@@ -321,8 +321,11 @@ class Capabilities:
         if_match: Refusing another version atomically when a file is written (``if_match=…``).
         copy_conditions: Both of these for copy and move; some services ignore them there.
         part_conditions: Both of these for uploads in parts, likewise.
+        part_headers: Changing headers and metadata when an upload in parts ends.
+        part_checksums: Comparing a checksum before an upload in parts is published.
         content_headers: Keeping content type, encoding, cache control and disposition.
         metadata: Keeping the app's own keys and values.
+        guesses_content_type: Whether a file that was given no content type gets the one its name stands for.
         links: The operations a link may carry.
         link_combinations: Whether one link may carry several operations.
         link_terms: Which of :data:`TERMS` a link can bind.
@@ -337,8 +340,11 @@ class Capabilities:
     if_match: bool = False
     copy_conditions: bool = False
     part_conditions: bool = False
+    part_headers: bool = False
+    part_checksums: bool = False
     content_headers: bool = False
     metadata: bool = False
+    guesses_content_type: bool = False
     links: ShareLinkOperation = ShareLinkOperation(0)
     link_combinations: bool = False
     link_terms: frozenset[str] = frozenset()

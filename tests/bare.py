@@ -16,13 +16,19 @@ OURS = ("tests", "flask_storage.testing")
 
 
 def imports(file):
-    """The modules that *file* imports when it is imported, in full."""
+    """The modules that *file* imports when it is imported, in full, and the plugins that it names."""
+    home = file.parent.relative_to(TESTS.parent).parts if file.is_relative_to(TESTS) else ()
     for node in ast.parse(file.read_text("utf-8")).body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module in OURS)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            source = ".".join([*home[: len(home) - node.level + 1], node.module]) if node.level else node.module
+            yield source
+            yield from (f"{source}.{alias.name}" for alias in node.names if source in OURS)
+        elif isinstance(node, ast.Assign) and any(
+            getattr(target, "id", "") == "pytest_plugins" for target in node.targets
+        ):
+            yield from ast.literal_eval(node.value)
 
 
 def missing(file, seen=frozenset()):

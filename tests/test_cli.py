@@ -651,6 +651,47 @@ def test_sweep_removes_leftovers(run, scratch):
     assert json.loads(again.stdout) == {"profile": "scratch", "removed": 0}
 
 
+def test_a_dry_run_lists_unfinished_uploads_and_removes_nothing(run, scratch):
+    """When each was begun, its id and its path; only of what was begun long enough ago."""
+    first = scratch.parts.begin("a/1.bin", WriteOptions())
+    second = scratch.parts.begin("b.bin", WriteOptions())
+
+    early = run("--profile", "scratch", "sweep", "--dry-run")
+    late = run("--profile", "scratch", "sweep", "--dry-run", "--older-than", "0")
+
+    assert (early.stdout, early.stderr) == ("", "0 unfinished uploads in parts in scratch.\n")
+    rows = [line.split("\t") for line in late.stdout.splitlines()]
+    assert [row[1:] for row in rows] == [[first, "a/1.bin"], [second, "b.bin"]]
+    assert all(datetime.fromisoformat(row[0]).tzinfo for row in rows)
+    assert late.stderr == "2 unfinished uploads in parts in scratch.\n"
+    assert len(list(scratch.parts.list_uploads())) == 2
+
+
+def test_a_dry_run_as_json_has_every_fact(run, scratch):
+    """One document, as of the sweep itself."""
+    upload_id = scratch.parts.begin("a", WriteOptions())
+
+    facts = json.loads(run("--profile", "scratch", "sweep", "--dry-run", "--older-than", "0", "--json").stdout)
+
+    [upload] = facts["uploads"]
+    assert facts["profile"] == "scratch"
+    assert (upload["path"], upload["upload_id"]) == ("a", upload_id)
+    assert datetime.fromisoformat(upload["started_at"]).tzinfo
+    assert run("--profile", "scratch", "sweep", "--dry-run", "--older-than", "0").stderr.startswith(
+        "1 unfinished upload "
+    )
+
+
+def test_a_dry_run_where_nothing_comes_in_parts_says_so(run, scratch, monkeypatch):
+    """It is no failure: there is nothing to list."""
+    monkeypatch.setattr(type(scratch), "capabilities", replace(scratch.capabilities, parts=False))
+
+    result = run("--profile", "scratch", "sweep", "--dry-run")
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "scratch lists no uploads in parts.\n"
+
+
 def test_one_leftover_is_one(run, scratch):
     """The message is English."""
     scratch.parts.begin("a", WriteOptions())

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ from example_app import config, create_app
 from example_app.formats import filesize
 from example_app.kinds import kind_of
 from example_app.secret_key import load_or_create
-from flask_storage import StorageUnavailableError, current_storage
+from flask_storage import MemoryStorage, StorageUnavailableError, current_storage
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,6 +47,10 @@ class Visitor:
             content_length=len(content),  # also for nothing, as browsers do
         )
         return instruction, answer
+
+    def confirm(self, instruction):
+        """Say that the content was sent, as the page's script does."""
+        return self.post("/uploads/done", {"receipt": instruction["receipt"]})
 
     def names(self):
         """The file names on the page, in order."""
@@ -108,12 +113,23 @@ def test_one_variable_for_one_value_changes_the_folder(monkeypatch, tmp_path):
     assert [file.name for file in (tmp_path / "elsewhere").rglob("*.txt")] == ["a.txt"]
 
 
-@pytest.mark.parametrize("form", [config.as_mapping, config.as_pairs, config.as_urls])
+FORMS = [config.as_mapping, config.as_pairs, config.as_urls]
+
+
+def on_this_machine(profiles):
+    """What needs no service, and no package but ours."""
+    if isinstance(profiles, dict):
+        return {name: value for name, value in profiles.items() if name != "bucket"}
+    return [(kind, arguments) for kind, arguments in profiles if kind != "s3"]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_each_form_of_configuration_that_is_shown_works(tmp_path, form):
-    """Every profile in it can be written and read; the mapping and the pairs name the same default."""
-    app = create_app(str(tmp_path), {"STORAGE_PROFILES": form(tmp_path)})
+    """Every profile in it can be written and read; all three name the same ones, and the same default."""
+    app = create_app(str(tmp_path), {"STORAGE_PROFILES": on_this_machine(form(tmp_path))})
 
     with app.app_context():
+        assert list(current_storage) == ["drop", "public", "scratch"]
         assert current_storage.default_name == "drop"
         for storage in current_storage.values():
             storage.write("a.txt", b"content")
@@ -121,9 +137,9 @@ def test_each_form_of_configuration_that_is_shown_works(tmp_path, form):
 
 
 def test_a_public_profile_may_be_read_by_the_web_server(tmp_path):
-    """The modes that the configuration shows are those of the files, in the pairs and in the URLs alike."""
-    for form in (config.as_pairs, config.as_urls):
-        app = create_app(str(tmp_path), {"STORAGE_PROFILES": form(tmp_path)})
+    """The modes that the configuration shows are those of the files, in all three forms alike."""
+    for form in FORMS:
+        app = create_app(str(tmp_path), {"STORAGE_PROFILES": on_this_machine(form(tmp_path))})
         with app.app_context():
             storage = current_storage["public"]
             storage.write("folder/a.txt", b"")
@@ -255,6 +271,50 @@ def test_a_link_is_for_exactly_what_was_announced(app, visitor):
     refused = visitor.post("/uploads", {"name": "a.txt", "size": 11})
     assert refused.status_code == 413
     assert refused.json["error"] == "A file may have up to 10 bytes."
+
+
+def test_what_has_arrived_is_looked_at(app, visitor):
+    """What was announced is confirmed and stays; what is not, because a place let more through, is deleted."""
+    announced, _ = visitor.upload("a.txt", b"123")
+    other, _ = visitor.upload("b.txt", b"123")
+    missing = visitor.post("/uploads", {"name": "c.txt", "size": 3}).json
+    with app.app_context():
+        current_storage.default.write(other["path"], b"four")
+
+    answers = [visitor.confirm(instruction) for instruction in (announced, other, missing)]
+
+    assert [answer.status_code for answer in answers] == [200, 400, 404]
+    assert answers[1].json["error"].startswith("Something else arrived")
+    assert visitor.names() == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    "wish", [None, [], {}, {"receipt": ""}, {"receipt": ["a.txt", 1]}, {"receipt": "WyJhIiwxXQ.x"}]
+)
+def test_only_an_upload_of_ours_can_be_confirmed(visitor, wish):
+    """Nobody has a file deleted by a receipt that we did not sign."""
+    answer = visitor.post("/uploads/done", wish)
+
+    assert answer.status_code == 400
+    assert answer.json["error"].startswith("There was no such upload")
+
+
+class Plain(MemoryStorage):
+    """A place that binds nothing in a link."""
+
+    capabilities = replace(MemoryStorage.capabilities, link_terms=frozenset({"disposition"}), upload_terms=frozenset())
+
+
+def test_what_a_place_cannot_bind_is_not_asked_of_it(tmp_path):
+    """Uploads work all the same, and a link for one download is not offered."""
+    app = create_app(str(tmp_path), {"STORAGE_PROFILES": {"drop": {"backend": Plain}}})
+    visitor = Visitor(app)
+
+    instruction, answer = visitor.upload("a.txt", b"123")
+
+    assert answer.status_code == visitor.confirm(instruction).status_code == 200
+    assert "1 download" not in visitor.client.get("/").text
+    assert visitor.post(f"/share/{instruction['path']}", {"lifetime": "once"}).status_code == 400
 
 
 def test_a_form_uploads_too(visitor):
@@ -431,7 +491,7 @@ def test_a_path_that_is_none_is_refused(visitor, path):
 # -- who may ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("url", ["/uploads", "/files", "/share/a", "/delete/a?confirmed=yes"])
+@pytest.mark.parametrize("url", ["/uploads", "/uploads/done", "/files", "/share/a", "/delete/a?confirmed=yes"])
 @pytest.mark.parametrize("token", [None, "", "wrong", "wröng"])
 def test_nothing_changes_without_the_token_of_the_page(visitor, url, token):
     """Not by another site's form, and not by a guess."""

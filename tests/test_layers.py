@@ -13,10 +13,11 @@ PACKAGE = Path(flask_storage.__file__).parent
 SDKS = {"azure", "boto3", "paramiko", "PIL", "redis", "sqlalchemy"}
 
 WORDS = "errors values"
-WALL = f"{WORDS} signals streams paths tokens files parts"
+WALL = f"{WORDS} arguments signals streams paths tokens files parts"
 PLACE = f"{WORDS} streams files paths parts backends.base backends.internal_links"
+FAR_PLACE = f"{PLACE} arguments media ranges workers"
 DISK = "backends.disk backends.disk_bytes backends.disk_folder"
-NAMES = "_lazy backends.base backends.filesystem backends.internal_links backends.memory"
+NAMES = "_lazy backends.base backends.filesystem backends.internal_links backends.memory backends.s3"
 
 # A module of ours: what it may import of ours; what it may import of others, beyond the standard library.
 # A late import and an import for the type checker alone are imports too: they are knowledge.
@@ -27,6 +28,9 @@ MAY_IMPORT = {
     "values": ("", "arrow"),
     "signals": ("", "blinker"),
     "streams": ("values", ""),
+    "arguments": ("", ""),
+    "media": ("", ""),
+    "workers": ("", ""),
     # Grammar: pure, no disk, no network, no Flask.
     "paths": ("errors", ""),
     "tokens": (WORDS, "jwt"),
@@ -35,11 +39,13 @@ MAY_IMPORT = {
     "uses": (f"{WORDS} uses", "redis sqlalchemy"),
     # Machinery.
     "parts": (f"{WORDS} files", ""),
+    "ranges": (f"{WORDS} files", ""),
     # The wall: what a place supplies, then the verbs that stand on it.
     "backends.hooks": (WALL, ""),
     "backends.transfers": (f"{WALL} backends.hooks", ""),
     "backends.linking": (f"{WALL} backends.hooks", ""),
-    "backends.base": (f"{WALL} backends.hooks backends.transfers backends.linking", ""),
+    "backends.checked_parts": (f"{WORDS} parts", ""),
+    "backends.base": (f"{WALL} backends.hooks backends.transfers backends.linking backends.checked_parts", ""),
     "backends.internal_links": (f"{WORDS} tokens backends.base", "flask"),
     # Places. None knows another.
     "backends.memory": (f"{PLACE} wrapped_files", "arrow"),
@@ -52,11 +58,12 @@ MAY_IMPORT = {
     ),
     "backends.disk_parts": (f"{WORDS} paths parts backends.disk backends.disk_bytes backends.disk_folder", ""),
     "backends.filesystem": (f"{PLACE} {DISK} backends.disk_file backends.disk_parts", ""),
+    "backends.s3": (f"{FAR_PLACE} backends.s3", "arrow boto3 botocore urllib3"),
     "backends": (f"{WORDS} files tokens {NAMES}", ""),
-    "registry": ("errors backends.base", ""),
+    "registry": ("errors arguments backends.base", ""),
     # Flask. None of these knows a place.
-    "configuration": ("errors registry", "flask werkzeug"),
-    "headers": ("values", "flask werkzeug"),
+    "configuration": ("errors arguments", "flask werkzeug"),
+    "headers": ("values media", "flask werkzeug"),
     "delivery": (f"{WORDS} files headers backends.base", "flask werkzeug"),
     "views": (f"{WORDS} tokens backends.base signals files headers delivery profiles", "flask werkzeug"),
     "profiles": (f"{WORDS} uses backends.base", "flask werkzeug"),
@@ -66,6 +73,7 @@ MAY_IMPORT = {
 }
 # These two show the whole house: one to those who use it, one to those who test against it.
 OPEN_TO_ALL = {"", "testing"}
+FOLDERS = ("backends.s3", "cli", "testing", "uses")
 # The grammar of paths is text; whoever asks the disk about a path asks in `backends.disk`.
 NEVER = {"paths": {"os", "pathlib", "shutil"}}
 # Not a package to install: names that only the type checker knows.
@@ -81,8 +89,7 @@ MODULES = {_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
 
 def _room(module):
     """The row that speaks for *module*: its own, except in the folders that are one room."""
-    folder = module.partition(".")[0]
-    return folder if folder in {"cli", "testing", "uses"} else module
+    return next((room for room in FOLDERS if f"{module}.".startswith(f"{room}.")), module)
 
 
 def _imports(module):

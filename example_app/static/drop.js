@@ -10,10 +10,14 @@ const maxSize = Number(dropzone.dataset.maxSize);
 // -- words ------------------------------------------------------------------------------------------------------------
 
 const BROKEN = "The connection broke. Nothing was stored.";
+// Another host may hide its answer from scripts; then a refusal looks like a broken line.
+const BROKEN_OR_REFUSED = "The connection broke, or the storage refused. Nothing was stored. Try again.";
 const REFUSALS = {
   403: "The permission to upload ran out. Try again.",
   409: "Another file got this name. Try again.",
+  412: "Another file got this name. Try again.",
   413: "The file is too large.",
+  503: "The storage does not answer. Nothing was stored. Try again in a moment.",
   507: "The storage is full. Delete something and try again.",
 };
 
@@ -146,6 +150,7 @@ class Upload {
     this.say("Starting");
     const instruction = await ask(dropzone.dataset.uploads, { name: this.file.name, size: this.file.size });
     if (!this.cancelled) await this.send(instruction);
+    if (!this.cancelled) await ask(dropzone.dataset.done, { receipt: instruction.receipt });
   }
 
   send({ method, url, headers, fields }) {
@@ -156,7 +161,7 @@ class Upload {
         if (xhr.status >= 200 && xhr.status < 300) resolve();
         else reject(new Problem(REFUSALS[xhr.status] ?? `The server answered with ${xhr.status}. Nothing was stored.`));
       };
-      xhr.onerror = () => reject(new Problem(BROKEN));
+      xhr.onerror = () => reject(new Problem(new URL(url).origin === location.origin ? BROKEN : BROKEN_OR_REFUSED));
       xhr.onabort = () => resolve();
       xhr.open(method, url);
       for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);

@@ -20,20 +20,26 @@ if TYPE_CHECKING:
     from .filesystem import LocalFSFile as LocalFSFile, LocalFSStorage as LocalFSStorage
     from .internal_links import InternalLinksStorageBackend as InternalLinksStorageBackend
     from .memory import MemoryStorage as MemoryStorage
+    from .s3 import (
+        S3FileBase as S3FileBase,
+        S3Preset as S3Preset,
+        S3Reader as S3Reader,
+        S3Storage as S3Storage,
+        S3Writer as S3Writer,
+    )
 
-__all__, _load = lazily(
-    __name__,
-    {
-        "backends.base": "StorageBackend",
-        "backends.filesystem": "LocalFSFile LocalFSStorage",
-        "backends.internal_links": "InternalLinksStorageBackend",
-        "backends.memory": "MemoryStorage",
-        "errors": "FileNotFoundInStorageError LocalFSError",
-        "files": "RemoteFile",
-        "tokens": "InternalLinkTokenData",
-        "values": "FileMode ListEntry ProgressCallback ShareLinkOperation",
-    },
-)
+_WHERE = {
+    "backends.base": "StorageBackend",
+    "backends.filesystem": "LocalFSFile LocalFSStorage",
+    "backends.internal_links": "InternalLinksStorageBackend",
+    "backends.memory": "MemoryStorage",
+    "backends.s3": "S3FileBase S3Preset S3Reader S3Storage S3Writer",
+    "errors": "FileNotFoundInStorageError LocalFSError",
+    "files": "RemoteFile",
+    "tokens": "InternalLinkTokenData",
+    "values": "FileMode ListEntry ProgressCallback ShareLinkOperation",
+}
+__all__, _load = lazily(__name__, _WHERE)
 
 
 def __getattr__(name: str) -> Any:

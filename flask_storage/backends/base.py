@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, Self, overload
+from typing import Any, ClassVar, Literal, Self, overload
 from urllib.parse import SplitResult
 
 from ..errors import (
@@ -19,7 +19,7 @@ from ..errors import (
     PreconditionFailedError,
 )
 from ..files import RemoteFile
-from ..parts import CheckedParts, PartStore
+from ..parts import PartStore
 from ..paths import is_valid, normalize_folder, normalize_prefix
 from ..signals import file_deleted
 from ..values import (
@@ -31,6 +31,7 @@ from ..values import (
     ShareLinkOperation,
     WriteOptions,
 )
+from .checked_parts import CheckedParts
 from .linking import LinkVerbs, one_by_one
 from .transfers import TransferVerbs
 
@@ -61,6 +62,9 @@ class StorageBackend(TransferVerbs, LinkVerbs):
             app's own host (``"/media"``).
         portable: Refuse paths that Windows could not hold.
     """
+
+    url_names: ClassVar[Mapping[str, str]] = {}
+    """Short names of arguments in a profile's URL, and what they stand for."""
 
     def __init__(self, name: str, *, base_url: str | None = None, portable: bool = False) -> None:
         if not (isinstance(base_url, str) or base_url is None):
@@ -265,7 +269,7 @@ class StorageBackend(TransferVerbs, LinkVerbs):
             normalize=self._path,
             normalize_folder=normalize_folder,
             check=self._checked,
-            check_conditions=self._checked_for_parts,
+            check_ending=self._checked_for_finish,
             guard=self._guard,
             published=self._stored,
         )
@@ -287,6 +291,15 @@ class StorageBackend(TransferVerbs, LinkVerbs):
         """
         with self._guard():
             self._check()
+
+    def close(self) -> None:
+        """Give back connections and threads, where the storage has any; what comes later opens new ones.
+
+        An app need not call it. It is for whoever makes storages as they go. Close what is open first: a transfer that
+        is under way fails.
+        """
+        with self._guard():
+            self._close()
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
@@ -316,8 +329,17 @@ class StorageBackend(TransferVerbs, LinkVerbs):
         if skipped:
             logger.warning("%d names below %r in %r are no paths and were skipped", skipped, folder, self.name)
 
-    def _checked_for_parts(self, options: WriteOptions) -> WriteOptions:
-        self._require_conditions(self.capabilities.part_conditions, options, "for an upload in parts")
+    def _checked_for_finish(self, options: WriteOptions) -> WriteOptions:
+        able = self.capabilities
+        self._require_conditions(able.part_conditions, options, "for an upload in parts")
+        if options.headers and not able.part_headers:
+            raise self._unsupported(
+                "change headers or metadata when an upload in parts ends", instead="give them to begin()"
+            )
+        if options.checksum is not None and not able.part_checksums:
+            raise self._unsupported(
+                "compare a checksum before it publishes an upload in parts", instead="promise it to open() or upload()"
+            )
         return self._checked(options)
 
     def _require_conditions(self, able: bool, options: WriteOptions, when: str) -> None:

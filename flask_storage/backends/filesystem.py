@@ -143,6 +143,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
             if_match=True,
             copy_conditions=True,
             part_conditions=True,
+            part_headers=True,
+            part_checksums=True,
             content_headers=attributes,
             metadata=attributes,
             links=~ShareLinkOperation(0),

@@ -10,7 +10,7 @@ exception, because the caller's own file raises there too.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -181,6 +181,10 @@ class StorageHooks:
         """Return a URL that grants what *request* says until it expires."""
         raise self._unsupported("sign links", path)
 
+    def _links_to(self, paths: Sequence[str], request: LinkRequest) -> Sequence[str]:
+        """Return such a URL for each of *paths*, in their order."""
+        return [self._link_to(path, request) for path in paths]
+
     def _verify_link(self, token: str) -> InternalLinkTokenData:
         """Return what a token in a link of :meth:`_link_to` grants, where links are ours to verify."""
         raise self._unsupported("verify links: the place itself does")
@@ -215,6 +219,9 @@ class StorageHooks:
         finally:
             self._delete(path)
 
+    def _close(self) -> None:
+        """Give back what is held in this process: connections, threads. What is asked for later is made anew."""
+
     def _local_path(self, path: str) -> Path | None:
         """Return where the file is on this machine, or None; whether it exists is not asked."""
         return None
@@ -229,17 +236,19 @@ class StorageHooks:
         """Return the context in which the place's errors become ours; it may be entered any number of times."""
         return Translation(self, path)
 
-    def _reader(self, path: str) -> RemoteFile:
-        """Open a reader whose errors are translated."""
+    def _reader(self, path: str, opener: Callable[[str], RemoteFile] | None = None) -> RemoteFile:
+        """Open a reader whose errors are translated, by *opener* where a place has more than one way."""
         guard = self._guard(path)
         with guard:
-            return self._open_reader(path).attach(path, guard)
+            return (opener or self._open_reader)(path).attach(path, guard)
 
-    def _writer(self, path: str, options: WriteOptions) -> RemoteFile:
-        """Open a writer whose errors are translated and that is held to what *options* promise."""
+    def _writer(
+        self, path: str, options: WriteOptions, opener: Callable[[str, WriteOptions], RemoteFile] | None = None
+    ) -> RemoteFile:
+        """Open a writer, likewise, that is held to what *options* promise."""
         guard = self._guard(path)
         with guard:
-            writer = self._open_writer(path, options).attach(path, guard)
+            writer = (opener or self._open_writer)(path, options).attach(path, guard)
         writer.promise(options)
         return writer
 

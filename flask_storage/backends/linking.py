@@ -6,13 +6,16 @@ from collections.abc import Iterable
 from typing import Unpack
 from urllib.parse import quote
 
+from ..arguments import check_count
+from ..errors import IntegrityError, TooLargeError
 from ..files import parse_checksum
 from ..paths import is_one_line
-from ..signals import link_issued
+from ..signals import file_deleted, link_issued
 from ..tokens import InternalLinkTokenData
 from ..values import (
     TERMS,
     Expiry,
+    FileInfo,
     LinkArguments,
     LinkRequest,
     ShareLinkOperation,
@@ -80,7 +83,11 @@ class LinkVerbs(StorageHooks):
         """Return one link for each path, in their order; arguments as for :meth:`link_to`, all expiring together."""
         paths = [self._path(path) for path in one_by_one(paths)]
         request = self._link_request(operation, expire, None, content_type, arguments)
-        return [self._issue(path, request) for path in paths]
+        with self._guard():
+            urls = self._links_to(paths, request)
+        for path in paths:
+            self._issued(path, request)
+        return list(urls)
 
     def verify_link(self, token: str) -> InternalLinkTokenData:
         """Return what a token grants that a link of this storage carries; its path is normalized.
@@ -107,10 +114,65 @@ class LinkVerbs(StorageHooks):
         request = self._link_request(ShareLinkOperation.upload, expire, None, content_type, arguments, for_upload=True)
         with self._guard(path):
             instruction = self._upload_request(path, request)
-        link_issued.send(self, path=path, request=request)
+        self._issued(path, request)
         return instruction
 
+    def confirm_upload(
+        self,
+        path: str,
+        *,
+        size: int | None = None,
+        max_size: int | None = None,
+        content_type: str | None = None,
+        checksum: str | None = None,
+    ) -> FileInfo:
+        """Look at what a client has uploaded by a link, and delete what is not what was asked for.
+
+        Not every place can bind everything in a link; here is where the app believes nothing but what is stored.
+
+        Args:
+            path: The path in the storage, as the app knows it; never as a client says it.
+            size: The exact number of bytes.
+            max_size: The largest number of bytes.
+            content_type: Exactly this type, or a beginning that ends in a slash (``"image/"``).
+            checksum: ``"sha256:<hex>"`` of the content, which is read for it unless the place keeps this digest.
+
+        Raises:
+            FileNotFoundInStorageError: when nothing has arrived.
+            TooLargeError, IntegrityError: what has arrived is something else, and is deleted.
+            ValueError: when an expectation makes no sense; nothing was looked at.
+        """
+        path = self._path(path)
+        _check_expectations(size, max_size, content_type)
+        with self._guard(path):
+            info, digest = self._look_at(path, checksum)
+            try:
+                _check_size(info, size, max_size)
+                _check_type(info, content_type)
+                if checksum is not None and digest != checksum.partition(":")[2].lower():
+                    raise IntegrityError("another content was uploaded than was promised; it was deleted")
+            except (TooLargeError, IntegrityError):
+                self._delete(path)
+                file_deleted.send(self, path=path)
+                raise
+        return info
+
     # -- inner ------------------------------------------------------------------------------------------------------
+
+    def _look_at(self, path: str, checksum: str | None) -> tuple[FileInfo, str | None]:
+        """Return what is known of a file, and the digest that *checksum* asks for, both of the same version."""
+        if checksum is None:
+            return self._stat(path), None
+        computed, _ = parse_checksum(checksum)
+        info = self._stat(path)
+        digest = info.checksums.get(checksum.partition(":")[0])
+        if digest is None:
+            with self._reader(path) as reader:
+                info = reader.info or info
+                for chunk in reader.iter_chunks():
+                    computed.update(chunk)
+            digest = computed.hexdigest()
+        return info, digest
 
     def _link_request(
         self,
@@ -149,10 +211,15 @@ class LinkVerbs(StorageHooks):
             raise self._unsupported("keep a content type or another header with what a link uploads")
         _check_values(request)
 
+    def _issued(self, path: str, request: LinkRequest) -> None:
+        """Tell whoever listens that something was signed; where nobody does, ten thousand links cost nothing by it."""
+        if link_issued.receivers:
+            link_issued.send(self, path=path, request=request)
+
     def _issue(self, path: str, request: LinkRequest) -> str:
         with self._guard(path):
             url = self._link_to(path, request)
-        link_issued.send(self, path=path, request=request)
+        self._issued(path, request)
         return url
 
 
@@ -161,6 +228,30 @@ def one_by_one(paths: Iterable[str]) -> Iterable[str]:
     if isinstance(paths, str):
         raise TypeError("give several paths, as a list; for one there is a verb of its own")
     return paths
+
+
+def _check_expectations(size: int | None, max_size: int | None, content_type: str | None) -> None:
+    """Raise when the caller's own words make no sense: nothing may be deleted for that."""
+    for name, value in (("size", size), ("max_size", max_size)):
+        if value is not None:
+            check_count(name, value)
+    if content_type is not None and not (content_type and is_one_line(content_type)):
+        raise ValueError("content_type is one line of text, and not empty")
+
+
+def _check_size(info: FileInfo, size: int | None, max_size: int | None) -> None:
+    if max_size is not None and info.size > max_size:
+        raise TooLargeError(f"{info.size} bytes were uploaded where {max_size} are allowed; they were deleted")
+    if size is not None and info.size != size:
+        raise IntegrityError(f"{info.size} bytes were uploaded where {size} were promised; they were deleted")
+
+
+def _check_type(info: FileInfo, content_type: str | None) -> None:
+    if content_type is None:
+        return
+    found = info.content_type or ""
+    if not (found.startswith(content_type) if content_type.endswith("/") else found == content_type):
+        raise IntegrityError(f"a file of type {found!r} was uploaded where {content_type!r} was asked; it was deleted")
 
 
 def _check_values(request: LinkRequest) -> None:
@@ -179,8 +270,8 @@ def _check_values(request: LinkRequest) -> None:
 def _check_limits(request: LinkRequest) -> None:
     for term, least in (("size", 0), ("max_size", 0), ("uses", 1)):
         value = getattr(request, term)
-        if value is not None and (type(value) is not int or value < least):
-            raise ValueError(f"the {term} of a link is a whole number from {least} on, not {value!r}")
+        if value is not None:
+            check_count(f"the {term} of a link", value, least)
     if type(request.exclusive) is not bool:
         raise ValueError(f"exclusive is True or False, not {request.exclusive!r}")
     if request.checksum is not None:

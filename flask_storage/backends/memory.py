@@ -45,6 +45,8 @@ class MemoryStorage(InternalLinksStorageBackend):
         if_match=True,
         copy_conditions=True,
         part_conditions=True,
+        part_headers=True,
+        part_checksums=True,
         content_headers=True,
         metadata=True,
         links=~ShareLinkOperation(0),

@@ -7,11 +7,12 @@ import io
 import os
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, BinaryIO, Unpack, cast
+from typing import Any, BinaryIO, TypeVar, Unpack, cast
 
-from ..errors import FileExistsInStorageError, TooLargeError
+from ..arguments import check_count
+from ..errors import FileExistsInStorageError, PreconditionFailedError, TooLargeError
 from ..files import RemoteFile, parse_checksum
 from ..paths import is_one_line, safe_path, suffixed
 from ..signals import file_read, file_stored
@@ -19,6 +20,8 @@ from ..streams import SupportsRead, SupportsWrite, copy_chunks
 from ..values import CONTENT_HEADERS, FileMode, ProgressCallback, WriteArguments, WriteOptions
 from .hooks import StorageHooks
 
+_T = TypeVar("_T")
+_READINGS = 20  # of a file that is replaced again and again while it is read
 _SPOOL_BYTES = 8 * 1024 * 1024
 _METADATA_BYTES = 2048
 
@@ -35,9 +38,10 @@ class TransferVerbs(StorageHooks):
     ) -> RemoteFile:
         """Open a file.
 
-        Reading yields the version that was there when the file was opened. Writing replaces the file atomically when
-        the writer is closed; until then, and after an exception, what was there before stays. Reading and writing
-        (``"rw"``) needs an existing file, edits a private copy and publishes it by closing.
+        Reading yields the version that was there when the file was opened; where a place does not keep it once it is
+        replaced, reading on is a :class:`~flask_storage.errors.PreconditionFailedError`. Writing replaces the file
+        atomically when the writer is closed; until then, and after an exception, what was there before stays. Reading
+        and writing (``"rw"``) needs an existing file, edits a private copy and publishes it by closing.
 
         Args:
             path: The path in the storage.
@@ -172,7 +176,7 @@ class TransferVerbs(StorageHooks):
             mode = 0o600 if os.path.exists(dest) else 0o666
             fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with open(fd, "wb") as target:
-                self.download(path, target, progress_callback=progress_callback)
+                self._undisturbed(lambda: self._download_anew(path, target, progress_callback))
             with contextlib.suppress(FileNotFoundError):
                 os.chmod(unfinished, os.stat(dest).st_mode & 0o7777)
             os.replace(unfinished, dest)
@@ -204,8 +208,7 @@ class TransferVerbs(StorageHooks):
         Raises:
             TooLargeError: when the file is larger than *max_size*.
         """
-        with self.open(path, FileMode.read) as reader:
-            data = reader.read(-1 if max_size is None else max_size + 1)
+        data = self._undisturbed(lambda: self._read_whole(path, max_size))
         if max_size is not None and len(data) > max_size:
             raise TooLargeError(
                 f"{path} is larger than {max_size} bytes: open it and read it in chunks", path=path, backend=self.name
@@ -264,6 +267,24 @@ class TransferVerbs(StorageHooks):
 
     # -- inner ------------------------------------------------------------------------------------------------------
 
+    def _undisturbed(self, read: Callable[[], _T]) -> _T:
+        """Return what *read* returns; read again when the file was replaced meanwhile, as nobody has seen any of it."""
+        for _ in range(_READINGS - 1):
+            try:
+                return read()
+            except PreconditionFailedError:
+                continue
+        return read()
+
+    def _read_whole(self, path: str, max_size: int | None) -> bytes:
+        with self.open(path, FileMode.read) as reader:
+            return reader.read(-1 if max_size is None else max_size + 1)
+
+    def _download_anew(self, path: str, target: BinaryIO, progress_callback: ProgressCallback | None) -> None:
+        target.seek(0)
+        target.truncate()
+        self.download(path, target, progress_callback=progress_callback)
+
     def _stored(self, path: str) -> None:
         file_stored.send(self, path=path)
 
@@ -286,6 +307,10 @@ class TransferVerbs(StorageHooks):
             options = replace(options, metadata=dict(options.metadata))
         if options.checksum is not None:
             parse_checksum(options.checksum)
+        if options.size is not None:
+            check_count("size", options.size)
+        if options.if_match is not None and not is_one_line(options.if_match):
+            raise ValueError("if_match is the etag of a version, one line of text")
         self._check_conditions(options)
         return options
 

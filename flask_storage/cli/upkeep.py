@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
-from datetime import timedelta
+from dataclasses import asdict, fields
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -54,15 +54,39 @@ def check_command() -> None:
     show_default=True,
     help="Only what was begun longer ago; keep it above your longest upload.",
 )
+@click.option("--dry-run", is_flag=True, help="List unfinished uploads in parts, and remove nothing.")
 @json_option
-def sweep_command(older_than: timedelta, wants_json: bool) -> None:
-    """Remove what unfinished writes and uploads left behind."""
+def sweep_command(older_than: timedelta, dry_run: bool, wants_json: bool) -> None:
+    """Remove what unfinished writes and uploads left behind.
+
+    --dry-run lists the uploads in parts that were begun so long ago and not finished: when, id and path, separated by
+    tabs. What broken-off writes leave on a disk is not in that list.
+    """
     storage = chosen_storage()
+    if dry_run:
+        _list_uploads(storage, older_than, wants_json)
+        return
     removed = storage.sweep(older_than)
     if wants_json:
         write_lines([as_json({"profile": storage.name, "removed": removed})])
     else:
         note(f"Removed {removed} {'leftover' if removed == 1 else 'leftovers'} from {storage.name}.")
+
+
+def _list_uploads(storage: StorageBackend, older_than: timedelta, wants_json: bool) -> None:
+    before = datetime.now(UTC) - older_than
+    found = storage.parts.list_uploads() if storage.capabilities.parts else ()
+    uploads = sorted((upload for upload in found if upload.started_at < before), key=lambda upload: upload.started_at)
+    if wants_json:
+        write_lines([as_json({"profile": storage.name, "uploads": [asdict(upload) for upload in uploads]})])
+        return
+    # Somebody else's uploads may have names that no path of ours has.
+    write_lines(
+        f"{upload.started_at.isoformat(timespec='seconds')}\t{printable(upload.upload_id)}\t{printable(upload.path)}"
+        for upload in uploads
+    )
+    count = f"{len(uploads)} unfinished {'upload' if len(uploads) == 1 else 'uploads'} in parts in {storage.name}."
+    note(count if storage.capabilities.parts else f"{storage.name} lists no uploads in parts.")
 
 
 def _facts(profile: str) -> dict[str, Any]:

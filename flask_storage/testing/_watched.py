@@ -36,6 +36,9 @@ class WatchedFile(RemoteFile):
         with self._guard:
             return self._inner.seek(offset, whence)
 
+    def expect(self, count: int, /) -> None:
+        self._inner.expect(count)
+
     def tell(self) -> int:
         return self._inner.tell() if self.readable() and not self.closed else super().tell()
 

@@ -289,6 +289,9 @@ class FailingStorage(StorageBackend):
         self._called("sweep")
         return self.inner._sweep(before)
 
+    def _close(self) -> None:
+        self.inner._close()
+
     def _check(self) -> None:
         self._called("check")
         if type(self.inner)._check is StorageBackend._check:

@@ -32,6 +32,7 @@ from ..errors import (
     UnsupportedOperationError,
 )
 from ..files import RemoteFile
+from ..media import guess_content_type
 from ..parts import Part
 from ..values import WriteOptions
 
@@ -96,7 +97,7 @@ class StorageMachine(RuleBasedStateMachine):
     """
 
     writers: Bundle[_Writing] = Bundle("writers")
-    readers: Bundle[tuple[RemoteFile, bytes]] = Bundle("readers")
+    readers: Bundle[tuple[RemoteFile, str, _File]] = Bundle("readers")
     uploads: Bundle[_Upload] = Bundle("uploads")
 
     def make_storage(self) -> StorageBackend:
@@ -123,21 +124,21 @@ class StorageMachine(RuleBasedStateMachine):
         """Store a file, or replace it."""
         headers = self._headers(content_type)
         self.storage.upload(io.BytesIO(content), path, **headers)
-        self.files[path] = _File(content, headers.get("content_type"))
+        self.files[path] = _File(content, self._type(path, headers))
 
     @rule(path=paths)
     def put_empty(self, path: str) -> None:
         """Store nothing, which is a file too."""
         with self.storage.open(path, "w"):
             pass
-        self.files[path] = _File(b"")
+        self.files[path] = _File(b"", self._type(path))
 
     @rule(path=paths, content=contents)
     def create_only(self, path: str, content: bytes) -> None:
         """Store a file where none is; a taken name is refused."""
         with self._unless(not self.storage.capabilities.exclusive), self._refused_if_taken(path, True):
             self.storage.write(path, content, exclusive=True)
-            self.files[path] = _File(content)
+            self.files[path] = _File(content, self._type(path))
 
     @rule(path=paths, content=contents, other=st.booleans())
     def put_if_match(self, path: str, content: bytes, other: bool) -> None:
@@ -147,7 +148,7 @@ class StorageMachine(RuleBasedStateMachine):
                 self.storage.write(path, content, if_match="x")
         elif path in self.files and not other:
             self.storage.write(path, content, if_match=self.storage.stat(path).etag)
-            self.files[path] = _File(content)
+            self.files[path] = _File(content, self._type(path))
         else:
             with pytest.raises(PreconditionFailedError):
                 self.storage.write(path, content, if_match="no such version")
@@ -172,7 +173,7 @@ class StorageMachine(RuleBasedStateMachine):
         writer = self.storage.open(path, "w", **headers)
         self.opened.append(writer)
         writer.write(content)
-        return _Writing(path, writer, bytearray(content), headers.get("content_type"))
+        return _Writing(path, writer, bytearray(content), self._type(path, headers))
 
     @rule(writing=writers, content=contents)
     def go_on_writing(self, writing: _Writing, content: bytes) -> None:
@@ -218,7 +219,7 @@ class StorageMachine(RuleBasedStateMachine):
         """Store under a name that may be taken, and nothing is replaced."""
         path = self.storage.save(name, content)
         assert path not in self.files
-        self.files[path] = _File(content)
+        self.files[path] = _File(content, self._type(path))
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -252,14 +253,17 @@ class StorageMachine(RuleBasedStateMachine):
             return multiple()
         reader = self.storage.open(path, "r")
         self.opened.append(reader)
-        return reader, self.files[path].content
+        return reader, path, self.files[path]
 
     @rule(reading=readers, start=st.integers(0, 100))
-    def go_on_reading(self, reading: tuple[RemoteFile, bytes], start: int) -> None:
-        """What an open reader yields is the version that it opened."""
-        reader, content = reading
+    def go_on_reading(self, reading: tuple[RemoteFile, str, _File], start: int) -> None:
+        """What an open reader yields is the version that it opened; of one that is gone it may yield nothing."""
+        reader, path, file = reading
         reader.seek(start)
-        assert reader.read() == content[start:]
+        try:
+            assert reader.read() == file.content[start:]
+        except PreconditionFailedError:
+            assert self.files.get(path) is not file
 
     # -- moving and deleting ------------------------------------------------------------------------------------------
 
@@ -267,7 +271,8 @@ class StorageMachine(RuleBasedStateMachine):
     def copy_or_move(self, path: str, new_path: str, exclusive: bool, moved: bool) -> None:
         """Copy or move a file, also onto itself."""
         verb = self.storage.move if moved else self.storage.copy
-        with self._unless(exclusive and not self.storage.capabilities.exclusive), self._found_if_there(path):
+        able = self.storage.capabilities.exclusive and self.storage.capabilities.copy_conditions
+        with self._unless(exclusive and not able), self._found_if_there(path):
             with self._refused_if_taken(new_path, exclusive and path in self.files):
                 verb(path, new_path, exclusive=exclusive)
                 self.files[new_path] = self.files[path]
@@ -303,7 +308,7 @@ class StorageMachine(RuleBasedStateMachine):
         """Open an upload in parts."""
         headers = self._headers(content_type)
         upload_id = self.storage.parts.begin(path, WriteOptions(**headers))
-        return _Upload(path, upload_id, headers.get("content_type"))
+        return _Upload(path, upload_id, self._type(path, headers))
 
     @rule(upload=uploads, number=st.integers(1, 4), content=contents)
     def put_part(self, upload: _Upload, number: int, content: bytes) -> None:
@@ -357,6 +362,11 @@ class StorageMachine(RuleBasedStateMachine):
     def _headers(self, content_type: str | None) -> Any:
         """Return the keyword arguments for *content_type*, where the storage keeps one."""
         return {"content_type": content_type} if self.storage.capabilities.content_headers else {}
+
+    def _type(self, path: str, headers: Any = None) -> str | None:
+        """Return the content type that *path* will have: the one it is given, or what the place makes of its name."""
+        given: str | None = (headers or {}).get("content_type")
+        return given or (guess_content_type(path) if self.storage.capabilities.guesses_content_type else None)
 
     @contextmanager
     def _unless(self, unsupported: bool) -> Iterator[None]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .meters import COPIES, CPU, PEAK, WALL, Sample, Work, WorkFailedError, measure
+from .meters import COPIES, CPU, MOVED, PEAK, WALL, Sample, Work, WorkFailedError, measure
 from .peers import Library, Program
 
 KiB, MiB, GiB = 1024, 1024**2, 1024**3
@@ -75,7 +75,7 @@ class Reach:
 
 def at_most(metric: str, limit: float, text: str, *, ours: str | None = None) -> Reach:
     """Reach an absolute figure. Memory and copies count by their worst round, times by the median."""
-    figure = statistics.median if metric not in {PEAK, COPIES} else max
+    figure = statistics.median if metric not in {PEAK, COPIES, MOVED} else max
     return Reach(text, limit, metric, ours=ours, figure=lambda values, _: figure(values))
 
 

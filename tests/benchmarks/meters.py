@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-WALL, CPU, PEAK, COPIES = "wall", "cpu", "peak", "copies"
-"""Seconds, seconds, bytes, and how many times over the content was written."""
+WALL, CPU, PEAK, COPIES, MOVED = "wall", "cpu", "peak", "copies", "moved"
+"""Seconds, seconds, bytes, how many times over the content was written, and bytes that came through this process."""
 
 Sample = dict[str, float]
 Work = Callable[[], object]

@@ -41,6 +41,8 @@ class Program:
 
     name: str
     version_flag: str = "--version"
+    word: int = -1
+    """Which word of what it says is the version."""
 
     def missing(self) -> str | None:
         """Say how to install it, or nothing when it is here."""
@@ -49,7 +51,7 @@ class Program:
     def version(self) -> str:
         """Return the first line that it says of itself."""
         said = subprocess.run([str(self.path()), self.version_flag], capture_output=True, text=True, check=True)
-        return (said.stdout + said.stderr).splitlines()[0].rpartition(" ")[2].rpartition("/")[2]
+        return (said.stdout + said.stderr).splitlines()[0].split()[self.word].rpartition("/")[2]
 
     def path(self) -> str | None:
         """Return where it is, also in the folders that only administrators have on their path."""
@@ -57,14 +59,20 @@ class Program:
 
 
 CP = Program("cp")
+CEPH = Program("radosgw", word=2)
 FIND = Program("find")
 NGINX = Program("nginx", "-v")
+BOTO3 = Library("boto3", "boto3")
 DJANGO = Library("django", "django.core.files.storage")
 FLASK = Library("flask", "flask")
 FSSPEC = Library("fsspec", "fsspec.implementations.local")
 GUNICORN = Library("gunicorn", "gunicorn")
 KEG = Library("KegStorage", "keg_storage.backends.filesystem")
+KEG_S3 = Library("KegStorage", "keg_storage.backends.s3")
+OBSTORE = Library("obstore", "obstore")
 PYJWT = Library("pyjwt", "jwt")
+S3FS = Library("s3fs", "s3fs")
+SMART_OPEN = Library("smart_open", "smart_open")
 WERKZEUG = Library("werkzeug", "werkzeug")
 
-ALL = (FLASK, WERKZEUG, PYJWT, GUNICORN, DJANGO, FSSPEC, KEG, CP, FIND, NGINX)
+ALL = (FLASK, WERKZEUG, PYJWT, GUNICORN, DJANGO, FSSPEC, KEG, BOTO3, S3FS, SMART_OPEN, OBSTORE, CP, FIND, NGINX, CEPH)

@@ -12,10 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from .frame import GiB, Line, MiB, Outcome, Reach, ratios
-from .meters import COPIES, CPU, PEAK, WALL
+from .meters import COPIES, CPU, MOVED, PEAK, WALL
 from .peers import ALL
 
-HEADINGS = {WALL: "wall", CPU: "CPU", PEAK: "peak memory", COPIES: "written", "first": "first", "free": "worker free"}
+HEADINGS = {
+    WALL: "wall",
+    CPU: "CPU",
+    PEAK: "peak memory",
+    COPIES: "written",
+    MOVED: "moved",
+    "first": "first",
+    "free": "worker free",
+    "up": "up",
+    "down": "down",
+    "deleted": "deleted",
+}
 
 
 def seconds(value: float) -> str:
@@ -44,7 +55,7 @@ def figure(metric: str, value: float) -> str:
     """Return a figure with its unit."""
     if metric == COPIES:
         return f"{value:.2f} times"
-    return size(value) if metric == PEAK else seconds(value)
+    return size(value) if metric in {PEAK, MOVED} else seconds(value)
 
 
 def spread(metric: str, values: Sequence[float]) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import socket
 import time
 
 import pytest
 
 from tests.benchmarks import __main__ as program, frame, meters, report
+from tests.benchmarks.distance import distant
 from tests.benchmarks.frame import Contender, Line, MiB, Outcome, Task
 from tests.benchmarks.meters import CPU, PEAK, WALL
 from tests.benchmarks.peers import Library
@@ -187,3 +189,24 @@ def test_one_command_prints_the_table_and_writes_both_files(tmp_path, monkeypatc
 def about(folder):
     """What a page says of its run."""
     return report.surroundings(folder=folder, rounds=5, scale=1.0)
+
+
+def test_a_distance_passes_on_what_it_counts():
+    """A server behind a proxy that only counts answers as it does itself, and we learn how much went by."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        distant(server.getsockname()[1], one_way=0, rate=None) as far,
+    ):
+        client = socket.create_connection(("127.0.0.1", far.port), timeout=10)
+        client.sendall(b"question")
+        peer, _ = server.accept()
+        asked = peer.recv(8, socket.MSG_WAITALL)
+        peer.sendall(b"answer")
+
+        answered = client.recv(6, socket.MSG_WAITALL)
+        peer.close()
+        client.close()
+
+        assert (asked, answered) == (b"question", b"answer")
+        # It counts a piece when the piece has gone, which may be a moment after we have it.
+        assert any(far.moved() == len(b"question" + b"answer") for _ in range(10_000))

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import pytest
 
-from flask_storage import LocalFSStorage
+from flask_storage import LocalFSStorage, StorageBackend
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 READY_WITHIN = 30  # seconds
@@ -30,19 +30,20 @@ class LiveApp:
 
     Args:
         folder: A new folder for all that it writes.
+        storage: Where its files are, as *settings* say; the folder of its own profile without one.
         **settings: As the app would find them in its environment, without ``FLASK_``.
 
     Attributes:
         url: Where it answers, without a slash at the end.
-        storage: The folder of its files, seen from outside.
+        storage: Where its files are, seen from outside.
         instance: The app's instance folder.
     """
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, storage: StorageBackend | None = None, **settings: Any) -> None:
         self.instance = folder / "instance"
         self.instance.mkdir()
         self.files = self.instance / "files"
-        self.storage = LocalFSStorage(self.files, name="drop", create=True)
+        self.storage = storage or LocalFSStorage(self.files, name="drop", create=True)
         self.log = folder / "log"
         self._folder = folder
         self._settings = {f"FLASK_{name}": json.dumps(value) for name, value in settings.items()}

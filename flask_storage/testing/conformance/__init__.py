@@ -9,6 +9,7 @@ from __future__ import annotations
 from .copying import Copying
 from .deleting import Deleting
 from .fetching import Fetching
+from .finishing import Finishing
 from .ground import Ground, needs
 from .links import Links
 from .listing import Listing
@@ -38,6 +39,7 @@ class BackendConformance(
     Copying,
     Links,
     PartUploads,
+    Finishing,
     Sharing,
     Upkeep,
 ):

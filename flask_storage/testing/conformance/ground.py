@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,11 +31,13 @@ class Ground:
         raise NotImplementedError("a conformance test makes the storage that it tests: override make_storage()")
 
     @pytest.fixture
-    def storage(self, tmp_path: Path) -> StorageBackend:
+    def storage(self, tmp_path: Path) -> Iterator[StorageBackend]:
         """Return the storage under test."""
         folder = tmp_path / "storage"
         folder.mkdir()
-        return self.make_storage(folder)
+        storage = self.make_storage(folder)
+        yield storage
+        storage.close()
 
 
 def needs(*capabilities: str) -> Callable[[Test], Test]:

@@ -26,7 +26,7 @@ _VALUES = {
     "disposition": "inline",
     "size": 10,
     "max_size": 10,
-    "checksum": f"sha256:{'0' * 64}",
+    "checksum": f"md5:{'0' * 32}",  # the one that every place knows that compares any
     "exclusive": True,
     "uses": 1,
     "ip": "203.0.113.0/24",

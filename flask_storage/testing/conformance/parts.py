@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +13,6 @@ from ...errors import (
     FileExistsInStorageError,
     FileNotFoundInStorageError,
     IntegrityError,
-    PreconditionFailedError,
     StorageError,
 )
 from ...parts import Part, PartLimits
@@ -206,95 +204,18 @@ class PartUploads(Ground):
 
     @needs("parts")
     def test_a_finished_upload_is_over(self, storage: StorageBackend) -> None:
-        """It cannot be finished again, and discarding it leaves the file."""
+        """It cannot be finished again once the file is another, and discarding it leaves the file."""
         parts = storage.parts
         upload_id = parts.begin("file.bin", _PLAIN)
-        part = parts.put_part("file.bin", upload_id, 1, b"x")
+        part = parts.put_part("file.bin", upload_id, 1, b"old")
         parts.finish("file.bin", upload_id, [part], _PLAIN)
+        storage.write("file.bin", b"x")
 
         parts.discard("file.bin", upload_id)
 
         with pytest.raises(FileNotFoundInStorageError):
             parts.finish("file.bin", upload_id, [part], _PLAIN)
         assert storage.read("file.bin") == b"x"
-
-    @needs("parts", "exclusive", "part_conditions")
-    def test_finishing_can_be_exclusive(self, storage: StorageBackend) -> None:
-        """A name that was taken meanwhile is refused and left."""
-        parts = storage.parts
-        upload_id = parts.begin("file.bin", _PLAIN)
-        part = parts.put_part("file.bin", upload_id, 1, b"late")
-        storage.write("file.bin", b"early")
-
-        with pytest.raises(FileExistsInStorageError):
-            parts.finish("file.bin", upload_id, [part], WriteOptions(exclusive=True))
-
-        assert storage.read("file.bin") == b"early"
-
-    @needs("parts", "if_match", "part_conditions")
-    def test_finishing_can_name_a_version(self, storage: StorageBackend) -> None:
-        """Another version than the one named stays; the one that was named is replaced."""
-        parts = storage.parts
-        storage.write("file.bin", b"old")
-        tag = storage.stat("file.bin").etag
-        upload_id = parts.begin("file.bin", _PLAIN)
-        part = parts.put_part("file.bin", upload_id, 1, b"new")
-
-        with pytest.raises(PreconditionFailedError):
-            parts.finish("file.bin", upload_id, [part], WriteOptions(if_match=f"{tag}-other"))
-        assert storage.read("file.bin") == b"old"
-        parts.finish("file.bin", upload_id, [part], WriteOptions(if_match=tag))
-
-        assert storage.read("file.bin") == b"new"
-
-    @needs("parts")
-    def test_finishing_holds_to_a_promise(self, storage: StorageBackend) -> None:
-        """Another size or digest than was promised publishes nothing; the right ones do."""
-        parts = storage.parts
-        content = part_of(parts, 1, 5) + b"last"
-        upload_id = parts.begin("file.bin", _PLAIN)
-        arrived = [
-            parts.put_part("file.bin", upload_id, 1, content[:-4]),
-            parts.put_part("file.bin", upload_id, 2, content[-4:]),
-        ]
-
-        wrong = hashlib.sha256(b"other").hexdigest()
-        for promise in ({"size": len(content) + 1}, {"checksum": f"sha256:{wrong}"}):
-            with pytest.raises(IntegrityError):
-                parts.finish("file.bin", upload_id, arrived, WriteOptions(**promise))
-        assert storage.list() == []
-        right = hashlib.sha256(content).hexdigest()
-        parts.finish("file.bin", upload_id, arrived, WriteOptions(size=len(content), checksum=f"sha256:{right}"))
-
-        assert storage.read("file.bin") == content
-
-    @needs("parts")
-    @pytest.mark.parametrize(
-        "decided",
-        [{"exclusive": True}, {"if_match": "x"}, {"size": 0}, {"checksum": f"sha256:{'0' * 64}"}],
-        ids=lambda decided: next(iter(decided)),
-    )
-    def test_what_the_end_decides_is_not_given_at_the_beginning(self, storage: StorageBackend, decided: Any) -> None:
-        """A condition that nobody would remember until the end is refused when an upload begins."""
-        parts = storage.parts
-
-        with pytest.raises(ValueError, match="finish"):
-            parts.begin("file.bin", WriteOptions(**decided))
-
-        assert list(parts.list_uploads()) == []
-
-    @needs("parts", "content_headers", "metadata")
-    def test_headers_at_the_end_win(self, storage: StorageBackend) -> None:
-        """What is only known at the end replaces what was given at the beginning; the rest stays."""
-        parts = storage.parts
-        begun = WriteOptions(content_type="text/plain", cache_control="no-store", metadata={"a": "1"})
-        upload_id = parts.begin("file.txt", begun)
-        part = parts.put_part("file.txt", upload_id, 1, b"x")
-
-        parts.finish("file.txt", upload_id, [part], WriteOptions(content_type="text/csv", metadata={"b": "2"}))
-
-        info = storage.stat("file.txt")
-        assert (info.content_type, info.cache_control, dict(info.metadata)) == ("text/csv", "no-store", {"b": "2"})
 
     @needs("parts")
     def test_limits_make_sense(self, storage: StorageBackend) -> None:

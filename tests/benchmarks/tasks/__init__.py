@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import importlib
 
-MODULES = ("imports", "links", "transfers", "listings", "streams", "downloads", "uploads")
+MODULES = (
+    "imports",
+    "links",
+    "transfers",
+    "listings",
+    "streams",
+    "downloads",
+    "uploads",
+    "s3_links",
+    "s3_files",
+    "s3_small",
+    "s3_inside",
+    "s3_streams",
+)
 
 
 def register() -> None:

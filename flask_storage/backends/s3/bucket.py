@@ -1,0 +1,249 @@
+"""The one door to a bucket: every request to the service goes through :meth:`Bucket.call` or :meth:`Bucket.fetch`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore import exceptions as sdk
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError as Urllib3Error, ReadTimeoutError as Urllib3Timeout
+
+from ...errors import (
+    FileNotFoundInStorageError,
+    PreconditionFailedError,
+    StorageTimeoutError,
+    StorageUnavailableError,
+)
+from .client import Connection
+from .errors import code_of, status_of
+from .presets import UNKNOWN, S3Preset
+
+_PIECE = 256 * 1024  # a socket seldom has more, and asking for more takes memory for more
+_PROGRESS = 64 * 1024  # so much must come before an answer breaks off, to count as getting on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectSettings:
+    """What every object is stored with, as arguments of boto3; the customer's key is needed for reading too."""
+
+    stored: Mapping[str, Any] = field(default_factory=dict)
+    customer: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    content_type: str | None = None
+    cache_control: str | None = None
+    guess_content_type: bool = True
+
+
+class Bucket:
+    """One bucket, or the part of it below a prefix.
+
+    Args:
+        name: Of the bucket.
+        storage: What errors call the storage.
+        connection: Gives the connection of this process.
+        hasty: Likewise one that gives up soon, for clearing away after something went wrong.
+        prefix: What every key begins with; empty, or ending in ``/``.
+        preset: How the service behaves.
+        objects: What every object is stored with.
+        patience: How long, in seconds, a request may bring nothing.
+        attempts: How often a download that breaks off is taken up again without having come any further.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        storage: str,
+        connection: Callable[[], Connection],
+        *,
+        hasty: Callable[[], Connection] | None = None,
+        prefix: str = "",
+        preset: S3Preset = UNKNOWN,
+        objects: ObjectSettings | None = None,
+        patience: float = 15,
+        attempts: int = 3,
+    ) -> None:
+        self.name = name
+        self.storage = storage
+        self.prefix = prefix
+        self.preset = preset
+        self.objects = objects or ObjectSettings()
+        self.patience = patience
+        self._connection = connection
+        self._hasty = hasty or connection
+        self._attempts = attempts
+        self._seen = False
+
+    @property
+    def client(self) -> Any:
+        """This process's boto3 client."""
+        return self._connection().client
+
+    def key(self, path: str) -> str:
+        """Return the key of an object."""
+        return self.prefix + path
+
+    def path(self, key: str) -> str:
+        """Return the path of a key below the prefix."""
+        return key[len(self.prefix) :]
+
+    def call(self, operation: str, *, hastily: bool = False, **arguments: Any) -> Any:
+        """Make one call of boto3's client on this bucket, and return its answer."""
+        with (self._hasty if hastily else self._connection)().slot() as client, _that_makes_sense():
+            return getattr(client, operation)(Bucket=self.name, **arguments)
+
+    def pages(self, operation: str, **arguments: Any) -> Iterator[Any]:
+        """Yield the pages of a listing; a connection is held only while a page is on its way."""
+        with self._connection().slot() as client:
+            pages = iter(client.get_paginator(operation).paginate(Bucket=self.name, **arguments))
+        while True:
+            with self._connection().slot(), _that_makes_sense():
+                page = next(pages, None)
+            if page is None:
+                return
+            yield page
+
+    def head(self, path: str, *, hastily: bool = False) -> Any:
+        """Return what the service knows of an object.
+
+        Raises:
+            FileNotFoundInStorageError: when there is none; a bucket that is missing is another error.
+        """
+        try:
+            answer = self.call("head_object", hastily=hastily, **self._with_checksums(path))
+        except sdk.ClientError as error:
+            if status_of(error) == 404:
+                self._see_bucket()
+                raise FileNotFoundInStorageError(self.storage, path) from error
+            raise
+        self._seen = True
+        return answer
+
+    def first(self, path: str, size: int) -> tuple[bytes, Any]:
+        """Return the first *size* bytes of an object, or all of fewer, with what the service knows of it.
+
+        One request brings both. An answer that breaks off is taken up by :meth:`fetch`.
+        """
+        buffer = io.BytesIO()
+        try:
+            answer = self._get(0, size, buffer, **self._with_checksums(path))
+        except sdk.ClientError as error:
+            if status_of(error) != 416:
+                raise
+            answer = self.head(path)  # an empty object has no first byte
+            answer["ContentRange"] = "bytes */0"
+        self._seen = True
+        wanted = min(size, size_of(answer))
+        if buffer.tell() < wanted:
+            self.fetch(path, buffer.tell(), wanted, buffer, etag_of(answer))
+        return buffer.getvalue(), answer
+
+    def fetch(self, path: str, start: int, stop: int, into: io.BytesIO, etag: str) -> None:
+        """Write the bytes from *start* to *stop* of one version of an object into a buffer.
+
+        A connection that breaks off is taken up where it ended, as long as that gets on.
+
+        Raises:
+            PreconditionFailedError: when the object is another by now.
+        """
+        failures = 0
+        while start < stop:
+            before = into.tell()
+            try:
+                answer = self._get(start, stop, into, Key=self.key(path), IfMatch=etag, **self.objects.customer)
+            except sdk.ClientError as error:
+                if code_of(error) in ("PreconditionFailed", "NoSuchKey", "InvalidRange"):
+                    raise PreconditionFailedError(f"{path} was replaced or deleted while it was being read") from error
+                raise
+            # Some services do not look at the condition.
+            if etag_of(answer) != etag:
+                raise PreconditionFailedError(f"{path} was replaced while it was being read")
+            arrived = into.tell() - before
+            start += arrived
+            # A few bytes at a time would go on for hours.
+            failures = 0 if arrived >= _PROGRESS or start == stop else failures + 1
+            if failures == self._attempts:
+                raise StorageUnavailableError(f"{path}: the connection broke off {failures} times: try again later")
+
+    # -- inner ------------------------------------------------------------------------------------------------------
+
+    def _with_checksums(self, path: str) -> dict[str, Any]:
+        """Return the arguments that ask for an object, and for its checksums where the service keeps some."""
+        asked = {"ChecksumMode": "ENABLED"} if self.preset.checksums == "when_supported" else {}
+        return {"Key": self.key(path), **self.objects.customer, **asked}
+
+    def _get(self, start: int, stop: int, into: io.BytesIO, **arguments: Any) -> Any:
+        """Write what arrives of a range before the answer ends or breaks off, and return what else the answer says."""
+        with self._connection().slot() as client:
+            with _that_makes_sense():
+                answer = client.get_object(Bucket=self.name, Range=f"bytes={start}-{stop - 1}", **arguments)
+            # urllib3's own response: it reads what has arrived, where botocore's waits until all has.
+            with answer["Body"] as body:
+                if "ContentRange" not in answer:  # the whole, though a piece was asked for
+                    stop = min(stop, answer["ContentLength"])
+                    self._drain(body, start, io.BytesIO())
+                self._drain(body, stop - start, into)
+        return answer
+
+    def _drain(self, body: Any, size: int, into: io.BytesIO) -> None:
+        missing = size
+        while missing > 0:
+            try:
+                piece = body.read1(min(_PIECE, missing))
+            except Urllib3Timeout as error:
+                raise StorageTimeoutError(f"too little came within {self.patience:g} seconds (read_timeout)") from error
+            except (Urllib3Error, OSError):
+                break
+            if not piece:
+                break
+            missing -= into.write(piece)
+        if missing > 0:
+            body.close()  # what is left of a broken answer must not be read as the next one
+
+    def _see_bucket(self) -> None:
+        """Make sure that it is the object that is missing: an answer to HEAD does not tell the two apart."""
+        if self._seen:
+            return
+        try:
+            self.call("head_bucket")
+        except sdk.ClientError as error:
+            if status_of(error) == 404:
+                error.response["Error"] = {"Code": "NoSuchBucket"}
+                raise
+        self._seen = True
+
+
+def size_of(answer: Any) -> int:
+    """Return the size of the whole object, of which an answer may hold a piece."""
+    content_range = answer.get("ContentRange")
+    return int(content_range.rpartition("/")[2]) if content_range else int(answer["ContentLength"])
+
+
+def etag_of(answer: Any) -> str:
+    """Return the ETag in an answer, as it stands there: in quotes.
+
+    Raises:
+        StorageUnavailableError: when there is none; without it nobody knows which version was read or written.
+    """
+    etag = answer.get("ETag")
+    if not etag:
+        raise StorageUnavailableError("the answer has no ETag: try again, or look at the proxy in between")
+    return str(etag)
+
+
+def tag_of(answer: Any) -> str:
+    """Return the ETag in an answer without its quotes, as our own values have it."""
+    return etag_of(answer).strip('"')
+
+
+@contextmanager
+def _that_makes_sense() -> Iterator[None]:
+    """Translate what boto3 raises over an answer that it cannot read, which is an error of no class of its own."""
+    try:
+        yield
+    except (ValueError, KeyError, ResponseParserError) as error:
+        raise StorageUnavailableError(
+            "the answer makes no sense: try again, or look at the proxy in between"
+        ) from error

@@ -1,0 +1,220 @@
+"""Multipart uploads: the seven part calls on S3, and what to believe when an answer was lost."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from botocore import exceptions as sdk
+
+from ...errors import FileNotFoundInStorageError, IntegrityError, StorageError, StorageUnavailableError
+from ...parts import Part, PartLimits, PartPlan, PartStore, PendingUpload
+from ...values import WriteOptions
+from .bucket import Bucket, tag_of
+from .client import SENT_AT_ONCE
+from .content_checks import PLAN_KEY, WRITE_KEY, etag_of_parts, plan_note
+from .errors import code_of, status_of, told_of_conditions
+from .objects import condition_arguments, write_arguments
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+MIN_PART = 5 * 1024 * 1024
+MAX_PART = 5 * 1024 * 1024 * 1024
+MAX_PARTS = 10_000
+
+_LONGEST_ID = 1024
+_NOT_FOUND = 404
+_SERVER_ERROR = 500
+# After these nobody knows whether the service did what it was asked.
+_ANSWER_LOST = (sdk.ReadTimeoutError, sdk.ConnectionClosedError, sdk.HTTPClientError, StorageUnavailableError)
+
+
+class S3Parts(PartStore):
+    """The part calls of one bucket.
+
+    Args:
+        bucket: The door to it.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._nonce = secrets.token_hex(8)
+        self.limits = limits_of(bucket)
+
+    def put_whole(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
+        """Store an object by one request."""
+        conditions = condition_arguments(options)
+        arguments = {**write_arguments(self._bucket, path, options), **conditions}
+        if conditions:
+            arguments["Metadata"] = {**arguments.get("Metadata", {}), WRITE_KEY: self._nonce}
+        with told_of_conditions(path, options):
+            try:
+                self._bucket.call("put_object", Key=self._bucket.key(path), Body=_body(data), **arguments)
+            except (sdk.ClientError, *_ANSWER_LOST) as error:
+                etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
+                if not self._did_happen(error, path, etag, conditional=bool(conditions)):
+                    raise
+
+    def begin(self, path: str, options: WriteOptions, *, plan: PartPlan | None = None) -> str:
+        """Open a multipart upload.
+
+        Args:
+            path: The file.
+            options: What is kept with it.
+            plan: How large the parts will be, where that is known; whoever reads the object can then check it.
+        """
+        arguments = write_arguments(self._bucket, path, options)
+        if plan is not None:
+            notes = {PLAN_KEY: plan_note(plan), WRITE_KEY: self._nonce}
+            arguments["Metadata"] = {**arguments.get("Metadata", {}), **notes}
+            if self._bucket.preset.checksums == "when_supported":
+                arguments |= {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
+        answer = self._bucket.call("create_multipart_upload", Key=self._bucket.key(path), **arguments)
+        return str(answer["UploadId"])
+
+    def put_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
+        """Send one part."""
+        answer = self._call("upload_part", path, upload_id, PartNumber=number, Body=_body(data), **self._customer)
+        return Part(number=number, size=memoryview(data).nbytes, etag=tag_of(answer))
+
+    def finish(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
+        """Complete a multipart upload.
+
+        An answer that is lost is made up for by looking at what is stored; with a condition only for uploads that this
+        object began, as otherwise nobody can tell whose the same content is.
+        """
+        if options.size is not None:
+            self._check_size(path, upload_id, parts, options.size)
+        named = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
+        conditions = condition_arguments(options)
+        arguments = {**conditions, **self._customer}
+        with told_of_conditions(path, options):
+            try:
+                self._call("complete_multipart_upload", path, upload_id, MultipartUpload={"Parts": named}, **arguments)
+            except (sdk.ClientError, *_ANSWER_LOST) as error:
+                etag = etag_of_parts([part.etag for part in parts])
+                if etag is None or not self._did_happen(error, path, etag, conditional=bool(conditions)):
+                    self._blame_missing_upload(error, path, upload_id)
+                    raise
+
+    def discard(self, path: str, upload_id: str) -> None:
+        """Abort a multipart upload, without much patience: it is often the service itself that is in trouble."""
+        try:
+            self._call("abort_multipart_upload", path, upload_id, hastily=True)
+        except FileNotFoundInStorageError:
+            pass
+        except sdk.ClientError as error:
+            if code_of(error) not in ("NoSuchUpload", "NoSuchKey"):
+                raise
+
+    def list_parts(self, path: str, upload_id: str) -> list[Part]:
+        """Return the parts that have arrived."""
+        found: list[Part] = []
+        marker = 0
+        while True:
+            answer = self._call("list_parts", path, upload_id, PartNumberMarker=marker, **self._customer)
+            found += [
+                Part(number=part["PartNumber"], size=part["Size"], etag=tag_of(part))
+                for part in answer.get("Parts", ())
+            ]
+            if not answer.get("IsTruncated"):
+                return found
+            marker = answer["NextPartNumberMarker"]
+
+    def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
+        """Yield the multipart uploads that are neither completed nor aborted."""
+        prefix = self._bucket.key(f"{path}/" if path else "")
+        for page in self._bucket.pages("list_multipart_uploads", Prefix=prefix):
+            for upload in page.get("Uploads", ()):
+                yield PendingUpload(
+                    path=self._bucket.path(upload["Key"]),
+                    upload_id=upload["UploadId"],
+                    started_at=upload["Initiated"],
+                )
+
+    # -- inner ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _customer(self) -> dict[str, Any]:
+        return dict(self._bucket.objects.customer)
+
+    def _call(self, operation: str, path: str, upload_id: str, **arguments: Any) -> Any:
+        # An empty id would make another request of this: storing an object, or deleting it.
+        if not (0 < len(upload_id) <= _LONGEST_ID and upload_id.isascii() and upload_id.isprintable()):
+            raise FileNotFoundInStorageError(self._bucket.storage, f"{path} (upload)")
+        return self._bucket.call(operation, Key=self._bucket.key(path), UploadId=upload_id, **arguments)
+
+    def _check_size(self, path: str, upload_id: str, parts: Sequence[Part], size: int) -> None:
+        sizes = {part.number: part.size for part in self.list_parts(path, upload_id)}
+        found = sum(sizes.get(part.number, 0) for part in parts)
+        if found != size:
+            raise IntegrityError(f"{found} bytes were sent where {size} were promised; nothing was published")
+
+    def _blame_missing_upload(self, error: Exception, path: str, upload_id: str) -> None:
+        """Raise that there is no such upload, if that is behind *error*: Ceph says many things of one that is gone."""
+        if isinstance(error, sdk.ClientError) and code_of(error) in ("InternalError", "NoSuchKey"):
+            try:
+                self.list_parts(path, upload_id)
+            except sdk.ClientError as gone:
+                if status_of(gone) == _NOT_FOUND:
+                    raise FileNotFoundInStorageError(self._bucket.storage, f"{path} (upload)") from error
+
+    def _did_happen(self, error: Exception, path: str, etag: str, *, conditional: bool) -> bool:
+        """Whether the service did what it was asked, though all that is left of its answer is *error*.
+
+        An error of the service's own may come after the deed. And a request that was repeated because its first answer
+        was lost is refused the second time: the upload is gone, the name is taken. What is stored tells; where a
+        condition made it matter who stored it, not by its content alone.
+        """
+        if isinstance(error, sdk.ClientError) and status_of(error) < _SERVER_ERROR:
+            retried = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0
+            if not (retried and code_of(error) in ("NoSuchUpload", "PreconditionFailed", "NoSuchKey")):
+                return False
+        try:
+            answer = self._bucket.head(path, hastily=True)
+            ours = not conditional or answer.get("Metadata", {}).get(WRITE_KEY) == self._nonce
+            return ours and tag_of(answer) == etag
+        except (sdk.ClientError, sdk.BotoCoreError, StorageError):
+            return False
+
+
+def limits_of(bucket: Bucket) -> PartLimits:
+    """Return what the service allows of parts."""
+    return PartLimits(min_size=MIN_PART, max_size=MAX_PART, max_count=MAX_PARTS, uniform=bucket.preset.uniform_parts)
+
+
+class _Body(io.RawIOBase):
+    """A part as boto3 sends it: in pieces, since a socket's time-out counts for whatever is sent at once."""
+
+    def __init__(self, data: ReadableBuffer) -> None:
+        self._view = memoryview(data)
+        self._position = 0
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def read(self, size: int | None = -1, /) -> Any:
+        """Return the next piece without copying it; a larger one than the 16 KiB that http.client asks for."""
+        size = len(self._view) if size is None or size < 0 else max(size, SENT_AT_ONCE)
+        piece = self._view[self._position : self._position + size]
+        self._position += len(piece)
+        return piece
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move, so that a part can be sent again."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._view)}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+
+def _body(data: ReadableBuffer) -> Any:
+    view = memoryview(data)
+    return bytes(view) if len(view) <= SENT_AT_ONCE else _Body(view)

@@ -1,0 +1,386 @@
+"""Files in a bucket of S3, or of any service that speaks its language."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, ClassVar, Self
+from urllib.parse import SplitResult, unquote
+
+import arrow
+
+from ...errors import ConfigurationError, FileNotFoundInStorageError, InvalidPathError, StorageError
+from ...parts import PartStore
+from ...paths import MAX_PATH_BYTES, normalize_folder
+from ...streams import SupportsRead, SupportsWrite, copy_chunks, rest_of
+from ...values import (
+    Capabilities,
+    FileInfo,
+    ListEntry,
+    ProgressCallback,
+    WriteOptions,
+)
+from ...workers import pool_of
+from .bucket import Bucket, ObjectSettings, size_of
+from .client import Clients, ClientSettings
+from .copying import copy_object
+from .errors import error_of, translated
+from .files import CHUNK_SIZE, CONCURRENCY, S3Reader, S3Writer
+from .link_verbs import S3LinkVerbs
+from .links import S3Links
+from .objects import info_of
+from .parts import MIN_PART, S3Parts
+from .presets import ADDRESSING, CHECKSUMS, S3Preset, capabilities_of, preset_of
+from .settings import (
+    choice,
+    customer_arguments,
+    flag_or_text,
+    key_pair,
+    optional_flag,
+    optional_text,
+    rounding_of,
+    seconds,
+    stored_arguments,
+    web_address,
+    whole_number,
+)
+
+# XML 1.0 cannot hold these, or does not keep them; no path of ours has them, but somebody else's key may.
+_NOT_IN_XML = re.compile("[\x00-\x1f\ufffe\uffff]")
+
+
+class S3Storage(S3LinkVerbs):
+    """Keeps files in a bucket.
+
+    Nothing is asked of the service before the first verb is used. A storage may be shared between threads and made
+    before a fork. Every upload or download keeps at most ``chunk_size * (concurrency + 1)`` bytes in memory, whatever
+    the size of the file; parts grow only for an upload of unknown size that passes 2,000 of them.
+
+    Args:
+        bucket: The name of the bucket.
+        aws_region: Where it is; without one boto3 looks in its usual places.
+        aws_access_key_id: With the next one: explicit credentials. Without any, boto3's own chain: environment,
+            ``~/.aws``, web identity, container or instance role.
+        aws_secret_access_key: See there.
+        aws_profile: A profile of ``~/.aws/config`` instead.
+        name: See :class:`~flask_storage.StorageBackend`.
+        aws_session_token: Of explicit temporary credentials.
+        endpoint_url: The address of a service other than AWS.
+        preset: How the service behaves: ``"aws"``, ``"minio"``, ``"r2"``, ``"b2"``, ``"gcs"``, ``"ceph"``,
+            ``"spaces"``, ``"wasabi"``, or an :class:`~flask_storage.S3Preset` of your own. Without one: AWS, or, with
+            an *endpoint_url*, what any such service can be trusted with.
+        prefix: A folder of the bucket to which the storage is confined.
+        addressing_style: ``"virtual"``, ``"path"`` or ``"auto"``; the preset's without one.
+        checksums: ``"when_supported"`` or ``"when_required"``; likewise.
+        verify_downloads: Compare what was read through with its ETag or checksum. Without a word, only over plain
+            HTTP: TLS protects what it carries, and MD5 costs time.
+        server_side_encryption: ``"AES256"`` or ``"aws:kms"``; the bucket's own default without one.
+        kms_key_id: With ``"aws:kms"``: which key.
+        customer_key: 32 bytes, or their base64: every object is encrypted with this key, which the service does not
+            keep. It cannot sign links then.
+        storage_class: For example ``"STANDARD_IA"``.
+        acl: For example ``"public-read"``; none is sent unless one is given.
+        content_type: For files that are given none and whose name tells none.
+        guess_content_type: Whether the name may tell the content type.
+        cache_control: For files that are given none.
+        chunk_size: The size of a part, and of a range that is fetched ahead, in bytes; at least 5 MiB.
+        concurrency: How many of them one upload or download may have on their way.
+        session: A boto3 session of your own, for its credentials.
+        client: A boto3 client of your own. Its region, credentials, address, time-outs, attempts, connections and
+            certificates are its own business: arguments for these have no effect or are refused. Waiting for one byte
+            at a time is bounded only for clients that the storage makes.
+        connect_timeout: In seconds; sending stalls no longer than this either.
+        read_timeout: How long, in seconds, an answer may bring nothing.
+        max_attempts: How often a request is tried in all.
+        max_connections: How many connections to the service one process has.
+        verify: The file of a certificate authority, or False (for tests) to trust any certificate.
+        base_url: Public address of the root (a CDN, a public bucket), for :meth:`url`.
+        link_credentials: Credentials for links alone: ``{"access_key": …, "secret_key": …}`` (and ``"token"``), so that
+            a leaked link was signed by someone who may do nothing else.
+        link_endpoint_url: The address that browsers know the service by, where it is another than *endpoint_url*.
+        link_rounding: In whole seconds up to a day, or a ``timedelta``: links made within so much time are the same
+            text, so that caches hit; a link lives up to twice so much longer.
+        portable: See :class:`~flask_storage.StorageBackend`.
+
+    Raises:
+        ConfigurationError: when the arguments cannot work; what only the service knows comes with the first verb.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        aws_region: str | None = None,
+        aws_access_key_id: str | None = None,
+        aws_secret_access_key: str | None = None,
+        aws_profile: str | None = None,
+        name: str = "s3",
+        *,
+        aws_session_token: str | None = None,
+        endpoint_url: str | None = None,
+        preset: str | S3Preset | None = None,
+        prefix: str = "",
+        addressing_style: str | None = None,
+        checksums: str | None = None,
+        verify_downloads: bool | None = None,
+        server_side_encryption: str | None = None,
+        kms_key_id: str | None = None,
+        customer_key: str | bytes | None = None,
+        storage_class: str | None = None,
+        acl: str | None = None,
+        content_type: str | None = None,
+        guess_content_type: bool = True,
+        cache_control: str | None = None,
+        chunk_size: int = CHUNK_SIZE,
+        concurrency: int = CONCURRENCY,
+        session: Any = None,
+        client: Any = None,
+        connect_timeout: float = 10,
+        read_timeout: float = 15,
+        max_attempts: int = 3,
+        max_connections: int = 50,
+        verify: bool | str | None = None,
+        base_url: str | None = None,
+        link_credentials: Mapping[str, str] | None = None,
+        link_endpoint_url: str | None = None,
+        link_rounding: float | timedelta = 0,
+        portable: bool = False,
+    ) -> None:
+        super().__init__(name, base_url=base_url, portable=portable)
+        named: object = bucket  # annotations stop nobody
+        if not (named and isinstance(named, str)):
+            raise ConfigurationError("an S3 storage needs the name of a bucket")
+        self.bucket = bucket
+        self.preset = preset_of(preset, endpoint_url)
+        if client is not None and (session or endpoint_url or addressing_style or aws_session_token):
+            raise ConfigurationError("a client of your own has its session and its address already")
+        if (client or session) is not None and (aws_access_key_id or aws_profile):
+            raise ConfigurationError("a session or client of your own has its credentials already")
+        if acl is not None and not self.preset.acl:
+            raise ConfigurationError("this service has no ACL for single objects: leave acl out")
+        if bool(aws_access_key_id) != bool(aws_secret_access_key):
+            raise ConfigurationError("aws_access_key_id and aws_secret_access_key go together")
+        self._chunk_size = whole_number("chunk_size", chunk_size, MIN_PART)
+        self._concurrency = whole_number("concurrency", concurrency, 1)
+        endpoint_url = web_address("endpoint_url", endpoint_url)
+        settings = ClientSettings(
+            region=optional_text("aws_region", aws_region) or (self.preset.region if endpoint_url else None),
+            access_key=optional_text("aws_access_key_id", aws_access_key_id),
+            secret_key=optional_text("aws_secret_access_key", aws_secret_access_key),
+            token=optional_text("aws_session_token", aws_session_token),
+            profile=optional_text("aws_profile", aws_profile),
+            endpoint_url=endpoint_url,
+            addressing=choice("addressing_style", addressing_style, ADDRESSING) or self.preset.addressing,
+            checksums=choice("checksums", checksums, CHECKSUMS) or self.preset.checksums,
+            connect_timeout=seconds("connect_timeout", connect_timeout),
+            read_timeout=seconds("read_timeout", read_timeout),
+            max_attempts=whole_number("max_attempts", max_attempts, 1),
+            max_connections=whole_number("max_connections", max_connections, 1),
+            bulk_delete_md5=self.preset.bulk_delete_md5,
+            verify=flag_or_text("verify", verify),
+        )
+        self.preset = replace(self.preset, checksums=settings.checksums)
+        self._clients = Clients(settings, session=session, client=client)
+        self._workers = pool_of(settings.max_connections)
+        self._verify_downloads = optional_flag("verify_downloads", verify_downloads)
+        self._door = Bucket(
+            bucket,
+            name,
+            self._clients.connection,
+            hasty=self._clients.hasty,
+            prefix=_prefix_of(prefix),
+            preset=self.preset,
+            objects=ObjectSettings(
+                stored=stored_arguments(server_side_encryption, kms_key_id, storage_class, acl),
+                customer=customer_arguments(customer_key),
+                content_type=optional_text("content_type", content_type),
+                cache_control=optional_text("cache_control", cache_control),
+                guess_content_type=guess_content_type,
+            ),
+            patience=settings.read_timeout,
+            attempts=settings.max_attempts,
+        )
+        self._links = S3Links(
+            self._door,
+            self._clients,
+            credentials=key_pair("link_credentials", link_credentials),
+            endpoint_url=web_address("link_endpoint_url", link_endpoint_url),
+            rounding=rounding_of(link_rounding),
+        )
+        self.capabilities = capabilities_of(
+            self.preset, signs=not self._door.objects.customer, guesses=guess_content_type
+        )
+
+    capabilities = Capabilities()
+    url_names: ClassVar[Mapping[str, str]] = {"region": "aws_region"}
+
+    @classmethod
+    def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
+        """Make a storage of ``s3://bucket/prefix?region=…``; the query holds arguments.
+
+        Raises:
+            ConfigurationError: when the URL names no bucket, or has a password in it.
+        """
+        if not url.netloc or "@" in url.netloc or ":" in url.netloc:
+            raise ConfigurationError(
+                "an S3 storage is written s3://bucket/prefix?region=…; credentials are arguments, or boto3 finds them"
+            )
+        if url.path.strip("/"):
+            options.setdefault("prefix", unquote(url.path.strip("/")))
+        return cls(url.netloc, **options)
+
+    @property
+    def client(self) -> Any:
+        """This process's boto3 client."""
+        return self._door.client
+
+    @property
+    def session(self) -> Any:
+        """The boto3 session behind the client."""
+        return self._clients.session()
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def _list(self, path: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
+        return self._list_prefix(f"{path}/" if path else "", recursive)
+
+    def _list_prefix(self, prefix: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
+        arguments = {} if recursive else {"Delimiter": "/"}
+        as_path = self._door.path
+        for page in self._door.pages("list_objects_v2", Prefix=self._door.key(prefix), **arguments):
+            # A key that ends in a slash is what consoles make to show an empty folder; it is no file.
+            yield [
+                ListEntry(as_path(item["Key"]), arrow.Arrow.fromdatetime(item["LastModified"]), item["Size"])
+                for item in page.get("Contents", ())
+                if not item["Key"].endswith("/")
+            ]
+            yield [ListEntry(as_path(item["Prefix"]), None, 0) for item in page.get("CommonPrefixes", ())]
+
+    def _list_details(self, path: str, recursive: bool, prefix: str | None) -> Iterator[FileInfo]:
+        pages = self._list(path, recursive) if prefix is None else self._list_prefix(prefix, recursive)
+        for page in pages:
+            names = [entry.name for entry in page if not entry.is_directory]
+            for start in range(0, len(names), self._concurrency):
+                asked = names[start : start + self._concurrency]
+                yield from filter(None, self._workers().map(self._stat_if_there, asked))
+
+    def _stat(self, path: str) -> FileInfo:
+        answer = self._door.head(path)
+        return info_of(self._door, path, answer, size_of(answer))
+
+    def _stat_if_there(self, path: str) -> FileInfo | None:
+        try:
+            return self._stat(path)
+        except FileNotFoundInStorageError:
+            return None
+
+    # -- content ------------------------------------------------------------------------------------------------------
+
+    def _open_reader(self, path: str, *, whole: bool = False) -> S3Reader:
+        verify = self._verify_downloads
+        return S3Reader(
+            self._door,
+            path,
+            chunk_size=self._chunk_size,
+            concurrency=self._concurrency,
+            workers=self._workers,
+            verify=self._clients.is_plain_http() if verify is None else verify,
+            whole=whole,
+        )
+
+    def _open_writer(self, path: str, options: WriteOptions, *, size: int | None = None) -> S3Writer:
+        return S3Writer(
+            self._door,
+            path,
+            chunk_size=self._chunk_size,
+            options=options,
+            concurrency=self._concurrency,
+            workers=self._workers,
+            size=size,
+        )
+
+    def _upload_file(
+        self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
+    ) -> None:
+        with self._writer(path, options, partial(self._open_writer, size=rest_of(file_obj))) as writer:
+            # Whole parts are handed on without a copy.
+            copy_chunks(file_obj, writer, progress, chunk_size=writer.iter_chunk_size)
+
+    def _download_file(self, path: str, file_obj: SupportsWrite, progress: ProgressCallback | None) -> None:
+        with self._reader(path, partial(self._open_reader, whole=True)) as reader:
+            copy_chunks(reader, file_obj, progress, chunk_size=reader.iter_chunk_size)
+
+    def _parts(self) -> PartStore:
+        if not self.preset.upload_listing:
+            raise self._unsupported("offer uploads in parts", instead="its own writers use them all the same")
+        return S3Parts(self._door)
+
+    # -- changing -----------------------------------------------------------------------------------------------------
+
+    def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
+        if not copy_object(self._door, path, new_path, options, self._workers):
+            super()._copy(path, new_path, options)
+
+    def _delete(self, path: str) -> None:
+        self._door.call("delete_object", Key=self._door.key(path))
+
+    def _delete_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
+        size = self.preset.bulk_delete
+        if not size:
+            return super()._delete_many(paths)
+        in_xml = [path for path in paths if not _NOT_IN_XML.search(path)]
+        failed = super()._delete_many([path for path in paths if _NOT_IN_XML.search(path)])
+        for start in range(0, len(in_xml), size):
+            batch = in_xml[start : start + size]
+            answer = self._door.call(
+                "delete_objects",
+                Delete={"Objects": [{"Key": self._door.key(path)} for path in batch], "Quiet": True},
+            )
+            for trouble in answer.get("Errors", ()):
+                path = self._door.path(trouble["Key"])
+                failed[path] = error_of(str(trouble.get("Code", "")), path, self.bucket, self.name)
+        return failed
+
+    def _delete_prefix(self, path: str) -> int:
+        count = 0
+        for page in self._door.pages("list_objects_v2", Prefix=self._door.key(f"{path}/")):
+            keys = [self._door.path(item["Key"]) for item in page.get("Contents", ())]
+            for error in self._delete_many(keys).values():
+                raise error
+            count += sum(not key.endswith("/") for key in keys)
+        return count
+
+    def _close(self) -> None:
+        pool = self._workers.take()
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._clients.close()
+
+    def _sweep(self, before: datetime) -> int:
+        if not self.preset.upload_listing:
+            raise self._unsupported("list unfinished uploads", instead="have the service abort them: a lifecycle rule")
+        parts = S3Parts(self._door)
+        count = 0
+        for upload in list(parts.list_uploads()):
+            if upload.started_at < before:
+                parts.discard(upload.path, upload.upload_id)
+                count += 1
+        return count
+
+    # -- paths and errors ----------------------------------------------------------------------------------------------
+
+    def _path(self, path: str) -> str:
+        path = super()._path(path)
+        if len(self._door.key(path).encode()) > MAX_PATH_BYTES:
+            raise InvalidPathError(f"with its prefix the path is longer than {MAX_PATH_BYTES} bytes", path=path)
+        return path
+
+    def _translate(self, error: Exception, path: str | None) -> StorageError | None:
+        return translated(error, path, self.bucket, self.name)
+
+
+def _prefix_of(prefix: str) -> str:
+    folder = normalize_folder(prefix)
+    return f"{folder}/" if folder else ""

@@ -1,0 +1,131 @@
+"""A private LocalStack with S3 only: as to checksums and conditions the closest to Amazon, gone when the tests are.
+
+It checks the signatures of links, but not those of other requests. It runs in an environment of its own,
+`.venv-localstack`, that is made at the first use.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.services.s3_servers import (
+    REGION,
+    Daemon,
+    PrivateFolder,
+    S3Server,
+    free_port,
+    make_certificate,
+    refuse_if_answered,
+    started,
+    wait_until,
+)
+
+PROJECT = Path(__file__).parents[2]
+_HERE = Path(__file__).parent
+_SETTINGS = {
+    "SERVICES": "s3",
+    "EAGER_SERVICE_LOADING": "1",
+    "STRICT_SERVICE_LOADING": "1",
+    "GATEWAY_SERVER": "hypercorn",
+    "S3_SKIP_SIGNATURE_VALIDATION": "0",  # or else it answers 200 to every link, forged or expired
+    "DISABLE_EVENTS": "1",  # it would report to its makers
+    "SKIP_SSL_CERT_DOWNLOAD": "1",
+    "DNS_ADDRESS": "0",
+    "PERSISTENCE": "0",
+}
+
+
+class LocalStack:
+    """A LocalStack that nobody else uses, with http and https on one port: ``server`` says where it is."""
+
+    def __init__(self) -> None:
+        python = installed()
+        self._private = PrivateFolder("localstack")
+        port = free_port()
+        refuse_if_answered(port)
+        certificate, tls = make_certificate(self._private.path)
+        self.server = S3Server(
+            name="localstack",
+            http=f"http://127.0.0.1:{port}",
+            https=f"https://127.0.0.1:{port}",
+            access_key=f"key{secrets.token_hex(8)}",
+            secret_key=secrets.token_hex(20),
+            region=REGION,
+            preset="aws",
+            ca=certificate,
+        )
+        folder = str(self._private.path)
+        environment = {
+            **_SETTINGS,
+            "PATH": os.environ["PATH"],
+            "HOME": folder,
+            "TMPDIR": folder,
+            "FILESYSTEM_ROOT": folder,
+            "LOCALSTACK_VOLUME_DIR": folder,
+            "GATEWAY_LISTEN": f"127.0.0.1:{port}",
+            "CUSTOM_SSL_CERT_PATH": str(tls),
+            "SECRET_KEY": self.server.secret_key,
+        }
+        # -P: this folder would come first, and this module is called as the package is.
+        command = [str(python), "-P", str(_HERE / "localstack_main.py")]
+        self._daemon = Daemon("LocalStack", command, self._private.logs / "log", environment)
+        try:
+            wait_until(lambda: _answers(port), self._daemon)
+        except BaseException:
+            self.close(keep_log=False)  # the error has what the log says
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._daemon.pid
+
+    def close(self, *, keep_log: bool) -> None:
+        """Stop, and remove everything but the log when that may still be wanted."""
+        self._daemon.kill()
+        self._private.remove(keep_log=keep_log)
+
+
+def installed() -> Path:
+    """Install LocalStack where it is missing, and return the Python that runs it."""
+    requirements = _HERE / "localstack.txt"
+    with requirements.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run on this machine may be at it
+        making = subprocess.run(
+            [_HERE / "environment", ".venv-localstack", "-r", requirements.relative_to(PROJECT)],
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            check=False,
+        )
+    if making.returncode:
+        raise RuntimeError("these tests need LocalStack, and it could not be installed: see above")
+    return PROJECT / ".venv-localstack" / "bin" / "python"
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/_localstack/health")
+        answer = connection.getresponse()
+        return answer.status == 200 and json.loads(answer.read())["services"].get("s3") == "running"
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="session")
+def localstack(request: pytest.FixtureRequest) -> Iterator[S3Server]:
+    """A running LocalStack, one for the whole run."""
+    service = started(LocalStack)
+    yield service.server
+    service.close(keep_log=bool(request.session.testsfailed))

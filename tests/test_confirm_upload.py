@@ -1,0 +1,195 @@
+"""What a client has uploaded by a link is looked at before it is believed, and deleted when it is something else."""
+
+import hashlib
+from datetime import timedelta
+
+import pytest
+
+from flask_storage import MemoryStorage
+from flask_storage.errors import (
+    FileNotFoundInStorageError,
+    IntegrityError,
+    InvalidPathError,
+    StorageError,
+    TooLargeError,
+)
+from flask_storage.signals import file_deleted
+from tests.plain_client import follow
+from tests.s3_places import place
+
+pytest_plugins = ["tests.services.rgw"]
+
+HOUR = timedelta(hours=1)
+BODY = b"what was uploaded"
+SHA256 = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+
+
+@pytest.fixture(params=["memory", "local", "s3"])
+def storage(request):
+    """An empty storage: in memory, on local disk, in S3."""
+    if request.param == "s3":
+        return place(request.getfixturevalue("rgw"))
+    return request.getfixturevalue(f"{request.param}_storage")
+
+
+@pytest.fixture
+def deleted():
+    """The paths that were told to be deleted, as they come."""
+    told = []
+
+    def note(sender, path, **extra):
+        told.append(path)
+
+    with file_deleted.connected_to(note):
+        yield told
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        {},
+        {"size": len(BODY)},
+        {"max_size": len(BODY)},
+        {"content_type": "image/png"},
+        {"content_type": "image/"},
+        {"checksum": SHA256},
+        {"checksum": f"md5:{hashlib.md5(BODY).hexdigest()}"},
+        {"size": len(BODY), "max_size": 1000, "content_type": "image/", "checksum": SHA256},
+    ],
+)
+def test_what_was_asked_for_is_confirmed(storage, deleted, expected):
+    """The answer is what the storage knows of the file, which stays."""
+    storage.write("in/a", BODY, content_type="image/png")
+
+    info = storage.confirm_upload("in/a", **expected)
+
+    assert (info.path, info.size, info.content_type) == ("in/a", len(BODY), "image/png")
+    assert storage.read("in/a") == BODY
+    assert deleted == []
+
+
+@pytest.mark.parametrize(
+    ("expected", "error", "message"),
+    [
+        ({"size": len(BODY) - 1}, IntegrityError, "17 bytes were uploaded where 16 were promised"),
+        ({"size": 0}, IntegrityError, "17 bytes were uploaded where 0 were promised"),
+        ({"max_size": len(BODY) - 1}, TooLargeError, "17 bytes were uploaded where 16 are allowed"),
+        ({"max_size": 0}, TooLargeError, "17 bytes were uploaded where 0 are allowed"),
+        ({"content_type": "image/jpeg"}, IntegrityError, "'image/png' was uploaded where 'image/jpeg'"),
+        ({"content_type": "text/"}, IntegrityError, "'image/png' was uploaded where 'text/'"),
+        ({"content_type": "image"}, IntegrityError, "'image/png' was uploaded where 'image'"),
+        ({"checksum": f"sha256:{'0' * 64}"}, IntegrityError, "another content was uploaded"),
+        ({"checksum": f"md5:{'0' * 32}"}, IntegrityError, "another content was uploaded"),
+        ({"size": len(BODY), "checksum": f"sha256:{'0' * 64}"}, IntegrityError, "another content was uploaded"),
+    ],
+)
+def test_what_is_something_else_is_deleted(storage, deleted, expected, error, message):
+    """The error says what came and what was asked for; the file is gone, and whoever listens is told."""
+    storage.write("in/a", BODY, content_type="image/png")
+    storage.write("in/b", BODY)
+
+    with pytest.raises(error, match=message) as caught:
+        storage.confirm_upload("in/a", **expected)
+
+    assert (caught.value.path, caught.value.backend) == ("in/a", storage.name)
+    assert [entry.name for entry in storage.list()] == ["in/b"]
+    assert deleted == ["in/a"]
+
+
+def test_a_file_without_a_type_is_of_no_type(memory_storage):
+    """It is not the picture that was asked for."""
+    memory_storage.write("a", BODY)
+
+    with pytest.raises(IntegrityError, match="of type ''"):
+        memory_storage.confirm_upload("a", content_type="image/")
+
+    assert not memory_storage.exists("a")
+
+
+def test_nothing_has_arrived(storage, deleted):
+    """That is an error of its own, and nothing is deleted."""
+    with pytest.raises(FileNotFoundInStorageError):
+        storage.confirm_upload("in/a", size=5)
+
+    assert deleted == []
+
+
+@pytest.mark.parametrize("checksum", ["sha256", "sha256:", "sha256:00", "crc0:00", "sha256:zz"])
+def test_a_checksum_that_is_none_costs_no_file(storage, checksum):
+    """It is the app's mistake and not the client's: what was uploaded stays."""
+    storage.write("a", BODY)
+
+    with pytest.raises(ValueError, match=r"checksum|algorithm|digest|hex"):
+        storage.confirm_upload("a", checksum=checksum)
+
+    assert storage.read("a") == BODY
+
+
+def test_a_path_is_checked_like_any_other(storage):
+    """Whoever passes on what a client says gets no further than elsewhere."""
+    with pytest.raises(InvalidPathError):
+        storage.confirm_upload("../a")
+
+
+def test_an_empty_upload_is_confirmed_as_such(storage):
+    """No bytes are a number of bytes."""
+    storage.write("a", b"")
+
+    info = storage.confirm_upload("a", size=0, max_size=0, checksum=f"sha256:{hashlib.sha256(b'').hexdigest()}")
+
+    assert info.size == 0
+
+
+def test_a_checksum_that_the_place_keeps_is_not_computed_again(memory_storage, monkeypatch):
+    """The content need not be read for it."""
+    memory_storage.write("a", BODY)
+    known = memory_storage.stat("a")
+    digest = SHA256.removeprefix("sha256:")
+    monkeypatch.setattr(memory_storage, "_stat", lambda path: _with(known, sha256=digest))
+    monkeypatch.setattr(memory_storage, "_open_reader", None)
+
+    info = memory_storage.confirm_upload("a", checksum=SHA256)
+
+    assert info.checksums == {"sha256": digest}
+
+
+def _with(info, **checksums):
+    from dataclasses import replace
+
+    return replace(info, checksums=checksums)
+
+
+def test_what_a_link_could_not_bind_is_found_afterwards(rgw):
+    """Ceph compares no SHA-256 while a link uploads; here it is compared, and the upload is undone."""
+    storage = place(rgw)
+    follow(storage.upload_request("a", HOUR), BODY)
+    follow(storage.upload_request("b", HOUR), BODY[::-1])
+
+    storage.confirm_upload("a", checksum=SHA256)
+    with pytest.raises(StorageError):
+        storage.confirm_upload("b", checksum=SHA256)
+
+    assert [entry.name for entry in storage.list()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "expectation",
+    [
+        {"size": "1"},
+        {"size": True},
+        {"max_size": -1},
+        {"max_size": "5"},
+        {"content_type": ""},
+        {"content_type": "a\nb"},
+    ],
+    ids=str,
+)
+def test_a_mistake_of_the_caller_deletes_nothing(expectation):
+    """What makes no sense is said before anything is looked at."""
+    storage = MemoryStorage()
+    storage.write("file.bin", b"1")
+
+    with pytest.raises(ValueError, match=next(iter(expectation))):
+        storage.confirm_upload("file.bin", **expectation)
+
+    assert storage.read("file.bin") == b"1"

@@ -1,0 +1,358 @@
+"""Clients and their connections: one for each process, made when it is needed, and no more than were allowed."""
+
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from threading import Barrier
+
+import boto3
+import pytest
+
+from flask_storage import ConfigurationError, S3Reader, S3Storage, StorageError
+from flask_storage.backends.s3.client import Clients, ClientSettings
+from flask_storage.backends.s3.presets import PRESETS
+from tests.counts import count
+from tests.s3_places import place
+from tests.services.fault_proxy import FaultProxy
+from tests.services.scripted_proxy import ScriptedProxy, s3_error
+
+pytest_plugins = ["tests.services.localstack", "tests.services.rgw"]
+
+MIB = 1 << 20
+SECONDS = 60  # until a test that waits for a thread gives up
+THREADS = 50
+ROUNDS = count(2, 100)  # mixed operations of each thread
+
+
+@pytest.fixture
+def proxied(rgw):
+    """A proxy that counts connections before Ceph, and Ceph as it is seen through it."""
+    host, _, port = rgw.http.removeprefix("http://").partition(":")
+    with FaultProxy(host, int(port)) as proxy:
+        yield proxy, dataclasses.replace(rgw, http=f"http://{proxy.address}")
+
+
+@pytest.fixture
+def scripted(rgw):
+    """A proxy that notes requests before Ceph, and Ceph as it is seen through it."""
+    host, _, port = rgw.http.removeprefix("http://").partition(":")
+    with ScriptedProxy(host, int(port)) as proxy:
+        yield proxy, dataclasses.replace(rgw, http=proxy.url)
+
+
+# -- when it is made --------------------------------------------------------------------------------------------------
+
+
+def test_a_client_is_made_when_it_is_first_needed_and_only_once():
+    """By whichever of many threads comes first."""
+    clients = Clients(ClientSettings(region="us-east-1", access_key="AKID", secret_key="secret"))
+    begun = Barrier(8)
+
+    def ask(_):
+        begun.wait(SECONDS)
+        return clients.connection()
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, range(8)))
+
+    assert len({id(connection) for connection in found}) == 1
+    assert clients.connection() is found[0]
+    assert clients.session() is clients.session()
+
+
+def test_a_profile_is_looked_up_at_once():
+    """What does not exist is told where it is configured."""
+    with pytest.raises(ConfigurationError, match=r"see ~/\.aws/config"):
+        Clients(ClientSettings(profile="nobody"))
+
+
+def test_a_session_of_the_app_is_not_replaced():
+    """It is the app's to refresh."""
+    session = boto3.session.Session("AKID", "secret", region_name="us-east-1")
+
+    clients = Clients(ClientSettings(), session=session)
+
+    assert clients.session() is session
+    assert clients.connection().client.meta.region_name == "us-east-1"
+
+
+# -- how many connections ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("allowed", [1, 4])
+def test_fifty_threads_share_the_connections_that_are_allowed(proxied, allowed):
+    """None more is ever opened, and none is thrown away, whatever the threads do; none reads another's bytes."""
+    proxy, server = proxied
+    storage = place(server, max_connections=allowed)
+    before = proxy.counters.connections
+    begun = Barrier(THREADS)
+
+    def work(number):
+        begun.wait(SECONDS)
+        for turn in range(ROUNDS):
+            content = f"{number}-{turn}".encode() * 1000
+            storage.write(f"{number}/a", content)
+            assert storage.read(f"{number}/a") == content
+            assert storage.size(f"{number}/a") == len(content)
+            assert [entry.name for entry in storage.list(str(number))] == [f"{number}/a"]
+            storage.delete(f"{number}/a")
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(work, range(THREADS)))
+
+    assert proxy.counters.connections - before <= allowed
+
+
+def test_an_upload_in_parts_keeps_to_the_connections_that_are_allowed(proxied):
+    """Also where more parts may be on their way."""
+    proxy, server = proxied
+    storage = place(server, max_connections=2, concurrency=8)
+    content = bytes(12 * MIB)
+    before = proxy.counters.connections
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: storage.write(f"{number}", content), range(4)))
+        read = list(pool.map(lambda number: storage.read(f"{number}"), range(4)))
+
+    assert read == [content] * 4
+    assert proxy.counters.connections - before <= 2
+
+
+def test_a_listing_that_is_not_read_on_holds_no_connection(rgw):
+    """Nor does an open reader: others go on with the only one there is."""
+    storage = place(rgw, max_connections=1)
+    storage.write("a", bytes(12 * MIB))
+    storage.write("b", b"1")
+
+    entries = storage.iter()
+    next(entries)
+    with storage.open("a", "r") as reader:
+        reader.read(1)
+        other = storage.read("b")
+
+    assert other == b"1"
+    assert [entry.name for entry in entries] == ["b"]
+
+
+def test_a_client_of_the_app_keeps_to_its_own_number(proxied):
+    """Which it was made with."""
+    proxy, server = proxied
+    client = server.client(max_pool_connections=2)
+    storage = S3Storage(server.make_bucket(), client=client, preset="ceph")
+    before = proxy.counters.connections
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda number: storage.write(f"{number}", b"1"), range(64)))
+
+    assert proxy.counters.connections - before <= 2
+    assert len(storage.list()) == 64
+
+
+# -- what is sent -----------------------------------------------------------------------------------------------------
+
+
+def test_a_part_is_sent_without_asking_leave(scripted):
+    """That would cost a round trip each, for a small object too; a larger one asks, as it may be refused."""
+    proxy, server = scripted
+    storage = place(server)
+
+    storage.write("small", b"1")
+    storage.write("middling", bytes(MIB))
+    storage.write("large", bytes(5 * MIB + 1))
+
+    asked = {
+        exchange.request.path.rpartition("/")[2]: exchange.request.headers.get("Expect")
+        for exchange in proxy.exchanges
+        if exchange.request.method == "PUT" and exchange.request.path.count("/") > 1
+    }
+    assert asked == {"small": None, "middling": "100-continue", "large": None}
+
+
+def test_clearing_away_gives_up_sooner_than_writing(scripted):
+    """Two attempts, whatever the storage is allowed; why it was aborted is what the caller is told."""
+    proxy, server = scripted
+    storage = place(server, max_attempts=4)
+    proxy.script = lambda request: s3_error(503, "SlowDown") if request.method == "DELETE" else None
+
+    with pytest.raises(ZeroDivisionError), storage.open("a", "w") as writer:
+        _write_and_fail(writer)
+
+    deletions = [exchange for exchange in proxy.exchanges if exchange.request.method == "DELETE"]
+    assert len(deletions) == 2
+
+
+def _write_and_fail(writer):
+    writer.write(bytes(5 * MIB + 1))
+    raise ZeroDivisionError
+
+
+def test_clearing_away_has_little_patience():
+    """The service may be the one in trouble."""
+    clients = Clients(ClientSettings(region="us-east-1", access_key="AKID", secret_key="secret", read_timeout=100))
+
+    config = clients.hasty().client.meta.config
+
+    assert (config.connect_timeout, config.read_timeout) == (2, 2)
+    assert clients.hasty() is not clients.connection()
+
+
+def test_a_request_is_tried_as_often_as_was_said(scripted):
+    """In all, the first time included."""
+    proxy, server = scripted
+    storage = place(server, max_attempts=2)
+    before = len(proxy.exchanges)
+    proxy.script = lambda request: s3_error(503, "SlowDown")
+
+    with pytest.raises(StorageError):
+        storage.list()
+
+    assert len(proxy.exchanges) - before == 2
+
+
+def test_a_service_that_wants_it_gets_the_md5_of_a_list(scripted):
+    """In place of the checksum that boto3 sends by itself."""
+    proxy, server = scripted
+    storage = place(server, preset=dataclasses.replace(PRESETS["ceph"], bulk_delete_md5=True))
+    storage.write("a", b"1")
+
+    storage.delete_many(["a", "b"])
+
+    headers = proxy.exchanges[-1].request.headers
+    assert headers["Content-MD5"]
+    assert not [name for name in headers if "checksum" in name.lower()]
+    assert not storage.exists("a")
+
+
+# -- links ------------------------------------------------------------------------------------------------------------
+
+
+def test_links_are_signed_by_the_storages_own_credentials(rgw):
+    """Where nothing else was said, by the client that is there."""
+    storage = place(rgw)
+
+    link = storage.link_to("a.txt", "download", timedelta(hours=1))
+
+    assert rgw.access_key in link
+
+
+# -- forking ----------------------------------------------------------------------------------------------------------
+
+FORKED = """
+    import hashlib, json, os, sys
+    import boto3
+    from botocore.config import Config
+    from concurrent.futures import ThreadPoolExecutor
+    from flask_storage import S3Storage
+
+    server = json.loads(sys.argv[1])
+    keys = dict(aws_access_key_id=server["access_key"], aws_secret_access_key=server["secret_key"])
+    session = boto3.session.Session(**keys, region_name="us-east-1")
+    config = Config(
+        signature_version="s3v4", s3={"addressing_style": "path"}, request_checksum_calculation="when_required"
+    )
+    arguments = {
+        "keys": dict(keys, aws_region="us-east-1", endpoint_url=server["http"]),
+        "session": dict(session=session, endpoint_url=server["http"]),
+        "client": dict(client=session.client("s3", endpoint_url=server["http"], config=config)),
+    }[sys.argv[2]]
+    storage = S3Storage(server["bucket"], preset="ceph", **arguments)
+    storage.write("before", bytes(6_000_000))  # with connections and threads of its own
+
+    def work(who):
+        for turn in range(3):
+            content = f"{who}-{turn}".encode() * 10_000
+            storage.write(f"{who}-{turn}", content)
+            if storage.read(f"{who}-{turn}") != content:
+                sys.exit(f"{who} read somebody else's")
+
+    children = []
+    for number in range(3):
+        child = os.fork()
+        if child == 0:
+            work(f"child-{number}")
+            sys.exit(0)
+        children.append(child)
+    work("parent")
+    ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    work("parent-afterwards")
+    print(json.dumps([ended, len(storage.list())]))
+"""
+
+
+@pytest.mark.parametrize("made_of", ["keys", "session", "client"])
+def test_a_storage_that_was_used_before_a_fork_works_in_the_children(rgw, made_of):
+    """Beside its parent, and none reads what another asked for."""
+    server = {"http": rgw.http, "access_key": rgw.access_key, "secret_key": rgw.secret_key}
+    server["bucket"] = rgw.make_bucket()
+
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FORKED), json.dumps(server), made_of],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == [[0, 0, 0], 1 + 5 * 3]
+
+
+# -- closing ----------------------------------------------------------------------------------------------------------
+
+
+def test_closing_ends_the_connections_and_later_ones_are_new(proxied):
+    """A storage that is used again after all works."""
+    proxy, server = proxied
+    storage = place(server)
+    storage.write("a", b"1")
+    client = storage.client
+    before = proxy.counters.closed
+
+    storage._clients.close()
+    proxy.wait_until(lambda counters: counters.closed > before)
+    storage._clients.close()
+
+    assert storage.read("a") == b"1"
+    assert storage.client is not client
+
+
+def test_closing_leaves_a_client_of_the_app_alone(rgw):
+    """It is the app's own."""
+    client = rgw.client()
+    storage = S3Storage(rgw.make_bucket(), client=client, preset="ceph")
+    storage.write("a", b"1")
+
+    storage._clients.close()
+
+    assert client.get_object(Bucket=storage.bucket, Key="a")["Body"].read() == b"1"
+
+
+def test_closing_a_storage_gives_back_its_threads(rgw):
+    """They are gone soon after, and what is asked for later starts new ones."""
+    storage = place(rgw)
+    before = set(threading.enumerate())
+    storage.upload(io.BytesIO(bytes(11 * MIB)), "large.bin")
+    threads = set(threading.enumerate()) - before
+
+    storage.close()
+    for thread in threads:
+        thread.join(60)
+
+    assert threads
+    assert not any(thread.is_alive() for thread in threads)
+    assert storage.size("large.bin") == 11 * MIB
+    storage.close()
+
+
+def test_a_file_class_of_its_own_needs_a_client():
+    """Without one there is nothing to reach the bucket by."""
+    with pytest.raises(ConfigurationError, match="client"):
+        S3Reader("bucket", "file.bin")

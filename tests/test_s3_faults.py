@@ -1,0 +1,562 @@
+"""A bad net between us and S3: what is cut, flipped or stalled is made good or is an error, and never a wrong file."""
+
+import dataclasses
+import io
+import random
+import threading
+import time
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+import pytest
+
+from flask_storage import (
+    FileNotFoundInStorageError,
+    IntegrityError,
+    PreconditionFailedError,
+    StorageError,
+    StorageTimeoutError,
+    StorageUnavailableError,
+    WriteOptions,
+)
+from flask_storage.backends.s3.presets import PRESETS
+from flask_storage.parts import Part
+from tests.counts import count
+from tests.s3_places import place
+from tests.services.fault_proxy import FaultProxy, Faults
+
+pytest_plugins = ["tests.services.localstack", "tests.services.rclone_s3", "tests.services.rgw"]
+
+MIB = 1 << 20
+PART = 5 * MIB
+NOW = timedelta(0)
+OLD = b"old" * 1000
+SMALL = random.Random(1).randbytes(64 * 1024 + 1)
+LARGE = random.Random(2).randbytes(11 * MIB)
+CONTENTS = pytest.mark.parametrize("content", [SMALL, LARGE], ids=["in one go", "in parts"])
+IMPATIENT = {"connect_timeout": 1, "read_timeout": 1, "max_attempts": 2}
+
+
+class Ground:
+    """A bucket, a way to it past the proxy and as many as wanted through it.
+
+    Args:
+        server: Where the bucket is.
+    """
+
+    def __init__(self, server):
+        self.bucket = server.make_bucket()
+        self.server = server
+        address = urlsplit(server.http)
+        self.proxy = FaultProxy(address.hostname, address.port)
+        self._storages = []
+        self.direct = self._made(server)
+
+    def faulty(self, **arguments):
+        """A storage behind the proxy, with connections of its own: positions count from its first request on."""
+        behind = dataclasses.replace(self.server, http=f"http://{self.proxy.address}")
+        # With one part on its way at a time there is one connection, and its bytes are those of the whole upload.
+        return self._made(behind, **{"concurrency": 1, **arguments})
+
+    def left(self):
+        """The uploads that were begun and not ended."""
+        return list(self.direct.parts.list_uploads())
+
+    def content(self, path):
+        """What is stored, or None."""
+        try:
+            return self.direct.read(path)
+        except FileNotFoundInStorageError:
+            return None
+
+    def passed(self, work, **arguments):
+        """Return how many bytes go up, and how many come down, while a storage works undisturbed."""
+        before = dataclasses.replace(self.proxy.counters)
+        storage = self.faulty(**arguments)
+        work(storage)
+        storage.close()
+        self.proxy.wait_until(lambda counters: counters.closed == counters.connections)
+        return self.proxy.counters.up - before.up, self.proxy.counters.down - before.down
+
+    def close_storages(self):
+        """Give back all connections and threads; what is used again opens new ones."""
+        for storage in self._storages:
+            storage.close()
+        del self._storages[1:]
+
+    def close(self):
+        """Remove everything."""
+        self.proxy.close()
+        self.close_storages()
+        self.server.remove_bucket(self.bucket)
+
+    def _made(self, server, **arguments):
+        if server.name == "localstack":
+            # It refuses a copy whose condition does not hold, and copies all the same.
+            arguments = {"preset": dataclasses.replace(PRESETS["aws"], copy_conditions=False), **arguments}
+        self._storages.append(place(server, bucket=self.bucket, **arguments))
+        return self._storages[-1]
+
+
+@pytest.fixture(scope="module")
+def grounds(request):
+    """One ground for each server that is asked for."""
+    made = {}
+
+    def ground(name):
+        if name not in made:
+            made[name] = Ground(request.getfixturevalue(name))
+        return made[name]
+
+    yield ground
+    for each in made.values():
+        each.close()
+
+
+@pytest.fixture
+def ground(grounds, request):
+    """The ground on Ceph, or on the server that the test names."""
+    made = grounds(getattr(request, "param", "rgw"))
+    made.proxy.heal()
+    yield made
+    made.proxy.kill()
+    made.proxy.heal()
+    if made.server.name != "rclone":  # which cannot list what is unfinished
+        made.direct.sweep(NOW)
+
+
+def on(*names):
+    """Run a test on each of these servers."""
+    return pytest.mark.parametrize("ground", names, indirect=True)
+
+
+def spread(total, number):
+    """Positions all over *total* bytes: in the first, in the last, and evenly in between."""
+    return sorted({round(step * (total - 1) / (number - 1)) for step in range(number)})
+
+
+def attempt(work):
+    """Do it, and return our error, if that is how it ends; any other error fails the test."""
+    try:
+        work()
+    except StorageError as error:
+        return error
+    return None
+
+
+# -- cut --------------------------------------------------------------------------------------------------------------
+
+
+@CONTENTS
+@pytest.mark.parametrize("way", ["up", "down"])
+@pytest.mark.parametrize("how", ["reset", "close"])
+def test_an_upload_that_is_cut_once_is_all_there_or_not_at_all(ground, content, way, how):
+    """Wherever: in the first byte or the last, in a request or in an answer. No unfinished upload stays behind."""
+    total = ground.passed(lambda storage: storage.write("cut.bin", content))[way == "down"]
+    _, of_begin = ground.passed(lambda storage: storage.parts.begin("x", WriteOptions()))
+    ground.direct.sweep(NOW)
+    successes = 0
+
+    before = ground.proxy.counters.cuts
+    offsets = spread(total, count(3, 25))
+
+    for offset in offsets:
+        ground.direct.write("cut.bin", OLD)
+        setattr(ground.proxy, way, Faults(cut_after=offset, cut_by=how, cut_times=1))
+        storage = ground.faulty(max_attempts=2)
+
+        error = attempt(lambda storage=storage: storage.write("cut.bin", content))
+
+        assert ground.content("cut.bin") == (OLD if error else content)
+        # Whoever is not told the id of an upload cannot end it; the sweep does.
+        nameless = way == "down" and content is LARGE and offset < of_begin
+        assert len(ground.left()) <= nameless
+        ground.direct.sweep(NOW)
+        assert not ground.left()
+        successes += error is None
+        storage.close()
+
+    assert successes
+    # What boto3 says of itself is not always of one length, so the last cut may come too late.
+    assert ground.proxy.counters.cuts - before >= len(offsets) - 1
+
+
+@CONTENTS
+@pytest.mark.parametrize("way", ["up", "down"])
+@pytest.mark.parametrize("how", ["reset", "close"])
+def test_an_upload_whose_every_connection_is_cut_is_an_error_that_says_so(ground, content, way, how):
+    """Nothing half-written is visible, and what can be told to the server is: it forgets the parts."""
+    total = ground.passed(lambda storage: storage.write("cut.bin", content))[way == "down"]
+    limit = total if content is SMALL else 3000 if way == "up" else total
+    errors = []
+
+    for offset in spread(limit, count(3, 12)):
+        ground.direct.write("cut.bin", OLD)
+        setattr(ground.proxy, way, Faults(cut_after=offset, cut_by=how))
+        storage = ground.faulty(max_attempts=2)
+
+        error = attempt(lambda storage=storage: storage.write("cut.bin", content))
+
+        # With every answer lost, also those to the question what is stored, nobody can know that it went well.
+        possible = {OLD} if way == "up" and error else {OLD, content} if error else {content}
+        assert ground.content("cut.bin") in possible
+        ground.proxy.heal()
+        ground.direct.sweep(NOW)
+        assert not ground.left()
+        errors += [error] if error else []
+        storage.close()
+
+    assert errors
+    for error in errors:
+        assert isinstance(error, StorageUnavailableError)
+        assert "cut.bin" in str(error)
+
+
+def test_a_large_upload_that_cannot_get_through_is_cleared_away(ground):
+    """Every connection dies amid a part, which is longer than that; the request that forgets the parts is not."""
+    ground.direct.write("cut.bin", OLD)
+    ground.proxy.up = Faults(cut_after=2 * MIB)
+    storage = ground.faulty(max_attempts=2, concurrency=3)
+
+    with pytest.raises(StorageUnavailableError, match=r"cut\.bin"):
+        storage.write("cut.bin", LARGE)
+
+    assert ground.content("cut.bin") == OLD
+    assert not ground.left()
+
+
+@CONTENTS
+@pytest.mark.parametrize("how", ["reset", "close"])
+def test_a_download_that_is_cut_once_is_whole(ground, content, how):
+    """It goes on where it broke off, in the first byte of the answer or in the last."""
+    ground.direct.write("there.bin", content)
+    _, total = ground.passed(lambda storage: storage.read("there.bin"))
+
+    for offset in spread(total, count(6, 25)):
+        before = ground.proxy.counters.cuts
+        ground.proxy.down = Faults(cut_after=offset, cut_by=how, cut_times=1)
+        storage, target = ground.faulty(max_attempts=2), io.BytesIO()
+
+        storage.download("there.bin", target)
+
+        assert ground.proxy.counters.cuts <= before + 1
+        assert target.getvalue() == content
+        storage.close()
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+@pytest.mark.parametrize("how", ["reset", "close"])
+def test_a_download_whose_every_connection_is_cut_is_whole_or_an_error(ground, way, how):
+    """Short data never comes: either every cut leaves something that the next one goes on from, or it is given up."""
+    ground.direct.write("there.bin", LARGE)
+    errors = 0
+
+    for offset in [0, 1, 100, 300, MIB, 3 * MIB] if way == "down" else [0, 1, 100, 300]:
+        setattr(ground.proxy, way, Faults(cut_after=offset, cut_by=how))
+        storage, target = ground.faulty(max_attempts=2), io.BytesIO()
+
+        error = attempt(lambda storage=storage, target=target: storage.download("there.bin", target))
+
+        assert error or target.getvalue() == LARGE
+        assert not error or isinstance(error, StorageUnavailableError)
+        errors += error is not None
+        storage.close()
+
+    assert errors >= 4
+
+
+def test_a_download_that_gets_a_few_bytes_at_a_time_is_given_up(ground, in_bounded_time):
+    """A server that lets through a hundred bytes of each answer is as good as one that sends nothing."""
+    ground.direct.write("there.bin", LARGE)
+    _, of_answer = ground.passed(lambda storage: storage.stat("there.bin"))
+    ground.proxy.down = Faults(cut_after=of_answer + 200)
+    storage = ground.faulty(**IMPATIENT)
+
+    with pytest.raises(StorageUnavailableError):
+        storage.read("there.bin")
+
+
+# -- flipped ----------------------------------------------------------------------------------------------------------
+
+
+def places_in(content, number):
+    """Positions in the bodies of the requests, or answers, that carry *content*: clear of the lines around them."""
+    chance = random.Random(len(content))
+    size = len(content) if content is SMALL else PART
+    for _ in range(number):
+        start = 0 if content is SMALL else chance.choice([0, PART])
+        yield start + chance.randrange(16 * 1024, size - 16 * 1024)
+
+
+@on("rgw", "localstack")
+@CONTENTS
+def test_a_bit_that_flips_on_its_way_up_is_found(ground, content):
+    """By plain http: nothing is published that was not sent, and no unfinished upload stays behind."""
+    # A LocalStack that refuses content for its checksum has lost what was there before.
+    old = None if ground.server.name == "localstack" and content is SMALL else OLD
+
+    for offset in places_in(content, count(3, 25)):
+        ground.direct.delete("flip.bin")
+        if old:
+            ground.direct.write("flip.bin", old)
+        ground.proxy.up = Faults(corrupt_at=offset, corrupt_times=1)
+        storage = ground.faulty()
+
+        with pytest.raises(IntegrityError, match=r"flip\.bin in the bucket .* not the ones that were sent"):
+            storage.write("flip.bin", content)
+
+        assert ground.content("flip.bin") == old
+        assert not ground.left()
+        storage.close()
+
+
+@on("rgw", "localstack")
+@CONTENTS
+def test_a_bit_that_flips_on_its_way_down_is_found(ground, content):
+    """By plain http, in an object of one piece or of parts: not the content, but an error that says so."""
+    ground.direct.write("flip.bin", content)
+
+    for offset in places_in(content, count(3, 25)):
+        ground.proxy.down = Faults(corrupt_at=offset, corrupt_times=1)
+        storage = ground.faulty()
+
+        with pytest.raises(IntegrityError, match="not the ones that were stored: read the file again"):
+            storage.download("flip.bin", io.BytesIO())
+
+        assert storage.read("flip.bin") == content
+        storage.close()
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_bit_that_flips_amid_the_headers_never_makes_a_wrong_file(ground, way):
+    """In the request or in the answer of an upload: an error of ours, or the content that was sent."""
+    totals = ground.passed(lambda storage: storage.write("flip.bin", b"new"))
+    chance = random.Random(5)
+
+    for _ in range(count(12, 100)):
+        ground.direct.write("flip.bin", OLD)
+        setattr(ground.proxy, way, Faults(corrupt_at=chance.randrange(totals[way == "down"]), corrupt_times=1))
+        storage = ground.faulty(**IMPATIENT)
+
+        error = attempt(lambda storage=storage: storage.write("flip.bin", b"new"))
+
+        stored = ground.content("flip.bin")
+        # An answer that cannot be read says nothing of what the server did.
+        assert stored == b"new" or (error and stored == OLD)
+        assert [entry.name for entry in ground.direct.list() if entry.name.startswith("flip")] == ["flip.bin"]
+        storage.close()
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_bit_that_flips_amid_the_headers_never_makes_wrong_content(ground, way):
+    """In the request or in the answer of a download: an error of ours, or the content that is stored."""
+    ground.direct.write("flip.bin", b"content")
+    totals = ground.passed(lambda storage: storage.read("flip.bin"))
+    chance = random.Random(6)
+
+    for _ in range(count(12, 100)):
+        setattr(ground.proxy, way, Faults(corrupt_at=chance.randrange(totals[way == "down"]), corrupt_times=1))
+        storage, target = ground.faulty(**IMPATIENT), io.BytesIO()
+
+        error = attempt(lambda storage=storage, target=target: storage.download("flip.bin", target))
+
+        assert error or target.getvalue() == b"content"
+        storage.close()
+
+
+# -- replaced ---------------------------------------------------------------------------------------------------------
+
+
+@on("rgw", "localstack", "rclone_s3")
+def test_an_object_that_is_replaced_while_it_is_read_is_never_a_mixture(ground):
+    """The read that comes to it says so; also where the server does not look at the condition."""
+    old, other = LARGE[:MIB], LARGE[MIB : 2 * MIB]
+    chance = random.Random(7)
+
+    for number in range(count(3, 20)):
+        path = f"replaced{number}.bin"
+        ground.direct.write(path, old)
+        with ground.faulty(chunk_size=PART).open(path, "r") as reader:
+            begun = reader.read(chance.randrange(1, 64 * 1024))
+            ground.direct.write(path, other)
+
+            with pytest.raises(PreconditionFailedError, match="replaced"):
+                reader.read()
+
+            assert old.startswith(begun)
+        ground.direct.delete(path)
+
+
+@on("rgw", "localstack", "rclone_s3")
+def test_an_object_that_is_deleted_while_it_is_read_is_an_error(ground):
+    """Not the end of the file."""
+    ground.direct.write("deleted.bin", LARGE[:MIB])
+    with ground.faulty().open("deleted.bin", "r") as reader:
+        reader.read(10)
+        ground.direct.delete("deleted.bin")
+
+        with pytest.raises(PreconditionFailedError, match="deleted"):
+            reader.read()
+
+
+def test_a_download_during_which_the_object_is_replaced_is_an_error(ground):
+    """What was fetched ahead was all of one version; what was not, is not taken from the other."""
+    ground.direct.write("long.bin", LARGE + LARGE)
+    arrived = io.BytesIO()
+
+    class Target:
+        def write(self, data):
+            if not arrived.tell():
+                ground.direct.write("long.bin", bytes(2 * len(LARGE)))
+            return arrived.write(data)
+
+    with pytest.raises(PreconditionFailedError, match="replaced"):
+        ground.faulty().download("long.bin", Target())
+
+    assert (LARGE + LARGE).startswith(arrived.getvalue())
+
+
+# -- stalled ----------------------------------------------------------------------------------------------------------
+
+LONGEST = 2 * (1 + 1) + 1
+"""Seconds: two attempts that may connect and wait for a second each, and the break between them."""
+
+
+def longest(config):
+    """The most that a silent server costs one call, in seconds: each attempt in full, and the breaks in between."""
+    attempts = config.retries["total_max_attempts"]
+    return attempts * config.read_timeout + sum(2**number for number in range(attempts - 1))
+
+
+def within(seconds, work):
+    """Do it, and return our error; it has come in so many seconds and a fifth more."""
+    begun = time.monotonic()
+    error = attempt(work)
+    assert time.monotonic() - begun < seconds * 1.2 + 1  # a machine with other work to do
+    return error
+
+
+@pytest.fixture
+def no_more_threads(ground):
+    """No thread is left of what the test has started, once its storages are closed."""
+    before = set(threading.enumerate())
+    yield
+    ground.proxy.kill()
+    ground.close_storages()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive(), thread
+
+
+VERBS = {
+    "stat": lambda storage: storage.stat("slow.bin"),
+    "list": lambda storage: storage.list(),
+    "read": lambda storage: storage.read("slow.bin"),
+    "write": lambda storage: storage.write("slow.bin", SMALL),
+    "upload": lambda storage: storage.write("slow.bin", LARGE),
+    "delete": lambda storage: storage.delete("slow.bin"),
+    "copy": lambda storage: storage.copy("slow.bin", "copy.bin"),
+}
+
+
+@pytest.mark.parametrize("verb", list(VERBS)[: count(4, len(VERBS))])
+def test_a_server_that_says_nothing_is_given_up_in_time(ground, no_more_threads, verb):
+    """It accepts the connection, and that is all."""
+    ground.direct.write("slow.bin", LARGE)
+    ground.proxy.down = Faults(cut_after=0, cut_by="stall")
+    storage = ground.faulty(**IMPATIENT)
+
+    # After a write, one look at what is stored, with the haste of those who clear away.
+    look = longest(storage._clients.hasty().client.meta.config) if verb == "write" else 0
+    error = within(LONGEST + look, lambda: VERBS[verb](storage))
+
+    assert isinstance(error, StorageTimeoutError)
+    assert "read_timeout" in str(error)
+    assert ground.content("slow.bin") == LARGE or verb in ("write", "delete")
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+@pytest.mark.parametrize("verb", ["upload", "read", "write"][: count(2, 3)])
+def test_a_server_that_stalls_is_given_up_in_time(ground, no_more_threads, verb, way):
+    """After some bytes it takes no more, or says no more: an error in time, and nothing half-written is visible."""
+    ground.direct.write("slow.bin", LARGE)
+    total = ground.passed(VERBS[verb])[way == "down"]
+    ground.direct.write("slow.bin", LARGE)
+
+    for offset in spread(total, count(3, 6))[1:-1]:
+        ground.proxy.heal()
+        setattr(ground.proxy, way, Faults(cut_after=offset, cut_by="stall"))
+        storage = ground.faulty(**IMPATIENT)
+
+        look = longest(storage._clients.hasty().client.meta.config)
+        error = within(LONGEST + 2 * look, lambda storage=storage: VERBS[verb](storage))
+
+        # What stalls so late that a new connection gets further does end well.
+        assert isinstance(error, StorageTimeoutError) or error is None
+        assert ground.content("slow.bin") in ((LARGE, SMALL) if verb == "write" else (LARGE,))
+        ground.proxy.kill()
+        ground.proxy.heal()
+        ground.direct.sweep(NOW)
+
+
+def test_an_upload_that_stalls_once_leaves_nothing_behind(ground, no_more_threads):
+    """The part that stalls is given up, and the parts with it, as the service can still be told."""
+    ground.direct.write("slow.bin", OLD)
+    ground.proxy.up = Faults(cut_after=2 * MIB, cut_by="stall", cut_times=3)
+    storage = ground.faulty(connect_timeout=1, read_timeout=1, max_attempts=1, concurrency=3)
+
+    error = within(LONGEST, lambda: storage.write("slow.bin", LARGE))
+
+    assert isinstance(error, StorageTimeoutError)
+    assert ground.content("slow.bin") == OLD
+    assert not ground.left()
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+@pytest.mark.parametrize("verb", ["stat", "read", "write", "upload"][: count(2, 4)])
+def test_a_trickle_is_given_up_in_time(ground, no_more_threads, in_bounded_time, verb, way):
+    """Some bytes now and then, of headers or of content, are as good as none, though no single wait is a long one."""
+    ground.direct.write("slow.bin", LARGE)
+    setattr(ground.proxy, way, Faults(rate=40))
+    storage = ground.faulty(**IMPATIENT)
+
+    look = longest(storage._clients.hasty().client.meta.config)
+    error = within(LONGEST + 2 * look, lambda: VERBS[verb](storage))
+
+    # Of half a line, boto3 says that the connection broke off.
+    assert isinstance(error, StorageUnavailableError)
+    assert ground.content("slow.bin") == LARGE
+
+
+LAST_STEP = {
+    "finish": lambda storage: storage.parts.finish(
+        "slow.bin", "x" * 20, [Part(number=1, size=1, etag="0" * 32)], WriteOptions()
+    )
+}
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *LAST_STEP])
+def test_with_the_settings_of_everybody_no_verb_waits_for_more_than_a_minute(ground, verb):
+    """Computed, not waited for: the calls that are made to a silent server, and what each may cost."""
+    ground.direct.write("slow.bin", LARGE)
+    ground.proxy.down = Faults(cut_after=0, cut_by="stall")
+    usual = ground.faulty()
+    storage = ground.faulty(read_timeout=0.2, connect_timeout=0.2, max_attempts=1)
+    hasty = storage._clients.hasty()
+    hasty.client = storage._clients.settings.client(storage.session)
+    seconds = []
+    for clients, config in (
+        (storage.client, usual.client.meta.config),
+        (hasty.client, usual._clients.hasty().client.meta.config),
+    ):
+        clients.meta.events.register(
+            "before-send.s3", lambda config=config, **_: seconds.append(longest(config)), unique_id="counting"
+        )
+        if verb in LAST_STEP:
+            seconds.append(0 if clients is storage.client else longest(config))  # whoever fails to end it aborts it
+
+    error = attempt(lambda: {**VERBS, **LAST_STEP}[verb](storage))
+
+    assert isinstance(error, StorageTimeoutError)
+    assert seconds
+    assert sum(seconds) <= 60

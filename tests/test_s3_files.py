@@ -1,0 +1,236 @@
+"""The seed's file classes on a plain client, and the corners of a service that seldom show."""
+
+import base64
+import contextlib
+import io
+import types
+import zlib
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+import pytest
+from botocore.exceptions import ClientError
+
+from flask_storage import (
+    IntegrityError,
+    MemoryStorage,
+    PermissionDeniedError,
+    S3FileBase,
+    S3Preset,
+    S3Reader,
+    S3Storage,
+    S3Writer,
+    StorageUnavailableError,
+    WriteOptions,
+    signals,
+)
+from flask_storage.backends.s3 import copying
+from flask_storage.backends.s3.client import ClientSettings
+from flask_storage.backends.s3.content_checks import check_for
+from flask_storage.backends.s3.errors import translated
+from flask_storage.backends.s3.patience import _Watched, bound_answers
+from flask_storage.parts import PartLimits
+from tests.s3_places import place
+from tests.services.s3_servers import session_of
+from tests.services.scripted_proxy import ScriptedProxy, s3_error
+
+pytest_plugins = ["tests.services.rgw"]
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def client(rgw):
+    """A boto3 client as anybody makes one."""
+    with contextlib.closing(rgw.client()) as made:
+        yield made
+
+
+def test_the_seeds_classes_need_no_storage(rgw, client):
+    """Bucket, key and client are enough to write, to give up, and to read."""
+    bucket = rgw.make_bucket()
+    content = bytes(11 * MIB) + b"end"
+
+    with S3Writer(bucket, "a/b.bin", client) as writer:
+        writer.write(content)
+    given_up = S3Writer(bucket, "never.bin", client)
+    given_up.write(content)
+    given_up.abort()
+    with S3Reader(bucket, "a/b.bin", client) as reader:
+        found = reader.read()
+
+    assert found == content
+    assert (writer.bucket, writer.filename, writer.s3) == (reader.bucket, reader.filename, reader.s3)
+    assert [item["Key"] for item in client.list_objects_v2(Bucket=bucket)["Contents"]] == ["a/b.bin"]
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
+
+
+def test_the_seeds_base_class_keeps_what_it_is_given():
+    """Whoever subclasses it finds mode, bucket, key and client where they were."""
+    file = S3FileBase("r", "bucket", "key", "client")
+
+    assert (file.mode, file.bucket, file.filename, file.s3) == ("rb", "bucket", "key", "client")
+
+
+def test_more_parts_than_fit_one_page_are_listed(rgw):
+    """The service tells a thousand at a time."""
+    storage = place(rgw)
+    upload_id = storage.parts.begin("file.bin", WriteOptions())
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: storage.parts.put_part("file.bin", upload_id, number, b"x"), range(1, 1003)))
+
+    listed = storage.parts.list_parts("file.bin", upload_id)
+
+    assert [part.number for part in listed] == list(range(1, 1003))
+
+
+def test_what_a_service_cannot_copy_goes_through_the_app(rgw, monkeypatch):
+    """Where there is no copying in parts, a file beyond the limit of one call is read and written."""
+    monkeypatch.setattr(copying, "MAX_PART", 2)
+    storage = place(rgw, preset=S3Preset(bulk_delete=1000))
+    storage.write("from.bin", b"more than two", content_type="text/plain")
+
+    storage.copy("from.bin", "to.bin")
+
+    assert storage.read("to.bin") == b"more than two"
+    assert storage.stat("to.bin").content_type == "text/plain"
+
+
+def test_trouble_with_clearing_away_a_copy_hides_nothing(rgw, caplog):
+    """What made it give up is raised, and what was left behind is in the log."""
+
+    def script(request):
+        if "partNumber" in request.query:
+            return s3_error(403, "AccessDenied")
+        return s3_error(503, "SlowDown") if request.method == "DELETE" else None
+
+    address = urlsplit(rgw.http)
+    with ScriptedProxy(address.hostname or "", address.port or 0) as proxy:
+        through = place(rgw, endpoint_url=proxy.url)
+        through.write("from.bin", bytes(6 * MIB))
+        proxy.script = script
+
+        with pytest.raises(ClientError, match="AccessDenied"):
+            copying.copy_object(
+                through._door, "from.bin", "to.bin", WriteOptions(), through._workers, in_parts_from=5 * MIB
+            )
+
+    assert "an unfinished copy was left behind for the sweep" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"some bytes"])
+def test_a_checksum_of_the_whole_is_compared(content):
+    """Where a service keeps one, other bytes are found out."""
+    kept = base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode()
+    answer = {"ChecksumCRC32": kept, "ChecksumType": "FULL_OBJECT", "ETag": '"x"'}
+
+    right = check_for(answer, len(content), PartLimits(), etag_is_md5=True)
+    wrong = check_for(answer, len(content), PartLimits(), etag_is_md5=True)
+    assert right is not None
+    assert wrong is not None
+    right.update(content)
+    wrong.update(content + b"!")
+
+    right.verify()
+    with pytest.raises(IntegrityError):
+        wrong.verify()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"ETag": '"0123456789abcdef0123456789abcdef"', "ServerSideEncryption": "aws:kms"},
+        {"ETag": '"0123456789abcdef0123456789abcdef"', "SSECustomerAlgorithm": "AES256"},
+        {"ETag": '"opaque"'},
+        {"ETag": '"0123456789abcdef0123456789abcdef-3"'},
+        {"ETag": '"0123456789abcdef0123456789abcdef-3"', "Metadata": {"fs-parts": "5242880"}},
+    ],
+    ids=str,
+)
+def test_an_etag_that_is_no_md5_is_not_taken_for_one(answer):
+    """Nor is one of parts whose sizes nobody knows, or which do not come to this many."""
+    limits = PartLimits(min_size=5 * MIB, max_size=5 * 1024 * MIB)
+
+    assert check_for(answer, 6 * MIB, limits, etag_is_md5=True) is None
+
+
+@pytest.mark.parametrize(
+    "error", [CancelledError(), RuntimeError("cannot schedule new futures after shutdown")], ids=repr
+)
+def test_what_a_closed_storage_cut_off_is_told(error):
+    """Work that was called back is no mystery to the caller."""
+    found = translated(error, "a.bin", "bucket", "s3")
+
+    assert isinstance(found, StorageUnavailableError)
+    assert "closed meanwhile" in str(found)
+    assert translated(RuntimeError("something else"), "a.bin", "bucket", "s3") is None
+
+
+def test_a_client_that_has_changed_inside_is_left_alone():
+    """Waiting is then bounded as boto3 bounds it."""
+    client = types.SimpleNamespace(_endpoint=types.SimpleNamespace(http_session=object()))
+
+    bound_answers(client)
+    bound_answers(object())
+
+    assert vars(client).keys() == {"_endpoint"}
+
+
+def test_a_client_without_a_time_out_waits(rgw):
+    """There is nothing then to bound an answer by."""
+    settings = ClientSettings(endpoint_url=rgw.http, region=rgw.region, addressing="path", read_timeout=None)  # type: ignore[arg-type]  # boto3's own word for none
+    made = settings.client(session_of(rgw.access_key, rgw.secret_key, rgw.region))
+    bucket = rgw.make_bucket()
+
+    with contextlib.closing(made):
+        made.put_object(Bucket=bucket, Key="a", Body=io.BytesIO(b"1"))
+
+        assert made.get_object(Bucket=bucket, Key="a")["Body"].read() == b"1"
+
+
+def test_a_refusal_in_the_middle_of_a_read_is_a_refusal(rgw):
+    """It is told as what it is, and not as another version."""
+    address = urlsplit(rgw.http)
+    with ScriptedProxy(address.hostname or "", address.port or 0) as proxy:
+        storage = place(rgw, endpoint_url=proxy.url)
+        storage.write("a.bin", bytes(MIB))
+
+        with storage.open("a.bin", "r") as reader:
+            proxy.script = lambda request: s3_error(403, "AccessDenied")
+
+            with pytest.raises(PermissionDeniedError):
+                reader.read()
+
+
+def test_an_answer_that_is_overdue_is_given_up():
+    """Also when its next byte would be there at once."""
+    answer = _Watched(io.BytesIO(b"more"), types.SimpleNamespace(settimeout=print), 1e-9)
+
+    with pytest.raises(TimeoutError, match="only 0 bytes came"):
+        answer.readinto(bytearray(4))
+
+
+def test_links_in_bulk_are_announced_one_by_one():
+    """Whoever audits hears of each."""
+    storage = S3Storage("bucket", "eu-west-1", "AKID", "secret")
+    issued = []
+
+    def note(sender, path, **extra):
+        issued.append(path)
+
+    with signals.link_issued.connected_to(note, sender=storage):
+        storage.links_to(["a", "b"], "download", timedelta(hours=1))
+
+    assert issued == ["a", "b"]
+
+
+@pytest.mark.parametrize("options", [{"size": "5"}, {"size": True}, {"size": -1}, {"if_match": "a\r\nb"}], ids=str)
+def test_a_promise_that_makes_no_sense_is_refused_before_anything_is_sent(options):
+    """So is a version that no header could name."""
+    storage = MemoryStorage()
+
+    with pytest.raises(ValueError, match=next(iter(options))):
+        storage.upload(io.BytesIO(b"12345"), "a.bin", **options)
+
+    assert storage.list() == []

@@ -1,0 +1,200 @@
+"""A process that dies while it writes to S3, or forgets to end: the old content or the new, and nothing in between."""
+
+import gc
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from flask_storage import FileNotFoundInStorageError
+from tests.counts import count
+from tests.s3_places import place
+
+pytest_plugins = ["tests.services.rgw"]
+
+MIB = 1 << 20
+NOW = timedelta(0)
+OLD = b"old" * 1000
+NEW = random.Random(3).randbytes(16 * MIB)
+HOME = str(Path(__file__).parents[1])
+
+# What a child does when it is told to, with everything imported and connected; it says "ready" before and "done" after.
+DEEDS = {
+    "upload": """
+        with open(source, "rb") as file:
+            storage.upload(file, "a.bin")
+    """,
+    "write in pieces": """
+        with open(source, "rb") as file, storage.open("a.bin", "w") as writer:
+            while piece := file.read(300_000):
+                writer.write(piece)
+    """,
+    "copy at once": """
+        storage.copy("source.bin", "a.bin")
+    """,
+    "copy in parts": """
+        import flask_storage.backends.s3.copying as copying
+        from flask_storage.values import WriteOptions
+        copying._PART = 5 << 20
+        copying.copy_object(storage._door, "source.bin", "a.bin", WriteOptions(), storage._workers, in_parts_from=1)
+    """,
+}
+ENDS = {
+    "os._exit": "os._exit(0)",
+    "sys.exit": "sys.exit(0)",
+    "an error": "raise ZeroDivisionError",
+    "the end of the program": "",
+}
+
+
+@pytest.fixture(scope="module")
+def storage(rgw):
+    """A storage on Ceph."""
+    made = place(rgw)
+    yield made
+    made.close()
+    rgw.remove_bucket(made.bucket)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """The new content in a local file."""
+    path = tmp_path_factory.mktemp("kills") / "source.bin"
+    path.write_bytes(NEW)
+    return path
+
+
+@pytest.fixture
+def program(rgw, storage, source):
+    """Make a program of these lines, on the same bucket; its credentials are in its environment."""
+
+    def start(lines):
+        text = f"""
+        import os, sys
+        sys.path.append({HOME!r})
+        from flask_storage import S3Storage
+        source = {str(source)!r}
+        storage = S3Storage(
+            {storage.bucket!r}, {rgw.region!r}, endpoint_url={rgw.http!r}, preset={rgw.preset!r},
+            addressing_style="path", concurrency=2,
+        )
+        storage.list()
+        """
+        keys = {"AWS_ACCESS_KEY_ID": rgw.access_key, "AWS_SECRET_ACCESS_KEY": rgw.secret_key}
+        return subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(text) + textwrap.dedent(lines)],
+            env={**os.environ, **keys},
+            stdin=-1,
+            stdout=-1,
+            stderr=-1,
+            text=True,
+            bufsize=1,
+        )
+
+    return start
+
+
+def content(storage, path):
+    """What is stored, or None."""
+    try:
+        return storage.read(path)
+    except FileNotFoundInStorageError:
+        return None
+
+
+def killed(process, after=None):
+    """Let the deed begin, and kill the process so many seconds later; return how it ended, and how long it took."""
+    with process:
+        assert process.stdout.readline() == "ready\n", process.stderr.read()
+        process.stdin.write("go\n")
+        begun = time.monotonic()
+        if after is not None:
+            time.sleep(after)
+            with suppress(ProcessLookupError):  # it was quicker
+                os.kill(process.pid, signal.SIGKILL)
+        process.stdout.readline()
+        duration = time.monotonic() - begun
+        process.communicate()
+    return process.returncode, duration
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_killed_at_any_moment_nothing_is_torn(program, storage, deed):
+    """The old content is whole, or the new is; and a sweep leaves no unfinished upload."""
+    lines = (
+        f'print("ready", flush=True)\nsys.stdin.readline()\n{textwrap.dedent(DEEDS[deed])}\nprint("done", flush=True)'
+    )
+    storage.write("source.bin", NEW)
+    storage.write("a.bin", OLD)
+    end, duration = killed(program(lines))
+    assert end == 0
+    assert content(storage, "a.bin") == NEW
+    ends = []
+
+    rounds = count(3, 50)
+    for number in range(rounds):
+        storage.write("a.bin", OLD)
+        after = duration * (number + random.random()) / rounds  # at a random moment of each stretch of the way
+        ends.append(killed(program(lines), after)[0])
+
+        assert content(storage, "a.bin") in (OLD, NEW)
+        storage.sweep(NOW)
+        assert content(storage, "a.bin") in (OLD, NEW)
+
+    # What was on its way to the server when the process died may have arrived since.
+    storage.sweep(NOW)
+    assert not list(storage.parts.list_uploads())
+    assert -signal.SIGKILL in ends
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("size", [4, 6 * MIB])
+@pytest.mark.parametrize("path", ["old.bin", "new.bin"])
+def test_a_program_that_ends_with_an_open_writer_publishes_nothing(program, storage, end, size, path):
+    """However the interpreter goes: nothing becomes visible, and a sweep takes what was sent."""
+    storage.write("old.bin", OLD)
+    storage.delete("new.bin")
+
+    with program(f"writer = storage.open({path!r}, 'w')\nwriter.write(bytes({size}))\n{ENDS[end]}\n") as process:
+        _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == (1 if end == "an error" else 0), errors
+    assert content(storage, "old.bin") == OLD
+    assert not storage.exists("new.bin")
+    storage.sweep(NOW)
+    assert not list(storage.parts.list_uploads())
+
+
+@pytest.mark.parametrize("size", [0, 4, 6 * MIB, 11 * MIB])
+def test_a_writer_that_is_forgotten_warns_and_publishes_nothing(storage, size):
+    """Garbage collection never talks to the service; what it already holds is for the sweep."""
+    storage.write("old.bin", OLD)
+
+    for path in ("old.bin", "new.bin"):
+        writer = storage.open(path, "w")
+        writer.write(bytes(size))
+        with pytest.warns(ResourceWarning, match="unclosed writer"):  # noqa: PT031 - dropping it is two steps
+            del writer
+            gc.collect()
+
+    storage.sweep(NOW)
+    assert content(storage, "old.bin") == OLD
+    assert content(storage, "new.bin") is None
+
+
+def test_a_forgotten_writer_says_so_at_the_end_of_a_program(program, storage):
+    """Whoever runs Python with its warnings on is told which file was lost."""
+    with program("import warnings\nwarnings.simplefilter('always')\nstorage.open('new.bin', 'w')\n") as process:
+        _, errors = process.communicate(timeout=60)
+
+    assert "unclosed writer" in errors
+    assert "nothing was published" in errors
+    assert not storage.exists("new.bin")

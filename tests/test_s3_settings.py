@@ -1,0 +1,831 @@
+"""What an S3 profile may say: every argument, in Python, JSON, a URL and the environment, and what is wrong with it."""
+
+import base64
+import dataclasses
+import json
+import subprocess
+import sys
+import textwrap
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from flask import Flask
+
+from flask_storage import (
+    ConfigurationError,
+    InvalidPathError,
+    S3Preset,
+    S3Storage,
+    ShareLinkOperation,
+    Storage,
+    StorageError,
+    StorageUnavailableError,
+)
+from flask_storage.backends.s3.client import ClientSettings
+from flask_storage.backends.s3.presets import PRESETS, UNKNOWN, preset_of
+from tests.s3_places import place
+from tests.services.s3_servers import free_port
+from tests.services.scripted_proxy import ScriptedProxy
+
+pytest_plugins = ["tests.services.localstack", "tests.services.rgw"]
+
+MIB = 1 << 20
+KEYS: Any = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "not-for-the-logs"}
+CUSTOMER_KEY = bytes(range(32))
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings(monkeypatch, tmp_path):
+    """No credentials but those that a test sets: none in the environment, none in the home, no instance to ask."""
+    for name in (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_PROFILE",
+        "AWS_DEFAULT_REGION",
+        "AWS_REGION",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def from_profile(spec):
+    """Return the storage that an app makes of a profile."""
+    app = Flask(__name__)
+    app.config["STORAGE_PROFILES"] = {"docs": spec}
+    return Storage(app).for_app(app)["docs"]
+
+
+def config_of(storage):
+    """Return boto3's own view of the settings."""
+    return storage.client.meta.config
+
+
+# -- what may be given, and what not ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"bucket": ""}, "needs the name of a bucket"),
+        ({"bucket": None}, "needs the name of a bucket"),
+        ({"bucket": 5}, "needs the name of a bucket"),
+        ({"aws_access_key_id": "only-one"}, "go together"),
+        ({"aws_secret_access_key": "only-one"}, "go together"),
+        ({"preset": "nonsense"}, "no preset is called 'nonsense': there are aws, b2, ceph, gcs, minio, r2, spaces"),
+        ({"addressing_style": "nonsense"}, "addressing_style is one of auto, path, virtual"),
+        ({"checksums": "always"}, "checksums is one of when_required, when_supported"),
+        ({"verify_downloads": "perhaps"}, "verify_downloads is true or false"),
+        ({"server_side_encryption": "rot13"}, "server_side_encryption is one of AES256, aws:kms, aws:kms:dsse"),
+        (
+            {"server_side_encryption": "AES256", "kms_key_id": "some-key"},
+            'kms_key_id goes with server_side_encryption "aws:kms"',
+        ),
+        ({"customer_key": b"too-short"}, "customer_key is 32 bytes, or the base64 of 32 bytes"),
+        ({"customer_key": "no base64!"}, "customer_key is 32 bytes"),
+        ({"customer_key": "schlüssel"}, "customer_key is 32 bytes"),
+        ({"customer_key": base64.b64encode(b"too-short").decode()}, "customer_key is 32 bytes"),
+        ({"customer_key": 5}, "customer_key is 32 bytes"),
+        ({"chunk_size": 5 * MIB - 1}, "chunk_size is a whole number from 5242880 on"),
+        ({"chunk_size": "many"}, "chunk_size is a whole number"),
+        ({"chunk_size": None}, "chunk_size is a whole number"),
+        ({"chunk_size": 5.5 * MIB + 0.5}, "chunk_size is a whole number"),
+        ({"chunk_size": float("inf")}, "chunk_size is a whole number"),
+        ({"concurrency": 0}, "concurrency is a whole number from 1 on"),
+        ({"concurrency": True}, "concurrency is a whole number"),
+        ({"max_attempts": 0}, "max_attempts is a whole number from 1 on"),
+        ({"max_connections": -1}, "max_connections is a whole number from 1 on"),
+        ({"connect_timeout": 0}, "connect_timeout is a number of seconds"),
+        ({"connect_timeout": "soon"}, "connect_timeout is a number of seconds"),
+        ({"read_timeout": -1}, "read_timeout is a number of seconds"),
+        ({"read_timeout": float("nan")}, "read_timeout is a number of seconds"),
+        ({"read_timeout": float("inf")}, "read_timeout is a number of seconds"),
+        ({"read_timeout": None}, "read_timeout is a number of seconds"),
+        ({"link_rounding": -1}, "link_rounding is a number of seconds"),
+        ({"link_rounding": timedelta(seconds=-1)}, "link_rounding is a number of seconds"),
+        ({"link_credentials": "AKID:not-for-the-logs"}, 'link_credentials is {"access_key": …, "secret_key": …}'),
+        ({"link_credentials": {"access_key": "AKID"}}, "link_credentials is"),
+        ({"link_credentials": {"access_key": "AKID", "secret_key": 5}}, "link_credentials is"),
+        ({"link_credentials": {"access_key": "A", "secret_key": "not-for-the-logs", "x": "y"}}, "link_credentials is"),
+        ({"base_url": 5}, "base_url"),
+    ],
+)
+def test_what_cannot_work_is_told_at_once(arguments, text):
+    """The text says what would be right, and nowhere shows what was given as a secret."""
+    given = {"bucket": "bucket", **arguments}
+
+    with pytest.raises(ConfigurationError) as caught:
+        S3Storage(**given)
+
+    assert text in str(caught.value)
+    assert "not-for-the-logs" not in "".join(traceback.format_exception_only(caught.value))
+
+
+@pytest.mark.parametrize("name", ["endpoint_url", "link_endpoint_url"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3.example.com",
+        "ftp://s3.example.com",
+        "https://",
+        "https://AKID:not-for-the-logs@s3.example.com",
+        "https://:not-for-the-logs@s3.example.com",
+        "https://s3.example.com?secret=not-for-the-logs",
+        "https://s3.example.com#part",
+        "https://[half-a-bracket",
+        "https://s3.example.com:99999",
+        "https://s3.example.com:port",
+        "https://s3.example.com:0",
+        5,
+    ],
+)
+def test_an_address_is_one_and_holds_no_password(name, address):
+    """Logs would show it."""
+    with pytest.raises(ConfigurationError, match=f"{name} is an address like") as caught:
+        S3Storage("bucket", **{name: address})
+
+    assert "not-for-the-logs" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:9000", "https://s3.example.com/below/a/path", "https://[::1]:9000", "https://h/"]
+)
+def test_an_address_may_have_a_port_and_a_path(address):
+    """And may be that of a machine without a name."""
+    storage = S3Storage("bucket", endpoint_url=address, **KEYS)
+
+    assert storage.client.meta.endpoint_url == address
+
+
+def test_a_prefix_is_a_folder():
+    """What no folder may be called is refused."""
+    with pytest.raises(InvalidPathError):
+        S3Storage("bucket", prefix="a/../b")
+
+
+@pytest.mark.parametrize("prefix", ["a/b", "/a/b", "a/b/"])
+def test_a_prefix_needs_no_slashes(prefix):
+    """Before and behind it they make no difference."""
+    storage = S3Storage("bucket", prefix=prefix, **KEYS, aws_region="eu-central-1")
+
+    link = storage.link_to("c.txt", ShareLinkOperation.download, DAY)
+
+    assert "/a/b/c.txt?" in link
+
+
+def test_the_longest_path_counts_with_its_prefix():
+    """A key has 1,024 bytes at most, and the prefix is a part of it."""
+    storage = S3Storage("bucket", prefix="p" * 200, **KEYS)
+    folders = "/".join(["f" * 200] * 5)
+
+    with pytest.raises(InvalidPathError, match="with its prefix the path is longer than 1024 bytes"):
+        storage.write(folders, b"")
+
+
+@pytest.mark.parametrize(
+    ("other", "text"),
+    [
+        ({"session": boto3.session.Session()}, "has its session and its address already"),
+        ({"endpoint_url": "https://s3.example.com"}, "has its session and its address already"),
+        (KEYS, "has its credentials already"),
+        ({"aws_profile": "other"}, "has its credentials already"),
+    ],
+    ids=["session", "address", "keys", "profile"],
+)
+def test_an_own_client_comes_with_all_it_needs(other, text):
+    """What would make another client is refused beside it."""
+    client = boto3.client("s3", region_name="us-east-1", **KEYS)
+
+    with pytest.raises(ConfigurationError, match=text):
+        S3Storage("bucket", client=client, **other)
+
+
+@pytest.mark.parametrize("other", [KEYS, {"aws_profile": "other"}], ids=["keys", "profile"])
+def test_an_own_session_comes_with_its_credentials(other):
+    """Others beside it are refused."""
+    with pytest.raises(ConfigurationError, match="session or client of your own has its credentials already"):
+        S3Storage("bucket", session=boto3.session.Session(), **other)
+
+
+def test_an_acl_is_refused_where_single_objects_have_none():
+    """Rather than by the service, with the first file."""
+    with pytest.raises(ConfigurationError, match="no ACL for single objects: leave acl out"):
+        S3Storage("bucket", preset="minio", acl="public-read")
+
+
+def test_times_may_be_spans():
+    """A ``timedelta`` is a number of seconds."""
+    spans: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(minutes=1)}
+    storage = S3Storage("bucket", aws_region="us-east-1", **KEYS, **spans)
+
+    config = config_of(storage)
+
+    assert (config.connect_timeout, config.read_timeout) == (3, 60)
+
+
+def test_each_setting_of_the_client_arrives():
+    """As boto3 calls it."""
+    storage = S3Storage(
+        "bucket",
+        aws_region="eu-central-1",
+        addressing_style="path",
+        checksums="when_required",
+        connect_timeout=1.5,
+        read_timeout=2.5,
+        max_attempts=7,
+        max_connections=9,
+        **KEYS,
+    )
+
+    config = config_of(storage)
+
+    assert storage.client.meta.region_name == "eu-central-1"
+    assert config.s3["addressing_style"] == "path"
+    assert config.request_checksum_calculation == "when_required"
+    assert (config.connect_timeout, config.read_timeout) == (1.5, 2.5)
+    assert config.retries["total_max_attempts"] == 7
+    assert config.max_pool_connections == 9
+    assert config.signature_version == "s3v4"
+
+
+def test_the_settings_by_default():
+    """No more patience than a minute in all, and as many connections as threads."""
+    config = config_of(S3Storage("bucket", aws_region="us-east-1", **KEYS))
+
+    assert (config.connect_timeout, config.read_timeout) == (10, 15)
+    assert config.retries == {"mode": "standard", "total_max_attempts": 3}
+    assert config.max_pool_connections == 50
+
+
+# -- presets ----------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_word_it_is_amazon():
+    """With an address of one's own, a service of which nothing is known."""
+    assert S3Storage("bucket").preset == PRESETS["aws"]
+    assert S3Storage("bucket", endpoint_url="https://s3.example.com").preset == UNKNOWN
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_each_preset_can_be_named(name):
+    """And sets what the client is made of."""
+    storage = S3Storage("bucket", endpoint_url="https://s3.example.com", preset=name, **KEYS)
+
+    config = config_of(storage)
+
+    assert storage.preset == PRESETS[name]
+    assert config.request_checksum_calculation == PRESETS[name].checksums
+    assert config.s3["addressing_style"] == PRESETS[name].addressing
+    assert storage.client.meta.region_name == (PRESETS[name].region or "us-east-1")
+
+
+def test_a_preset_of_ones_own_is_taken_as_it_is():
+    """For a service that none of ours describes."""
+    own = S3Preset(region="moon-1", put_conditions=True, complete_conditions=True)
+
+    storage = S3Storage("bucket", endpoint_url="https://s3.example.com", preset=own, **KEYS)
+
+    assert preset_of(own, None) is own
+    assert storage.preset == own
+    assert storage.client.meta.region_name == "moon-1"
+    assert storage.capabilities.exclusive
+
+
+def test_an_argument_wins_over_the_preset():
+    """Checksums, addressing and region."""
+    storage = S3Storage(
+        "bucket",
+        "eu-north-1",
+        endpoint_url="https://s3.example.com",
+        preset="spaces",
+        checksums="when_supported",
+        addressing_style="path",
+        **KEYS,
+    )
+
+    config = config_of(storage)
+
+    assert storage.preset.checksums == "when_supported"
+    assert config.request_checksum_calculation == "when_supported"
+    assert config.s3["addressing_style"] == "path"
+    assert storage.client.meta.region_name == "eu-north-1"
+
+
+@pytest.mark.parametrize(
+    ("preset", "exclusive", "on_copy", "forms"),
+    [
+        ("aws", True, True, True),
+        ("minio", True, False, True),
+        ("r2", True, False, False),
+        ("b2", False, False, False),
+        ("gcs", False, False, False),
+        ("ceph", False, False, True),
+        ("spaces", False, False, False),
+        ("wasabi", False, False, False),
+    ],
+)
+def test_what_the_service_cannot_do_is_declared(preset, exclusive, on_copy, forms):
+    """Conditions count only where parts honour them too; a form needs POST policies."""
+    able = S3Storage("bucket", preset=preset).capabilities
+
+    assert (able.exclusive, able.if_match, able.part_conditions) == (exclusive, exclusive, exclusive)
+    assert able.copy_conditions == on_copy
+    assert ("max_size" in able.upload_terms) == forms
+
+
+# -- from text --------------------------------------------------------------------------------------------------------
+
+AS_TEXT = {
+    "aws_region": "eu-central-1",
+    "endpoint_url": "https://s3.example.com",
+    "preset": "minio",
+    "addressing_style": "path",
+    "verify_downloads": "no",
+    "guess_content_type": "false",
+    "chunk_size": str(6 * MIB),
+    "concurrency": "4",
+    "connect_timeout": "1.5",
+    "read_timeout": "20",
+    "max_attempts": "2",
+    "max_connections": "7",
+    "verify": "false",
+    "link_rounding": "60",
+    "portable": "yes",
+}
+
+
+def _check_text_was_understood(storage):
+    config = config_of(storage)
+    assert isinstance(storage, S3Storage)
+    assert storage.name == "docs"
+    assert storage.bucket == "bucket"
+    assert storage.client.meta.region_name == "eu-central-1"
+    assert storage.client.meta.endpoint_url == "https://s3.example.com"
+    assert storage.preset == PRESETS["minio"]
+    assert config.s3["addressing_style"] == "path"
+    assert (config.connect_timeout, config.read_timeout) == (1.5, 20)
+    assert config.retries["total_max_attempts"] == 2
+    assert config.max_pool_connections == 7
+    assert storage.capabilities.guesses_content_type is False
+    assert storage.portable is True
+    assert "/bucket/a/b/c.txt?" in storage.link_to("c.txt", ShareLinkOperation.download, DAY)
+
+
+def test_a_profile_may_be_a_url(monkeypatch):
+    """``region`` is short for ``aws_region``; numbers and flags are understood."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-for-the-logs")
+    query = "&".join(f"{'region' if name == 'aws_region' else name}={value}" for name, value in AS_TEXT.items())
+
+    storage = from_profile(f"s3://bucket/a/b?{query}")
+
+    _check_text_was_understood(storage)
+
+
+def test_a_profile_may_be_json():
+    """With numbers and flags as such."""
+    numbers = {"chunk_size": 6 * MIB, "concurrency": 4, "connect_timeout": 1.5, "read_timeout": 20, "max_attempts": 2}
+    flags = {"verify_downloads": False, "guess_content_type": False, "verify": False, "portable": True}
+    spec = {"backend": "s3", "bucket": "bucket", "prefix": "a/b", **AS_TEXT, **numbers, **flags, **KEYS}
+    app = Flask(__name__)
+    app.config["STORAGE_PROFILES"] = json.dumps({"docs": spec})
+
+    storage = Storage(app).for_app(app)["docs"]
+
+    _check_text_was_understood(storage)
+
+
+def test_a_profile_may_come_from_the_environment(monkeypatch):
+    """One variable for each value; Flask reads those that are JSON."""
+    spec = {"backend": "s3", "bucket": "bucket", "prefix": "a/b", **AS_TEXT, **KEYS}
+    for name, value in spec.items():
+        monkeypatch.setenv(f"FLASK_STORAGE_PROFILES__docs__{name}", value)
+    monkeypatch.setenv("FLASK_STORAGE_DEFAULT_PROFILE", "docs")
+    monkeypatch.setenv(
+        "FLASK_STORAGE_PROFILES__docs__link_credentials",
+        json.dumps({"access_key": "LINKSONLY", "secret_key": "not-for-the-logs"}),
+    )
+    app = Flask(__name__)
+    app.config.from_prefixed_env()
+
+    storage = Storage(app).for_app(app)["docs"]
+
+    _check_text_was_understood(storage)
+    assert "LINKSONLY" in storage.link_to("c.txt", ShareLinkOperation.download, DAY)
+
+
+def test_a_profile_may_be_the_predecessors_pair():
+    """A class and its arguments, in keg-storage's order."""
+    app = Flask(__name__)
+    app.config["STORAGE_PROFILES"] = [(S3Storage, {"name": "docs", "bucket": "bucket", "aws_region": "us-west-2"})]
+
+    storage = Storage(app).for_app(app)["docs"]
+    assert isinstance(storage, S3Storage)
+    positional = S3Storage("bucket", "us-west-2", "AKIDEXAMPLE", "not-for-the-logs", None, "docs")
+
+    assert storage.name == positional.name == "docs"
+    assert storage.bucket == positional.bucket == "bucket"
+    assert positional.client.meta.region_name == "us-west-2"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3:///only/a/path",
+        "s3:",
+        "s3://AKID:not-for-the-logs@bucket/prefix",
+        "s3://AKID@bucket",
+        "s3://bucket:9000/prefix",
+    ],
+)
+def test_a_url_names_a_bucket_and_no_credentials(url):
+    """It would be in every log; where they belong is said."""
+    with pytest.raises(ConfigurationError, match=r"s3://bucket/prefix\?region=…; credentials are arguments") as caught:
+        from_profile(url)
+
+    assert "not-for-the-logs" not in str(caught.value)
+
+
+def test_the_prefix_of_a_url_may_be_escaped():
+    """As paths of URLs are."""
+    storage = from_profile("s3://bucket/a%20folder/?region=eu-central-1")
+
+    assert storage._door.prefix == "a folder/"
+
+
+def test_an_unknown_argument_of_a_url_is_told():
+    """With those that exist."""
+    with pytest.raises(ConfigurationError, match=r"buckets.*S3Storage takes bucket, aws_region"):
+        from_profile("s3://bucket?buckets=2")
+
+
+@pytest.mark.parametrize("name", ["guess_content_type", "portable"])
+def test_a_flag_that_is_none_is_told(name):
+    """Rather than taken for true."""
+    with pytest.raises(ConfigurationError, match=f"{name} is true or false"):
+        from_profile(f"s3://bucket?{name}=perhaps")
+
+
+@pytest.mark.parametrize(("text", "verify"), [("false", False), ("TRUE", True), ("/srv/ca.pem", "/srv/ca.pem")])
+def test_verify_is_a_flag_or_a_file(text, verify):
+    """The words for a flag are one; anything else is a file."""
+    storage = S3Storage("bucket", verify=text)
+
+    assert storage._clients.settings.verify == verify
+
+
+# -- nothing is told that is secret -----------------------------------------------------------------------------------
+
+
+def test_no_secret_is_shown():
+    """Neither the storage nor what it is made of, however it is printed."""
+    storage = S3Storage(
+        "bucket",
+        aws_session_token="token-not-for-the-logs",
+        customer_key=b"not-for-the-logs" * 2,
+        link_credentials={"access_key": "LINKS", "secret_key": "link-not-for-the-logs", "token": "not-for-the-logs"},
+        **KEYS,
+    )
+
+    shown = [repr(storage), str(storage), repr(storage._clients.settings), repr(storage._door.objects)]
+    shown += [repr(value) for value in vars(storage).values()]
+
+    assert not [text for text in shown if "not-for-the-logs" in text or "AKID" in text]
+
+
+def test_settings_show_no_secret():
+    """Not in a traceback with local variables either."""
+    settings = ClientSettings(access_key="AKID", secret_key="not-for-the-logs", token="not-for-the-logs")
+
+    shown = f"{settings!r} {settings}"
+
+    assert "not-for-the-logs" not in shown
+    assert "AKID" not in shown
+
+
+# -- where credentials come from --------------------------------------------------------------------------------------
+
+
+def with_keys(server, **arguments):
+    """Return a storage that has explicit credentials."""
+    return place(server, aws_access_key_id=server.access_key, aws_secret_access_key=server.secret_key, **arguments)
+
+
+def without_keys(server, **arguments):
+    """Return a storage that has no explicit credentials, on a fresh bucket."""
+    return place(server, aws_access_key_id=None, aws_secret_access_key=None, **arguments)
+
+
+def write_profile(tmp_path, name, server, region=None):
+    """Write a profile as the AWS tools do."""
+    (tmp_path / "credentials").write_text(
+        f"[{name}]\naws_access_key_id = {server.access_key}\naws_secret_access_key = {server.secret_key}\n"
+    )
+    (tmp_path / "config").write_text(f"[profile {name}]\nregion = {region or server.region}\n")
+
+
+def test_explicit_keys_are_used(rgw):
+    """By Ceph, which checks every signature."""
+    storage = with_keys(rgw)
+
+    storage.write("a.txt", b"1")
+
+    assert storage.read("a.txt") == b"1"
+
+
+def test_explicit_keys_win_over_the_environment(rgw, monkeypatch):
+    """Which may be meant for something else."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody-else")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-for-the-logs")
+    storage = with_keys(rgw)
+
+    storage.write("a.txt", b"1")
+
+    assert storage.exists("a.txt")
+
+
+def test_keys_from_the_environment_are_used(rgw, monkeypatch):
+    """Without any others."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", rgw.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", rgw.secret_key)
+    storage = without_keys(rgw)
+
+    storage.write("a.txt", b"1")
+
+    assert storage.exists("a.txt")
+
+
+def test_a_named_profile_is_used(rgw, tmp_path):
+    """Its credentials and its region."""
+    write_profile(tmp_path, "files", rgw)
+    storage = without_keys(
+        rgw, aws_profile="files", aws_region=None, preset=dataclasses.replace(PRESETS["ceph"], region=None)
+    )
+
+    storage.write("a.txt", b"1")
+
+    assert storage.exists("a.txt")
+    assert storage.client.meta.region_name == rgw.region
+
+
+def test_the_region_of_a_profile_is_used(tmp_path, rgw):
+    """On Amazon, where an argument says nothing else."""
+    write_profile(tmp_path, "files", rgw, region="ap-southeast-2")
+
+    found = S3Storage("bucket", aws_profile="files").client.meta.region_name
+    said = S3Storage("bucket", "eu-west-3", aws_profile="files").client.meta.region_name
+
+    assert (found, said) == ("ap-southeast-2", "eu-west-3")
+
+
+def test_a_profile_that_does_not_exist_is_told_at_once():
+    """Before the first verb; the text says where to look."""
+    with pytest.raises(ConfigurationError, match=r"profile \(nobody\) could not be found.*~/\.aws/config"):
+        S3Storage("bucket", aws_profile="nobody")
+
+
+def test_a_session_of_ones_own_is_used(rgw):
+    """For its credentials and its region."""
+    session = boto3.session.Session(rgw.access_key, rgw.secret_key, region_name=rgw.region)
+    storage = without_keys(rgw, session=session)
+
+    storage.write("a.txt", b"1")
+
+    assert storage.exists("a.txt")
+    assert storage.session is session
+
+
+def test_a_client_of_ones_own_is_used(rgw):
+    """With everything it brings."""
+    client = rgw.client()
+    bucket = rgw.make_bucket()
+    storage = S3Storage(bucket, client=client, preset="ceph")
+
+    storage.write("a.txt", b"1")
+
+    assert storage.client is client
+    assert [entry["Key"] for entry in client.list_objects_v2(Bucket=bucket)["Contents"]] == ["a.txt"]
+
+
+@pytest.fixture
+def watched(rgw):
+    """A proxy before Ceph, and the server as it is seen through it."""
+    host, _, port = rgw.http.removeprefix("http://").partition(":")
+    with ScriptedProxy(host, int(port)) as proxy:
+        yield proxy, dataclasses.replace(rgw, http=proxy.url)
+
+
+def test_a_session_token_is_sent(watched):
+    """And signed, with every request."""
+    proxy, server = watched
+    storage = with_keys(server, bucket="any-bucket", aws_session_token="the-token", max_attempts=1)
+
+    with pytest.raises(StorageError):
+        storage.list()
+
+    headers = proxy.exchanges[0].request.headers
+    assert headers["X-Amz-Security-Token"] == "the-token"
+    assert "x-amz-security-token" in headers["Authorization"]
+
+
+# -- when something is asked of the service ---------------------------------------------------------------------------
+
+
+def test_making_a_storage_asks_nothing_of_the_service():
+    """Nothing listens there, and only the first verb finds out."""
+    storage = S3Storage("bucket", endpoint_url=f"http://127.0.0.1:{free_port()}", preset="ceph", max_attempts=1, **KEYS)
+
+    with pytest.raises(StorageUnavailableError, match="it cannot be reached: check the endpoint_url and the net"):
+        storage.list()
+
+
+def test_making_a_storage_on_amazon_asks_nothing_either():
+    """There need not be any credentials yet."""
+    storage = S3Storage("bucket")
+
+    assert repr(storage) == "<S3Storage 's3'>"
+
+
+# -- what checksums are sent ------------------------------------------------------------------------------------------
+
+
+def test_by_https_a_service_without_checksums_is_sent_none(rgw):
+    """Where boto3's own default makes Ceph answer that the length is missing; in one go and in parts."""
+    storage = place(rgw, https=True, preset=None)
+
+    storage.write("small", b"1")
+    storage.write("large", bytes(5 * MIB + 1))
+
+    assert storage.size("small") == 1
+    assert storage.size("large") == 5 * MIB + 1
+
+
+def test_a_service_that_is_wrongly_sent_checksums_is_explained(rgw):
+    """The text names the two arguments that help."""
+    storage = place(rgw, https=True, checksums="when_supported")
+
+    with pytest.raises(StorageError, match='checksums="when_required"'):
+        storage.write("small", b"1")
+
+
+def test_a_service_with_checksums_keeps_them(localstack):
+    """By http and by https."""
+    bucket = localstack.make_bucket()
+    plain, secure = (place(localstack, https=https, bucket=bucket) for https in (False, True))
+
+    plain.write("a", b"hello")
+    secure.write("b", b"hello")
+
+    assert plain.stat("a").checksums == {"crc32": "3610a686"}
+    assert secure.stat("b").checksums == {"crc32": "3610a686"}
+
+
+# -- without boto3 ----------------------------------------------------------------------------------------------------
+
+
+def _without_boto3(script):
+    hidden = "import sys\nfor name in ('boto3', 'botocore', 's3transfer', 'urllib3'):\n    sys.modules[name] = None\n"
+    return subprocess.run(
+        [sys.executable, "-c", hidden + textwrap.dedent(script)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def test_without_boto3_the_rest_works():
+    """What needs it is left out of ``import *``."""
+    said = _without_boto3("""
+        from flask_storage import *
+        import flask_storage
+        print("S3Storage" in globals(), "S3Storage" in flask_storage.__all__, LocalFSStorage.__name__)
+    """)
+
+    assert said == "False False LocalFSStorage\n"
+
+
+@pytest.mark.parametrize("name", ["S3Storage", "S3Reader", "S3Writer", "S3FileBase", "S3Preset"])
+def test_without_boto3_the_error_says_what_to_install(name):
+    """When it is asked for by name."""
+    said = _without_boto3(f"""
+        try:
+            from flask_storage import {name}
+        except ImportError as error:
+            print(error)
+    """)
+
+    assert said == "S3Storage needs boto3: pip install 'flask-storage-profiles[s3]'\n"
+
+
+def test_without_boto3_a_profile_says_what_to_install():
+    """When the app starts."""
+    said = _without_boto3("""
+        from flask import Flask
+        from flask_storage import ConfigurationError, Storage
+        app = Flask("app")
+        app.config["STORAGE_PROFILES"] = {"docs": "s3://bucket"}
+        try:
+            Storage(app)
+        except ConfigurationError as error:
+            print(error)
+    """)
+
+    assert "pip install 'flask-storage-profiles[s3]'" in said
+
+
+# -- an own client's links --------------------------------------------------------------------------------------------
+
+
+def test_links_of_an_own_client_lead_where_it_leads():
+    """With other credentials, and with another address for browsers."""
+    client = boto3.client(
+        "s3",
+        region_name="eu-central-1",
+        endpoint_url="https://s3.example.com",
+        config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
+        **KEYS,
+    )
+    pair = {"access_key": "LINKSONLY", "secret_key": "not-for-the-logs"}
+
+    plain = S3Storage("bucket", client=client)
+    paired = S3Storage("bucket", client=client, link_credentials=pair)
+    elsewhere = S3Storage("bucket", client=client, link_endpoint_url="https://files.example.com")
+    links = [storage.link_to("a.txt", "download", DAY) for storage in (plain, paired, elsewhere)]
+
+    assert links[0].startswith("https://s3.example.com/bucket/a.txt?")
+    assert links[1].startswith("https://s3.example.com/bucket/a.txt?")
+    assert links[2].startswith("https://files.example.com/bucket/a.txt?")
+    assert ["LINKSONLY" in link for link in links] == [False, True, False]
+    assert ["AKIDEXAMPLE" in link for link in links] == [True, False, True]
+    assert all("eu-central-1" in link for link in links)
+
+
+def test_an_own_client_without_credentials_signs_no_links():
+    """The text says what links need."""
+    client = boto3.client("s3", region_name="eu-central-1", config=Config(signature_version="s3v4"))
+    storage = S3Storage("bucket", client=client, link_endpoint_url="https://files.example.com")
+
+    with pytest.raises(ConfigurationError, match="credentials"):
+        storage.link_to("a.txt", "download", DAY)
+
+
+def test_links_have_the_address_and_the_credentials_that_were_set():
+    """Without a client of one's own."""
+    pair = {"access_key": "LINKSONLY", "secret_key": "not-for-the-logs", "token": "the-token"}
+    storage = S3Storage(
+        "bucket",
+        "eu-central-1",
+        endpoint_url="https://s3.internal",
+        addressing_style="path",
+        link_endpoint_url="https://files.example.com",
+        link_credentials=pair,
+        **KEYS,
+    )
+
+    link = storage.link_to("a.txt", "download", DAY)
+
+    assert link.startswith("https://files.example.com/bucket/a.txt?")
+    assert "LINKSONLY" in link
+    assert "X-Amz-Security-Token=the-token" in link
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"verify": 0},
+        {"verify": []},
+        {"verify": ""},
+        {"link_credentials": {"access_key": "", "secret_key": ""}},
+        {"aws_access_key_id": "", "aws_secret_access_key": ""},
+        {"cache_control": "a\r\nx-amz-acl: public-read"},
+        {"content_type": 5},
+        {"storage_class": 5},
+        {"kms_key_id": [1]},
+        {"aws_region": 5},
+        {"read_timeout": 1e300},
+        {"max_connections": 10**30},
+    ],
+    ids=str,
+)
+def test_what_is_merely_empty_or_odd_switches_nothing_off(arguments):
+    """An unset variable must neither trust every certificate nor borrow the credentials of somebody else."""
+    with pytest.raises(ConfigurationError):
+        S3Storage("bucket", endpoint_url="https://s3.example.com", **arguments)
+
+
+def test_a_client_that_signs_by_version_2_is_told_what_to_do():
+    """boto3 makes such clients unless it is told otherwise, and their links leave much unsigned."""
+    client = boto3.client("s3", region_name="us-east-1", aws_access_key_id="AKID", aws_secret_access_key="secret")
+    storage = S3Storage("bucket", client=client)
+
+    with pytest.raises(ConfigurationError, match="s3v4"):
+        storage.link_to("a", "download", timedelta(hours=1))
