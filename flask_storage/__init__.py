@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any
 from ._lazy import lazily, warn_of_namesake
 
 if TYPE_CHECKING:
-    from .backends import base as base, filesystem as filesystem, memory as memory, s3 as s3
+    from .backends import azure as azure, base as base, filesystem as filesystem, memory as memory, s3 as s3
+    from .backends.azure import (
+        AzureFile as AzureFile,
+        AzureReader as AzureReader,
+        AzureStorage as AzureStorage,
+        AzureWriter as AzureWriter,
+    )
     from .backends.base import StorageBackend as StorageBackend
     from .backends.filesystem import LocalFSFile as LocalFSFile, LocalFSStorage as LocalFSStorage
     from .backends.internal_links import InternalLinksStorageBackend as InternalLinksStorageBackend
@@ -84,6 +90,7 @@ _ERRORS = (
 )
 _WHERE = {
     "backends": "",
+    "backends.azure": "AzureFile AzureReader AzureStorage AzureWriter",
     "backends.base": "StorageBackend",
     "backends.filesystem": "LocalFSFile LocalFSStorage",
     "backends.internal_links": "InternalLinksStorageBackend",

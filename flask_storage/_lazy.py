@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-NEEDS = {"backends.s3": "boto3"}
+NEEDS = {"backends.azure": "azure.storage.blob", "backends.s3": "boto3"}
 """Modules of ours that need a package of an extra."""
 
 
@@ -44,8 +44,16 @@ def lazily(package: str, where: Mapping[str, str]) -> tuple[list[str], Callable[
         setattr(sys.modules[package], name, value)
         return value
 
-    missing = {module for module, needed in NEEDS.items() if importlib.util.find_spec(needed) is None}
+    missing = {module for module, needed in NEEDS.items() if not _is_there(needed)}
     return sorted(name for name, module in homes.items() if module not in missing), load
+
+
+def _is_there(module: str) -> bool:
+    """Whether *module* is installed, without importing anything: that would load the packages above it."""
+    top, *below = module.split(".")
+    spec = importlib.util.find_spec(top)
+    places = (spec and spec.submodule_search_locations) or ()
+    return spec is not None and (not below or any(os.path.isdir(os.path.join(place, *below)) for place in places))
 
 
 def warn_of_namesake(init_file: str) -> None:

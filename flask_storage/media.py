@@ -5,6 +5,14 @@ from __future__ import annotations
 import unicodedata
 from urllib.parse import quote
 
+from .values import LinkRequest
+
+NO_TYPE = "binary/octet-stream"
+"""What a far place keeps for a file that was given no type: S3's own word. It is sent outright, as some guess one."""
+
+OCTETS = "application/octet-stream"
+"""The type of an upload by a link that says none."""
+
 _SHOWN_TYPES = {"image/avif", "image/gif", "image/jpeg", "image/png", "image/webp", "text/plain"}
 
 # Fixed, because the tables of an operating system differ from each other and from release to release.
@@ -127,6 +135,29 @@ def content_disposition(how: str, name: str) -> str:
     )
     value = f'{how}; filename="{plain}"'
     return value if plain == leaf else f"{value}; filename*=UTF-8''{quote(leaf, safe='!#$&+-.^_`|~')}"
+
+
+def answer_headers(path: str, request: LinkRequest) -> dict[str, str]:
+    """Return the headers with which a place of its own is to answer a download by link; none that it need not be told.
+
+    Args:
+        path: The file.
+        request: What the link was asked to say.
+    """
+    kind = request.content_type
+    how = "attachment"
+    if request.disposition == "inline":
+        # Said outright, so that no stored type turns the link into a page with scripts.
+        kind = kind or guess_content_type(path) or OCTETS
+        how = "inline" if may_be_shown(kind) else "attachment"
+    headers = {
+        "cache-control": request.cache_control,
+        # Without a name of its own a download gets the last segment of the URL, which is the file's.
+        "content-disposition": content_disposition(how, request.filename) if request.filename else how,
+        "content-encoding": request.content_encoding,
+        "content-type": kind,
+    }
+    return {name: value for name, value in headers.items() if value}
 
 
 def _bare(content_type: str) -> str:

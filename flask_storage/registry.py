@@ -17,6 +17,7 @@ ENTRY_POINT_GROUP = "flask_storage.backends"
 """Distributions announce backends of their own here: ``[project.entry-points."flask_storage.backends"]``."""
 
 SHIPPED = {
+    "azure": "flask_storage.backends.azure:AzureStorage",
     "local": "flask_storage.backends.filesystem:LocalFSStorage",
     "memory": "flask_storage.backends.memory:MemoryStorage",
     "s3": "flask_storage.backends.s3:S3Storage",

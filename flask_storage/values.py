@@ -325,6 +325,8 @@ class Capabilities:
         part_checksums: Comparing a checksum before an upload in parts is published.
         content_headers: Keeping content type, encoding, cache control and disposition.
         metadata: Keeping the app's own keys and values.
+        overlapping_writes: Whether two long writes of one file, or two uploads of it in parts, can both end, and the
+            last one stays; else what was sent for the one is lost when the other ends, and ending it is refused.
         guesses_content_type: Whether a file that was given no content type gets the one its name stands for.
         links: The operations a link may carry.
         link_combinations: Whether one link may carry several operations.
@@ -344,6 +346,7 @@ class Capabilities:
     part_checksums: bool = False
     content_headers: bool = False
     metadata: bool = False
+    overlapping_writes: bool = True
     guesses_content_type: bool = False
     links: ShareLinkOperation = ShareLinkOperation(0)
     link_combinations: bool = False

@@ -15,9 +15,9 @@ SDKS = {"azure", "boto3", "paramiko", "PIL", "redis", "sqlalchemy"}
 WORDS = "errors values"
 WALL = f"{WORDS} arguments signals streams paths tokens files parts"
 PLACE = f"{WORDS} streams files paths parts backends.base backends.internal_links"
-FAR_PLACE = f"{PLACE} arguments media ranges workers"
+FAR_PLACE = f"{PLACE} arguments bodies header_text media patience ranges workers"
 DISK = "backends.disk backends.disk_bytes backends.disk_folder"
-NAMES = "_lazy backends.base backends.filesystem backends.internal_links backends.memory backends.s3"
+NAMES = "_lazy backends.base backends.filesystem backends.internal_links backends.memory backends.azure backends.s3"
 
 # A module of ours: what it may import of ours; what it may import of others, beyond the standard library.
 # A late import and an import for the type checker alone are imports too: they are knowledge.
@@ -28,8 +28,10 @@ MAY_IMPORT = {
     "values": ("", "arrow"),
     "signals": ("", "blinker"),
     "streams": ("values", ""),
-    "arguments": ("", ""),
-    "media": ("", ""),
+    "arguments": ("errors paths", ""),
+    "header_text": ("", ""),
+    "media": ("values", ""),
+    "patience": ("", ""),
     "workers": ("", ""),
     # Grammar: pure, no disk, no network, no Flask.
     "paths": ("errors", ""),
@@ -39,6 +41,7 @@ MAY_IMPORT = {
     "uses": (f"{WORDS} uses", "redis sqlalchemy"),
     # Machinery.
     "parts": (f"{WORDS} files", ""),
+    "bodies": ("errors", "urllib3"),
     "ranges": (f"{WORDS} files", ""),
     # The wall: what a place supplies, then the verbs that stand on it.
     "backends.hooks": (WALL, ""),
@@ -58,6 +61,7 @@ MAY_IMPORT = {
     ),
     "backends.disk_parts": (f"{WORDS} paths parts backends.disk backends.disk_bytes backends.disk_folder", ""),
     "backends.filesystem": (f"{PLACE} {DISK} backends.disk_file backends.disk_parts", ""),
+    "backends.azure": (f"{FAR_PLACE} backends.azure", "arrow azure requests urllib3"),
     "backends.s3": (f"{FAR_PLACE} backends.s3", "arrow boto3 botocore urllib3"),
     "backends": (f"{WORDS} files tokens {NAMES}", ""),
     "registry": ("errors arguments backends.base", ""),
@@ -73,7 +77,7 @@ MAY_IMPORT = {
 }
 # These two show the whole house: one to those who use it, one to those who test against it.
 OPEN_TO_ALL = {"", "testing"}
-FOLDERS = ("backends.s3", "cli", "testing", "uses")
+FOLDERS = ("backends.azure", "backends.s3", "cli", "testing", "uses")
 # The grammar of paths is text; whoever asks the disk about a path asks in `backends.disk`.
 NEVER = {"paths": {"os", "pathlib", "shutil"}}
 # Not a package to install: names that only the type checker knows.

@@ -29,7 +29,8 @@ from flask_storage.backends.s3 import copying
 from flask_storage.backends.s3.client import ClientSettings
 from flask_storage.backends.s3.content_checks import check_for
 from flask_storage.backends.s3.errors import translated
-from flask_storage.backends.s3.patience import _Watched, bound_answers
+from flask_storage.backends.s3.patience import bound_answers
+from flask_storage.patience import Watched
 from flask_storage.parts import PartLimits
 from tests.s3_places import place
 from tests.services.s3_servers import session_of
@@ -205,7 +206,7 @@ def test_a_refusal_in_the_middle_of_a_read_is_a_refusal(rgw):
 
 def test_an_answer_that_is_overdue_is_given_up():
     """Also when its next byte would be there at once."""
-    answer = _Watched(io.BytesIO(b"more"), types.SimpleNamespace(settimeout=print), 1e-9)
+    answer = Watched(io.BytesIO(b"more"), types.SimpleNamespace(settimeout=print), 1e-9)
 
     with pytest.raises(TimeoutError, match="only 0 bytes came"):
         answer.readinto(bytearray(4))

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
         ProgressCallback as ProgressCallback,
         ShareLinkOperation as ShareLinkOperation,
     )
+    from .azure import (
+        AzureFile as AzureFile,
+        AzureReader as AzureReader,
+        AzureStorage as AzureStorage,
+        AzureWriter as AzureWriter,
+    )
     from .base import StorageBackend as StorageBackend
     from .filesystem import LocalFSFile as LocalFSFile, LocalFSStorage as LocalFSStorage
     from .internal_links import InternalLinksStorageBackend as InternalLinksStorageBackend
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     )
 
 _WHERE = {
+    "backends.azure": "AzureFile AzureReader AzureStorage AzureWriter",
     "backends.base": "StorageBackend",
     "backends.filesystem": "LocalFSFile LocalFSStorage",
     "backends.internal_links": "InternalLinksStorageBackend",

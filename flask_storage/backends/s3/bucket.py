@@ -10,20 +10,12 @@ from typing import Any
 
 from botocore import exceptions as sdk
 from botocore.parsers import ResponseParserError
-from urllib3.exceptions import HTTPError as Urllib3Error, ReadTimeoutError as Urllib3Timeout
 
-from ...errors import (
-    FileNotFoundInStorageError,
-    PreconditionFailedError,
-    StorageTimeoutError,
-    StorageUnavailableError,
-)
+from ...bodies import drain, fetch_all
+from ...errors import FileNotFoundInStorageError, PreconditionFailedError, StorageUnavailableError
 from .client import Connection
 from .errors import code_of, status_of
 from .presets import UNKNOWN, S3Preset
-
-_PIECE = 256 * 1024  # a socket seldom has more, and asking for more takes memory for more
-_PROGRESS = 64 * 1024  # so much must come before an answer breaks off, to count as getting on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,9 +140,8 @@ class Bucket:
         Raises:
             PreconditionFailedError: when the object is another by now.
         """
-        failures = 0
-        while start < stop:
-            before = into.tell()
+
+        def get(start: int, stop: int) -> None:
             try:
                 answer = self._get(start, stop, into, Key=self.key(path), IfMatch=etag, **self.objects.customer)
             except sdk.ClientError as error:
@@ -160,12 +151,8 @@ class Bucket:
             # Some services do not look at the condition.
             if etag_of(answer) != etag:
                 raise PreconditionFailedError(f"{path} was replaced while it was being read")
-            arrived = into.tell() - before
-            start += arrived
-            # A few bytes at a time would go on for hours.
-            failures = 0 if arrived >= _PROGRESS or start == stop else failures + 1
-            if failures == self._attempts:
-                raise StorageUnavailableError(f"{path}: the connection broke off {failures} times: try again later")
+
+        fetch_all(get, start, stop, into, attempts=self._attempts)
 
     # -- inner ------------------------------------------------------------------------------------------------------
 
@@ -183,24 +170,9 @@ class Bucket:
             with answer["Body"] as body:
                 if "ContentRange" not in answer:  # the whole, though a piece was asked for
                     stop = min(stop, answer["ContentLength"])
-                    self._drain(body, start, io.BytesIO())
-                self._drain(body, stop - start, into)
+                    drain(body, start, io.BytesIO(), self.patience)
+                drain(body, stop - start, into, self.patience)
         return answer
-
-    def _drain(self, body: Any, size: int, into: io.BytesIO) -> None:
-        missing = size
-        while missing > 0:
-            try:
-                piece = body.read1(min(_PIECE, missing))
-            except Urllib3Timeout as error:
-                raise StorageTimeoutError(f"too little came within {self.patience:g} seconds (read_timeout)") from error
-            except (Urllib3Error, OSError):
-                break
-            if not piece:
-                break
-            missing -= into.write(piece)
-        if missing > 0:
-            body.close()  # what is left of a broken answer must not be read as the next one
 
     def _see_bucket(self) -> None:
         """Make sure that it is the object that is missing: an answer to HEAD does not tell the two apart."""

@@ -12,15 +12,13 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from ...errors import ConfigurationError, UnsupportedOperationError
-from ...media import content_disposition, guess_content_type, may_be_shown
+from ...media import OCTETS, answer_headers
 from ...values import LinkRequest, ShareLinkOperation, UploadInstruction
 from ...workers import PerProcess
 from .bucket import Bucket
 from .client import Clients
 from .parts import MAX_PARTS
 from .signing import MAX_EXPIRES, Credentials, Endpoint, UrlSigner, sign_policy
-
-OCTETS = "application/octet-stream"
 
 _METHODS = {
     ShareLinkOperation.download: "GET",
@@ -160,7 +158,8 @@ class S3Links:
 
     def _signer(self, path: str, request: LinkRequest) -> UrlSigner:
         method = _METHODS[request.operations]
-        query = _answer_parameters(path, request) if method == "GET" else {}
+        answer = answer_headers(path, request) if method == "GET" else {}
+        query = {f"response-{name}": value for name, value in answer.items()}
         headers = self._upload_headers(request) if method == "PUT" else {}
         return self._make(method, request.expires_at, query, headers)[0]
 
@@ -268,23 +267,3 @@ class _Signing:
 
 def _depends_on_path(request: LinkRequest) -> bool:
     return request.disposition == "inline"
-
-
-def _answer_parameters(path: str, request: LinkRequest) -> dict[str, str]:
-    """Return the parameters by which a link says how S3 is to answer."""
-    query = {}
-    kind = request.content_type
-    if request.cache_control:
-        query["response-cache-control"] = request.cache_control
-    how = "attachment"
-    if request.disposition == "inline":
-        # Said outright, so that no stored type turns the link into a page with scripts.
-        kind = kind or guess_content_type(path) or OCTETS
-        how = "inline" if may_be_shown(kind) else "attachment"
-    # Without a name of its own a download gets the last segment of the URL, which is the file's.
-    query["response-content-disposition"] = content_disposition(how, request.filename) if request.filename else how
-    if request.content_encoding:
-        query["response-content-encoding"] = request.content_encoding
-    if kind:
-        query["response-content-type"] = kind
-    return query

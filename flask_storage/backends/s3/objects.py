@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import base64
-import email.errors
-import email.header
-import re
 from collections.abc import Mapping
-from typing import Any, overload
+from typing import Any
 
 import arrow
 
-from ...media import guess_content_type
+from ...header_text import as_sent, decoded, encoded
+from ...media import NO_TYPE, guess_content_type
 from ...values import FileInfo, WriteOptions
 from .bucket import Bucket, tag_of
 from .content_checks import OWN_KEYS
-
-NO_TYPE = "binary/octet-stream"
-"""What S3 says of an object that was given no type. It is sent outright, since some services guess one."""
 
 _HEADERS = {
     "ContentEncoding": "content_encoding",
@@ -25,8 +20,6 @@ _HEADERS = {
     "ContentDisposition": "content_disposition",
 }
 _CHECKSUMS = {"CRC32": "crc32", "CRC32C": "crc32c", "CRC64NVME": "crc64nvme", "SHA1": "sha1", "SHA256": "sha256"}
-_MARK = "\ufeff"  # shown by nobody
-_PLAIN_VALUE = re.compile(r"(?!.*=\?)[!-~]([ -~]*[!-~])?")
 
 
 def write_arguments(bucket: Bucket, path: str, options: WriteOptions) -> dict[str, Any]:
@@ -38,7 +31,7 @@ def write_arguments(bucket: Bucket, path: str, options: WriteOptions) -> dict[st
     if objects.cache_control:
         arguments.setdefault("CacheControl", objects.cache_control)
     if options.metadata:
-        arguments["Metadata"] = {key: _encoded(value) for key, value in options.metadata.items()}
+        arguments["Metadata"] = {key: encoded(value) for key, value in options.metadata.items()}
     return arguments
 
 
@@ -66,7 +59,7 @@ def info_of(bucket: Bucket, path: str, answer: Mapping[str, Any], size: int) -> 
         for part in answer.get("ContentEncoding", "").replace(" ", "").split(",")
         if part not in ("", "aws-chunked")
     )
-    metadata = {key: _decoded(value) for key, value in answer.get("Metadata", {}).items() if key not in OWN_KEYS}
+    metadata = {key: decoded(value) for key, value in answer.get("Metadata", {}).items() if key not in OWN_KEYS}
     if bucket.preset.hyphenates_metadata:
         metadata = {key.replace("-", "_"): value for key, value in metadata.items()}
     return FileInfo(
@@ -75,10 +68,10 @@ def info_of(bucket: Bucket, path: str, answer: Mapping[str, Any], size: int) -> 
         last_modified=arrow.Arrow.fromdatetime(answer["LastModified"]),
         etag=tag_of(answer),
         etag_is_strong=True,
-        content_type=None if kind == NO_TYPE else _as_sent(kind),
+        content_type=None if kind == NO_TYPE else as_sent(kind),
         content_encoding=encoding or None,
-        cache_control=_as_sent(answer.get("CacheControl")),
-        content_disposition=_as_sent(answer.get("ContentDisposition")),
+        cache_control=as_sent(answer.get("CacheControl")),
+        content_disposition=as_sent(answer.get("ContentDisposition")),
         checksums=_checksums(answer),
         metadata=metadata,
         version=answer.get("VersionId"),
@@ -88,9 +81,9 @@ def info_of(bucket: Bucket, path: str, answer: Mapping[str, Any], size: int) -> 
 def kept_arguments(answer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments that store an object with the headers and metadata of another, as an answer tells them."""
     names = ("ContentType", "ContentLanguage", "CacheControl", "ContentDisposition", "ContentEncoding")
-    kept = {name: _as_sent(answer[name]) for name in names if answer.get(name)}
+    kept = {name: as_sent(answer[name]) for name in names if answer.get(name)}
     metadata = {
-        key: value if value.isascii() else _encoded(_as_sent(value))  # boto3 takes no other text
+        key: value if value.isascii() else encoded(as_sent(value))  # boto3 takes no other text
         for key, value in answer.get("Metadata", {}).items()
         if key not in OWN_KEYS
     }
@@ -102,41 +95,3 @@ def _checksums(answer: Mapping[str, Any]) -> dict[str, str]:
         return {}  # a checksum of checksums, which says nothing to those who do not know the parts
     found = {ours: answer.get(f"Checksum{name}") for name, ours in _CHECKSUMS.items()}
     return {ours: base64.b64decode(value).hex() for ours, value in found.items() if value and "-" not in value}
-
-
-def _encoded(value: str) -> str:
-    """Return metadata as a header can carry it: other text than ASCII as S3 itself writes it (RFC 2047).
-
-    AWS decodes that when it stores, and encodes again only what is not ASCII. A space at an end would be lost then, and
-    what only looks like an encoded word would be read as one; such text is marked with a character that is not ASCII.
-    """
-    if _PLAIN_VALUE.fullmatch(value):
-        return value
-    if value.isascii() or value.endswith(_MARK):
-        value += _MARK
-    return f"=?UTF-8?B?{base64.b64encode(value.encode()).decode()}?="
-
-
-@overload
-def _as_sent(value: str) -> str: ...
-@overload
-def _as_sent(value: str | None) -> str | None: ...
-def _as_sent(value: str | None) -> str | None:
-    """Return a header as it was sent: in UTF-8, where http.client takes every byte for a character of its own."""
-    try:
-        return value and value.encode("latin-1").decode()
-    except UnicodeError:
-        return value  # somebody else sent it
-
-
-def _decoded(value: str) -> str:
-    if "=?" not in value:
-        return _as_sent(value)
-    try:
-        parts = email.header.decode_header(value)
-        text = "".join(
-            part if isinstance(part, str) else part.decode(charset or "latin-1", "replace") for part, charset in parts
-        )
-        return text.removesuffix(_MARK)
-    except (email.errors.HeaderParseError, LookupError):
-        return value  # somebody else's text, that only looks like it

@@ -1,58 +1,20 @@
-"""Checking what a profile says: arguments come from Python, from JSON and, as text, from URLs and the environment."""
+"""Checking what a profile says of a bucket, beyond what every backend is told; see :mod:`flask_storage.arguments`."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
-from ...arguments import FLAG_WORDS
+from ...arguments import choice, optional_text, seconds
 from ...errors import ConfigurationError
-from ...paths import is_one_line
 
 _ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 _KEY_BYTES = 32
 _LONGEST_ROUNDING = 86_400
-_LONGEST_WAIT = 10 * 365 * 86_400
-_LARGEST_NUMBER = 2**40
-
-
-def whole_number(name: str, value: int | str, least: int) -> int:
-    """Return an argument as a whole number from *least* on.
-
-    Raises:
-        ConfigurationError: when it is none.
-    """
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        number = least - 1
-    if (
-        not least <= number <= _LARGEST_NUMBER
-        or isinstance(value, bool)
-        or (isinstance(value, float) and value != number)
-    ):
-        raise ConfigurationError(f"{name} is a whole number from {least} on")
-    return number
-
-
-def seconds(name: str, value: float | str | timedelta, *, zero: bool = False) -> float:
-    """Return an argument as a number of seconds, more than none unless *zero* is fine.
-
-    Raises:
-        ConfigurationError: when it is none.
-    """
-    try:
-        count = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        count = -1
-    if not 0 <= count <= _LONGEST_WAIT or (count == 0 and not zero):
-        raise ConfigurationError(f"{name} is a number of seconds")
-    return count
 
 
 def rounding_of(value: float | str | timedelta) -> int:
@@ -65,81 +27,6 @@ def rounding_of(value: float | str | timedelta) -> int:
     if count > _LONGEST_ROUNDING or count != int(count):
         raise ConfigurationError("link_rounding is a whole number of seconds, at most a day")
     return int(count)
-
-
-def choice(name: str, value: str | None, allowed: Collection[str]) -> str | None:
-    """Return an argument that is one of *allowed*, or None.
-
-    Raises:
-        ConfigurationError: when it is another.
-    """
-    if value is not None and value not in allowed:
-        raise ConfigurationError(f"{name} is one of {', '.join(sorted(allowed))}")
-    return value
-
-
-def flag_or_text(name: str, value: bool | str | None) -> bool | str | None:
-    """Return an argument that is a flag or a text; the words for a flag are one.
-
-    Raises:
-        ConfigurationError: when it is something else: what is merely empty must not switch anything off.
-    """
-    given: object = value  # JSON may hold anything
-    if given is None or isinstance(given, bool):
-        return given
-    line = text(name, value)
-    return FLAG_WORDS.get(line.lower(), line)
-
-
-def text(name: str, value: object) -> str:
-    """Return an argument that is one line of text, and not empty.
-
-    Raises:
-        ConfigurationError: when it is something else: an empty secret would be taken from elsewhere.
-    """
-    if isinstance(value, str) and value and is_one_line(value):
-        return value
-    raise ConfigurationError(f"{name} is a text of one line, and not empty")
-
-
-def optional_text(name: str, value: object) -> str | None:
-    """Return an argument that is one line of text, or not given.
-
-    Raises:
-        ConfigurationError: when it is something else.
-    """
-    return None if value is None else text(name, value)
-
-
-def optional_flag(name: str, value: bool | str | None) -> bool | None:
-    """Return an argument that is a flag or not given.
-
-    Raises:
-        ConfigurationError: when it is something else.
-    """
-    flag = FLAG_WORDS.get(value.lower(), value) if isinstance(value, str) else value
-    if flag is None or isinstance(flag, bool):
-        return flag
-    raise ConfigurationError(f"{name} is true or false")
-
-
-def web_address(name: str, value: str | None) -> str | None:
-    """Return an argument that is the address of a service, or None.
-
-    Raises:
-        ConfigurationError: when it is none, or holds a password, which logs would show.
-    """
-    if value is None:
-        return None
-    try:
-        parts = urlsplit(str(value))
-        named = bool(parts.hostname) and parts.port != 0
-    except ValueError:  # half a bracket, or a port that is no number
-        parts, named = urlsplit(""), False
-    plain = "@" not in parts.netloc and not parts.query and not parts.fragment
-    if not (named and plain) or parts.scheme not in ("http", "https"):
-        raise ConfigurationError(f"{name} is an address like 'https://s3.example.com', without credentials in it")
-    return value
 
 
 def stored_arguments(

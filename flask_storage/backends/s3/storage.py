@@ -12,6 +12,15 @@ from urllib.parse import SplitResult, unquote
 
 import arrow
 
+from ...arguments import (
+    choice,
+    flag_or_text,
+    optional_flag,
+    optional_text,
+    seconds,
+    web_address,
+    whole_number,
+)
 from ...errors import ConfigurationError, FileNotFoundInStorageError, InvalidPathError, StorageError
 from ...parts import PartStore
 from ...paths import MAX_PATH_BYTES, normalize_folder
@@ -34,19 +43,7 @@ from .links import S3Links
 from .objects import info_of
 from .parts import MIN_PART, S3Parts
 from .presets import ADDRESSING, CHECKSUMS, S3Preset, capabilities_of, preset_of
-from .settings import (
-    choice,
-    customer_arguments,
-    flag_or_text,
-    key_pair,
-    optional_flag,
-    optional_text,
-    rounding_of,
-    seconds,
-    stored_arguments,
-    web_address,
-    whole_number,
-)
+from .settings import customer_arguments, key_pair, rounding_of, stored_arguments
 
 # XML 1.0 cannot hold these, or does not keep them; no path of ours has them, but somebody else's key may.
 _NOT_IN_XML = re.compile("[\x00-\x1f\ufffe\uffff]")

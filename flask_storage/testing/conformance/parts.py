@@ -255,7 +255,7 @@ class PartUploads(Ground):
 
     @needs("parts")
     def test_two_uploads_of_one_path_do_not_meet(self, storage: StorageBackend) -> None:
-        """Each has its own parts; the last to finish is what remains."""
+        """Each has its own parts; the last to finish is what remains, or is told that its parts are to be sent anew."""
         parts = storage.parts
         one, other = parts.begin("file.bin", _PLAIN), parts.begin("file.bin", _PLAIN)
         contents = {upload_id: (part_of(parts, seed, 1), bytes([seed])) for seed, upload_id in enumerate((one, other))}
@@ -267,6 +267,11 @@ class PartUploads(Ground):
 
         parts.finish("file.bin", other, second, _PLAIN)
         assert storage.read("file.bin") == b"".join(contents[other])
+        if not storage.capabilities.overlapping_writes:
+            with pytest.raises(IntegrityError):
+                parts.finish("file.bin", one, first, _PLAIN)
+            assert storage.read("file.bin") == b"".join(contents[other])
+            first = [parts.put_part("file.bin", one, number, data) for number, data in enumerate(contents[one], 1)]
         parts.finish("file.bin", one, first, _PLAIN)
 
         assert storage.read("file.bin") == b"".join(contents[one])

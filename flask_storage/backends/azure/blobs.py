@@ -1,0 +1,69 @@
+"""Between our words and the SDK's: what a blob is stored with, and what is known of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import arrow
+from azure.core import MatchConditions
+from azure.storage.blob import BlobProperties, ContentSettings
+
+from ...header_text import as_sent, decoded, encoded
+from ...media import NO_TYPE, guess_content_type
+from ...values import FileInfo, WriteOptions
+from .container import Container
+
+WRITE_KEY = "_fs_write"
+"""The metadata key that tells a write from another one; no key of an app begins with an underscore."""
+
+
+def write_arguments(container: Container, path: str, options: WriteOptions) -> dict[str, Any]:
+    """Return the SDK's arguments for storing a blob: headers, metadata, and what the profile adds."""
+    settings = container.settings
+    guessed = guess_content_type(path) if settings.guess_content_type else None
+    metadata = {**settings.metadata, **options.metadata}
+    return {
+        **settings.stored,
+        "content_settings": ContentSettings(
+            content_type=options.content_type or guessed or settings.content_type or NO_TYPE,
+            content_encoding=options.content_encoding,
+            cache_control=options.cache_control or settings.cache_control,
+            content_disposition=options.content_disposition,
+        ),
+        "metadata": {key: encoded(value) for key, value in metadata.items()},
+    }
+
+
+def condition_arguments(options: WriteOptions) -> dict[str, Any]:
+    """Return the SDK's arguments for the conditions of a write."""
+    if options.exclusive:
+        return {"match_condition": MatchConditions.IfMissing}
+    if options.if_match is not None:
+        return {"etag": f'"{options.if_match}"', "match_condition": MatchConditions.IfNotModified}
+    return {}
+
+
+def info_of(path: str, blob: BlobProperties) -> FileInfo:
+    """Return what the SDK says of a blob."""
+    content = blob.content_settings
+    kind = content.content_type
+    md5 = content.content_md5
+    return FileInfo(
+        path=path,
+        size=int(blob.size),
+        last_modified=arrow.Arrow.fromdatetime(blob.last_modified),
+        etag=tag_of(blob),
+        etag_is_strong=True,
+        content_type=None if kind == NO_TYPE else as_sent(kind),
+        content_encoding=content.content_encoding or None,
+        cache_control=as_sent(content.cache_control) or None,
+        content_disposition=as_sent(content.content_disposition) or None,
+        checksums={"md5": bytes(md5).hex()} if md5 else {},
+        metadata={key: decoded(value) for key, value in (blob.metadata or {}).items() if key != WRITE_KEY},
+        version=getattr(blob, "version_id", None),
+    )
+
+
+def tag_of(blob: BlobProperties) -> str:
+    """Return the ETag of a blob without its quotes, as our own values have it."""
+    return str(blob.etag).strip('"')

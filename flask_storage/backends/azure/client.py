@@ -1,0 +1,115 @@
+"""From configuration to clients of the SDK: one for each process, made when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from azure.core.credentials import AzureNamedKeyCredential
+from azure.storage.blob import BlobClient, BlobServiceClient, ContainerClient, ExponentialRetry
+
+from ...errors import ConfigurationError
+from ...workers import PerProcess
+from .settings import Account
+from .transport import transport_of
+
+_PUT_AT_ONCE = 100 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """How clients of the SDK are made; see :class:`~flask_storage.AzureStorage` for what each means."""
+
+    connect_timeout: float = 10
+    read_timeout: float = 15
+    max_attempts: int = 3
+    max_connections: int = 50
+    verify: bool | str | None = None
+    retry_policy: Any = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments of a client, with a transport of its own."""
+        return {
+            "transport": transport_of(
+                connect_timeout=self.connect_timeout,
+                read_timeout=self.read_timeout,
+                max_connections=self.max_connections,
+                verify=self.verify,
+            ),
+            # The SDK's own waits a quarter of a minute before it tries again.
+            "retry_policy": self.retry_policy
+            or ExponentialRetry(
+                initial_backoff=0,
+                increment_base=2,
+                random_jitter_range=1,
+                retry_total=self.max_attempts - 1,
+            ),
+            "max_single_put_size": _PUT_AT_ONCE,
+            "max_block_size": _PUT_AT_ONCE,
+            **self.options,
+        }
+
+
+class Clients:
+    """The clients of one storage, in whichever process they are needed.
+
+    Args:
+        account: Where the container is, and who asks.
+        settings: How clients are made.
+    """
+
+    def __init__(self, account: Account, settings: ClientSettings) -> None:
+        self._account = account
+        self._settings = settings
+        self._normal = PerProcess(lambda: self._connect(settings))
+        # To clear away what a failure left: the service may be the one in trouble.
+        self._hasty = PerProcess(
+            lambda: self._connect(replace(settings, connect_timeout=2, read_timeout=2, max_attempts=2))
+        )
+
+    def container(self) -> ContainerClient:
+        """Return this process's client of the container."""
+        if self._account.blob_url is not None:
+            raise ConfigurationError("a sas_blob_url opens one blob and nothing else: configure a sas_container_url")
+        client: ContainerClient = self._normal()
+        return client
+
+    def blob(self, name: str, *, hastily: bool = False) -> BlobClient:
+        """Return this process's client of one blob, or one that gives up soon."""
+        client = (self._hasty if hastily else self._normal)()
+        return client if isinstance(client, BlobClient) else client.get_blob_client(name)
+
+    def delegation_key(self, starts: datetime, ends: datetime) -> Any:
+        """Ask the service for a key that signs links in the name of the identity that asks."""
+        with BlobServiceClient(
+            self._account.url, credential=self._account.credential, **self._settings.arguments()
+        ) as service:
+            return service.get_user_delegation_key(starts, ends)
+
+    def close(self) -> None:
+        """Close this process's connections; later ones are new."""
+        for client in (self._normal.take(), self._hasty.take()):
+            if client is not None:
+                client.close()
+
+    def _connect(self, settings: ClientSettings) -> Any:
+        account = self._account
+        if account.blob_url is not None:
+            return BlobClient.from_blob_url(account.blob_url, **settings.arguments())
+        if account.sas is not None:
+            return ContainerClient(account.url, account.container, credential=account.sas, **settings.arguments())
+        credential = account.credential or AzureNamedKeyCredential(account.name, account.key or "")
+        return ContainerClient(account.url, account.container, credential=credential, **settings.arguments())
+
+
+def is_plain_http(url: str) -> bool:
+    """Whether what is sent and read has no protection of its own on the way."""
+    return urlsplit(url).scheme == "http"
+
+
+Blobs = Callable[..., BlobClient]
+"""Gives the client of a blob by its name; with ``hastily=True`` one that gives up soon."""

@@ -1,0 +1,200 @@
+"""The one door to a container: what is asked about a blob goes through :meth:`Container.ask`, its bytes too."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from azure.core import MatchConditions, exceptions as sdk
+from azure.storage.blob import BlobProperties
+
+from ...bodies import drain, fetch_all
+from ...errors import IntegrityError, PreconditionFailedError, StorageUnavailableError
+from .client import Blobs
+from .errors import code_of, status_of
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_LARGEST_CHECKED = 4 * 1024 * 1024
+"""Of a longer piece the service gives no MD5."""
+_LARGEST = 32 * 1024 * 1024
+"""The SDK asks for no more at once, unless told to."""
+_OK, _PARTIAL, _NOT_SATISFIABLE = 200, 206, 416
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobSettings:
+    """What every blob is stored with."""
+
+    stored: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    content_type: str | None = None
+    cache_control: str | None = None
+    guess_content_type: bool = True
+
+
+class Container:
+    """One container, or the part of it below a prefix.
+
+    Args:
+        name: Of the container.
+        storage: What errors call the storage.
+        blobs: Gives the client of a blob.
+        prefix: What every blob's name begins with; empty, or ending in ``/``.
+        settings: What every blob is stored with.
+        checks: Whether content is sent and read with its MD5.
+        patience: How long, in seconds, a request may bring nothing.
+        attempts: How often a download that breaks off is taken up again without having come any further.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        storage: str,
+        blobs: Blobs,
+        *,
+        prefix: str = "",
+        settings: BlobSettings | None = None,
+        checks: bool = False,
+        patience: float = 15,
+        attempts: int = 3,
+    ) -> None:
+        self.name = name
+        self.storage = storage
+        self.prefix = prefix
+        self.settings = settings or BlobSettings()
+        self.checks = checks
+        self.patience = patience
+        self.blobs = blobs
+        self._attempts = attempts
+
+    def key(self, path: str) -> str:
+        """Return the name of a blob."""
+        return self.prefix + path
+
+    def path(self, key: str) -> str:
+        """Return the path of a blob's name below the prefix."""
+        return key[len(self.prefix) :]
+
+    def ask(self, operation: str, path: str, *args: Any, hastily: bool = False, **arguments: Any) -> Any:
+        """Make one call of the SDK's client on a blob, and return its answer."""
+        with that_makes_sense():
+            return getattr(self.blobs(self.key(path), hastily=hastily), operation)(*args, **arguments)
+
+    def head(self, path: str, *, hastily: bool = False) -> BlobProperties:
+        """Return what the service knows of a blob."""
+        properties: BlobProperties = self.ask("get_blob_properties", path, hastily=hastily)
+        return properties
+
+    def first(self, path: str, size: int) -> tuple[bytes, BlobProperties]:
+        """Return the first *size* bytes of a blob, or all of fewer, with what the service knows of it.
+
+        One request brings both. An answer that breaks off is taken up by :meth:`fetch`.
+        """
+        buffer = io.BytesIO()
+        try:
+            answer = self._get(path, 0, min(size, self._largest), buffer)
+        except sdk.HttpResponseError as error:
+            if status_of(error) != _NOT_SATISFIABLE:
+                raise
+            return b"", self.head(path)  # an empty blob has no first byte
+        properties: BlobProperties = answer.properties
+        # The SDK's properties of a piece tell the size of the piece.
+        properties.size = int(str(properties.content_range).rpartition("/")[2])
+        wanted = min(size, properties.size)
+        if buffer.tell() < wanted:
+            self.fetch(path, buffer.tell(), wanted, buffer, properties.etag)
+        return buffer.getvalue(), properties
+
+    def fetch(self, path: str, start: int, stop: int, into: io.BytesIO, etag: str) -> None:
+        """Write the bytes from *start* to *stop* of one version of a blob into a buffer.
+
+        A connection that breaks off is taken up where it ended, as long as that gets on.
+
+        Raises:
+            PreconditionFailedError: when the blob is another by now.
+        """
+
+        def get(start: int, stop: int) -> None:
+            try:
+                self._get(path, start, stop, into, etag=etag, match_condition=MatchConditions.IfNotModified)
+            except sdk.HttpResponseError as error:
+                if code_of(error) in ("ConditionNotMet", "BlobNotFound") or status_of(error) == _NOT_SATISFIABLE:
+                    raise PreconditionFailedError(f"{path} was replaced or deleted while it was being read") from error
+                raise
+
+        fetch_all(get, start, stop, into, attempts=self._attempts, largest=self._largest)
+
+    def md5_of(self, data: ReadableBuffer) -> bytearray | None:
+        """Return the MD5 that goes with content on its way, or None where the connection protects it."""
+        return bytearray(hashlib.md5(data, usedforsecurity=False).digest()) if self.checks else None
+
+    # -- inner ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _largest(self) -> int:
+        return _LARGEST_CHECKED if self.checks else _LARGEST
+
+    def _get(self, path: str, start: int, stop: int, into: io.BytesIO, **conditions: Any) -> Any:
+        """Write what arrives of a range before the answer ends or breaks off, and return what else the answer says."""
+        before = into.tell()
+        expected: list[str] = []
+
+        def take(response: Any) -> None:
+            # The body is read here, out of the SDK's hands: it would hold all of it, twice over.
+            answer = response.http_response
+            if answer.status_code not in (_OK, _PARTIAL):
+                return
+            into.seek(before)
+            size = min(stop - start, int(answer.headers.get("Content-Length", stop - start)))
+            drain(answer.internal_response.raw, size, into, self.patience)
+            if into.tell() - before == size:
+                expected[:] = [answer.headers.get("Content-MD5", "")]
+            elif self.checks:
+                into.seek(before)  # of less than all of it nobody knows whether it is right
+
+        headers: dict[str, Any] = {"headers": {"x-ms-range-get-content-md5": "true"}} if self.checks else {}
+        arguments: dict[str, Any] = {
+            "offset": start,
+            "length": stop - start,
+            "max_concurrency": 1,
+            "raw_response_hook": take,
+        }
+        answer = self.ask("download_blob", path, **arguments, **headers, **conditions)
+        if self.checks and expected and expected[0]:
+            digest = hashlib.md5(into.getbuffer()[before : into.tell()], usedforsecurity=False).digest()
+            if base64.b64encode(digest).decode() != expected[0]:
+                into.seek(before)
+                raise IntegrityError("the bytes that arrived are not the ones that were stored: read the file again")
+        return answer
+
+
+@contextmanager
+def that_makes_sense() -> Iterator[None]:
+    """Translate what the SDK raises over an answer that it cannot read, which is an error of no class of its own."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, sdk.DeserializationError) as error:
+        raise StorageUnavailableError(
+            "the answer makes no sense: try again, or look at the proxy in between"
+        ) from error
+
+
+def pages_of(paged: Any) -> Iterator[list[Any]]:
+    """Yield the pages of a listing of the SDK, as they come."""
+    pages = paged.by_page()
+    while True:
+        with that_makes_sense():
+            page = next(pages, None)
+            if page is None:
+                return
+            entries = list(page)
+        yield entries

@@ -1,0 +1,151 @@
+"""Open blobs: the seed's three classes, on the machinery that every remote place shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
+from urllib.parse import urlsplit
+
+from azure.storage.blob import BlobClient
+
+from ...files import RemoteFile
+from ...parts import PartWriter
+from ...ranges import RangedReader
+from ...values import FileMode, WriteOptions
+from ...workers import pool_of
+from .blobs import info_of
+from .container import Container
+from .parts import MAX_BLOCK, BlockWrites
+
+CHUNK_SIZE = 5 * 1024 * 1024
+CONCURRENCY = 8
+_FIRST = 64 * 1024
+
+_workers = pool_of(CONCURRENCY)
+
+
+class AzureFile(RemoteFile):
+    """What an open blob has, whether it is read or written.
+
+    Args:
+        mode: What it is opened for.
+        blob_client: The SDK's client of the blob.
+        chunk_size: How much travels at a time, in bytes.
+    """
+
+    def __init__(self, mode: FileMode | str, blob_client: BlobClient, chunk_size: int = CHUNK_SIZE) -> None:
+        super().__init__(mode)
+        self._belong(blob_client, chunk_size)
+
+    def _belong(self, blob_client: BlobClient, chunk_size: int) -> None:
+        self.client = blob_client
+        self.chunk_size = chunk_size
+
+
+class AzureReader(AzureFile, RangedReader):
+    """Reads a blob by ranges, all of one version; see :class:`~flask_storage.ranges.RangedReader`.
+
+    Opening brings the first 64 KiB along, so a small blob costs one request. Over plain HTTP every range is compared
+    with its MD5.
+
+    Args:
+        mode: ``"r"``.
+        blob_client: The SDK's client of the blob.
+        chunk_size: The largest range asked for at once, in bytes.
+        door: The container, where there is more to know than the client knows.
+        path: The path below the door's prefix.
+        concurrency: How many ranges may be on their way at once.
+        workers: Gives the threads that fetch them.
+        whole: All of it will be read, from the beginning.
+
+    Raises:
+        FileNotFoundInStorageError: when there is no such blob (behind a storage's door; else the SDK's own error).
+    """
+
+    def __init__(
+        self,
+        mode: FileMode | str,
+        blob_client: BlobClient,
+        chunk_size: int = CHUNK_SIZE,
+        *,
+        door: Container | None = None,
+        path: str | None = None,
+        concurrency: int = CONCURRENCY,
+        workers: Callable[[], Executor] = _workers,
+        whole: bool = False,
+    ) -> None:
+        _check_mode(mode, FileMode.read)
+        container = door or _door(blob_client)
+        name = blob_client.blob_name if path is None else path
+        head, blob = container.first(name, chunk_size if whole else min(_FIRST, chunk_size))
+        RangedReader.__init__(
+            self,
+            lambda start, stop, into: container.fetch(name, start, stop, into, blob.etag),
+            info_of(name, blob),
+            head=head,
+            chunk_size=chunk_size,
+            concurrency=concurrency,
+            workers=workers,
+            eager=whole,
+        )
+        self._belong(blob_client, chunk_size)
+
+
+class AzureWriter(AzureFile, PartWriter):
+    """Writes a blob in blocks; see :class:`~flask_storage.parts.PartWriter`. It is visible when it is closed.
+
+    A file that is written by somebody else while this one is open is not mixed up with it: whoever ends second is told
+    so by a :class:`~flask_storage.errors.PreconditionFailedError`, as Azure has forgotten its blocks by then. Content
+    of no more than *chunk_size* is stored by one request and knows no such trouble.
+
+    Args:
+        mode: ``"w"``.
+        blob_client: The SDK's client of the blob.
+        chunk_size: The size of a block, in bytes; at most 100 MiB.
+        door: The container, where there is more to know than the client knows.
+        path: The path below the door's prefix.
+        options: How the blob is written.
+        concurrency: How many blocks may be on their way at once.
+        workers: Gives the threads that send them.
+        size: How much will come, as far as anybody knows.
+    """
+
+    def __init__(
+        self,
+        mode: FileMode | str,
+        blob_client: BlobClient,
+        chunk_size: int = CHUNK_SIZE,
+        *,
+        door: Container | None = None,
+        path: str | None = None,
+        options: WriteOptions | None = None,
+        concurrency: int = CONCURRENCY,
+        workers: Callable[[], Executor] = _workers,
+        size: int | None = None,
+    ) -> None:
+        _check_mode(mode, FileMode.write)
+        chunk_size = min(chunk_size, MAX_BLOCK)
+        PartWriter.__init__(
+            self,
+            BlockWrites(door or _door(blob_client)),
+            blob_client.blob_name if path is None else path,
+            options or WriteOptions(),
+            chunk_size=chunk_size,
+            concurrency=concurrency,
+            workers=workers,
+            size=size,
+        )
+        self._belong(blob_client, chunk_size)
+
+
+def _check_mode(mode: FileMode | str, wanted: FileMode) -> None:
+    if FileMode.as_mode(mode) != wanted:
+        raise ValueError(f"this file is opened with {str(wanted)!r}, not {str(FileMode.as_mode(mode))!r}")
+
+
+def _door(client: BlobClient) -> Container:
+    def the_one(_name: str, **_: Any) -> BlobClient:
+        return client
+
+    return Container(client.container_name, "azure", the_one, checks=urlsplit(client.url).scheme == "http")

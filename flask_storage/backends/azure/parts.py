@@ -1,0 +1,296 @@
+"""Uploads in parts: blocks under a blob's own name, and the notes by which an upload outlives its writer.
+
+Azure has no uploads: uncommitted blocks belong to a blob, whoever sent them, and committing a list of blocks forgets
+all others. So the name of every block says which upload it is of, two uploads never mix, and one that was overtaken by
+another write of the same blob finds its blocks gone. Blocks that nobody commits are freed by the service after a week:
+https://learn.microsoft.com/rest/api/storageservices/put-block#remarks
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from azure.core import exceptions as sdk
+from azure.storage.blob import BlobBlock, BlobProperties, ContainerClient
+
+from ...errors import FileNotFoundInStorageError, IntegrityError, StorageError
+from ...parts import Part, PartLimits, PartStore, PendingUpload
+from ...paths import RESERVED_PREFIX
+from ...values import CONTENT_HEADERS, WriteOptions
+from .blobs import WRITE_KEY, condition_arguments, info_of, write_arguments
+from .container import Container, pages_of
+from .errors import code_of, told_of_conditions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed import ReadableBuffer
+
+MAX_BLOCK = 100 * 1024 * 1024
+"""What every version of the service takes, in bytes."""
+MAX_BLOCKS = 50_000
+
+_UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
+_BLOCK = re.compile(r"(\d{5})([A-Za-z0-9_-]{22})([0-9a-f]{36})", re.ASCII)
+_NO_TAG = "0" * 36
+_PATH_KEY = "path"
+_OURS = "of_"  # the metadata of the blob to come
+_NOTE = f"{RESERVED_PREFIX}upload-"
+
+
+def is_upload_id(text: str) -> bool:
+    """Whether *text* has the form of the ids that are given out here; nothing else goes into the name of a blob."""
+    return _UPLOAD_ID.fullmatch(text) is not None
+
+
+def block_name(upload_id: str, number: int, tag: str = _NO_TAG) -> str:
+    """Return the name of a block. All are of one length, which the service asks of the blocks of one blob.
+
+    Args:
+        upload_id: Which upload it is of.
+        number: Which part it is.
+        tag: What tells this content from another that was sent for the same part.
+    """
+    return f"{number:05}{upload_id}{tag}"
+
+
+class BlockWrites(PartStore):
+    """What one writer does: the blocks of an upload that nobody else will ever ask for.
+
+    Args:
+        container: The door.
+    """
+
+    limits = PartLimits(max_size=MAX_BLOCK, max_count=MAX_BLOCKS)
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._nonce = secrets.token_hex(8)
+        self._begun: dict[str, WriteOptions] = {}
+
+    def put_whole(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
+        """Store a blob by one request."""
+        data = bytes(data)
+        self._write(
+            "upload_blob",
+            path,
+            options,
+            data,
+            length=len(data),
+            overwrite=not options.exclusive,
+            **self._md5("transactional_content_md5", data),
+        )
+
+    def begin(self, path: str, options: WriteOptions) -> str:
+        """Choose the id of an upload; nothing is asked of the service."""
+        upload_id = secrets.token_urlsafe(16)
+        self._begun[upload_id] = options
+        return upload_id
+
+    def put_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
+        """Send one block."""
+        return self._stage(path, upload_id, number, data, _NO_TAG)
+
+    def finish(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
+        """Commit the blocks: from now on they are the blob.
+
+        Raises:
+            PreconditionFailedError: when another write of this file has ended meanwhile; the blocks are gone.
+        """
+        self._commit(path, upload_id, parts, self._begun[upload_id], options)
+
+    def discard(self, path: str, upload_id: str) -> None:
+        """Forget the upload. Its blocks cannot be deleted; the service frees them, at the latest after a week."""
+        self._begun.pop(upload_id, None)
+
+    def list_parts(self, path: str, upload_id: str) -> list[Part]:
+        """Return the parts that have arrived; of several contents of one part the latest."""
+        try:
+            _, waiting = self._container.ask("get_block_list", path, "uncommitted")
+        except sdk.HttpResponseError as error:
+            if code_of(error) != "BlobNotFound":
+                raise
+            return []
+        found: dict[int, Part] = {}
+        # A tag begins with the time, so that the greatest is the latest.
+        for block in sorted(waiting, key=lambda block: str(block.id)):
+            name = _BLOCK.fullmatch(block.id)
+            if name and name[2] == upload_id:
+                found[int(name[1])] = Part(number=int(name[1]), size=block.size, etag=name[3])
+        return [found[number] for number in sorted(found)]
+
+    def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
+        """Yield nothing: what a writer begins is known to nobody else."""
+        return iter(())
+
+    # -- inner ------------------------------------------------------------------------------------------------------
+
+    def _stage(self, path: str, upload_id: str, number: int, data: ReadableBuffer, tag: str) -> Part:
+        view = memoryview(data).cast("B")
+        self._container.ask(
+            "stage_block",
+            path,
+            block_name(upload_id, number, tag),
+            bytes(view) if not len(view) else view,
+            length=len(view),
+            **self._container.settings.stored,
+            **self._md5("transactional_content_md5", view),
+        )
+        return Part(number=number, size=len(view), etag=tag)
+
+    def _commit(
+        self, path: str, upload_id: str, parts: Sequence[Part], kept: WriteOptions, decided: WriteOptions
+    ) -> None:
+        blocks = [BlobBlock(block_name(upload_id, part.number, part.etag)) for part in parts]
+        self._write("commit_block_list", path, kept, blocks, decided=decided)
+
+    def _write(
+        self,
+        operation: str,
+        path: str,
+        kept: WriteOptions,
+        content: Any,
+        *,
+        decided: WriteOptions | None = None,
+        **arguments: Any,
+    ) -> None:
+        """Make the one request by which a blob becomes visible."""
+        decided = decided or kept
+        conditions = condition_arguments(decided)
+        arguments |= write_arguments(self._container, path, kept)
+        if conditions:
+            arguments["metadata"][WRITE_KEY] = self._nonce
+        with told_of_conditions(path, decided):
+            try:
+                self._container.ask(operation, path, content, **arguments, **conditions)
+            except sdk.AzureError:
+                # A request that is repeated, because its first answer was lost, finds its own deed in the way.
+                if not (conditions and self._was_written(path)):
+                    raise
+
+    def _was_written(self, path: str) -> bool:
+        try:
+            found = self._container.head(path, hastily=True).metadata or {}
+        except (sdk.AzureError, StorageError):
+            return False
+        return found.get(WRITE_KEY) == self._nonce
+
+    def _md5(self, name: str, data: ReadableBuffer) -> dict[str, Any]:
+        digest = self._container.md5_of(data)
+        return {} if digest is None else {name: digest}
+
+
+class AzureParts(BlockWrites):
+    """The seven part calls: an upload is a small hidden blob that says what it is to become, beside the blocks.
+
+    Args:
+        container: The door.
+        client: Gives the SDK's client of the whole container, for listing.
+    """
+
+    def __init__(self, container: Container, client: Callable[[], ContainerClient]) -> None:
+        super().__init__(container)
+        self._client = client
+
+    def begin(self, path: str, options: WriteOptions) -> str:
+        """Open an upload: the note keeps the headers and metadata of the blob to come."""
+        upload_id = secrets.token_urlsafe(16)
+        arguments = write_arguments(self._container, path, options)
+        arguments["metadata"] = {_OURS + key: value for key, value in arguments["metadata"].items()}
+        arguments["metadata"][_PATH_KEY] = base64.urlsafe_b64encode(path.encode()).decode()
+        self._container.ask("upload_blob", _NOTE + upload_id, b"", length=0, overwrite=True, **arguments)
+        return upload_id
+
+    def put_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
+        """Send one block."""
+        self._note(path, upload_id)
+        digest = hashlib.blake2b(data, digest_size=10).hexdigest()
+        return self._stage(path, upload_id, number, data, f"{time.time_ns():016x}{digest}")
+
+    def finish(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
+        """Commit the blocks, after a look at what has arrived."""
+        note = self._note(path, upload_id)
+        arrived = {part.number: part for part in self.list_parts(path, upload_id)}
+        for part in parts:
+            found = arrived.get(part.number)
+            if found is None:
+                raise IntegrityError(f"part {part.number} is missing: send it again", path=path)
+            if found.etag != part.etag:
+                raise IntegrityError(f"part {part.number} is not the one that was named", path=path)
+        size = sum(arrived[part.number].size for part in parts)
+        if options.size is not None and size != options.size:
+            raise IntegrityError(f"{size} bytes were sent where {options.size} were promised; nothing was published")
+        kept = WriteOptions(**{**_headers_in(note), **options.headers})
+        try:
+            self._commit(path, upload_id, parts, kept, options)
+        except sdk.HttpResponseError as error:
+            if code_of(error) == "InvalidBlockList":
+                raise IntegrityError("parts are missing: another write of this file ended meanwhile") from error
+            raise
+        self._forget(upload_id)
+
+    def discard(self, path: str, upload_id: str) -> None:
+        """Forget an upload; its blocks are freed by the service, at the latest after a week."""
+        try:
+            self._note(path, upload_id)
+        except FileNotFoundInStorageError:
+            return
+        self._forget(upload_id)
+
+    def list_parts(self, path: str, upload_id: str) -> list[Part]:
+        """Return the parts that have arrived."""
+        self._note(path, upload_id)
+        return super().list_parts(path, upload_id)
+
+    def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
+        """Yield the uploads that have a note."""
+        notes = self._client().list_blobs(name_starts_with=self._container.key(_NOTE), include=["metadata"])
+        for page in pages_of(notes):
+            for blob in page:
+                found = _path_in(blob)
+                if found is not None and (not path or found.startswith(f"{path}/")):
+                    upload_id = self._container.path(blob.name).removeprefix(_NOTE)
+                    yield PendingUpload(path=found, upload_id=upload_id, started_at=blob.last_modified)
+
+    # -- inner ------------------------------------------------------------------------------------------------------
+
+    def _note(self, path: str, upload_id: str) -> BlobProperties:
+        missing = FileNotFoundInStorageError(self._container.storage, f"{path} (upload)")
+        if not is_upload_id(upload_id):
+            raise missing
+        try:
+            note = self._container.head(_NOTE + upload_id)
+        except sdk.HttpResponseError as error:
+            if code_of(error) == "BlobNotFound":
+                raise missing from error
+            raise
+        if _path_in(note) != path:
+            raise missing
+        return note
+
+    def _forget(self, upload_id: str) -> None:
+        try:
+            self._container.ask("delete_blob", _NOTE + upload_id)
+        except sdk.HttpResponseError as error:
+            if code_of(error) != "BlobNotFound":
+                raise
+
+
+def _headers_in(note: BlobProperties) -> dict[str, Any]:
+    """Return what a note keeps of the blob to come, by the names of :class:`WriteOptions`."""
+    info = info_of("", note)
+    metadata = {key.removeprefix(_OURS): value for key, value in info.metadata.items() if key.startswith(_OURS)}
+    return {**{name: getattr(info, name) for name in CONTENT_HEADERS}, "metadata": metadata}
+
+
+def _path_in(note: BlobProperties) -> str | None:
+    try:
+        return base64.urlsafe_b64decode((note.metadata or {})[_PATH_KEY]).decode()
+    except (KeyError, ValueError):
+        return None  # somebody else's

@@ -1,0 +1,199 @@
+"""Checking what a profile says of an account: which of five ways leads to the container."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from ...arguments import optional_text, web_address
+from ...errors import ConfigurationError
+
+_DEFAULT_SUFFIX = "core.windows.net"
+_DEFAULT_CREDENTIAL = "DefaultAzureCredential"
+# Published by Microsoft for everybody, and good for an emulator on this machine alone:
+# https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string
+_EMULATOR = {
+    "AccountName": "devstoreaccount1",
+    "AccountKey": "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
+    "BlobEndpoint": "http://127.0.0.1:10000/devstoreaccount1",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Where a container is, and in whose name it is reached: exactly one of key, credential, sas and blob_url is set.
+
+    Attributes:
+        name: Of the account.
+        url: Of the account, without a slash at its end.
+        container: The name of the container.
+        key: The account's key, in base64.
+        credential: An identity of ``azure.identity``.
+        sas: A shared access signature for the container, without a question mark.
+        blob_url: The address of a single blob, with its signature.
+        blob: The name of that blob.
+    """
+
+    name: str
+    url: str
+    container: str
+    key: str | None = field(default=None, repr=False)
+    credential: Any = field(default=None, repr=False)
+    sas: str | None = field(default=None, repr=False)
+    blob_url: str | None = field(default=None, repr=False)
+    blob: str | None = None
+
+
+def account_of(
+    account: str | None,
+    key: str | None,
+    bucket: str | None,
+    sas_container_url: str | None,
+    sas_blob_url: str | None,
+    *,
+    credential: Any,
+    connection_string: str | None,
+    endpoint_url: str | None,
+) -> Account:
+    """Return the one way to the container that the arguments describe.
+
+    Raises:
+        ConfigurationError: when they describe none, or two that contradict each other; the text shows no secret.
+    """
+    account = optional_text("account", account)
+    key = optional_text("key", key)
+    bucket = optional_text("bucket", bucket)
+    endpoint = _without_slash(web_address("endpoint_url", endpoint_url))
+    if connection_string is not None:
+        if account or key or credential or endpoint:
+            raise ConfigurationError("a connection_string has its account, its key and its address already")
+        return _from_connection_string(connection_string, bucket)
+    if credential is not None:
+        if key:
+            raise ConfigurationError("give a key or a credential, not both")
+        if not bucket or not (account or endpoint):
+            raise ConfigurationError("a credential needs a bucket, and an account or an endpoint_url")
+        return _with_credential(account, bucket, credential, endpoint)
+    if account and key and bucket:
+        _check_key(key)
+        return Account(name=account, url=endpoint or _address(account), container=bucket, key=key)
+    if sas_container_url:
+        return _from_container_url(sas_container_url)
+    if sas_blob_url:
+        return _from_blob_url(sas_blob_url)
+    raise ConfigurationError(
+        "Must provide a sas_container_url, a sas_blob_url, or a combination of account, key, and bucket "
+        "(or bucket with a credential or a connection_string)"
+    )
+
+
+def _with_credential(account: str | None, bucket: str, credential: Any, endpoint: str | None) -> Account:
+    if credential == _DEFAULT_CREDENTIAL:
+        try:
+            from azure.identity import DefaultAzureCredential  # an extra package, for those who name it
+        except ImportError as error:
+            raise ConfigurationError(
+                'this credential needs azure-identity: run "pip install azure-identity"'
+            ) from error
+        credential = DefaultAzureCredential()
+    if not hasattr(credential, "get_token"):
+        raise ConfigurationError(f'credential is "{_DEFAULT_CREDENTIAL}" or an object of azure.identity')
+    url = endpoint or _address(account or "")
+    if not url.startswith("https:"):
+        raise ConfigurationError("a credential is sent by https only: check endpoint_url")
+    return Account(name=account or account_in(url), url=url, container=bucket, credential=credential)
+
+
+def _from_connection_string(text: object, bucket: str | None) -> Account:
+    settings: dict[str, str] = {}
+    for pair in str(text).strip().strip(";").split(";"):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigurationError("a connection_string is made of Name=value, separated by semicolons")
+        settings[name.strip()] = value.strip()
+    if settings.get("UseDevelopmentStorage", "").lower() == "true":
+        settings = {**_EMULATOR, **settings}
+    if not bucket:
+        raise ConfigurationError("a connection_string needs a bucket beside it: the name of the container")
+    name = settings.get("AccountName", "")
+    url = _without_slash(web_address("BlobEndpoint", settings.get("BlobEndpoint")))
+    if url is None:
+        if not name:
+            raise ConfigurationError("this connection_string names no AccountName and no BlobEndpoint")
+        scheme = settings.get("DefaultEndpointsProtocol", "https")
+        url = f"{scheme}://{name}.blob.{settings.get('EndpointSuffix', _DEFAULT_SUFFIX)}"
+    key = settings.get("AccountKey")
+    sas = settings.get("SharedAccessSignature", "").lstrip("?")
+    if key:
+        _check_key(key)
+        return Account(name=name or account_in(url), url=url, container=bucket, key=key)
+    if sas:
+        return Account(name=name or account_in(url), url=url, container=bucket, sas=sas)
+    raise ConfigurationError("this connection_string has neither an AccountKey nor a SharedAccessSignature")
+
+
+def _from_container_url(url: str) -> Account:
+    address, path, query = _split("sas_container_url", url)
+    # An emulator has the account in the path: one segment more than the service.
+    base, _, container = path.rpartition("/")
+    if not container or "/" in base.strip("/"):
+        raise ConfigurationError("sas_container_url is https://ACCOUNT.blob.core.windows.net/CONTAINER?SIGNATURE")
+    return Account(name=account_in(f"{address}{base}"), url=f"{address}{base}", container=unquote(container), sas=query)
+
+
+def _from_blob_url(url: str) -> Account:
+    address, path, _ = _split("sas_blob_url", url)
+    segments = path.strip("/").split("/")
+    # An emulator is reached by a number or a name without dots, and has the account in the path.
+    in_path = 1 if "." not in (urlsplit(address).hostname or "").removeprefix("127.0.0.1") else 0
+    if len(segments) < 2 + in_path:
+        raise ConfigurationError("sas_blob_url is https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB?SIGNATURE")
+    base = "/".join([address, *segments[:in_path]])
+    return Account(
+        name=account_in(base),
+        url=base,
+        container=unquote(segments[in_path]),
+        blob=unquote("/".join(segments[in_path + 1 :])),
+        blob_url=url,
+    )
+
+
+def _split(name: str, url: str) -> tuple[str, str, str]:
+    """Return address, path and query of an address with a signature in it.
+
+    Raises:
+        ConfigurationError: when it is none; the text does not repeat it.
+    """
+    parts = urlsplit(str(url))
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ConfigurationError(f"{name} is an address that begins with https://")
+    if "sig" not in parse_qs(parts.query):
+        raise ConfigurationError(f"{name} has no signature in it (…?sv=…&sig=…)")
+    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/"), parts.query
+
+
+def account_in(url: str) -> str:
+    """Return the name of the account in its address: the first label of the host, or the path of an emulator."""
+    parts = urlsplit(url)
+    in_path = parts.path.strip("/")
+    return in_path or (parts.hostname or "").partition(".")[0]
+
+
+def _address(account: str) -> str:
+    return f"https://{account}.blob.{_DEFAULT_SUFFIX}"
+
+
+def _without_slash(url: str | None) -> str | None:
+    return None if url is None else url.rstrip("/")
+
+
+def _check_key(key: str) -> None:
+    try:
+        good = bool(base64.b64decode(key, validate=True))
+    except (binascii.Error, ValueError):
+        good = False
+    if not good:
+        raise ConfigurationError("key is the account's access key as the portal shows it, in base64")

@@ -1,0 +1,351 @@
+"""Files as block blobs in a container of Azure Blob Storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, ClassVar, Self
+from urllib.parse import SplitResult, unquote
+
+import arrow
+from azure.core import exceptions as sdk
+from azure.storage.blob import ContainerClient
+
+from ...arguments import flag_or_text, optional_flag, optional_text, seconds, web_address, whole_number
+from ...errors import ConfigurationError, InvalidPathError, StorageError
+from ...parts import PartStore
+from ...paths import MAX_PATH_BYTES, normalize_folder
+from ...streams import SupportsRead, SupportsWrite, copy_chunks, rest_of
+from ...values import Capabilities, FileInfo, ListEntry, ProgressCallback, ShareLinkOperation, WriteOptions
+from ...workers import pool_of
+from .blobs import info_of
+from .client import Clients, ClientSettings, is_plain_http
+from .container import BlobSettings, Container, pages_of
+from .copying import copy_blob
+from .errors import code_of, error_of, known_code, translated
+from .files import CHUNK_SIZE, CONCURRENCY, AzureReader, AzureWriter
+from .link_verbs import AzureLinkVerbs
+from .links import AzureLinks
+from .parts import MAX_BLOCK, AzureParts
+from .settings import account_of
+
+_BATCH = 256
+"""One request deletes no more: https://learn.microsoft.com/rest/api/storageservices/blob-batch"""
+_TERMS = frozenset({"disposition", "exclusive", "ip"})
+
+
+class AzureStorage(AzureLinkVerbs):
+    """Keeps files in a container.
+
+    Nothing is asked of the service before the first verb is used. A storage may be shared between threads and made
+    before a fork. Every upload or download keeps at most ``chunk_size * (concurrency + 1)`` bytes in memory, whatever
+    the size of the file; blocks grow only for an upload of unknown size that passes 10,000 of them.
+
+    A long write of a file that somebody else writes meanwhile ends with a
+    :class:`~flask_storage.errors.PreconditionFailedError`: Azure keeps the blocks of a blob only until the next write
+    of it ends. Writes of up to *chunk_size* are one request each, and the last of them stays.
+
+    Args:
+        account: The name of the account; with *key* and *bucket*, the first of the ways in. Then come *credential*,
+            *connection_string*, *sas_container_url* and *sas_blob_url*.
+        key: The account's access key.
+        bucket: The name of the container.
+        sas_container_url: The address of a container with a shared access signature. Nothing can be signed with it.
+        sas_blob_url: Likewise of a single blob, which is all that there is then.
+        chunk_size: The size of a block, and of a range that is fetched ahead, in bytes; at most 100 MiB.
+        name: See :class:`~flask_storage.StorageBackend`.
+        credential: An object of ``azure.identity``, or ``"DefaultAzureCredential"``. Links are then signed with a key
+            that the service gives to this identity, for seven days at most.
+        connection_string: What the portal shows under this name; ``"UseDevelopmentStorage=true"`` is Azurite.
+        endpoint_url: The address of the account where it is not ``https://ACCOUNT.blob.core.windows.net``: another
+            cloud, or Azurite (``http://127.0.0.1:10000/devstoreaccount1``).
+        prefix: A folder of the container to which the storage is confined.
+        content_type: For files that are given none and whose name tells none.
+        guess_content_type: Whether the name may tell the content type.
+        cache_control: For files that are given none.
+        metadata: Keys and values that every file gets beside its own.
+        encryption_scope: What encrypts what is written; the container's own without one.
+        concurrency: How many blocks or ranges one upload or download may have on their way.
+        check_content: Send and compare an MD5 with all content. Without a word, only over plain HTTP: TLS protects
+            what it carries, and MD5 costs time.
+        connect_timeout: In seconds; sending stalls no longer than this either.
+        read_timeout: How long, in seconds, an answer may bring nothing.
+        max_attempts: How often a request is tried in all.
+        max_connections: How many connections to the service one process has.
+        retry_policy: A retry policy of the SDK, instead of *max_attempts*.
+        verify: The file of a certificate authority, or False (for tests) to trust any certificate.
+        client_options: Further keyword arguments of the SDK's clients (``api_version``, ``proxies``).
+        base_url: Public address of the root (a CDN, a public container), for :meth:`url`.
+        link_endpoint_url: The address of the account that browsers know, where it is another than *endpoint_url*.
+        link_https_only: Whether links are refused by plain HTTP; without a word, where that address is https.
+        portable: See :class:`~flask_storage.StorageBackend`.
+
+    Raises:
+        ConfigurationError: when the arguments cannot work; what only the service knows comes with the first verb.
+    """
+
+    def __init__(
+        self,
+        account: str | None = None,
+        key: str | None = None,
+        bucket: str | None = None,
+        sas_container_url: str | None = None,
+        sas_blob_url: str | None = None,
+        chunk_size: int = CHUNK_SIZE,
+        name: str = "azure",
+        *,
+        credential: Any = None,
+        connection_string: str | None = None,
+        endpoint_url: str | None = None,
+        prefix: str = "",
+        content_type: str | None = None,
+        guess_content_type: bool = True,
+        cache_control: str | None = None,
+        metadata: dict[str, str] | None = None,
+        encryption_scope: str | None = None,
+        concurrency: int = CONCURRENCY,
+        check_content: bool | None = None,
+        connect_timeout: float = 10,
+        read_timeout: float = 15,
+        max_attempts: int = 3,
+        max_connections: int = 50,
+        retry_policy: Any = None,
+        verify: bool | str | None = None,
+        client_options: dict[str, Any] | None = None,
+        base_url: str | None = None,
+        link_endpoint_url: str | None = None,
+        link_https_only: bool | None = None,
+        portable: bool = False,
+    ) -> None:
+        super().__init__(name, base_url=base_url, portable=portable)
+        self._account = account_of(
+            account,
+            key,
+            bucket,
+            sas_container_url,
+            sas_blob_url,
+            credential=credential,
+            connection_string=connection_string,
+            endpoint_url=endpoint_url,
+        )
+        self.bucket = self._account.container
+        self._chunk_size = min(whole_number("chunk_size", chunk_size, 1), MAX_BLOCK)
+        self._concurrency = whole_number("concurrency", concurrency, 1)
+        settings = ClientSettings(
+            connect_timeout=seconds("connect_timeout", connect_timeout),
+            read_timeout=seconds("read_timeout", read_timeout),
+            max_attempts=whole_number("max_attempts", max_attempts, 1),
+            max_connections=whole_number("max_connections", max_connections, 1),
+            verify=flag_or_text("verify", verify),
+            retry_policy=retry_policy,
+            options=client_options or {},
+        )
+        self._clients = Clients(self._account, settings)
+        self._workers = pool_of(settings.max_connections)
+        checks = optional_flag("check_content", check_content)
+        scope = optional_text("encryption_scope", encryption_scope)
+        self._door = Container(
+            self.bucket,
+            name,
+            self._clients.blob,
+            prefix=_prefix_of(prefix),
+            settings=BlobSettings(
+                stored={"encryption_scope": scope} if scope else {},
+                metadata=dict(metadata or {}),
+                content_type=optional_text("content_type", content_type),
+                cache_control=optional_text("cache_control", cache_control),
+                guess_content_type=guess_content_type,
+            ),
+            checks=is_plain_http(self._account.url) if checks is None else checks,
+            patience=settings.read_timeout,
+            attempts=settings.max_attempts,
+        )
+        self._links = AzureLinks(
+            self._door,
+            self._account,
+            self._clients,
+            endpoint_url=web_address("link_endpoint_url", link_endpoint_url),
+            https_only=optional_flag("link_https_only", link_https_only),
+        )
+        signs = self._account.key is not None or self._account.credential is not None
+        self.capabilities = Capabilities(
+            exclusive=True,
+            if_match=True,
+            copy_conditions=True,
+            part_conditions=True,
+            part_headers=True,
+            content_headers=True,
+            metadata=True,
+            guesses_content_type=guess_content_type,
+            overlapping_writes=False,
+            links=~ShareLinkOperation(0) if signs else ShareLinkOperation(0),
+            link_combinations=True,
+            link_terms=_TERMS if signs else frozenset(),
+            upload_terms=_TERMS if signs else frozenset(),
+            parts=self._account.blob is None,
+            server_side_copy=True,
+        )
+
+    capabilities = Capabilities()
+    url_names: ClassVar[dict[str, str]] = {"container": "bucket"}
+
+    @classmethod
+    def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
+        """Make a storage of ``azure://account/container/prefix?endpoint_url=…``; the query holds arguments.
+
+        Raises:
+            ConfigurationError: when the URL names no account or no container, or has a password in it.
+        """
+        container, _, prefix = url.path.strip("/").partition("/")
+        if not (url.netloc and container) or "@" in url.netloc or ":" in url.netloc:
+            raise ConfigurationError(
+                "an Azure storage is written azure://account/container/prefix; key or credential are arguments"
+            )
+        if prefix:
+            options.setdefault("prefix", unquote(prefix))
+        return cls(url.netloc, bucket=unquote(container), **options)
+
+    @property
+    def client(self) -> ContainerClient:
+        """This process's client of the SDK."""
+        return self._clients.container()
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def _list(self, path: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
+        return self._list_prefix(f"{path}/" if path else "", recursive)
+
+    def _list_prefix(self, prefix: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
+        as_path = self._door.path
+        client = self.client
+        starts = self._door.key(prefix)
+        found = client.list_blobs(starts) if recursive else client.walk_blobs(starts, delimiter="/")
+        for page in pages_of(found):
+            # A name that ends in a slash is what tools make to show an empty folder; it is no file.
+            yield [
+                ListEntry(as_path(blob.name), None, 0)
+                if hasattr(blob, "prefix")
+                else ListEntry(as_path(blob.name), arrow.Arrow.fromdatetime(blob.last_modified), blob.size)
+                for blob in page
+                if hasattr(blob, "prefix") or not blob.name.endswith("/")
+            ]
+
+    def _list_details(self, path: str, recursive: bool, prefix: str | None) -> Iterator[FileInfo]:
+        start = self._door.key((f"{path}/" if path else "") if prefix is None else prefix)
+        include = ["metadata"]
+        client = self.client
+        found = (
+            client.list_blobs(start, include=include)
+            if recursive
+            else client.walk_blobs(start, include=include, delimiter="/")
+        )
+        for page in pages_of(found):
+            for blob in page:
+                if not (hasattr(blob, "prefix") or blob.name.endswith("/")):
+                    yield info_of(self._door.path(blob.name), blob)
+
+    def _stat(self, path: str) -> FileInfo:
+        return info_of(path, self._door.head(path))
+
+    # -- content ------------------------------------------------------------------------------------------------------
+
+    def _open_reader(self, path: str, *, whole: bool = False) -> AzureReader:
+        return AzureReader(
+            "r",
+            self._clients.blob(self._door.key(path)),
+            self._chunk_size,
+            door=self._door,
+            path=path,
+            concurrency=self._concurrency,
+            workers=self._workers,
+            whole=whole,
+        )
+
+    def _open_writer(self, path: str, options: WriteOptions, *, size: int | None = None) -> AzureWriter:
+        return AzureWriter(
+            "w",
+            self._clients.blob(self._door.key(path)),
+            self._chunk_size,
+            door=self._door,
+            path=path,
+            options=options,
+            concurrency=self._concurrency,
+            workers=self._workers,
+            size=size,
+        )
+
+    def _upload_file(
+        self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
+    ) -> None:
+        with self._writer(path, options, partial(self._open_writer, size=rest_of(file_obj))) as writer:
+            # Whole blocks are handed on without a copy.
+            copy_chunks(file_obj, writer, progress, chunk_size=writer.iter_chunk_size)
+
+    def _download_file(self, path: str, file_obj: SupportsWrite, progress: ProgressCallback | None) -> None:
+        with self._reader(path, partial(self._open_reader, whole=True)) as reader:
+            copy_chunks(reader, file_obj, progress, chunk_size=reader.iter_chunk_size)
+
+    def _parts(self) -> PartStore:
+        return AzureParts(self._door, self._clients.container)
+
+    # -- changing -----------------------------------------------------------------------------------------------------
+
+    def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
+        if not copy_blob(self._door, path, new_path, options, self._workers, self._links.source_url):
+            super()._copy(path, new_path, options)
+
+    def _delete(self, path: str) -> None:
+        try:
+            self._door.ask("delete_blob", path, delete_snapshots="include")
+        except sdk.HttpResponseError as error:
+            if code_of(error) != "BlobNotFound":
+                raise
+
+    def _delete_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
+        if self._account.blob is not None:
+            return super()._delete_many(paths)
+        failed: dict[str, StorageError] = {}
+        for start in range(0, len(paths), _BATCH):
+            batch = paths[start : start + _BATCH]
+            answers = self.client.delete_blobs(
+                *[self._door.key(path) for path in batch], delete_snapshots="include", raise_on_any_failure=False
+            )
+            for path, answer in zip(batch, answers, strict=True):
+                code = known_code(answer.headers.get("x-ms-error-code", ""), answer.status_code)
+                if answer.status_code >= 300 and code != "BlobNotFound":
+                    failed[path] = error_of(code, path, self.bucket, self.name)
+        return failed
+
+    def _sweep(self, before: datetime) -> int:
+        parts = AzureParts(self._door, self._clients.container)
+        count = 0
+        for upload in list(parts.list_uploads()):
+            if upload.started_at < before:
+                parts.discard(upload.path, upload.upload_id)
+                count += 1
+        return count
+
+    def _close(self) -> None:
+        pool = self._workers.take()
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._clients.close()
+
+    # -- paths and errors ----------------------------------------------------------------------------------------------
+
+    def _path(self, path: str) -> str:
+        path = super()._path(path)
+        if len(self._door.key(path).encode()) > MAX_PATH_BYTES:
+            raise InvalidPathError(f"with its prefix the path is longer than {MAX_PATH_BYTES} bytes", path=path)
+        if self._account.blob not in (None, self._door.key(path)):
+            raise InvalidPathError("Invalid path for the configured SAS blob URL", path=path)
+        return path
+
+    def _translate(self, error: Exception, path: str | None) -> StorageError | None:
+        return translated(error, path, self.bucket, self.name)
+
+
+def _prefix_of(prefix: str) -> str:
+    folder = normalize_folder(prefix)
+    return f"{folder}/" if folder else ""

@@ -1,0 +1,77 @@
+"""The bodies of HTTP answers on their way into a buffer: as they come, and taken up again where they break off."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+from urllib3.exceptions import HTTPError as Urllib3Error, ReadTimeoutError as Urllib3Timeout
+
+from .errors import StorageTimeoutError, StorageUnavailableError
+
+_PIECE = 256 * 1024  # a socket seldom has more, and asking for more takes memory for more
+_PROGRESS = 64 * 1024  # so much must come before an answer breaks off, to count as getting on
+
+
+def drain(body: Any, size: int, into: io.BytesIO, patience: float) -> None:
+    """Write the next *size* bytes of an answer into a buffer, or those that come before it breaks off.
+
+    Args:
+        body: urllib3's own response: it gives what has arrived, where others wait until all has.
+        size: In bytes.
+        into: The buffer.
+        patience: In seconds, for the text of the error; the connection has its own time-out.
+
+    Raises:
+        StorageTimeoutError: when nothing comes for too long.
+    """
+    missing = size
+    while missing > 0:
+        try:
+            piece = body.read1(min(_PIECE, missing), decode_content=False)
+        except Urllib3Timeout as error:
+            raise StorageTimeoutError(f"too little came within {patience:g} seconds (read_timeout)") from error
+        except (Urllib3Error, OSError):
+            break
+        if not piece:
+            break
+        missing -= into.write(piece)
+    if missing > 0:
+        body.close()  # what is left of a broken answer must not be read as the next one
+
+
+def fetch_all(
+    get: Callable[[int, int], object],
+    start: int,
+    stop: int,
+    into: io.BytesIO,
+    *,
+    attempts: int,
+    largest: int | None = None,
+) -> None:
+    """Have a range of bytes written into a buffer; an answer that breaks off is taken up where it ended.
+
+    Args:
+        get: Asks for the bytes from a first position up to, not including, a second one, and writes what comes of
+            them, which may be fewer, into the buffer.
+        start: The first byte.
+        stop: The byte behind the last.
+        into: The buffer, for counting.
+        attempts: How often in a row an answer may break off before much of it has come.
+        largest: How much one request may ask for, in bytes.
+
+    Raises:
+        StorageUnavailableError: when that does not get on.
+    """
+    failures = 0
+    while start < stop:
+        before = into.tell()
+        end = stop if largest is None else min(stop, start + largest)
+        get(start, end)
+        arrived = into.tell() - before
+        start += arrived
+        # A few bytes at a time would go on for hours.
+        failures = 0 if arrived >= _PROGRESS or start == end else failures + 1
+        if failures == attempts:
+            raise StorageUnavailableError(f"the connection broke off {failures} times: try again later")

@@ -1,0 +1,26 @@
+"""A storage in a fresh container of one of the Azurite servers that the tests start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flask_storage import AzureStorage
+
+if TYPE_CHECKING:
+    from tests.services.azurite import AzureServer
+
+
+def place(server: AzureServer, *, bucket: str | None = None, **arguments: Any) -> AzureStorage:
+    """Return a storage on *server*, in a container of its own unless one is named.
+
+    Args:
+        server: Which one.
+        bucket: The name of a container that exists.
+        **arguments: Of the storage, in place of ours.
+    """
+    ours: dict[str, Any] = {"endpoint_url": server.url, "verify": str(server.ca)}
+    if not {"credential", "connection_string", "sas_container_url", "sas_blob_url"} & set(arguments):
+        ours |= {"account": server.account, "key": server.key}
+    if not {"sas_container_url", "sas_blob_url"} & set(arguments):
+        ours["bucket"] = bucket or server.make_container()
+    return AzureStorage(**{**ours, **arguments})
