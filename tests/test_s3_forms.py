@@ -236,7 +236,7 @@ def test_a_form_of_more_than_seven_days_is_cut_and_a_warning():
 @pytest.mark.parametrize(("least", "most"), [(-1, 5), (6, 5), (0, -1)])
 def test_limits_that_contradict_each_other_are_refused(least, most):
     """No file could be uploaded by such a form."""
-    with pytest.raises(ValueError, match="(min|max)_size"):
+    with pytest.raises(ValueError, match=r"(min|max)_size"):
         far().create_upload_form("a", HOUR, min_size=least, max_size=most)
 
 

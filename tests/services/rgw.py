@@ -76,6 +76,8 @@ rgw_enable_usage_log = false
 rgw_override_bucket_index_max_shards = 1
 # Each test has a bucket of its own.
 rgw_user_max_buckets = 100000
+# 16.2.15 deletes several objects of a list at once, and crashes over it now and then.
+rgw_multi_obj_del_max_aio = 1
 # What was deleted is freed soon: it lies in memory.
 rgw_gc_obj_min_wait = 5
 rgw_gc_processor_period = 10
