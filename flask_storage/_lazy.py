@@ -44,11 +44,11 @@ def lazily(package: str, where: Mapping[str, str]) -> tuple[list[str], Callable[
         setattr(sys.modules[package], name, value)
         return value
 
-    missing = {module for module, needed in NEEDS.items() if not _is_there(needed)}
+    missing = {module for module, needed in NEEDS.items() if not is_installed(needed)}
     return sorted(name for name, module in homes.items() if module not in missing), load
 
 
-def _is_there(module: str) -> bool:
+def is_installed(module: str) -> bool:
     """Whether *module* is installed, without importing anything: that would load the packages above it."""
     top, *below = module.split(".")
     spec = importlib.util.find_spec(top)

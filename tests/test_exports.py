@@ -2,7 +2,7 @@
 
 import ast
 import importlib
-import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,8 +24,8 @@ def test_what_type_checkers_see_is_what_loads(name):
     """The two lists of public names are one."""
     package = importlib.import_module(name)
 
-    modules = {"base", "filesystem", "memory", "s3"} if name == "flask_storage" else set()
-    missing = {module for module, needed in _lazy.NEEDS.items() if importlib.util.find_spec(needed) is None}
+    modules = {"azure", "base", "filesystem", "memory", "s3"} if name == "flask_storage" else set()
+    missing = {module for module, needed in _lazy.NEEDS.items() if not _lazy.is_installed(needed)}
     optional = {name for module in missing for name in package._WHERE[module].split()}
     assert _typed_names(package) == set(package.__all__) | modules | optional
     assert all(getattr(package, public) is not None for public in package.__all__)
@@ -52,6 +52,35 @@ def test_the_predecessors_modules_hold_the_predecessors_names(module, names):
     found = importlib.import_module(f"flask_storage.{module}")
 
     assert all(hasattr(found, name) for name in names.split())
+
+
+def test_another_package_of_azures_is_not_taken_for_the_one_that_is_needed(tmp_path):
+    """They all share the package `azure`: what counts is whether blobs can be stored with it."""
+    other = tmp_path / "azure" / "core"
+    other.mkdir(parents=True)
+    (tmp_path / "azure" / "__init__.py").touch()
+    (other / "__init__.py").touch()
+    code = (
+        "import flask_storage\n"
+        "from flask_storage import *\n"
+        "assert 'AzureStorage' not in flask_storage.__all__\n"
+        "flask_storage.AzureStorage\n"
+    )
+    here = [str(tmp_path), str(Path(flask_storage.__file__).parents[1])]
+
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(here)},
+    )
+
+    assert result.returncode == 1
+    assert (
+        'ImportError: AzureStorage needs azure-storage-blob: pip install "flask-storage-profiles[azure]"'
+        in result.stderr
+    )
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error():
