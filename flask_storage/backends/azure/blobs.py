@@ -10,7 +10,7 @@ from azure.storage.blob import BlobProperties, ContentSettings
 
 from ...header_text import as_sent, decoded, encoded
 from ...media import NO_TYPE, guess_content_type
-from ...values import FileInfo, WriteOptions
+from ...values import CONTENT_HEADERS, FileInfo, WriteOptions
 from .container import Container
 
 WRITE_KEY = "_fs_write"
@@ -22,6 +22,9 @@ def write_arguments(container: Container, path: str, options: WriteOptions) -> d
     settings = container.settings
     guessed = guess_content_type(path) if settings.guess_content_type else None
     metadata = {**settings.metadata, **options.metadata}
+    for name in CONTENT_HEADERS:
+        if not (getattr(options, name) or "").isascii():
+            raise ValueError(f"Azure keeps {name} in ASCII; the name of a download is written filename*=UTF-8''…")
     return {
         **settings.stored,
         "content_settings": ContentSettings(

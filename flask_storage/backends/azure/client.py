@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -11,12 +12,13 @@ from urllib.parse import urlsplit
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.storage.blob import BlobClient, BlobServiceClient, ContainerClient, ExponentialRetry
 
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, InvalidPathError
 from ...workers import PerProcess
 from .settings import Account
 from .transport import transport_of
 
 _PUT_AT_ONCE = 100 * 1024 * 1024
+_LONGEST_WAIT = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,18 +42,18 @@ class ClientSettings:
                 max_connections=self.max_connections,
                 verify=self.verify,
             ),
-            # The SDK's own waits a quarter of a minute before it tries again.
-            "retry_policy": self.retry_policy
-            or ExponentialRetry(
-                initial_backoff=0,
-                increment_base=2,
-                random_jitter_range=1,
-                retry_total=self.max_attempts - 1,
-            ),
+            "retry_policy": self.retry_policy or _SoonAgain(retry_total=self.max_attempts - 1),
             "max_single_put_size": _PUT_AT_ONCE,
             "max_block_size": _PUT_AT_ONCE,
             **self.options,
         }
+
+
+class _SoonAgain(ExponentialRetry):
+    """Waits a moment before it tries again, and twice as long each time; the SDK's own waits a quarter of a minute."""
+
+    def get_backoff_time(self, settings: dict[str, Any]) -> float:
+        return random.uniform(0, min(2 ** settings["count"], _LONGEST_WAIT)) / 2  # noqa: S311 - spreads, hides nothing
 
 
 class Clients:
@@ -79,7 +81,13 @@ class Clients:
         return client
 
     def blob(self, name: str, *, hastily: bool = False) -> BlobClient:
-        """Return this process's client of one blob, or one that gives up soon."""
+        """Return this process's client of one blob, or one that gives up soon.
+
+        Raises:
+            InvalidPathError: when the address of a single other blob is all that was configured.
+        """
+        if self._account.blob not in (None, name):
+            raise InvalidPathError("Invalid path for the configured SAS blob URL")
         client = (self._hasty if hastily else self._normal)()
         return client if isinstance(client, BlobClient) else client.get_blob_client(name)
 

@@ -84,8 +84,9 @@ class Container:
 
     def ask(self, operation: str, path: str, *args: Any, hastily: bool = False, **arguments: Any) -> Any:
         """Make one call of the SDK's client on a blob, and return its answer."""
+        client = self.blobs(self.key(path), hastily=hastily)
         with that_makes_sense():
-            return getattr(self.blobs(self.key(path), hastily=hastily), operation)(*args, **arguments)
+            return getattr(client, operation)(*args, **arguments)
 
     def head(self, path: str, *, hastily: bool = False) -> BlobProperties:
         """Return what the service knows of a blob."""
@@ -180,8 +181,6 @@ def that_makes_sense() -> Iterator[None]:
     """Translate what the SDK raises over an answer that it cannot read, which is an error of no class of its own."""
     try:
         yield
-    except IntegrityError:
-        raise
     except (ValueError, KeyError, TypeError, AttributeError, sdk.DeserializationError) as error:
         raise StorageUnavailableError(
             "the answer makes no sense: try again, or look at the proxy in between"

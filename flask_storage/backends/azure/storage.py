@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 from urllib.parse import SplitResult, unquote
 
 import arrow
@@ -13,7 +14,7 @@ from azure.core import exceptions as sdk
 from azure.storage.blob import ContainerClient
 
 from ...arguments import flag_or_text, optional_flag, optional_text, seconds, web_address, whole_number
-from ...errors import ConfigurationError, InvalidPathError, StorageError
+from ...errors import ConfigurationError, FileNotFoundInStorageError, InvalidPathError, StorageError
 from ...parts import PartStore
 from ...paths import MAX_PATH_BYTES, normalize_folder
 from ...streams import SupportsRead, SupportsWrite, copy_chunks, rest_of
@@ -188,7 +189,6 @@ class AzureStorage(AzureLinkVerbs):
         )
 
     capabilities = Capabilities()
-    url_names: ClassVar[dict[str, str]] = {"container": "bucket"}
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
@@ -325,6 +325,14 @@ class AzureStorage(AzureLinkVerbs):
                 parts.discard(upload.path, upload.upload_id)
                 count += 1
         return count
+
+    def _check(self) -> None:
+        if self._account.blob is None:
+            super()._check()
+        else:
+            # All that may be touched is the app's own file, which may be yet to come.
+            with suppress(FileNotFoundInStorageError), self._guard():
+                self._stat(self._door.path(self._account.blob))
 
     def _close(self) -> None:
         pool = self._workers.take()
