@@ -38,6 +38,11 @@ class AzureFile(RemoteFile):
         super().__init__(mode)
         self._belong(blob_client, chunk_size)
 
+    @property
+    def buffer(self) -> bytes:
+        """What was written and is not on its way yet; of a file that is read, nothing."""
+        return b""
+
     def _belong(self, blob_client: BlobClient, chunk_size: int) -> None:
         self.client = blob_client
         self.chunk_size = chunk_size
@@ -81,7 +86,7 @@ class AzureReader(AzureFile, RangedReader):
         head, blob = container.first(name, chunk_size if whole else min(_FIRST, chunk_size))
         RangedReader.__init__(
             self,
-            lambda start, stop, into: container.fetch(name, start, stop, into, blob.etag),
+            lambda start, stop, into: container.fetch(name, start, stop, into, blob),
             info_of(name, blob),
             head=head,
             chunk_size=chunk_size,
@@ -137,6 +142,11 @@ class AzureWriter(AzureFile, PartWriter):
             size=size,
         )
         self._belong(blob_client, chunk_size)
+
+    @property
+    def buffer(self) -> bytes:
+        """What was written and is not on its way yet."""
+        return bytes(self._buffer if self._whole is None else self._whole)
 
 
 def _check_mode(mode: FileMode | str, wanted: FileMode) -> None:
