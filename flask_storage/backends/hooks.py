@@ -129,20 +129,7 @@ class StorageHooks:
 
         Of *options* only ``exclusive`` and ``if_match`` (of the target) are set.
         """
-        with self._reader(path) as reader:
-            info = reader.info or self._stat(path)
-            kept = WriteOptions(
-                content_type=info.content_type,
-                content_encoding=info.content_encoding,
-                cache_control=info.cache_control,
-                content_disposition=info.content_disposition,
-                metadata=info.metadata,
-                exclusive=options.exclusive,
-                if_match=options.if_match,
-                size=info.size,
-            )
-            with self._writer(new_path, kept) as writer:
-                copy_chunks(reader, writer)
+        self._stream_to(self, path, new_path, options)
 
     def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
         """Move one file. The default copies and then deletes, so that a failure leaves at least one of the two."""
@@ -251,6 +238,23 @@ class StorageHooks:
             writer = (opener or self._open_writer)(path, options).attach(path, guard)
         writer.promise(options)
         return writer
+
+    def _stream_to(self, target: StorageHooks, path: str, new_path: str, options: WriteOptions) -> None:
+        """Copy a file through this process, with its headers and metadata, into this storage or another."""
+        with self._reader(path) as reader:
+            info = reader.info or self._stat(path)
+            kept = WriteOptions(
+                content_type=info.content_type,
+                content_encoding=info.content_encoding,
+                cache_control=info.cache_control,
+                content_disposition=info.content_disposition,
+                metadata=info.metadata,
+                exclusive=options.exclusive,
+                if_match=options.if_match,
+                size=info.size,
+            )
+            with target._writer(new_path, kept) as writer:
+                copy_chunks(reader, writer)
 
     def _unsupported(self, what: str, path: str | None = None, *, instead: str = "") -> UnsupportedOperationError:
         """Return the error that says what this storage cannot do, and what to do *instead*."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import requests
+import urllib3
 from azure.core import MatchConditions, exceptions as sdk
 from azure.storage.blob import BlobProperties
 
@@ -26,6 +29,7 @@ _LARGEST_CHECKED = 4 * 1024 * 1024
 _LARGEST = 32 * 1024 * 1024
 """The SDK asks for no more at once, unless told to."""
 _OK, _PARTIAL, _NOT_SATISFIABLE = 200, 206, 416
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +95,8 @@ class Container:
     def head(self, path: str, *, hastily: bool = False) -> BlobProperties:
         """Return what the service knows of a blob."""
         properties: BlobProperties = self.ask("get_blob_properties", path, hastily=hastily)
-        return properties
+        with that_makes_sense():
+            return _complete(properties)
 
     def first(self, path: str, size: int) -> tuple[bytes, BlobProperties]:
         """Return the first *size* bytes of a blob, or all of fewer, with what the service knows of it.
@@ -99,21 +104,23 @@ class Container:
         One request brings both. An answer that breaks off is taken up by :meth:`fetch`.
         """
         buffer = io.BytesIO()
+        asked = min(size, self._largest)
         try:
-            answer = self._get(path, 0, min(size, self._largest), buffer)
+            properties, total = self._get(path, 0, asked, buffer)
         except sdk.HttpResponseError as error:
             if status_of(error) != _NOT_SATISFIABLE:
                 raise
             return b"", self.head(path)  # an empty blob has no first byte
-        properties: BlobProperties = answer.properties
-        # The SDK's properties of a piece tell the size of the piece.
-        properties.size = int(str(properties.content_range).rpartition("/")[2])
+        properties.size = total
+        if self.checks and properties.size == asked and self.head(path).size != asked:
+            # Nothing else would tell of a total that was damaged on its way to be just what was asked for.
+            raise IntegrityError("the size that arrived is not the one that is stored: read the file again")
         wanted = min(size, properties.size)
         if buffer.tell() < wanted:
-            self.fetch(path, buffer.tell(), wanted, buffer, properties.etag)
+            self.fetch(path, buffer.tell(), wanted, buffer, properties)
         return buffer.getvalue(), properties
 
-    def fetch(self, path: str, start: int, stop: int, into: io.BytesIO, etag: str) -> None:
+    def fetch(self, path: str, start: int, stop: int, into: io.BytesIO, blob: BlobProperties) -> None:
         """Write the bytes from *start* to *stop* of one version of a blob into a buffer.
 
         A connection that breaks off is taken up where it ended, as long as that gets on.
@@ -124,11 +131,14 @@ class Container:
 
         def get(start: int, stop: int) -> None:
             try:
-                self._get(path, start, stop, into, etag=etag, match_condition=MatchConditions.IfNotModified)
+                conditions = {"etag": blob.etag, "match_condition": MatchConditions.IfNotModified}
+                _, total = self._get(path, start, stop, into, **conditions)
             except sdk.HttpResponseError as error:
                 if code_of(error) in ("ConditionNotMet", "BlobNotFound") or status_of(error) == _NOT_SATISFIABLE:
                     raise PreconditionFailedError(f"{path} was replaced or deleted while it was being read") from error
                 raise
+            if total != blob.size:
+                raise IntegrityError("one version of the file has two sizes: read the file again")
 
         fetch_all(get, start, stop, into, attempts=self._attempts, largest=self._largest)
 
@@ -142,19 +152,30 @@ class Container:
     def _largest(self) -> int:
         return _LARGEST_CHECKED if self.checks else _LARGEST
 
-    def _get(self, path: str, start: int, stop: int, into: io.BytesIO, **conditions: Any) -> Any:
-        """Write what arrives of a range before the answer ends or breaks off, and return what else the answer says."""
+    def _get(self, path: str, start: int, stop: int, into: io.BytesIO, **conditions: Any) -> tuple[BlobProperties, int]:
+        """Write what arrives of a range before the answer ends or breaks off.
+
+        Returns:
+            What else the answer says of the piece, and the size of the whole.
+        """
         before = into.tell()
         expected: list[str] = []
+        ranges: list[str] = []
 
         def take(response: Any) -> None:
             # The body is read here, out of the SDK's hands: it would hold all of it, twice over.
             answer = response.http_response
-            if answer.status_code not in (_OK, _PARTIAL):
-                return
             into.seek(before)
-            size = min(stop - start, int(answer.headers.get("Content-Length", stop - start)))
-            drain(answer.internal_response.raw, size, into, self.patience)
+            try:
+                if answer.status_code not in (_OK, _PARTIAL):
+                    _load(answer)
+                    return
+                ranges[:] = [answer.headers.get("Content-Range", "")]  # the SDK makes another one up
+                size = min(stop - start, int(answer.headers.get("Content-Length", stop - start)))
+                drain(answer.internal_response.raw, size, into, self.patience)
+            finally:
+                # What was not read to its end would keep its connection, of which there are not many.
+                answer.internal_response.close()
             if into.tell() - before == size:
                 expected[:] = [answer.headers.get("Content-MD5", "")]
             elif self.checks:
@@ -173,7 +194,43 @@ class Container:
             if base64.b64encode(digest).decode() != expected[0]:
                 into.seek(before)
                 raise IntegrityError("the bytes that arrived are not the ones that were stored: read the file again")
-        return answer
+        with that_makes_sense():
+            return _complete(answer.properties), _total(ranges[0], start, stop)
+
+
+def _complete(blob: BlobProperties) -> BlobProperties:
+    """Return what is known of a blob.
+
+    Raises:
+        ValueError: when what every blob has is not there.
+    """
+    found: tuple[Any, ...] = (blob.etag, blob.last_modified, blob.size)
+    if None in found:
+        raise ValueError("no ETag, no date or no size")
+    return blob
+
+
+def _total(content_range: str, start: int, stop: int) -> int:
+    """Return the size of a blob, as the answer to a request for the bytes from *start* to *stop* tells it.
+
+    Raises:
+        ValueError: when the answer is to another request, or contradicts itself.
+    """
+    found = _RANGE.fullmatch(content_range)
+    if found is None:
+        raise ValueError("no range")
+    first, last, total = map(int, found.groups())
+    if first != start or last != min(stop, total) - 1:
+        raise ValueError("another range")
+    return total
+
+
+def _load(answer: Any) -> None:
+    """Have an answer hold its own body, which the SDK leaves where it is when it tries again."""
+    try:
+        answer.body()
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise sdk.ServiceResponseError(error, error=error) from error
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from ...parts import Part, PartPlan
 from ...values import CONTENT_HEADERS, WriteOptions
 from .blobs import condition_arguments, info_of
 from .container import Container
-from .errors import status_of, told_of_conditions
-from .parts import BlockWrites, block_name
+from .errors import status_of
+from .parts import BlockWrites, block_name, known_again
 
 AT_ONCE = 256 * 1024 * 1024
 """One call copies no more: https://learn.microsoft.com/rest/api/storageservices/copy-blob-from-url"""
@@ -27,8 +27,9 @@ def copy_blob(
     new_path: str,
     options: WriteOptions,
     workers: Callable[[], Executor],
-    source_url: Callable[[str], str],
+    url: str,
     *,
+    source: Container | None = None,
     at_once: int = AT_ONCE,
 ) -> bool:
     """Copy one blob with its headers and metadata, the version that is there now.
@@ -39,31 +40,35 @@ def copy_blob(
         new_path: The target, which is replaced atomically.
         options: Conditions of the target.
         workers: Gives the threads that ask for blocks.
-        source_url: Makes an address by which the service may read a blob.
+        url: The address by which the service may read the blob.
+        source: The door to the blob, where it is in another container.
         at_once: Up to this size, in bytes, one call copies the blob; a larger one is copied in blocks.
 
     Returns:
         Whether it was copied: an emulator copies no blocks.
     """
-    blob = container.head(path)
-    url = source_url(path)
+    blob = (source or container).head(path)
     unchanged = {"source_etag": blob.etag, "source_match_condition": MatchConditions.IfNotModified}
     if blob.size <= at_once:
         arguments = {"requires_sync": True, **unchanged, **container.settings.stored, **condition_arguments(options)}
-        with told_of_conditions(new_path, options):
+        with known_again(container, new_path, options) as mark:
+            if mark:  # without metadata of its own, the copy has the source's
+                arguments["metadata"] = {**(blob.metadata or {}), **mark}
             container.ask("start_copy_from_url", new_path, url, **arguments)
         return True
     info = info_of(path, blob)
     headers: dict[str, Any] = {name: getattr(info, name) for name in CONTENT_HEADERS}
     kept = WriteOptions(**headers, metadata=info.metadata)
-    return _copy_in_blocks(container, new_path, url, unchanged, kept, options, info.size, workers)
+    # The SDK knows no conditions of the source for a block, where the service does.
+    condition = {"x-ms-source-if-match": str(blob.etag)}
+    return _copy_in_blocks(container, new_path, url, condition, kept, options, info.size, workers)
 
 
 def _copy_in_blocks(
     container: Container,
     new_path: str,
     url: str,
-    unchanged: dict[str, Any],
+    condition: dict[str, str],
     kept: WriteOptions,
     options: WriteOptions,
     size: int,
@@ -77,7 +82,8 @@ def _copy_in_blocks(
         length = min(plan.first, size - start)
         name = block_name(upload_id, number)
         piece: dict[str, Any] = {"source_offset": start, "source_length": length}
-        container.ask("stage_block_from_url", new_path, name, url, **piece, **unchanged, **container.settings.stored)
+        piece["headers"] = condition
+        container.ask("stage_block_from_url", new_path, name, url, **piece, **container.settings.stored)
         return Part(number=number, size=length, etag=name[-36:])
 
     futures: list[Future[Part]] = []

@@ -108,6 +108,7 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "InvalidUri": (InvalidPathError, "the service cannot hold a blob of this name"),
     "OutOfRangeInput": (InvalidPathError, "the service cannot hold a blob of this name"),
     "AccountLimitExceeded": (StorageFullError, "the account is full"),
+    "Redirected": (ConfigurationError, "the answer points elsewhere: check the account and the endpoint_url"),
     "ServerBusy": (ThrottledError, _BUSY),
     "OperationTimedOut": (StorageUnavailableError, "the service did not get it done in time: try again"),
     "InternalError": (StorageUnavailableError, "the service has a trouble of its own: try again"),
@@ -118,6 +119,11 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
 
 # Where the answer has no code that we know: an emulator has its own, and a proxy in between knows none.
 _BY_STATUS = {
+    301: "Redirected",
+    302: "Redirected",
+    303: "Redirected",
+    307: "Redirected",
+    308: "Redirected",
     401: "AuthenticationFailed",
     403: "AuthorizationFailure",
     404: "BlobNotFound",
@@ -150,13 +156,15 @@ def translated(error: Exception, path: str | None, container: str, storage: str)
     for known, made, advice in _BY_CLASS:
         if isinstance(error, known):
             return made(f"{_where(path, container)}: {advice}")
+    if isinstance(error, sdk.ClientAuthenticationError) and not status_of(error):
+        # Of azure.identity: nothing was asked of the service yet.
+        return PermissionDeniedError(
+            f"{_where(path, container)}: the credential gives no token: see the error before this one for what it tried"
+        )
     if isinstance(error, sdk.HttpResponseError):
         return error_of(code_of(error), path, container, storage)
-    if isinstance(error, sdk.ClientAuthenticationError | sdk.AzureError):
-        # azure.identity found no identity; its text lists what it tried, and no secret.
-        return PermissionDeniedError(
-            f"{_where(path, container)}: {type(error).__name__}, see the error before this one"
-        )
+    if isinstance(error, sdk.AzureError):
+        return StorageError(f"{_where(path, container)}: {type(error).__name__}: see the error before this one")
     if isinstance(error, CancelledError) or (isinstance(error, RuntimeError) and "schedule new futures" in str(error)):
         return StorageUnavailableError(f"{_where(path, container)}: the storage was closed meanwhile: ask again")
     return None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
-from ...errors import FileNotFoundInStorageError
+from ...errors import ConfigurationError, FileNotFoundInStorageError
 from ...values import Expiry, LinkRequest, ShareLinkOperation, UploadInstruction, as_moment
 from ..base import StorageBackend
-from .links import AzureLinks
+from .links import NO_SIGNER, AzureLinks
 from .parts import is_upload_id
 
 
@@ -76,6 +77,11 @@ class AzureLinkVerbs(StorageBackend):
             instruction = self._links.block(path, request, upload_id, number)
         self._issued(path, request)
         return instruction
+
+    def _link_request(self, *arguments: Any, **more: Any) -> LinkRequest:
+        if not self.capabilities.links:
+            raise ConfigurationError(NO_SIGNER)
+        return super()._link_request(*arguments, **more)
 
     def _link_to(self, path: str, request: LinkRequest) -> str:
         return self._links.url(path, request)

@@ -28,6 +28,7 @@ _ANSWER = {
     "content-encoding": "rsce",
     "content-type": "rsct",
 }
+NO_SIGNER = "Cannot create a SAS URL without account credentials: give the account's key, or a credential"
 _LONGEST_KEY = timedelta(days=7)
 _CLOCK_SKEW = timedelta(minutes=5)
 _NEW_FROM = timedelta(hours=1)
@@ -155,9 +156,7 @@ class AzureLinks:
         if self._account_key is not None:
             return self._account_key, wanted
         if self._account.credential is None:
-            raise ConfigurationError(
-                "Cannot create a SAS URL without account credentials: give the account's key, or a credential"
-            )
+            raise ConfigurationError(NO_SIGNER)
         key, last = self._delegated().until(wanted)
         if wanted > last:
             if wanted > last + 1 and wanted - self._clock() > _LONGEST_KEY.total_seconds():

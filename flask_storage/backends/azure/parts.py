@@ -14,16 +14,24 @@ import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from azure.core import exceptions as sdk
 from azure.storage.blob import BlobBlock, BlobProperties, ContainerClient
 
-from ...errors import FileNotFoundInStorageError, IntegrityError, StorageError
+from ...errors import (
+    FileExistsInStorageError,
+    FileNotFoundInStorageError,
+    IntegrityError,
+    PreconditionFailedError,
+    StorageError,
+    StorageUnavailableError,
+)
 from ...parts import Part, PartLimits, PartStore, PendingUpload
 from ...paths import RESERVED_PREFIX
 from ...values import CONTENT_HEADERS, WriteOptions
-from .blobs import WRITE_KEY, condition_arguments, info_of, write_arguments
+from .blobs import WRITE_KEY, condition_arguments, info_of, tag_of, write_arguments
 from .container import Container, pages_of
 from .errors import code_of, told_of_conditions
 
@@ -42,6 +50,36 @@ _NO_TAG = "0" * 36
 _PATH_KEY = "path"
 _OURS = "of_"  # the metadata of the blob to come
 _NOTE = f"{RESERVED_PREFIX}upload-"
+
+
+@contextmanager
+def known_again(container: Container, path: str, options: WriteOptions) -> Iterator[dict[str, str]]:
+    """Make one request that stores a blob; with conditions, it gives metadata by which its deed is known again.
+
+    A request that is repeated, because its first answer was lost, finds its own deed in the way; and an answer that
+    makes no sense says nothing of what was done. What is stored tells.
+
+    Args:
+        container: The door.
+        path: The blob that is written.
+        options: The conditions.
+    """
+    # Of this write alone: others go through the same store at the same time.
+    mark = {WRITE_KEY: secrets.token_hex(8)} if condition_arguments(options) else {}
+    with told_of_conditions(path, options):
+        try:
+            yield mark
+        except (sdk.AzureError, StorageUnavailableError):
+            if not (mark and _is_marked(container, path, mark)):
+                raise
+
+
+def _is_marked(container: Container, path: str, mark: dict[str, str]) -> bool:
+    try:
+        found = container.head(path, hastily=True).metadata or {}
+    except (sdk.AzureError, StorageError):
+        return False
+    return found.get(WRITE_KEY) == mark[WRITE_KEY]
 
 
 def is_upload_id(text: str) -> bool:
@@ -71,7 +109,6 @@ class BlockWrites(PartStore):
 
     def __init__(self, container: Container) -> None:
         self._container = container
-        self._nonce = secrets.token_hex(8)
         self._begun: dict[str, WriteOptions] = {}
 
     def put_whole(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
@@ -164,22 +201,9 @@ class BlockWrites(PartStore):
         decided = decided or kept
         conditions = condition_arguments(decided)
         arguments |= write_arguments(self._container, path, kept)
-        if conditions:
-            arguments["metadata"][WRITE_KEY] = self._nonce
-        with told_of_conditions(path, decided):
-            try:
-                self._container.ask(operation, path, content, **arguments, **conditions)
-            except sdk.AzureError:
-                # A request that is repeated, because its first answer was lost, finds its own deed in the way.
-                if not (conditions and self._was_written(path)):
-                    raise
-
-    def _was_written(self, path: str) -> bool:
-        try:
-            found = self._container.head(path, hastily=True).metadata or {}
-        except (sdk.AzureError, StorageError):
-            return False
-        return found.get(WRITE_KEY) == self._nonce
+        with known_again(self._container, path, decided) as mark:
+            arguments["metadata"] |= mark
+            self._container.ask(operation, path, content, **arguments, **conditions)
 
     def _md5(self, name: str, data: ReadableBuffer) -> dict[str, Any]:
         digest = self._container.md5_of(data)
@@ -220,6 +244,7 @@ class AzureParts(BlockWrites):
         for part in parts:
             found = arrived.get(part.number)
             if found is None:
+                self._check_conditions(path, options)
                 raise IntegrityError(f"part {part.number} is missing: send it again", path=path)
             if found.etag != part.etag:
                 raise IntegrityError(f"part {part.number} is not the one that was named", path=path)
@@ -259,6 +284,20 @@ class AzureParts(BlockWrites):
                     yield PendingUpload(path=found, upload_id=upload_id, started_at=blob.last_modified)
 
     # -- inner ------------------------------------------------------------------------------------------------------
+
+    def _check_conditions(self, path: str, options: WriteOptions) -> None:
+        """Say whose condition does not hold: the write that broke it has also taken the blocks."""
+        if options.exclusive or options.if_match is not None:
+            try:
+                there = tag_of(self._container.head(path))
+            except sdk.HttpResponseError as error:
+                if code_of(error) != "BlobNotFound":
+                    raise
+                there = None
+            if options.exclusive and there is not None:
+                raise FileExistsInStorageError(f"{path} exists: choose another name", path=path)
+            if options.if_match not in (None, there):
+                raise PreconditionFailedError(f"{path} is not the version that was named", path=path)
 
     def _note(self, path: str, upload_id: str) -> BlobProperties:
         missing = FileNotFoundInStorageError(self._container.storage, f"{path} (upload)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -13,18 +14,20 @@ from ...errors import ConfigurationError
 
 _DEFAULT_SUFFIX = "core.windows.net"
 _DEFAULT_CREDENTIAL = "DefaultAzureCredential"
+_ACCOUNT = re.compile(r"[A-Za-z0-9-]+")
+_NO_DOMAIN = re.compile(r"[^.]+|[0-9.]+|.*:.*")
 # Published by Microsoft for everybody, and good for an emulator on this machine alone:
 # https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string
 _EMULATOR = {
-    "AccountName": "devstoreaccount1",
-    "AccountKey": "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
-    "BlobEndpoint": "http://127.0.0.1:10000/devstoreaccount1",
+    "accountname": "devstoreaccount1",
+    "accountkey": "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
+    "blobendpoint": "http://127.0.0.1:10000/devstoreaccount1",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Where a container is, and in whose name it is reached: exactly one of key, credential, sas and blob_url is set.
+    """Where a container is, and in whose name it is reached: exactly one of key, credential and sas is set.
 
     Attributes:
         name: Of the account.
@@ -33,8 +36,7 @@ class Account:
         key: The account's key, in base64.
         credential: An identity of ``azure.identity``.
         sas: A shared access signature for the container, without a question mark.
-        blob_url: The address of a single blob, with its signature.
-        blob: The name of that blob.
+        blob: The name of the blob, where it is for a single one.
     """
 
     name: str
@@ -43,7 +45,6 @@ class Account:
     key: str | None = field(default=None, repr=False)
     credential: Any = field(default=None, repr=False)
     sas: str | None = field(default=None, repr=False)
-    blob_url: str | None = field(default=None, repr=False)
     blob: str | None = None
 
 
@@ -113,20 +114,20 @@ def _from_connection_string(text: object, bucket: str | None) -> Account:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ConfigurationError("a connection_string is made of Name=value, separated by semicolons")
-        settings[name.strip()] = value.strip()
-    if settings.get("UseDevelopmentStorage", "").lower() == "true":
+        settings[name.strip().lower()] = value.strip()
+    if settings.get("usedevelopmentstorage", "").lower() == "true":
         settings = {**_EMULATOR, **settings}
     if not bucket:
         raise ConfigurationError("a connection_string needs a bucket beside it: the name of the container")
-    name = settings.get("AccountName", "")
-    url = _without_slash(web_address("BlobEndpoint", settings.get("BlobEndpoint")))
+    name = settings.get("accountname", "")
+    url = _without_slash(web_address("BlobEndpoint", settings.get("blobendpoint")))
     if url is None:
         if not name:
             raise ConfigurationError("this connection_string names no AccountName and no BlobEndpoint")
-        scheme = settings.get("DefaultEndpointsProtocol", "https")
-        url = f"{scheme}://{name}.blob.{settings.get('EndpointSuffix', _DEFAULT_SUFFIX)}"
-    key = settings.get("AccountKey")
-    sas = settings.get("SharedAccessSignature", "").lstrip("?")
+        scheme = settings.get("defaultendpointsprotocol", "https")
+        url = _address(name, scheme=scheme, suffix=settings.get("endpointsuffix", _DEFAULT_SUFFIX))
+    key = settings.get("accountkey")
+    sas = settings.get("sharedaccesssignature", "").lstrip("?")
     if key:
         _check_key(key)
         return Account(name=name or account_in(url), url=url, container=bucket, key=key)
@@ -145,10 +146,10 @@ def _from_container_url(url: str) -> Account:
 
 
 def _from_blob_url(url: str) -> Account:
-    address, path, _ = _split("sas_blob_url", url)
+    address, path, query = _split("sas_blob_url", url)
     segments = path.strip("/").split("/")
     # An emulator is reached by a number or a name without dots, and has the account in the path.
-    in_path = 1 if "." not in (urlsplit(address).hostname or "").removeprefix("127.0.0.1") else 0
+    in_path = 1 if _NO_DOMAIN.fullmatch(urlsplit(address).hostname or "") else 0
     if len(segments) < 2 + in_path:
         raise ConfigurationError("sas_blob_url is https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB?SIGNATURE")
     base = "/".join([address, *segments[:in_path]])
@@ -157,7 +158,7 @@ def _from_blob_url(url: str) -> Account:
         url=base,
         container=unquote(segments[in_path]),
         blob=unquote("/".join(segments[in_path + 1 :])),
-        blob_url=url,
+        sas=query,
     )
 
 
@@ -167,9 +168,13 @@ def _split(name: str, url: str) -> tuple[str, str, str]:
     Raises:
         ConfigurationError: when it is none; the text does not repeat it.
     """
-    parts = urlsplit(str(url))
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-        raise ConfigurationError(f"{name} is an address that begins with https://")
+    try:
+        parts = urlsplit(str(url))
+        named = bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:  # half a bracket, or a port that is no number
+        parts, named = urlsplit(""), False
+    if not named or parts.scheme not in ("http", "https"):
+        raise ConfigurationError(f"{name} is an address that begins with https://, without credentials in it")
     if "sig" not in parse_qs(parts.query):
         raise ConfigurationError(f"{name} has no signature in it (…?sv=…&sig=…)")
     return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/"), parts.query
@@ -182,8 +187,11 @@ def account_in(url: str) -> str:
     return in_path or (parts.hostname or "").partition(".")[0]
 
 
-def _address(account: str) -> str:
-    return f"https://{account}.blob.{_DEFAULT_SUFFIX}"
+def _address(account: str, *, scheme: str = "https", suffix: str = _DEFAULT_SUFFIX) -> str:
+    if not _ACCOUNT.fullmatch(account):
+        raise ConfigurationError("the name of an account is made of letters and digits")
+    address = web_address("DefaultEndpointsProtocol and EndpointSuffix", f"{scheme}://{account}.blob.{suffix}")
+    return str(address)
 
 
 def _without_slash(url: str | None) -> str | None:
