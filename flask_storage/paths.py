@@ -60,6 +60,16 @@ def normalize_folder(path: str, *, portable: bool = False) -> str:
     return _checked(path, portable) if path else ""
 
 
+def folder_prefix(path: str) -> str:
+    """Return what every path below a folder begins with: its own with a slash, or nothing for the root.
+
+    >>> folder_prefix("/media/"), folder_prefix("")
+    ('media/', '')
+    """
+    folder = normalize_folder(path)
+    return f"{folder}/" if folder else ""
+
+
 def normalize_prefix(prefix: str) -> str:
     """Return a plain string prefix of paths; it may end in the middle of a segment.
 

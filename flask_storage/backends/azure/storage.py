@@ -16,7 +16,7 @@ from azure.storage.blob import ContainerClient
 from ...arguments import flag_or_text, optional_flag, optional_text, seconds, web_address, whole_number
 from ...errors import ConfigurationError, FileNotFoundInStorageError, InvalidPathError, StorageError
 from ...parts import PartStore
-from ...paths import MAX_PATH_BYTES, normalize_folder
+from ...paths import MAX_PATH_BYTES, folder_prefix
 from ...streams import SupportsRead, SupportsWrite, copy_chunks, rest_of
 from ...values import (
     Capabilities,
@@ -157,7 +157,7 @@ class AzureStorage(AzureLinkVerbs):
             self.bucket,
             name,
             self._clients.blob,
-            prefix=_prefix_of(prefix),
+            prefix=folder_prefix(prefix),
             settings=BlobSettings(
                 stored={"encryption_scope": scope} if scope else {},
                 metadata=dict(metadata or {}),
@@ -398,8 +398,3 @@ class AzureStorage(AzureLinkVerbs):
 
     def _translate(self, error: Exception, path: str | None) -> StorageError | None:
         return translated(error, path, self.bucket, self.name)
-
-
-def _prefix_of(prefix: str) -> str:
-    folder = normalize_folder(prefix)
-    return f"{folder}/" if folder else ""

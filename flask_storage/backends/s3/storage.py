@@ -23,7 +23,7 @@ from ...arguments import (
 )
 from ...errors import ConfigurationError, FileNotFoundInStorageError, InvalidPathError, StorageError
 from ...parts import PartStore
-from ...paths import MAX_PATH_BYTES, normalize_folder
+from ...paths import MAX_PATH_BYTES, folder_prefix
 from ...streams import SupportsRead, SupportsWrite, copy_chunks, rest_of
 from ...values import (
     Capabilities,
@@ -187,7 +187,7 @@ class S3Storage(S3LinkVerbs):
             name,
             self._clients.connection,
             hasty=self._clients.hasty,
-            prefix=_prefix_of(prefix),
+            prefix=folder_prefix(prefix),
             preset=self.preset,
             objects=ObjectSettings(
                 stored=stored_arguments(server_side_encryption, kms_key_id, storage_class, acl),
@@ -376,8 +376,3 @@ class S3Storage(S3LinkVerbs):
 
     def _translate(self, error: Exception, path: str | None) -> StorageError | None:
         return translated(error, path, self.bucket, self.name)
-
-
-def _prefix_of(prefix: str) -> str:
-    folder = normalize_folder(prefix)
-    return f"{folder}/" if folder else ""
