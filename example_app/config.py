@@ -2,13 +2,17 @@
 
 The app uses the profile ``drop`` of :func:`own_profiles`. Another place needs no change here but one environment
 variable, which holds any of the three forms as JSON. A folder elsewhere, a bucket of AWS (boto3 finds the credentials
-in its usual places), one of any other service that speaks S3:
+in its usual places), one of any other service that speaks S3, a container of Azure (azure.identity finds who asks),
+one of the emulator on this machine:
 
 .. code-block:: sh
 
     FLASK_STORAGE_PROFILES='{"drop": "local:///srv/drop"}'
     FLASK_STORAGE_PROFILES='{"drop": "s3://bucket/prefix?region=eu-central-1"}'
     FLASK_STORAGE_PROFILES='{"drop": "s3://bucket/prefix?endpoint_url=https://s3.example.com&preset=ceph"}'
+    FLASK_STORAGE_PROFILES='{"drop": "azure://account/container/prefix?credential=DefaultAzureCredential"}'
+    FLASK_STORAGE_PROFILES='{"drop": {"backend": "azure", "bucket": "container",
+        "connection_string": "UseDevelopmentStorage=true"}}'
 
 or one value of the mapping below:
 
@@ -60,6 +64,13 @@ def as_mapping(instance: Path) -> dict[str, Any]:
             "base_url": "https://media.example.com",
         },
         "bucket": {"backend": "s3", "bucket": "example", "prefix": "drop", "aws_region": "eu-central-1"},
+        "container": {
+            "backend": "azure",
+            "account": "example",
+            "bucket": "files",
+            "prefix": "drop",
+            "credential": "DefaultAzureCredential",
+        },
         "scratch": {"backend": "memory"},
     }
 
@@ -84,6 +95,17 @@ def as_pairs(instance: Path) -> list[tuple[type | str, dict[str, Any]]]:
         # In a bucket of S3, with whatever credentials boto3 finds. The short name stands for the class S3Storage, so
         # that boto3 is imported only where there is such a profile.
         ("s3", {"name": "bucket", "bucket": "example", "prefix": "drop", "aws_region": "eu-central-1"}),
+        # In a container of Azure, as whoever azure.identity finds: a managed identity there, "az login" here.
+        (
+            "azure",
+            {
+                "name": "container",
+                "account": "example",
+                "bucket": "files",
+                "prefix": "drop",
+                "credential": "DefaultAzureCredential",
+            },
+        ),
         # In this process and gone with it: for tests, and for trying things out.
         (MemoryStorage, {"name": "scratch"}),
     ]
@@ -96,5 +118,6 @@ def as_urls(instance: Path) -> dict[str, str]:
         "public": f"local://{instance / 'public'}?create=true&file_mode=0o644&folder_mode=0o755"
         "&base_url=https://media.example.com",
         "bucket": "s3://example/drop?region=eu-central-1",
+        "container": "azure://example/files/drop?credential=DefaultAzureCredential",
         "scratch": "memory:",
     }

@@ -26,6 +26,8 @@ class Watched(io.RawIOBase):
         self._patience = patience
         self._started = time.monotonic()
         self._count = 0
+        self.ended = False
+        """Whether the connection has ended, as far as anybody has read."""
 
     def readable(self) -> bool:
         """Whether it can be read: it can."""
@@ -43,6 +45,7 @@ class Watched(io.RawIOBase):
         self._sock.settimeout(min(left, self._patience))
         count: int | None = self._raw.readinto(buffer)
         self._count += count or 0
+        self.ended = self.ended or count == 0
         return count
 
     def close(self) -> None:
@@ -57,5 +60,18 @@ class Answer(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         patience = sock.gettimeout()
+        self._watched: Watched | None = None
         if patience:
-            self.fp = io.BufferedReader(Watched(self.fp.detach(), sock, patience))
+            self._watched = Watched(self.fp.detach(), sock, patience)
+            self.fp = io.BufferedReader(self._watched)
+
+    def begin(self) -> None:
+        """Read the headers.
+
+        Raises:
+            http.client.RemoteDisconnected: when the connection ends amid them; http.client itself takes what has come
+                for all of them.
+        """
+        super().begin()
+        if self._watched is not None and self._watched.ended:
+            raise http.client.RemoteDisconnected("the connection ended amid the headers")

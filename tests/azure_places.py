@@ -24,3 +24,8 @@ def place(server: AzureServer, *, bucket: str | None = None, **arguments: Any) -
     if not {"sas_container_url", "sas_blob_url"} & set(arguments):
         ours["bucket"] = bucket or server.make_container()
     return AzureStorage(**{**ours, **arguments})
+
+
+def left_in(storage: AzureStorage) -> list[str]:
+    """Return the names of the hidden blobs that unfinished uploads have left, as Azure's own client sees them."""
+    return [blob.name for blob in storage.client.list_blobs() if "/.fs-" in f"/{blob.name}"]

@@ -4,12 +4,8 @@ from typing import Any
 
 import pytest
 
-from flask_storage import (
-    FileExistsInStorageError,
-    FileNotFoundInStorageError,
-    PreconditionFailedError,
-)
-from flask_storage.backends.azure import storage as module
+from flask_storage import FileExistsInStorageError, FileNotFoundInStorageError, PreconditionFailedError
+from flask_storage.backends.azure.copying import copy_blob
 from tests.azure_places import place
 
 pytest_plugins = ["tests.services.azurite"]
@@ -53,8 +49,10 @@ def test_where_the_service_copies_no_blocks_the_content_comes_through_here(two, 
     """As with Azurite, for what is too large for one call."""
     source, target = two
     source.write("a", b"hello", **HEADERS)
-    whole = module.copy_blob
-    monkeypatch.setattr(module, "copy_blob", lambda *args, **kwargs: whole(*args, **kwargs, at_once=1))
+    monkeypatch.setattr(
+        "flask_storage.backends.azure.storage.copy_blob",
+        lambda *args, **kwargs: copy_blob(*args, **kwargs, at_once=1),
+    )
 
     target.copy_from(source, "a", "b")
 

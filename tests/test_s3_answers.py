@@ -1,10 +1,8 @@
 """What a service says, or fails to say, and what comes of it: the right error or success, and nothing left behind."""
 
-import collections
 import dataclasses
 import io
 from datetime import timedelta
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -21,7 +19,8 @@ from flask_storage import (
 )
 from flask_storage.backends.s3.presets import PRESETS
 from tests.s3_places import place
-from tests.services.scripted_proxy import Answer, Lose, Request, ScriptedProxy, s3_error
+from tests.scripted_ground import ScriptedGround
+from tests.services.scripted_proxy import Answer, Lose, Request, s3_error
 
 pytest_plugins = ["tests.services.localstack", "tests.services.rgw"]
 
@@ -30,7 +29,7 @@ OLD, NEW = b"old" * 1000, b"new" * 1000
 LARGE = bytes(range(256)) * (4096 * 6)  # 6 MiB: two parts
 
 
-class Ground:
+class Ground(ScriptedGround):
     """A bucket, and storages that come to it through a proxy with a script.
 
     Args:
@@ -38,11 +37,9 @@ class Ground:
     """
 
     def __init__(self, server):
+        super().__init__(server.http, operation)
         self.server = server
         self.bucket = server.make_bucket()
-        address = urlsplit(server.http)
-        self.proxy = ScriptedProxy(address.hostname, address.port)
-        self.storages = []
         self.direct = self.storage(server)
         self.through = self.storage(dataclasses.replace(server, http=self.proxy.url), max_attempts=2)
 
@@ -53,36 +50,13 @@ class Ground:
         self.storages.append(place(server, bucket=self.bucket, **arguments))
         return self.storages[-1]
 
-    def asked(self):
-        """Which requests came through since the script was set, in order."""
-        return [operation(exchange.request) for exchange in self.proxy.exchanges]
-
     def left(self):
         """The uploads that were begun and not ended."""
         return list(self.direct.parts.list_uploads())
 
-    def script(self, wanted, *answers):
-        """Give these answers, in this order, to the first requests of this operation; the rest pass.
-
-        The last answer is given for ever when `...` comes after it.
-        """
-        waiting = collections.deque(answers)
-        self.proxy.exchanges.clear()
-
-        def decide(request):
-            if operation(request) != wanted or not waiting:
-                return None
-            if len(waiting) == 2 and waiting[1] is ...:
-                return waiting[0]
-            return waiting.popleft()
-
-        self.proxy.script = decide
-
     def close(self):
         """Remove everything."""
-        self.proxy.close()
-        for storage in self.storages:
-            storage.close()
+        super().close()
         self.server.remove_bucket(self.bucket)
 
 
@@ -120,10 +94,10 @@ def grounds(request):
 def ground(grounds, request):
     """The ground on Ceph, or on the server that the test names, with old content in it."""
     made = grounds(getattr(request, "param", "rgw"))
-    made.proxy.script = lambda request: None
+    made.pass_on()
     made.direct.write("a.bin", OLD)
     yield made
-    made.proxy.script = lambda request: None
+    made.pass_on()
     left = made.left()
     made.direct.sweep(NOW)
     for entry in made.direct.list():

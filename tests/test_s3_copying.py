@@ -2,13 +2,11 @@
 
 import dataclasses
 import secrets
-from typing import Any
 
 import pytest
 
 from flask_storage import (
     FileExistsInStorageError,
-    FileNotFoundInStorageError,
     PreconditionFailedError,
     S3Preset,
     StorageError,
@@ -17,6 +15,14 @@ from flask_storage import (
     WriteOptions,
 )
 from flask_storage.backends.s3.copying import copy_object
+from tests.copies import (
+    HEADERS,
+    copy_all_that_belongs_to_it,
+    copy_what_is_not_there,
+    kept,
+    move_away,
+    replace_by_a_copy,
+)
 from tests.s3_places import place
 from tests.services.scripted_proxy import Answer, ScriptedProxy, s3_error
 
@@ -24,13 +30,6 @@ pytest_plugins = ["tests.services.localstack", "tests.services.rgw"]
 
 MIB = 1 << 20
 LARGE = 64 * MIB + 1  # two parts of a copy
-HEADERS: Any = {
-    "content_type": "text/x-special",
-    "content_encoding": "gzip",
-    "cache_control": "max-age=3600",
-    "content_disposition": 'attachment; filename="Übersicht.txt"',
-    "metadata": {"color": "grün", "space": " before", "number": "1"},
-}
 
 
 @pytest.fixture(scope="module")
@@ -68,61 +67,28 @@ def copy_in_parts(storage, path, new_path, **options):
     return copy_object(storage._door, path, new_path, WriteOptions(**options), storage._workers, in_parts_from=5 * MIB)
 
 
-def kept(info):
-    """Return what belongs to a file beside its content."""
-    return {name: getattr(info, name) for name in HEADERS}
-
-
 # -- at once ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", [b"", b"hello"])
 def test_a_copy_has_all_that_belongs_to_the_file(server, content):
     """Content, headers and metadata; no byte comes here."""
-    storage = place(server)
-    storage.write("a", content, **HEADERS)
-
-    storage.copy("a", "b c/ü+%.txt")
-
-    assert storage.read("b c/ü+%.txt") == storage.read("a") == content
-    assert kept(storage.stat("b c/ü+%.txt")) == HEADERS
+    copy_all_that_belongs_to_it(place(server), content)
 
 
 def test_a_copy_replaces_its_target(server):
     """With everything that belonged to it."""
-    storage = place(server)
-    storage.write("a", b"new", content_type="text/x-new")
-    storage.write("b", b"old", metadata={"old": "yes"})
-
-    storage.copy("a", "b")
-
-    assert storage.read("b") == b"new"
-    assert storage.stat("b").metadata == {}
-    assert storage.stat("b").content_type == "text/x-new"
+    replace_by_a_copy(place(server))
 
 
 def test_what_is_not_there_cannot_be_copied(server):
     """Nor moved; the target stays what it is."""
-    storage = place(server)
-    storage.write("b", b"old")
-
-    for verb in (storage.copy, storage.move):
-        with pytest.raises(FileNotFoundInStorageError) as caught:
-            verb("a", "b")
-
-        assert caught.value.path == "a"
-    assert storage.read("b") == b"old"
+    copy_what_is_not_there(place(server))
 
 
 def test_a_move_leaves_nothing_behind(server):
     """But the file under its new name."""
-    storage = place(server)
-    storage.write("a", b"hello", **HEADERS)
-
-    storage.move("a", "b")
-
-    assert [entry.name for entry in storage.list()] == ["b"]
-    assert kept(storage.stat("b")) == HEADERS
+    move_away(place(server))
 
 
 # -- conditions -------------------------------------------------------------------------------------------------------

@@ -3,41 +3,44 @@
 import dataclasses
 import io
 import random
-import threading
-import time
 from datetime import timedelta
-from urllib.parse import urlsplit
 
 import pytest
 
 from flask_storage import (
-    FileNotFoundInStorageError,
     IntegrityError,
     PreconditionFailedError,
-    StorageError,
     StorageTimeoutError,
     StorageUnavailableError,
     WriteOptions,
 )
 from flask_storage.backends.s3.presets import PRESETS
 from flask_storage.parts import Part
+from tests.bad_net import (
+    IMPATIENT,
+    MIB,
+    OLD,
+    SMALL,
+    FaultyGround,
+    attempt,
+    leaving_no_thread,
+    places_in,
+    spread,
+    within,
+)
 from tests.counts import count
 from tests.s3_places import place
-from tests.services.fault_proxy import FaultProxy, Faults
+from tests.services.fault_proxy import Faults
 
 pytest_plugins = ["tests.services.localstack", "tests.services.rclone_s3", "tests.services.rgw"]
 
-MIB = 1 << 20
 PART = 5 * MIB
 NOW = timedelta(0)
-OLD = b"old" * 1000
-SMALL = random.Random(1).randbytes(64 * 1024 + 1)
 LARGE = random.Random(2).randbytes(11 * MIB)
 CONTENTS = pytest.mark.parametrize("content", [SMALL, LARGE], ids=["in one go", "in parts"])
-IMPATIENT = {"connect_timeout": 1, "read_timeout": 1, "max_attempts": 2}
 
 
-class Ground:
+class Ground(FaultyGround):
     """A bucket, a way to it past the proxy and as many as wanted through it.
 
     Args:
@@ -47,55 +50,22 @@ class Ground:
     def __init__(self, server):
         self.bucket = server.make_bucket()
         self.server = server
-        address = urlsplit(server.http)
-        self.proxy = FaultProxy(address.hostname, address.port)
-        self._storages = []
-        self.direct = self._made(server)
-
-    def faulty(self, **arguments):
-        """A storage behind the proxy, with connections of its own: positions count from its first request on."""
-        behind = dataclasses.replace(self.server, http=f"http://{self.proxy.address}")
-        # With one part on its way at a time there is one connection, and its bytes are those of the whole upload.
-        return self._made(behind, **{"concurrency": 1, **arguments})
+        super().__init__(server.http, self._place)
 
     def left(self):
         """The uploads that were begun and not ended."""
         return list(self.direct.parts.list_uploads())
 
-    def content(self, path):
-        """What is stored, or None."""
-        try:
-            return self.direct.read(path)
-        except FileNotFoundInStorageError:
-            return None
-
-    def passed(self, work, **arguments):
-        """Return how many bytes go up, and how many come down, while a storage works undisturbed."""
-        before = dataclasses.replace(self.proxy.counters)
-        storage = self.faulty(**arguments)
-        work(storage)
-        storage.close()
-        self.proxy.wait_until(lambda counters: counters.closed == counters.connections)
-        return self.proxy.counters.up - before.up, self.proxy.counters.down - before.down
-
-    def close_storages(self):
-        """Give back all connections and threads; what is used again opens new ones."""
-        for storage in self._storages:
-            storage.close()
-        del self._storages[1:]
-
     def close(self):
         """Remove everything."""
-        self.proxy.close()
-        self.close_storages()
+        super().close()
         self.server.remove_bucket(self.bucket)
 
-    def _made(self, server, **arguments):
-        if server.name == "localstack":
+    def _place(self, address, **arguments):
+        if self.server.name == "localstack":
             # It refuses a copy whose condition does not hold, and copies all the same.
             arguments = {"preset": dataclasses.replace(PRESETS["aws"], copy_conditions=False), **arguments}
-        self._storages.append(place(server, bucket=self.bucket, **arguments))
-        return self._storages[-1]
+        return place(dataclasses.replace(self.server, http=address), bucket=self.bucket, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -128,20 +98,6 @@ def ground(grounds, request):
 def on(*names):
     """Run a test on each of these servers."""
     return pytest.mark.parametrize("ground", names, indirect=True)
-
-
-def spread(total, number):
-    """Positions all over *total* bytes: in the first, in the last, and evenly in between."""
-    return sorted({round(step * (total - 1) / (number - 1)) for step in range(number)})
-
-
-def attempt(work):
-    """Do it, and return our error, if that is how it ends; any other error fails the test."""
-    try:
-        work()
-    except StorageError as error:
-        return error
-    return None
 
 
 # -- cut --------------------------------------------------------------------------------------------------------------
@@ -279,15 +235,6 @@ def test_a_download_that_gets_a_few_bytes_at_a_time_is_given_up(ground, in_bound
 # -- flipped ----------------------------------------------------------------------------------------------------------
 
 
-def places_in(content, number):
-    """Positions in the bodies of the requests, or answers, that carry *content*: clear of the lines around them."""
-    chance = random.Random(len(content))
-    size = len(content) if content is SMALL else PART
-    for _ in range(number):
-        start = 0 if content is SMALL else chance.choice([0, PART])
-        yield start + chance.randrange(16 * 1024, size - 16 * 1024)
-
-
 @on("rgw", "localstack")
 @CONTENTS
 def test_a_bit_that_flips_on_its_way_up_is_found(ground, content):
@@ -295,7 +242,7 @@ def test_a_bit_that_flips_on_its_way_up_is_found(ground, content):
     # A LocalStack that refuses content for its checksum has lost what was there before.
     old = None if ground.server.name == "localstack" and content is SMALL else OLD
 
-    for offset in places_in(content, count(3, 25)):
+    for offset in places_in(content, count(3, 25), PART):
         ground.direct.delete("flip.bin")
         if old:
             ground.direct.write("flip.bin", old)
@@ -316,7 +263,7 @@ def test_a_bit_that_flips_on_its_way_down_is_found(ground, content):
     """By plain http, in an object of one piece or of parts: not the content, but an error that says so."""
     ground.direct.write("flip.bin", content)
 
-    for offset in places_in(content, count(3, 25)):
+    for offset in places_in(content, count(3, 25), PART):
         ground.proxy.down = Faults(corrupt_at=offset, corrupt_times=1)
         storage = ground.faulty()
 
@@ -428,24 +375,11 @@ def longest(config):
     return attempts * config.read_timeout + sum(2**number for number in range(attempts - 1))
 
 
-def within(seconds, work):
-    """Do it, and return our error; it has come in so many seconds and a fifth more."""
-    begun = time.monotonic()
-    error = attempt(work)
-    assert time.monotonic() - begun < seconds * 1.2 + 1  # a machine with other work to do
-    return error
-
-
 @pytest.fixture
 def no_more_threads(ground):
     """No thread is left of what the test has started, once its storages are closed."""
-    before = set(threading.enumerate())
-    yield
-    ground.proxy.kill()
-    ground.close_storages()
-    for thread in set(threading.enumerate()) - before:
-        thread.join(10)
-        assert not thread.is_alive(), thread
+    with leaving_no_thread(ground):
+        yield
 
 
 VERBS = {

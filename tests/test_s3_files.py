@@ -30,8 +30,8 @@ from flask_storage.backends.s3.client import ClientSettings
 from flask_storage.backends.s3.content_checks import check_for
 from flask_storage.backends.s3.errors import translated
 from flask_storage.backends.s3.patience import bound_answers
-from flask_storage.patience import Watched
 from flask_storage.parts import PartLimits
+from flask_storage.patience import Watched
 from tests.s3_places import place
 from tests.services.s3_servers import session_of
 from tests.services.scripted_proxy import ScriptedProxy, s3_error

@@ -1,42 +1,20 @@
 """A process that dies while it writes to S3, or forgets to end: the old content or the new, and nothing in between."""
 
 import gc
-import os
-import random
 import signal
-import subprocess
-import sys
-import textwrap
-import time
-from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
-from flask_storage import FileNotFoundInStorageError
 from tests.counts import count
+from tests.dying_programs import ENDS, MIB, NEW, OLD, WRITES, content, killed, moments, on_demand, program as start
 from tests.s3_places import place
 
 pytest_plugins = ["tests.services.rgw"]
 
-MIB = 1 << 20
 NOW = timedelta(0)
-OLD = b"old" * 1000
-NEW = random.Random(3).randbytes(16 * MIB)
-HOME = str(Path(__file__).parents[1])
-
-# What a child does when it is told to, with everything imported and connected; it says "ready" before and "done" after.
 DEEDS = {
-    "upload": """
-        with open(source, "rb") as file:
-            storage.upload(file, "a.bin")
-    """,
-    "write in pieces": """
-        with open(source, "rb") as file, storage.open("a.bin", "w") as writer:
-            while piece := file.read(300_000):
-                writer.write(piece)
-    """,
+    **WRITES,
     "copy at once": """
         storage.copy("source.bin", "a.bin")
     """,
@@ -46,12 +24,6 @@ DEEDS = {
         copying._PART = 5 << 20
         copying.copy_object(storage._door, "source.bin", "a.bin", WriteOptions(), storage._workers, in_parts_from=1)
     """,
-}
-ENDS = {
-    "os._exit": "os._exit(0)",
-    "sys.exit": "sys.exit(0)",
-    "an error": "raise ZeroDivisionError",
-    "the end of the program": "",
 }
 
 
@@ -75,63 +47,18 @@ def source(tmp_path_factory):
 @pytest.fixture
 def program(rgw, storage, source):
     """Make a program of these lines, on the same bucket; its credentials are in its environment."""
-
-    def start(lines):
-        text = f"""
-        import os, sys
-        sys.path.append({HOME!r})
-        from flask_storage import S3Storage
-        source = {str(source)!r}
-        storage = S3Storage(
-            {storage.bucket!r}, {rgw.region!r}, endpoint_url={rgw.http!r}, preset={rgw.preset!r},
-            addressing_style="path", concurrency=2,
-        )
-        storage.list()
-        """
-        keys = {"AWS_ACCESS_KEY_ID": rgw.access_key, "AWS_SECRET_ACCESS_KEY": rgw.secret_key}
-        return subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(text) + textwrap.dedent(lines)],
-            env={**os.environ, **keys},
-            stdin=-1,
-            stdout=-1,
-            stderr=-1,
-            text=True,
-            bufsize=1,
-        )
-
-    return start
-
-
-def content(storage, path):
-    """What is stored, or None."""
-    try:
-        return storage.read(path)
-    except FileNotFoundInStorageError:
-        return None
-
-
-def killed(process, after=None):
-    """Let the deed begin, and kill the process so many seconds later; return how it ended, and how long it took."""
-    with process:
-        assert process.stdout.readline() == "ready\n", process.stderr.read()
-        process.stdin.write("go\n")
-        begun = time.monotonic()
-        if after is not None:
-            time.sleep(after)
-            with suppress(ProcessLookupError):  # it was quicker
-                os.kill(process.pid, signal.SIGKILL)
-        process.stdout.readline()
-        duration = time.monotonic() - begun
-        process.communicate()
-    return process.returncode, duration
+    made = f"""S3Storage(
+        {storage.bucket!r}, {rgw.region!r}, endpoint_url={rgw.http!r}, preset={rgw.preset!r},
+        addressing_style="path", concurrency=2,
+    )"""
+    keys = {"AWS_ACCESS_KEY_ID": rgw.access_key, "AWS_SECRET_ACCESS_KEY": rgw.secret_key}
+    return lambda lines: start(made, source, lines, **keys)
 
 
 @pytest.mark.parametrize("deed", DEEDS)
 def test_killed_at_any_moment_nothing_is_torn(program, storage, deed):
     """The old content is whole, or the new is; and a sweep leaves no unfinished upload."""
-    lines = (
-        f'print("ready", flush=True)\nsys.stdin.readline()\n{textwrap.dedent(DEEDS[deed])}\nprint("done", flush=True)'
-    )
+    lines = on_demand(DEEDS[deed])
     storage.write("source.bin", NEW)
     storage.write("a.bin", OLD)
     end, duration = killed(program(lines))
@@ -139,10 +66,8 @@ def test_killed_at_any_moment_nothing_is_torn(program, storage, deed):
     assert content(storage, "a.bin") == NEW
     ends = []
 
-    rounds = count(3, 50)
-    for number in range(rounds):
+    for after in moments(duration, count(3, 50)):
         storage.write("a.bin", OLD)
-        after = duration * (number + random.random()) / rounds  # at a random moment of each stretch of the way
         ends.append(killed(program(lines), after)[0])
 
         assert content(storage, "a.bin") in (OLD, NEW)

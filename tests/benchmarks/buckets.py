@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from .distance import Distance, distant
-from .frame import MiB
-from .meters import Work
+from .distance import Distance
 from .peers import KEG_S3, OBSTORE, S3FS
-from .servers import connected, drain, head
-
-CONNECTIONS = 10  # as many as boto3 and ours use for one file
+from .remote import away
 
 
 @dataclass(frozen=True)
@@ -30,6 +24,7 @@ class Place:
     preset: str | None
     bucket: str
     distance: Distance | None = None
+    put_headers: Mapping[str, str] = field(default_factory=dict)
 
     def ours(self, **settings: Any) -> Any:
         """Return our storage, with its client made: every contender's client is made before the clock runs."""
@@ -112,6 +107,11 @@ class Place:
         client = self.boto3()
         return lambda key: int(client.head_object(Bucket=self.bucket, Key=key)["ContentLength"])
 
+    def addresses(self) -> Callable[[str, str], str]:
+        """Return what signs the address of an object for a method."""
+        sign = self.boto3().generate_presigned_url
+        return lambda method, key: str(sign(f"{method.lower()}_object", {"Bucket": self.bucket, "Key": key}))
+
 
 @contextlib.contextmanager
 def place(*, far: bool = False, counted: bool = False) -> Iterator[Place]:
@@ -130,13 +130,8 @@ def place(*, far: bool = False, counted: bool = False) -> Iterator[Place]:
         server = cluster.server
         port = urlsplit(server.http).port
         assert port is not None
-        with contextlib.ExitStack() as stack:
-            bucket = server.make_bucket()
-            distance = None
-            if far:
-                distance = stack.enter_context(distant(port))
-            elif counted:
-                distance = stack.enter_context(distant(port, one_way=0, rate=None))
+        bucket = server.make_bucket()
+        with away(port, far=far, counted=counted) as distance:
             yield Place(
                 f"http://127.0.0.1:{distance.port}" if distance else server.http,
                 server.access_key,
@@ -148,64 +143,3 @@ def place(*, far: bool = False, counted: bool = False) -> Iterator[Place]:
             )
     finally:
         cluster.close(keep_log=False)
-
-
-def apart(work: Callable[[], object]) -> None:
-    """Set a stage in a process of its own: what it leaves free of its memory would be used, and not seen to grow."""
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    process.join()
-    assert process.exitcode == 0, "the stage could not be set"
-
-
-Exchange = Callable[[], int]
-"""One request and its answer; it returns how many bytes of content were moved."""
-
-
-def bare_get(where: Place, key: str, size: int) -> Work:
-    """Fetch an object over several sockets and throw it away: nobody is faster through this server and proxy."""
-    client = where.boto3()
-    url = client.generate_presigned_url("get_object", {"Bucket": where.bucket, "Key": key})
-    spans = [(start, min(start + _share(size), size) - 1) for start in range(0, size, _share(size))]
-    return _at_once([_exchange("GET", url, {"Range": f"bytes={start}-{last}"}, 0) for start, last in spans])
-
-
-def bare_put(where: Place, key: str, size: int) -> Work:
-    """Send so many bytes over several sockets, into as many objects: the same for the other direction."""
-    client = where.boto3()
-    exchanges = []
-    for number, start in enumerate(range(0, size, _share(size))):
-        length = min(_share(size), size - start)
-        url = client.generate_presigned_url("put_object", {"Bucket": where.bucket, "Key": f"{key}-{number}"})
-        exchanges.append(_exchange("PUT", url, {"Content-Length": str(length)}, length))
-    return _at_once(exchanges)
-
-
-def _share(size: int) -> int:
-    return -(-size // CONNECTIONS)
-
-
-def _exchange(method: str, url: str, headers: Mapping[str, str], length: int) -> Exchange:
-    parts = urlsplit(url)
-    # The signature names the host with its port.
-    start = head(method, f"{parts.path}?{parts.query}", headers).replace(
-        b"Host: localhost", f"Host: {parts.netloc}".encode()
-    )
-    block = memoryview(bytes(MiB))
-
-    def exchange() -> int:
-        with connected(parts.port or 80) as connection:
-            connection.sendall(start)
-            for begin in range(0, length, MiB):
-                connection.sendall(block[: length - begin])
-            return drain(connection) + length
-
-    return exchange
-
-
-def _at_once(exchanges: Sequence[Exchange]) -> Work:
-    def work() -> int:
-        with ThreadPoolExecutor(len(exchanges)) as pool:
-            return sum(pool.map(lambda exchange: exchange(), exchanges))
-
-    return work

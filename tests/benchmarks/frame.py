@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .meters import COPIES, CPU, MOVED, PEAK, WALL, Sample, Work, WorkFailedError, measure
-from .peers import Library, Program
+from .peers import Peer
 
 KiB, MiB, GiB = 1024, 1024**2, 1024**3
 
@@ -52,7 +52,7 @@ class Contender:
     name: str
     make: Callable[[], Work]
     ours: bool = False
-    needs: Sequence[Library | Program] = ()
+    needs: Sequence[Peer] = ()
     pid: int | None = None
 
     def missing(self) -> str | None:
@@ -109,7 +109,7 @@ class Task:
     stage: Callable[[Bench], Iterator[Stage]]
     reaches: Sequence[Reach] = ()
     columns: Sequence[str] = (WALL, CPU)
-    needs: Sequence[Library | Program] = ()
+    needs: Sequence[Peer] = ()
 
 
 TASKS: dict[str, Task] = {}
@@ -130,7 +130,7 @@ def task(
     title: str | Callable[[Bench], str],
     *reaches: Reach,
     columns: Sequence[str] = (WALL, CPU),
-    needs: Sequence[Library | Program] = (),
+    needs: Sequence[Peer] = (),
 ) -> Callable[[Callable[[Bench], Iterator[Stage]]], Callable[[Bench], Iterator[Stage]]]:
     """Register a stage under *name*; *needs* is what none of its contenders can do without."""
 

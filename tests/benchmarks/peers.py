@@ -8,6 +8,7 @@ import importlib.util
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 GROUP = "pip install --group bench"
@@ -58,10 +59,36 @@ class Program:
         return shutil.which(self.name) or shutil.which(self.name, path="/usr/sbin:/sbin:/usr/local/sbin")
 
 
+@dataclass(frozen=True)
+class Emulator:
+    """A server that a script of the tests installs beside the project."""
+
+    name: str
+    note: str
+    """The file in the project that says which package was installed; it is written when all is there."""
+    script: str
+
+    def missing(self) -> str | None:
+        """Say how to install it, or nothing when it is here."""
+        return None if self._note().is_file() else f"install {self.name} ({self.script})"
+
+    def version(self) -> str:
+        """Return the installed version."""
+        return self._note().read_text().strip().rpartition("@")[2]
+
+    def _note(self) -> Path:
+        return Path(__file__).parents[2] / self.note
+
+
+Peer = Library | Program | Emulator
+
 CP = Program("cp")
 CEPH = Program("radosgw", word=2)
 FIND = Program("find")
 NGINX = Program("nginx", "-v")
+ADLFS = Library("adlfs", "adlfs")
+AZURE_SDK = Library("azure-storage-blob", "azure.storage.blob")
+AZURITE = Emulator("azurite", ".venv-azurite/azurite", "tests/services/install_azurite")
 BOTO3 = Library("boto3", "boto3")
 DJANGO = Library("django", "django.core.files.storage")
 FLASK = Library("flask", "flask")
@@ -75,4 +102,7 @@ S3FS = Library("s3fs", "s3fs")
 SMART_OPEN = Library("smart_open", "smart_open")
 WERKZEUG = Library("werkzeug", "werkzeug")
 
-ALL = (FLASK, WERKZEUG, PYJWT, GUNICORN, DJANGO, FSSPEC, KEG, BOTO3, S3FS, SMART_OPEN, OBSTORE, CP, FIND, NGINX, CEPH)
+ALL = (
+    *(FLASK, WERKZEUG, PYJWT, GUNICORN, DJANGO, FSSPEC, KEG, BOTO3, S3FS, SMART_OPEN, OBSTORE, AZURE_SDK, ADLFS),
+    *(CP, FIND, NGINX, CEPH, AZURITE),
+)

@@ -96,6 +96,19 @@ def s3_error(status: int, code: str, *, as_status: int | None = None, after_serv
     return Answer(as_status or status, text.encode(), headers, after_server=after_server)
 
 
+def azure_error(status: int, code: str, *, after_server: bool = False) -> Answer:
+    """Return the answer with which Azure says an error: its code stands in a header too.
+
+    Args:
+        status: The status of such an error.
+        code: Azure's own word for it, such as ``ServerBusy``.
+        after_server: As in `Answer`.
+    """
+    text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{status}, as the test wants</Message></Error>"
+    headers = {"Content-Type": "application/xml", "x-ms-error-code": code}
+    return Answer(status, text.encode(), headers, after_server=after_server)
+
+
 class ScriptedProxy:
     """A proxy on a port of its own before an HTTP server. It is a context manager; it runs in threads of its own.
 

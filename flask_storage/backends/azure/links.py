@@ -33,7 +33,7 @@ _LONGEST_KEY = timedelta(days=7)
 _CLOCK_SKEW = timedelta(minutes=5)
 _NEW_FROM = timedelta(hours=1)
 """A key that ends sooner than this is replaced by a new one."""
-_TO_THE_APP = 8  # calls from the warning up to whoever called link_to
+_TO_THE_APP = 7  # calls from the warning up to whoever called link_to
 
 
 class AzureLinks:

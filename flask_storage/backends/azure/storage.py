@@ -294,6 +294,8 @@ class AzureStorage(AzureLinkVerbs):
             copy_chunks(reader, file_obj, progress, chunk_size=reader.iter_chunk_size)
 
     def _parts(self) -> PartStore:
+        if not self.capabilities.parts:
+            return super()._parts()
         return AzureParts(self._door, self._clients.container)
 
     # -- changing -----------------------------------------------------------------------------------------------------

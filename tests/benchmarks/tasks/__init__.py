@@ -17,6 +17,10 @@ MODULES = (
     "s3_small",
     "s3_inside",
     "s3_streams",
+    "azure_links",
+    "azure_files",
+    "azure_small",
+    "azure_inside",
 )
 
 

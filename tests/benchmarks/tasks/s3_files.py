@@ -2,103 +2,32 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..buckets import Place, apart, bare_get, bare_put, place
-from ..frame import Bench, Contender, GiB, MiB, Stage, task, times
-from ..meters import CPU, PEAK, WALL, Work
+from ..buckets import Place, place
+from ..frame import Bench, Contender, GiB, Stage, task, times
+from ..meters import CPU
 from ..peers import BOTO3, CEPH, KEG_S3, OBSTORE, S3FS, SMART_OPEN
+from ..remote import apart, bare_get, bare_put
 from .files import filled
+from .objects import (
+    COLUMNS,
+    FAR,
+    down_opened,
+    downloaded,
+    downloading,
+    getting,
+    obstore_down,
+    obstore_up,
+    pour,
+    up_opened,
+    uploading,
+)
 from .transfers import title
 
 UP, DOWN = "boto3 upload_fileobj", "boto3 download_fileobj"
-PIECE = MiB
-COLUMNS = (WALL, CPU, PEAK)
-FAR = ", 40 ms away and at 25 MB/s for each connection"
-
-
-class Nowhere(io.RawIOBase):
-    """A target that counts what it is given; it can be sought, as boto3 likes its targets."""
-
-    def __init__(self) -> None:
-        """Begin at nothing."""
-        self.total = 0
-
-    def writable(self) -> bool:
-        """Whether it takes anything: it does."""
-        return True
-
-    def seekable(self) -> bool:
-        """Whether it can be sought: it says so."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Stay."""
-        return self.total
-
-    def tell(self) -> int:
-        """Return how much came."""
-        return self.total
-
-    def write(self, data: Any, /) -> int:
-        """Count the bytes."""
-        self.total += len(data)
-        return len(data)
-
-
-def pour(source: Any, target: Any, piece: int = PIECE) -> int:
-    """Copy from file to file, as everybody does who has two."""
-    total = 0
-    while data := source.read(piece):
-        target.write(data)
-        total += len(data)
-    return total
-
-
-def uploading(where: Place, source: Path, key: str, make: Callable[[], Any], act: Callable[..., object]) -> Any:
-    """Return what prepares an upload: *act* is given what *make* makes, the open source, and the key."""
-
-    def prepare() -> Work:
-        made, size_of = make(), where.sizes()
-
-        def work() -> int:
-            with open(source, "rb") as file:
-                act(made, file, key)
-            return size_of(key)
-
-        return work
-
-    return prepare
-
-
-def downloading(make: Callable[[], Any], act: Callable[..., int | None]) -> Any:
-    """Return what prepares a download: *act* is given what *make* makes, and a target."""
-
-    def prepare() -> Work:
-        made = make()
-
-        def work() -> int:
-            target = Nowhere()
-            return act(made, target) or target.total
-
-        return work
-
-    return prepare
-
-
-def up_opened(storage: Any, file: Any, key: str) -> None:
-    """Write to our open file."""
-    with storage.open(key, "w") as target:
-        pour(file, target)
-
-
-def down_opened(storage: Any, target: Any) -> None:
-    """Read from our open file."""
-    with storage.open("big", "r") as source:
-        pour(source, target)
 
 
 def up_stage(where: Place, source: Path, size: int) -> Iterator[Stage]:
@@ -122,9 +51,7 @@ def up_stage(where: Place, source: Path, size: int) -> Iterator[Stage]:
                 "s3fs put_file", where.s3fs, lambda s, file, key: s.put_file(file.name, f"{bucket}/{key}"), needs=[S3FS]
             ),
             contender("smart_open", where.boto3, smart, needs=[SMART_OPEN]),
-            contender(
-                "obstore put", where.obstore, lambda s, file, key: OBSTORE.load().put(s, key, file), needs=[OBSTORE]
-            ),
+            contender("obstore put", where.obstore, obstore_up, needs=[OBSTORE]),
             contender("keg-storage upload", where.keg, lambda s, file, key: s.upload(file, key), needs=[KEG_S3]),
             Contender("bare sockets", lambda: bare_put(where, "bare", size)),
         ],
@@ -140,10 +67,6 @@ def down_stage(where: Place, source: Path, size: int, folder: Path) -> Iterator[
     def unchecked() -> Any:
         return where.ours(verify_downloads=False)
 
-    def get(storage: Any, _: Any) -> int:
-        storage.get("big", local)
-        return local.stat().st_size
-
     def download_file(client: Any, _: Any) -> int:
         client.download_file(bucket, "big", str(local))
         return local.stat().st_size
@@ -156,19 +79,14 @@ def down_stage(where: Place, source: Path, size: int, folder: Path) -> Iterator[
         with SMART_OPEN.load().open(f"s3://{bucket}/big", "rb", transport_params={"client": client}) as file:
             pour(file, target)
 
-    def obstore(store: Any, target: Any) -> None:
-        for piece in OBSTORE.load().get(store, "big").stream(min_chunk_size=PIECE):
-            target.write(piece)
-
-    def down(storage: Any, target: Any) -> None:
-        storage.download("big", target)
-
     yield (
         [
-            Contender("download, verify_downloads=False", downloading(unchecked, down), ours=True),
-            Contender("download, verified", downloading(lambda: where.ours(verify_downloads=True), down), ours=True),
+            Contender("download, verify_downloads=False", downloading(unchecked, downloaded), ours=True),
+            Contender(
+                "download, verified", downloading(lambda: where.ours(verify_downloads=True), downloaded), ours=True
+            ),
             Contender('open("r"), verify_downloads=False', downloading(unchecked, down_opened), ours=True),
-            Contender("get to a file, verify_downloads=False", downloading(unchecked, get), ours=True),
+            Contender("get to a file, verify_downloads=False", downloading(unchecked, getting(local)), ours=True),
             Contender(
                 DOWN,
                 downloading(where.boto3, lambda c, target: c.download_fileobj(bucket, "big", target)),
@@ -177,8 +95,8 @@ def down_stage(where: Place, source: Path, size: int, folder: Path) -> Iterator[
             Contender("boto3 download_file to a file", downloading(where.boto3, download_file), needs=[BOTO3]),
             Contender("s3fs get_file to a file", downloading(where.s3fs, s3fs_get), needs=[S3FS]),
             Contender("smart_open", downloading(where.boto3, smart), needs=[SMART_OPEN]),
-            Contender("obstore get", downloading(where.obstore, obstore), needs=[OBSTORE]),
-            Contender("keg-storage download", downloading(where.keg, down), needs=[KEG_S3]),
+            Contender("obstore get", downloading(where.obstore, obstore_down), needs=[OBSTORE]),
+            Contender("keg-storage download", downloading(where.keg, downloaded), needs=[KEG_S3]),
             Contender("bare sockets", lambda: bare_get(where, "big", size)),
         ],
         size,

@@ -8,34 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from ..buckets import Place, apart, place
+from ..buckets import Place, place
 from ..frame import Bench, Contender, GiB, MiB, Stage, at_most, task, timed, times
-from ..meters import CPU, MOVED, PEAK, WALL, Work, note
+from ..meters import CPU, MOVED, PEAK, WALL, Work
 from ..peers import BOTO3, CEPH, KEG_S3, OBSTORE, S3FS
+from ..remote import apart
 from .files import filled
 from .listings import lazily
+from .objects import copying
 from .transfers import title
 
 KEYS = 10_000
-
-
-def copying(where: Place, make: Callable[[], Any], act: Callable[[Any, str], object], key: str) -> Callable[[], Work]:
-    """Return what prepares a copy; it notes how many bytes passed between the server and us."""
-    assert where.distance is not None
-    distance = where.distance
-
-    def prepare() -> Work:
-        made, size_of = make(), where.sizes()
-
-        def work() -> int:
-            before = distance.moved()
-            act(made, key)
-            note(MOVED, distance.moved() - before)
-            return size_of(key)
-
-        return work
-
-    return prepare
 
 
 @task(

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from ..buckets import Place
 from ..frame import Bench, Contender, Stage, task, times
 from ..meters import Work
 from ..peers import BOTO3
+from ..remote import Remote
 
 COUNT = 10_000
 PATHS = [f"reports/2025/{number:05}.pdf" for number in range(COUNT)]
@@ -21,15 +23,15 @@ HOUR = timedelta(hours=1)
 PLACE = Place("https://s3.example.com", "access-key", "not-a-secret", "eu-central-1", None, "bucket")
 
 
-def one_by_one() -> Work:
+def one_by_one(where: Remote) -> Work:
     """Return work that makes each of our links by a call of its own."""
-    storage = _warm()
+    storage = _warm(where)
     return lambda: len([storage.link_to(path, "download", HOUR) for path in PATHS])
 
 
-def in_bulk() -> Work:
+def in_bulk(where: Remote) -> Work:
     """Return work that makes all of ours in one call."""
-    storage = _warm()
+    storage = _warm(where)
     return lambda: len(storage.links_to(PATHS, "download", HOUR))
 
 
@@ -72,8 +74,8 @@ def least() -> Work:
     return lambda: len([link(path) for path in PATHS])
 
 
-def _warm() -> Any:
-    storage = PLACE.ours()
+def _warm(where: Remote) -> Any:
+    storage = where.ours()
     storage.link_to("warm", "download", HOUR)
     return storage
 
@@ -97,7 +99,7 @@ def _stage(*ours: tuple[str, Callable[[], Work]]) -> Iterator[Stage]:
 )
 def single(_: Bench) -> Iterator[Stage]:
     """Make them one at a time."""
-    yield from _stage(("link_to", one_by_one))
+    yield from _stage(("link_to", partial(one_by_one, PLACE)))
 
 
 @task(
@@ -107,4 +109,4 @@ def single(_: Bench) -> Iterator[Stage]:
 )
 def bulk(_: Bench) -> Iterator[Stage]:
     """Make them at once."""
-    yield from _stage(("links_to", in_bulk))
+    yield from _stage(("links_to", partial(in_bulk, PLACE)))

@@ -3,53 +3,16 @@
 from __future__ import annotations
 
 import io
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..buckets import Place, place
-from ..frame import Bench, Contender, KiB, Stage, task, times
-from ..meters import CPU, WALL, Work, note
-from ..peers import BOTO3, CEPH, KEG_S3, OBSTORE, S3FS, SMART_OPEN
+from ..frame import Bench, Contender, Stage, task, times
+from ..meters import CPU, WALL
+from ..peers import BOTO3, CEPH, KEG_S3, S3FS, SMART_OPEN
+from .objects import CONTENT, FAR_SHARE, SIZE, Delete, Down, Up, files, small_obstore, small_ours, working
 
-FILES, FEWEST, SIZE = 1000, 200, 10 * KiB
-FAR_SHARE = 10  # far away everything is waiting: a tenth of the files shows as much
-CONTENT = os.urandom(SIZE)
 BATCH = 1000
-
-Up = Callable[[Any, str], object]
-Down = Callable[[Any, str], bytes]
-Delete = Callable[[Any, Sequence[str]], object]
-
-
-def files(bench: Bench, share: int = 1) -> int:
-    """Return how many files this run has: hundreds where the frame counts in thousands, for they go one by one."""
-    return max(FEWEST, round(FILES * bench.scale)) // share
-
-
-def working(make: Callable[[], Any], keys: Sequence[str], up: Up, down: Down, delete: Delete) -> Callable[[], Work]:
-    """Return what prepares the three steps; each notes its time."""
-
-    def prepare() -> Work:
-        made = make()
-
-        def work() -> int:
-            begun = time.perf_counter()
-            for key in keys:
-                up(made, key)
-            stored = time.perf_counter()
-            total = sum(len(down(made, key)) for key in keys)
-            fetched = time.perf_counter()
-            delete(made, keys)
-            note("up", stored - begun)
-            note("down", fetched - stored)
-            note("deleted", time.perf_counter() - fetched)
-            return total
-
-        return work
-
-    return prepare
 
 
 def stage(where: Place, count: int) -> Iterator[Stage]:
@@ -91,14 +54,7 @@ def stage(where: Place, count: int) -> Iterator[Stage]:
 
     yield (
         [
-            by_three(
-                "write, read, delete_many",
-                where.ours,
-                lambda storage, key: storage.write(key, CONTENT),
-                lambda storage, key: storage.read(key),
-                lambda storage, keys: storage.delete_many(keys),
-                ours=True,
-            ),
+            small_ours("write, read, delete_many", where.ours, keys),
             by_three(
                 "boto3 put_object, get_object, delete_objects",
                 where.boto3,
@@ -126,14 +82,7 @@ def stage(where: Place, count: int) -> Iterator[Stage]:
             by_three(
                 "smart_open, boto3 delete_objects", where.boto3, smart_up, smart_down, boto3_delete, needs=[SMART_OPEN]
             ),
-            by_three(
-                "obstore put, get, delete",
-                where.obstore,
-                lambda store, key: OBSTORE.load().put(store, key, CONTENT),
-                lambda store, key: bytes(OBSTORE.load().get(store, key).bytes()),
-                lambda store, keys: OBSTORE.load().delete(store, list(keys)),
-                needs=[OBSTORE],
-            ),
+            small_obstore(where, keys),
             by_three(
                 "keg-storage upload, download, delete",
                 where.keg,

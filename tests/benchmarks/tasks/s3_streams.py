@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from ..buckets import Place, apart, place
+from ..buckets import Place, place
 from ..frame import Bench, Contender, GiB, MiB, Stage, at_most, task, timed
 from ..meters import CPU, PEAK, WALL, Work
 from ..peers import BOTO3, CEPH
-from .s3_files import Nowhere, down_opened
+from ..remote import apart
+from .objects import Nowhere, down_opened
 from .transfers import title
 
 FULL = 2 * GiB

@@ -1,0 +1,68 @@
+"""Signed links to Azure, against the SDK, and against what no signer can do without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+
+from ..containers import Place
+from ..frame import Bench, Contender, Stage, task, times
+from ..meters import Work
+from ..peers import AZURE_SDK
+from .s3_links import COUNT, HOUR, PATHS, in_bulk, least, one_by_one
+
+SDK = "SDK generate_blob_sas"
+# No server is asked, so none runs.
+PLACE = Place("https://account.blob.core.windows.net", "account", "bm90LWEtc2VjcmV0", "container")
+
+
+def by_sdk() -> Work:
+    """Return work that has the SDK sign. It gives no more than the signature; the address is for the caller to make."""
+    from azure.storage.blob import generate_blob_sas
+
+    def link(path: str) -> str:
+        return generate_blob_sas(
+            PLACE.account,
+            PLACE.container,
+            path,
+            account_key=PLACE.key,
+            permission="r",
+            expiry=datetime.now(UTC) + HOUR,
+        )
+
+    link("warm")
+    return lambda: len([link(path) for path in PATHS])
+
+
+def _stage(name: str, make: Callable[[], Work]) -> Iterator[Stage]:
+    yield (
+        [
+            Contender(name, make, ours=True),
+            Contender(SDK, by_sdk),
+            Contender("one HMAC and one quote", least),
+        ],
+        COUNT,
+    )
+
+
+@task(
+    "azure-links-single",
+    "Azure: 10,000 download links, one at a time",
+    times(SDK, 1),
+    needs=[AZURE_SDK],
+)
+def single(_: Bench) -> Iterator[Stage]:
+    """Make them one at a time."""
+    yield from _stage("link_to", partial(one_by_one, PLACE))
+
+
+@task(
+    "azure-links-bulk",
+    "Azure: 10,000 download links, in one call where there is one",
+    times(SDK, 1 / 2, text="≥ 2 times as fast as the SDK"),
+    needs=[AZURE_SDK],
+)
+def bulk(_: Bench) -> Iterator[Stage]:
+    """Make them at once."""
+    yield from _stage("links_to", partial(in_bulk, PLACE))

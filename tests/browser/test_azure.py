@@ -1,0 +1,350 @@
+"""A browser and a container: files go straight from the page to the Azure server, which is another host to it."""
+
+import os
+from datetime import timedelta
+
+import pytest
+from playwright.sync_api import Error as BrowserError, expect
+
+from flask_storage import IntegrityError, WriteOptions
+from tests.azure_places import place
+from tests.browser.test_files import share
+from tests.browser.test_uploads import slow_down, watch_bars
+from tests.browser.webm import make_video
+from tests.services.live_app import LiveApp
+
+pytest_plugins = ["tests.services.azurite"]
+
+HOUR = timedelta(hours=1)
+MiB = 1024 * 1024
+REFUSED = "Failed to load resource: the server responded with a status of 403"
+UNREADABLE = ("Access to XMLHttpRequest at", "Access to fetch at", "Failed to load resource: net::ERR_FAILED", REFUSED)
+"""What the browser says of an answer without CORS headers."""
+
+
+def profile(server, container):
+    """The app's profile in the environment: nothing else says that there is an Azure server."""
+    return {
+        "backend": "azure",
+        "connection_string": f"AccountName={server.account};AccountKey={server.key};BlobEndpoint={server.url}",
+        "bucket": container,
+        "prefix": "drop",
+    }
+
+
+@pytest.fixture(scope="module")
+def running_azure_app(azurite, tmp_path_factory):
+    """The example app, with files in a container."""
+    storage = place(azurite, prefix="drop")
+    settings = {"STORAGE_PROFILES": {"drop": profile(azurite, storage.bucket)}}
+    with LiveApp(tmp_path_factory.mktemp("azure-app"), storage=storage, **settings) as app:
+        yield app
+        assert app.leftovers() == []  # nothing ever was on the disk
+
+
+@pytest.fixture
+def azure_app(azurite, running_azure_app):
+    """The same with no files yet, whose pages may use the account, as the Azure guide says."""
+    running_azure_app.empty()
+    azurite.allow_origin(running_azure_app.url)
+    yield running_azure_app
+    azurite.allow_origin()
+
+
+@pytest.fixture
+def page(open_browser, azure_app):
+    """The app's page in a browser."""
+    page = open_browser()
+    page.goto(azure_app.url)
+    return page
+
+
+def content_of(storage):
+    """The content of the only file there is."""
+    [entry] = storage.list()
+    return storage.read(entry.name)
+
+
+# -- the app ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_goes_straight_to_the_container_while_its_bar_moves(page, azure_app, azurite, tmp_path):
+    """The app is asked where to and told that it is done; the content itself it never sees."""
+    content = os.urandom(MiB) * 40
+    film = tmp_path / "holiday film.mov"
+    film.write_bytes(content)
+    sent = []
+    page.on("request", lambda request: sent.append((request.method, request.url.partition("?")[0])))
+    watch_bars(page)
+
+    page.set_input_files("#chooser", film)
+
+    expect(page.locator("#files .row")).to_contain_text("holiday film.mov", timeout=60_000)
+    expect(page.locator("#files .row")).to_contain_text("41.9 MB")
+    expect(page.locator("#uploads-section")).to_be_hidden()
+    values = page.evaluate("window.values")
+    assert len(set(values)) >= 3
+    assert values == sorted(values)
+    assert values[-1] == 1
+    assert content_of(azure_app.storage) == content
+    container = f"{azurite.url}/{azure_app.storage.bucket}/drop/"
+    assert [method for method, url in sent if url.startswith(container)] == ["PUT"]
+    assert [url for method, url in sent if method == "POST"] == [
+        f"{azure_app.url}/uploads",
+        f"{azure_app.url}/uploads/done",
+    ]
+
+
+@pytest.mark.parametrize("name", ["nothing.txt", "100% of #1 & a+b, it's Grüße 東京.bin"])
+def test_any_name_and_any_size_arrive(page, azure_app, name):
+    """Nothing at all too; and the type is the app's, whatever the browser makes of the file."""
+    content = b"" if name == "nothing.txt" else b"content"
+
+    page.set_input_files("#chooser", {"name": name, "mimeType": "text/html", "buffer": content})
+
+    expect(page.locator("#files .row")).to_contain_text(name)
+    [entry] = azure_app.storage.list()
+    assert (entry.name.partition("/")[2], azure_app.storage.read(entry.name)) == (name, content)
+    assert azure_app.storage.stat(entry.name).content_type in ("text/plain", "application/octet-stream")
+
+
+def test_an_upload_to_a_container_that_is_cancelled_leaves_nothing(page, azure_app, tmp_path):
+    """Azure has received a part of it by then, and drops that."""
+    film = tmp_path / "film.mov"
+    film.write_bytes(bytes(20 * MiB))
+    slow_down(page, 2 * MiB)
+    page.set_input_files("#chooser", film)
+    expect(page.get_by_role("progressbar", name="Progress of film.mov")).not_to_have_js_property("value", 0)
+
+    page.get_by_role("button", name="Cancel film.mov").click()
+
+    expect(page.get_by_text("Nothing of film.mov was stored")).to_be_visible()
+    expect(page.locator("#uploads .row")).to_have_count(0)
+    assert list(azure_app.storage.client.list_blobs(include=["uncommittedblobs"])) == []
+
+
+def test_a_refused_upload_is_told_and_can_be_tried_again(page, azure_app, complaints):
+    """Azure lets scripts of the origin read why it refuses, so the row says so."""
+
+    def spoil(route):
+        answer = route.fetch()
+        instruction = answer.json()
+        route.fulfill(response=answer, json={**instruction, "url": f"{instruction['url']}0"})
+
+    complaints.expect(REFUSED)
+    page.route("**/uploads", spoil)
+    page.set_input_files("#chooser", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"again"})
+    expect(page.locator("#uploads .row-meta")).to_have_text("The permission to upload ran out. Try again.")
+    assert azure_app.storage.list() == []
+    page.unroute("**/uploads")
+
+    page.get_by_role("button", name="Try a.txt again").click()
+
+    expect(page.locator("#files .row")).to_contain_text("a.txt")
+    assert content_of(azure_app.storage) == b"again"
+
+
+def test_the_pages_of_another_origin_are_refused(open_browser, azure_app, complaints):
+    """The same app by another name: the link is good, but no rule of the account lets this origin in."""
+    for text in UNREADABLE:
+        complaints.expect(text)
+    page = open_browser()
+    page.goto(azure_app.url.replace("127.0.0.1", "localhost"))
+
+    page.set_input_files("#chooser", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"content"})
+
+    expect(page.locator("#uploads .row-meta")).to_have_text(
+        "The connection broke, or the storage refused. Nothing was stored. Try again."
+    )
+    assert azure_app.storage.list() == []
+
+
+def test_a_film_in_a_container_plays_from_the_middle(page, azure_app):
+    """The page's policy lets it in, and seeking fetches a range from Azure."""
+    content = make_video(90)
+    azure_app.storage.write("a/film.webm", content)
+    partial = []
+    page.on(
+        "response",
+        lambda response: partial.append(response.headers["content-range"]) if response.status == 206 else None,
+    )
+    page.reload()
+    page.get_by_role("link", name="film.webm", exact=True).click()
+    player = page.locator("#stage video")
+    expect(player).to_have_js_property("duration", 90)
+
+    player.evaluate(
+        """(player) => new Promise((resolve) => {
+            player.addEventListener("seeked", resolve, { once: true });
+            player.currentTime = 80;
+        })"""
+    )
+
+    assert max(int(covered.removeprefix("bytes ").split("-")[0]) for covered in partial) > len(content) / 2
+
+
+def test_what_lies_in_a_container_is_shown_saved_and_deleted(page, complaints, azure_app):
+    """Thumbnail and text come from Azure into the page; a saved file has its name and every byte."""
+    from PIL import Image
+
+    complaints.expect("Failed to load resource: the server responded with a status of 416")  # no range of nothing
+    with azure_app.storage.open("a/teal.png", "w") as file:
+        Image.new("RGB", (640, 480), "teal").save(file, "PNG")
+    azure_app.storage.write("b/Grüße 東京.txt", "# Zoë".encode())
+    azure_app.storage.write("c/empty.txt", b"")
+    page.reload()
+    expect(page.locator("#files .row").filter(has_text="teal").locator("img")).to_have_js_property("naturalWidth", 640)
+
+    page.get_by_role("link", name="Grüße 東京.txt", exact=True).click()
+    expect(page.locator("#stage pre")).to_have_text("# Zoë")
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="empty.txt", exact=True).click()
+    expect(page.locator("#stage")).to_have_text("The file is empty.")
+    page.keyboard.press("Escape")
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name="Download Grüße 東京.txt").click()
+    page.get_by_role("button", name="Delete empty.txt").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+
+    assert downloading.value.suggested_filename == "Grüße 東京.txt"
+    assert downloading.value.path().read_bytes() == "# Zoë".encode()
+    expect(page.locator("#files .row")).to_have_count(2)
+    assert [entry.name for entry in azure_app.storage.list()] == ["a/teal.png", "b/Grüße 東京.txt"]
+
+
+def test_a_shared_link_leads_a_stranger_to_the_container(page, open_browser, azure_app, azurite):
+    """For as long as the dialog says; a number of uses, which Azure cannot count, is not offered."""
+    azure_app.storage.write("a/page.html", b"<script>alert(1)</script>")
+    page.reload()
+    link = share(page, "page.html", "10 minutes")
+    stranger = open_browser()
+
+    with stranger.expect_download() as downloading, pytest.raises(BrowserError, match="Download is starting"):
+        stranger.goto(link)
+
+    assert link.startswith(azurite.url)
+    assert downloading.value.suggested_filename == "page.html"
+    expect(page.get_by_role("radio", name="1 download")).to_have_count(0)
+
+
+def test_a_form_without_scripts_reaches_the_container(open_browser, azure_app):
+    """Through the app, and the file keeps its name."""
+    page = open_browser(java_script_enabled=False)
+    page.goto(azure_app.url)
+
+    page.set_input_files("#chooser", {"name": "plain.txt", "mimeType": "text/plain", "buffer": b"by form"})
+    page.get_by_role("button", name="Upload").click()
+
+    expect(page.locator("#files .row")).to_contain_text("plain.txt")
+    assert content_of(azure_app.storage) == b"by form"
+
+
+# -- scripts of one's own ---------------------------------------------------------------------------------------------
+
+PUT = """async ([{ method, url, headers }, text]) => {
+    const answer = await fetch(url, { method, headers, body: new File([text], "a") });
+    return [answer.status, answer.headers.get("ETag")];
+}"""
+
+
+def plain(instruction, **changed):
+    """An instruction as a script gets it."""
+    return {"method": instruction.method, "url": instruction.url, "headers": {**instruction.headers, **changed}}
+
+
+def test_a_script_reads_what_azure_answers(page, azure_app):
+    """The rule exposes all headers, so that it knows the version that it has stored."""
+    instruction = azure_app.storage.upload_request("in/a.txt", HOUR, content_type="text/plain")
+
+    status, etag = page.evaluate(PUT, [plain(instruction), "content"])
+
+    assert status == 201
+    info = azure_app.storage.stat("in/a.txt")
+    assert (etag.strip('"'), info.content_type) == (info.etag, "text/plain")
+    assert azure_app.storage.read("in/a.txt") == b"content"
+
+
+def test_a_link_that_creates_replaces_nothing(page, complaints, azure_app):
+    """Also for a script that leaves the condition out."""
+    complaints.expect(REFUSED)
+    complaints.expect("Failed to load resource: the server responded with a status of 409")
+    instruction = azure_app.storage.upload_request("in/a.txt", HOUR, exclusive=True)
+    without = plain(instruction)
+    del without["headers"]["If-None-Match"]
+
+    answers = [page.evaluate(PUT, [asked, text])[0] for asked, text in [(plain(instruction), "1"), (without, "2")]]
+
+    assert answers[0] == 201
+    assert answers[1] in (403, 409)
+    assert azure_app.storage.read("in/a.txt") == b"1"
+
+
+def test_what_a_link_cannot_bind_is_found_out_afterwards(page, azure_app):
+    """A script stores another type than it was told, and the app's look at it deletes the file."""
+    instruction = azure_app.storage.upload_request("in/a.png", HOUR, content_type="image/png")
+    asked = plain(instruction, **{"x-ms-blob-content-type": "text/html"})
+    assert page.evaluate(PUT, [asked, "<script>alert(1)</script>"])[0] == 201
+
+    with pytest.raises(IntegrityError):
+        azure_app.storage.confirm_upload("in/a.png", content_type="image/png")
+
+    assert azure_app.storage.list() == []
+
+
+BLOCKS = """async ([requests, sizes]) => {
+    window.values = [];
+    const total = sizes.reduce((sum, size) => sum + size);
+    let before = 0;
+    for (const [index, { method, url, headers }] of requests.entries()) {
+        await new Promise((resolve, reject) => {
+            const xhr = new XMLHttpRequest();
+            xhr.upload.onprogress = ({ loaded }) => window.values.push((before + loaded) / total);
+            xhr.onload = () => (xhr.status === 201 ? resolve() : reject(new Error(`${xhr.status}`)));
+            xhr.onerror = () => reject(new Error("no answer"));
+            xhr.open(method, url);
+            for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
+            xhr.send(new Blob(["abc"[index].repeat(sizes[index])]));
+        });
+        before += sizes[index];
+    }
+    return window.values;
+}"""
+
+
+def test_a_page_uploads_in_blocks(page, azure_app):
+    """The app begins and ends the upload; each block has a link of its own, and nothing shows before the end."""
+    storage = azure_app.storage
+    sizes = [5 * MiB, 5 * MiB, 10]
+    upload_id = storage.parts.begin("in/film.mp4", WriteOptions(content_type="video/mp4"))
+    requests = [plain(storage.block_request("in/film.mp4", upload_id, number, HOUR)) for number in (1, 2, 3)]
+
+    values = page.evaluate(BLOCKS, [requests, sizes])
+
+    assert storage.list() == []
+    arrived = storage.parts.list_parts("in/film.mp4", upload_id)
+    assert [part.size for part in arrived] == sizes
+    storage.parts.finish("in/film.mp4", upload_id, arrived, WriteOptions(size=sum(sizes)))
+    info = storage.confirm_upload("in/film.mp4", size=sum(sizes), content_type="video/mp4")
+    assert info.content_type == "video/mp4"
+    assert storage.read("in/film.mp4") == b"a" * 5 * MiB + b"b" * 5 * MiB + b"c" * 10
+    assert list(storage.parts.list_uploads()) == []
+    assert len(set(values)) >= 3
+    assert values == sorted(values)
+    assert values[-1] == 1
+
+
+def test_blocks_of_another_origin_are_refused(open_browser, azure_app, complaints):
+    """Links for blocks are held to the account's rule as well."""
+    for text in UNREADABLE:
+        complaints.expect(text)
+    storage = azure_app.storage
+    upload_id = storage.parts.begin("in/film.mp4", WriteOptions())
+    page = open_browser()
+    page.goto(azure_app.url.replace("127.0.0.1", "localhost"))
+    asked = plain(storage.block_request("in/film.mp4", upload_id, 1, HOUR))
+
+    with pytest.raises(BrowserError, match="no answer"):
+        page.evaluate(BLOCKS, [[asked], [10]])
+
+    assert storage.parts.list_parts("in/film.mp4", upload_id) == []
+    storage.parts.discard("in/film.mp4", upload_id)

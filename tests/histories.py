@@ -1,0 +1,32 @@
+"""Invented histories on servers: every one begins in an empty folder of its own."""
+
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+
+from flask_storage.testing import StorageMachine
+from tests.counts import count
+
+SETTINGS = settings(
+    max_examples=count(8, 200),
+    stateful_step_count=count(25, 50),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+
+def run_histories(make):
+    """Run the state machine; *make* makes an empty storage, which is closed when its history is over."""
+
+    class Machine(StorageMachine):
+        def make_storage(self):
+            return make()
+
+        def teardown(self):
+            super().teardown()
+            if hasattr(self, "storage"):
+                self.storage.close()
+
+    case: Any = Machine.TestCase("runTest")
+    case.settings = SETTINGS
+    case.runTest()

@@ -1,0 +1,542 @@
+"""Clients and their connections: one for each process, made when it is needed, and no more than were allowed."""
+
+import dataclasses
+import http.server
+import io
+import multiprocessing
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from threading import Barrier
+from urllib.parse import urlsplit
+
+import pytest
+from azure.storage.blob import BlobSasPermissions, ContainerClient, LinearRetry, generate_blob_sas
+from urllib3.connection import HTTPConnection
+
+from flask_storage import (
+    AzureReader,
+    AzureStorage,
+    AzureWriter,
+    ConfigurationError,
+    FileNotFoundInStorageError,
+    InvalidPathError,
+    StorageError,
+    StorageTimeoutError,
+    StorageUnavailableError,
+    ThrottledError,
+    UnsupportedOperationError,
+    WriteOptions,
+)
+from flask_storage.backends.azure.client import Clients, ClientSettings
+from flask_storage.backends.azure.settings import Account
+from flask_storage.testing.together import together
+from tests.azure_places import place
+from tests.counts import count
+from tests.services.fault_proxy import FaultProxy
+from tests.services.scripted_proxy import ScriptedProxy, azure_error
+
+pytest_plugins = ["tests.services.azurite"]
+
+MIB = 1 << 20
+SECONDS = 60  # until a test that waits for a thread gives up
+THREADS = 50
+ROUNDS = count(2, 100)  # mixed operations of each thread
+HOUR = timedelta(hours=1)
+_OPTIONS = WriteOptions()
+NOWHERE = Account(name="a", url="https://a.blob.core.windows.net", container="c", key="a2V5")
+
+
+@pytest.fixture
+def proxied(azurite):
+    """A proxy that counts connections before Azurite, and Azurite as it is seen through it."""
+    address = urlsplit(azurite.url)
+    with FaultProxy(address.hostname, address.port) as proxy:
+        yield proxy, dataclasses.replace(azurite, http=f"http://{proxy.address}{address.path}")
+
+
+@pytest.fixture
+def scripted(azurite):
+    """A proxy that notes requests before Azurite, and Azurite as it is seen through it."""
+    address = urlsplit(azurite.url)
+    with ScriptedProxy(address.hostname, address.port) as proxy:
+        yield proxy, dataclasses.replace(azurite, http=f"{proxy.url}{address.path}")
+
+
+# -- when it is made --------------------------------------------------------------------------------------------------
+
+
+def test_a_client_is_made_when_it_is_first_needed_and_only_once():
+    """By whichever of many threads comes first."""
+    clients = Clients(NOWHERE, ClientSettings())
+    begun = Barrier(8)
+
+    def ask(_):
+        begun.wait(SECONDS)
+        return clients.container()
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, range(8)))
+
+    assert len({id(client) for client in found}) == 1
+    assert clients.container() is found[0]
+    clients.close()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
+def test_every_process_has_a_client_of_its_own(azurite):
+    """The parent's stays as it is."""
+    storage = place(azurite)
+    storage.write("a", b"1")
+    before = storage.client
+    child = multiprocessing.get_context("fork").Process(target=_is_another, args=(storage, before))
+
+    child.start()
+    child.join(SECONDS)
+
+    assert child.exitcode == 0
+    assert storage.client is before
+    assert storage.read("a") == b"1"
+    storage.close()
+
+
+def _is_another(storage, before):
+    same = storage.client is before
+    storage.write("b", b"2")
+    storage.close()
+    os._exit(1 if same else 0)
+
+
+def test_the_client_is_azures_own(azurite):
+    """For what has no verb here; it comes in as the storage does."""
+    storage = place(azurite, client_options={"api_version": "2021-12-02"})
+    storage.write("a", b"1")
+
+    client = storage.client
+
+    assert isinstance(client, ContainerClient)
+    assert client.container_name == storage.bucket
+    assert client.api_version == "2021-12-02"
+    assert client.get_blob_client("a").create_snapshot()["snapshot"]
+    storage.delete("a")
+    assert storage.list() == []
+    storage.close()
+
+
+# -- how many connections ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("allowed", [1, 4])
+def test_fifty_threads_share_the_connections_that_are_allowed(proxied, allowed):
+    """None more is ever opened, and none is thrown away, whatever the threads do; none reads another's bytes."""
+    proxy, server = proxied
+    storage = place(server, max_connections=allowed)
+    before = proxy.counters.connections
+
+    def work(number):
+        for turn in range(ROUNDS):
+            content = f"{number}-{turn}".encode() * 1000
+            storage.write(f"{number}/a", content)
+            assert storage.read(f"{number}/a") == content
+            assert storage.size(f"{number}/a") == len(content)
+            assert [entry.name for entry in storage.list(str(number))] == [f"{number}/a"]
+            storage.delete(f"{number}/a")
+            assert not storage.exists(f"{number}/a")
+
+    together(work, THREADS)
+
+    assert proxy.counters.connections - before <= allowed
+    storage.close()
+
+
+def test_an_upload_in_blocks_keeps_to_the_connections_that_are_allowed(proxied):
+    """Also where more blocks may be on their way."""
+    proxy, server = proxied
+    storage = place(server, max_connections=2, concurrency=8, chunk_size=MIB)
+    content = bytes(4 * MIB)
+    before = proxy.counters.connections
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: storage.write(f"{number}", content), range(4)))
+        read = list(pool.map(lambda number: storage.read(f"{number}"), range(4)))
+
+    assert read == [content] * 4
+    assert proxy.counters.connections - before <= 2
+    storage.close()
+
+
+def test_a_listing_that_is_not_read_on_holds_no_connection(azurite):
+    """Nor does an open reader or writer: others go on with the only one there is."""
+    storage = place(azurite, max_connections=1, chunk_size=MIB)
+    storage.write("a", bytes(4 * MIB))
+    storage.write("b", b"1")
+
+    entries = storage.iter()
+    next(entries)
+    with storage.open("a", "r") as reader, storage.open("c", "w") as writer:
+        reader.read(1)
+        writer.write(bytes(3 * MIB))
+        other = storage.read("b")
+
+    assert other == b"1"
+    assert [entry.name for entry in entries] == ["b"]
+    assert storage.size("c") == 3 * MIB
+    storage.close()
+
+
+def test_an_error_gives_its_connection_back(azurite):
+    """With only one, the next who asks would wait for ever."""
+    storage = place(azurite, max_connections=1)
+    storage.write("a", b"1")
+    etag = storage.stat("a").etag
+
+    for _ in range(3):
+        for refused in (storage.read, storage.stat):
+            with pytest.raises(FileNotFoundInStorageError):
+                refused("nothing")
+        with pytest.raises(StorageError):
+            storage.write("a", b"2", exclusive=True)
+        with pytest.raises(StorageError):
+            storage.write("b", b"2", if_match=etag)
+
+    assert storage.read("a") == b"1"
+    storage.close()
+
+
+def test_an_error_that_is_tried_again_gives_its_connection_back(scripted):
+    """Each time; of a content as of anything else."""
+    proxy, server = scripted
+    at_once = LinearRetry(backoff=0, random_jitter_range=0, retry_total=1)
+    storage = place(server, max_connections=1, retry_policy=at_once)
+    storage.write("a", b"1")
+
+    proxy.script = lambda request: azure_error(503, "ServerBusy") if request.number % 2 else None
+    read = [(storage.read("a"), storage.size("a"), len(storage.list())) for _ in range(3)]
+    proxy.script = lambda request: azure_error(503, "ServerBusy")
+    with pytest.raises(ThrottledError):
+        storage.read("a")
+    proxy.script = lambda request: None
+
+    assert read == [(b"1", 1, 1)] * 3
+    assert storage.read("a") == b"1"
+    storage.close()
+
+
+def test_a_content_that_breaks_off_gives_its_connection_back(proxied):
+    """What came is kept, and the rest is fetched by another one."""
+    proxy, server = proxied
+    storage = place(server, max_connections=1)
+    content = os.urandom(2 * MIB)
+    storage.write("a", content)
+    storage.close()
+
+    proxy.down.cut_after, proxy.down.cut_times = MIB, 2
+    read = storage.read("a")
+
+    assert read == content
+    assert proxy.counters.cuts == 2
+    storage.close()
+
+
+# -- how long -----------------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_tried_as_often_as_was_said(scripted):
+    """In all, the first time included."""
+    proxy, server = scripted
+    storage = place(server, max_attempts=2)
+    before = len(proxy.exchanges)
+    proxy.script = lambda request: azure_error(503, "ServerBusy")
+
+    with pytest.raises(ThrottledError):
+        storage.list()
+
+    assert len(proxy.exchanges) - before == 2
+    storage.close()
+
+
+def test_a_policy_of_the_apps_is_used(scripted):
+    """In place of ours, whatever *max_attempts* says."""
+    proxy, server = scripted
+    storage = place(server, max_attempts=1, retry_policy=LinearRetry(backoff=0, random_jitter_range=0, retry_total=3))
+    before = len(proxy.exchanges)
+    proxy.script = lambda request: azure_error(503, "ServerBusy")
+
+    with pytest.raises(ThrottledError):
+        storage.stat("a")
+
+    assert len(proxy.exchanges) - before == 4
+    storage.close()
+
+
+def test_looking_what_became_of_a_write_has_little_patience(scripted):
+    """The service may be the one in trouble: two attempts, whatever the storage is allowed."""
+    proxy, server = scripted
+    storage = place(server, max_attempts=3)
+    storage.write("a", b"1")
+    proxy.exchanges.clear()
+    proxy.script = lambda request: azure_error(503, "ServerBusy")
+
+    with pytest.raises(ThrottledError):
+        storage.write("b", b"2", exclusive=True)
+
+    methods = [exchange.request.method for exchange in proxy.exchanges]
+    assert methods == ["PUT"] * 3 + ["HEAD"] * 2
+    storage.close()
+
+
+def test_a_service_that_says_nothing_is_not_waited_for(proxied):
+    """Beyond the time that was allowed; then the connection is free for the next."""
+    proxy, server = proxied
+    storage = place(server, max_connections=1, read_timeout=0.3, max_attempts=1)
+    storage.write("a", bytes(1000))
+
+    storage.close()
+    proxy.wait_until(lambda counters: counters.closed == counters.connections)
+    proxy.down.cut_after, proxy.down.cut_by, proxy.down.cut_times = 1, "stall", 1
+    with pytest.raises(StorageTimeoutError, match="read_timeout"):
+        storage.read("a")
+
+    assert storage.read("a") == bytes(1000)
+    storage.close()
+
+
+class _Pieces(http.server.BaseHTTPRequestHandler):
+    """Takes a body, and notes in how many pieces it was sent at most: nothing is answered but that it is stored."""
+
+    def do_PUT(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(201)
+        for name, value in {"ETag": '"0x1"', "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+def test_what_is_large_is_sent_in_pieces(monkeypatch):
+    """The time-out of a socket counts for all that is sent at once: a slow line would be none in pieces."""
+    sizes = []
+    send = HTTPConnection.send
+
+    def noted(self, data):
+        sizes.append(len(data))
+        send(self, data)
+
+    monkeypatch.setattr(HTTPConnection, "send", noted)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Pieces)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    storage = _anywhere(server.server_address[1])
+
+    storage.write("a", bytes(3 * MIB + 1))
+
+    storage.close()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    assert max(sizes) <= 256 * 1024
+    assert sum(sizes) >= 3 * MIB + 1
+
+
+def _anywhere(port):
+    return AzureStorage("account", "a2V5", "container", endpoint_url=f"http://127.0.0.1:{port}/account")
+
+
+# -- closing ----------------------------------------------------------------------------------------------------------
+
+
+def test_closing_ends_the_connections_and_later_ones_are_new(proxied):
+    """A storage that is used again after all works."""
+    proxy, server = proxied
+    storage = place(server)
+    storage.write("a", b"1")
+    client = storage.client
+    before = proxy.counters.closed
+
+    storage.close()
+    proxy.wait_until(lambda counters: counters.closed > before)
+    storage.close()
+
+    assert storage.read("a") == b"1"
+    assert storage.client is not client
+    storage.close()
+
+
+def test_closing_a_storage_gives_back_its_threads(azurite):
+    """They are gone soon after, and what is asked for later starts new ones."""
+    storage = place(azurite, chunk_size=MIB)
+    before = set(threading.enumerate())
+    storage.upload(io.BytesIO(bytes(3 * MIB)), "large.bin")
+    threads = set(threading.enumerate()) - before
+
+    storage.close()
+    for thread in threads:
+        thread.join(SECONDS)
+
+    assert threads
+    assert not any(thread.is_alive() for thread in threads)
+    assert storage.size("large.bin") == 3 * MIB
+    storage.close()
+
+
+def test_an_open_file_outlives_the_closing_of_its_storage(azurite):
+    """It goes on with new connections."""
+    storage = place(azurite, chunk_size=MIB)
+    content = os.urandom(3 * MIB)
+    storage.write("a", content)
+
+    with storage.open("a", "r") as reader, storage.open("b", "w") as writer:
+        writer.write(reader.read(MIB))
+        storage.close()
+        writer.write(reader.read())
+
+    assert storage.read("b") == content
+    storage.close()
+
+
+def test_closing_while_others_ask_harms_nobody_for_long(azurite):
+    """They are answered, or told to ask again."""
+    storage = place(azurite)
+    storage.write("a", b"1")
+
+    def work(number):
+        told = set()
+        for _ in range(count(20, 200)):
+            if number == 0:
+                storage.close()
+                continue
+            try:
+                assert storage.read("a") == b"1"
+            except StorageUnavailableError as error:
+                told.add("makes no sense" in str(error))
+        return told
+
+    told = set().union(*together(work, 8))
+
+    assert True not in told
+    assert storage.read("a") == b"1"
+    storage.close()
+
+
+# -- links to a container or a blob -----------------------------------------------------------------------------------
+
+
+def test_a_storage_of_a_container_link_works_as_any_other(azurite):
+    """But for what must be signed: for that there is no key."""
+    inside = place(azurite)
+    storage = place(azurite, sas_container_url=inside.create_container_url(HOUR))
+
+    storage.write("a/ü+%.txt", b"hello", metadata={"a": "b"})
+    storage.move("a/ü+%.txt", "b")
+    upload_id = storage.parts.begin("c", _OPTIONS)
+    storage.parts.finish("c", upload_id, [storage.parts.put_part("c", upload_id, 1, b"part")], _OPTIONS)
+
+    assert storage.bucket == inside.bucket
+    assert [entry.name for entry in storage.list()] == ["b", "c"]
+    assert (storage.read("b"), storage.read("c"), storage.stat("b").metadata) == (b"hello", b"part", {"a": "b"})
+    storage.delete_many(["b", "c"])
+    assert inside.list() == []
+    for sign in (lambda: storage.link_to("b", "download", HOUR), lambda: storage.create_container_url(HOUR)):
+        with pytest.raises(ConfigurationError, match="without account credentials"):
+            sign()
+    storage.close()
+    inside.close()
+
+
+def _blob_link(server, container, name, **permissions):
+    query = generate_blob_sas(
+        server.account,
+        container,
+        name,
+        account_key=server.key,
+        permission=BlobSasPermissions(**permissions),
+        expiry=datetime.now(UTC) + HOUR,
+    )
+    with server.service() as service:
+        return f"{service.get_blob_client(container, name).url}?{query}"
+
+
+@pytest.mark.parametrize("name", ["file.txt", "folder/ü +%25.txt"])
+def test_a_storage_of_a_blob_link_has_that_blob_and_nothing_else(azurite, name):
+    """Whatever it is asked for another path is refused before anybody is asked."""
+    inside = place(azurite)
+    link = _blob_link(azurite, inside.bucket, name, read=True, write=True, create=True, delete=True)
+    storage = place(azurite, sas_blob_url=link, chunk_size=MIB)
+    long = os.urandom(2 * MIB + 1)
+
+    storage.write(name, b"hello", content_type="text/x-special")
+    assert storage.read(name) == inside.read(name) == b"hello"
+    assert (storage.exists(name), storage.size(name), storage.stat(name).content_type) == (True, 5, "text/x-special")
+    with storage.open(name, "w") as writer:
+        writer.write(long)
+    assert storage.read(name) == inside.read(name) == long
+    others = [
+        lambda: storage.read("other"),
+        lambda: storage.write("other", b"1"),
+        lambda: storage.exists("other"),
+        lambda: storage.delete("other"),
+        lambda: storage.delete_many([name, "other"]),
+        lambda: storage.copy(name, "other"),
+        lambda: storage.move("other", name),
+        lambda: storage.open("other", "r"),
+    ]
+    for other in others:
+        with pytest.raises(InvalidPathError, match="Invalid path for the configured SAS blob URL"):
+            other()
+    storage.delete_many([name])
+    assert inside.list() == []
+    storage.close()
+    inside.close()
+
+
+def test_a_storage_of_a_blob_link_lists_nothing(azurite):
+    """And says so, with what to configure instead; so do all who would have to list."""
+    inside = place(azurite)
+    link = _blob_link(azurite, inside.bucket, "file.txt", read=True, write=True, delete=True)
+    storage = place(azurite, sas_blob_url=link)
+    inside.write("file.txt", b"1")
+
+    listings = [
+        storage.list,
+        lambda: storage.list(""),
+        lambda: list(storage.iter()),
+        lambda: storage.delete_prefix("folder"),
+        storage.sweep,
+        lambda: storage.client,
+    ]
+    for listing in listings:
+        with pytest.raises(ValueError, match="Cannot perform list operation when configured with SAS blob URL") as told:
+            listing()
+        assert isinstance(told.value, ConfigurationError)
+        assert "sig=" not in str(told.value)
+    with pytest.raises(UnsupportedOperationError):
+        storage.parts.begin("file.txt", _OPTIONS)
+    assert storage.read("file.txt") == b"1"
+    storage.close()
+    inside.close()
+
+
+# -- file classes of their own ----------------------------------------------------------------------------------------
+
+
+def test_the_file_classes_need_only_a_client_of_azures(azurite):
+    """With it they read and write without a storage."""
+    container = azurite.make_container()
+    content = os.urandom(3 * MIB)
+    with azurite.service() as service:
+        client = service.get_blob_client(container, "a")
+        with AzureWriter("w", client, MIB) as writer:
+            writer.write(content)
+        with AzureReader("r", client, MIB) as reader:
+            read = reader.read()
+        with pytest.raises(ValueError, match="opened with"):
+            AzureReader("w", client)
+        with pytest.raises(ValueError, match="opened with"):
+            AzureWriter("r", client)
+
+    assert read == content
+    azurite.remove_container(container)

@@ -1,0 +1,32 @@
+"""Invented histories on Azurite: they end where a dictionary ends."""
+
+import uuid
+from functools import partial
+
+from tests.azure_places import place
+from tests.histories import run_histories
+
+pytest_plugins = ["tests.services.azurite"]
+
+
+def _histories(server, **arguments):
+    """Every history has a prefix of its own in one container."""
+    container = server.make_container()
+    in_container = partial(place, server, bucket=container, **arguments)
+    run_histories(lambda: in_container(prefix=uuid.uuid4().hex))
+    server.remove_container(container)
+
+
+def test_histories_by_http_end_as_they_must(azurite):
+    """With the account's key, and an MD5 beside all content."""
+    _histories(azurite)
+
+
+def test_histories_by_https_end_as_they_must(azurite_https, fake_credential):
+    """In the name of an identity."""
+    _histories(azurite_https, credential=fake_credential())
+
+
+def test_histories_in_small_pieces_end_as_they_must(azurite):
+    """What the others send at once goes in blocks, and comes in ranges."""
+    _histories(azurite, chunk_size=8192)
