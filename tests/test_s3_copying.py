@@ -17,6 +17,7 @@ from flask_storage import (
     WriteOptions,
 )
 from flask_storage.backends.s3.copying import copy_object
+from flask_storage.backends.s3.presets import PRESETS
 from tests.s3_places import place
 from tests.services.scripted_proxy import Answer, ScriptedProxy, s3_error
 
@@ -86,6 +87,18 @@ def test_a_copy_has_all_that_belongs_to_the_file(server, content):
 
     assert storage.read("b c/ü+%.txt") == storage.read("a") == content
     assert kept(storage.stat("b c/ü+%.txt")) == HEADERS
+
+
+def test_what_is_too_large_for_one_call_goes_through_here_where_nothing_else_is_offered(rgw, monkeypatch):
+    """Some services copy no parts; with them a copy is a download and an upload, and the same file."""
+    monkeypatch.setattr("flask_storage.backends.s3.copying.MAX_PART", 4)
+    storage = place(rgw, preset=dataclasses.replace(PRESETS["ceph"], part_copy=False))
+    storage.write("a", b"hello", **HEADERS)
+
+    storage.copy("a", "b")
+
+    assert storage.read("b") == b"hello"
+    assert kept(storage.stat("b")) == HEADERS
 
 
 def test_a_copy_replaces_its_target(server):
