@@ -22,6 +22,7 @@ from flask_storage import (
     MemoryStorage,
     PartialFailureError,
     PermissionDeniedError,
+    PreconditionFailedError,
     StorageBackend,
     StorageError,
     StorageFullError,
@@ -340,6 +341,37 @@ def test_a_download_that_breaks_leaves_the_local_file(failing, tmp_path):
 
     assert (tmp_path / "file.txt").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file.txt"]
+
+
+class _Disturbed(MemoryStorage):
+    """Every file is replaced while it is being read, so many times."""
+
+    times = 0
+
+    def _open_reader(self, path):
+        self.times -= 1
+        if self.times >= 0:
+            raise PreconditionFailedError(f"{path} was replaced while it was being read")
+        return super()._open_reader(path)
+
+
+@pytest.mark.parametrize("verb", ["read", "get"])
+def test_what_is_replaced_while_it_is_read_is_read_again(tmp_path, verb):
+    """Nobody has seen any of it yet; but not for ever, as it may be replaced all the time."""
+    storage = _Disturbed("busy")
+    storage.write("a.txt", b"whole")
+
+    def content():
+        if verb == "read":
+            return storage.read("a.txt")
+        storage.get("a.txt", tmp_path / "a.txt")
+        return (tmp_path / "a.txt").read_bytes()
+
+    storage.times = 3
+    assert content() == b"whole"
+    storage.times = 1000
+    with pytest.raises(PreconditionFailedError):
+        content()
 
 
 def test_an_edit_promises_no_size(storage):

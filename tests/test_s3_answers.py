@@ -260,6 +260,20 @@ def test_an_error_that_comes_as_200_once_is_got_over(ground):
     assert ground.direct.read("a.bin") == LARGE
 
 
+def test_a_failed_end_is_told_as_it_was_when_nobody_may_look_why(ground):
+    """Whether the upload is gone cannot be asked without the right to list parts; the first error stays the one."""
+    failures = {
+        "CompleteMultipartUpload": s3_error(500, "InternalError", as_status=200),
+        "ListParts": s3_error(403, "AccessDenied"),
+    }
+    ground.proxy.script = lambda request: failures.get(operation(request))
+
+    with pytest.raises(StorageUnavailableError):
+        ground.through.write("a.bin", LARGE)
+
+    assert ground.direct.read("a.bin") == OLD
+
+
 @on("rgw", "localstack")
 @pytest.mark.parametrize("lost", [1, 2])
 @pytest.mark.parametrize("wanted", ["PutObject", "CompleteMultipartUpload"])

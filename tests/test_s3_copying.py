@@ -15,6 +15,7 @@ from flask_storage import (
     WriteOptions,
 )
 from flask_storage.backends.s3.copying import copy_object
+from flask_storage.backends.s3.presets import PRESETS
 from tests.copies import (
     HEADERS,
     copy_all_that_belongs_to_it,
@@ -74,6 +75,18 @@ def copy_in_parts(storage, path, new_path, **options):
 def test_a_copy_has_all_that_belongs_to_the_file(server, content):
     """Content, headers and metadata; no byte comes here."""
     copy_all_that_belongs_to_it(place(server), content)
+
+
+def test_what_is_too_large_for_one_call_goes_through_here_where_nothing_else_is_offered(rgw, monkeypatch):
+    """Some services copy no parts; with them a copy is a download and an upload, and the same file."""
+    monkeypatch.setattr("flask_storage.backends.s3.copying.MAX_PART", 4)
+    storage = place(rgw, preset=dataclasses.replace(PRESETS["ceph"], part_copy=False))
+    storage.write("a", b"hello", **HEADERS)
+
+    storage.copy("a", "b")
+
+    assert storage.read("b") == b"hello"
+    assert kept(storage.stat("b")) == HEADERS
 
 
 def test_a_copy_replaces_its_target(server):
