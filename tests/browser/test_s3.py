@@ -99,6 +99,7 @@ def test_a_file_goes_straight_to_the_bucket_while_its_bar_moves(page, s3_app, rg
     sent = []
     page.on("request", lambda request: sent.append((request.method, request.url.partition("?")[0])))
     watch_bars(page)
+    slow_down(page, 20 * MiB)  # a browser tells how far it is every 50 ms
 
     page.set_input_files("#chooser", film)
 
