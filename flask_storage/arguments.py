@@ -156,3 +156,19 @@ def web_address(name: str, value: str | None) -> str | None:
     if not (named and plain) or parts.scheme not in ("http", "https"):
         raise ConfigurationError(f"{name} is an address like 'https://s3.example.com', without credentials in it")
     return value
+
+
+def file_mode(name: str, mode: int | str, needed: int) -> int:
+    """Return a mode; settings from the environment and URLs are text, and there 640 means what it means to chmod.
+
+    Raises:
+        ConfigurationError: for what is no mode, or lacks the owner's *needed* bits, as decimal 640 for 0o640 does.
+    """
+    try:
+        number = int(mode, 8) if isinstance(mode, str) else mode
+    except ValueError:
+        number = -1
+    # The sticky bit has no use here, and every mode that was written in decimal by mistake has it set.
+    if type(number) is not int or number & ~0o6777 or number & needed != needed:
+        raise ConfigurationError(f"{mode!r} is no {name}: write it in octal, 0o{needed:o} or more, or as text")
+    return number

@@ -21,6 +21,7 @@ SHIPPED = {
     "local": "flask_storage.backends.filesystem:LocalFSStorage",
     "memory": "flask_storage.backends.memory:MemoryStorage",
     "s3": "flask_storage.backends.s3:S3Storage",
+    "sftp": "flask_storage.backends.sftp:SFTPStorage",
 }
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Self, cast
 from urllib.parse import SplitResult, unquote
 
+from ..arguments import file_mode as mode_of
 from ..errors import (
-    ConfigurationError,
     FileExistsInStorageError,
     FileNotFoundInStorageError,
     InvalidPathError,
@@ -108,8 +108,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
             portable=portable,
         )
         self.root = Path(os.path.realpath(root))
-        self.file_mode = _mode(file_mode, "file_mode", 0o400)
-        folder_mode = _mode(folder_mode, "folder_mode", 0o700)
+        self.file_mode = mode_of("file_mode", file_mode, 0o400)
+        folder_mode = mode_of("folder_mode", folder_mode, 0o700)
         try:
             if create:
                 make_root(self.root, folder_mode)
@@ -327,22 +327,6 @@ class LocalFSStorage(InternalLinksStorageBackend):
                         target.seal(new_name)
                         source.seal(name)
                 return
-
-
-def _mode(mode: int | str, what: str, needed: int) -> int:
-    """Return a mode; settings from the environment and URLs are text, and there 640 means what it means to chmod.
-
-    Raises:
-        ConfigurationError: for what is no mode, or lacks the owner's *needed* bits, as decimal 640 for 0o640 does.
-    """
-    try:
-        number = int(mode, 8) if isinstance(mode, str) else mode
-    except ValueError:
-        number = -1
-    # The sticky bit has no use here, and every mode that was written in decimal by mistake has it set.
-    if type(number) is not int or number & ~0o6777 or number & needed != needed:
-        raise ConfigurationError(f"{mode!r} is no {what}: write it in octal, 0o{needed:o} or more, or as text")
-    return number
 
 
 _ERRORS: dict[int, tuple[type[StorageError], str]] = {

@@ -1,0 +1,78 @@
+"""Copying on the server: no byte comes here where it knows ``copy-data``."""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+
+from ...errors import IntegrityError
+from .protocol import EOF, Pending, Session, StatusError
+from .tree import Tree
+from .writes import write
+
+COPY_DATA = b"copy-data"
+_AT_ONCE = 64 * 1024 * 1024
+"""Of what one request copies, in bytes: its answer comes when all is done, and must come in time."""
+_HERE = 4 * 1024 * 1024
+
+
+def copy_bytes(session: Session, tree: Tree, source: bytes, target: bytes, size: int) -> None:
+    """Copy the first *size* bytes of one open file into another.
+
+    Raises:
+        IntegrityError: when there are fewer.
+        StorageError: when the server fails.
+    """
+    if not size:
+        return  # to copy-data, no length means all that comes
+    if COPY_DATA in session.extensions:
+        asked: deque[Pending] = deque()
+        for start in range(0, size, _AT_ONCE):
+            length = min(_AT_ONCE, size - start)
+            fields = struct.pack(">QQ", start, length), _text(target), struct.pack(">Q", start)
+            asked.append(session.extended(COPY_DATA, _text(source), *fields))
+            try:
+                if len(asked) == 2:
+                    session.wait(asked.popleft())
+            except StatusError as error:
+                raise tree.why(session, error) from error
+        try:
+            session.wait_for_all(asked)
+        except StatusError as error:
+            raise tree.why(session, error) from error
+        return
+    buffer = memoryview(bytearray(min(_HERE, size)))
+    for start in range(0, size, len(buffer)):
+        view = buffer[: min(len(buffer), size - start)]
+        read(session, source, start, view)
+        write(session, tree, target, start, view)
+
+
+def read(session: Session, handle: bytes, offset: int, view: memoryview) -> None:
+    """Fill *view* from an offset of an open file.
+
+    Raises:
+        IntegrityError: when the file ends before.
+    """
+    step = session.read_size
+    asked = deque(
+        (start, min(start + step, len(view)), session.read(handle, offset + start, view[start : start + step]))
+        for start in range(0, len(view), step)
+    )
+    while asked:
+        start, end, pending = asked.popleft()
+        try:
+            count = session.wait(pending)
+        except StatusError as error:
+            if error.code != EOF:
+                raise
+            count = 0
+        if not count:
+            raise IntegrityError(f"the file ends at byte {offset + start}, where more was promised")
+        if start + count < end:
+            start += count
+            asked.append((start, end, session.read(handle, offset + start, view[start:end])))
+
+
+def _text(data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + data

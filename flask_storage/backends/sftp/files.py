@@ -1,0 +1,372 @@
+"""Open files on an SFTP server."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from contextlib import suppress
+from typing import Any
+
+from ...errors import IntegrityError, PreconditionFailedError
+from ...files import RemoteFile
+from ...parts import PartWriter
+from ...ranges import RangedReader
+from ...values import FileInfo, FileMode, WriteOptions
+from .copying import copy_bytes, read
+from .pool import Pool
+from .protocol import EOF, ConnectionLostError, Pending, Session, StatusError
+from .tree import Tree
+from .writes import SFTPWrites, write
+
+CHUNK_SIZE = 1024 * 1024
+"""How much of a file is asked for at a time, in bytes."""
+CHUNKS_AHEAD = 16
+"""How many chunks are on their way at once, at most: 16 MiB fill a line of 400 MiB/s whose answers take 40 ms."""
+PART_SIZE = 4 * 1024 * 1024
+"""How much each session writes at a time, in bytes."""
+
+
+class SFTPRemoteFile(RemoteFile):
+    """A file on an SFTP server, open for reading, writing or both; see :class:`~flask_storage.files.RemoteFile`.
+
+    What is read belongs to the version that was opened, which the server keeps for as long as it is open. What is
+    written goes to a hidden file in the same folder, which closing renames.
+
+    Attributes:
+        path: The path in the storage.
+    """
+
+    path: str
+
+
+class SFTPReader(RangedReader, SFTPRemoteFile):
+    """Reads through one session; what will probably be read next is asked for before it is needed.
+
+    Args:
+        path: The file.
+        tree: The door.
+        pool: Lends the session.
+        whole: All of it will be read, from the beginning.
+
+    Raises:
+        FileNotFoundInStorageError: when there is none.
+    """
+
+    def __init__(self, path: str, *, tree: Tree, pool: Callable[[], Pool], whole: bool = False) -> None:
+        self.path = path
+        self._source = _Source(path, tree, pool)
+        info = self._source.open()
+        RangedReader.__init__(
+            self,
+            self._source.fetch,
+            info,
+            chunk_size=CHUNK_SIZE,
+            concurrency=CHUNKS_AHEAD,
+            workers=lambda: self._source,
+            eager=whole,
+        )
+
+    def _release(self) -> None:
+        super()._release()
+        self._source.close()
+
+
+class _Source(Executor):
+    """An open file of the server. To RangedReader it is the threads that fetch: here the line itself is what waits.
+
+    Args:
+        path: The file.
+        tree: The door.
+        pool: Lends the session.
+    """
+
+    def __init__(self, path: str, tree: Tree, pool: Callable[[], Pool]) -> None:
+        self._path = path
+        self._tree = tree
+        self._pools = pool
+        self._pool: Pool | None = None
+        self._session: Session | None = None
+        self._handle = b""
+        self._pid = 0
+        self._info: FileInfo | None = None
+
+    def open(self) -> FileInfo:
+        """Open the file, and return what is known of it.
+
+        Raises:
+            PreconditionFailedError: when it was open before, and is another version now.
+        """
+        self._pid, self._pool = os.getpid(), self._pools()
+
+        def opened(session: Session) -> FileInfo:
+            self._handle, attributes = self._tree.open_file(session, self._path)
+            self._session = session
+            return self._tree.info(self._path, attributes)
+
+        info = self._pool.keep(opened)
+        if self._info not in (None, info):
+            self.close()
+            raise PreconditionFailedError("the file was replaced while it was read: open it anew")
+        self._info = info
+        return info
+
+    def submit(self, _: Any, /, start: int, stop: int, into: io.BytesIO) -> Future[Any]:  # type: ignore[override]
+        """Ask for a range; what is returned waits for it. The function is always :meth:`fetch`."""
+        return _Flight(self, start, stop, into)
+
+    def fetch(self, start: int, stop: int, into: io.BytesIO) -> None:
+        """Bring a range."""
+        _Flight(self, start, stop, into).result()
+
+    def session(self) -> tuple[Session, bytes]:
+        """Return the session and the handle; in the child of a fork, or after the connection broke off, new ones."""
+        if self._session is None or self._session.broken or self._pid != os.getpid():
+            self.reopen()
+        assert self._session is not None
+        return self._session, self._handle
+
+    def reopen(self) -> None:
+        """Open the same version once more.
+
+        Raises:
+            PreconditionFailedError: when it is not there any more.
+        """
+        self.close()
+        self.open()
+
+    def close(self) -> None:
+        """Give the session back."""
+        session, self._session = self._session, None
+        if session is not None and self._pid == os.getpid() and self._pool is not None:
+            if not session.broken:
+                self._tree.let_go(session, self._handle)
+            self._pool.give_back(session)
+
+
+class _Flight(Future[Any]):
+    """A range that is on its way. Asking for the result is what brings it."""
+
+    def __init__(self, source: _Source, start: int, stop: int, into: io.BytesIO) -> None:
+        super().__init__()
+        self._source = source
+        self._start = start
+        self._stop = stop
+        self._into = into
+        self._asked: deque[tuple[int, int, Pending]] = deque()
+        self._session: Session | None = None
+        self._place: memoryview | None = into.getbuffer()
+        with suppress(ConnectionLostError):
+            self._ask(start, stop)
+
+    def done(self) -> bool:
+        """Whether it is here."""
+        return self._place is None or all(pending.is_here for _, _, pending in self._asked)
+
+    def cancel(self) -> bool:
+        """Nothing that was asked can be taken back."""
+        return False
+
+    def result(self, timeout: float | None = None) -> None:
+        """Wait for the range.
+
+        Raises:
+            IntegrityError: when the file is shorter than it was.
+            PreconditionFailedError: when the connection broke off, and the file is another now.
+        """
+        try:
+            try:
+                self._collect()
+            except ConnectionLostError:
+                self._source.reopen()
+                self._asked.clear()
+                self._ask(self._start, self._stop)
+                self._collect()
+        finally:
+            self._asked.clear()
+            if self._place is not None:
+                self._place.release()
+                self._place = None
+        self._into.seek(self._stop - self._start)
+
+    def _ask(self, start: int, stop: int) -> None:
+        assert self._place is not None
+        session, handle = self._source.session()
+        if self._session not in (None, session):
+            raise ConnectionLostError("the session was replaced")
+        self._session = session
+        while start < stop:
+            end = min(start + session.read_size, stop)
+            place = self._place[start - self._start : end - self._start]
+            self._asked.append((start, end, session.read(handle, start, place)))
+            start = end
+        session.send()
+
+    def _collect(self) -> None:
+        if not self._asked or self._session is None or self._session.broken:
+            raise ConnectionLostError("the session ended")
+        while self._asked:
+            start, end, pending = self._asked.popleft()
+            try:
+                count = self._session.wait(pending)
+            except StatusError as error:
+                if error.code == EOF:
+                    raise IntegrityError(f"the file ends at byte {start}, where more was promised") from error
+                raise
+            if start + count < end:  # a server may give less than it was asked for
+                if not count:
+                    raise IntegrityError(f"the file ends at byte {start}, where more was promised")
+                self._ask(start + count, end)
+
+
+class SFTPWriter(PartWriter, SFTPRemoteFile):
+    """Writes a file in parts, each at its place in one hidden file; over a far line through several sessions at once.
+
+    Args:
+        path: The file.
+        options: How it is written.
+        writes: What opens, fills and publishes the hidden file.
+        concurrency: Through how many sessions at most.
+        workers: Gives the threads that write.
+        size: How much will come, as far as anybody knows.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        options: WriteOptions,
+        *,
+        writes: SFTPWrites,
+        concurrency: int,
+        workers: Callable[[], Executor],
+        size: int | None = None,
+    ) -> None:
+        self.path = path
+        self._writes = writes
+        PartWriter.__init__(
+            self,
+            writes,
+            path,
+            options,
+            chunk_size=writes.part_size,
+            concurrency=concurrency,
+            workers=workers,
+            size=size,
+        )
+
+    def _release(self) -> None:
+        super()._release()
+        if self._pid == os.getpid():
+            self._writes.abandon()
+
+
+class SFTPUpdater(SFTPRemoteFile):
+    """A private copy of a file, read and written in place; closing renames it.
+
+    Args:
+        path: The file.
+        options: How it is written.
+        tree: The door.
+        pool: Lends the session.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        options: WriteOptions,
+        *,
+        tree: Tree,
+        pool: Pool,
+    ) -> None:
+        super().__init__(FileMode.read | FileMode.write)
+        self.path = path
+        self._options = options
+        self._tree = tree
+        self._pool = pool
+        self._position = 0
+
+        def opened(session: Session) -> Session:
+            original, attributes = tree.open_file(session, path)
+            self._size = attributes.size or 0
+            self._temporary, self._handle = tree.create_temporary(session, path, readable=True)
+            try:
+                copy_bytes(session, tree, original, self._handle, self._size)
+            except BaseException:
+                if not session.broken:
+                    tree.drop(session, self._temporary)
+                raise
+            tree.let_go(session, original)
+            return session
+
+        self._session = pool.keep(opened)
+
+    def seekable(self) -> bool:
+        """Whether :meth:`seek` works: it does."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move to a position in bytes, also beyond the end, and return it."""
+        self._check(FileMode.read)
+        position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
+        if position < 0:
+            raise ValueError(f"there is no byte at position {position}")
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        """Return the position in bytes."""
+        self._check(FileMode.read)
+        return self._position
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Make the file so long, in bytes; None for up to here."""
+        self._check(FileMode.write)
+        size = self._position if size is None else size
+        with self._undone_by_failure():
+            self._tree.resize(self._session, self._handle, size)
+        self._size = size
+        return size
+
+    def _read(self, size: int) -> bytes:
+        stop = self._size if size < 0 else min(self._position + size, self._size)
+        data = bytearray(max(stop - self._position, 0))
+        self._readinto(memoryview(data))
+        return bytes(data)
+
+    def _readinto(self, view: memoryview) -> int:
+        count = max(min(len(view), self._size - self._position), 0)
+        for start in range(0, count, _AT_ONCE):
+            read(self._session, self._handle, self._position + start, view[start : min(start + _AT_ONCE, count)])
+        self._position += count
+        return count
+
+    def _write(self, view: memoryview) -> None:
+        write(self._session, self._tree, self._handle, self._position, view)
+        self._position += len(view)
+        self._size = max(self._size, self._position)
+
+    def _publish(self) -> None:
+        self._tree.seal(self._session, self._handle, self._size)
+        self._tree.publish(self._session, self._temporary, self.path, self._options)
+        self._pool.give_back(self._session)
+
+    def _discard(self) -> None:
+        try:
+            if self._session.broken:
+                self._pool.run(lambda session: self._tree.drop(session, self._temporary))
+            else:
+                self._tree.let_go(self._session, self._handle)
+                self._tree.drop(self._session, self._temporary)
+        finally:
+            self._pool.give_back(self._session)
+
+    def _release(self) -> None:
+        if self._pid == os.getpid():
+            self._session.close()
+            self._pool.give_back(self._session)
+
+
+_AT_ONCE = 8 * 1024 * 1024
+"""How much is asked for before any of it is waited for, in bytes."""

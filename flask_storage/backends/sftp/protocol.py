@@ -1,0 +1,409 @@
+"""SFTP version 3 as it travels in an SSH channel: requests that need not wait for each other's answers.
+
+paramiko carries the channel. Its own SFTP client is not used: it throws away the server's list of extensions, decodes
+names on its own and fails for a whole folder if one of them is not UTF-8, swallows the answer to a close, deadlocks
+when threads share it, and holds no bound on what is read ahead.
+
+The protocol: https://www.ietf.org/archive/id/draft-ietf-secsh-filexfer-02.txt; OpenSSH's extensions:
+https://github.com/openssh/openssh-portable/blob/master/PROTOCOL (section 4).
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...patience import SLOWEST
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_INIT, _VERSION = 1, 2
+OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT = 3, 4, 5, 6, 7, 8, 9, 10
+OPENDIR, READDIR, REMOVE, MKDIR, RMDIR, REALPATH, STAT, RENAME = 11, 12, 13, 14, 15, 16, 17, 18
+_EXTENDED = 200
+_STATUS, _HANDLE, _DATA, _NAME, _ATTRS, _EXTENDED_REPLY = 101, 102, 103, 104, 105, 201
+
+FOR_READING, FOR_WRITING, TO_CREATE, IF_NEW = 0x01, 0x02, 0x08, 0x20
+
+OK, EOF, NO_SUCH_FILE, PERMISSION_DENIED, FAILURE, BAD_MESSAGE, OP_UNSUPPORTED = 0, 1, 2, 3, 4, 5, 8
+
+_HAS_SIZE, _HAS_OWNER, _HAS_MODE, _HAS_TIMES, _HAS_MORE = 0x1, 0x2, 0x4, 0x8, 0x80000000
+_MOST_EXTENSIONS = 64
+# What every server takes at once, and the longest answer that any of them has a reason to give.
+_PLAIN_READ = 32 * 1024
+_MOST_AT_ONCE = 255 * 1024
+_LONGEST_ANSWER = 4 * 1024 * 1024
+_SSH_PACKET = 32 * 1024
+
+_HEADER = struct.Struct(">IBI")
+
+
+class StatusError(Exception):
+    """The server's answer is a status that means no.
+
+    Attributes:
+        code: Of the protocol.
+        text: The server's own words, for people.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"status {code}: {text}")
+        self.code = code
+        self.text = text
+
+
+class ConnectionLostError(Exception):
+    """The channel ended: what was asked and not answered may or may not have been done."""
+
+
+class ProtocolError(Exception):
+    """The server does not speak the protocol, or no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What the server tells of a file; what it does not tell is None."""
+
+    size: int | None = None
+    mode: int | None = None
+    mtime: int | None = None
+
+    def pack(self) -> bytes:
+        """Return this as the protocol has it, for setting: times are set both at once."""
+        flags, fields = 0, b""
+        if self.size is not None:
+            flags, fields = flags | _HAS_SIZE, fields + struct.pack(">Q", self.size)
+        if self.mode is not None:
+            flags, fields = flags | _HAS_MODE, fields + struct.pack(">I", self.mode)
+        if self.mtime is not None:
+            flags, fields = flags | _HAS_TIMES, fields + struct.pack(">II", self.mtime, self.mtime)
+        return struct.pack(">I", flags) + fields
+
+
+class Pending:
+    """A request whose answer may not be here yet; :meth:`Session.wait` gets it."""
+
+    __slots__ = ("error", "is_here", "place", "value")
+
+    def __init__(self, place: memoryview | None = None) -> None:
+        self.place = place
+        """Where the bytes of a file are written."""
+        self.value: Any = None
+        self.error: Exception | None = None
+        self.is_here = False
+
+
+class Session:
+    """One conversation with a server. It belongs to one thread at a time; nothing in it is locked.
+
+    Args:
+        channel: An SSH channel with the subsystem ``sftp`` at its other end.
+        patience: How long an answer may take, in seconds, beyond the time that its bytes need at 16 KiB a second.
+
+    Raises:
+        ConnectionLostError, ProtocolError, TimeoutError: as every method that waits.
+    """
+
+    def __init__(self, channel: Any, patience: float) -> None:
+        self._channel = channel
+        self._patience = patience
+        self._number = 0
+        self._pending: dict[int, Pending] = {}
+        self._queue: list[bytes] = []
+        self._queued = 0
+        self._came: memoryview = memoryview(b"")
+        self._count = 0
+        self._waiting_since = 0.0
+        self.broken = False
+        """Whether nothing more can be asked here."""
+        self.root: bytes | None = None
+        """Where the storage's root really is, once somebody has asked; see :class:`~.tree.Tree`."""
+        channel.settimeout(patience)
+        begun = time.monotonic()
+        with self._breaking():
+            self._send_all(struct.pack(">IBI", 5, _INIT, 3))
+            self.extensions = self._hello()
+        self.distance = time.monotonic() - begun
+        """How long an answer takes at least, in seconds."""
+        self.read_size = self.write_size = _PLAIN_READ
+        if b"limits@openssh.com" in self.extensions:
+            try:
+                _, most_read, most_written, _ = struct.unpack(
+                    ">QQQQ", self.wait(self.extended(b"limits@openssh.com"))[:32]
+                )
+            except (StatusError, struct.error):
+                pass
+            else:
+                self.read_size = min(most_read or _PLAIN_READ, _MOST_AT_ONCE)
+                self.write_size = min(most_written or _PLAIN_READ, _MOST_AT_ONCE)
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    def open(self, path: bytes, flags: int, mode: int | None = None) -> Pending:
+        """Ask for a handle of a file."""
+        return self._ask(OPEN, _text(path), struct.pack(">I", flags), Attributes(mode=mode).pack())
+
+    def close_handle(self, handle: bytes) -> Pending:
+        """Give a handle back."""
+        return self._ask(CLOSE, _text(handle))
+
+    def read(self, handle: bytes, offset: int, place: memoryview) -> Pending:
+        """Ask for as many bytes as *place* has room for; the answer is how many came, fewer also amid the file.
+
+        At the end of the file the answer is a :class:`StatusError`.
+        """
+        return self._ask(READ, _text(handle), struct.pack(">QI", offset, len(place)), place=place)
+
+    def write(self, handle: bytes, offset: int, data: ReadableBuffer) -> Pending:
+        """Send bytes, no more than :attr:`write_size` of them."""
+        view = memoryview(data).cast("B")
+        return self._ask(WRITE, _text(handle), struct.pack(">QI", offset, len(view)), bytes(view))
+
+    def about(self, kind: int, path: bytes, *fields: bytes) -> Pending:
+        """Make any request about one path or handle: what :data:`LSTAT` and so on take."""
+        return self._ask(kind, _text(path), *fields)
+
+    def rename(self, path: bytes, new_path: bytes) -> Pending:
+        """Rename; a target that is there makes it fail (says the protocol: some servers replace it)."""
+        return self._ask(RENAME, _text(path), _text(new_path))
+
+    def extended(self, name: bytes, *fields: bytes) -> Pending:
+        """Make a request of an extension; its answer is bytes, or None."""
+        return self._ask(_EXTENDED, _text(name), *fields)
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    def wait(self, pending: Pending) -> Any:
+        """Return the answer to a request: a handle, attributes, names, a path, a count, bytes, or None for "done".
+
+        Raises:
+            StatusError: when the answer is no.
+        """
+        if not pending.is_here:
+            with self._breaking():
+                self.send()
+                while not pending.is_here:
+                    self._take_answer()
+        if pending.error is not None:
+            raise pending.error
+        return pending.value
+
+    def wait_for_all(self, pending: Iterable[Pending]) -> list[Any]:
+        """Return the answers to several requests; all are here before the first that means no is raised."""
+        asked = list(pending)
+        for one in asked:
+            try:
+                self.wait(one)
+            except StatusError:
+                continue
+        return [self.wait(one) for one in asked]
+
+    def settle(self) -> None:
+        """Wait until nothing is asked any more, whatever the answers are."""
+        with self._breaking():
+            self.send()
+            while self._pending:
+                self._take_answer()
+
+    @property
+    def outstanding(self) -> int:
+        """How many answers are still to come."""
+        return len(self._pending)
+
+    def send(self) -> None:
+        """Send what was asked and is not sent yet."""
+        if self._queue:
+            data, self._queue, self._queued = b"".join(self._queue), [], 0
+            self._send_all(data)
+
+    def close(self) -> None:
+        """End the conversation without a wait; what is asked afterwards is an error."""
+        self.broken = True
+        self._pending.clear()
+        self._channel.close()
+
+    # -- inner --------------------------------------------------------------------------------------------------------
+
+    def _ask(self, kind: int, *fields: bytes, place: memoryview | None = None) -> Pending:
+        if self.broken:
+            raise ConnectionLostError("the connection has ended")
+        self._number = (self._number + 1) & 0xFFFFFFFF
+        pending = self._pending[self._number] = Pending(place)
+        length = sum(map(len, fields))
+        self._queue += (_HEADER.pack(5 + length, kind, self._number), *fields)
+        self._queued += length + 9
+        if self._queued >= _SSH_PACKET:
+            with self._breaking():
+                self.send()
+        return pending
+
+    def _send_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            count = self._channel.send(bytes(view[:_SSH_PACKET]))
+            if not count:
+                raise ConnectionLostError("the server ended the connection")
+            view = view[count:]
+
+    def _breaking(self) -> _Breaking:
+        return _Breaking(self)
+
+    def _hello(self) -> dict[bytes, bytes]:
+        length, kind = struct.unpack(">IB", self._take(5))
+        if kind != _VERSION or not 5 <= length <= _LONGEST_ANSWER:
+            raise ProtocolError("what answers is no SFTP server: a login that prints text breaks SFTP")
+        body = _Body(self._take(length - 1))
+        version = body.number()
+        if version < 3:
+            raise ProtocolError(f"the server speaks version {version} of SFTP, which is too old")
+        extensions: dict[bytes, bytes] = {}
+        while body.left and len(extensions) < _MOST_EXTENSIONS:
+            name = body.text()
+            extensions[name] = body.text()
+        self._waiting_since = 0.0
+        return extensions
+
+    def _take_answer(self) -> None:
+        """Take the next answer, whichever request it belongs to."""
+        length, kind, number = _HEADER.unpack(self._take(9))
+        length -= 5
+        pending = self._pending.pop(number, None)
+        if pending is None or not 0 <= length <= _LONGEST_ANSWER:
+            raise ProtocolError("an answer came that nobody had asked for")
+        if kind == _DATA and pending.place is not None and length >= 4:
+            (count,) = struct.unpack(">I", self._take(4))
+            if count > len(pending.place) or count > length - 4:
+                raise ProtocolError("more bytes came than were asked for")
+            self._take_into(pending.place[:count])
+            self._take(length - 4 - count)
+            pending.value = count
+        else:
+            self._understand(pending, kind, _Body(self._take(length)))
+        pending.place = None
+        pending.is_here = True
+        self._waiting_since, self._count = 0.0, 0
+
+    def _understand(self, pending: Pending, kind: int, body: _Body) -> None:
+        if kind == _STATUS:
+            code = body.number()
+            text = body.text().decode("utf-8", "replace") if body.left >= 4 else ""
+            if code != OK:
+                pending.error = StatusError(code, text)
+        elif kind == _HANDLE:
+            pending.value = body.text()
+        elif kind == _ATTRS:
+            pending.value = body.attributes()
+        elif kind == _NAME:
+            pending.value = [(body.text(), body.text(), body.attributes()) for _ in range(body.number())]
+        elif kind == _EXTENDED_REPLY:
+            pending.value = body.rest()
+        else:
+            raise ProtocolError(f"an answer of kind {kind} came, which makes no sense here")
+
+    def _take(self, count: int) -> bytes:
+        if len(self._came) >= count:
+            data, self._came = self._came[:count], self._came[count:]
+            return bytes(data)
+        taken = bytearray(count)
+        self._take_into(memoryview(taken))
+        return bytes(taken)
+
+    def _take_into(self, place: memoryview) -> None:
+        while len(place):
+            if not len(self._came):
+                self._receive()
+            count = min(len(place), len(self._came))
+            place[:count] = self._came[:count]
+            place, self._came = place[count:], self._came[count:]
+
+    def _receive(self) -> None:
+        now = time.monotonic()
+        self._waiting_since = self._waiting_since or now
+        left = self._patience + self._count / SLOWEST - (now - self._waiting_since)
+        if left <= 0:
+            raise TimeoutError(f"only {self._count} bytes of an answer came")
+        self._channel.settimeout(min(left, self._patience))
+        try:
+            # All there is: of what stays behind, paramiko would move the rest to the front each time.
+            data = self._channel.recv(1 << 30)
+        finally:
+            self._channel.settimeout(self._patience)
+        if not data:
+            raise ConnectionLostError("the server ended the connection")
+        self._count += len(data)
+        self._came = memoryview(data)
+
+
+class _Breaking:
+    """Notes of a session that it is of no more use when anything but a plain "no" leaves the block."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is None or isinstance(error, StatusError):
+            return
+        self._session.close()
+        if isinstance(error, struct.error):
+            raise ProtocolError("an answer makes no sense") from error
+        if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+            raise ConnectionLostError(str(error)) from error
+        if isinstance(error, EOFError):
+            raise ConnectionLostError("the server ended the connection") from error
+
+
+class _Body:
+    """The fields of an answer, taken one after the other; too few are a ``struct.error``."""
+
+    __slots__ = ("_data", "_position")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._position = 0
+
+    @property
+    def left(self) -> int:
+        return len(self._data) - self._position
+
+    def number(self) -> int:
+        return int(self._unpack(">I"))
+
+    def text(self) -> bytes:
+        length = self.number()
+        if length > self.left:
+            raise struct.error("a text is longer than the answer")
+        self._position += length
+        return self._data[self._position - length : self._position]
+
+    def rest(self) -> bytes:
+        return self._data[self._position :]
+
+    def attributes(self) -> Attributes:
+        flags = self.number()
+        size = int(self._unpack(">Q")) if flags & _HAS_SIZE else None
+        if flags & _HAS_OWNER:
+            self._unpack(">Q")
+        mode = self.number() if flags & _HAS_MODE else None
+        mtime = int(self._unpack(">Q")) & 0xFFFFFFFF if flags & _HAS_TIMES else None
+        if flags & _HAS_MORE:
+            for _ in range(self.number()):
+                self.text(), self.text()
+        return Attributes(size, mode, mtime)
+
+    def _unpack(self, form: str) -> Any:
+        (value,) = struct.unpack_from(form, self._data, self._position)
+        self._position += struct.calcsize(form)
+        return value
+
+
+def _text(data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + data

@@ -1,0 +1,340 @@
+"""Files on a server that is reached by SFTP."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from typing import Any, Self
+from urllib.parse import SplitResult, unquote
+
+import paramiko
+
+from ...arguments import file_mode as mode_of, optional_flag, optional_text, seconds, text, whole_number
+from ...errors import ConfigurationError, StorageError
+from ...files import RemoteFile
+from ...paths import RESERVED_PREFIX, parent
+from ...streams import SupportsRead, SupportsWrite, copy_chunks, rest_of
+from ...values import TERMS, Capabilities, FileInfo, ListEntry, ProgressCallback, ShareLinkOperation, WriteOptions
+from ...workers import PerProcess, pool_of
+from ..internal_links import InternalLinksStorageBackend
+from .copying import copy_bytes
+from .errors import translated
+from .files import PART_SIZE, SFTPReader, SFTPUpdater, SFTPWriter
+from .hosts import KnownHosts, fingerprints
+from .login import CIPHERS, Login
+from .pool import Pool
+from .protocol import REMOVE, RMDIR, Session, StatusError
+from .tree import Tree, moment
+from .walking import is_file, is_folder, walk
+from .writes import SFTPWrites
+
+_SESSIONS_A_FILE = 4
+
+
+class SFTPStorage(InternalLinksStorageBackend):
+    """Keeps files below a folder of a server, over SSH.
+
+    A write goes to a hidden file in the target's folder, is made durable where the server can do that
+    (``fsync@openssh.com``), and is renamed into place; nobody ever sees half a file. :meth:`StorageBackend.sweep` takes
+    what a broken connection leaves behind. Folders come with their first file and go with their last. No symbolic link
+    is followed, wherever it points.
+
+    The server's key must be known; there is no way to trust whatever key comes. Connections are made when they are
+    first needed, once in each process, kept, and shared by its threads.
+
+    SFTP keeps no content type and no metadata, and no version by which ``if_match`` could be decided.
+
+    Args:
+        host: Name or address of the server.
+        username: Whose account it is; the name of the local user by default.
+        key_filename: A private key (Ed25519, ECDSA or RSA), or several; a certificate is found beside its key as
+            ``…-cert.pub``.
+        known_hosts_fpath: The file with the server's key; ``~/.ssh/known_hosts`` by default.
+        port: Of the server.
+        allow_agent: Try the keys of an SSH agent.
+        look_for_keys: Try the keys in ``~/.ssh``.
+        linked_endpoint: See :class:`~flask_storage.InternalLinksStorageBackend`.
+        secret_key: Likewise.
+        name: See :class:`~flask_storage.StorageBackend`.
+        root: The folder that the storage is confined to; what is not absolute begins where the server puts the user.
+        password: For servers that take one.
+        passphrase: Of the private key.
+        host_key_fingerprint: The server's key as ``SHA256:…``, or several, instead of *known_hosts_fpath*.
+        proxy_command: A command whose input and output lead to the server; ``%h``, ``%p`` and ``%r`` stand for host,
+            port and user.
+        proxy_jump: A server that leads there, as ``user@host:port``; its key must be known too.
+        ciphers: Which may be used, the favourite first.
+        connect_timeout: How long each step of connecting may take, in seconds.
+        read_timeout: How long an answer may take, in seconds.
+        keepalive: How often an idle connection is asked whether it is there, in seconds; 0 for never.
+        max_connections: How many connections one process has at most.
+        max_sessions: How many sessions a connection carries at most; OpenSSH's ``MaxSessions`` is 10.
+        idle_timeout: After how long an idle session is closed, in seconds.
+        file_mode: Mode of files, as a number or as octal text.
+        folder_mode: Mode of folders that are made.
+        fsync: Make content durable before it is published.
+        base_url: See :class:`~flask_storage.StorageBackend`.
+        portable: Likewise.
+
+    Raises:
+        ConfigurationError: when the arguments cannot work; what only the server knows comes with the first verb.
+
+    >>> storage = SFTPStorage("files.example.com", "web", "id_ed25519", "known_hosts", root="uploads")
+    >>> storage.name
+    'sftp'
+    """
+
+    def __init__(
+        self,
+        host: str,
+        username: str | None = None,
+        key_filename: str | os.PathLike[str] | Sequence[str] | None = None,
+        known_hosts_fpath: str | os.PathLike[str] | None = None,
+        port: int = 22,
+        allow_agent: bool = False,
+        look_for_keys: bool = False,
+        linked_endpoint: str | None = None,
+        secret_key: str | bytes | None = None,
+        name: str = "sftp",
+        *,
+        root: str = ".",
+        password: str | None = None,
+        passphrase: str | None = None,
+        host_key_fingerprint: str | Collection[str] | None = None,
+        proxy_command: str | None = None,
+        proxy_jump: str | None = None,
+        ciphers: Sequence[str] | str | None = None,
+        connect_timeout: float = 10,
+        read_timeout: float = 15,
+        keepalive: float = 30,
+        max_connections: int = 4,
+        max_sessions: int = 8,
+        idle_timeout: float = 300,
+        file_mode: int | str = 0o600,
+        folder_mode: int | str = 0o700,
+        fsync: bool = True,
+        base_url: str | None = None,
+        portable: bool = False,
+    ) -> None:
+        super().__init__(
+            linked_endpoint=linked_endpoint, secret_key=secret_key, name=name, base_url=base_url, portable=portable
+        )
+        if proxy_command is not None and proxy_jump is not None:
+            raise ConfigurationError("give a proxy_command or a proxy_jump, not both")
+        keys = [key_filename] if isinstance(key_filename, str | os.PathLike) else list(key_filename or ())
+        self._login = Login(
+            host=text("host", host),
+            port=whole_number("port", port, 1),
+            username=optional_text("username", username),
+            key_filenames=tuple(os.path.expanduser(text("key_filename", os.fspath(key))) for key in keys),
+            passphrase=optional_text("passphrase", passphrase),
+            password=optional_text("password", password),
+            allow_agent=bool(optional_flag("allow_agent", allow_agent)),
+            look_for_keys=bool(optional_flag("look_for_keys", look_for_keys)),
+            known_hosts=KnownHosts(known_hosts_fpath),
+            fingerprints=fingerprints(host_key_fingerprint),
+            proxy_command=optional_text("proxy_command", proxy_command),
+            proxy_jump=optional_text("proxy_jump", proxy_jump),
+            connect_timeout=seconds("connect_timeout", connect_timeout),
+            read_timeout=seconds("read_timeout", read_timeout),
+            keepalive=seconds("keepalive", keepalive, zero=True),
+            ciphers=(ciphers.split(",") if isinstance(ciphers, str) else ciphers) or CIPHERS,
+        )
+        self.root = text("root", root)
+        self._tree = Tree(
+            self.root,
+            file_mode=mode_of("file_mode", file_mode, 0o600),
+            folder_mode=mode_of("folder_mode", folder_mode, 0o700),
+            sync=bool(optional_flag("fsync", fsync)),
+            storage=self.name,
+        )
+        self._pool = PerProcess(
+            partial(
+                Pool,
+                self._login.connect,
+                connections=whole_number("max_connections", max_connections, 1),
+                each=whole_number("max_sessions", max_sessions, 1),
+                idle=seconds("idle_timeout", idle_timeout),
+                wait=self._login.connect_timeout + self._login.read_timeout,
+            )
+        )
+        self._workers = pool_of(_SESSIONS_A_FILE * 4)
+
+    @classmethod
+    def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
+        """Make a storage of ``sftp://user@host:port/srv/files``; ``/~/files`` begins where the server puts the user."""
+        root = unquote(url.path)
+        options.setdefault("root", root[3:] or "." if f"{root}/".startswith("/~/") else root or ".")
+        for argument, value in (("username", url.username), ("password", url.password)):
+            if value:
+                options.setdefault(argument, unquote(value))
+        if url.port:
+            options.setdefault("port", url.port)
+        return cls(url.hostname or "", **options)
+
+    capabilities = Capabilities(
+        read_write=True,
+        exclusive=True,
+        copy_conditions=True,
+        part_conditions=True,
+        links=~ShareLinkOperation(0),
+        link_combinations=True,
+        link_terms=TERMS,
+        upload_terms=TERMS,
+        parts=False,
+        server_side_copy=False,
+    )
+
+    def create_client(self) -> paramiko.SSHClient:
+        """Return a connection of your own to the server, its key checked; closing it is up to you."""
+        with self._guard():
+            return self._login.connect().client
+
+    @contextmanager
+    def connection(self) -> Iterator[paramiko.SFTPClient]:
+        """Lend paramiko's client, on a connection of its own, for what this class does not do. Nothing confines it."""
+        with self.create_client() as client:
+            yield client.open_sftp()
+
+    # -- hooks --------------------------------------------------------------------------------------------------------
+
+    def _translate(self, error: Exception, path: str | None) -> StorageError | None:
+        return translated(error, path, self.name)
+
+    def _close(self) -> None:
+        for held in (self._workers.take(), self._pool.take()):
+            if isinstance(held, Pool):
+                held.close()
+            elif held is not None:
+                held.shutdown(wait=False, cancel_futures=True)
+
+    def _list(self, path: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
+        with self._pool().lend() as session:
+            for _, folder, entries in walk(self._tree, session, [path], recursive=recursive):
+                prefix = f"{folder}/" if folder else ""
+                shown = [(prefix + name, about) for name, about in entries if not name.startswith(RESERVED_PREFIX)]
+                page = [
+                    ListEntry(name, moment(about.mtime), about.size or 0) for name, about in shown if is_file(about)
+                ]
+                if not recursive:
+                    folders = [name for name, about in shown if is_folder(about)]
+                    page += [ListEntry(f"{name}/", None, 0) for name in self._holding(session, folders)]
+                yield page
+
+    def _open_reader(self, path: str) -> RemoteFile:
+        return SFTPReader(path, tree=self._tree, pool=self._pool)
+
+    def _open_writer(self, path: str, options: WriteOptions, size: int | None = None) -> RemoteFile:
+        return SFTPWriter(
+            path,
+            options,
+            writes=SFTPWrites(self._tree, self._pool(), part_size=PART_SIZE, sessions=_SESSIONS_A_FILE),
+            concurrency=_SESSIONS_A_FILE,
+            workers=self._workers,
+            size=size,
+        )
+
+    def _open_updater(self, path: str, options: WriteOptions) -> RemoteFile:
+        return SFTPUpdater(path, options, tree=self._tree, pool=self._pool())
+
+    def _upload_file(
+        self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
+    ) -> None:
+        with self._writer(path, options, partial(self._open_writer, size=rest_of(file_obj))) as writer:
+            copy_chunks(file_obj, writer, progress, chunk_size=writer.iter_chunk_size)
+
+    def _download_file(self, path: str, file_obj: SupportsWrite, progress: ProgressCallback | None) -> None:
+        with self._reader(path, partial(SFTPReader, tree=self._tree, pool=self._pool, whole=True)) as reader:
+            copy_chunks(reader, file_obj, progress, chunk_size=reader.iter_chunk_size)
+
+    def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
+        def copied(session: Session) -> None:
+            original, about = self._tree.open_file(session, path)
+            with self._guard(new_path):
+                temporary, handle = self._tree.create_temporary(session, new_path)
+                try:
+                    copy_bytes(session, self._tree, original, handle, about.size or 0)
+                    self._tree.let_go(session, original)
+                    self._tree.seal(session, handle, about.size or 0)
+                    self._tree.publish(session, temporary, new_path, options)
+                except BaseException:
+                    if not session.broken:
+                        self._tree.drop(session, temporary)
+                    raise
+
+        self._pool().run(copied)
+
+    def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
+        def moved(session: Session) -> None:
+            self._tree.look(session, path)
+            with self._guard(new_path):
+                self._tree.make_folders(session, parent(new_path))
+                self._tree.publish(session, path, new_path, options)
+            self._tree.prune(session, parent(path))
+
+        self._pool().run(moved)
+
+    def _delete(self, path: str) -> None:
+        self._pool().run(lambda session: self._tree.remove(session, path))
+
+    def _delete_prefix(self, path: str) -> int:
+        def deleted(session: Session) -> int:
+            count = 0
+            emptied = [path]
+            for _, folder, entries in walk(self._tree, session, [path]):
+                prefix = f"{folder}/" if folder else ""
+                names = [
+                    prefix + name
+                    for name, about in entries
+                    if not is_folder(about) and not name.startswith(RESERVED_PREFIX)
+                ]
+                emptied += [prefix + name for name, about in entries if is_folder(about)]
+                asked = [session.about(REMOVE, self._tree.at(session, name)) for name in names]
+                session.wait_for_all(asked)
+                count += len(names)
+            for one in [session.about(RMDIR, self._tree.at(session, folder)) for folder in reversed(emptied) if folder]:
+                try:
+                    session.wait(one)
+                except StatusError:  # not empty, or gone already
+                    continue
+            self._tree.prune(session, parent(path))
+            return count
+
+        return self._pool().run(deleted)
+
+    def _stat(self, path: str) -> FileInfo:
+        return self._tree.info(path, self._pool().run(lambda session: self._tree.look(session, path)))
+
+    def _sweep(self, before: datetime) -> int:
+        def swept(session: Session) -> int:
+            count = 0
+            limit = before.timestamp()
+            for _, folder, entries in walk(self._tree, session, [""]):
+                prefix = f"{folder}/" if folder else ""
+                for name, about in entries:
+                    if name.startswith(RESERVED_PREFIX) and is_file(about) and (about.mtime or 0) < limit:
+                        self._tree.drop(session, prefix + name)
+                        count += 1
+            return count
+
+        return self._pool().run(swept)
+
+    # -- inner --------------------------------------------------------------------------------------------------------
+
+    def _holding(self, session: Session, folders: Sequence[str]) -> list[str]:
+        """Return the folders with a file below; an unfinished or broken-off write may have made one for nothing."""
+        found: set[str] = set()
+        looked = walk(
+            self._tree,
+            session,
+            folders,
+            wanted=lambda top: top not in found,
+            denied=lambda top, _: found.add(top),  # it is there, and not ours to look into
+        )
+        for top, _, entries in looked:
+            if any(is_file(about) and not name.startswith(RESERVED_PREFIX) for name, about in entries):
+                found.add(top)
+        return [folder for folder in folders if folder in found]

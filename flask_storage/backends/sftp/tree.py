@@ -1,0 +1,430 @@
+"""The one door to a folder of the server, which nothing leaves.
+
+SFTP opens by path, and follows symbolic links on its way. So the server is asked, before anything is touched, where a
+path really leads (``REALPATH``), and any other answer than the path itself is refused: no link is followed, inside the
+root or out of it. Between that answer and the next request somebody with a shell on the server could put a link in the
+way; version 3 of the protocol has nothing against that. Who shares the machine with strangers gives the storage a
+``ChrootDirectory``.
+"""
+
+from __future__ import annotations
+
+import secrets
+import stat
+from contextlib import suppress
+from datetime import UTC
+from typing import TYPE_CHECKING, TypeAlias
+
+from ...errors import (
+    FileExistsInStorageError,
+    FileNotFoundInStorageError,
+    NotAFileError,
+    PermissionDeniedError,
+    StorageError,
+    StorageFullError,
+)
+from ...paths import RESERVED_PREFIX, parent
+from ...values import FileInfo, WriteOptions
+from .protocol import (
+    CLOSE,
+    FAILURE,
+    FOR_READING,
+    FOR_WRITING,
+    FSETSTAT,
+    FSTAT,
+    IF_NEW,
+    LSTAT,
+    MKDIR,
+    NO_SUCH_FILE,
+    OP_UNSUPPORTED,
+    REALPATH,
+    REMOVE,
+    RMDIR,
+    SETSTAT,
+    STAT,
+    TO_CREATE,
+    Attributes,
+    ConnectionLostError,
+    Pending,
+    Session,
+    StatusError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import arrow
+
+_ATTEMPTS = 100
+FSYNC, POSIX_RENAME = b"fsync@openssh.com", b"posix-rename@openssh.com"
+HARDLINK, STATVFS = b"hardlink@openssh.com", b"statvfs@openssh.com"
+
+Temporary: TypeAlias = str
+"""The path of a hidden file in the folder of the file that it is to become."""
+
+
+class Tree:
+    """A folder of the server.
+
+    Args:
+        root: Its path there; what is not absolute begins where the server puts the user.
+        file_mode: Mode of files.
+        folder_mode: Mode of folders that are made.
+        sync: Have content made durable before it is published, where the server can.
+        storage: The storage's name.
+    """
+
+    def __init__(self, root: str, *, file_mode: int, folder_mode: int, sync: bool, storage: str) -> None:
+        self.storage = storage
+        self._sync = sync
+        self._root = root.encode()
+        self._file_mode = file_mode
+        self._folder_mode = folder_mode
+
+    # -- where things are ---------------------------------------------------------------------------------------------
+
+    def root(self, session: Session) -> bytes:
+        """Return where the root really is; asked once in each session.
+
+        Raises:
+            StorageError: when it is gone, or is no folder.
+        """
+        if session.root is None:
+            asked = [session.about(REALPATH, self._root), session.about(STAT, self._root)]
+            try:
+                [[(real, _, _)], attributes] = session.wait_for_all(asked)
+            except StatusError as error:
+                # Not "file not found": what is not mounted must not look like an empty storage.
+                raise StorageError(
+                    f"the root {self._root.decode()!r} is not there for this user ({error.text}): make it on the "
+                    "server, or check root and username"
+                ) from error
+            if not _is(stat.S_ISDIR, attributes):
+                raise StorageError(f"the root {self._root.decode()!r} is no folder on the server")
+            session.root = real
+        return session.root
+
+    def at(self, session: Session, path: str) -> bytes:
+        """Return what the server calls *path*; ``""`` is the root."""
+        root = self.root(session)
+        return root.rstrip(b"/") + b"/" + path.encode("utf-8", "surrogateescape") if path else root
+
+    def leads_to(self, session: Session, path: str) -> Pending:
+        """Ask where *path* really leads; :meth:`confirm` looks at the answer."""
+        return session.about(REALPATH, self.at(session, path))
+
+    def confirm(self, session: Session, path: str, asked: Pending) -> None:
+        """Refuse a path that does not lead where it says.
+
+        Raises:
+            PermissionDeniedError: when a link is on its way.
+        """
+        [(real, _, _)] = session.wait(asked)
+        if real != self.at(session, path):
+            raise PermissionDeniedError("a symbolic link is in the way: a storage follows none")
+
+    def look(self, session: Session, path: str) -> Attributes:
+        """Return what the server knows of a file.
+
+        Raises:
+            FileNotFoundInStorageError: when there is none, or a folder (which is no file).
+            PermissionDeniedError: when a symbolic link is there, or on the way.
+            NotAFileError: when it is a pipe, a socket or a device.
+        """
+        leads, asked = self.leads_to(session, path), session.about(LSTAT, self.at(session, path))
+        missing = FileNotFoundInStorageError(self.storage, path)
+        try:
+            attributes: Attributes = session.wait(asked)
+        except StatusError as error:
+            # A file in the place of a folder is a plain failure for the server; there is nothing below it.
+            if error.code == NO_SUCH_FILE or self._is_below_a_file(session, path):
+                raise missing from error
+            raise
+        if _is(stat.S_ISLNK, attributes, unknown=False):
+            raise PermissionDeniedError(f"{path} is a symbolic link: a storage follows none")
+        self.confirm(session, path, leads)
+        if _is(stat.S_ISDIR, attributes, unknown=False):
+            raise missing
+        if not _is(stat.S_ISREG, attributes):
+            raise NotAFileError(f"{path} is no regular file")
+        return attributes
+
+    def info(self, path: str, attributes: Attributes) -> FileInfo:
+        """Return what is known of a file. Two versions of one second and one size look alike."""
+        modified = min(attributes.mtime or 0, _LATEST)
+        return FileInfo(
+            path=path,
+            size=attributes.size or 0,
+            last_modified=moment(modified),
+            etag=f"{modified:x}-{attributes.size or 0:x}",
+            etag_is_strong=False,
+        )
+
+    # -- folders ------------------------------------------------------------------------------------------------------
+
+    def make_folders(self, session: Session, path: str) -> None:
+        """See to it that a folder is there, and everything above it.
+
+        Raises:
+            NotAFileError: when a file stands in its way.
+            PermissionDeniedError: when a symbolic link does.
+        """
+        if not path:
+            self.root(session)
+            return
+        levels = _levels(path)
+        asked = [(self.leads_to(session, one), session.about(LSTAT, self.at(session, one))) for one in levels]
+        missing: list[str] = []
+        for level, (leads, about) in zip(levels, asked, strict=True):
+            try:
+                attributes = session.wait(about)
+            except StatusError as error:
+                if error.code not in (NO_SUCH_FILE, FAILURE):
+                    raise
+                missing.append(level)
+            else:
+                if _is(stat.S_ISDIR, attributes):
+                    self.confirm(session, level, leads)
+                elif _is(stat.S_ISLNK, attributes, unknown=False):
+                    raise PermissionDeniedError(f"{level} is a symbolic link: a storage follows none")
+                else:
+                    raise NotAFileError(f"a file stands where the folder {level} should be")
+        if missing:
+            self._make(session, missing)
+
+    def prune(self, session: Session, path: str) -> None:
+        """Remove the folder *path* and those above it as far as they are empty; never the root.
+
+        Object stores have no folders; where the last file of one is gone, so should be the folder.
+        """
+        asked = [session.about(RMDIR, self.at(session, level)) for level in reversed(_levels(path))]
+        for one in asked:
+            # Not empty, gone already, or not ours to remove.
+            with suppress(StatusError):
+                session.wait(one)
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def open_file(self, session: Session, path: str) -> tuple[bytes, Attributes]:
+        """Open a file for reading; return its handle and what is known of it.
+
+        Raises:
+            StorageError: as :meth:`look`.
+        """
+        self.look(session, path)  # a pipe that nobody writes to would be opened for ever
+        handle: bytes = session.wait(session.open(self.at(session, path), FOR_READING))
+        try:
+            attributes: Attributes = session.wait(session.about(FSTAT, handle))
+            # Somebody may have put a link there before it was opened; a file that is gone stays readable.
+            with suppress(FileNotFoundInStorageError):
+                self.look(session, path)
+        except BaseException:
+            self.let_go(session, handle)
+            raise
+        return handle, attributes
+
+    def create_temporary(self, session: Session, path: str, *, readable: bool = False) -> tuple[Temporary, bytes]:
+        """Make a hidden file in the folder of *path*; return its path and a handle."""
+        folder = parent(path)
+        flags = FOR_WRITING | TO_CREATE | IF_NEW | (FOR_READING if readable else 0)
+        for _ in range(_ATTEMPTS):
+            temporary = f"{folder}/{_hidden()}" if folder else _hidden()
+            try:
+                self.confirm(session, folder, self.leads_to(session, folder))
+                return temporary, session.wait(session.open(self.at(session, temporary), flags, 0o600))
+            except StatusError as error:
+                # The folder is not there yet, or was pruned by somebody else; or a file stands in its place.
+                if error.code not in (NO_SUCH_FILE, FAILURE):
+                    raise
+                self.make_folders(session, folder)
+                if error.code == FAILURE:
+                    raise self.why(session, error) from error
+        raise StorageError("the folder is deleted again and again by somebody else")
+
+    def seal(self, session: Session, handle: bytes, size: int) -> None:
+        """Make a finished temporary file durable, and close it.
+
+        Args:
+            session: In which it was opened.
+            handle: Of it.
+            size: How long it must be: servers have lost bytes, and said nothing.
+
+        Raises:
+            StorageError: when the server failed, or has another number of bytes.
+        """
+        asked = []
+        if self._file_mode != 0o600:
+            asked.append(session.about(FSETSTAT, handle, Attributes(mode=self._file_mode).pack()))
+        if self._sync and FSYNC in session.extensions:
+            asked.append(session.extended(FSYNC, _length(handle)))
+        about = session.about(FSTAT, handle)
+        asked.append(session.about(CLOSE, handle))
+        try:
+            session.wait_for_all(asked)
+            attributes = session.wait(about)
+        except StatusError as error:
+            raise self.why(session, error) from error
+        if attributes.size != size:
+            raise StorageFullError(
+                f"{attributes.size} bytes are on the server where {size} were written: is its disk full?"
+            )
+
+    def resize(self, session: Session, handle: bytes, size: int) -> None:
+        """Make an open file so long, in bytes."""
+        session.wait(session.about(FSETSTAT, handle, Attributes(size=size).pack()))
+
+    def publish(self, session: Session, temporary: Temporary, path: str, options: WriteOptions) -> None:
+        """Give a finished temporary file its name.
+
+        One request does it where the server knows ``posix-rename@openssh.com``, or the name is free. Elsewhere the old
+        file is removed before, and for a moment there is none.
+
+        Raises:
+            FileExistsInStorageError: when *options* ask for a name that is free, and it is taken.
+            NotAFileError: when a folder has this name.
+        """
+        source, target = self.at(session, temporary), self.at(session, path)
+        if options.exclusive:
+            self._publish_as_new(session, source, target, path)
+            return
+        try:
+            if POSIX_RENAME in session.extensions:
+                session.wait(session.extended(POSIX_RENAME, _length(source), _length(target)))
+            else:
+                self._replace(session, source, target)
+        except StatusError as error:
+            with suppress(StatusError):
+                if _is(stat.S_ISDIR, session.wait(session.about(LSTAT, target)), unknown=False):
+                    raise NotAFileError(f"a folder stands where the file {path} should be") from error
+            raise
+
+    def remove(self, session: Session, path: str) -> None:
+        """Delete a file; one that is not there is fine. Folders that become empty go with it.
+
+        Raises:
+            NotAFileError: when it is a folder.
+        """
+        folder = parent(path)
+        leads, asked = self.leads_to(session, folder), session.about(LSTAT, self.at(session, path))
+        try:
+            self.confirm(session, folder, leads)
+            attributes = session.wait(asked)
+        except StatusError as error:
+            if error.code == NO_SUCH_FILE or self._is_below_a_file(session, path):
+                return
+            raise
+        if _is(stat.S_ISDIR, attributes, unknown=False):
+            raise NotAFileError(f"{path} is a folder: delete_prefix() deletes what is in it")
+        removed = session.about(REMOVE, self.at(session, path))
+        self.prune(session, folder)
+        try:
+            session.wait(removed)
+        except StatusError as error:
+            if error.code != NO_SUCH_FILE:
+                raise
+
+    def drop(self, session: Session, temporary: Temporary) -> None:
+        """Delete a temporary file, and the folders that were made for it alone."""
+        gone = session.about(REMOVE, self.at(session, temporary))
+        self.prune(session, parent(temporary))
+        with suppress(StatusError):
+            session.wait(gone)
+
+    def let_go(self, session: Session, handle: bytes) -> None:
+        """Close a handle of which nothing more is asked; nobody waits for the answer."""
+        with suppress(ConnectionLostError):
+            session.about(CLOSE, handle)
+
+    def why(self, session: Session, error: StatusError) -> Exception:
+        """Return what a failure to write means: the server has one word for a full disk and for everything else."""
+        if error.code == FAILURE and STATVFS in session.extensions:
+            with suppress(StatusError):
+                answer = session.wait(session.extended(STATVFS, _length(self.root(session))))
+                if int.from_bytes(answer[32:40]) == 0 or int.from_bytes(answer[56:64]) == 0:
+                    return StorageFullError("the server's disk is full: make room")
+        return error
+
+    # -- inner --------------------------------------------------------------------------------------------------------
+
+    def _make(self, session: Session, levels: list[str]) -> None:
+        asked = [
+            session.about(MKDIR, self.at(session, one), Attributes(mode=self._folder_mode).pack()) for one in levels
+        ]
+        made = []
+        for level, one in zip(levels, asked, strict=True):
+            with suppress(StatusError):  # somebody else makes it too; or it cannot be made, as opening a file will tell
+                session.wait(one)
+                made.append(level)
+        if self._folder_mode & 0o077:  # what the umask of the server may have taken away
+            mode = Attributes(mode=self._folder_mode).pack()
+            for one in [session.about(SETSTAT, self.at(session, level), mode) for level in made]:
+                with suppress(StatusError):  # pruned already
+                    session.wait(one)
+
+    def _publish_as_new(self, session: Session, source: bytes, target: bytes, path: str) -> None:
+        is_linked = HARDLINK in session.extensions
+        try:
+            # A link fails where the name is taken, on every server; what a rename does there is up to the server.
+            if is_linked:
+                session.wait(session.extended(HARDLINK, _length(source), _length(target)))
+            else:
+                session.wait(session.rename(source, target))
+        except StatusError as error:
+            if error.code == NO_SUCH_FILE:
+                raise
+            try:
+                session.wait(session.about(LSTAT, target))
+            except StatusError:
+                if not is_linked or error.code not in (FAILURE, OP_UNSUPPORTED):
+                    raise error from None
+                session.wait(session.rename(source, target))  # a file system without links
+                return
+            raise FileExistsInStorageError(f"{path} exists: choose another name", path=path) from error
+        if is_linked:
+            with suppress(StatusError):  # it is published, which an error would deny; the sweep takes the name
+                session.wait(session.about(REMOVE, source))
+
+    def _replace(self, session: Session, source: bytes, target: bytes) -> None:
+        try:
+            session.wait(session.rename(source, target))
+        except StatusError as error:
+            attributes = session.wait(session.about(LSTAT, target))
+            if _is(stat.S_ISDIR, attributes):
+                raise error from None
+            session.wait_for_all([session.about(REMOVE, target), session.rename(source, target)])
+
+    def _is_below_a_file(self, session: Session, path: str) -> bool:
+        for one in [session.about(LSTAT, self.at(session, level)) for level in _levels(parent(path))]:
+            with suppress(StatusError):
+                if _is(stat.S_ISREG, session.wait(one), unknown=False):
+                    return True
+        return False
+
+
+_LATEST = 253402300799  # the last second of the year 9999
+
+
+def moment(seconds: int | None) -> arrow.Arrow:
+    """Return a time of the server's."""
+    import arrow
+
+    return arrow.get(min(seconds or 0, _LATEST), tzinfo=UTC)
+
+
+def _is(kind: Callable[[int], bool], attributes: Attributes, *, unknown: bool = True) -> bool:
+    """Whether a file is of a *kind*; of servers that do not tell modes nothing is known."""
+    return unknown if attributes.mode is None else kind(attributes.mode)
+
+
+def _levels(path: str) -> list[str]:
+    """Return a folder and those above it, the highest first, without the root."""
+    parts = path.split("/") if path else []
+    return ["/".join(parts[: count + 1]) for count in range(len(parts))]
+
+
+def _hidden() -> str:
+    return RESERVED_PREFIX + secrets.token_hex(8)
+
+
+def _length(data: bytes) -> bytes:
+    return len(data).to_bytes(4) + data

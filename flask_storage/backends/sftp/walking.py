@@ -1,0 +1,165 @@
+"""Looking through folders: many are asked for at once, so that a far server costs little more than a near one."""
+
+from __future__ import annotations
+
+import stat
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import TypeAlias
+
+from ...paths import RESERVED_PREFIX
+from .protocol import (
+    EOF,
+    FAILURE,
+    LSTAT,
+    NO_SUCH_FILE,
+    OPENDIR,
+    PERMISSION_DENIED,
+    READDIR,
+    Attributes,
+    Pending,
+    Session,
+    StatusError,
+)
+from .tree import Tree
+
+Entries: TypeAlias = list[tuple[str, Attributes]]
+
+_FOLDERS_AT_ONCE = 64
+_MOST_AHEAD = 8
+"""A server tells about a hundred names at a time: of a large folder so many answers are asked for ahead."""
+
+
+def is_folder(attributes: Attributes) -> bool:
+    """Whether it is a folder, as far as the server tells."""
+    return attributes.mode is not None and stat.S_ISDIR(attributes.mode)
+
+
+def is_file(attributes: Attributes) -> bool:
+    """Whether it is a regular file, as far as the server tells."""
+    return attributes.mode is None or stat.S_ISREG(attributes.mode)
+
+
+def walk(
+    tree: Tree,
+    session: Session,
+    tops: Sequence[str],
+    *,
+    recursive: bool = True,
+    wanted: Callable[[str], bool] = lambda top: True,
+    denied: Callable[[str, str], None] | None = None,
+) -> Iterator[tuple[str, str, Entries]]:
+    """Yield what is in folders: the top that leads to it, the folder's path and some of its entries, lazily.
+
+    Names that are not UTF-8 have surrogates in them. Folders are yielded, and with *recursive* entered, except our own
+    hidden ones. One that is not there (any more) yields nothing.
+
+    Args:
+        tree: The door.
+        session: Kept as long as the walk goes on.
+        tops: Where to begin; ``""`` is the root.
+        recursive: Enter sub-folders.
+        wanted: Whether what is below a top is still of interest; asked before each folder.
+        denied: Told of folders that may not be looked into, with their top; without, that is an error.
+    """
+    begin = deque((top, top) for top in tops)
+    reading: deque[_Folder] = deque()
+    while begin or reading:
+        while begin and len(reading) < _FOLDERS_AT_ONCE:
+            top, path = begin.popleft()
+            if wanted(top):
+                reading.append(_Folder(tree, session, top, path))
+        if not reading:
+            continue
+        folder = reading.popleft()
+        try:
+            entries = folder.read()
+        except StatusError as error:
+            if error.code != PERMISSION_DENIED or denied is None:
+                raise
+            denied(folder.top, folder.path)
+            continue
+        if entries is None:
+            continue
+        if not wanted(folder.top):
+            folder.close()
+            continue
+        reading.append(folder)
+        if recursive:
+            begin.extend(
+                (folder.top, f"{folder.path}/{name}" if folder.path else name)
+                for name, attributes in entries
+                if is_folder(attributes) and not name.startswith(RESERVED_PREFIX)
+            )
+        if entries:
+            yield folder.top, folder.path, entries
+
+
+class _Folder:
+    """A folder that is being read; opening it is asked for at once."""
+
+    def __init__(self, tree: Tree, session: Session, top: str, path: str) -> None:
+        self.top = top
+        self.path = path
+        self._tree = tree
+        self._session = session
+        self._leads = tree.leads_to(session, path)
+        self._opened = session.about(OPENDIR, tree.at(session, path))
+        self._handle: bytes | None = None
+        self._asked: deque[Pending] = deque()
+        self._ahead = 2
+
+    def read(self) -> Entries | None:
+        """Return some entries, none while it is being opened, or None at its end."""
+        if self._handle is None:
+            return [] if self._is_open() else None
+        try:
+            entries = self._session.wait(self._asked.popleft())
+        except StatusError as error:
+            self.close()
+            if error.code in (EOF, NO_SUCH_FILE):
+                return None
+            raise
+        self._ahead = min(self._ahead * 2, _MOST_AHEAD)
+        self._ask()
+        return [
+            (name.decode("utf-8", "surrogateescape"), attributes)
+            for name, _, attributes in entries
+            if name not in (b".", b"..") and b"/" not in name
+        ]
+
+    def close(self) -> None:
+        """Give the handle back; the answers that are still to come are not waited for."""
+        if self._handle is not None:
+            self._tree.let_go(self._session, self._handle)
+
+    def _is_open(self) -> bool:
+        try:
+            self._handle = self._session.wait(self._opened)
+        except StatusError as error:
+            with suppress(StatusError):
+                self._session.wait(self._leads)
+            if error.code == NO_SUCH_FILE or (error.code == FAILURE and self._is_file()):
+                return False
+            raise
+        try:
+            self._tree.confirm(self._session, self.path, self._leads)
+        except BaseException:
+            self.close()
+            raise
+        self._ask()
+        return True
+
+    def _ask(self) -> None:
+        assert self._handle is not None
+        while len(self._asked) < self._ahead:
+            self._asked.append(self._session.about(READDIR, self._handle))
+
+    def _is_file(self) -> bool:
+        try:
+            return not is_folder(
+                self._session.wait(self._session.about(LSTAT, self._tree.at(self._session, self.path)))
+            )
+        except StatusError:
+            return True

@@ -1,0 +1,233 @@
+"""Writing a hidden file, through one session or several, and giving it its name."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from ...errors import StorageTimeoutError, StorageUnavailableError
+from ...parts import Part, PartLimits, PartStore, PendingUpload
+from ...values import WriteOptions
+from .pool import Pool
+from .protocol import CLOSE, FOR_WRITING, ConnectionLostError, Pending, Session, StatusError
+from .tree import Tree
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_AT_ONCE = 64
+"""Requests of one part that are on their way; their answers are short, so that they never block each other."""
+
+
+class SFTPWrites(PartStore):
+    """What one writer does: the parts of a file, each at its place in a hidden file that grows.
+
+    Every part is of one size. A line that was cut ends the upload: a server that was started anew may have forgotten
+    what it had not written to its disk.
+
+    Args:
+        tree: The door.
+        pool: Lends sessions.
+        part_size: How long every part but the last is, in bytes.
+        sessions: Through how many sessions one file is written, at most.
+    """
+
+    limits = PartLimits(max_count=1 << 40, uniform=True)
+
+    def __init__(self, tree: Tree, pool: Pool, *, part_size: int, sessions: int) -> None:
+        self.part_size = part_size
+        self._tree = tree
+        self._pool = pool
+        self._sessions = sessions
+        self._upload: _Upload | None = None
+
+    def put_whole(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
+        """Store a file in one go."""
+        view = memoryview(data).cast("B")
+
+        def stored(session: Session) -> None:
+            temporary, handle = self._tree.create_temporary(session, path)
+            try:
+                write(session, self._tree, handle, 0, view)
+                self._tree.seal(session, handle, len(view))
+                self._tree.publish(session, temporary, path, options)
+            except ConnectionLostError as error:
+                raise _unknown(error) from error
+            except BaseException:
+                if not session.broken:
+                    self._tree.drop(session, temporary)
+                raise
+
+        self._pool.run(stored)
+
+    def begin(self, path: str, options: WriteOptions) -> str:
+        """Make the hidden file."""
+        self._upload = _Upload(self._tree, self._pool, path, self._sessions)
+        return self._upload.temporary
+
+    def put_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
+        """Write one part."""
+        view = memoryview(data).cast("B")
+        with self._begun().handle() as (session, handle):
+            write(session, self._tree, handle, (number - 1) * self.part_size, view)
+        return Part(number=number, size=len(view), etag="")
+
+    def finish(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
+        """Give the file its name."""
+        self._begun().finish(path, sum(part.size for part in parts), options)
+
+    def discard(self, path: str, upload_id: str) -> None:
+        """Delete the hidden file."""
+        if self._upload is not None:
+            self._upload.discard()
+
+    def abandon(self) -> None:
+        """Drop the sessions of a file that nobody finishes; the sweep takes the hidden file."""
+        if self._upload is not None:
+            self._upload.abandon()
+
+    def list_parts(self, path: str, upload_id: str) -> list[Part]:
+        """Return nothing: what a writer begins is known to nobody else."""
+        return []
+
+    def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
+        """Yield nothing, likewise."""
+        return iter(())
+
+    def _begun(self) -> _Upload:
+        if self._upload is None:
+            raise LookupError("begin() comes first")
+        return self._upload
+
+
+class _Upload:
+    """A hidden file that is open in one session or more."""
+
+    def __init__(self, tree: Tree, pool: Pool, path: str, most: int) -> None:
+        self._tree = tree
+        self._pool = pool
+        self._most = most
+        self._changed = threading.Condition()
+        self._is_broken = False
+
+        def opened(session: Session) -> tuple[Session, str, bytes]:
+            temporary, handle = tree.create_temporary(session, path)
+            return session, temporary, handle
+
+        session, self.temporary, handle = pool.keep(opened)
+        self._free: deque[tuple[Session, bytes]] = deque([(session, handle)])
+        self._count = 1
+        if session.distance < NEAR:
+            self._most = 1
+
+    @contextmanager
+    def handle(self) -> Iterator[tuple[Session, bytes]]:
+        """Lend a session, and its handle of the file."""
+        session, handle = self._take()
+        try:
+            yield session, handle
+        except BaseException:
+            self._is_broken = True
+            raise
+        finally:
+            with self._changed:
+                self._free.append((session, handle))
+                self._changed.notify()
+
+    def finish(self, path: str, size: int, options: WriteOptions) -> None:
+        """See to it that all is there and stays there, and give it its name."""
+        self._check()
+        (session, handle), *others = self._free
+        try:
+            for other, its_handle in others:
+                other.wait(other.about(CLOSE, its_handle))
+                self._pool.give_back(other)
+                self._free.pop()
+            self._tree.seal(session, handle, size)
+            self._tree.publish(session, self.temporary, path, options)
+        except ConnectionLostError as error:
+            raise _unknown(error) from error
+        self._free.clear()
+        self._pool.give_back(session)
+
+    def discard(self) -> None:
+        """Delete it."""
+        session = self._free[0][0] if self._free else None
+        try:
+            for one, handle in self._free:
+                if not one.broken:
+                    self._tree.let_go(one, handle)
+            if session is not None and not session.broken:
+                self._tree.drop(session, self.temporary)
+            else:
+                self._pool.run(lambda another: self._tree.drop(another, self.temporary))
+        finally:
+            for one, _ in self._free:
+                self._pool.give_back(one)
+            self._free.clear()
+
+    def abandon(self) -> None:
+        """Drop the sessions, and wait for nothing."""
+        while self._free:
+            session, _ = self._free.popleft()
+            session.close()
+            self._pool.give_back(session)
+
+    def _check(self) -> None:
+        if self._is_broken:
+            raise StorageUnavailableError("the connection broke off: write the file anew")
+
+    def _take(self) -> tuple[Session, bytes]:
+        with self._changed:
+            self._check()
+            if not self._free and self._count < self._most:
+                self._count += 1
+            else:
+                while not self._free:
+                    self._changed.wait()
+                self._check()
+                return self._free.popleft()
+        try:
+            session, _ = self._pool.take(at_once=True)
+            try:
+                return session, session.wait(session.open(self._tree.at(session, self.temporary), FOR_WRITING))
+            except BaseException:
+                self._pool.give_back(session)
+                raise
+        except (StorageTimeoutError, ConnectionLostError, StatusError):
+            # There is none to be had; those that there are will do.
+            with self._changed:
+                self._most = self._count = self._count - 1
+                while not self._free:
+                    self._changed.wait()
+                return self._free.popleft()
+
+
+NEAR = 0.01
+"""Answers that come faster than this, in seconds, make a second session a burden: the line is never empty."""
+
+
+def write(session: Session, tree: Tree, handle: bytes, offset: int, view: memoryview) -> None:
+    """Write bytes at an offset of an open file; it has been said of all of them that they arrived.
+
+    Raises:
+        StorageFullError, StatusError: when they did not.
+    """
+    asked: deque[Pending] = deque()
+    try:
+        for start in range(0, len(view), session.write_size):
+            asked.append(session.write(handle, offset + start, view[start : start + session.write_size]))
+            if len(asked) == _AT_ONCE:
+                session.wait(asked.popleft())
+        session.wait_for_all(asked)
+    except StatusError as error:
+        with suppress(StatusError):
+            session.wait_for_all(asked)
+        raise tree.why(session, error) from error
+
+
+def _unknown(error: ConnectionLostError) -> StorageUnavailableError:
+    return StorageUnavailableError(f"the connection broke off ({error}): what was stored before may still be there")

@@ -1,0 +1,165 @@
+"""A private OpenSSH server: keys, folders and a port of its own, gone when the tests are."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+READY_WITHIN = 30  # seconds
+
+
+class SSHServer:
+    """A server on which whoever runs the tests logs in as themselves, with a key; ``folder`` is where they arrive.
+
+    Args:
+        lines: Of its configuration, beside the usual.
+        arguments: Of ``internal-sftp``.
+    """
+
+    def __init__(self, *lines: str, arguments: str = "") -> None:
+        program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if program is None:
+            raise RuntimeError("these tests need OpenSSH's server: run tests/services/provision")
+        self._program = program
+        self.home = Path(tempfile.mkdtemp(prefix="flask-storage-sshd-"))
+        self.folder = self.home / "files"
+        self.folder.mkdir()
+        for name, kind in (
+            ("host_ed25519", "ed25519"),
+            ("host_rsa", "rsa"),
+            ("user_ed25519", "ed25519"),
+            ("stranger_ed25519", "ed25519"),
+        ):
+            self.make_key(name, kind)
+        shutil.copy(self.home / "user_ed25519.pub", self.home / "authorized_keys")
+        self.username = getpass.getuser()
+        self.port = free_port()
+        self._lines = lines
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def make_key(self, name: str, kind: str, *options: str) -> Path:
+        """Make a pair of keys, and return the private one's file."""
+        command = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(self.home / name), *options]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+        return self.home / name
+
+    @property
+    def known_hosts(self) -> Path:
+        """A file with the server's keys."""
+        return self.home / "known_hosts"
+
+    @property
+    def login(self) -> dict[str, Any]:
+        """The arguments with which a storage gets in."""
+        return {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "username": self.username,
+            "key_filename": str(self.home / "user_ed25519"),
+            "known_hosts_fpath": str(self.known_hosts),
+        }
+
+    @property
+    def log(self) -> str:
+        """What the server has said."""
+        return (self.home / "log").read_text()
+
+    def know(self, port: int) -> None:
+        """Have the server known at another port too, as that of a proxy."""
+        with self.known_hosts.open("a") as file:
+            for name in ("host_ed25519", "host_rsa"):
+                kind, key = (self.home / f"{name}.pub").read_text().split()[:2]
+                file.write(f"[127.0.0.1]:{port} {kind} {key}\n")
+
+    def start(self) -> None:
+        """Start it and wait until it answers; another port is taken when somebody was quicker."""
+        deadline = time.monotonic() + READY_WITHIN
+        while not self._answers():
+            if self._process is not None and self._process.poll() is not None:
+                self.port = free_port()
+                self._process = None
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"sshd did not start:\n{self.log}")
+            if self._process is None:
+                self._process = self._launch()
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Stop it, and cut its connections."""
+        assert self._process is not None
+        subprocess.run(["pkill", "-KILL", "-P", str(self._process.pid)], check=False)
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def remove(self) -> None:
+        """Stop it and delete its folder."""
+        if self._process is not None:
+            self.stop()
+        shutil.rmtree(self.home)
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        self.know(self.port)
+        lines = [
+            f"Port {self.port}",
+            "ListenAddress 127.0.0.1",
+            f"HostKey {self.home}/host_ed25519",
+            f"HostKey {self.home}/host_rsa",
+            "PidFile none",
+            f"AuthorizedKeysFile {self.home}/authorized_keys",
+            "StrictModes no",  # the folder is below one that everybody may write to
+            "UsePAM no",
+            "PermitRootLogin yes",
+            "UseDNS no",
+            "LogLevel VERBOSE",
+            "MaxStartups 200",
+            "Subsystem sftp internal-sftp",
+            *self._lines,
+            f"ForceCommand internal-sftp -d {self.folder} {self._arguments}",
+        ]
+        if not any(line.startswith("PasswordAuthentication") for line in self._lines):
+            lines += ["PasswordAuthentication no", "KbdInteractiveAuthentication no"]
+        config = self.home / "sshd_config"
+        config.write_text("\n".join(lines) + "\n")
+        if os.getuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)
+        with (self.home / "log").open("ab") as log:
+            return subprocess.Popen(
+                [self._program, "-D", "-e", "-f", str(config)], stderr=log, stdin=subprocess.DEVNULL
+            )
+
+    def _answers(self) -> bool:
+        if self._process is None:
+            return False
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1) as sock:
+                return sock.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def openssh() -> Iterator[SSHServer]:
+    """OpenSSH, as Debian ships it."""
+    server = SSHServer("MaxSessions 10")
+    yield server
+    server.remove()
