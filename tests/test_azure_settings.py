@@ -900,7 +900,7 @@ def test_no_signature_comes_into_a_log(azurite, caplog):
     """Not even into those of the packages below, where everything is logged."""
     whole = place(azurite)
     whole.write("a.txt", b"hello")
-    guest = place(azurite, sas_container_url=whole.create_container_url(HOUR))
+    guest = place(azurite, sas_container_url=whole.create_container_url(timedelta(hours=1)))
     signature = parse_qs(guest._account.sas)["sig"][0]
 
     with caplog.at_level(logging.DEBUG):
