@@ -53,7 +53,12 @@ def is_installed(module: str) -> bool:
     top, *below = module.split(".")
     spec = importlib.util.find_spec(top)
     places = (spec and spec.submodule_search_locations) or ()
-    return spec is not None and (not below or any(os.path.isdir(os.path.join(place, *below)) for place in places))
+    return spec is not None and (not below or any(_is_package(os.path.join(place, *below)) for place in places))
+
+
+def _is_package(place: str) -> bool:
+    # Not the folder alone: what is uninstalled may leave that behind.
+    return os.path.isfile(os.path.join(place, "__init__.py")) or os.path.isfile(f"{place}.py")
 
 
 def warn_of_namesake(init_file: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ FLAG_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, 
 
 _LONGEST_WAIT = 10 * 365 * 86_400
 _LARGEST_NUMBER = 2**40
+_MOST_CONNECTIONS = 10_000
+_METADATA_BYTES = 2048
 
 
 def as_flag(value: object) -> bool:
@@ -49,6 +52,35 @@ def check_count(name: str, value: object, least: int = 0) -> None:
 # -- the arguments of a backend, which come from Python, from JSON and, as text, from URLs and the environment -------
 
 
+def check_network(network: object) -> None:
+    """Refuse what is no network to which a link can be bound.
+
+    Raises:
+        ValueError: for anything but the text of one.
+    """
+    import ipaddress  # few links need it
+
+    if not isinstance(network, str):
+        raise ValueError("ip is the text of an address or a network, like '203.0.113.0/24'")
+    if getattr(ipaddress.ip_network(network, strict=False).network_address, "ipv4_mapped", None):
+        raise ValueError("write an IPv4 network as one, not mapped into IPv6")
+
+
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Hold metadata to what every place can keep: S3 lower-cases keys and allows 2 KB, Azure wants identifiers.
+
+    Raises:
+        ValueError: when it is something else.
+    """
+    for key, value in metadata.items():
+        if not (is_one_line(key) and is_one_line(value)):
+            raise ValueError("metadata is text: each value one line")
+        if not (key.isascii() and key.isidentifier() and key == key.lower() and key[0] != "_"):
+            raise ValueError(f"metadata key {key!r} is not portable: use a-z, 0-9 and _, beginning with a letter")
+    if sum(len(key) + len(value.encode()) for key, value in metadata.items()) > _METADATA_BYTES:
+        raise ValueError(f"metadata takes at most {_METADATA_BYTES} bytes in all")
+
+
 def whole_number(name: str, value: int | str, least: int) -> int:
     """Return an argument as a whole number from *least* on.
 
@@ -81,6 +113,30 @@ def seconds(name: str, value: float | str | timedelta, *, zero: bool = False) ->
     if not 0 <= count <= _LONGEST_WAIT or (count == 0 and not zero):
         raise ConfigurationError(f"{name} is a number of seconds")
     return count
+
+
+def connections(name: str, value: int | str) -> int:
+    """Return an argument as a number of connections; each takes a little memory before it is ever used.
+
+    Raises:
+        ConfigurationError: when it is none, or more than any server takes.
+    """
+    count = whole_number(name, value, 1)
+    if count > _MOST_CONNECTIONS:
+        raise ConfigurationError(f"{name} is at most {_MOST_CONNECTIONS}")
+    return count
+
+
+def authority(name: str, value: bool | str | None) -> bool | str | None:
+    """Return an argument that is a flag or the file (or folder) of a certificate authority.
+
+    Raises:
+        ConfigurationError: when there is no such file.
+    """
+    found = flag_or_text(name, value)
+    if isinstance(found, str) and not os.path.exists(found):
+        raise ConfigurationError(f"{name} is true, false, or the file of a certificate authority: this is no file")
+    return found
 
 
 def choice(name: str, value: str | None, allowed: Collection[str]) -> str | None:
@@ -152,8 +208,8 @@ def web_address(name: str, value: str | None) -> str | None:
         named = bool(parts.hostname) and parts.port != 0
     except ValueError:  # half a bracket, or a port that is no number
         parts, named = urlsplit(""), False
-    plain = "@" not in parts.netloc and not parts.query and not parts.fragment
-    if not (named and plain) or parts.scheme not in ("http", "https"):
+    plain = is_one_line(value) and not set(str(value)) & set("@?# ")
+    if not (named and plain and str(value).startswith(("http://", "https://"))):
         raise ConfigurationError(f"{name} is an address like 'https://s3.example.com', without credentials in it")
     return value
 

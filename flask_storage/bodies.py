@@ -1,14 +1,18 @@
-"""The bodies of HTTP answers on their way into a buffer: as they come, and taken up again where they break off."""
+"""The bodies of HTTP answers on their way into a buffer: as they come, taken up where they break off, and compared."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from urllib3.exceptions import HTTPError as Urllib3Error, ReadTimeoutError as Urllib3Timeout
 
-from .errors import StorageTimeoutError, StorageUnavailableError
+from .errors import IntegrityError, StorageTimeoutError, StorageUnavailableError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _PIECE = 256 * 1024  # a socket seldom has more, and asking for more takes memory for more
 _PROGRESS = 64 * 1024  # so much must come before an answer breaks off, to count as getting on
@@ -75,3 +79,33 @@ def fetch_all(
         failures = 0 if arrived >= _PROGRESS or start == end else failures + 1
         if failures == attempts:
             raise StorageUnavailableError(f"the connection broke off {failures} times: try again later")
+
+
+class Md5:
+    """Compares content, as it is read, with an MD5 that the service has of it.
+
+    Args:
+        expected: In hex.
+    """
+
+    def __init__(self, expected: str) -> None:
+        self._expected = expected
+        self._hash = hashlib.md5(usedforsecurity=False)
+
+    def update(self, data: ReadableBuffer, /) -> None:
+        """Take the next bytes."""
+        self._hash.update(data)
+
+    def verify(self) -> None:
+        """Say whether it was the right content; see :func:`compare`."""
+        compare(self._hash.hexdigest(), self._expected)
+
+
+def compare(found: str, expected: str) -> None:
+    """Say whether a checksum is the right one.
+
+    Raises:
+        IntegrityError: when it is not.
+    """
+    if found != expected:
+        raise IntegrityError("the bytes that arrived are not the ones that were stored: read the file again")

@@ -6,6 +6,7 @@ import base64
 import email.errors
 import email.header
 import re
+from collections.abc import Mapping
 from typing import overload
 
 _MARK = "\ufeff"  # shown by nobody
@@ -49,3 +50,14 @@ def decoded(value: str) -> str:
         return text.removesuffix(_MARK)
     except (email.errors.HeaderParseError, LookupError):
         return value  # somebody else's text, that only looks like it
+
+
+def check_ascii(headers: Mapping[str, str | None]) -> None:
+    """Refuse headers that are sent as they are, and cannot be.
+
+    Raises:
+        ValueError: for one that is not ASCII.
+    """
+    for name, value in headers.items():
+        if not (value or "").isascii():
+            raise ValueError(f"{name} is kept in ASCII here; the name of a download is written filename*=UTF-8''…")

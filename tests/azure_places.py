@@ -18,9 +18,11 @@ def place(server: AzureServer, *, bucket: str | None = None, **arguments: Any) -
         bucket: The name of a container that exists.
         **arguments: Of the storage, in place of ours.
     """
-    ours: dict[str, Any] = {"endpoint_url": server.url, "verify": str(server.ca)}
-    if not {"credential", "connection_string", "sas_container_url", "sas_blob_url"} & set(arguments):
-        ours |= {"account": server.account, "key": server.key}
+    ours: dict[str, Any] = {"verify": str(server.ca)}
+    if not {"connection_string", "sas_container_url", "sas_blob_url"} & set(arguments):
+        ours["endpoint_url"] = server.url
+        if "credential" not in arguments:
+            ours |= {"account": server.account, "key": server.key}
     if not {"sas_container_url", "sas_blob_url"} & set(arguments):
         ours["bucket"] = bucket or server.make_container()
     return AzureStorage(**{**ours, **arguments})

@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from flask_storage import FileExistsInStorageError, FileNotFoundInStorageError, PreconditionFailedError
+from flask_storage import (
+    ConfigurationError,
+    FileExistsInStorageError,
+    FileNotFoundInStorageError,
+    MemoryStorage,
+    PreconditionFailedError,
+)
 from flask_storage.backends.azure.copying import copy_blob
 from tests.azure_places import place
 
@@ -85,3 +91,23 @@ def test_what_is_not_there_is_not_copied(two):
         target.copy_from(source, "missing", "b")
 
     assert target.read("b") == b"old"
+
+
+@pytest.mark.parametrize("other", [MemoryStorage("m"), None, "files"])
+def test_only_another_container_is_copied_from(two, other):
+    """The service reads no other place."""
+    with pytest.raises(TypeError, match="another AzureStorage"):
+        two[1].copy_from(other, "a", "b")
+
+
+def test_it_is_the_side_that_fails_that_is_named(two, azurite):
+    """Its container and its path."""
+    source, _ = two
+    source.write("a", b"hello")
+    missing = place(azurite, bucket="no-such-container")
+
+    with pytest.raises(ConfigurationError, match="b in the container no-such-container") as caught:
+        missing.copy_from(source, "a", "b")
+    assert caught.value.path == "b"
+    with pytest.raises(ConfigurationError, match="a in the container no-such-container"):
+        source.copy_from(missing, "a", "b")

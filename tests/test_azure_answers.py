@@ -632,3 +632,31 @@ def test_a_blob_without_what_every_blob_has_is_an_error(ground, verb, missing):
         return
     with pytest.raises(StorageError):
         getattr(ground.through, verb)("a.bin")
+
+
+@pytest.mark.parametrize("short", [1, len(OLD) - 1])
+def test_a_body_that_is_wrong_and_ends_early_is_not_taken_up_where_it_ended(ground, short):
+    """Of less than all of an answer no MD5 tells whether it is right, so all of it is fetched again."""
+    wrong = bytes(byte ^ 1 for byte in OLD[:short])
+    headers = {"Content_Length": str(len(OLD)), "Connection": "close"}
+    ground.script("Get Blob", answer_of(ground, wrong, before_body=True, **headers))
+
+    assert ground.through.read("a.bin") == OLD
+
+
+def test_a_refusal_that_is_told_in_a_body_alone_is_understood(ground):
+    """The body is read before the connection is given up."""
+    body = b'<?xml version="1.0"?><Error><Code>AuthorizationPermissionMismatch</Code><Message>no</Message></Error>'
+    ground.script("Get Blob", Answer(403, body, {"Content-Type": "application/xml"}))
+
+    with pytest.raises(PermissionDeniedError, match="AuthorizationPermissionMismatch"):
+        ground.through.read("a.bin")
+
+
+@pytest.mark.parametrize("before_body", [True, False])
+def test_a_refusal_whose_body_breaks_off_is_an_error(ground, before_body):
+    """And another attempt is made."""
+    headers = {"Content-Type": "application/xml", "Content-Length": "1000", "Connection": "close"}
+    ground.script("Get Blob", Answer(503, b"<?xml", headers, before_body=before_body))
+
+    assert ground.through.read("a.bin") == OLD

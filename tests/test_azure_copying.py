@@ -5,7 +5,7 @@ import dataclasses
 import random
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
@@ -82,7 +82,15 @@ def seen(azurite, by_key, small_blocks):
     with ScriptedProxy(address.hostname, address.port) as proxy:
         proxy.script = _copies_blocks(by_key, address)
         server = dataclasses.replace(azurite, http=f"{proxy.url}{address.path}")
-        storage = place(server, bucket=by_key.bucket, max_attempts=1, concurrency=2, max_connections=4)
+        storage = place(
+            server,
+            bucket=by_key.bucket,
+            max_attempts=1,
+            concurrency=2,
+            max_connections=4,
+            metadata={"team": "x"},
+            cache_control="max-age=9",
+        )
         yield proxy, storage
         storage.close()
 
@@ -240,9 +248,7 @@ def test_what_the_service_does_not_copy_is_streamed(storage, small_blocks, large
     """An emulator answers that it copies no blocks: then the bytes come here, and go back with all that they have."""
     storage.write("a", large, **ASCII_HEADERS)
 
-    copied = copy_blob(
-        storage._door, "a", "b", WriteOptions(), storage._workers, storage._links.source_url("a"), at_once=MIB
-    )
+    copied = copy_blob(storage._door, "a", "b", WriteOptions(), storage._workers, storage._links, at_once=MIB)
     storage.copy("a", "c")
 
     assert copied is False
@@ -272,10 +278,10 @@ def test_a_streamed_copy_keeps_conditions(by_key, small_blocks, large):
 # -- in blocks --------------------------------------------------------------------------------------------------------
 
 
-def test_a_copy_in_blocks_has_all_that_belongs_to_the_file(seen, large):
+def test_a_copy_in_blocks_has_all_that_belongs_to_the_file(seen, by_key, large):
     """As one at once has; no byte of it comes here, and every block is copied once."""
     proxy, storage = seen
-    storage.write("a", large, **ASCII_HEADERS)
+    by_key.write("a", large, **ASCII_HEADERS)
     proxy.exchanges.clear()
 
     storage.copy("a", "b")
@@ -295,10 +301,11 @@ def test_a_copy_in_blocks_gains_nothing(seen, by_key):
     _, storage = seen
     by_key.client.upload_blob("a.txt", bytes(MIB + 1))
 
-    storage.copy("a.txt", "b")
+    storage.copy("a.txt", "b.html")
 
-    assert kept(storage.stat("b")) == kept(storage.stat("a.txt"))
-    assert storage.read("b") == bytes(MIB + 1)
+    assert kept(storage.stat("b.html")) == kept(storage.stat("a.txt"))
+    assert storage.stat("b.html").metadata == {}
+    assert storage.read("b.html") == bytes(MIB + 1)
 
 
 def test_conditions_count_in_blocks_too(seen, large):
@@ -401,3 +408,81 @@ def test_a_copy_in_blocks_is_stored_as_the_profile_says(azurite, by_key, small_b
 
 
 _WRITTEN = {"ETag": '"0x1"', "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT", "x-ms-request-server-encrypted": "true"}
+
+
+# -- the address of the source ----------------------------------------------------------------------------------------
+
+
+def _told_of_its_source(storage, path):
+    """Return what Azure tells whoever reads a copy of where it came from."""
+    return send(storage.link_to(path, "d", HOUR), "GET").headers.get("x-ms-copy-source", "")
+
+
+def test_a_copy_tells_an_address_that_is_good_for_minutes(by_key):
+    """Whoever may read the copy is shown it, and it opens the one source for reading."""
+    by_key.write("a", b"hello")
+
+    by_key.copy("a", "b")
+
+    terms = parse_qs(urlsplit(_told_of_its_source(by_key, "b")).query)
+    assert (terms["sp"], terms["sr"]) == (["r"], ["b"])
+    assert datetime.fromisoformat(terms["se"][0]) - datetime.now(UTC) <= timedelta(minutes=5, seconds=1)
+
+
+@pytest.mark.parametrize("copies", [True, False], ids=["in blocks", "through here"])
+def test_a_signature_that_was_given_to_us_is_shown_to_nobody(seen, by_key, azurite, copies):
+    """It opens whole containers, for as long as somebody thought fit; so blocks are copied, which tells nobody."""
+    proxy, storage = seen
+    other = place(azurite)
+    other.write("a.txt", b"hello", metadata={"color": "red"})
+    guest = place(azurite, sas_container_url=other.create_container_url(HOUR))
+    target = storage if copies else by_key
+
+    target.copy_from(guest, "a.txt", "b")
+    guest.copy("a.txt", "c.txt")
+
+    assert target.read("b") == guest.read("c.txt") == b"hello"
+    assert target.stat("b").metadata["color"] == "red"
+    assert _told_of_its_source(by_key, "b") == _told_of_its_source(other, "c.txt") == ""
+    assert any(_is_block(exchange.request) for exchange in proxy.exchanges) == copies
+    azurite.remove_container(other.bucket)
+
+
+def test_an_empty_file_is_copied_by_a_signature_that_was_given_to_us(azurite):
+    """There is no block to copy."""
+    other = place(azurite)
+    other.write("a.txt", b"", metadata={"color": "red"})
+    guest = place(azurite, sas_container_url=other.create_container_url(HOUR))
+
+    guest.copy("a.txt", "b.txt")
+
+    assert (guest.read("b.txt"), guest.stat("b.txt").metadata) == (b"", {"color": "red"})
+    azurite.remove_container(other.bucket)
+
+
+def test_what_has_too_long_an_address_comes_through_here(by_key):
+    """The service takes 2 KB, which names of other letters than ASCII soon fill."""
+    path = "/".join(["ж" * 120] * 4)
+    by_key.write(path, b"hello", metadata={"color": "red"})
+    by_key.copy(path, "b")
+
+    assert (by_key.read("b"), by_key.stat("b").metadata) == (b"hello", {"color": "red"})
+    assert _told_of_its_source(by_key, "b") == ""
+
+
+def test_a_copy_may_take_longer_than_other_answers(seen, large, monkeypatch):
+    """The service answers when all is copied."""
+    _, storage = seen
+    storage.write("a", large)
+    patience = {}
+    ask = storage._door.ask
+
+    def noted(operation, *arguments, **more):
+        patience[operation] = more.get("read_timeout")
+        return ask(operation, *arguments, **more)
+
+    monkeypatch.setattr(storage._door, "ask", noted)
+    storage.copy("a", "b")
+    copy_blob(storage._door, "a", "c", WriteOptions(), storage._workers, storage._links)
+
+    assert patience["stage_block_from_url"] == patience["start_copy_from_url"] == 300

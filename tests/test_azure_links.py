@@ -688,12 +688,24 @@ def test_more_than_seven_days_are_seven_days_and_a_warning(delegated):
         assert end_of(storage.link_to("a", "download", NOON + WEEK)) == ends
 
 
-def test_a_warning_points_at_whoever_asked(delegated):
+@pytest.mark.parametrize(
+    "verb", ["link_to", "links_to", "inline", "upload_request", "create_container_url", "block_request"]
+)
+def test_a_warning_points_at_whoever_asked(delegated, verb):
     """And not at the inside of the package."""
     storage, _, _ = delegated
+    late = NOON + timedelta(days=8)
+    ask = {
+        "link_to": lambda: storage.link_to("a", "download", late),
+        "links_to": lambda: storage.links_to(["a"], "download", late),
+        "inline": lambda: storage.links_to(["a"], "download", late, disposition="inline"),
+        "upload_request": lambda: storage.upload_request("a", late),
+        "create_container_url": lambda: storage.create_container_url(late),
+        "block_request": lambda: storage.block_request("a", "A" * 22, 1, late),
+    }[verb]
 
     with pytest.warns(UserWarning, match="seven days") as warned:
-        storage.link_to("a", "download", NOON + timedelta(days=8))
+        ask()
 
     assert warned[0].filename == __file__
 
@@ -720,3 +732,39 @@ def test_links_stay_quick_to_make():
     assert storage.link_to("a", "upload", NOON) != first
     assert storage._links._last is not signer
     assert time.time() < NOON.timestamp()
+
+
+# -- what is no link --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ip", ["", 5, b"1234", "no address", "::ffff:1.2.3.4"])
+def test_a_container_is_opened_to_what_is_an_address(ip):
+    """A variable that is not set must not open it to everybody."""
+    with pytest.raises(ValueError, match=r"ip is the text|does not appear to be|as one, not mapped"):
+        far().create_container_url(HOUR, ip)
+
+
+def test_a_link_ends_in_a_year_of_four_digits():
+    """As the times of Azure do."""
+    far_off = datetime.max.replace(tzinfo=UTC)
+
+    assert query_of(far().link_to("a", "d", far_off))["se"] == "9999-12-31T23:59:59Z"
+    assert far().upload_request("a", far_off).expires_at.year == 9999
+
+
+@pytest.mark.parametrize("header", ["content_type", "content_encoding"])
+def test_a_link_holds_headers_that_can_be_sent(header):
+    """The service would fail at others."""
+    with pytest.raises(ValueError, match=f"{header} is kept in ASCII here"):
+        far().link_to("a", "d", HOUR, **{header: "日"})
+
+
+def test_a_key_that_is_about_to_end_signs_nothing_more(delegated):
+    """Clocks differ by minutes: a link for one minute by a key that has two left might be refused at once."""
+    storage, keys, clock = delegated
+    storage.link_to("a", "download", NOON + HOUR)
+    clock.now = NOON + WEEK - timedelta(minutes=7)
+
+    storage.link_to("a", "download", clock.now + timedelta(minutes=1))
+
+    assert len(keys.asked) == 2

@@ -11,7 +11,14 @@ from urllib.parse import urlsplit
 import pytest
 from azure.storage.blob import ContentSettings
 
-from flask_storage import InvalidPathError, PartialFailureError, PermissionDeniedError, WriteOptions
+from flask_storage import (
+    IntegrityError,
+    InvalidPathError,
+    PartialFailureError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    WriteOptions,
+)
 from tests.azure_places import place
 from tests.counts import count
 from tests.services.scripted_proxy import ScriptedProxy
@@ -98,7 +105,7 @@ def test_headers_and_metadata_come_back(storage, size):
 
 def test_a_header_in_other_letters_than_ascii_is_refused(storage):
     """The service would not keep it; what to write instead is said."""
-    with pytest.raises(ValueError, match=r"Azure keeps content_disposition in ASCII; .* filename\*=UTF-8"):
+    with pytest.raises(ValueError, match=r"content_disposition is kept in ASCII here; .* filename\*=UTF-8"):
         storage.write("a", b"1", content_disposition='attachment; filename="\u00e9.txt"')
 
     assert storage.list() == []
@@ -357,3 +364,61 @@ def test_many_are_deleted_by_few_requests_with_an_error_for_each(crowded, azurit
     assert [exchange.request.method for exchange in proxy.exchanges].count("POST") == -(-(MANY + 1) // 256)
     storage.delete_many(held)
     assert storage.list() == []
+
+
+NO_TAGS = ["*", '"0x1"', '0x1", "0x2', "日", "0 1", ""]
+
+
+@pytest.mark.parametrize("tag", NO_TAGS)
+def test_what_is_no_tag_is_the_tag_of_no_file(ground, tag):
+    """To the service, a star would be any version, and what ends the quotes another condition."""
+    ground.write("a", b"old")
+    ground.write("source", b"new")
+
+    with pytest.raises(PreconditionFailedError):
+        ground.write("a", b"new", if_match=tag)
+    with pytest.raises(PreconditionFailedError):
+        ground.copy("source", "a", if_match=tag)
+
+    assert ground.read("a") == b"old"
+
+
+def test_two_conditions_that_exclude_each_other_never_hold(ground):
+    """A file that is to be new has no version."""
+    ground.write("source", b"new")
+
+    with pytest.raises(PreconditionFailedError):
+        ground.write("fresh", b"new", exclusive=True, if_match="0x1")
+    with pytest.raises(PreconditionFailedError):
+        ground.copy("source", "fresh", exclusive=True, if_match="0x1")
+
+    assert not ground.exists("fresh")
+
+
+def test_a_condition_of_a_copy_is_one_line(ground):
+    """As that of a write."""
+    ground.write("source", b"new")
+
+    for condition in ("x\r\ny", 5, b"x"):
+        with pytest.raises(ValueError, match="one line of text"):
+            ground.copy("source", "a", if_match=condition)
+
+
+def test_content_is_compared_with_what_the_blob_says_of_itself(ground):
+    """Where it is read from beginning to end over plain http."""
+    wrong = ContentSettings(content_md5=bytearray(hashlib.md5(b"other", usedforsecurity=False).digest()))
+    ground.write("wrong", bytes(BLOCK))
+    ground.client.get_blob_client("wrong").set_http_headers(wrong)
+
+    with pytest.raises(IntegrityError, match="not the ones that were stored"):
+        ground.read("wrong")
+    with ground.open("wrong", "r") as reader:
+        assert reader.read(3) == bytes(3)
+
+
+def test_a_single_blob_has_nothing_to_sweep(ground, azurite):
+    """Nor may anything else be listed by its signature."""
+    ground.write("a.txt", b"hello")
+    link = ground.link_to("a.txt", "du", timedelta(hours=1))
+
+    assert place(azurite, sas_blob_url=link).sweep(timedelta(0)) == 0

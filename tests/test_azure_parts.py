@@ -118,7 +118,7 @@ def test_a_promised_size_is_held(storage):
 def test_an_upload_that_does_not_exist_is_not_found(storage, upload_id):
     """Whatever is asked of it; to discard it is no error."""
     for verb in (
-        lambda: storage.parts.put_part("a", upload_id, 1, b""),
+        lambda: storage.parts.put_part("a", upload_id, 1, b"1"),
         lambda: storage.parts.list_parts("a", upload_id),
         lambda: storage.parts.finish("a", upload_id, [Part(number=1, size=1, etag="")], WriteOptions()),
     ):
@@ -299,3 +299,35 @@ def test_all_names_of_blocks_are_of_one_length():
     assert len(base64.b64encode(names[0].encode())) <= 88
     assert BlobBlock(names[0]).id == names[0]
     assert [is_upload_id(text) for text in (NONE, "", "A" * 23, f"{NONE}\n", "../" + "A" * 19)] == [True] + [False] * 4
+
+
+def test_a_part_is_never_empty(storage):
+    """Azure has no empty blocks."""
+    upload = storage.parts.begin("a", WriteOptions())
+
+    with pytest.raises(ValueError, match="one byte at least"):
+        storage.parts.put_part("a", upload, 1, b"")
+
+
+def test_an_upload_whose_note_cannot_be_deleted_is_published(through, caplog):
+    """An error would deny it; the sweep takes the note."""
+    storage, proxy = through
+    upload = storage.parts.begin("a", WriteOptions())
+    part = storage.parts.put_part("a", upload, 1, b"1")
+    proxy.script = lambda request: azure_error(503, "ServerBusy") if request.method == "DELETE" else None
+
+    storage.parts.finish("a", upload, [part], WriteOptions())
+
+    assert storage.read("a") == b"1"
+    assert "left for the sweep" in caplog.text
+    proxy.script = lambda _: None
+    storage.parts.finish("a", upload, [part], WriteOptions())  # by somebody who was not told
+    assert storage.read("a") == b"1"
+    assert not left_in(storage)
+
+
+@pytest.mark.parametrize("upload_id", [None, 5, b"A" * 22])
+def test_what_is_no_text_is_no_upload(storage, upload_id):
+    """It is told so, as any other that is not there."""
+    with pytest.raises(FileNotFoundInStorageError):
+        storage.parts.list_parts("a", upload_id)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import subprocess
 import sys
 import textwrap
@@ -10,9 +11,11 @@ import types
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, quote
 
 import pytest
 from azure.core.credentials import AzureNamedKeyCredential
+from azure.identity import DefaultAzureCredential
 from azure.storage.blob import (
     BlobSasPermissions,
     ContainerSasPermissions,
@@ -131,6 +134,20 @@ def test_the_arguments_stand_in_the_order_of_the_predecessor():
         ({"content_type": 5}, "content_type is a text"),
         ({"cache_control": "a\r\nx-ms-blob-type: PageBlob"}, "cache_control is a text of one line"),
         ({"base_url": 5}, "base_url"),
+        ({"verify": "/no/such/file"}, "the file of a certificate authority: this is no file"),
+        ({"max_connections": 10**9}, "max_connections is at most 10000"),
+        ({"client_options": "x"}, "client_options is a mapping of names"),
+        ({"client_options": {1: 2}}, "client_options is a mapping of names"),
+        ({"metadata": "color=red"}, "metadata is a mapping of names"),
+        ({"metadata": {"number": 1}}, "metadata is text"),
+        ({"metadata": {"a-b": "1"}}, "metadata key 'a-b' is not portable"),
+        ({"metadata": {"_fs_write": "1"}}, "beginning with a letter"),
+        ({"metadata": {"": "1"}}, "metadata key '' is not portable"),
+        ({"metadata": {"a": "x" * 9000}}, "metadata takes at most"),
+        ({"content_type": "tëxt"}, "content_type is kept in ASCII here"),
+        ({"cache_control": "日"}, "cache_control is kept in ASCII here"),
+        ({"guess_content_type": "perhaps"}, "guess_content_type is true or false"),
+        ({"key": None, "credential": Identity}, "or an object of azure.identity"),
     ],
     ids=str,
 )
@@ -174,7 +191,7 @@ def test_times_may_be_spans_and_settings_arrive():
         **spans,
         max_attempts=7,
         max_connections=9,
-        verify="/srv/ca.pem",
+        verify=__file__,
         retry_policy=policy,
         client_options={"api_version": "2021-12-02"},
     )
@@ -183,7 +200,7 @@ def test_times_may_be_spans_and_settings_arrive():
     given = made.arguments()
 
     assert (made.connect_timeout, made.read_timeout, made.max_attempts, made.max_connections) == (3, 60, 7, 9)
-    assert (made.verify, given["retry_policy"], given["api_version"]) == ("/srv/ca.pem", policy, "2021-12-02")
+    assert (made.verify, given["retry_policy"], given["api_version"]) == (__file__, policy, "2021-12-02")
     assert storage.client.api_version == "2021-12-02"
     assert storage._door.patience == 60
 
@@ -222,17 +239,85 @@ def test_the_longest_path_counts_with_its_prefix():
 # -- which way leads in -----------------------------------------------------------------------------------------------
 
 
-def test_the_key_of_the_account_goes_before_addresses_with_a_signature():
-    """And the address of a container before that of a blob, as with the predecessor."""
-    addresses = {"sas_container_url": f"{PLACE}/two?{SAS}", "sas_blob_url": f"{PLACE}/three/a.txt?{SAS}"}
+FOR_CONTAINER = {"sas_container_url": f"{PLACE}/files?{SAS}"}
+FOR_BLOB = {"sas_blob_url": f"{PLACE}/files/a.txt?{SAS}"}
 
-    first = account(**WAY, **addresses)
-    second = account(account="acct", key=KEY, **addresses)
-    third = account(sas_blob_url=addresses["sas_blob_url"])
 
-    assert (first.container, first.key, first.sas) == ("files", KEY, None)
-    assert (second.container, second.key, second.sas, second.blob) == ("two", None, SAS, None)
-    assert (third.container, third.key, third.sas, third.blob) == ("three", None, SAS, "a.txt")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {**FOR_CONTAINER, **FOR_BLOB},
+        {**WAY, **FOR_CONTAINER},
+        {"key": KEY, **FOR_BLOB},
+        {"endpoint_url": PLACE, **FOR_CONTAINER},
+        {"credential": Identity(), **FOR_CONTAINER},
+        {"connection_string": "UseDevelopmentStorage=true", **FOR_CONTAINER},
+        {"bucket": "other", **FOR_CONTAINER},
+        {"account": "other", **FOR_BLOB},
+    ],
+)
+def test_two_ways_in_are_told(arguments):
+    """Files would go to one place while somebody looks for them in the other."""
+    with pytest.raises(ConfigurationError, match=r"leave out the other|for another account or bucket"):
+        account(**arguments)
+
+
+def test_an_address_with_a_signature_may_be_said_twice():
+    """By the names of what is in it."""
+    first = account(account="acct", bucket="files", **FOR_CONTAINER)
+    second = account(bucket="files", **FOR_BLOB)
+
+    assert (first.container, first.key, first.sas, first.blob) == ("files", None, SAS, None)
+    assert (second.container, second.key, second.sas, second.blob) == ("files", None, SAS, "a.txt")
+
+
+@pytest.mark.parametrize(
+    "bucket", ["ab", "a" * 64, "Files", "a_b", "a--b", "-ab", "ab-", "a/b", "a?b", "..", "ä" * 3, "a%2Fb", "$other"]
+)
+def test_a_bucket_is_the_name_of_a_container(bucket):
+    """Nothing below one, or beside it."""
+    with pytest.raises(ConfigurationError, match="bucket is the name of a container"):
+        account(**{**WAY, "bucket": bucket})
+
+
+@pytest.mark.parametrize("bucket", ["abc", "a" * 63, "1-2-3", "$root", "$web", "$logs"])
+def test_every_name_that_a_container_may_have_is_taken(bucket):
+    """Those of the service itself too."""
+    assert account(**{**WAY, "bucket": bucket}).container == bucket
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "text"),
+    [
+        (f"{PLACE}/files", "without a container in it"),
+        (f"{PLACE}/acct/files", "without a container in it"),
+        ("http://127.0.0.1:10000/acct/files", "without a container in it"),
+        ("http://127.0.0.1:10000", "ends in the name of the account"),
+        ("http://azurite:10000/", "ends in the name of the account"),
+        (f"{PLACE}?", "is an address like"),
+        (f"{PLACE}#", "is an address like"),
+        (f"{PLACE}\n", "is an address like"),
+        (f" {PLACE}", "is an address like"),
+    ],
+)
+def test_an_endpoint_is_that_of_an_account(endpoint, text):
+    """What is too much in it would become a part of every name."""
+    with pytest.raises(ConfigurationError, match=text):
+        account(**{**WAY, "endpoint_url": endpoint})
+
+
+@pytest.mark.parametrize("more", ["&restype=container&comp=list", "&snapshot=2026-11-21", "&versionid=1"])
+def test_the_address_of_a_request_is_none_of_a_container(more):
+    """It was copied from a tool; the signature in it does not show."""
+    with pytest.raises(ConfigurationError, match="is the address of a request: take out") as caught:
+        account(sas_container_url=f"{PLACE}/files?{SAS}{more}")
+
+    assert "not-for-the-logs" not in str(caught.value)
+
+
+def test_blanks_around_a_signature_are_no_part_of_it():
+    """As a file or a variable of the environment adds them."""
+    assert account(sas_container_url=f"{PLACE}/files?{SAS} \n").sas == SAS
 
 
 @pytest.mark.parametrize(
@@ -271,7 +356,7 @@ def test_the_address_of_a_blob_says_all(url, base, container, blob):
 
     assert (storage._account.url, storage.bucket, storage._account.blob) == (base, container, blob)
     assert (client.container_name, client.blob_name) == (container, blob)
-    assert client.url.endswith(f"?{SAS}")
+    assert storage._account.sas == SAS
 
 
 @pytest.mark.parametrize("name", ["sas_container_url", "sas_blob_url"])
@@ -432,7 +517,7 @@ def test_an_identity_is_never_sent_by_plain_http():
 
 
 def test_the_default_identity_may_be_named(monkeypatch):
-    """It is made when the storage is."""
+    """It is made when somebody asks, in the process that does: its connections are not for sharing."""
     staged = types.ModuleType("azure.identity")
     vars(staged)["DefaultAzureCredential"] = Identity
     monkeypatch.setitem(sys.modules, "azure.identity", staged)
@@ -440,17 +525,17 @@ def test_the_default_identity_may_be_named(monkeypatch):
     storage = from_profile("azure://acct/files?credential=DefaultAzureCredential")
 
     assert isinstance(storage, AzureStorage)
-    assert isinstance(storage._account.credential, Identity)
+    assert storage._account.credential == "DefaultAzureCredential"
+    assert isinstance(storage._clients._credential(), Identity)
+    assert storage._clients._credential() is storage._clients._credential()
     assert storage.capabilities.links == ~ShareLinkOperation(0)
 
 
 def test_the_default_identity_of_the_package_is_an_identity():
     """Where the package is installed, it is taken as it is; nothing is asked of anybody yet."""
-    identity = pytest.importorskip("azure.identity")
-
     storage = AzureStorage("acct", bucket="files", credential="DefaultAzureCredential")
 
-    assert isinstance(storage._account.credential, identity.DefaultAzureCredential)
+    assert isinstance(storage._clients._credential(), DefaultAzureCredential)
 
 
 def test_without_its_package_the_default_identity_says_what_to_install(monkeypatch):
@@ -573,7 +658,7 @@ def test_a_flag_that_is_none_is_told(name):
         from_profile(f"azure://acct/files?{name}=perhaps")
 
 
-@pytest.mark.parametrize(("text", "verify"), [("false", False), ("TRUE", True), ("/srv/ca.pem", "/srv/ca.pem")])
+@pytest.mark.parametrize(("text", "verify"), [("false", False), ("TRUE", True), (__file__, __file__)])
 def test_verify_is_a_flag_or_a_file(text, verify):
     """The words for a flag are one; anything else is a file."""
     assert settings_of(AzureStorage(**WAY, verify=text)).verify == verify
@@ -781,3 +866,55 @@ def test_an_error_of_a_verb_shows_no_signature(azurite):
         storage.write("a.txt", b"1")
 
     assert "sig=" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"client_options": {"api_version": "bogus"}}, {"retry_policy": 3}, {"client_options": {"nonsense": 1}}],
+)
+def test_what_only_the_sdk_can_judge_is_told_by_the_first_verb(azurite, arguments):
+    """As what is wrong with the configuration, or it does no harm."""
+    storage = place(azurite, **arguments)
+
+    try:
+        storage.write("a", b"1")
+    except ConfigurationError as error:
+        assert "client_options or retry_policy" in str(error)  # noqa: PT017 - or nothing is wrong
+    else:
+        assert storage.read("a") == b"1"
+        assert arguments == {"client_options": {"nonsense": 1}}
+
+
+@pytest.mark.parametrize(("given", "guesses"), [("no", False), (False, False), ("true", True), (True, True)])
+def test_whether_names_tell_types_may_be_text(given, guesses):
+    """As the environment has it."""
+    assert account_storage(guess_content_type=given).capabilities.guesses_content_type is guesses
+
+
+def account_storage(**arguments):
+    """Return a storage that is never asked for anything."""
+    return AzureStorage("acct", KEY, "files", **arguments)
+
+
+def test_no_signature_comes_into_a_log(azurite, caplog):
+    """Not even into those of the packages below, where everything is logged."""
+    whole = place(azurite)
+    whole.write("a.txt", b"hello")
+    guest = place(azurite, sas_container_url=whole.create_container_url(timedelta(hours=1)))
+    signature = parse_qs(guest._account.sas)["sig"][0]
+
+    with caplog.at_level(logging.DEBUG):
+        assert guest.read("a.txt") == b"hello"
+        assert [entry.name for entry in guest.list()] == ["a.txt"]
+
+    assert "a.txt" in caplog.text
+    assert "sig=REDACTED" in caplog.text
+    assert quote(signature, safe="") not in caplog.text
+    assert signature not in caplog.text
+
+
+def test_what_was_configured_is_shown_without_passwords():
+    """Proxies have some."""
+    storage = account_storage(client_options={"proxies": {"https": f"http://user:{HIDDEN}@proxy"}})
+
+    assert HIDDEN not in repr(storage._clients._settings)

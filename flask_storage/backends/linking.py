@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Unpack
 from urllib.parse import quote
 
-from ..arguments import check_count
+from ..arguments import check_count, check_network
 from ..errors import IntegrityError, TooLargeError
 from ..files import parse_checksum
 from ..paths import is_one_line
@@ -264,7 +264,7 @@ def _check_values(request: LinkRequest) -> None:
         raise ValueError(f"disposition must be 'inline' or 'attachment', not {request.disposition!r}")
     _check_limits(request)
     if request.ip is not None:
-        _check_network(request.ip)
+        check_network(request.ip)
 
 
 def _check_limits(request: LinkRequest) -> None:
@@ -280,12 +280,3 @@ def _check_limits(request: LinkRequest) -> None:
         for term in ("size", "max_size", "checksum", "exclusive"):
             if getattr(request, term) not in (None, False):
                 raise ValueError(f"{term} is for links that upload")
-
-
-def _check_network(network: object) -> None:
-    import ipaddress  # few links need it
-
-    if not isinstance(network, str):
-        raise ValueError("ip is the text of an address or a network, like '203.0.113.0/24'")
-    if getattr(ipaddress.ip_network(network, strict=False).network_address, "ipv4_mapped", None):
-        raise ValueError("write an IPv4 network as one, not mapped into IPv6")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, BinaryIO, TypeVar, Unpack, cast
 
-from ..arguments import check_count
+from ..arguments import check_count, check_metadata
 from ..errors import FileExistsInStorageError, PreconditionFailedError, TooLargeError
 from ..files import RemoteFile, parse_checksum
 from ..paths import is_one_line, safe_path, suffixed
@@ -23,7 +23,6 @@ from .hooks import StorageHooks
 _T = TypeVar("_T")
 _READINGS = 20  # of a file that is replaced again and again while it is read
 _SPOOL_BYTES = 8 * 1024 * 1024
-_METADATA_BYTES = 2048
 
 
 class TransferVerbs(StorageHooks):
@@ -303,14 +302,12 @@ class TransferVerbs(StorageHooks):
         if options.metadata:
             if not able.metadata:
                 raise self._unsupported("keep metadata with a file")
-            _check_metadata(options.metadata)
+            check_metadata(options.metadata)
             options = replace(options, metadata=dict(options.metadata))
         if options.checksum is not None:
             parse_checksum(options.checksum)
         if options.size is not None:
             check_count("size", options.size)
-        if options.if_match is not None and not is_one_line(options.if_match):
-            raise ValueError("if_match is the etag of a version, one line of text")
         self._check_conditions(options)
         return options
 
@@ -319,19 +316,10 @@ class TransferVerbs(StorageHooks):
             raise self._unsupported("refuse a taken name atomically", instead="use save(), which suffixes every name")
         if options.if_match is not None and not self.capabilities.if_match:
             raise self._unsupported("compare the stored version atomically (if_match)")
+        if options.if_match is not None and not is_one_line(options.if_match):
+            raise ValueError("if_match is the etag of a version, one line of text")
 
 
 def _can_rewind(content: SupportsRead) -> bool:
     seekable = getattr(content, "seekable", None)
     return bool(seekable()) if callable(seekable) else hasattr(content, "seek")
-
-
-def _check_metadata(metadata: Mapping[str, str]) -> None:
-    """Hold metadata to what every place can keep: S3 lower-cases keys and allows 2 KB, Azure wants identifiers."""
-    for key, value in metadata.items():
-        if not (is_one_line(key) and is_one_line(value)):
-            raise ValueError("metadata is text: each value one line")
-        if not (key.isascii() and key.isidentifier() and key == key.lower()):
-            raise ValueError(f"metadata key {key!r} is not portable: use a-z, 0-9 and _, beginning with a letter")
-    if sum(len(key) + len(value.encode()) for key, value in metadata.items()) > _METADATA_BYTES:
-        raise ValueError(f"metadata takes at most {_METADATA_BYTES} bytes in all")

@@ -107,6 +107,11 @@ class Place:
         client = self.boto3()
         return lambda key: int(client.head_object(Bucket=self.bucket, Key=key)["ContentLength"])
 
+    def counts(self) -> Callable[[], int]:
+        """Return what tells how many objects there are, up to a page of them."""
+        client = self.boto3()
+        return lambda: int(client.list_objects_v2(Bucket=self.bucket)["KeyCount"])
+
     def addresses(self) -> Callable[[str, str], str]:
         """Return what signs the address of an object for a method."""
         sign = self.boto3().generate_presigned_url

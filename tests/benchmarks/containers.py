@@ -76,6 +76,11 @@ class Place:
         client = self.sdk()
         return lambda key: int(client.get_blob_client(key).get_blob_properties().size)
 
+    def counts(self) -> Callable[[], int]:
+        """Return what tells how many blobs there are."""
+        client = self.sdk()
+        return lambda: sum(1 for _ in client.list_blob_names())
+
     def addresses(self) -> Callable[[str, str], str]:
         """Return what signs the address of a blob for a method."""
         from azure.storage.blob import generate_blob_sas

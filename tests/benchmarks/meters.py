@@ -21,7 +21,8 @@ WALL, CPU, PEAK, COPIES, MOVED = "wall", "cpu", "peak", "copies", "moved"
 
 Sample = dict[str, float]
 Work = Callable[[], object]
-"""The timed part; what it returns is compared with what was expected, after the clock has stopped."""
+"""The timed part; what it returns is compared with what was expected, after the clock has stopped. When that is a
+function, it is what looks whether the work was done: it is called then, and what it returns is compared."""
 
 _context = multiprocessing.get_context("fork")
 _notes: Sample = {}
@@ -76,6 +77,8 @@ def _measure_here(make: Callable[[], Work], expect: object, pid: int | None, sen
         meter = _Meter(pid)
         result = work()
         sample = meter.stop() | _notes
+        if callable(result):
+            result = result()
         if result != expect:
             raise AssertionError(f"the work returned {result!r}, not {expect!r}")
     except BaseException:  # noqa: BLE001 - whatever it was, the parent reports it

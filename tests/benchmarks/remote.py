@@ -37,6 +37,9 @@ class Remote(Protocol):
     def sizes(self) -> Callable[[str], int]:
         """Return what tells how large an object is."""
 
+    def counts(self) -> Callable[[], int]:
+        """Return what tells how many objects there are."""
+
     def addresses(self) -> Callable[[str, str], str]:
         """Return what signs the address of an object for a method."""
 

@@ -119,6 +119,18 @@ def test_work_that_does_something_else_than_was_asked_fails(tmp_path):
     assert outcome.lines[0].samples == []
 
 
+def test_whether_the_work_was_done_is_looked_at_after_the_clock_has_stopped():
+    """Looking costs the contender nothing, and who did not do it fails."""
+
+    def look():
+        time.sleep(0.2)
+        return 1
+
+    assert meters.measure(lambda: lambda: look, expect=1)[WALL] < 0.2
+    with pytest.raises(meters.WorkFailedError, match="the work returned 1, not 2"):
+        meters.measure(lambda: lambda: look, expect=2)
+
+
 def test_work_that_kills_its_process_fails():
     """A crash is a line in the table, not the end of the run."""
     with pytest.raises(meters.WorkFailedError, match="the process died"):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import arrow
 from azure.core import MatchConditions
 from azure.storage.blob import BlobProperties, ContentSettings
 
-from ...header_text import as_sent, decoded, encoded
+from ...errors import PreconditionFailedError
+from ...header_text import as_sent, check_ascii, decoded, encoded
 from ...media import NO_TYPE, guess_content_type
 from ...values import CONTENT_HEADERS, FileInfo, WriteOptions
 from .container import Container
 
+_TAG = re.compile(r"[\x21\x23-\x7e]+")
 WRITE_KEY = "_fs_write"
 """The metadata key that tells a write from another one; no key of an app begins with an underscore."""
 
@@ -22,9 +25,7 @@ def write_arguments(container: Container, path: str, options: WriteOptions) -> d
     settings = container.settings
     guessed = guess_content_type(path) if settings.guess_content_type else None
     metadata = {**settings.metadata, **options.metadata}
-    for name in CONTENT_HEADERS:
-        if not (getattr(options, name) or "").isascii():
-            raise ValueError(f"Azure keeps {name} in ASCII; the name of a download is written filename*=UTF-8''…")
+    check_ascii({name: getattr(options, name) for name in CONTENT_HEADERS})
     return {
         **settings.stored,
         "content_settings": ContentSettings(
@@ -38,11 +39,18 @@ def write_arguments(container: Container, path: str, options: WriteOptions) -> d
 
 
 def condition_arguments(options: WriteOptions) -> dict[str, Any]:
-    """Return the SDK's arguments for the conditions of a write."""
+    """Return the SDK's arguments for the conditions of a write.
+
+    Raises:
+        PreconditionFailedError: when they cannot hold: of a file that is not there, or by what is no tag at all. To the
+            service, a star would be any version.
+    """
+    if options.if_match is not None:
+        if options.exclusive or not _TAG.fullmatch(options.if_match) or options.if_match == "*":
+            raise PreconditionFailedError("no stored file can be the version that was named")
+        return {"etag": f'"{options.if_match}"', "match_condition": MatchConditions.IfNotModified}
     if options.exclusive:
         return {"match_condition": MatchConditions.IfMissing}
-    if options.if_match is not None:
-        return {"etag": f'"{options.if_match}"', "match_condition": MatchConditions.IfNotModified}
     return {}
 
 

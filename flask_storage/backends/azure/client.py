@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from azure.core.credentials import AzureNamedKeyCredential
+from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from azure.storage.blob import BlobClient, BlobServiceClient, ContainerClient, ExponentialRetry
 
 from ...errors import ConfigurationError, InvalidPathError
 from ...workers import PerProcess
-from .settings import Account
+from .settings import DEFAULT_CREDENTIAL, Account
 from .transport import transport_of
 
 _PUT_AT_ONCE = 100 * 1024 * 1024
@@ -31,7 +31,7 @@ class ClientSettings:
     max_connections: int = 50
     verify: bool | str | None = None
     retry_policy: Any = None
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of a client, with a transport of its own."""
@@ -70,6 +70,8 @@ class Clients:
         self._account = account
         self._settings = settings
         self._normal = PerProcess(lambda: self._connect(settings))
+        # It has connections of its own, which a fork must not share.
+        self._found = PerProcess(_default_credential)
         # To clear away what a failure left: the service may be the one in trouble.
         self._hasty = PerProcess(
             lambda: self._connect(replace(settings, connect_timeout=2, read_timeout=2, max_attempts=2))
@@ -99,24 +101,43 @@ class Clients:
     def delegation_key(self, starts: datetime, ends: datetime) -> Any:
         """Ask the service for a key that signs links in the name of the identity that asks."""
         with BlobServiceClient(
-            self._account.url, credential=self._account.credential, **self._settings.arguments()
+            self._account.url, credential=self._credential(), **self._settings.arguments()
         ) as service:
             return service.get_user_delegation_key(starts, ends)
 
     def close(self) -> None:
         """Close this process's connections; later ones are new."""
-        for client in (self._normal.take(), self._hasty.take()):
-            if client is not None:
-                client.close()
+        for held in (self._normal.take(), self._hasty.take(), self._found.take()):
+            if held is not None:
+                held.close()
 
     def _connect(self, settings: ClientSettings) -> Any:
         account = self._account
-        credential = account.credential or account.sas or AzureNamedKeyCredential(account.name, account.key or "")
-        arguments = {"credential": credential, **settings.arguments()}
-        if account.blob is not None:
-            # Taken apart by us: the SDK takes a folder in the name for the container, where the domain is not Azure's.
-            return BlobClient(account.url, account.container, account.blob, **arguments)
-        return ContainerClient(account.url, account.container, **arguments)
+        arguments = {"credential": self._credential(), **settings.arguments()}
+        try:
+            if account.blob is not None:
+                # Taken apart by us: the SDK takes a folder in the name for the container, where the domain is not
+                # Azure's.
+                return BlobClient(account.url, account.container, account.blob, **arguments)
+            return ContainerClient(account.url, account.container, **arguments)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ConfigurationError(
+                f"the SDK makes no client of client_options or retry_policy: {type(error).__name__}"
+            ) from error
+
+    def _credential(self) -> Any:
+        account = self._account
+        if account.sas is not None:
+            return AzureSasCredential(account.sas)
+        if account.credential is None:
+            return AzureNamedKeyCredential(account.name, account.key or "")
+        return self._found() if account.credential == DEFAULT_CREDENTIAL else account.credential
+
+
+def _default_credential() -> Any:
+    from azure.identity import DefaultAzureCredential  # an extra package, for those who name it
+
+    return DefaultAzureCredential()
 
 
 def is_plain_http(url: str) -> bool:

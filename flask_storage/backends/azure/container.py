@@ -16,7 +16,7 @@ import urllib3
 from azure.core import MatchConditions, exceptions as sdk
 from azure.storage.blob import BlobProperties
 
-from ...bodies import drain, fetch_all
+from ...bodies import compare, drain, fetch_all
 from ...errors import IntegrityError, PreconditionFailedError, StorageUnavailableError
 from .client import Blobs
 from .errors import code_of, status_of
@@ -195,9 +195,11 @@ class Container:
         answer = self.ask("download_blob", path, **arguments, **headers, **conditions)
         if self.checks and expected and expected[0]:
             digest = hashlib.md5(into.getbuffer()[before : into.tell()], usedforsecurity=False).digest()
-            if base64.b64encode(digest).decode() != expected[0]:
+            try:
+                compare(base64.b64encode(digest).decode(), expected[0])
+            except IntegrityError:
                 into.seek(before)
-                raise IntegrityError("the bytes that arrived are not the ones that were stored: read the file again")
+                raise
         with that_makes_sense():
             return _complete(answer.properties), _total("".join(ranges), start, stop)
 

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
+from datetime import timedelta
 from typing import Any
 
 from azure.core import MatchConditions, exceptions as sdk
+from azure.storage.blob import BlobBlock, BlobProperties
 
-from ...parts import Part, PartPlan
-from ...values import CONTENT_HEADERS, WriteOptions
-from .blobs import condition_arguments, info_of
+from ...parts import PartPlan
+from ...values import WriteOptions
+from .blobs import condition_arguments
 from .container import Container
 from .errors import status_of
-from .parts import BlockWrites, block_name, known_again
+from .links import AzureLinks
+from .parts import BlockWrites, block_name, known_again, new_upload_id
 
 AT_ONCE = 256 * 1024 * 1024
 """One call copies no more: https://learn.microsoft.com/rest/api/storageservices/copy-blob-from-url"""
 _PART = 64 * 1024 * 1024
 _NOT_DONE_HERE = 501
+_LONGEST_URL = 2048
+"""Of a source: https://learn.microsoft.com/rest/api/storageservices/copy-blob-from-url#request-headers"""
+_COPYING = 300.0
+_FOR_ONE_CALL, _FOR_BLOCKS = timedelta(minutes=5), timedelta(days=1)
 
 
 def copy_blob(
@@ -27,7 +34,7 @@ def copy_blob(
     new_path: str,
     options: WriteOptions,
     workers: Callable[[], Executor],
-    url: str,
+    links: AzureLinks,
     *,
     source: Container | None = None,
     at_once: int = AT_ONCE,
@@ -40,7 +47,7 @@ def copy_blob(
         new_path: The target, which is replaced atomically.
         options: Conditions of the target.
         workers: Gives the threads that ask for blocks.
-        url: The address by which the service may read the blob.
+        links: Give the address by which the service may read the blob.
         source: The door to the blob, where it is in another container.
         at_once: Up to this size, in bytes, one call copies the blob; a larger one is copied in blocks.
 
@@ -48,55 +55,64 @@ def copy_blob(
         Whether it was copied: an emulator copies no blocks.
     """
     blob = (source or container).head(path)
+    # Whoever reads the copy is told the address that it was copied from (x-ms-copy-source), with its signature. So that
+    # is one for a few minutes; of one that was given to us, a copy in blocks tells nobody.
+    in_blocks = blob.size > at_once or links.are_given
+    url = links.source_url(path, _FOR_BLOCKS if in_blocks else _FOR_ONE_CALL)
+    if len(url) > _LONGEST_URL or (in_blocks and not blob.size):
+        return False
     unchanged = {"source_etag": blob.etag, "source_match_condition": MatchConditions.IfNotModified}
-    if blob.size <= at_once:
+    if not in_blocks:
         arguments = {"requires_sync": True, **unchanged, **container.settings.stored, **condition_arguments(options)}
         with known_again(container, new_path, options) as mark:
             if mark:  # without metadata of its own, the copy has the source's
                 arguments["metadata"] = {**(blob.metadata or {}), **mark}
-            container.ask("start_copy_from_url", new_path, url, **arguments)
+            container.ask("start_copy_from_url", new_path, url, **arguments, read_timeout=_patience(container))
         return True
-    info = info_of(path, blob)
-    headers: dict[str, Any] = {name: getattr(info, name) for name in CONTENT_HEADERS}
-    kept = WriteOptions(**headers, metadata=info.metadata)
-    # The SDK knows no conditions of the source for a block, where the service does.
-    condition = {"x-ms-source-if-match": str(blob.etag)}
-    return _copy_in_blocks(container, new_path, url, condition, kept, options, info.size, workers)
+    return _copy_in_blocks(container, new_path, url, blob, options, workers)
 
 
 def _copy_in_blocks(
     container: Container,
     new_path: str,
     url: str,
-    condition: dict[str, str],
-    kept: WriteOptions,
+    blob: BlobProperties,
     options: WriteOptions,
-    size: int,
     workers: Callable[[], Executor],
 ) -> bool:
-    store = BlockWrites(container)
-    plan = PartPlan.of(store.limits, _PART, size)
-    upload_id = store.begin(new_path, kept)
+    size = int(blob.size)
+    # The SDK knows no conditions of the source for a block, where the service does.
+    condition = {"x-ms-source-if-match": str(blob.etag)}
+    plan = PartPlan.of(BlockWrites.limits, _PART, size)
+    upload_id = new_upload_id()
 
-    def copy_block(number: int, start: int) -> Part:
-        length = min(plan.first, size - start)
+    def copy_block(number: int, start: int) -> BlobBlock:
         name = block_name(upload_id, number)
-        piece: dict[str, Any] = {"source_offset": start, "source_length": length}
-        piece["headers"] = condition
+        piece: dict[str, Any] = {"source_offset": start, "source_length": min(plan.first, size - start)}
+        piece |= {"headers": condition, "read_timeout": _patience(container)}
         container.ask("stage_block_from_url", new_path, name, url, **piece, **container.settings.stored)
-        return Part(number=number, size=length, etag=name[-36:])
+        return BlobBlock(name)
 
-    futures: list[Future[Part]] = []
+    futures: list[Future[BlobBlock]] = []
     try:
-        parts = [copy_block(1, 0)]
+        blocks = [copy_block(1, 0)]
         for number, start in enumerate(range(plan.first, size, plan.first), 2):
             futures.append(workers().submit(copy_block, number, start))
-        parts += [future.result() for future in futures]
+        blocks += [future.result() for future in futures]
     except sdk.HttpResponseError as error:
         if status_of(error) != _NOT_DONE_HERE:
             raise
         return False
     finally:
         wait([future for future in futures if not future.cancel()])
-    store.finish(new_path, upload_id, parts, options)
+    # The source's own headers and metadata: what the profile adds to a new file is none of a copy's.
+    kept = {"content_settings": blob.content_settings, **container.settings.stored, **condition_arguments(options)}
+    with known_again(container, new_path, options) as mark:
+        metadata = {**(blob.metadata or {}), **mark}
+        container.ask("commit_block_list", new_path, blocks, metadata=metadata, **kept)
     return True
+
+
+def _patience(container: Container) -> float:
+    """Return for how long a copy may say nothing, in seconds: the answer comes when all is copied."""
+    return max(container.patience, _COPYING)

@@ -69,8 +69,7 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "LeaseAlreadyPresent": (PermissionDeniedError, _LEASED),
     "SnapshotsPresent": (PermissionDeniedError, "the blob has snapshots: delete these first"),
     "BlobNotFound": (FileNotFoundInStorageError, ""),
-    "ResourceNotFound": (FileNotFoundInStorageError, ""),
-    "CannotVerifyCopySource": (FileNotFoundInStorageError, ""),
+    "ResourceNotFound": (ConfigurationError, "there is no such account or container: check bucket and endpoint_url"),
     "ContainerNotFound": (
         ConfigurationError,
         "there is no such container: create it, or check its name and the endpoint_url",
@@ -81,7 +80,7 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "EncryptionScopeNotFound": (ConfigurationError, "there is no such encryption_scope"),
     "InvalidHeaderValue": (
         ConfigurationError,
-        "the service refuses a header: an emulator that is older than the SDK wants --skipApiVersionCheck",
+        "the service does not take what a header says; an emulator older than the SDK wants --skipApiVersionCheck",
     ),
     "BlobAlreadyExists": (FileExistsInStorageError, "the name is taken: choose another"),
     "ConditionNotMet": (PreconditionFailedError, _OTHER_VERSION),
@@ -127,10 +126,10 @@ _BY_STATUS = {
     401: "AuthenticationFailed",
     403: "AuthorizationFailure",
     404: "BlobNotFound",
-    409: "ConditionNotMet",
     412: "ConditionNotMet",
     413: "RequestBodyTooLarge",
     429: "ServerBusy",
+    431: "MetadataTooLarge",
     500: "InternalError",
     501: "FeatureNotSupportedForAccount",
     502: "InternalError",
@@ -162,7 +161,7 @@ def translated(error: Exception, path: str | None, container: str, storage: str)
             f"{_where(path, container)}: the credential gives no token: see the error before this one for what it tried"
         )
     if isinstance(error, sdk.HttpResponseError):
-        return error_of(code_of(error), path, container, storage)
+        return error_of(code_of(error), path, container, storage, given=given_code(error))
     if isinstance(error, sdk.AzureError):
         return StorageError(f"{_where(path, container)}: {type(error).__name__}: see the error before this one")
     if isinstance(error, CancelledError) or (isinstance(error, RuntimeError) and "schedule new futures" in str(error)):
@@ -170,18 +169,31 @@ def translated(error: Exception, path: str | None, container: str, storage: str)
     return None
 
 
-def error_of(code: str, path: str | None, container: str, storage: str) -> StorageError:
-    """Return our error for a code of the service's."""
+def error_of(code: str, path: str | None, container: str, storage: str, *, given: str = "") -> StorageError:
+    """Return our error for a code of the service's.
+
+    Args:
+        code: One that we know, or the status.
+        path: The blob.
+        container: Its container.
+        storage: The name of the storage.
+        given: The code that the service gave.
+    """
     made, advice = _BY_CODE.get(code, (StorageError, "the service refuses; see the error before this one"))
     if made is FileNotFoundInStorageError:
         return FileNotFoundInStorageError(storage, path or "")
-    return made(f"{_where(path, container)}: {advice} ({code})")
+    return made(f"{_where(path, container)}: {advice} ({given or code})")
 
 
 def code_of(error: sdk.HttpResponseError) -> str:
     """Return the code that says what is wrong; for an answer without a known one, the code of its status."""
+    return known_code(given_code(error), status_of(error))
+
+
+def given_code(error: sdk.HttpResponseError) -> str:
+    """Return the code that the service gave, or nothing."""
     given = getattr(error, "error_code", None) or ""
-    return known_code(str(getattr(given, "value", given)), status_of(error))
+    return str(getattr(given, "value", given))
 
 
 def known_code(code: str, status: int) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
-from urllib.parse import urlsplit
 
 from azure.storage.blob import BlobClient
 
+from ...arguments import check_count
+from ...bodies import Md5
 from ...files import RemoteFile
 from ...parts import PartWriter
 from ...ranges import RangedReader
 from ...values import FileMode, WriteOptions
 from ...workers import pool_of
 from .blobs import info_of
+from .client import is_plain_http
 from .container import Container
 from .parts import MAX_BLOCK, BlockWrites
 
@@ -52,7 +54,7 @@ class AzureReader(AzureFile, RangedReader):
     """Reads a blob by ranges, all of one version; see :class:`~flask_storage.ranges.RangedReader`.
 
     Opening brings the first 64 KiB along, so a small blob costs one request. Over plain HTTP every range is compared
-    with its MD5.
+    with its MD5, and what is read from beginning to end with that of the blob, where it has one.
 
     Args:
         mode: ``"r"``.
@@ -81,14 +83,18 @@ class AzureReader(AzureFile, RangedReader):
         whole: bool = False,
     ) -> None:
         _check_mode(mode, FileMode.read)
+        check_count("chunk_size", chunk_size, 1)
         container = door or _door(blob_client)
         name = blob_client.blob_name if path is None else path
         head, blob = container.first(name, chunk_size if whole else min(_FIRST, chunk_size))
+        info = info_of(name, blob)
+        md5 = info.checksums.get("md5") if container.checks else None
         RangedReader.__init__(
             self,
             lambda start, stop, into: container.fetch(name, start, stop, into, blob),
-            info_of(name, blob),
+            info,
             head=head,
+            check=Md5(md5) if md5 else None,
             chunk_size=chunk_size,
             concurrency=concurrency,
             workers=workers,
@@ -114,6 +120,9 @@ class AzureWriter(AzureFile, PartWriter):
         concurrency: How many blocks may be on their way at once.
         workers: Gives the threads that send them.
         size: How much will come, as far as anybody knows.
+
+    Raises:
+        ValueError: when *chunk_size* is no size.
     """
 
     def __init__(
@@ -130,6 +139,7 @@ class AzureWriter(AzureFile, PartWriter):
         size: int | None = None,
     ) -> None:
         _check_mode(mode, FileMode.write)
+        check_count("chunk_size", chunk_size, 1)
         chunk_size = min(chunk_size, MAX_BLOCK)
         PartWriter.__init__(
             self,
@@ -158,4 +168,4 @@ def _door(client: BlobClient) -> Container:
     def the_one(_name: str, **_: Any) -> BlobClient:
         return client
 
-    return Container(client.container_name, "azure", the_one, checks=urlsplit(client.url).scheme == "http")
+    return Container(client.container_name, "azure", the_one, checks=is_plain_http(client.url))

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from ...arguments import check_network
 from ...errors import ConfigurationError, FileNotFoundInStorageError
 from ...values import Expiry, LinkRequest, ShareLinkOperation, UploadInstruction, as_moment
 from ..base import StorageBackend
@@ -42,6 +43,8 @@ class AzureLinkVerbs(StorageBackend):
             ConfigurationError: when there is nothing to sign with.
         """
         expires_at = as_moment(expire)
+        if ip is not None:
+            check_network(ip)
         with self._guard():
             return self._links.container_url(expires_at, ip)
 

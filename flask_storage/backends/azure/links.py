@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import math
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ...errors import ConfigurationError, UnsupportedOperationError
+from ...header_text import check_ascii
 from ...media import OCTETS, answer_headers
 from ...values import LinkRequest, ShareLinkOperation, UploadInstruction
 from ...workers import PerProcess
@@ -33,7 +35,8 @@ _LONGEST_KEY = timedelta(days=7)
 _CLOCK_SKEW = timedelta(minutes=5)
 _NEW_FROM = timedelta(hours=1)
 """A key that ends sooner than this is replaced by a new one."""
-_TO_THE_APP = 7  # calls from the warning up to whoever called link_to
+_LATEST = 253402300799  # the last second of the year 9999: Azure's times have four digits for the year
+_PACKAGE = __name__.partition(".")[0] + "."
 
 
 class AzureLinks:
@@ -113,15 +116,24 @@ class AzureLinks:
     def container_url(self, expires_at: datetime, ip: str | None) -> str:
         """Return a link for the whole container: read, write, delete, list."""
         key, ends = self._key_until(math.ceil(expires_at.timestamp()))
-        terms = {"ip": ip and _range_of(ip), "https_only": self._https_only, "encryption_scope": self._scope}
+        terms = {
+            "ip": None if ip is None else _range_of(ip),
+            "https_only": self._https_only,
+            "encryption_scope": self._scope,
+        }
         return sign_container(self._endpoint, self._account.container, key, "rwdl", ends, **terms)  # type: ignore[arg-type]  # each of its kind
 
-    def source_url(self, path: str) -> str:
-        """Return the address by which the service itself may read a blob for a copy."""
+    @property
+    def are_given(self) -> bool:
+        """Whether the only signature there is was given to us, for we know not what else."""
+        return self._account.sas is not None
+
+    def source_url(self, path: str, lasting: timedelta) -> str:
+        """Return the address by which the service itself may read a blob for a copy, for a while."""
         url = f"{self._account.url}/{self._account.container}/"
         if self._account.sas is not None:
             return f"{url}{quote(self._container.key(path), safe='~/')}?{self._account.sas}"
-        key, ends = self._key_until(math.ceil(self._clock() + _NEW_FROM.total_seconds()))
+        key, ends = self._key_until(math.ceil(self._clock() + lasting.total_seconds()))
         return SasSigner(url, self._account.container, key, "r", ends).sign(self._container.key(path))
 
     # -- inner ------------------------------------------------------------------------------------------------------
@@ -129,6 +141,7 @@ class AzureLinks:
     def _signer(self, path: str, request: LinkRequest) -> tuple[SasSigner, int]:
         """Return what signs such links, and when they end."""
         key, ends = self._key_until(math.ceil(request.expires_at.timestamp()))
+        check_ascii({"content_type": request.content_type, "content_encoding": request.content_encoding})
         answer: dict[str, str] = {}
         if request.operations & ShareLinkOperation.download:
             answer = {_ANSWER[name]: value for name, value in answer_headers(path, request).items()}
@@ -143,7 +156,7 @@ class AzureLinks:
             key,
             permissions,
             ends,
-            ip=request.ip and _range_of(request.ip),
+            ip=None if request.ip is None else _range_of(request.ip),
             https_only=self._https_only,
             answer=answer,
             encryption_scope=self._scope if request.operations & ShareLinkOperation.upload else None,
@@ -153,6 +166,7 @@ class AzureLinks:
 
     def _key_until(self, wanted: int) -> tuple[AccountKey | DelegationKey, int]:
         """Return who signs, and until when a link is good that is wanted until *wanted*."""
+        wanted = min(wanted, _LATEST)
         if self._account_key is not None:
             return self._account_key, wanted
         if self._account.credential is None:
@@ -161,7 +175,7 @@ class AzureLinks:
         if wanted > last:
             if wanted > last + 1 and wanted - self._clock() > _LONGEST_KEY.total_seconds():
                 warnings.warn(
-                    "Azure honours such a link for seven days at most: this one ends then", stacklevel=_TO_THE_APP
+                    "Azure honours such a link for seven days at most: this one ends then", stacklevel=_to_the_app()
                 )
             wanted = last
         return key, wanted
@@ -219,6 +233,14 @@ def _range_of(network: str) -> str:
         raise UnsupportedOperationError("Azure binds links to IPv4 addresses only")
     first, last = str(found[0]), str(found[-1])
     return first if first == last else f"{first}-{last}"
+
+
+def _to_the_app() -> int:
+    """Return how many calls up from the one who asks somebody else's code is."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _moment(seconds: int) -> datetime:

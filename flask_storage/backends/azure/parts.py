@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import re
 import secrets
 import time
@@ -34,6 +35,8 @@ from ...values import CONTENT_HEADERS, WriteOptions
 from .blobs import WRITE_KEY, condition_arguments, info_of, tag_of, write_arguments
 from .container import Container, pages_of
 from .errors import code_of, told_of_conditions
+
+logger = logging.getLogger("flask_storage")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,9 +85,14 @@ def _is_marked(container: Container, path: str, mark: dict[str, str]) -> bool:
     return found.get(WRITE_KEY) == mark[WRITE_KEY]
 
 
-def is_upload_id(text: str) -> bool:
+def new_upload_id() -> str:
+    """Return an id for the blocks of one upload, which nobody can guess."""
+    return secrets.token_urlsafe(16)
+
+
+def is_upload_id(text: object) -> bool:
     """Whether *text* has the form of the ids that are given out here; nothing else goes into the name of a blob."""
-    return _UPLOAD_ID.fullmatch(text) is not None
+    return isinstance(text, str) and _UPLOAD_ID.fullmatch(text) is not None
 
 
 def block_name(upload_id: str, number: int, tag: str = _NO_TAG) -> str:
@@ -126,7 +134,7 @@ class BlockWrites(PartStore):
 
     def begin(self, path: str, options: WriteOptions) -> str:
         """Choose the id of an upload; nothing is asked of the service."""
-        upload_id = secrets.token_urlsafe(16)
+        upload_id = new_upload_id()
         self._begun[upload_id] = options
         return upload_id
 
@@ -148,18 +156,8 @@ class BlockWrites(PartStore):
 
     def list_parts(self, path: str, upload_id: str) -> list[Part]:
         """Return the parts that have arrived; of several contents of one part the latest."""
-        try:
-            _, waiting = self._container.ask("get_block_list", path, "uncommitted")
-        except sdk.HttpResponseError as error:
-            if code_of(error) != "BlobNotFound":
-                raise
-            return []
-        found: dict[int, Part] = {}
         # A tag begins with the time, so that the greatest is the latest.
-        for block in sorted(waiting, key=lambda block: str(block.id)):
-            name = _BLOCK.fullmatch(block.id)
-            if name and name[2] == upload_id:
-                found[int(name[1])] = Part(number=int(name[1]), size=block.size, etag=name[3])
+        found = {part.number: part for part in self._blocks(path, upload_id, "uncommitted")}
         return [found[number] for number in sorted(found)]
 
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
@@ -168,13 +166,27 @@ class BlockWrites(PartStore):
 
     # -- inner ------------------------------------------------------------------------------------------------------
 
+    def _blocks(self, path: str, upload_id: str, which: str) -> list[Part]:
+        """Return the blocks of one upload, by number and then by time: the waiting ones, or all."""
+        try:
+            committed, waiting = self._container.ask("get_block_list", path, which)
+        except sdk.HttpResponseError as error:
+            if code_of(error) != "BlobNotFound":
+                raise
+            return []
+        named = [(_BLOCK.fullmatch(block.id), block.size) for block in (*committed, *waiting)]
+        parts = [
+            Part(number=int(name[1]), size=size, etag=name[3]) for name, size in named if name and name[2] == upload_id
+        ]
+        return sorted(parts, key=lambda part: (part.number, part.etag))
+
     def _stage(self, path: str, upload_id: str, number: int, data: ReadableBuffer, tag: str) -> Part:
         view = memoryview(data).cast("B")
         self._container.ask(
             "stage_block",
             path,
             block_name(upload_id, number, tag),
-            bytes(view) if not len(view) else view,
+            view,
             length=len(view),
             **self._container.settings.stored,
             **self._md5("transactional_content_md5", view),
@@ -224,7 +236,7 @@ class AzureParts(BlockWrites):
 
     def begin(self, path: str, options: WriteOptions) -> str:
         """Open an upload: the note keeps the headers and metadata of the blob to come."""
-        upload_id = secrets.token_urlsafe(16)
+        upload_id = new_upload_id()
         arguments = write_arguments(self._container, path, options)
         arguments["metadata"] = {_OURS + key: value for key, value in arguments["metadata"].items()}
         arguments["metadata"][_PATH_KEY] = base64.urlsafe_b64encode(path.encode()).decode()
@@ -232,7 +244,13 @@ class AzureParts(BlockWrites):
         return upload_id
 
     def put_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
-        """Send one block."""
+        """Send one block.
+
+        Raises:
+            ValueError: when it is empty: Azure has no empty blocks.
+        """
+        if not memoryview(data).nbytes:
+            raise ValueError("a part holds one byte at least: an empty file is stored by write()")
         self._note(path, upload_id)
         digest = hashlib.blake2b(data, digest_size=10).hexdigest()
         return self._stage(path, upload_id, number, data, f"{time.time_ns():016x}{digest}")
@@ -240,7 +258,8 @@ class AzureParts(BlockWrites):
     def finish(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
         """Commit the blocks, after a look at what has arrived."""
         note = self._note(path, upload_id)
-        arrived = {part.number: part for part in self.list_parts(path, upload_id)}
+        # Also those that are committed: whoever was not told that this went well finishes once more.
+        arrived = {part.number: part for part in self._blocks(path, upload_id, "all")}
         for part in parts:
             found = arrived.get(part.number)
             if found is None:
@@ -258,7 +277,11 @@ class AzureParts(BlockWrites):
             if code_of(error) == "InvalidBlockList":
                 raise IntegrityError("parts are missing: another write of this file ended meanwhile") from error
             raise
-        self._forget(upload_id)
+        try:
+            self._forget(upload_id)
+        except (sdk.AzureError, StorageError) as error:
+            # It is published, which an error would deny.
+            logger.warning("the note of a finished upload was left for the sweep: %s", type(error).__name__)
 
     def discard(self, path: str, upload_id: str) -> None:
         """Forget an upload; its blocks are freed by the service, at the latest after a week."""

@@ -5,16 +5,23 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ...arguments import optional_text, web_address
+from ...arguments import check_metadata, optional_text, web_address
 from ...errors import ConfigurationError
+from ...header_text import check_ascii
 
 _DEFAULT_SUFFIX = "core.windows.net"
-_DEFAULT_CREDENTIAL = "DefaultAzureCredential"
+DEFAULT_CREDENTIAL = "DefaultAzureCredential"
+"""Stands for whoever ``azure.identity`` finds; it is made in the process that asks."""
+_LONGEST_NAME = 63
 _ACCOUNT = re.compile(r"[A-Za-z0-9-]+")
+_CONTAINER = re.compile(r"[a-z0-9](-?[a-z0-9]){2,62}|\$(root|web|logs)", re.ASCII)
+# What makes a request another one than for the blob: such an address was copied from a tool, or from a log.
+_NOT_OF_A_SIGNATURE = {"comp", "restype", "snapshot", "versionid"}
 _NO_DOMAIN = re.compile(r"[^.]+|[0-9.]+|.*:.*")
 # Published by Microsoft for everybody, and good for an emulator on this machine alone:
 # https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string
@@ -64,10 +71,45 @@ def account_of(
     Raises:
         ConfigurationError: when they describe none, or two that contradict each other; the text shows no secret.
     """
+    found = _account_of(
+        account,
+        key,
+        bucket,
+        sas_container_url,
+        sas_blob_url,
+        credential=credential,
+        connection_string=connection_string,
+        endpoint_url=endpoint_url,
+    )
+    if not _CONTAINER.fullmatch(found.container) or len(found.container) > _LONGEST_NAME:
+        raise ConfigurationError(
+            "bucket is the name of a container: 3 to 63 lower-case letters, digits and single hyphens"
+        )
+    return found
+
+
+def _account_of(
+    account: str | None,
+    key: str | None,
+    bucket: str | None,
+    sas_container_url: str | None,
+    sas_blob_url: str | None,
+    *,
+    credential: Any,
+    connection_string: str | None,
+    endpoint_url: str | None,
+) -> Account:
     account = optional_text("account", account)
     key = optional_text("key", key)
     bucket = optional_text("bucket", bucket)
     endpoint = _without_slash(web_address("endpoint_url", endpoint_url))
+    if sas_container_url or sas_blob_url:
+        if (sas_container_url and sas_blob_url) or key or endpoint or credential or connection_string:
+            raise ConfigurationError(
+                "a sas_container_url or sas_blob_url says all there is to say: leave out the other, key, endpoint_url, "
+                "credential and connection_string"
+            )
+        return _from_signature(account, bucket, sas_container_url, sas_blob_url)
     if connection_string is not None:
         if account or key or credential or endpoint:
             raise ConfigurationError("a connection_string has its account, its key and its address already")
@@ -80,28 +122,36 @@ def account_of(
         return _with_credential(account, bucket, credential, endpoint)
     if account and key and bucket:
         _check_key(key)
+        if endpoint:
+            _check_endpoint(endpoint, account)
         return Account(name=account, url=endpoint or _address(account), container=bucket, key=key)
-    if sas_container_url:
-        return _from_container_url(sas_container_url)
-    if sas_blob_url:
-        return _from_blob_url(sas_blob_url)
     raise ConfigurationError(
         "Must provide a sas_container_url, a sas_blob_url, or a combination of account, key, and bucket "
         "(or bucket with a credential or a connection_string)"
     )
 
 
+def _from_signature(
+    account: str | None, bucket: str | None, for_container: str | None, for_blob: str | None
+) -> Account:
+    found = _from_container_url(for_container) if for_container else _from_blob_url(str(for_blob))
+    if bucket not in (None, found.container) or account not in (None, found.name):
+        raise ConfigurationError("the address with the signature is for another account or bucket than the given one")
+    return found
+
+
 def _with_credential(account: str | None, bucket: str, credential: Any, endpoint: str | None) -> Account:
-    if credential == _DEFAULT_CREDENTIAL:
+    if credential == DEFAULT_CREDENTIAL:
         try:
-            from azure.identity import DefaultAzureCredential  # an extra package, for those who name it
+            import azure.identity  # noqa: F401 - an extra package, for those who name it
         except ImportError as error:
             raise ConfigurationError(
                 'this credential needs azure-identity: run "pip install azure-identity"'
             ) from error
-        credential = DefaultAzureCredential()
-    if not hasattr(credential, "get_token"):
-        raise ConfigurationError(f'credential is "{_DEFAULT_CREDENTIAL}" or an object of azure.identity')
+    elif not hasattr(credential, "get_token") or isinstance(credential, type):
+        raise ConfigurationError(f'credential is "{DEFAULT_CREDENTIAL}" or an object of azure.identity')
+    if endpoint:
+        _check_endpoint(endpoint, account)
     url = endpoint or _address(account or "")
     if not url.startswith("https:"):
         raise ConfigurationError("a credential is sent by https only: check endpoint_url")
@@ -126,12 +176,14 @@ def _from_connection_string(text: object, bucket: str | None) -> Account:
             raise ConfigurationError("this connection_string names no AccountName and no BlobEndpoint")
         scheme = settings.get("defaultendpointsprotocol", "https")
         url = _address(name, scheme=scheme, suffix=settings.get("endpointsuffix", _DEFAULT_SUFFIX))
+    _check_endpoint(url, name or None)
     key = settings.get("accountkey")
     sas = settings.get("sharedaccesssignature", "").lstrip("?")
     if key:
         _check_key(key)
         return Account(name=name or account_in(url), url=url, container=bucket, key=key)
     if sas:
+        _check_signature("SharedAccessSignature", sas)
         return Account(name=name or account_in(url), url=url, container=bucket, sas=sas)
     raise ConfigurationError("this connection_string has neither an AccountKey nor a SharedAccessSignature")
 
@@ -175,9 +227,27 @@ def _split(name: str, url: str) -> tuple[str, str, str]:
         parts, named = urlsplit(""), False
     if not named or parts.scheme not in ("http", "https"):
         raise ConfigurationError(f"{name} is an address that begins with https://, without credentials in it")
-    if "sig" not in parse_qs(parts.query):
+    query = parts.query.strip()
+    _check_signature(name, query)
+    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/"), query
+
+
+def _check_signature(name: str, query: str) -> None:
+    found = set(parse_qs(query))
+    if "sig" not in found:
         raise ConfigurationError(f"{name} has no signature in it (…?sv=…&sig=…)")
-    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/"), parts.query
+    if other := found & _NOT_OF_A_SIGNATURE:
+        raise ConfigurationError(f"{name} is the address of a request: take out {', '.join(sorted(other))}")
+
+
+def _check_endpoint(url: str, account: str | None) -> None:
+    """Refuse the address of something else than an account: a container in it would become part of every name."""
+    parts = urlsplit(url)
+    in_path = parts.path.strip("/")
+    if in_path and in_path != account and (account is not None or "/" in in_path):
+        raise ConfigurationError("endpoint_url is the address of an account, without a container in it")
+    if not in_path and _NO_DOMAIN.fullmatch(parts.hostname or ""):
+        raise ConfigurationError("the endpoint_url of an emulator ends in the name of the account")
 
 
 def account_in(url: str) -> str:
@@ -205,3 +275,31 @@ def _check_key(key: str) -> None:
         good = False
     if not good:
         raise ConfigurationError("key is the account's access key as the portal shows it, in base64")
+
+
+def mapping_of(name: str, value: object) -> Mapping[str, Any]:
+    """Return an argument that is a mapping of names, or nothing.
+
+    Raises:
+        ConfigurationError: when it is something else.
+    """
+    if value is None:
+        return {}
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return value
+    raise ConfigurationError(f"{name} is a mapping of names")
+
+
+def metadata_of(metadata: object, content_type: str | None, cache_control: str | None) -> Mapping[str, str]:
+    """Return the metadata of a profile; what it gives every file is held to what files are held to.
+
+    Raises:
+        ConfigurationError: when that fits no file.
+    """
+    try:
+        check_ascii({"content_type": content_type, "cache_control": cache_control})
+        kept = dict(mapping_of("metadata", metadata))
+        check_metadata(kept)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigurationError(f"every file of this profile would be refused: {error}") from error
+    return kept

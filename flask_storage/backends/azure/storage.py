@@ -9,11 +9,18 @@ from functools import partial
 from typing import Any, Self
 from urllib.parse import SplitResult, unquote
 
-import arrow
 from azure.core import exceptions as sdk
 from azure.storage.blob import ContainerClient
 
-from ...arguments import flag_or_text, optional_flag, optional_text, seconds, web_address, whole_number
+from ...arguments import (
+    authority,
+    connections,
+    optional_flag,
+    optional_text,
+    seconds,
+    web_address,
+    whole_number,
+)
 from ...errors import ConfigurationError, FileNotFoundInStorageError, InvalidPathError, StorageError
 from ...parts import PartStore
 from ...paths import MAX_PATH_BYTES, folder_prefix
@@ -29,14 +36,15 @@ from ...values import (
 from ...workers import pool_of
 from .blobs import info_of
 from .client import Clients, ClientSettings, is_plain_http
-from .container import BlobSettings, Container, pages_of, that_makes_sense
+from .container import BlobSettings, Container, that_makes_sense
 from .copying import copy_blob
 from .errors import code_of, error_of, known_code, translated
 from .files import CHUNK_SIZE, CONCURRENCY, AzureReader, AzureWriter
 from .link_verbs import AzureLinkVerbs
 from .links import AzureLinks
+from .listing import details_of, entries_of
 from .parts import MAX_BLOCK, AzureParts
-from .settings import account_of
+from .settings import account_of, mapping_of, metadata_of
 
 _BATCH = 256
 """One request deletes no more: https://learn.microsoft.com/rest/api/storageservices/blob-batch"""
@@ -144,15 +152,18 @@ class AzureStorage(AzureLinkVerbs):
             connect_timeout=seconds("connect_timeout", connect_timeout),
             read_timeout=seconds("read_timeout", read_timeout),
             max_attempts=whole_number("max_attempts", max_attempts, 1),
-            max_connections=whole_number("max_connections", max_connections, 1),
-            verify=flag_or_text("verify", verify),
+            max_connections=connections("max_connections", max_connections),
+            verify=authority("verify", verify),
             retry_policy=retry_policy,
-            options=client_options or {},
+            options=mapping_of("client_options", client_options),
         )
         self._clients = Clients(self._account, settings)
         self._workers = pool_of(settings.max_connections)
         checks = optional_flag("check_content", check_content)
         scope = optional_text("encryption_scope", encryption_scope)
+        guesses = optional_flag("guess_content_type", guess_content_type) is not False
+        content_type = optional_text("content_type", content_type)
+        cache_control = optional_text("cache_control", cache_control)
         self._door = Container(
             self.bucket,
             name,
@@ -160,10 +171,10 @@ class AzureStorage(AzureLinkVerbs):
             prefix=folder_prefix(prefix),
             settings=BlobSettings(
                 stored={"encryption_scope": scope} if scope else {},
-                metadata=dict(metadata or {}),
-                content_type=optional_text("content_type", content_type),
-                cache_control=optional_text("cache_control", cache_control),
-                guess_content_type=guess_content_type,
+                metadata=metadata_of(metadata, content_type, cache_control),
+                content_type=content_type,
+                cache_control=cache_control,
+                guess_content_type=guesses,
             ),
             checks=is_plain_http(self._account.url) if checks is None else checks,
             patience=settings.read_timeout,
@@ -185,7 +196,7 @@ class AzureStorage(AzureLinkVerbs):
             part_headers=True,
             content_headers=True,
             metadata=True,
-            guesses_content_type=guess_content_type,
+            guesses_content_type=guesses,
             overlapping_writes=False,
             links=~ShareLinkOperation(0) if signs else ShareLinkOperation(0),
             link_combinations=True,
@@ -224,33 +235,11 @@ class AzureStorage(AzureLinkVerbs):
         return self._list_prefix(f"{path}/" if path else "", recursive)
 
     def _list_prefix(self, prefix: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
-        as_path = self._door.path
-        client = self.client
-        starts = self._door.key(prefix)
-        found = client.list_blobs(starts) if recursive else client.walk_blobs(starts, delimiter="/")
-        for page in pages_of(found):
-            # A name that ends in a slash is what tools make to show an empty folder; it is no file.
-            yield [
-                ListEntry(as_path(blob.name), None, 0)
-                if hasattr(blob, "prefix")
-                else ListEntry(as_path(blob.name), arrow.Arrow.fromdatetime(blob.last_modified), blob.size)
-                for blob in page
-                if hasattr(blob, "prefix") or not blob.name.endswith("/")
-            ]
+        return entries_of(self.client, self._door, prefix, recursive)
 
     def _list_details(self, path: str, recursive: bool, prefix: str | None) -> Iterator[FileInfo]:
-        start = self._door.key((f"{path}/" if path else "") if prefix is None else prefix)
-        include = ["metadata"]
-        client = self.client
-        found = (
-            client.list_blobs(start, include=include)
-            if recursive
-            else client.walk_blobs(start, include=include, delimiter="/")
-        )
-        for page in pages_of(found):
-            for blob in page:
-                if not (hasattr(blob, "prefix") or blob.name.endswith("/")):
-                    yield info_of(self._door.path(blob.name), blob)
+        start = (f"{path}/" if path else "") if prefix is None else prefix
+        return details_of(self.client, self._door, start, recursive)
 
     def _stat(self, path: str) -> FileInfo:
         return info_of(path, self._door.head(path))
@@ -301,7 +290,7 @@ class AzureStorage(AzureLinkVerbs):
     # -- changing -----------------------------------------------------------------------------------------------------
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
-        if not copy_blob(self._door, path, new_path, options, self._workers, self._links.source_url(path)):
+        if not copy_blob(self._door, path, new_path, options, self._workers, self._links):
             super()._copy(path, new_path, options)
 
     def copy_from(
@@ -309,8 +298,8 @@ class AzureStorage(AzureLinkVerbs):
     ) -> None:
         """Copy a file of another container or account here, with its headers and metadata.
 
-        The service reads it itself, by a link of *other*'s for an hour or by the signature that *other* was configured
-        with; no byte comes through here, wherever the service can do that.
+        The service reads it itself, by a link of *other*'s for some minutes or by the signature that *other* was
+        configured with; no byte comes through here, wherever the service can do that.
 
         Args:
             other: The storage of the file.
@@ -322,17 +311,22 @@ class AzureStorage(AzureLinkVerbs):
         Raises:
             FileNotFoundInStorageError: when there is no file under *path*.
             FileExistsInStorageError, PreconditionFailedError: as asked for; the target is untouched.
+            PermissionDeniedError: when one of the two may not be read or written.
+            TypeError: when *other* is another kind of storage.
 
         Example::
 
             storage.copy_from(archive, "film.mp4", "films/film.mp4")
         """
+        if not isinstance(other, AzureStorage):
+            raise TypeError("copy_from() takes a file from another AzureStorage; open() both sides for any other place")
         path, new_path = other._path(path), self._path(new_path)
         options = WriteOptions(exclusive=exclusive, if_match=if_match)
         self._check_conditions(options)
         with other._guard(path):
-            url, door = other._links.source_url(path), other._door
-            if not copy_blob(self._door, path, new_path, options, self._workers, url, source=door):
+            other._stat(path)  # what is wrong there is said of that side, and the rest of this one
+        with self._guard(new_path):
+            if not copy_blob(self._door, path, new_path, options, self._workers, other._links, source=other._door):
                 other._stream_to(self, path, new_path, options)
         self._stored(new_path)
 
@@ -366,6 +360,8 @@ class AzureStorage(AzureLinkVerbs):
         return failed
 
     def _sweep(self, before: datetime) -> int:
+        if not self.capabilities.parts:
+            return 0  # of one blob there is nothing else
         parts = AzureParts(self._door, self._clients.container)
         count = 0
         for upload in list(parts.list_uploads()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from typing import Any
 
 import requests
@@ -14,6 +16,7 @@ from urllib3.util.retry import Retry
 from ...patience import Answer
 
 _PIECE = 256 * 1024
+_SIGNATURE = re.compile(r"(\bsig=)[^&\s]+")
 
 
 def transport_of(
@@ -37,6 +40,20 @@ def transport_of(
         read_timeout=read_timeout,
         connection_verify=True if verify is None else verify,
     )
+
+
+class _WithoutSignatures(logging.Filter):
+    """Takes signatures out of what urllib3 logs of each request."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                _SIGNATURE.sub(r"\1REDACTED", arg) if isinstance(arg, str) else arg for arg in record.args
+            )
+        return True
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_WithoutSignatures())
 
 
 class _Sending:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...errors import IntegrityError
+from ...bodies import Md5, compare
 from ...parts import PartLimits, PartPlan
 from ...ranges import ContentCheck
 from .bucket import tag_of
@@ -54,7 +54,7 @@ def check_for(answer: Mapping[str, Any], size: int, limits: PartLimits, *, etag_
         return None
     etag = tag_of(answer)
     if _MD5.fullmatch(etag):
-        return _Md5(etag)
+        return Md5(etag)
     of_parts = _OF_PARTS.fullmatch(etag)
     note = _NOTE.fullmatch(answer.get("Metadata", {}).get(PLAN_KEY, ""))
     # Somebody else may have written the note: one that makes no sense, or takes long to work out, is none.
@@ -72,18 +72,6 @@ def etag_of_parts(etags: list[str]) -> str | None:
         return None
     joined = hashlib.md5(bytes.fromhex("".join(etags)), usedforsecurity=False).hexdigest()
     return f"{joined}-{len(etags)}"
-
-
-class _Md5:
-    def __init__(self, expected: str) -> None:
-        self._expected = expected
-        self._hash = hashlib.md5(usedforsecurity=False)
-
-    def update(self, data: ReadableBuffer, /) -> None:
-        self._hash.update(data)
-
-    def verify(self) -> None:
-        _compare(self._hash.hexdigest(), self._expected)
 
 
 class _Md5OfParts:
@@ -116,7 +104,7 @@ class _Md5OfParts:
 
     def verify(self) -> None:
         self._digests += self._hash.digest()
-        _compare(hashlib.md5(self._digests, usedforsecurity=False).hexdigest(), self._expected)
+        compare(hashlib.md5(self._digests, usedforsecurity=False).hexdigest(), self._expected)
 
     def _size(self) -> int:
         return self._plan.size_of(self._number, self._limits)
@@ -137,9 +125,4 @@ class _Crc32:
         self._sum = zlib.crc32(data, self._sum)
 
     def verify(self) -> None:
-        _compare(f"{self._sum:08x}", self._expected)
-
-
-def _compare(found: str, expected: str) -> None:
-    if found != expected:
-        raise IntegrityError("the bytes that arrived are not the ones that were stored: read the file again")
+        compare(f"{self._sum:08x}", self._expected)

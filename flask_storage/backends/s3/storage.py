@@ -13,8 +13,9 @@ from urllib.parse import SplitResult, unquote
 import arrow
 
 from ...arguments import (
+    authority,
     choice,
-    flag_or_text,
+    connections,
     optional_flag,
     optional_text,
     seconds,
@@ -174,14 +175,15 @@ class S3Storage(S3LinkVerbs):
             connect_timeout=seconds("connect_timeout", connect_timeout),
             read_timeout=seconds("read_timeout", read_timeout),
             max_attempts=whole_number("max_attempts", max_attempts, 1),
-            max_connections=whole_number("max_connections", max_connections, 1),
+            max_connections=connections("max_connections", max_connections),
             bulk_delete_md5=self.preset.bulk_delete_md5,
-            verify=flag_or_text("verify", verify),
+            verify=authority("verify", verify),
         )
         self.preset = replace(self.preset, checksums=settings.checksums)
         self._clients = Clients(settings, session=session, client=client)
         self._workers = pool_of(settings.max_connections)
         self._verify_downloads = optional_flag("verify_downloads", verify_downloads)
+        guesses = optional_flag("guess_content_type", guess_content_type) is not False
         self._door = Bucket(
             bucket,
             name,
@@ -194,7 +196,7 @@ class S3Storage(S3LinkVerbs):
                 customer=customer_arguments(customer_key),
                 content_type=optional_text("content_type", content_type),
                 cache_control=optional_text("cache_control", cache_control),
-                guess_content_type=guess_content_type,
+                guess_content_type=guesses,
             ),
             patience=settings.read_timeout,
             attempts=settings.max_attempts,
@@ -206,9 +208,7 @@ class S3Storage(S3LinkVerbs):
             endpoint_url=web_address("link_endpoint_url", link_endpoint_url),
             rounding=rounding_of(link_rounding),
         )
-        self.capabilities = capabilities_of(
-            self.preset, signs=not self._door.objects.customer, guesses=guess_content_type
-        )
+        self.capabilities = capabilities_of(self.preset, signs=not self._door.objects.customer, guesses=guesses)
 
     capabilities = Capabilities()
     url_names: ClassVar[Mapping[str, str]] = {"region": "aws_region"}

@@ -83,16 +83,17 @@ def down_stage(where: Place, source: Path, size: int, folder: Path) -> Iterator[
     def parallel(client: Any, target: Any) -> None:
         client.download_blob("big", max_concurrency=PARALLEL).readinto(target)
 
+    get = getting(local)
     yield (
         [
             Contender("download, check_content=False", downloading(where.unchecked, downloaded), ours=True),
             Contender("download, with MD5", downloading(where.ours, downloaded), ours=True),
             Contender('open("r"), check_content=False', downloading(where.unchecked, down_opened), ours=True),
             Contender('open("r"), with MD5', downloading(where.ours, down_opened), ours=True),
-            Contender("get to a file, check_content=False", downloading(where.unchecked, getting(local)), ours=True),
+            Contender("get to a file, check_content=False", downloading(where.unchecked, get, local), ours=True),
             Contender(DOWN, downloading(where.sdk, sdk)),
             Contender(f"{DOWN}, max_concurrency={PARALLEL}", downloading(where.sdk, parallel)),
-            Contender(ADLFS_DOWN, downloading(where.adlfs, adlfs), needs=[ADLFS]),
+            Contender(ADLFS_DOWN, downloading(where.adlfs, adlfs, local), needs=[ADLFS]),
             Contender("obstore get", downloading(where.obstore, obstore_down), needs=[OBSTORE]),
             Contender("bare sockets", lambda: bare_get(where, "big", size)),
         ],

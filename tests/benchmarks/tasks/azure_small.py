@@ -9,7 +9,7 @@ from ..containers import Place, place
 from ..frame import Bench, Contender, Stage, task, times
 from ..meters import CPU, WALL
 from ..peers import ADLFS, AZURE_SDK, AZURITE
-from .objects import CONTENT, FAR_SHARE, SIZE, files, small_obstore, small_ours, working
+from .objects import CONTENT, FAR_SHARE, files, small_obstore, small_ours, working
 
 SDK = "SDK upload_blob, download_blob, delete_blobs"
 ADLFS_NAME = "adlfs pipe_file, cat_file, rm"
@@ -28,11 +28,12 @@ def stage(where: Place, count: int) -> Iterator[Stage]:
 
     yield (
         [
-            small_ours("write, read, delete_many, check_content=False", where.unchecked, keys),
-            small_ours("write, read, delete_many, with MD5", where.ours, keys),
+            small_ours(where, "write, read, delete_many, check_content=False", where.unchecked, keys),
+            small_ours(where, "write, read, delete_many, with MD5", where.ours, keys),
             Contender(
                 SDK,
                 working(
+                    where,
                     where.sdk,
                     keys,
                     lambda client, key: client.upload_blob(key, CONTENT, overwrite=True),
@@ -43,6 +44,7 @@ def stage(where: Place, count: int) -> Iterator[Stage]:
             Contender(
                 ADLFS_NAME,
                 working(
+                    where,
                     where.adlfs,
                     keys,
                     lambda system, key: system.pipe_file(f"{container}/{key}", CONTENT),
@@ -53,7 +55,7 @@ def stage(where: Place, count: int) -> Iterator[Stage]:
             ),
             small_obstore(where, keys),
         ],
-        count * SIZE,
+        (count, 0),
     )
 
 

@@ -70,21 +70,23 @@ def uploading(where: Remote, source: Path, key: str, make: Callable[[], Any], ac
     def prepare() -> Work:
         made, size_of = make(), where.sizes()
 
-        def work() -> int:
+        def work() -> Callable[[], int]:
             with open(source, "rb") as file:
                 act(made, file, key)
-            return size_of(key)
+            return lambda: size_of(key)
 
         return work
 
     return prepare
 
 
-def downloading(make: Callable[[], Any], act: Callable[..., int | None]) -> Any:
-    """Return what prepares a download: *act* is given what *make* makes, and a target."""
+def downloading(make: Callable[[], Any], act: Callable[..., int | None], local: Path | None = None) -> Any:
+    """Return what prepares a download: *act* is given what *make* makes, and a target; or it writes to *local*."""
 
     def prepare() -> Work:
         made = make()
+        if local is not None:
+            local.unlink(missing_ok=True)  # of somebody else, or of the round before
 
         def work() -> int:
             target = Nowhere()
@@ -133,11 +135,12 @@ def obstore_down(store: Any, target: Any) -> None:
         target.write(piece)
 
 
-def small_ours(name: str, make: Callable[[], Any], keys: Sequence[str]) -> Contender:
+def small_ours(where: Remote, name: str, make: Callable[[], Any], keys: Sequence[str]) -> Contender:
     """Return ours at many small files."""
     return Contender(
         name,
         working(
+            where,
             make,
             keys,
             lambda storage, key: storage.write(key, CONTENT),
@@ -153,6 +156,7 @@ def small_obstore(where: Remote, keys: Sequence[str]) -> Contender:
     return Contender(
         "obstore put, get, delete",
         working(
+            where,
             where.obstore,
             keys,
             lambda store, key: OBSTORE.load().put(store, key, CONTENT),
@@ -168,24 +172,30 @@ def files(bench: Bench, share: int = 1) -> int:
     return max(FEWEST, round(FILES * bench.scale)) // share
 
 
-def working(make: Callable[[], Any], keys: Sequence[str], up: Up, down: Down, delete: Delete) -> Callable[[], Work]:
-    """Return what prepares the three steps; each notes its time."""
+def working(
+    where: Remote, make: Callable[[], Any], keys: Sequence[str], up: Up, down: Down, delete: Delete
+) -> Callable[[], Work]:
+    """Return what prepares the three steps; each notes its time.
+
+    Looked at is how many files came back as they were, and how many objects are left of them.
+    """
 
     def prepare() -> Work:
-        made = make()
+        made, left = make(), where.counts()
+        before = left()  # nothing, unless somebody failed
 
-        def work() -> int:
+        def work() -> Callable[[], tuple[int, int]]:
             begun = time.perf_counter()
             for key in keys:
                 up(made, key)
             stored = time.perf_counter()
-            total = sum(len(down(made, key)) for key in keys)
+            same = sum(down(made, key) == CONTENT for key in keys)
             fetched = time.perf_counter()
             delete(made, keys)
             note("up", stored - begun)
             note("down", fetched - stored)
             note("deleted", time.perf_counter() - fetched)
-            return total
+            return lambda: (same, max(0, left() - before))
 
         return work
 
@@ -214,8 +224,8 @@ def counting(where: Remote, make: Callable[[], Any], act: Callable[[Any], object
 def copying(where: Remote, make: Callable[[], Any], act: Callable[[Any, str], object], key: str) -> Callable[[], Work]:
     """Return what prepares a copy, which is looked at afterwards; it notes how many bytes passed."""
 
-    def copy(made: tuple[Any, Callable[[str], int]]) -> int:
+    def copy(made: tuple[Any, Callable[[str], int]]) -> Callable[[], int]:
         act(made[0], key)
-        return made[1](key)
+        return lambda: made[1](key)
 
     return counting(where, lambda: (make(), where.sizes()), copy)

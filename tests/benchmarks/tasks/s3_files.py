@@ -79,6 +79,7 @@ def down_stage(where: Place, source: Path, size: int, folder: Path) -> Iterator[
         with SMART_OPEN.load().open(f"s3://{bucket}/big", "rb", transport_params={"client": client}) as file:
             pour(file, target)
 
+    get = getting(local)
     yield (
         [
             Contender("download, verify_downloads=False", downloading(unchecked, downloaded), ours=True),
@@ -86,14 +87,14 @@ def down_stage(where: Place, source: Path, size: int, folder: Path) -> Iterator[
                 "download, verified", downloading(lambda: where.ours(verify_downloads=True), downloaded), ours=True
             ),
             Contender('open("r"), verify_downloads=False', downloading(unchecked, down_opened), ours=True),
-            Contender("get to a file, verify_downloads=False", downloading(unchecked, getting(local)), ours=True),
+            Contender("get to a file, verify_downloads=False", downloading(unchecked, get, local), ours=True),
             Contender(
                 DOWN,
                 downloading(where.boto3, lambda c, target: c.download_fileobj(bucket, "big", target)),
                 needs=[BOTO3],
             ),
-            Contender("boto3 download_file to a file", downloading(where.boto3, download_file), needs=[BOTO3]),
-            Contender("s3fs get_file to a file", downloading(where.s3fs, s3fs_get), needs=[S3FS]),
+            Contender("boto3 download_file to a file", downloading(where.boto3, download_file, local), needs=[BOTO3]),
+            Contender("s3fs get_file to a file", downloading(where.s3fs, s3fs_get, local), needs=[S3FS]),
             Contender("smart_open", downloading(where.boto3, smart), needs=[SMART_OPEN]),
             Contender("obstore get", downloading(where.obstore, obstore_down), needs=[OBSTORE]),
             Contender("keg-storage download", downloading(where.keg, downloaded), needs=[KEG_S3]),

@@ -10,7 +10,7 @@ from ..buckets import Place, place
 from ..frame import Bench, Contender, Stage, task, times
 from ..meters import CPU, WALL
 from ..peers import BOTO3, CEPH, KEG_S3, S3FS, SMART_OPEN
-from .objects import CONTENT, FAR_SHARE, SIZE, Delete, Down, Up, files, small_obstore, small_ours, working
+from .objects import CONTENT, FAR_SHARE, Delete, Down, Up, files, small_obstore, small_ours, working
 
 BATCH = 1000
 
@@ -50,11 +50,11 @@ def stage(where: Place, count: int) -> Iterator[Stage]:
         return target.getvalue()
 
     def by_three(name: str, make: Callable[[], Any], up: Up, down: Down, delete: Delete, **others: Any) -> Contender:
-        return Contender(name, working(make, keys, up, down, delete), **others)
+        return Contender(name, working(where, make, keys, up, down, delete), **others)
 
     yield (
         [
-            small_ours("write, read, delete_many", where.ours, keys),
+            small_ours(where, "write, read, delete_many", where.ours, keys),
             by_three(
                 "boto3 put_object, get_object, delete_objects",
                 where.boto3,
@@ -92,7 +92,7 @@ def stage(where: Place, count: int) -> Iterator[Stage]:
                 needs=[KEG_S3],
             ),
         ],
-        count * SIZE,
+        (count, 0),
     )
 
 
