@@ -68,6 +68,7 @@ class SFTPReader(RangedReader, SFTPRemoteFile):
             workers=lambda: self._source,
             eager=whole,
         )
+        self.iter_chunk_size = RemoteFile.iter_chunk_size
 
     def _release(self) -> None:
         super()._release()
@@ -125,7 +126,8 @@ class _Source(Executor):
         """Return the session and the handle; in the child of a fork, or after the connection broke off, new ones."""
         if self._session is None or self._session.broken or self._pid != os.getpid():
             self.reopen()
-        assert self._session is not None
+        if self._session is None:
+            raise ConnectionLostError("the session ended")
         return self._session, self._handle
 
     def reopen(self) -> None:
@@ -157,13 +159,14 @@ class _Flight(Future[Any]):
         self._into = into
         self._asked: deque[tuple[int, int, Pending]] = deque()
         self._session: Session | None = None
-        self._place: memoryview | None = into.getbuffer()
+        self._place = into.getbuffer()
+        self._is_over = False
         with suppress(ConnectionLostError):
             self._ask(start, stop)
 
     def done(self) -> bool:
         """Whether it is here."""
-        return self._place is None or all(pending.is_here for _, _, pending in self._asked)
+        return self._is_over or all(pending.is_here for _, _, pending in self._asked)
 
     def cancel(self) -> bool:
         """Nothing that was asked can be taken back."""
@@ -186,13 +189,11 @@ class _Flight(Future[Any]):
                 self._collect()
         finally:
             self._asked.clear()
-            if self._place is not None:
-                self._place.release()
-                self._place = None
+            self._is_over = True
+            self._place.release()
         self._into.seek(self._stop - self._start)
 
     def _ask(self, start: int, stop: int) -> None:
-        assert self._place is not None
         session, handle = self._source.session()
         if self._session not in (None, session):
             raise ConnectionLostError("the session was replaced")
@@ -280,13 +281,6 @@ class SFTPUpdater(SFTPRemoteFile):
         tree: Tree,
         pool: Pool,
     ) -> None:
-        super().__init__(FileMode.read | FileMode.write)
-        self.path = path
-        self._options = options
-        self._tree = tree
-        self._pool = pool
-        self._position = 0
-
         def opened(session: Session) -> Session:
             original, attributes = tree.open_file(session, path)
             self._size = attributes.size or 0
@@ -301,6 +295,12 @@ class SFTPUpdater(SFTPRemoteFile):
             return session
 
         self._session = pool.keep(opened)
+        super().__init__(FileMode.read | FileMode.write)
+        self.path = path
+        self._options = options
+        self._tree = tree
+        self._pool = pool
+        self._position = 0
 
     def seekable(self) -> bool:
         """Whether :meth:`seek` works: it does."""
@@ -348,8 +348,7 @@ class SFTPUpdater(SFTPRemoteFile):
         self._size = max(self._size, self._position)
 
     def _publish(self) -> None:
-        self._tree.seal(self._session, self._handle, self._size)
-        self._tree.publish(self._session, self._temporary, self.path, self._options)
+        self._tree.finish(self._session, self._handle, self._size, self._temporary, self.path, self._options)
         self._pool.give_back(self._session)
 
     def _discard(self) -> None:

@@ -75,9 +75,7 @@ class Login:
         host, _, port = place.partition(":")
         first = self._enter(host, int(port or 22), username or self.username, _dial(host, int(port or 22), self))
         try:
-            transport = first.get_transport()
-            assert transport is not None
-            through = transport.open_channel(
+            through = _transport_of(first).open_channel(
                 "direct-tcpip", (self.host, self.port), ("127.0.0.1", 0), timeout=self.connect_timeout
             )
             return Connection(self._enter(self.host, self.port, self.username, through), self, first)
@@ -113,7 +111,7 @@ class Login:
                 username,
                 self.password,
                 sock=sock,
-                key_filename=list(self.key_filenames) or None,
+                key_filename=list(self.key_filenames) or None,  # type: ignore[arg-type]  # a list is fine
                 passphrase=self.passphrase,
                 allow_agent=self.allow_agent,
                 look_for_keys=self.look_for_keys,
@@ -123,8 +121,7 @@ class Login:
                 channel_timeout=self.connect_timeout,
                 transport_factory=self._transport,
             )
-            transport = client.get_transport()
-            assert transport is not None
+            transport = _transport_of(client)
             self.known_hosts.check_revoked(transport.get_remote_server_key())
             transport.set_keepalive(int(self.keepalive))
         except BaseException as error:
@@ -184,10 +181,7 @@ class Connection:
         Raises:
             paramiko.ChannelException: when the server allows no more of them.
         """
-        transport = self.client.get_transport()
-        if transport is None:
-            raise EOFError
-        channel = transport.open_session(
+        channel = _transport_of(self.client).open_session(
             window_size=_WINDOW, max_packet_size=_PACKET, timeout=self._login.connect_timeout
         )
         try:
@@ -204,6 +198,13 @@ class Connection:
             if client is not None:
                 with suppress(Exception):  # it may have ended by itself
                     client.close()
+
+
+def _transport_of(client: paramiko.SSHClient) -> paramiko.Transport:
+    transport = client.get_transport()
+    if transport is None:
+        raise EOFError("the connection was closed")
+    return transport
 
 
 def _dial(host: str, port: int, login: Login) -> socket.socket:
@@ -235,5 +236,5 @@ def _explained(error: BaseException, place: str, source: str) -> Exception | Non
     if isinstance(error, FileNotFoundError | PermissionError):
         return ConfigurationError(f"the private key {error.filename} cannot be read: {error.strerror}")
     if isinstance(error, paramiko.SSHException | EOFError | OSError):
-        return StorageUnavailableError(f"no connection to {place}: {error or 'it hung up'}")
+        return StorageUnavailableError(f"no connection to {place}: {str(error) or 'it hung up'}")
     return None

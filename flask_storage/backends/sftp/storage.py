@@ -22,7 +22,7 @@ from ...workers import PerProcess, pool_of
 from ..internal_links import InternalLinksStorageBackend
 from .copying import copy_bytes
 from .errors import translated
-from .files import PART_SIZE, SFTPReader, SFTPUpdater, SFTPWriter
+from .files import CHUNK_SIZE, PART_SIZE, SFTPReader, SFTPUpdater, SFTPWriter
 from .hosts import KnownHosts, fingerprints
 from .login import CIPHERS, Login
 from .pool import Pool
@@ -248,7 +248,7 @@ class SFTPStorage(InternalLinksStorageBackend):
 
     def _download_file(self, path: str, file_obj: SupportsWrite, progress: ProgressCallback | None) -> None:
         with self._reader(path, partial(SFTPReader, tree=self._tree, pool=self._pool, whole=True)) as reader:
-            copy_chunks(reader, file_obj, progress, chunk_size=reader.iter_chunk_size)
+            copy_chunks(reader, file_obj, progress, chunk_size=CHUNK_SIZE)
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
         def copied(session: Session) -> None:
@@ -258,8 +258,7 @@ class SFTPStorage(InternalLinksStorageBackend):
                 try:
                     copy_bytes(session, self._tree, original, handle, about.size or 0)
                     self._tree.let_go(session, original)
-                    self._tree.seal(session, handle, about.size or 0)
-                    self._tree.publish(session, temporary, new_path, options)
+                    self._tree.finish(session, handle, about.size or 0, temporary, new_path, options)
                 except BaseException:
                     if not session.broken:
                         self._tree.drop(session, temporary)

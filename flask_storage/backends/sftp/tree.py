@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     import arrow
 
 _ATTEMPTS = 100
+_PRIVATE = 0o600
+_LAST_SECOND = 0xFFFFFFFF
 FSYNC, POSIX_RENAME = b"fsync@openssh.com", b"posix-rename@openssh.com"
 HARDLINK, STATVFS = b"hardlink@openssh.com", b"statvfs@openssh.com"
 
@@ -150,7 +152,7 @@ class Tree:
         return attributes
 
     def info(self, path: str, attributes: Attributes) -> FileInfo:
-        """Return what is known of a file. Two versions of one second and one size look alike."""
+        """Return what is known of a file. Whoever else writes there may make two versions look alike."""
         modified = min(attributes.mtime or 0, _LATEST)
         return FileInfo(
             path=path,
@@ -241,23 +243,33 @@ class Tree:
                     raise self.why(session, error) from error
         raise StorageError("the folder is deleted again and again by somebody else")
 
-    def seal(self, session: Session, handle: bytes, size: int) -> None:
-        """Make a finished temporary file durable, and close it.
+    def finish(
+        self, session: Session, handle: bytes, size: int, temporary: Temporary, path: str, options: WriteOptions
+    ) -> None:
+        """Close a temporary file, durable where that was asked for, and give it its name.
+
+        One request gives the name where the server knows ``posix-rename@openssh.com``, or the name is free. Elsewhere
+        the old file is removed before, and for a moment there is none.
 
         Args:
-            session: In which it was opened.
+            session: In which the file was opened.
             handle: Of it.
             size: How long it must be: servers have lost bytes, and said nothing.
+            temporary: Its path.
+            path: What it is to be called.
+            options: Whether that must be a free name.
 
         Raises:
-            StorageError: when the server failed, or has another number of bytes.
+            FileExistsInStorageError: when it must be, and is taken.
+            NotAFileError: when a folder has this name.
+            StorageFullError: when the server has another number of bytes.
         """
         asked = []
-        if self._file_mode != 0o600:
+        if self._file_mode != _PRIVATE:
             asked.append(session.about(FSETSTAT, handle, Attributes(mode=self._file_mode).pack()))
         if self._sync and FSYNC in session.extensions:
             asked.append(session.extended(FSYNC, _length(handle)))
-        about = session.about(FSTAT, handle)
+        about, before = session.about(FSTAT, handle), session.about(LSTAT, self.at(session, path))
         asked.append(session.about(CLOSE, handle))
         try:
             session.wait_for_all(asked)
@@ -268,21 +280,16 @@ class Tree:
             raise StorageFullError(
                 f"{attributes.size} bytes are on the server where {size} were written: is its disk full?"
             )
+        with suppress(StatusError):  # else the name is free
+            self._tell_apart(session, temporary, attributes, session.wait(before))
+        self.publish(session, temporary, path, options)
 
     def resize(self, session: Session, handle: bytes, size: int) -> None:
         """Make an open file so long, in bytes."""
         session.wait(session.about(FSETSTAT, handle, Attributes(size=size).pack()))
 
     def publish(self, session: Session, temporary: Temporary, path: str, options: WriteOptions) -> None:
-        """Give a finished temporary file its name.
-
-        One request does it where the server knows ``posix-rename@openssh.com``, or the name is free. Elsewhere the old
-        file is removed before, and for a moment there is none.
-
-        Raises:
-            FileExistsInStorageError: when *options* ask for a name that is free, and it is taken.
-            NotAFileError: when a folder has this name.
-        """
+        """Give a file another name; see :meth:`finish`."""
         source, target = self.at(session, temporary), self.at(session, path)
         if options.exclusive:
             self._publish_as_new(session, source, target, path)
@@ -360,6 +367,12 @@ class Tree:
             for one in [session.about(SETSTAT, self.at(session, level), mode) for level in made]:
                 with suppress(StatusError):  # pruned already
                     session.wait(one)
+
+    def _tell_apart(self, session: Session, temporary: Temporary, new: Attributes, old: Attributes) -> None:
+        """See to it that two versions of one size never have one time, which the protocol tells in whole seconds."""
+        if new.size == old.size and (old.mtime or 0) >= (new.mtime or 0):
+            later = Attributes(mtime=min((old.mtime or 0) + 1, _LAST_SECOND))
+            session.about(SETSTAT, self.at(session, temporary), later.pack())
 
     def _publish_as_new(self, session: Session, source: bytes, target: bytes, path: str) -> None:
         is_linked = HARDLINK in session.extensions

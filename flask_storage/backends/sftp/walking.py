@@ -47,7 +47,7 @@ def walk(
     tops: Sequence[str],
     *,
     recursive: bool = True,
-    wanted: Callable[[str], bool] = lambda top: True,
+    wanted: Callable[[str], bool] = lambda _: True,
     denied: Callable[[str, str], None] | None = None,
 ) -> Iterator[tuple[str, str, Entries]]:
     """Yield what is in folders: the top that leads to it, the folder's path and some of its entries, lazily.
@@ -70,28 +70,16 @@ def walk(
             top, path = begin.popleft()
             if wanted(top):
                 reading.append(_Folder(tree, session, top, path))
-        if not reading:
-            continue
-        folder = reading.popleft()
-        try:
-            entries = folder.read()
-        except StatusError as error:
-            if error.code != PERMISSION_DENIED or denied is None:
-                raise
-            denied(folder.top, folder.path)
-            continue
-        if entries is None:
+        folder = reading.popleft() if reading else None
+        entries = None if folder is None else folder.read(denied)
+        if folder is None or entries is None:
             continue
         if not wanted(folder.top):
             folder.close()
             continue
         reading.append(folder)
         if recursive:
-            begin.extend(
-                (folder.top, f"{folder.path}/{name}" if folder.path else name)
-                for name, attributes in entries
-                if is_folder(attributes) and not name.startswith(RESERVED_PREFIX)
-            )
+            begin.extend((folder.top, below) for below in folder.folders_in(entries))
         if entries:
             yield folder.top, folder.path, entries
 
@@ -110,8 +98,22 @@ class _Folder:
         self._asked: deque[Pending] = deque()
         self._ahead = 2
 
-    def read(self) -> Entries | None:
-        """Return some entries, none while it is being opened, or None at its end."""
+    def folders_in(self, entries: Entries) -> list[str]:
+        """Return the paths of the folders among some entries, without our own hidden ones."""
+        prefix = f"{self.path}/" if self.path else ""
+        return [prefix + name for name, about in entries if is_folder(about) and not name.startswith(RESERVED_PREFIX)]
+
+    def read(self, denied: Callable[[str, str], None] | None) -> Entries | None:
+        """Return some entries, none while it is being opened, or None at its end; see :func:`walk`."""
+        try:
+            return self._read()
+        except StatusError as error:
+            if error.code != PERMISSION_DENIED or denied is None:
+                raise
+            denied(self.top, self.path)
+            return None
+
+    def _read(self) -> Entries | None:
         if self._handle is None:
             return [] if self._is_open() else None
         try:
@@ -152,8 +154,7 @@ class _Folder:
         return True
 
     def _ask(self) -> None:
-        assert self._handle is not None
-        while len(self._asked) < self._ahead:
+        while self._handle is not None and len(self._asked) < self._ahead:
             self._asked.append(self._session.about(READDIR, self._handle))
 
     def _is_file(self) -> bool:

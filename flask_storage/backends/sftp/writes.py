@@ -52,8 +52,7 @@ class SFTPWrites(PartStore):
             temporary, handle = self._tree.create_temporary(session, path)
             try:
                 write(session, self._tree, handle, 0, view)
-                self._tree.seal(session, handle, len(view))
-                self._tree.publish(session, temporary, path, options)
+                self._tree.finish(session, handle, len(view), temporary, path, options)
             except ConnectionLostError as error:
                 raise _unknown(error) from error
             except BaseException:
@@ -146,8 +145,7 @@ class _Upload:
                 other.wait(other.about(CLOSE, its_handle))
                 self._pool.give_back(other)
                 self._free.pop()
-            self._tree.seal(session, handle, size)
-            self._tree.publish(session, self.temporary, path, options)
+            self._tree.finish(session, handle, size, self.temporary, path, options)
         except ConnectionLostError as error:
             raise _unknown(error) from error
         self._free.clear()
