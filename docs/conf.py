@@ -29,7 +29,7 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 
 # Names of other projects cannot be looked up without the network; `-n` checks those of ours.
-_OTHERS = sys.stdlib_module_names | {"arrow", "azure", "blinker", "click", "flask", "jwt", "werkzeug"}
+_OTHERS = sys.stdlib_module_names | {"arrow", "azure", "blinker", "click", "flask", "jwt", "paramiko", "werkzeug"}
 _OTHERS |= {"_typeshed", "Mapping", "ReadableBuffer", "SansIOResponse", "WriteableBuffer"}
 
 

@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any
 from ._lazy import lazily, warn_of_namesake
 
 if TYPE_CHECKING:
-    from .backends import azure as azure, base as base, filesystem as filesystem, memory as memory, s3 as s3
+    from .backends import (
+        azure as azure,
+        base as base,
+        filesystem as filesystem,
+        memory as memory,
+        s3 as s3,
+        sftp as sftp,
+    )
     from .backends.azure import (
         AzureFile as AzureFile,
         AzureReader as AzureReader,
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
         S3Storage as S3Storage,
         S3Writer as S3Writer,
     )
+    from .backends.sftp import SFTPRemoteFile as SFTPRemoteFile, SFTPStorage as SFTPStorage
     from .delivery import send_stored_file as send_stored_file
     from .errors import (
         ConfigurationError as ConfigurationError,
@@ -96,6 +104,7 @@ _WHERE = {
     "backends.internal_links": "InternalLinksStorageBackend",
     "backends.memory": "MemoryStorage",
     "backends.s3": "S3FileBase S3Preset S3Reader S3Storage S3Writer",
+    "backends.sftp": "SFTPRemoteFile SFTPStorage",
     "delivery": "send_stored_file",
     "errors": _ERRORS,
     "extension": "Storage",

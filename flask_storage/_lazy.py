@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-NEEDS = {"backends.azure": "azure.storage.blob", "backends.s3": "boto3"}
+NEEDS = {"backends.azure": "azure.storage.blob", "backends.s3": "boto3", "backends.sftp": "paramiko"}
 """Modules of ours that need a package of an extra."""
 
 

@@ -24,7 +24,7 @@ def test_what_type_checkers_see_is_what_loads(name):
     """The two lists of public names are one."""
     package = importlib.import_module(name)
 
-    modules = {"azure", "base", "filesystem", "memory", "s3"} if name == "flask_storage" else set()
+    modules = {"azure", "base", "filesystem", "memory", "s3", "sftp"} if name == "flask_storage" else set()
     missing = {module for module, needed in _lazy.NEEDS.items() if not _lazy.is_installed(needed)}
     optional = {name for module in missing for name in package._WHERE[module].split()}
     assert _typed_names(package) == set(package.__all__) | modules | optional

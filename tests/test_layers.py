@@ -17,7 +17,8 @@ WALL = f"{WORDS} arguments signals streams paths tokens files parts"
 PLACE = f"{WORDS} streams files paths parts backends.base backends.internal_links"
 FAR_PLACE = f"{PLACE} arguments bodies header_text media patience ranges workers"
 DISK = "backends.disk backends.disk_bytes backends.disk_folder"
-NAMES = "_lazy backends.base backends.filesystem backends.internal_links backends.memory backends.azure backends.s3"
+NAMES = "_lazy backends.base backends.filesystem backends.internal_links backends.memory backends.azure"
+NAMES += " backends.s3 backends.sftp"
 
 # A module of ours: what it may import of ours; what it may import of others, beyond the standard library.
 # A late import and an import for the type checker alone are imports too: they are knowledge.
@@ -60,9 +61,10 @@ MAY_IMPORT = {
         "arrow",
     ),
     "backends.disk_parts": (f"{WORDS} paths parts backends.disk backends.disk_bytes backends.disk_folder", ""),
-    "backends.filesystem": (f"{PLACE} {DISK} backends.disk_file backends.disk_parts", ""),
+    "backends.filesystem": (f"{PLACE} arguments {DISK} backends.disk_file backends.disk_parts", ""),
     "backends.azure": (f"{FAR_PLACE} backends.azure", "arrow azure requests urllib3"),
     "backends.s3": (f"{FAR_PLACE} backends.s3", "arrow boto3 botocore urllib3"),
+    "backends.sftp": (f"{FAR_PLACE} backends.sftp", "arrow paramiko"),
     "backends": (f"{WORDS} files tokens {NAMES}", ""),
     "registry": ("errors arguments backends.base", ""),
     # Flask. None of these knows a place.
@@ -77,7 +79,7 @@ MAY_IMPORT = {
 }
 # These two show the whole house: one to those who use it, one to those who test against it.
 OPEN_TO_ALL = {"", "testing"}
-FOLDERS = ("backends.azure", "backends.s3", "cli", "testing", "uses")
+FOLDERS = ("backends.azure", "backends.s3", "backends.sftp", "cli", "testing", "uses")
 # The grammar of paths is text; whoever asks the disk about a path asks in `backends.disk`.
 NEVER = {"paths": {"os", "pathlib", "shutil"}}
 # Not a package to install: names that only the type checker knows.

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         S3Storage as S3Storage,
         S3Writer as S3Writer,
     )
+    from .sftp import SFTPRemoteFile as SFTPRemoteFile, SFTPStorage as SFTPStorage
 
 _WHERE = {
     "backends.azure": "AzureFile AzureReader AzureStorage AzureWriter",
@@ -41,6 +42,7 @@ _WHERE = {
     "backends.internal_links": "InternalLinksStorageBackend",
     "backends.memory": "MemoryStorage",
     "backends.s3": "S3FileBase S3Preset S3Reader S3Storage S3Writer",
+    "backends.sftp": "SFTPRemoteFile SFTPStorage",
     "errors": "FileNotFoundInStorageError LocalFSError",
     "files": "RemoteFile",
     "tokens": "InternalLinkTokenData",
