@@ -58,11 +58,12 @@ class SFTPReader(RangedReader, SFTPRemoteFile):
     def __init__(self, path: str, *, tree: Tree, pool: Callable[[], Pool], whole: bool = False) -> None:
         self.path = path
         self._source = _Source(path, tree, pool)
-        info = self._source.open()
+        info = self._source.open(first=RangedReader.least_fetch)
         RangedReader.__init__(
             self,
             self._source.fetch,
             info,
+            head=self._source.head[: info.size],
             chunk_size=CHUNK_SIZE,
             concurrency=CHUNKS_AHEAD,
             workers=lambda: self._source,
@@ -93,9 +94,10 @@ class _Source(Executor):
         self._handle = b""
         self._pid = 0
         self._info: FileInfo | None = None
+        self.head = b""
 
-    def open(self) -> FileInfo:
-        """Open the file, and return what is known of it.
+    def open(self, first: int = 0) -> FileInfo:
+        """Open the file, and return what is known of it; up to *first* bytes of it are the :attr:`head`.
 
         Raises:
             PreconditionFailedError: when it was open before, and is another version now.
@@ -103,7 +105,7 @@ class _Source(Executor):
         self._pid, self._pool = os.getpid(), self._pools()
 
         def opened(session: Session) -> FileInfo:
-            self._handle, attributes = self._tree.open_file(session, self._path)
+            self._handle, attributes, self.head = self._tree.open_file(session, self._path, first)
             self._session = session
             return self._tree.info(self._path, attributes)
 
@@ -282,7 +284,7 @@ class SFTPUpdater(SFTPRemoteFile):
         pool: Pool,
     ) -> None:
         def opened(session: Session) -> Session:
-            original, attributes = tree.open_file(session, path)
+            original, attributes, _ = tree.open_file(session, path)
             self._size = attributes.size or 0
             self._temporary, self._handle = tree.create_temporary(session, path, readable=True)
             try:

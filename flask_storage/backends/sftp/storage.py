@@ -31,7 +31,7 @@ from .tree import Tree, moment
 from .walking import is_file, is_folder, walk
 from .writes import SFTPWrites
 
-_SESSIONS_A_FILE = 4
+_SESSIONS_A_FILE = 8
 
 
 class SFTPStorage(InternalLinksStorageBackend):
@@ -252,7 +252,7 @@ class SFTPStorage(InternalLinksStorageBackend):
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
         def copied(session: Session) -> None:
-            original, about = self._tree.open_file(session, path)
+            original, about, _ = self._tree.open_file(session, path)
             with self._guard(new_path):
                 temporary, handle = self._tree.create_temporary(session, new_path)
                 try:

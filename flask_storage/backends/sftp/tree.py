@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC
 from typing import TYPE_CHECKING, TypeAlias
@@ -27,6 +28,7 @@ from ...paths import RESERVED_PREFIX, parent
 from ...values import FileInfo, WriteOptions
 from .protocol import (
     CLOSE,
+    EOF,
     FAILURE,
     FOR_READING,
     FOR_WRITING,
@@ -133,23 +135,7 @@ class Tree:
             PermissionDeniedError: when a symbolic link is there, or on the way.
             NotAFileError: when it is a pipe, a socket or a device.
         """
-        leads, asked = self.leads_to(session, path), session.about(LSTAT, self.at(session, path))
-        missing = FileNotFoundInStorageError(self.storage, path)
-        try:
-            attributes: Attributes = session.wait(asked)
-        except StatusError as error:
-            # A file in the place of a folder is a plain failure for the server; there is nothing below it.
-            if error.code == NO_SUCH_FILE or self._is_below_a_file(session, path):
-                raise missing from error
-            raise
-        if _is(stat.S_ISLNK, attributes, unknown=False):
-            raise PermissionDeniedError(f"{path} is a symbolic link: a storage follows none")
-        self.confirm(session, path, leads)
-        if _is(stat.S_ISDIR, attributes, unknown=False):
-            raise missing
-        if not _is(stat.S_ISREG, attributes):
-            raise NotAFileError(f"{path} is no regular file")
-        return attributes
+        return self._judge(session, path, *self._ask_about(session, path))
 
     def info(self, path: str, attributes: Attributes) -> FileInfo:
         """Return what is known of a file. Whoever else writes there may make two versions look alike."""
@@ -207,23 +193,44 @@ class Tree:
 
     # -- files --------------------------------------------------------------------------------------------------------
 
-    def open_file(self, session: Session, path: str) -> tuple[bytes, Attributes]:
-        """Open a file for reading; return its handle and what is known of it.
+    def open_file(self, session: Session, path: str, first: int = 0) -> tuple[bytes, Attributes, bytes]:
+        """Open a file for reading, in two turns.
+
+        Args:
+            session: In which it is open then.
+            path: The file.
+            first: How many bytes of it come along, at most.
+
+        Returns:
+            Its handle, what is known of it, and its first bytes.
 
         Raises:
             StorageError: as :meth:`look`.
         """
-        self.look(session, path)  # a pipe that nobody writes to would be opened for ever
-        handle: bytes = session.wait(session.open(self.at(session, path), FOR_READING))
+        asked = self._ask_about(session, path)
+        opened = session.open(self.at(session, path), FOR_READING)
         try:
-            attributes: Attributes = session.wait(session.about(FSTAT, handle))
+            self._judge(session, path, *asked)
+        except NotAFileError:
+            session.close()  # a pipe that nobody writes to is being opened for ever
+            raise
+        except StorageError:
+            with suppress(StatusError):
+                self.let_go(session, session.wait(opened))
+            raise
+        handle: bytes = session.wait(opened)
+        try:
+            head = bytearray(min(first, session.read_size))
+            about, again = session.about(FSTAT, handle), self._ask_about(session, path)
+            content = session.read(handle, 0, memoryview(head)) if head else None
+            attributes: Attributes = session.wait(about)
             # Somebody may have put a link there before it was opened; a file that is gone stays readable.
             with suppress(FileNotFoundInStorageError):
-                self.look(session, path)
+                self._judge(session, path, *again)
+            return handle, attributes, bytes(head[: _count(session, content)])
         except BaseException:
             self.let_go(session, handle)
             raise
-        return handle, attributes
 
     def create_temporary(self, session: Session, path: str, *, readable: bool = False) -> tuple[Temporary, bytes]:
         """Make a hidden file in the folder of *path*; return its path and a handle."""
@@ -244,7 +251,15 @@ class Tree:
         raise StorageError("the folder is deleted again and again by somebody else")
 
     def finish(
-        self, session: Session, handle: bytes, size: int, temporary: Temporary, path: str, options: WriteOptions
+        self,
+        session: Session,
+        handle: bytes,
+        size: int,
+        temporary: Temporary,
+        path: str,
+        options: WriteOptions,
+        *,
+        written: Sequence[Pending] = (),
     ) -> None:
         """Close a temporary file, durable where that was asked for, and give it its name.
 
@@ -258,13 +273,14 @@ class Tree:
             temporary: Its path.
             path: What it is to be called.
             options: Whether that must be a free name.
+            written: Writes that were not waited for.
 
         Raises:
             FileExistsInStorageError: when it must be, and is taken.
             NotAFileError: when a folder has this name.
             StorageFullError: when the server has another number of bytes.
         """
-        asked = []
+        asked = [*written]
         if self._file_mode != _PRIVATE:
             asked.append(session.about(FSETSTAT, handle, Attributes(mode=self._file_mode).pack()))
         if self._sync and FSYNC in session.extensions:
@@ -353,6 +369,27 @@ class Tree:
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
+    def _ask_about(self, session: Session, path: str) -> tuple[Pending, Pending]:
+        return self.leads_to(session, path), session.about(LSTAT, self.at(session, path))
+
+    def _judge(self, session: Session, path: str, leads: Pending, asked: Pending) -> Attributes:
+        missing = FileNotFoundInStorageError(self.storage, path)
+        try:
+            attributes: Attributes = session.wait(asked)
+        except StatusError as error:
+            # A file in the place of a folder is a plain failure for the server; there is nothing below it.
+            if error.code == NO_SUCH_FILE or self._is_below_a_file(session, path):
+                raise missing from error
+            raise
+        if _is(stat.S_ISLNK, attributes, unknown=False):
+            raise PermissionDeniedError(f"{path} is a symbolic link: a storage follows none")
+        self.confirm(session, path, leads)
+        if _is(stat.S_ISDIR, attributes, unknown=False):
+            raise missing
+        if not _is(stat.S_ISREG, attributes):
+            raise NotAFileError(f"{path} is no regular file")
+        return attributes
+
     def _make(self, session: Session, levels: list[str]) -> None:
         asked = [
             session.about(MKDIR, self.at(session, one), Attributes(mode=self._folder_mode).pack()) for one in levels
@@ -427,6 +464,18 @@ def moment(seconds: int | None) -> arrow.Arrow:
 def _is(kind: Callable[[int], bool], attributes: Attributes, *, unknown: bool = True) -> bool:
     """Whether a file is of a *kind*; of servers that do not tell modes nothing is known."""
     return unknown if attributes.mode is None else kind(attributes.mode)
+
+
+def _count(session: Session, asked: Pending | None) -> int:
+    """Return how many bytes came; at the end of a file there are none."""
+    if asked is None:
+        return 0
+    try:
+        return int(session.wait(asked))
+    except StatusError as error:
+        if error.code != EOF:
+            raise
+        return 0
 
 
 def _levels(path: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ...errors import StorageTimeoutError, StorageUnavailableError
@@ -51,8 +51,8 @@ class SFTPWrites(PartStore):
         def stored(session: Session) -> None:
             temporary, handle = self._tree.create_temporary(session, path)
             try:
-                write(session, self._tree, handle, 0, view)
-                self._tree.finish(session, handle, len(view), temporary, path, options)
+                written = start_writing(session, handle, 0, view)
+                self._tree.finish(session, handle, len(view), temporary, path, options, written=written)
             except ConnectionLostError as error:
                 raise _unknown(error) from error
             except BaseException:
@@ -214,17 +214,24 @@ def write(session: Session, tree: Tree, handle: bytes, offset: int, view: memory
     Raises:
         StorageFullError, StatusError: when they did not.
     """
-    asked: deque[Pending] = deque()
     try:
-        for start in range(0, len(view), session.write_size):
-            asked.append(session.write(handle, offset + start, view[start : start + session.write_size]))
-            if len(asked) == _AT_ONCE:
-                session.wait(asked.popleft())
-        session.wait_for_all(asked)
+        session.wait_for_all(start_writing(session, handle, offset, view))
     except StatusError as error:
-        with suppress(StatusError):
-            session.wait_for_all(asked)
         raise tree.why(session, error) from error
+
+
+def start_writing(session: Session, handle: bytes, offset: int, view: memoryview) -> deque[Pending]:
+    """Write bytes at an offset of an open file, and return the requests whose answers are still to come.
+
+    Raises:
+        StatusError: when one of those before them was refused.
+    """
+    asked: deque[Pending] = deque()
+    for start in range(0, len(view), session.write_size):
+        if len(asked) == _AT_ONCE:
+            session.wait(asked.popleft())
+        asked.append(session.write(handle, offset + start, view[start : start + session.write_size]))
+    return asked
 
 
 def _unknown(error: ConnectionLostError) -> StorageUnavailableError:
