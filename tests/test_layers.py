@@ -52,6 +52,7 @@ MAY_IMPORT = {
     "backends.base": (f"{WALL} backends.hooks backends.transfers backends.linking backends.checked_parts", ""),
     "backends.internal_links": (f"{WORDS} tokens backends.base", "flask"),
     # Places. None knows another.
+    "backends.upload_notes": (f"{WORDS} parts", ""),
     "backends.memory": (f"{PLACE} wrapped_files", "arrow"),
     "backends.disk_bytes": ("", ""),
     "backends.disk_folder": ("errors paths", ""),
@@ -60,11 +61,14 @@ MAY_IMPORT = {
         f"{WORDS} paths wrapped_files backends.disk backends.disk_bytes backends.disk_folder",
         "arrow",
     ),
-    "backends.disk_parts": (f"{WORDS} paths parts backends.disk backends.disk_bytes backends.disk_folder", ""),
+    "backends.disk_parts": (
+        f"{WORDS} paths parts backends.disk backends.disk_bytes backends.disk_folder backends.upload_notes",
+        "",
+    ),
     "backends.filesystem": (f"{PLACE} arguments {DISK} backends.disk_file backends.disk_parts", ""),
-    "backends.azure": (f"{FAR_PLACE} backends.azure", "arrow azure requests urllib3"),
+    "backends.azure": (f"{FAR_PLACE} backends.upload_notes backends.azure", "arrow azure requests urllib3"),
     "backends.s3": (f"{FAR_PLACE} backends.s3", "arrow boto3 botocore urllib3"),
-    "backends.sftp": (f"{FAR_PLACE} backends.sftp", "arrow paramiko"),
+    "backends.sftp": (f"{FAR_PLACE} backends.upload_notes backends.sftp", "arrow paramiko"),
     "backends": (f"{WORDS} files tokens {NAMES}", ""),
     "registry": ("errors arguments backends.base", ""),
     # Flask. None of these knows a place.

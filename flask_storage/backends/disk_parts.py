@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FileNotFoundInStorageError, IntegrityError
@@ -18,15 +14,12 @@ from ..values import WriteOptions
 from .disk import Disk
 from .disk_bytes import etag, write_all
 from .disk_folder import Folder
+from .upload_notes import NOTE_NAME, is_upload_id, new_upload_id, note_of, number_in, part_name, pending, read_note
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-# Ids become names on disk, so nothing passes that we could not have made ourselves.
-_UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
-_PART_NAME = re.compile(r"part-(\d{5,})", re.ASCII)
-_NOTE = "upload.json"
 _CHUNK = 1024 * 1024
 
 
@@ -52,12 +45,11 @@ class DiskParts(PartStore):
 
     def begin(self, path: str, options: WriteOptions) -> str:
         """See :meth:`PartStore.begin`."""
-        upload_id = secrets.token_urlsafe(16)
-        note = {"path": path, "headers": options.headers, "started_at": datetime.now(UTC).isoformat()}
+        upload_id = new_upload_id()
         name = RESERVED_PREFIX + upload_id
         try:
             with self._disk.folder(name, create=True) as folder:
-                self._store(folder, _NOTE, json.dumps(note).encode())
+                self._store(folder, NOTE_NAME, note_of(path, options))
         except BaseException:
             _remove(self._disk, name)
             raise
@@ -67,7 +59,7 @@ class DiskParts(PartStore):
         """See :meth:`PartStore.put_part`."""
         folder, _ = self._open(path, upload_id)
         with folder:
-            return self._store(folder, f"part-{number:05}", memoryview(data).cast("B"), number)
+            return self._store(folder, part_name(number), memoryview(data).cast("B"), number)
 
     def finish(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
         """See :meth:`PartStore.finish`."""
@@ -77,7 +69,7 @@ class DiskParts(PartStore):
             writer.promise(options)
             for part in parts:
                 try:
-                    fd = folder.open_file(f"part-{part.number:05}")
+                    fd = folder.open_file(part_name(part.number))
                 except FileNotFoundError as error:
                     raise IntegrityError(f"part {part.number} is missing: send it again", path=path) from error
                 try:
@@ -102,9 +94,10 @@ class DiskParts(PartStore):
         parts = []
         with folder:
             for name in os.listdir(folder.fd):
-                if match := _PART_NAME.fullmatch(name):
+                number = number_in(name)
+                if number is not None:
                     status = folder.stat(name)
-                    parts.append(Part(number=int(match[1]), size=status.st_size, etag=etag(status)))
+                    parts.append(Part(number=number, size=status.st_size, etag=etag(status)))
         return sorted(parts, key=lambda part: part.number)
 
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
@@ -116,35 +109,27 @@ class DiskParts(PartStore):
                 folder, note = self._open(None, upload_id)
                 folder.close()
                 if not path or note["path"].startswith(path + "/"):
-                    yield PendingUpload(
-                        path=note["path"],
-                        upload_id=upload_id,
-                        started_at=datetime.fromisoformat(note["started_at"]),
-                    )
+                    yield pending(note, upload_id)
 
     def _open(self, path: str | None, upload_id: str) -> tuple[Folder, dict[str, Any]]:
         """Open the folder of an upload to *path* (None: to any) and read its note."""
         missing = FileNotFoundInStorageError(self._backend, f"{path} (upload)")
-        if not _UPLOAD_ID.fullmatch(upload_id):
+        if not is_upload_id(upload_id):
             raise missing
         try:
             folder = self._disk.folder(RESERVED_PREFIX + upload_id)
         except FileNotFoundError as error:
             raise missing from error
         try:
-            with os.fdopen(folder.open_file(_NOTE), "rb") as file:
-                note: dict[str, Any] = json.load(file)
-            begun_for = note["path"]
+            with os.fdopen(folder.open_file(NOTE_NAME), "rb") as file:
+                note = read_note(file.read())
         except FileNotFoundError as error:  # being begun or removed at this moment
             folder.close()
             raise missing from error
-        except (ValueError, LookupError, TypeError) as error:
-            folder.close()
-            raise IntegrityError("the note of this upload is damaged: begin anew, the sweep takes the rest") from error
         except BaseException:
             folder.close()
             raise
-        if path not in (None, begun_for):
+        if path not in (None, note["path"]):
             folder.close()
             raise missing
         return folder, note

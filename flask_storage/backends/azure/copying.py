@@ -12,11 +12,12 @@ from azure.storage.blob import BlobBlock, BlobProperties
 
 from ...parts import PartPlan
 from ...values import WriteOptions
+from ..upload_notes import new_upload_id
 from .blobs import condition_arguments
 from .container import Container
 from .errors import status_of
 from .links import AzureLinks
-from .parts import BlockWrites, block_name, known_again, new_upload_id
+from .parts import BlockWrites, block_name, known_again
 
 AT_ONCE = 256 * 1024 * 1024
 """One call copies no more: https://learn.microsoft.com/rest/api/storageservices/copy-blob-from-url"""

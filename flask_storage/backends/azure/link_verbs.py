@@ -10,8 +10,8 @@ from ...arguments import check_network
 from ...errors import ConfigurationError, FileNotFoundInStorageError
 from ...values import Expiry, LinkRequest, ShareLinkOperation, UploadInstruction, as_moment
 from ..base import StorageBackend
+from ..upload_notes import is_upload_id
 from .links import NO_SIGNER, AzureLinks
-from .parts import is_upload_id
 
 
 class AzureLinkVerbs(StorageBackend):

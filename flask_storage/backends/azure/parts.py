@@ -32,6 +32,7 @@ from ...errors import (
 from ...parts import Part, PartLimits, PartStore, PendingUpload
 from ...paths import RESERVED_PREFIX
 from ...values import CONTENT_HEADERS, WriteOptions
+from ..upload_notes import is_upload_id, new_upload_id
 from .blobs import WRITE_KEY, condition_arguments, info_of, tag_of, write_arguments
 from .container import Container, pages_of
 from .errors import code_of, told_of_conditions
@@ -47,7 +48,6 @@ MAX_BLOCK = 100 * 1024 * 1024
 """What every version of the service takes, in bytes."""
 MAX_BLOCKS = 50_000
 
-_UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 _BLOCK = re.compile(r"(\d{5})([A-Za-z0-9_-]{22})([0-9a-f]{36})", re.ASCII)
 _NO_TAG = "0" * 36
 _PATH_KEY = "path"
@@ -83,16 +83,6 @@ def _is_marked(container: Container, path: str, mark: dict[str, str]) -> bool:
     except (sdk.AzureError, StorageError):
         return False
     return found.get(WRITE_KEY) == mark[WRITE_KEY]
-
-
-def new_upload_id() -> str:
-    """Return an id for the blocks of one upload, which nobody can guess."""
-    return secrets.token_urlsafe(16)
-
-
-def is_upload_id(text: object) -> bool:
-    """Whether *text* has the form of the ids that are given out here; nothing else goes into the name of a blob."""
-    return isinstance(text, str) and _UPLOAD_ID.fullmatch(text) is not None
 
 
 def block_name(upload_id: str, number: int, tag: str = _NO_TAG) -> str:

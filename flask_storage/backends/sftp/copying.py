@@ -16,8 +16,8 @@ _AT_ONCE = 64 * 1024 * 1024
 _HERE = 4 * 1024 * 1024
 
 
-def copy_bytes(session: Session, tree: Tree, source: bytes, target: bytes, size: int) -> None:
-    """Copy the first *size* bytes of one open file into another.
+def copy_bytes(session: Session, tree: Tree, source: bytes, target: bytes, size: int, *, at: int = 0) -> None:
+    """Copy the first *size* bytes of one open file into another, where they begin at byte *at*.
 
     Raises:
         IntegrityError: when there are fewer.
@@ -29,7 +29,7 @@ def copy_bytes(session: Session, tree: Tree, source: bytes, target: bytes, size:
         asked: deque[Pending] = deque()
         for start in range(0, size, _AT_ONCE):
             length = min(_AT_ONCE, size - start)
-            fields = struct.pack(">QQ", start, length), _text(target), struct.pack(">Q", start)
+            fields = struct.pack(">QQ", start, length), _text(target), struct.pack(">Q", at + start)
             asked.append(session.extended(COPY_DATA, _text(source), *fields))
             try:
                 if len(asked) == 2:
@@ -45,7 +45,7 @@ def copy_bytes(session: Session, tree: Tree, source: bytes, target: bytes, size:
     for start in range(0, size, len(buffer)):
         view = buffer[: min(len(buffer), size - start)]
         read(session, source, start, view)
-        write(session, tree, target, start, view)
+        write(session, tree, target, at + start, view)
 
 
 def read(session: Session, handle: bytes, offset: int, view: memoryview) -> None:

@@ -25,6 +25,7 @@ from .errors import translated
 from .files import CHUNK_SIZE, PART_SIZE, SFTPReader, SFTPUpdater, SFTPWriter
 from .hosts import KnownHosts, fingerprints
 from .login import CIPHERS, Login
+from .parts import SFTPParts
 from .pool import Pool
 from .protocol import REMOVE, RMDIR, Session, StatusError
 from .tree import Tree, moment
@@ -184,7 +185,7 @@ class SFTPStorage(InternalLinksStorageBackend):
         link_combinations=True,
         link_terms=TERMS,
         upload_terms=TERMS,
-        parts=False,
+        parts=True,
         server_side_copy=False,
     )
 
@@ -231,11 +232,14 @@ class SFTPStorage(InternalLinksStorageBackend):
         return SFTPWriter(
             path,
             options,
-            writes=SFTPWrites(self._tree, self._pool(), part_size=PART_SIZE, sessions=_SESSIONS_A_FILE),
+            writes=self._writes(),
             concurrency=_SESSIONS_A_FILE,
             workers=self._workers,
             size=size,
         )
+
+    def _parts(self) -> PartStore:
+        return SFTPParts(self._tree, self._pool(), self._writes())
 
     def _open_updater(self, path: str, options: WriteOptions) -> RemoteFile:
         return SFTPUpdater(path, options, tree=self._tree, pool=self._pool())
@@ -322,6 +326,9 @@ class SFTPStorage(InternalLinksStorageBackend):
         return self._pool().run(swept)
 
     # -- inner --------------------------------------------------------------------------------------------------------
+
+    def _writes(self) -> SFTPWrites:
+        return SFTPWrites(self._tree, self._pool(), part_size=PART_SIZE, sessions=_SESSIONS_A_FILE)
 
     def _holding(self, session: Session, folders: Sequence[str]) -> list[str]:
         """Return the folders with a file below; an unfinished or broken-off write may have made one for nothing."""

@@ -1,0 +1,162 @@
+"""Uploads in parts on a server: hidden files, put together there when all have come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ...errors import FileNotFoundInStorageError, IntegrityError
+from ...parts import Part, PartStore, PendingUpload
+from ...paths import RESERVED_PREFIX
+from ...values import WriteOptions
+from ..upload_notes import NOTE_NAME, is_upload_id, new_upload_id, note_of, number_in, part_name, pending, read_note
+from .copying import copy_bytes
+from .pool import Pool
+from .protocol import Attributes, Session
+from .tree import Tree
+from .walking import walk
+from .writes import SFTPWrites
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_LONGEST_NOTE = 64 * 1024
+
+
+class SFTPParts(PartStore):
+    """Keeps each upload in a hidden folder of its own, beside a note of what it is to become.
+
+    Args:
+        tree: The door.
+        pool: Lends sessions.
+        writes: Stores a file in one go.
+    """
+
+    def __init__(self, tree: Tree, pool: Pool, writes: SFTPWrites) -> None:
+        self._tree = tree
+        self._pool = pool
+        self._writes = writes
+
+    def put_whole(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
+        """See :meth:`PartStore.put_whole`."""
+        self._writes.put_whole(path, data, options)
+
+    def begin(self, path: str, options: WriteOptions) -> str:
+        """See :meth:`PartStore.begin`."""
+        upload_id = new_upload_id()
+        self._writes.put_whole(f"{_folder(upload_id)}/{NOTE_NAME}", note_of(path, options), WriteOptions())
+        return upload_id
+
+    def put_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
+        """See :meth:`PartStore.put_part`."""
+        self._pool.run(lambda session: self._note(session, path, upload_id))
+        name = f"{_folder(upload_id)}/{part_name(number)}"
+        self._writes.put_whole(name, data, WriteOptions())
+        return self._part(number, self._pool.run(lambda session: self._tree.look(session, name)))
+
+    def finish(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
+        """See :meth:`PartStore.finish`."""
+
+        def finished(session: Session) -> None:
+            self._note(session, path, upload_id)
+            size = sum(part.size for part in parts)
+            if options.size not in (None, size):
+                raise IntegrityError(
+                    f"{size} bytes were sent where {options.size} were promised; nothing was published"
+                )
+            temporary, handle = self._tree.create_temporary(session, path)
+            try:
+                start = 0
+                for part in parts:
+                    self._append(session, path, upload_id, part, handle, start)
+                    start += part.size
+                self._tree.finish(session, handle, size, temporary, path, options)
+            except BaseException:
+                if not session.broken:
+                    self._tree.drop(session, temporary)
+                raise
+            self._remove(session, upload_id)
+
+        self._pool.run(finished)
+
+    def discard(self, path: str, upload_id: str) -> None:
+        """See :meth:`PartStore.discard`."""
+
+        def discarded(session: Session) -> None:
+            with suppress(FileNotFoundInStorageError):
+                self._note(session, path, upload_id)
+                self._remove(session, upload_id)
+
+        self._pool.run(discarded)
+
+    def list_parts(self, path: str, upload_id: str) -> list[Part]:
+        """See :meth:`PartStore.list_parts`."""
+
+        def listed(session: Session) -> list[Part]:
+            self._note(session, path, upload_id)
+            parts = []
+            for _, _, entries in walk(self._tree, session, [_folder(upload_id)]):
+                numbered = ((number_in(name), attributes) for name, attributes in entries)
+                parts += [self._part(number, attributes) for number, attributes in numbered if number is not None]
+            return sorted(parts, key=lambda part: part.number)
+
+        return self._pool.run(listed)
+
+    def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
+        """See :meth:`PartStore.list_uploads`."""
+
+        def listed(session: Session) -> list[PendingUpload]:
+            names = [name for _, _, entries in walk(self._tree, session, [""], recursive=False) for name, _ in entries]
+            found = []
+            for upload_id in [name.removeprefix(RESERVED_PREFIX) for name in names]:
+                with suppress(FileNotFoundInStorageError, IntegrityError):
+                    note = self._note(session, None, upload_id)
+                    if not path or note["path"].startswith(f"{path}/"):
+                        found.append(pending(note, upload_id))
+            return found
+
+        yield from self._pool.run(listed)
+
+    # -- inner --------------------------------------------------------------------------------------------------------
+
+    def _note(self, session: Session, path: str | None, upload_id: str) -> dict[str, Any]:
+        """Return the note of an upload to *path* (None: to any)."""
+        missing = FileNotFoundInStorageError(self._tree.storage, f"{path} (upload)")
+        if not is_upload_id(upload_id):
+            raise missing
+        name = f"{_folder(upload_id)}/{NOTE_NAME}"
+        try:
+            handle, _, content = self._tree.open_file(session, name, first=_LONGEST_NOTE)
+        except FileNotFoundInStorageError as error:
+            raise missing from error
+        self._tree.let_go(session, handle)
+        note = read_note(content)
+        if path not in (None, note["path"]):
+            raise missing
+        return note
+
+    def _part(self, number: int, attributes: Attributes) -> Part:
+        etag = self._tree.info("", attributes).etag or ""
+        return Part(number=number, size=attributes.size or 0, etag=etag)
+
+    def _append(self, session: Session, path: str, upload_id: str, part: Part, target: bytes, start: int) -> None:
+        try:
+            handle, attributes, _ = self._tree.open_file(session, f"{_folder(upload_id)}/{part_name(part.number)}")
+        except FileNotFoundInStorageError as error:
+            raise IntegrityError(f"part {part.number} is missing: send it again", path=path) from error
+        try:
+            if self._part(part.number, attributes) != part:
+                raise IntegrityError(f"part {part.number} is not the one that was named", path=path)
+            copy_bytes(session, self._tree, handle, target, part.size, at=start)
+        finally:
+            self._tree.let_go(session, handle)
+
+    def _remove(self, session: Session, upload_id: str) -> None:
+        for _, folder, entries in walk(self._tree, session, [_folder(upload_id)]):
+            for name, _ in entries:
+                self._tree.drop(session, f"{folder}/{name}")
+
+
+def _folder(upload_id: str) -> str:
+    return RESERVED_PREFIX + upload_id

@@ -1,0 +1,68 @@
+"""What places that keep uploads in parts as hidden files have in common: ids, names, the note of what is to come."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+from ..errors import IntegrityError
+from ..parts import PendingUpload
+from ..values import WriteOptions
+
+# Ids become names, so nothing passes that we could not have made ourselves.
+_UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
+_PART_NAME = re.compile(r"part-(\d{5,})", re.ASCII)
+NOTE_NAME = "upload.json"
+"""The note's name, in the hidden folder of its upload."""
+
+
+def new_upload_id() -> str:
+    """Return an id that nobody can guess."""
+    return secrets.token_urlsafe(16)
+
+
+def is_upload_id(text: object) -> bool:
+    """Whether *text* has the form of the ids that are given out here; nothing else goes into a name."""
+    return isinstance(text, str) and _UPLOAD_ID.fullmatch(text) is not None
+
+
+def part_name(number: int) -> str:
+    """Return the name of a part."""
+    return f"part-{number:05}"
+
+
+def number_in(name: str) -> int | None:
+    """Return the number in the name of a part, or None for the name of something else."""
+    match = _PART_NAME.fullmatch(name)
+    return None if match is None else int(match[1])
+
+
+def note_of(path: str, options: WriteOptions) -> bytes:
+    """Return the note of an upload that begins now."""
+    note = {"path": path, "headers": options.headers, "started_at": datetime.now(UTC).isoformat()}
+    return json.dumps(note).encode()
+
+
+def read_note(content: bytes) -> dict[str, Any]:
+    """Return what a note says: ``path``, ``headers``, ``started_at``.
+
+    Raises:
+        IntegrityError: when it is damaged.
+    """
+    try:
+        note: dict[str, Any] = json.loads(content)
+        datetime.fromisoformat(note["started_at"])
+        if isinstance(note["path"], str) and isinstance(note["headers"], dict):
+            return note
+    except (ValueError, LookupError, TypeError):
+        pass
+    raise IntegrityError("the note of this upload is damaged: begin anew, the sweep takes the rest")
+
+
+def pending(note: dict[str, Any], upload_id: str) -> PendingUpload:
+    """Return an upload as it is listed."""
+    started_at = datetime.fromisoformat(note["started_at"])
+    return PendingUpload(path=note["path"], upload_id=upload_id, started_at=started_at)
