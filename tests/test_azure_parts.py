@@ -17,6 +17,7 @@ from flask_storage import (
     WriteOptions,
 )
 from flask_storage.backends.azure.parts import BlockWrites, block_name
+from flask_storage.backends.upload_notes import is_upload_id
 from flask_storage.parts import Part
 from tests.azure_places import left_in, place
 from tests.services.scripted_proxy import Lose, ScriptedProxy, azure_error
