@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from datetime import timedelta
+from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
@@ -49,9 +50,6 @@ def check_count(name: str, value: object, least: int = 0) -> None:
         raise ValueError(f"{name} is a whole number from {least} on, not {value!r}")
 
 
-# -- the arguments of a backend, which come from Python, from JSON and, as text, from URLs and the environment -------
-
-
 def check_network(network: object) -> None:
     """Refuse what is no network to which a link can be bound.
 
@@ -79,6 +77,9 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
             raise ValueError(f"metadata key {key!r} is not portable: use a-z, 0-9 and _, beginning with a letter")
     if sum(len(key) + len(value.encode()) for key, value in metadata.items()) > _METADATA_BYTES:
         raise ValueError(f"metadata takes at most {_METADATA_BYTES} bytes in all")
+
+
+# -- the arguments of a backend, which come from Python, from JSON and, as text, from URLs and the environment -------
 
 
 def whole_number(name: str, value: int | str, least: int) -> int:
@@ -195,6 +196,19 @@ def optional_flag(name: str, value: bool | str | None) -> bool | None:
     raise ConfigurationError(f"{name} is true or false")
 
 
+def mapping_of(name: str, value: object) -> dict[str, Any]:
+    """Return an argument that is a mapping of names, or nothing.
+
+    Raises:
+        ConfigurationError: when it is something else.
+    """
+    if value is None:
+        return {}
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return dict(value)
+    raise ConfigurationError(f"{name} is a mapping of names")
+
+
 def web_address(name: str, value: str | None) -> str | None:
     """Return an argument that is the address of a service, or None.
 
@@ -209,9 +223,9 @@ def web_address(name: str, value: str | None) -> str | None:
     except ValueError:  # half a bracket, or a port that is no number
         parts, named = urlsplit(""), False
     plain = is_one_line(value) and not set(str(value)) & set("@?# ")
-    if not (named and plain and str(value).startswith(("http://", "https://"))):
+    if not (named and plain) or parts.scheme not in ("http", "https"):
         raise ConfigurationError(f"{name} is an address like 'https://s3.example.com', without credentials in it")
-    return value
+    return f"{parts.scheme}{value[len(parts.scheme) :]}"
 
 
 def file_mode(name: str, mode: int | str, needed: int) -> int:

@@ -97,12 +97,16 @@ class Md5:
         self._hash.update(data)
 
     def verify(self) -> None:
-        """Say whether it was the right content; see :func:`compare`."""
+        """Refuse content that is not the right one.
+
+        Raises:
+            IntegrityError: when it is not.
+        """
         compare(self._hash.hexdigest(), self._expected)
 
 
 def compare(found: str, expected: str) -> None:
-    """Say whether a checksum is the right one.
+    """Refuse a checksum that is not the right one.
 
     Raises:
         IntegrityError: when it is not.

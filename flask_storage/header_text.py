@@ -60,4 +60,5 @@ def check_ascii(headers: Mapping[str, str | None]) -> None:
     """
     for name, value in headers.items():
         if not (value or "").isascii():
-            raise ValueError(f"{name} is kept in ASCII here; the name of a download is written filename*=UTF-8''…")
+            advice = "; the name of a download is written filename*=UTF-8''…" if name == "content_disposition" else ""
+            raise ValueError(f"{name} is kept in ASCII here{advice}")

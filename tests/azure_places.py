@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     from tests.services.azurite import AzureServer
 
 
-def place(server: AzureServer, *, bucket: str | None = None, **arguments: Any) -> AzureStorage:
+def place(
+    server: AzureServer, *, bucket: str | None = None, kind: type[AzureStorage] = AzureStorage, **arguments: Any
+) -> AzureStorage:
     """Return a storage on *server*, in a container of its own unless one is named.
 
     Args:
         server: Which one.
         bucket: The name of a container that exists.
+        kind: The storage's class.
         **arguments: Of the storage, in place of ours.
     """
     ours: dict[str, Any] = {"verify": str(server.ca)}
@@ -25,7 +28,7 @@ def place(server: AzureServer, *, bucket: str | None = None, **arguments: Any) -
             ours |= {"account": server.account, "key": server.key}
     if not {"sas_container_url", "sas_blob_url"} & set(arguments):
         ours["bucket"] = bucket or server.make_container()
-    return AzureStorage(**{**ours, **arguments})
+    return kind(**{**ours, **arguments})
 
 
 def left_in(storage: AzureStorage) -> list[str]:

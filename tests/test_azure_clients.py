@@ -505,7 +505,6 @@ def test_a_storage_of_a_blob_link_lists_nothing(azurite):
         lambda: storage.list(""),
         lambda: list(storage.iter()),
         lambda: storage.delete_prefix("folder"),
-        storage.sweep,
         lambda: storage.client,
     ]
     for listing in listings:

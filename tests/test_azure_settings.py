@@ -280,7 +280,7 @@ def test_a_bucket_is_the_name_of_a_container(bucket):
         account(**{**WAY, "bucket": bucket})
 
 
-@pytest.mark.parametrize("bucket", ["abc", "a" * 63, "1-2-3", "$root", "$web", "$logs"])
+@pytest.mark.parametrize("bucket", ["abc", "a-b", "a" * 63, "1-2-3", "$root", "$web", "$logs", "$blobchangefeed"])
 def test_every_name_that_a_container_may_have_is_taken(bucket):
     """Those of the service itself too."""
     assert account(**{**WAY, "bucket": bucket}).container == bucket
@@ -290,6 +290,7 @@ def test_every_name_that_a_container_may_have_is_taken(bucket):
     ("endpoint", "text"),
     [
         (f"{PLACE}/files", "without a container in it"),
+        (f"{PLACE}/acct", "without a container in it"),
         (f"{PLACE}/acct/files", "without a container in it"),
         ("http://127.0.0.1:10000/acct/files", "without a container in it"),
         ("http://127.0.0.1:10000", "ends in the name of the account"),
@@ -306,7 +307,28 @@ def test_an_endpoint_is_that_of_an_account(endpoint, text):
         account(**{**WAY, "endpoint_url": endpoint})
 
 
-@pytest.mark.parametrize("more", ["&restype=container&comp=list", "&snapshot=2026-11-21", "&versionid=1"])
+@pytest.mark.parametrize("more", ["&snapshot=2026-11-21", "&versionid=1"])
+def test_the_address_of_a_version_is_none_of_a_file(more):
+    """It cannot be written, and the signature is good for nothing else."""
+    with pytest.raises(ConfigurationError, match="is for one snapshot or version"):
+        account(sas_blob_url=f"{PLACE}/files/a.txt?{SAS}{more}")
+
+
+@pytest.mark.parametrize(
+    ("host", "name"), [("https://acct-secondary.blob.core.windows.net", "acct"), ("https://files.example.com", "acct")]
+)
+def test_an_account_may_be_named_beside_an_address_that_does_not_tell_it(host, name):
+    """As that of a second place, or of a domain of one's own."""
+    assert account(account=name, bucket="files", sas_container_url=f"{host}/files?{SAS}").url == host
+
+
+def test_a_folder_is_no_container():
+    """Data Lake signs addresses of folders too."""
+    with pytest.raises(ConfigurationError, match="sas_container_url is https"):
+        account(sas_container_url=f"{PLACE}/files/folder?{SAS}")
+
+
+@pytest.mark.parametrize("more", ["&restype=container&comp=list"])
 def test_the_address_of_a_request_is_none_of_a_container(more):
     """It was copied from a tool; the signature in it does not show."""
     with pytest.raises(ConfigurationError, match="is the address of a request: take out") as caught:

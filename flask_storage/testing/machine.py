@@ -111,6 +111,7 @@ class StorageMachine(RuleBasedStateMachine):
         self.files: dict[str, _File] = {}
         self.tags: dict[str, set[str]] = {}
         self.opened: list[RemoteFile] = []
+        self.long_writes = 0
 
     def teardown(self) -> None:
         """Abandon whatever is still open."""
@@ -169,7 +170,7 @@ class StorageMachine(RuleBasedStateMachine):
     @rule(target=writers, path=paths, content=contents, content_type=types)
     def begin_writing(self, path: str, content: bytes, content_type: str | None) -> _Writing:
         """Open a writer that stays open while other things happen."""
-        headers = self._headers(content_type)
+        path, headers = self._of_its_own(path), self._headers(content_type)
         writer = self.storage.open(path, "w", **headers)
         self.opened.append(writer)
         writer.write(content)
@@ -306,7 +307,7 @@ class StorageMachine(RuleBasedStateMachine):
     @rule(target=uploads, path=paths, content_type=types)
     def begin_upload(self, path: str, content_type: str | None) -> _Upload:
         """Open an upload in parts."""
-        headers = self._headers(content_type)
+        path, headers = self._of_its_own(path), self._headers(content_type)
         upload_id = self.storage.parts.begin(path, WriteOptions(**headers))
         return _Upload(path, upload_id, self._type(path, headers))
 
@@ -358,6 +359,13 @@ class StorageMachine(RuleBasedStateMachine):
             assert [entry.name for entry in self.storage.list(folder, recursive=False)] == sorted(expected)
 
     # -- inner --------------------------------------------------------------------------------------------------------
+
+    def _of_its_own(self, path: str) -> str:
+        """Return where a write goes that stays open: to a name of its own where two that meet cannot both end."""
+        if self.storage.capabilities.overlapping_writes:
+            return path
+        self.long_writes += 1
+        return f"{path} {self.long_writes}"
 
     def _headers(self, content_type: str | None) -> Any:
         """Return the keyword arguments for *content_type*, where the storage keeps one."""

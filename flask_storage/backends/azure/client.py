@@ -100,9 +100,7 @@ class Clients:
 
     def delegation_key(self, starts: datetime, ends: datetime) -> Any:
         """Ask the service for a key that signs links in the name of the identity that asks."""
-        with BlobServiceClient(
-            self._account.url, credential=self._credential(), **self._settings.arguments()
-        ) as service:
+        with self._made(BlobServiceClient, self._account.url, settings=self._settings) as service:
             return service.get_user_delegation_key(starts, ends)
 
     def close(self) -> None:
@@ -113,13 +111,15 @@ class Clients:
 
     def _connect(self, settings: ClientSettings) -> Any:
         account = self._account
-        arguments = {"credential": self._credential(), **settings.arguments()}
+        if account.blob is not None:
+            # Taken apart by us: the SDK takes a folder in the name for the container, where the domain is not Azure's.
+            return self._made(BlobClient, account.url, account.container, account.blob, settings=settings)
+        return self._made(ContainerClient, account.url, account.container, settings=settings)
+
+    def _made(self, kind: Callable[..., Any], *place: str, settings: ClientSettings) -> Any:
+        credential = self._credential()
         try:
-            if account.blob is not None:
-                # Taken apart by us: the SDK takes a folder in the name for the container, where the domain is not
-                # Azure's.
-                return BlobClient(account.url, account.container, account.blob, **arguments)
-            return ContainerClient(account.url, account.container, **arguments)
+            return kind(*place, credential=credential, **settings.arguments())
         except (ValueError, TypeError, AttributeError) as error:
             raise ConfigurationError(
                 f"the SDK makes no client of client_options or retry_policy: {type(error).__name__}"
@@ -137,7 +137,10 @@ class Clients:
 def _default_credential() -> Any:
     from azure.identity import DefaultAzureCredential  # an extra package, for those who name it
 
-    return DefaultAzureCredential()
+    try:
+        return DefaultAzureCredential()
+    except ValueError as error:
+        raise ConfigurationError(f"azure.identity finds variables that it does not understand: {error}") from error
 
 
 def is_plain_http(url: str) -> bool:

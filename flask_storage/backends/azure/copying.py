@@ -26,7 +26,10 @@ _NOT_DONE_HERE = 501
 _LONGEST_URL = 2048
 """Of a source: https://learn.microsoft.com/rest/api/storageservices/copy-blob-from-url#request-headers"""
 _COPYING = 300.0
-_FOR_ONE_CALL, _FOR_BLOCKS = timedelta(minutes=5), timedelta(days=1)
+"""How long one call may take, in seconds: 256 MiB from another region are no matter of the usual patience."""
+_FOR_ONE_CALL = timedelta(minutes=20)
+"""An attempt or two; and the service forgives clocks that differ by a quarter of an hour."""
+_FOR_BLOCKS = timedelta(days=1)
 
 
 def copy_blob(
@@ -37,7 +40,7 @@ def copy_blob(
     workers: Callable[[], Executor],
     links: AzureLinks,
     *,
-    source: Container | None = None,
+    blob: BlobProperties | None = None,
     at_once: int = AT_ONCE,
 ) -> bool:
     """Copy one blob with its headers and metadata, the version that is there now.
@@ -49,13 +52,14 @@ def copy_blob(
         options: Conditions of the target.
         workers: Gives the threads that ask for blocks.
         links: Give the address by which the service may read the blob.
-        source: The door to the blob, where it is in another container.
+        blob: What is known of the blob, where it is in another container.
         at_once: Up to this size, in bytes, one call copies the blob; a larger one is copied in blocks.
 
     Returns:
-        Whether it was copied: an emulator copies no blocks.
+        Whether it was copied. It is not where the address is too long, where it is empty and would go in blocks, or
+        by an emulator that copies no blocks.
     """
-    blob = (source or container).head(path)
+    blob = blob or container.head(path)
     # Whoever reads the copy is told the address that it was copied from (x-ms-copy-source), with its signature. So that
     # is one for a few minutes; of one that was given to us, a copy in blocks tells nobody.
     in_blocks = blob.size > at_once or links.are_given
@@ -84,6 +88,8 @@ def _copy_in_blocks(
     size = int(blob.size)
     # The SDK knows no conditions of the source for a block, where the service does.
     condition = {"x-ms-source-if-match": str(blob.etag)}
+    # The source's own headers and metadata: what the profile adds to a new file is none of a copy that is made there.
+    kept = {"content_settings": blob.content_settings, **container.settings.stored, **condition_arguments(options)}
     plan = PartPlan.of(BlockWrites.limits, _PART, size)
     upload_id = new_upload_id()
 
@@ -106,8 +112,6 @@ def _copy_in_blocks(
         return False
     finally:
         wait([future for future in futures if not future.cancel()])
-    # The source's own headers and metadata: what the profile adds to a new file is none of a copy's.
-    kept = {"content_settings": blob.content_settings, **container.settings.stored, **condition_arguments(options)}
     with known_again(container, new_path, options) as mark:
         metadata = {**(blob.metadata or {}), **mark}
         container.ask("commit_block_list", new_path, blocks, metadata=metadata, **kept)

@@ -137,6 +137,8 @@ _BY_STATUS = {
     504: "OperationTimedOut",
 }
 
+_CHANGED = 412
+
 _BY_CLASS: tuple[tuple[type[Exception], type[StorageError], str], ...] = (
     (sdk.ServiceResponseTimeoutError, StorageTimeoutError, "no answer within the time allowed (read_timeout)"),
     (sdk.ServiceRequestTimeoutError, StorageTimeoutError, "no connection within the time allowed (connect_timeout)"),
@@ -198,6 +200,8 @@ def given_code(error: sdk.HttpResponseError) -> str:
 
 def known_code(code: str, status: int) -> str:
     """Return *code* where we know it, or else the code that *status* stands for."""
+    if code == "CannotVerifyCopySource" and status == _CHANGED:
+        return "SourceConditionNotMet"  # what the source has answered, passed on
     return code if code in _BY_CODE else _BY_STATUS.get(status, code or str(status))
 
 

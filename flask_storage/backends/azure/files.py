@@ -68,6 +68,7 @@ class AzureReader(AzureFile, RangedReader):
 
     Raises:
         FileNotFoundInStorageError: when there is no such blob (behind a storage's door; else the SDK's own error).
+        ValueError: when *chunk_size* is no size.
     """
 
     def __init__(

@@ -140,8 +140,8 @@ class AzureLinks:
 
     def _signer(self, path: str, request: LinkRequest) -> tuple[SasSigner, int]:
         """Return what signs such links, and when they end."""
+        check_ascii({name: getattr(request, name) for name in ("content_type", "content_encoding", "cache_control")})
         key, ends = self._key_until(math.ceil(request.expires_at.timestamp()))
-        check_ascii({"content_type": request.content_type, "content_encoding": request.content_encoding})
         answer: dict[str, str] = {}
         if request.operations & ShareLinkOperation.download:
             answer = {_ANSWER[name]: value for name, value in answer_headers(path, request).items()}

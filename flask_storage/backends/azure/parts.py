@@ -37,12 +37,12 @@ from .blobs import WRITE_KEY, condition_arguments, info_of, tag_of, write_argume
 from .container import Container, pages_of
 from .errors import code_of, told_of_conditions
 
-logger = logging.getLogger("flask_storage")
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from _typeshed import ReadableBuffer
+
+logger = logging.getLogger("flask_storage")
 
 MAX_BLOCK = 100 * 1024 * 1024
 """What every version of the service takes, in bytes."""
@@ -103,7 +103,7 @@ class BlockWrites(PartStore):
         container: The door.
     """
 
-    limits = PartLimits(max_size=MAX_BLOCK, max_count=MAX_BLOCKS)
+    limits = PartLimits(min_size=1, max_size=MAX_BLOCK, max_count=MAX_BLOCKS)
 
     def __init__(self, container: Container) -> None:
         self._container = container

@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ...arguments import check_metadata, optional_text, web_address
+from ...arguments import check_metadata, mapping_of, optional_text, web_address
 from ...errors import ConfigurationError
 from ...header_text import check_ascii
 
 _DEFAULT_SUFFIX = "core.windows.net"
 DEFAULT_CREDENTIAL = "DefaultAzureCredential"
 """Stands for whoever ``azure.identity`` finds; it is made in the process that asks."""
-_LONGEST_NAME = 63
 _ACCOUNT = re.compile(r"[A-Za-z0-9-]+")
-_CONTAINER = re.compile(r"[a-z0-9](-?[a-z0-9]){2,62}|\$(root|web|logs)", re.ASCII)
+_CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9]+(-[a-z0-9]+)*|\$(root|web|logs|blobchangefeed)", re.ASCII)
 # What makes a request another one than for the blob: such an address was copied from a tool, or from a log.
-_NOT_OF_A_SIGNATURE = {"comp", "restype", "snapshot", "versionid"}
-_NO_DOMAIN = re.compile(r"[^.]+|[0-9.]+|.*:.*")
+_NOT_OF_A_SIGNATURE = {"comp", "restype"}
+_NO_DOMAIN = re.compile(r"[^.]+|[0-9.]+|.*:.*|host\.docker\.internal")
+_OF_AZURE = ".blob."  # in the name of every host of the service, in every cloud; other names are an account's own
 # Published by Microsoft for everybody, and good for an emulator on this machine alone:
 # https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string
 _EMULATOR = {
@@ -41,7 +41,7 @@ class Account:
         url: Of the account, without a slash at its end.
         container: The name of the container.
         key: The account's key, in base64.
-        credential: An identity of ``azure.identity``.
+        credential: An identity of ``azure.identity``, or :data:`DEFAULT_CREDENTIAL`.
         sas: A shared access signature for the container, without a question mark.
         blob: The name of the blob, where it is for a single one.
     """
@@ -81,7 +81,7 @@ def account_of(
         connection_string=connection_string,
         endpoint_url=endpoint_url,
     )
-    if not _CONTAINER.fullmatch(found.container) or len(found.container) > _LONGEST_NAME:
+    if not _CONTAINER.fullmatch(found.container):
         raise ConfigurationError(
             "bucket is the name of a container: 3 to 63 lower-case letters, digits and single hyphens"
         )
@@ -123,7 +123,7 @@ def _account_of(
     if account and key and bucket:
         _check_key(key)
         if endpoint:
-            _check_endpoint(endpoint, account)
+            _check_endpoint("endpoint_url", endpoint, account)
         return Account(name=account, url=endpoint or _address(account), container=bucket, key=key)
     raise ConfigurationError(
         "Must provide a sas_container_url, a sas_blob_url, or a combination of account, key, and bucket "
@@ -135,9 +135,15 @@ def _from_signature(
     account: str | None, bucket: str | None, for_container: str | None, for_blob: str | None
 ) -> Account:
     found = _from_container_url(for_container) if for_container else _from_blob_url(str(for_blob))
-    if bucket not in (None, found.container) or account not in (None, found.name):
+    # The address of a domain of one's own, or of a second place, does not begin with the account's name.
+    is_named = account in (None, found.name, found.name.removesuffix("-secondary"))
+    if bucket not in (None, found.container) or not (is_named or _is_custom(found.url)):
         raise ConfigurationError("the address with the signature is for another account or bucket than the given one")
     return found
+
+
+def _is_custom(url: str) -> bool:
+    return _OF_AZURE not in url and not urlsplit(url).path
 
 
 def _with_credential(account: str | None, bucket: str, credential: Any, endpoint: str | None) -> Account:
@@ -151,7 +157,7 @@ def _with_credential(account: str | None, bucket: str, credential: Any, endpoint
     elif not hasattr(credential, "get_token") or isinstance(credential, type):
         raise ConfigurationError(f'credential is "{DEFAULT_CREDENTIAL}" or an object of azure.identity')
     if endpoint:
-        _check_endpoint(endpoint, account)
+        _check_endpoint("endpoint_url", endpoint, account)
     url = endpoint or _address(account or "")
     if not url.startswith("https:"):
         raise ConfigurationError("a credential is sent by https only: check endpoint_url")
@@ -174,9 +180,9 @@ def _from_connection_string(text: object, bucket: str | None) -> Account:
     if url is None:
         if not name:
             raise ConfigurationError("this connection_string names no AccountName and no BlobEndpoint")
-        scheme = settings.get("defaultendpointsprotocol", "https")
+        scheme = settings.get("defaultendpointsprotocol", "https").lower()
         url = _address(name, scheme=scheme, suffix=settings.get("endpointsuffix", _DEFAULT_SUFFIX))
-    _check_endpoint(url, name or None)
+    _check_endpoint("BlobEndpoint", url, name or None)
     key = settings.get("accountkey")
     sas = settings.get("sharedaccesssignature", "").lstrip("?")
     if key:
@@ -192,7 +198,7 @@ def _from_container_url(url: str) -> Account:
     address, path, query = _split("sas_container_url", url)
     # An emulator has the account in the path: one segment more than the service.
     base, _, container = path.rpartition("/")
-    if not container or "/" in base.strip("/"):
+    if not container or "/" in base.strip("/") or (base.strip("/") and _OF_AZURE in address):
         raise ConfigurationError("sas_container_url is https://ACCOUNT.blob.core.windows.net/CONTAINER?SIGNATURE")
     return Account(name=account_in(f"{address}{base}"), url=f"{address}{base}", container=unquote(container), sas=query)
 
@@ -236,18 +242,23 @@ def _check_signature(name: str, query: str) -> None:
     found = set(parse_qs(query))
     if "sig" not in found:
         raise ConfigurationError(f"{name} has no signature in it (…?sv=…&sig=…)")
+    if found & {"snapshot", "versionid"}:
+        raise ConfigurationError(f"{name} is for one snapshot or version, which cannot be written")
     if other := found & _NOT_OF_A_SIGNATURE:
         raise ConfigurationError(f"{name} is the address of a request: take out {', '.join(sorted(other))}")
 
 
-def _check_endpoint(url: str, account: str | None) -> None:
+def _check_endpoint(name: str, url: str, account: str | None) -> None:
     """Refuse the address of something else than an account: a container in it would become part of every name."""
     parts = urlsplit(url)
-    in_path = parts.path.strip("/")
-    if in_path and in_path != account and (account is not None or "/" in in_path):
-        raise ConfigurationError("endpoint_url is the address of an account, without a container in it")
-    if not in_path and _NO_DOMAIN.fullmatch(parts.hostname or ""):
-        raise ConfigurationError("the endpoint_url of an emulator ends in the name of the account")
+    host, in_path = parts.hostname or "", parts.path.strip("/")
+    if in_path and (_OF_AZURE in host or "/" in in_path or account not in (None, in_path)):
+        raise ConfigurationError(
+            f"{name} is the address of an account, without a container in it; that of an emulator ends in the "
+            "account's name"
+        )
+    if not in_path and _NO_DOMAIN.fullmatch(host):
+        raise ConfigurationError(f"the {name} of an emulator ends in the name of the account")
 
 
 def account_in(url: str) -> str:
@@ -277,29 +288,16 @@ def _check_key(key: str) -> None:
         raise ConfigurationError("key is the account's access key as the portal shows it, in base64")
 
 
-def mapping_of(name: str, value: object) -> Mapping[str, Any]:
-    """Return an argument that is a mapping of names, or nothing.
-
-    Raises:
-        ConfigurationError: when it is something else.
-    """
-    if value is None:
-        return {}
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return value
-    raise ConfigurationError(f"{name} is a mapping of names")
-
-
 def metadata_of(metadata: object, content_type: str | None, cache_control: str | None) -> Mapping[str, str]:
     """Return the metadata of a profile; what it gives every file is held to what files are held to.
 
     Raises:
         ConfigurationError: when that fits no file.
     """
+    kept = mapping_of("metadata", metadata)
     try:
         check_ascii({"content_type": content_type, "cache_control": cache_control})
-        kept = dict(mapping_of("metadata", metadata))
         check_metadata(kept)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ConfigurationError(f"every file of this profile would be refused: {error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"metadata, content_type or cache_control of the profile: {error}") from error
     return kept

@@ -15,6 +15,7 @@ from azure.storage.blob import ContainerClient
 from ...arguments import (
     authority,
     connections,
+    mapping_of,
     optional_flag,
     optional_text,
     seconds,
@@ -44,7 +45,7 @@ from .link_verbs import AzureLinkVerbs
 from .links import AzureLinks
 from .listing import details_of, entries_of
 from .parts import MAX_BLOCK, AzureParts
-from .settings import account_of, mapping_of, metadata_of
+from .settings import account_of, metadata_of
 
 _BATCH = 256
 """One request deletes no more: https://learn.microsoft.com/rest/api/storageservices/blob-batch"""
@@ -324,9 +325,9 @@ class AzureStorage(AzureLinkVerbs):
         options = WriteOptions(exclusive=exclusive, if_match=if_match)
         self._check_conditions(options)
         with other._guard(path):
-            other._stat(path)  # what is wrong there is said of that side, and the rest of this one
+            blob = other._door.head(path)  # what is wrong there is said of that side, and the rest of this one
         with self._guard(new_path):
-            if not copy_blob(self._door, path, new_path, options, self._workers, other._links, source=other._door):
+            if not copy_blob(self._door, path, new_path, options, self._workers, other._links, blob=blob):
                 other._stream_to(self, path, new_path, options)
         self._stored(new_path)
 
@@ -354,9 +355,10 @@ class AzureStorage(AzureLinkVerbs):
                 if len(answers) != len(batch):
                     raise ValueError("not one answer for each")
             for path, answer in zip(batch, answers, strict=True):
-                code = known_code(answer.headers.get("x-ms-error-code", ""), answer.status_code)
+                given = answer.headers.get("x-ms-error-code", "")
+                code = known_code(given, answer.status_code)
                 if answer.status_code >= 300 and code != "BlobNotFound":
-                    failed[path] = error_of(code, path, self.bucket, self.name)
+                    failed[path] = error_of(code, path, self.bucket, self.name, given=given)
         return failed
 
     def _sweep(self, before: datetime) -> int:

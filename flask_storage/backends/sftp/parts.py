@@ -76,7 +76,7 @@ class SFTPParts(PartStore):
                 if not session.broken:
                     self._tree.drop(session, temporary)
                 raise
-            self._remove(session, upload_id)
+            remove_upload(self._tree, session, _folder(upload_id))
 
         self._pool.run(finished)
 
@@ -86,7 +86,7 @@ class SFTPParts(PartStore):
         def discarded(session: Session) -> None:
             with suppress(FileNotFoundInStorageError):
                 self._note(session, path, upload_id)
-                self._remove(session, upload_id)
+                remove_upload(self._tree, session, _folder(upload_id))
 
         self._pool.run(discarded)
 
@@ -152,10 +152,13 @@ class SFTPParts(PartStore):
         finally:
             self._tree.let_go(session, handle)
 
-    def _remove(self, session: Session, upload_id: str) -> None:
-        for _, folder, entries in walk(self._tree, session, [_folder(upload_id)]):
-            for name, _ in entries:
-                self._tree.drop(session, f"{folder}/{name}")
+
+def remove_upload(tree: Tree, session: Session, path: str) -> None:
+    """Remove the hidden folder of an upload with what is in it."""
+    for _, folder, entries in list(walk(tree, session, [path])):
+        for name, _ in entries:
+            tree.drop(session, f"{folder}/{name}")
+    tree.prune(session, path)
 
 
 def _folder(upload_id: str) -> str:

@@ -15,6 +15,7 @@ import paramiko
 from ...arguments import file_mode as mode_of, optional_flag, optional_text, seconds, text, whole_number
 from ...errors import ConfigurationError, StorageError
 from ...files import RemoteFile
+from ...parts import PartStore
 from ...paths import RESERVED_PREFIX, parent
 from ...streams import SupportsRead, SupportsWrite, copy_chunks, rest_of
 from ...values import TERMS, Capabilities, FileInfo, ListEntry, ProgressCallback, ShareLinkOperation, WriteOptions
@@ -25,7 +26,7 @@ from .errors import translated
 from .files import CHUNK_SIZE, PART_SIZE, SFTPReader, SFTPUpdater, SFTPWriter
 from .hosts import KnownHosts, fingerprints
 from .login import CIPHERS, Login
-from .parts import SFTPParts
+from .parts import SFTPParts, remove_upload
 from .pool import Pool
 from .protocol import REMOVE, RMDIR, Session, StatusError
 from .tree import Tree, moment
@@ -313,15 +314,19 @@ class SFTPStorage(InternalLinksStorageBackend):
 
     def _sweep(self, before: datetime) -> int:
         def swept(session: Session) -> int:
-            count = 0
             limit = before.timestamp()
-            for _, folder, entries in walk(self._tree, session, [""]):
-                prefix = f"{folder}/" if folder else ""
-                for name, about in entries:
-                    if name.startswith(RESERVED_PREFIX) and is_file(about) and (about.mtime or 0) < limit:
-                        self._tree.drop(session, prefix + name)
-                        count += 1
-            return count
+            old = [
+                (f"{folder}/{name}" if folder else name, about)
+                for _, folder, entries in walk(self._tree, session, [""])
+                for name, about in entries
+                if name.startswith(RESERVED_PREFIX) and (about.mtime or 0) < limit
+            ]
+            for path, about in old:
+                if is_folder(about):
+                    remove_upload(self._tree, session, path)
+                else:
+                    self._tree.drop(session, path)
+            return len(old)
 
         return self._pool().run(swept)
 
