@@ -120,6 +120,8 @@ class Session:
         self._waiting_since = 0.0
         self.broken = False
         """Whether nothing more can be asked here."""
+        self.grace = 0.0
+        """How much longer than usual an answer may take, in seconds: a disk may have much to write first."""
         self.root: bytes | None = None
         """Where the storage's root really is, once somebody has asked; see :class:`~.tree.Tree`."""
         channel.settimeout(patience)
@@ -323,10 +325,11 @@ class Session:
     def _receive(self) -> None:
         now = time.monotonic()
         self._waiting_since = self._waiting_since or now
-        left = self._patience + self._count / SLOWEST - (now - self._waiting_since)
+        patience = self._patience + self.grace
+        left = patience + self._count / SLOWEST - (now - self._waiting_since)
         if left <= 0:
             raise TimeoutError(f"only {self._count} bytes of an answer came")
-        self._channel.settimeout(min(left, self._patience))
+        self._channel.settimeout(min(left, patience))
         try:
             # All there is: of what stays behind, paramiko would move the rest to the front each time.
             data = self._channel.recv(1 << 30)

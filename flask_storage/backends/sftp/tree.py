@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 100
 _PRIVATE = 0o600
+_SLOWEST_DISK = 4 * 1024 * 1024  # in bytes a second
 _LAST_SECOND = 0xFFFFFFFF
 FSYNC, POSIX_RENAME = b"fsync@openssh.com", b"posix-rename@openssh.com"
 HARDLINK, STATVFS = b"hardlink@openssh.com", b"statvfs@openssh.com"
@@ -287,11 +288,14 @@ class Tree:
             asked.append(session.extended(FSYNC, _length(handle)))
         about, before = session.about(FSTAT, handle), session.about(LSTAT, self.at(session, path))
         asked.append(session.about(CLOSE, handle))
+        session.grace = size / _SLOWEST_DISK
         try:
             session.wait_for_all(asked)
             attributes = session.wait(about)
         except StatusError as error:
             raise self.why(session, error) from error
+        finally:
+            session.grace = 0
         if attributes.size != size:
             raise StorageFullError(
                 f"{attributes.size} bytes are on the server where {size} were written: is its disk full?"
