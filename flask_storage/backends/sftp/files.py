@@ -205,7 +205,7 @@ class _Flight(Future[Any]):
             place = self._place[start - self._start : end - self._start]
             self._asked.append((start, end, session.read(handle, start, place)))
             start = end
-        session.send()
+        session.flush()
 
     def _collect(self) -> None:
         if not self._asked or self._session is None or self._session.broken:

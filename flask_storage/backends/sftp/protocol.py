@@ -187,7 +187,7 @@ class Session:
         """
         if not pending.is_here:
             with self._breaking():
-                self.send()
+                self._send()
                 while not pending.is_here:
                     self._take_answer()
         if pending.error is not None:
@@ -207,7 +207,7 @@ class Session:
     def settle(self) -> None:
         """Wait until nothing is asked any more, whatever the answers are."""
         with self._breaking():
-            self.send()
+            self._send()
             while self._pending:
                 self._take_answer()
 
@@ -216,8 +216,12 @@ class Session:
         """How many answers are still to come."""
         return len(self._pending)
 
-    def send(self) -> None:
+    def flush(self) -> None:
         """Send what was asked and is not sent yet."""
+        with self._breaking():
+            self._send()
+
+    def _send(self) -> None:
         if self._queue:
             data, self._queue, self._queued = b"".join(self._queue), [], 0
             self._send_all(data)
@@ -240,7 +244,7 @@ class Session:
         self._queued += length + 9
         if self._queued >= _SSH_PACKET:
             with self._breaking():
-                self.send()
+                self._send()
         return pending
 
     def _send_all(self, data: bytes) -> None:

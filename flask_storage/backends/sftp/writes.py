@@ -70,8 +70,8 @@ class SFTPWrites(PartStore):
     def put_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
         """Write one part."""
         view = memoryview(data).cast("B")
-        with self._begun().handle() as (session, handle):
-            write(session, self._tree, handle, (number - 1) * self.part_size, view)
+        with self._begun().stripe() as stripe:
+            stripe.write(self._tree, (number - 1) * self.part_size, view)
         return Part(number=number, size=len(view), etag="")
 
     def finish(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
@@ -102,6 +102,28 @@ class SFTPWrites(PartStore):
         return self._upload
 
 
+class _Stripe:
+    """A session in which a hidden file is open, and the writes whose answers are still to come."""
+
+    def __init__(self, session: Session, handle: bytes) -> None:
+        self.session = session
+        self.handle = handle
+        self.asked: deque[Pending] = deque()
+
+    def write(self, tree: Tree, offset: int, view: memoryview) -> None:
+        """Send bytes. That the last of them arrived is known when the upload is finished, and nobody waits before."""
+        session = self.session
+        try:
+            for start in range(0, len(view), session.write_size):
+                if len(self.asked) == _AT_ONCE:
+                    session.wait(self.asked.popleft())
+                piece = view[start : start + session.write_size]
+                self.asked.append(session.write(self.handle, offset + start, piece))
+            session.flush()
+        except StatusError as error:
+            raise tree.why(session, error) from error
+
+
 class _Upload:
     """A hidden file that is open in one session or more."""
 
@@ -112,73 +134,81 @@ class _Upload:
         self._changed = threading.Condition()
         self._is_broken = False
 
-        def opened(session: Session) -> tuple[Session, str, bytes]:
+        def opened(session: Session) -> tuple[_Stripe, str]:
             temporary, handle = tree.create_temporary(session, path)
-            return session, temporary, handle
+            return _Stripe(session, handle), temporary
 
-        session, self.temporary, handle = pool.keep(opened)
-        self._free: deque[tuple[Session, bytes]] = deque([(session, handle)])
+        first, self.temporary = pool.keep(opened)
+        self._free: deque[_Stripe] = deque([first])
         self._count = 1
-        if session.distance < NEAR:
+        if first.session.distance < NEAR:
             self._most = 1
 
     @contextmanager
-    def handle(self) -> Iterator[tuple[Session, bytes]]:
-        """Lend a session, and its handle of the file."""
-        session, handle = self._take()
+    def stripe(self) -> Iterator[_Stripe]:
+        """Lend a session in which the file is open."""
+        stripe = self._take()
         try:
-            yield session, handle
+            yield stripe
         except BaseException:
             self._is_broken = True
             raise
         finally:
             with self._changed:
-                self._free.append((session, handle))
+                self._free.append(stripe)
                 self._changed.notify()
 
     def finish(self, path: str, size: int, options: WriteOptions) -> None:
         """See to it that all is there and stays there, and give it its name."""
         self._check()
-        (session, handle), *others = self._free
+        first, *others = self._free
         try:
-            for other, its_handle in others:
-                other.wait(other.about(CLOSE, its_handle))
-                self._pool.give_back(other)
-                self._free.pop()
-            self._tree.finish(session, handle, size, self.temporary, path, options)
+            for other in others:
+                self._end(other)
+            written = first.asked
+            self._tree.finish(first.session, first.handle, size, self.temporary, path, options, written=written)
         except ConnectionLostError as error:
             raise _unknown(error) from error
         self._free.clear()
-        self._pool.give_back(session)
+        self._pool.give_back(first.session)
 
     def discard(self) -> None:
         """Delete it."""
-        session = self._free[0][0] if self._free else None
+        session = self._free[0].session if self._free else None
         try:
-            for one, handle in self._free:
-                if not one.broken:
-                    self._tree.let_go(one, handle)
+            for stripe in self._free:
+                if not stripe.session.broken:
+                    self._tree.let_go(stripe.session, stripe.handle)
             if session is not None and not session.broken:
                 self._tree.drop(session, self.temporary)
             else:
                 self._pool.run(lambda another: self._tree.drop(another, self.temporary))
         finally:
-            for one, _ in self._free:
-                self._pool.give_back(one)
-            self._free.clear()
+            while self._free:
+                self._pool.give_back(self._free.popleft().session)
 
     def abandon(self) -> None:
         """Drop the sessions, and wait for nothing."""
         while self._free:
-            session, _ = self._free.popleft()
+            session = self._free.popleft().session
             session.close()
             self._pool.give_back(session)
+
+    def _end(self, stripe: _Stripe) -> None:
+        """Hear that all that went through a session has arrived, and give the session back."""
+        session = stripe.session
+        try:
+            session.wait_for_all([*stripe.asked, session.about(CLOSE, stripe.handle)])
+        except StatusError as error:
+            raise self._tree.why(session, error) from error
+        self._free.remove(stripe)
+        self._pool.give_back(session)
 
     def _check(self) -> None:
         if self._is_broken:
             raise StorageUnavailableError("the connection broke off: write the file anew")
 
-    def _take(self) -> tuple[Session, bytes]:
+    def _take(self) -> _Stripe:
         with self._changed:
             self._check()
             if not self._free and self._count < self._most:
@@ -191,7 +221,7 @@ class _Upload:
         try:
             session, _ = self._pool.take(at_once=True)
             try:
-                return session, session.wait(session.open(self._tree.at(session, self.temporary), FOR_WRITING))
+                return _Stripe(session, session.wait(session.open(self._tree.at(session, self.temporary), FOR_WRITING)))
             except BaseException:
                 self._pool.give_back(session)
                 raise
