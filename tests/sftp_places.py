@@ -9,9 +9,10 @@ from flask_storage.backends.sftp import SFTPStorage
 
 if TYPE_CHECKING:
     from tests.services.openssh import SSHServer
+    from tests.services.plain_sftp import PlainSFTPServer
 
 
-def place(server: SSHServer, *, root: str | None = None, **arguments: Any) -> SFTPStorage:
+def place(server: SSHServer | PlainSFTPServer, *, root: str | None = None, **arguments: Any) -> SFTPStorage:
     """Return a storage on *server*, in a folder of its own unless one is named.
 
     Args:

@@ -1,11 +1,11 @@
-"""The conformance suite, asked of OpenSSH."""
+"""The conformance suite, asked of OpenSSH, and of a server that knows none of its extensions."""
 
 import pytest
 
 from flask_storage.testing import BackendConformance
 from tests.sftp_places import place
 
-pytest_plugins = ["tests.services.openssh"]
+pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
 
 class TestOpenSSH(BackendConformance):
@@ -18,3 +18,15 @@ class TestOpenSSH(BackendConformance):
     def make_storage(self, tmp_path):
         """Return the storage under test."""
         return place(self.server)
+
+
+class TestPlainServer(BackendConformance):
+    """With a password, and nothing but the protocol itself."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, plain_sftp):
+        self.server = plain_sftp
+
+    def make_storage(self, tmp_path):
+        """Return the storage under test."""
+        return place(self.server, key_filename=None, password=self.server.password)
