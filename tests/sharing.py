@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from flask import Flask
 
 from flask_storage import Storage, send_stored_file
+from flask_storage.backends.internal_links import InternalLinksStorageBackend
 from flask_storage.errors import (
     FileExistsInStorageError,
     IntegrityError,
@@ -102,8 +103,9 @@ def _read_in_pieces(storage, path, content):
 def _find(storage, expected):
     for path, content in expected.items():
         assert storage.read(path) == content
-        answer = send(storage.link_to(path, "download", timedelta(hours=1)), "GET")
-        assert (answer.status, answer.body) == (200, content)
+        if not isinstance(storage, InternalLinksStorageBackend):  # whose links an app answers
+            answer = send(storage.link_to(path, "download", timedelta(hours=1)), "GET")
+            assert (answer.status, answer.body) == (200, content)
 
 
 class Sockets:

@@ -1,0 +1,157 @@
+"""One SFTP storage for many threads and processes: no error, no mixture, no more connections than were allowed."""
+
+import pytest
+
+from flask_storage.errors import StorageTimeoutError
+from flask_storage.testing.together import together
+from tests.counts import count
+from tests.sftp_places import left_in, place
+from tests.sharing import (
+    CHILDREN,
+    Sockets,
+    create_at_once,
+    fork_while_threads_use,
+    mixed_work,
+    serve_from_workers,
+    share_among_large_and_small,
+    take_turns,
+    work_in_forked_children,
+    write_and_read_one_large_name,
+    write_and_read_one_name,
+)
+
+pytest_plugins = ["tests.services.openssh"]
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def storage(openssh):
+    """An empty storage that may have fewer sessions than there are threads."""
+    made = place(openssh, max_connections=2, max_sessions=8)
+    yield made
+    made.close()
+
+
+def test_fifty_threads_share_one_storage(storage):
+    """Each thread finds exactly its own files, and nobody waits for ever."""
+    mixed_work(storage, "here")
+
+    assert all(entry.name.startswith("here/thread ") for entry in storage.list())
+
+
+def test_threads_have_no_more_connections_than_were_allowed(openssh):
+    """Fifty threads, two connections: they take turns."""
+    storage = place(openssh, max_connections=2, max_sessions=4)
+
+    with Sockets(f"ssh://127.0.0.1:{openssh.port}") as sockets:
+        take_turns(storage)
+
+    assert sockets.most <= 2
+    storage.close()
+
+
+def test_a_thousand_small_files_need_one_connection(openssh):
+    """It is kept, and used again and again."""
+    storage = place(openssh)
+
+    before = openssh.log.count("Accepted publickey")
+    for number in range(count(100, 1000)):
+        storage.write(f"{number}.txt", b"small")
+        assert storage.read(f"{number}.txt") == b"small"
+
+    assert openssh.log.count("Accepted publickey") == before + 1
+    storage.close()
+
+
+def test_large_files_and_small_ones_share_connections(openssh):
+    """What is written through several sessions and read ahead takes its turns with everything else."""
+    storage = place(openssh, max_connections=2, max_sessions=6)
+
+    with Sockets(f"ssh://127.0.0.1:{openssh.port}") as sockets:
+        share_among_large_and_small(storage, 9 * MIB)
+
+    assert sockets.most <= 2
+    storage.close()
+
+
+def test_who_finds_all_sessions_taken_is_told_in_the_end(openssh):
+    """A file that is left open holds one."""
+    storage = place(openssh, max_connections=1, max_sessions=1, connect_timeout=0.5, read_timeout=0.5)
+    storage.write("a", b"1")
+
+    with storage.open("a", "r"), pytest.raises(StorageTimeoutError, match="all 1 sessions are in use"):
+        storage.read("a")
+
+    assert storage.read("a") == b"1"
+    storage.close()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
+def test_forked_children_share_one_storage(storage):
+    """A storage that was used before the fork works in every child, and in the parent beside them."""
+    ends = work_in_forked_children(storage)
+
+    assert ends == [0] * CHILDREN
+    assert {entry.name.partition("/")[0] for entry in storage.list()} == {"before.bin", "parent", "child 0", "child 1"}
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_child_inherits_a_storage_that_other_threads_are_using(storage):
+    """What they held at that moment, a lock or a connection, keeps the child from nothing."""
+    assert set(fork_while_threads_use(storage)) == {0}
+
+
+def test_an_app_that_is_loaded_before_the_workers_serves_from_all_of_them(openssh, tmp_path):
+    """Whole files and pieces of them, each to the one who asked, from workers that share what the parent made."""
+    storage = place(openssh)
+    profile = {"backend": "sftp", "root": storage.root, **openssh.login}
+
+    workers, log = serve_from_workers(storage, profile, tmp_path)
+
+    assert len(workers) == 2
+    assert "Traceback" not in log
+    storage.close()
+
+
+# -- one file for many writers ----------------------------------------------------------------------------------------
+
+
+def test_every_read_is_one_complete_version(storage):
+    """Eight write one path again and again, four read it: what is read always belongs together."""
+    write_and_read_one_name(storage)
+
+
+def test_every_read_of_a_large_file_is_one_complete_version(openssh):
+    """Also when it is written in parts and read in ranges."""
+    storage = place(openssh)
+
+    write_and_read_one_large_name(storage, 9 * MIB)
+
+    storage.close()
+
+
+@pytest.mark.parametrize("verb", ["write", "copy", "move", "finish"])
+def test_exactly_one_of_eight_creates(storage, verb):
+    """Of eight that create one name at the same moment one wins, and its content is what is there."""
+    for turn in range(count(3, 50)):
+        won = create_at_once(storage, verb, f"round {turn}/new.bin")
+
+        assert won.count(True) == 1
+        assert storage.read(f"round {turn}/new.bin") == str(won.index(True)).encode()
+
+
+def test_folders_that_come_and_go_are_in_nobodys_way(storage):
+    """One writes into a folder while others delete its last file, with which it goes."""
+
+    def work(number):
+        for turn in range(count(20, 200)):
+            path = f"a/b/{turn % 3}/{number}.txt"
+            storage.write(path, b"1")
+            assert storage.read(path) == b"1"
+            storage.delete(path)
+
+    together(work, 6)
+
+    assert storage.list() == []
+    assert left_in(storage) == []
