@@ -3,7 +3,7 @@
 The app uses the profile ``drop`` of :func:`own_profiles`. Another place needs no change here but one environment
 variable, which holds any of the three forms as JSON. A folder elsewhere, a bucket of AWS (boto3 finds the credentials
 in its usual places), one of any other service that speaks S3, a container of Azure (azure.identity finds who asks),
-one of the emulator on this machine:
+one of the emulator on this machine, a folder of another machine over SSH (its key is in ``~/.ssh/known_hosts``):
 
 .. code-block:: sh
 
@@ -13,6 +13,7 @@ one of the emulator on this machine:
     FLASK_STORAGE_PROFILES='{"drop": "azure://account/container/prefix?credential=DefaultAzureCredential"}'
     FLASK_STORAGE_PROFILES='{"drop": {"backend": "azure", "bucket": "container",
         "connection_string": "UseDevelopmentStorage=true"}}'
+    FLASK_STORAGE_PROFILES='{"drop": "sftp://web@files.example.com/srv/drop?key_filename=/etc/drop/id_ed25519"}'
 
 or one value of the mapping below:
 
@@ -71,6 +72,13 @@ def as_mapping(instance: Path) -> dict[str, Any]:
             "prefix": "drop",
             "credential": "DefaultAzureCredential",
         },
+        "server": {
+            "backend": "sftp",
+            "host": "files.example.com",
+            "username": "web",
+            "root": "/srv/drop",
+            "key_filename": "/etc/drop/id_ed25519",
+        },
         "scratch": {"backend": "memory"},
     }
 
@@ -106,6 +114,17 @@ def as_pairs(instance: Path) -> list[tuple[type | str, dict[str, Any]]]:
                 "credential": "DefaultAzureCredential",
             },
         ),
+        # On another machine, over SSH, with a key of the app's own; the server's key is in ~/.ssh/known_hosts.
+        (
+            "sftp",
+            {
+                "name": "server",
+                "host": "files.example.com",
+                "username": "web",
+                "root": "/srv/drop",
+                "key_filename": "/etc/drop/id_ed25519",
+            },
+        ),
         # In this process and gone with it: for tests, and for trying things out.
         (MemoryStorage, {"name": "scratch"}),
     ]
@@ -119,5 +138,6 @@ def as_urls(instance: Path) -> dict[str, str]:
         "&base_url=https://media.example.com",
         "bucket": "s3://example/drop?region=eu-central-1",
         "container": "azure://example/files/drop?credential=DefaultAzureCredential",
+        "server": "sftp://web@files.example.com/srv/drop?key_filename=/etc/drop/id_ed25519",
         "scratch": "memory:",
     }

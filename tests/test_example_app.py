@@ -119,8 +119,8 @@ FORMS = [config.as_mapping, config.as_pairs, config.as_urls]
 def on_this_machine(profiles):
     """What needs no service, and no package but ours."""
     if isinstance(profiles, dict):
-        return {name: value for name, value in profiles.items() if name not in {"bucket", "container"}}
-    return [(kind, arguments) for kind, arguments in profiles if kind not in {"azure", "s3"}]
+        return {name: value for name, value in profiles.items() if name not in {"bucket", "container", "server"}}
+    return [(kind, arguments) for kind, arguments in profiles if kind not in {"azure", "s3", "sftp"}]
 
 
 @pytest.mark.parametrize("form", FORMS)

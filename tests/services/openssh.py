@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +163,17 @@ def openssh() -> Iterator[SSHServer]:
     server = SSHServer("MaxSessions 10")
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def make_openssh() -> Iterator[Callable[..., SSHServer]]:
+    """Makes servers of other configurations; see :class:`SSHServer`."""
+    made: list[SSHServer] = []
+
+    def make(*lines: str, arguments: str = "") -> SSHServer:
+        made.append(SSHServer(*lines, arguments=arguments))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.remove()

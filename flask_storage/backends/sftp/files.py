@@ -185,8 +185,8 @@ class _Flight(Future[Any]):
             try:
                 self._collect()
             except ConnectionLostError:
-                self._source.reopen()
                 self._asked.clear()
+                self._session = None
                 self._ask(self._start, self._stop)
                 self._collect()
         finally:

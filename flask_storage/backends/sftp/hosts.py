@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from paramiko.hostkeys import HostKeys
 
 from ...errors import ConfigurationError, PermissionDeniedError
 
+_USUAL = "~/.ssh/known_hosts"
 _FINGERPRINT = re.compile(r"SHA256:([A-Za-z0-9+/]{43})=?", re.ASCII)
 
 
@@ -32,8 +34,8 @@ def fingerprints(given: str | Collection[str] | None) -> frozenset[str]:
     """
     if given is None:
         return frozenset()
-    listed = given.replace(",", " ").split() if isinstance(given, str) else list(given)
-    found = [_FINGERPRINT.fullmatch(str(one)) for one in listed]
+    listed: object = given.replace(",", " ").split() if isinstance(given, str) else given
+    found = [_FINGERPRINT.fullmatch(str(one)) for one in listed] if isinstance(listed, Collection) else []
     if not found or not all(found):
         raise ConfigurationError("host_key_fingerprint is written 'SHA256:…', as `ssh-keygen -l -f KEY.pub` shows it")
     return frozenset(f"SHA256:{match[1]}" for match in found if match)
@@ -83,39 +85,69 @@ def changed(error: paramiko.BadHostKeyException, source: str) -> PermissionDenie
 class KnownHosts:
     """The file of known hosts, read anew for every connection.
 
+    Lines that are broken, or of keys that paramiko does not know, are passed over, and so are those of certificate
+    authorities.
+
     Args:
         path: Of the file; None for the user's own.
+
+    Raises:
+        ConfigurationError: as each method: when a file was named and cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
-        self.path = Path(path).expanduser() if path is not None else Path("~/.ssh/known_hosts").expanduser()
+        self.path = Path(os.path.expanduser(_USUAL if path is None else path))
         self._is_named = path is not None
 
-    def keys(self) -> HostKeys:
-        """Return the keys of the file.
-
-        Raises:
-            ConfigurationError: when a file was named and cannot be read.
-        """
-        keys = HostKeys()
-        try:
-            keys.load(str(self.path))
-        except (OSError, UnicodeDecodeError) as error:
-            if self._is_named:
-                raise ConfigurationError(f"the known hosts {self.path} cannot be read: {error}") from error
-        return keys
+    def keys(self, host: str, port: int) -> list[paramiko.PKey]:
+        """Return the keys that a server may show, in the order of the file."""
+        name = name_of(host, port).lower()
+        found: list[paramiko.PKey] = []
+        for fields in self._lines():
+            with suppress(Exception):  # whatever paramiko finds wrong with one line: the others count
+                if len(fields) >= 3 and _is_among(name, fields[0].split(",")):
+                    found.append(paramiko.PKey.from_type_string(fields[1], base64.b64decode(fields[2])))
+        return found
 
     def check_revoked(self, key: paramiko.PKey) -> None:
-        """Refuse a key that the file marks as ``@revoked``, for whichever host; paramiko passes over such lines.
+        """Refuse a key that the file marks as ``@revoked``, for whichever host.
 
         Raises:
             PermissionDeniedError: when it is.
         """
-        try:
-            lines = self.path.read_text(errors="replace").splitlines()
-        except OSError:
-            return
-        for line in lines:
-            fields = line.split()
+        for fields in self._lines():
             if len(fields) >= 4 and fields[0] == "@revoked" and fields[3] == key.get_base64():
-                raise PermissionDeniedError(f"the host key {fingerprint_of(key)} is revoked, says {self.path}")
+                raise PermissionDeniedError(
+                    f"the host key {fingerprint_of(key)} is revoked, says {self.path}: ask whoever runs the server for "
+                    "its new one"
+                )
+
+    def _lines(self) -> list[list[str]]:
+        try:
+            text = self.path.read_text("utf-8", "replace")
+        except OSError as error:
+            if self._is_named:
+                raise ConfigurationError(
+                    f"the known hosts {self.path} cannot be read ({error.strerror}): check known_hosts_fpath"
+                ) from error
+            return []
+        return [line.split() for line in text.splitlines()]
+
+
+def name_of(host: str, port: int) -> str:
+    """Return what the file of known hosts calls a server."""
+    return host if port == 22 else f"[{host}]:{port}"
+
+
+def _is_among(name: str, patterns: Collection[str]) -> bool:
+    """Whether a field of the file means a server; one ``!`` that does outweighs all others."""
+    if any(one.startswith("!") and _is_like(name, one[1:]) for one in patterns):
+        return False
+    return any(_is_like(name, one) for one in patterns)
+
+
+def _is_like(name: str, pattern: str) -> bool:
+    if pattern.startswith("|1|"):
+        return HostKeys.hash_host(name, pattern) == pattern
+    form = re.escape(pattern.lower()).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.fullmatch(form, name) is not None

@@ -2,23 +2,68 @@
 
 from __future__ import annotations
 
+import getpass
+import math
+import os
+import re
+import shlex
 import socket
-from collections.abc import Collection, Sequence
+import subprocess
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import paramiko
 
-from ...errors import ConfigurationError, PermissionDeniedError, StorageTimeoutError, StorageUnavailableError
-from .hosts import HostKeyPolicy, KnownHosts, changed
-from .protocol import Session
+from ...errors import (
+    ConfigurationError,
+    PermissionDeniedError,
+    StorageError,
+    StorageTimeoutError,
+    StorageUnavailableError,
+)
+from .hosts import HostKeyPolicy, KnownHosts, changed, name_of
+from .protocol import ProtocolError, Session
 
 # Two channels of bytes for one that OpenSSH reads into memory at once; of its own window a session never needs more.
 _WINDOW = 32 * 1024 * 1024
 _PACKET = 256 * 1024
 # With AES-GCM one pass of OpenSSL encrypts and signs; paramiko would choose two, of which one is SHA-2.
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr", "aes192-ctr")
+_PLACEHOLDER = re.compile("%[hpr%]")
+_KEYS = (paramiko.RSAKey, paramiko.ECDSAKey, paramiko.Ed25519Key)
+_CERTIFICATE = "-cert.pub"
+_GOODBYE = 1
+"""How long a proxy command may take to end when it was asked to, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """A server that leads to another one."""
+
+    username: str | None
+    host: str
+    port: int
+
+    @classmethod
+    def parsed(cls, given: str | None) -> Jump | None:
+        """Return an argument as a server.
+
+        Raises:
+            ConfigurationError: when it is none.
+        """
+        if given is None:
+            return None
+        try:
+            parts = urlsplit(f"ssh://{given}")
+            if parts.hostname and parts.password is None and parts.netloc == given:
+                return cls(parts.username or None, parts.hostname, parts.port or 22)
+        except ValueError:  # half a bracket, or a port that is none
+            pass
+        raise ConfigurationError("proxy_jump is written 'user@host:port', of which user and port may be left out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +81,8 @@ class Login:
         look_for_keys: Whether keys in ``~/.ssh`` are tried.
         known_hosts: The keys of the servers.
         fingerprints: Of the server's key, in place of them.
-        proxy_command: A command through which the server is reached.
-        proxy_jump: A server through which it is, as ``user@host:port``.
+        proxy_command: The words of a command through which the server is reached.
+        proxy_jump: A server through which it is.
         connect_timeout: How long each step of connecting may take, in seconds.
         read_timeout: How long an answer may take, in seconds.
         keepalive: How often the server is asked whether it is there, in seconds; 0 for never.
@@ -54,8 +99,8 @@ class Login:
     look_for_keys: bool
     known_hosts: KnownHosts
     fingerprints: Collection[str]
-    proxy_command: str | None
-    proxy_jump: str | None
+    proxy_command: Sequence[str] | None = field(repr=False)  # it may hold a password
+    proxy_jump: Jump | None
     connect_timeout: float
     read_timeout: float
     keepalive: float
@@ -71,9 +116,9 @@ class Login:
         """
         if self.proxy_jump is None:
             return Connection(self._enter(self.host, self.port, self.username, self._reach()), self)
-        username, _, place = self.proxy_jump.rpartition("@")
-        host, _, port = place.partition(":")
-        first = self._enter(host, int(port or 22), username or self.username, _dial(host, int(port or 22), self))
+        jump = self.proxy_jump
+        host = jump.host
+        first = self._enter(host, jump.port, jump.username or self.username, _dial(host, jump.port, self))
         try:
             through = _transport_of(first).open_channel(
                 "direct-tcpip", (self.host, self.port), ("127.0.0.1", 0), timeout=self.connect_timeout
@@ -90,58 +135,70 @@ class Login:
     def _reach(self) -> Any:
         if self.proxy_command is None:
             return _dial(self.host, self.port, self)
-        command = self.proxy_command.replace("%h", self.host).replace("%p", str(self.port))
-        command = command.replace("%r", self.username or "")
-        try:
-            return paramiko.ProxyCommand(command)
-        except OSError as error:
-            raise ConfigurationError(f"the proxy_command cannot be run: {error.strerror}") from error
+        values = {"%h": self.host, "%p": str(self.port), "%r": self.username or _local_user(), "%%": "%"}
+        return _Command([_PLACEHOLDER.sub(lambda found: values[found[0]], word) for word in self.proxy_command])
 
     def _enter(self, host: str, port: int, username: str | None, sock: Any) -> paramiko.SSHClient:
         client = paramiko.SSHClient()
-        source = str(self.known_hosts.path)
-        # A fingerprint that was given is the whole truth, as for somebody who has no such file.
-        if not self.fingerprints or host != self.host:
-            client.get_host_keys().update(self.known_hosts.keys())
-        client.set_missing_host_key_policy(HostKeyPolicy(self.fingerprints if host == self.host else (), source))
         try:
-            client.connect(
-                host,
-                port,
-                username,
-                self.password,
-                sock=sock,
-                key_filename=list(self.key_filenames) or None,  # type: ignore[arg-type]  # a list is fine
-                passphrase=self.passphrase,
-                allow_agent=self.allow_agent,
-                look_for_keys=self.look_for_keys,
-                timeout=self.connect_timeout,
-                banner_timeout=self.connect_timeout,
-                auth_timeout=self.connect_timeout,
-                channel_timeout=self.connect_timeout,
-                transport_factory=self._transport,
-            )
-            transport = _transport_of(client)
-            self.known_hosts.check_revoked(transport.get_remote_server_key())
-            transport.set_keepalive(int(self.keepalive))
+            return self._entered(client, host, port, username, sock)
         except BaseException as error:
+            transport = client.get_transport()
+            stands = transport is not None and transport.is_active()
             with suppress(Exception):
                 client.close()
             with suppress(Exception):
                 sock.close()
-            ours = _explained(error, f"{host}:{port}", source)
+            ours = None if isinstance(error, StorageError) else self._explained(error, f"{host}:{port}", stands)
             if ours is None:
                 raise
             raise ours from error
+
+    def _entered(
+        self, client: paramiko.SSHClient, host: str, port: int, username: str | None, sock: Any
+    ) -> paramiko.SSHClient:
+        # A fingerprint that was given is the whole truth, as for somebody who has no such file.
+        given = self.fingerprints if (host, port) == (self.host, self.port) else ()
+        known = [] if given else self.known_hosts.keys(host, port)
+        name, hosts = name_of(host, port), client.get_host_keys()
+        for key in known:
+            hosts.add(name, key.get_name(), key)
+
+        def met(key: paramiko.PKey) -> None:
+            self.known_hosts.check_revoked(key)
+            if key in known:  # paramiko keeps one key of each kind; while a server changes its own, two are right
+                hosts.add(name, key.get_name(), key)
+
+        client.set_missing_host_key_policy(HostKeyPolicy(given, str(self.known_hosts.path)))
+        client.connect(
+            host,
+            port,
+            username or _local_user(),
+            self.password,
+            sock=sock,
+            key_filename=list(self.key_filenames) or None,  # type: ignore[arg-type]  # a list is fine
+            passphrase=self.passphrase,
+            allow_agent=self.allow_agent,
+            look_for_keys=self.look_for_keys,
+            timeout=self.connect_timeout,
+            banner_timeout=self.connect_timeout,
+            auth_timeout=self.connect_timeout,
+            channel_timeout=self.connect_timeout,
+            transport_factory=partial(self._transport, met),
+        )
+        _transport_of(client).set_keepalive(math.ceil(self.keepalive))
         return client
 
-    def _transport(self, sock: Any, disabled_algorithms: Any = None, **_: Any) -> paramiko.Transport:
-        transport = paramiko.Transport(
+    def _transport(
+        self, met: Callable[[paramiko.PKey], None], sock: Any, disabled_algorithms: Any = None, **_: Any
+    ) -> paramiko.Transport:
+        transport = _Transport(
             sock,
             default_window_size=_WINDOW,
             default_max_packet_size=_PACKET,
             disabled_algorithms=disabled_algorithms,
         )
+        transport.met = met
         options = transport.get_security_options()
         known = set(options.ciphers)
         chosen = [cipher for cipher in self.ciphers if cipher in known]
@@ -149,6 +206,97 @@ class Login:
             raise ConfigurationError(f"ciphers names none that paramiko knows: {', '.join(sorted(known))}")
         options.ciphers = chosen
         return transport
+
+    def _explained(self, error: BaseException, place: str, stands: bool) -> Exception | None:
+        """Return our error for one of connecting, or None when it is another.
+
+        Args:
+            error: It.
+            place: Where we connected to.
+            stands: Whether the connection was there still.
+        """
+        if isinstance(error, paramiko.BadHostKeyException):
+            return changed(error, str(self.known_hosts.path))
+        is_key = isinstance(error, paramiko.PasswordRequiredException)
+        if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError) or _is_late(error):
+            return StorageTimeoutError(f"{place} did not answer in time: try again, or raise connect_timeout")
+        if isinstance(error, paramiko.AuthenticationException) and stands and not is_key:
+            return PermissionDeniedError(
+                f"{place} does not let us in: check username and key or password, and that the server has the public "
+                "key"
+            )
+        if stands and isinstance(error, paramiko.SSHException | OSError | ValueError):
+            return self._about_keys() or ConfigurationError(
+                f"nothing to log in with at {place} ({error}): give a key_filename or a password, or check the keys "
+                "that allow_agent and look_for_keys find"
+            )
+        if isinstance(error, paramiko.SSHException | EOFError | OSError):
+            return StorageUnavailableError(
+                f"no connection to {place} ({str(error) or 'it hung up'}): check host, port and proxy, and the log of "
+                "the server"
+            )
+        return None
+
+    def _about_keys(self) -> ConfigurationError | None:
+        """Return what is wrong with our keys, or None; paramiko tries each as every kind, and tells the last."""
+        for name in self.key_filenames:
+            path = name.removesuffix(_CERTIFICATE)
+            try:
+                usable = any(_is_usable(path, kind, self.passphrase or self.password) for kind in _KEYS)
+            except paramiko.PasswordRequiredException:
+                return ConfigurationError(f"the private key {path} is encrypted: give its passphrase")
+            except OSError as error:
+                return ConfigurationError(f"the private key {path} cannot be read ({error.strerror}): check its path")
+            if not usable:
+                return ConfigurationError(
+                    f"the private key {path} cannot be used: it or its certificate is damaged, its passphrase is "
+                    "another, or it is no key (Ed25519, ECDSA or RSA)"
+                )
+        return None
+
+
+class _Transport(paramiko.Transport):
+    """A transport that says who answers before anybody logs in."""
+
+    met: Callable[[paramiko.PKey], None]
+
+    def start_client(self, event: Any = None, timeout: float | None = None) -> None:
+        """Agree on keys.
+
+        Raises:
+            TimeoutError: when that takes too long; paramiko goes on then.
+        """
+        super().start_client(event, timeout)
+        if not self.initial_kex_done:
+            raise TimeoutError
+        self.met(self.get_remote_server_key())
+
+
+class _Command(socket.socket):
+    """The two ends of a command, as a socket.
+
+    paramiko's own turns in circles when the command has ended, and never notices.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            try:
+                self._process = subprocess.Popen(words, stdin=theirs.fileno(), stdout=theirs.fileno())  # noqa: S603  # the operator's
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or "it is none"
+                raise ConfigurationError(f"the proxy_command cannot be run ({reason}): check its first word") from error
+            super().__init__(fileno=ours.detach())
+
+    def close(self) -> None:
+        """End the command too."""
+        super().close()
+        self._process.terminate()
+        try:
+            self._process.wait(_GOODBYE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 class Connection:
@@ -180,6 +328,7 @@ class Connection:
 
         Raises:
             paramiko.ChannelException: when the server allows no more of them.
+            ProtocolError: when there is no subsystem ``sftp``.
         """
         channel = _transport_of(self.client).open_session(
             window_size=_WINDOW, max_packet_size=_PACKET, timeout=self._login.connect_timeout
@@ -188,8 +337,11 @@ class Connection:
             channel.settimeout(self._login.connect_timeout)
             channel.invoke_subsystem("sftp")
             return Session(channel, self._login.read_timeout)
-        except BaseException:
-            channel.close()
+        except BaseException as error:
+            with suppress(Exception):  # it may have ended by itself
+                channel.close()
+            if isinstance(error, paramiko.SSHException) and self.is_alive:
+                raise ProtocolError("the server refuses to serve files") from error
             raise
 
     def close(self) -> None:
@@ -198,6 +350,37 @@ class Connection:
             if client is not None:
                 with suppress(Exception):  # it may have ended by itself
                     client.close()
+
+
+def words_of(command: str | None) -> Sequence[str] | None:
+    """Return a command as its words, as a shell sees them.
+
+    Raises:
+        ConfigurationError: when it has none, or a quotation does not end.
+    """
+    if command is None:
+        return None
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = []
+    if not words:
+        raise ConfigurationError("proxy_command is a command as a shell takes it: check its quotation marks")
+    return words
+
+
+def ciphers_of(given: Sequence[str] | str | None) -> Sequence[str]:
+    """Return an argument as the names of ciphers; those that we would choose where it is not given.
+
+    Raises:
+        ConfigurationError: when it is no list of names.
+    """
+    if given is None:
+        return CIPHERS
+    listed = given.replace(",", " ").split() if isinstance(given, str) else given
+    if not isinstance(listed, list | tuple) or not listed or not all(isinstance(one, str) for one in listed):
+        raise ConfigurationError("ciphers is a list of names, or a text with commas in between")
+    return tuple(listed)
 
 
 def _transport_of(client: paramiko.SSHClient) -> paramiko.Transport:
@@ -215,26 +398,31 @@ def _dial(host: str, port: int, login: Login) -> socket.socket:
             f"{host}:{port} did not answer within {login.connect_timeout:g} s: check host, port and firewalls"
         ) from error
     except (OSError, UnicodeError) as error:
-        raise StorageUnavailableError(f"{host}:{port} cannot be reached: {error}") from error
+        raise StorageUnavailableError(f"{host}:{port} cannot be reached ({error}): check host and port") from error
     # paramiko leaves Nagle's algorithm on: each small request would wait for the acknowledgement of the one before.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 
-def _explained(error: BaseException, place: str, source: str) -> Exception | None:
-    """Return our error for one of connecting, or None when it is another."""
-    if isinstance(error, paramiko.BadHostKeyException):
-        return changed(error, source)
-    if isinstance(error, paramiko.PasswordRequiredException):
-        return ConfigurationError("the private key is encrypted: give its passphrase")
-    if isinstance(error, paramiko.AuthenticationException):
-        return PermissionDeniedError(
-            f"{place} does not let us in: check username and key, and that the server has the public key"
-        )
-    if isinstance(error, TimeoutError):
-        return StorageTimeoutError(f"{place} did not answer in time")
-    if isinstance(error, FileNotFoundError | PermissionError):
-        return ConfigurationError(f"the private key {error.filename} cannot be read: {error.strerror}")
-    if isinstance(error, paramiko.SSHException | EOFError | OSError):
-        return StorageUnavailableError(f"no connection to {place}: {str(error) or 'it hung up'}")
-    return None
+def _local_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, ImportError, OSError) as error:
+        raise ConfigurationError("nobody knows what this process's user is called: give a username") from error
+
+
+def _is_usable(path: str, kind: type[paramiko.PKey], passphrase: str | None) -> bool:
+    try:
+        key = kind.from_private_key_file(path, passphrase)
+        if os.path.isfile(path + _CERTIFICATE):
+            key.load_certificate(path + _CERTIFICATE)
+    except paramiko.PasswordRequiredException:
+        raise
+    except (paramiko.SSHException, ValueError):
+        return False
+    return True
+
+
+def _is_late(error: BaseException) -> bool:
+    """Whether this is paramiko's error for a login that took too long; it has no type of its own."""
+    return isinstance(error, paramiko.AuthenticationException) and "timeout" in str(error)

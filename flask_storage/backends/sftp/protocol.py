@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -230,7 +231,8 @@ class Session:
         """End the conversation without a wait; what is asked afterwards is an error."""
         self.broken = True
         self._pending.clear()
-        self._channel.close()
+        with suppress(Exception):  # where the connection has ended, goodbye cannot be said
+            self._channel.close()
 
     # -- inner --------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,15 @@ from urllib.parse import SplitResult, unquote
 
 import paramiko
 
-from ...arguments import file_mode as mode_of, optional_flag, optional_text, seconds, text, whole_number
+from ...arguments import (
+    connections,
+    file_mode as mode_of,
+    optional_flag,
+    optional_text,
+    seconds,
+    text,
+    whole_number,
+)
 from ...errors import ConfigurationError, StorageError
 from ...files import RemoteFile
 from ...parts import PartStore
@@ -25,15 +33,16 @@ from .copying import copy_bytes
 from .errors import translated
 from .files import CHUNK_SIZE, PART_SIZE, SFTPReader, SFTPUpdater, SFTPWriter
 from .hosts import KnownHosts, fingerprints
-from .login import CIPHERS, Login
+from .login import Jump, Login, ciphers_of, words_of
 from .parts import SFTPParts, remove_upload
 from .pool import Pool
 from .protocol import REMOVE, RMDIR, Session, StatusError
-from .tree import Tree, moment
+from .tree import Temporary, Tree, moment
 from .walking import is_file, is_folder, walk
 from .writes import SFTPWrites
 
 _SESSIONS_A_FILE = 8
+_LAST_PORT = 65535
 
 
 class SFTPStorage(InternalLinksStorageBackend):
@@ -126,24 +135,28 @@ class SFTPStorage(InternalLinksStorageBackend):
         )
         if proxy_command is not None and proxy_jump is not None:
             raise ConfigurationError("give a proxy_command or a proxy_jump, not both")
-        keys = [key_filename] if isinstance(key_filename, str | os.PathLike) else list(key_filename or ())
+        keys = [key_filename] if isinstance(key_filename, str | os.PathLike) else key_filename or ()
+        if not isinstance(keys, list | tuple):
+            raise ConfigurationError("key_filename is a path, or a list of paths")
         self._login = Login(
             host=text("host", host),
-            port=whole_number("port", port, 1),
+            port=_port(port),
             username=optional_text("username", username),
-            key_filenames=tuple(os.path.expanduser(text("key_filename", os.fspath(key))) for key in keys),
+            key_filenames=tuple(os.path.expanduser(_path("key_filename", key)) for key in keys),
             passphrase=optional_text("passphrase", passphrase),
             password=optional_text("password", password),
             allow_agent=bool(optional_flag("allow_agent", allow_agent)),
             look_for_keys=bool(optional_flag("look_for_keys", look_for_keys)),
-            known_hosts=KnownHosts(known_hosts_fpath),
+            known_hosts=KnownHosts(
+                None if known_hosts_fpath is None else _path("known_hosts_fpath", known_hosts_fpath)
+            ),
             fingerprints=fingerprints(host_key_fingerprint),
-            proxy_command=optional_text("proxy_command", proxy_command),
-            proxy_jump=optional_text("proxy_jump", proxy_jump),
+            proxy_command=words_of(optional_text("proxy_command", proxy_command)),
+            proxy_jump=Jump.parsed(optional_text("proxy_jump", proxy_jump)),
             connect_timeout=seconds("connect_timeout", connect_timeout),
             read_timeout=seconds("read_timeout", read_timeout),
             keepalive=seconds("keepalive", keepalive, zero=True),
-            ciphers=(ciphers.split(",") if isinstance(ciphers, str) else ciphers) or CIPHERS,
+            ciphers=ciphers_of(ciphers),
         )
         self.root = text("root", root)
         self._tree = Tree(
@@ -157,8 +170,8 @@ class SFTPStorage(InternalLinksStorageBackend):
             partial(
                 Pool,
                 self._login.connect,
-                connections=whole_number("max_connections", max_connections, 1),
-                each=whole_number("max_sessions", max_sessions, 1),
+                connections=connections("max_connections", max_connections),
+                each=connections("max_sessions", max_sessions),
                 idle=seconds("idle_timeout", idle_timeout),
                 wait=self._login.connect_timeout + self._login.read_timeout,
             )
@@ -258,15 +271,18 @@ class SFTPStorage(InternalLinksStorageBackend):
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
         def copied(session: Session) -> None:
             original, about, _ = self._tree.open_file(session, path)
+            made: tuple[Temporary, bytes] | None = None
             with self._guard(new_path):
-                temporary, handle = self._tree.create_temporary(session, new_path)
                 try:
+                    temporary, handle = made = self._tree.create_temporary(session, new_path)
                     copy_bytes(session, self._tree, original, handle, about.size or 0)
                     self._tree.let_go(session, original)
                     self._tree.finish(session, handle, about.size or 0, temporary, new_path, options)
                 except BaseException:
                     if not session.broken:
-                        self._tree.drop(session, temporary)
+                        self._tree.let_go(session, original)
+                        if made is not None:
+                            self._tree.give_up(session, *made)
                     raise
 
         self._pool().run(copied)
@@ -349,3 +365,14 @@ class SFTPStorage(InternalLinksStorageBackend):
             if any(is_file(about) and not name.startswith(RESERVED_PREFIX) for name, about in entries):
                 found.add(top)
         return [folder for folder in folders if folder in found]
+
+
+def _path(name: str, value: object) -> str:
+    return text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+def _port(value: int) -> int:
+    port = whole_number("port", value, 1)
+    if port > _LAST_PORT:
+        raise ConfigurationError(f"port is at most {_LAST_PORT}")
+    return port

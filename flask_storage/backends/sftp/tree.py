@@ -39,6 +39,7 @@ from .protocol import (
     MKDIR,
     NO_SUCH_FILE,
     OP_UNSUPPORTED,
+    PERMISSION_DENIED,
     REALPATH,
     REMOVE,
     RMDIR,
@@ -249,7 +250,7 @@ class Tree:
                 self.make_folders(session, folder)
                 if error.code == FAILURE:
                     raise self.why(session, error) from error
-        raise StorageError("the folder is deleted again and again by somebody else")
+        raise StorageError("the folder is deleted again and again by somebody else: try again")
 
     def finish(
         self,
@@ -357,6 +358,11 @@ class Tree:
         with suppress(StatusError):
             session.wait(gone)
 
+    def give_up(self, session: Session, temporary: Temporary, handle: bytes) -> None:
+        """Drop a temporary file that is open: as long as it is, it takes up room."""
+        self.let_go(session, handle)
+        self.drop(session, temporary)
+
     def let_go(self, session: Session, handle: bytes) -> None:
         """Close a handle of which nothing more is asked; nobody waits for the answer."""
         with suppress(ConnectionLostError):
@@ -400,9 +406,12 @@ class Tree:
         ]
         made = []
         for level, one in zip(levels, asked, strict=True):
-            with suppress(StatusError):  # somebody else makes it too; or it cannot be made, as opening a file will tell
+            try:
                 session.wait(one)
                 made.append(level)
+            except StatusError as error:  # somebody else makes it too; or it cannot be made, as a file will tell
+                if error.code == PERMISSION_DENIED:  # of a file in it, the server would only say that it is not there
+                    raise
         if self._folder_mode & 0o077:  # what the umask of the server may have taken away
             mode = Attributes(mode=self._folder_mode).pack()
             for one in [session.about(SETSTAT, self.at(session, level), mode) for level in made]:
@@ -442,8 +451,12 @@ class Tree:
         try:
             session.wait(session.rename(source, target))
         except StatusError as error:
-            attributes = session.wait(session.about(LSTAT, target))
-            if _is(stat.S_ISDIR, attributes):
+            try:
+                attributes = session.wait(session.about(LSTAT, target))
+            except StatusError:
+                raise error from None
+            # What may not be renamed must not cost the old file either.
+            if error.code == PERMISSION_DENIED or _is(stat.S_ISDIR, attributes):
                 raise error from None
             session.wait_for_all([session.about(REMOVE, target), session.rename(source, target)])
 

@@ -57,7 +57,7 @@ class SFTPWrites(PartStore):
                 raise _unknown(error) from error
             except BaseException:
                 if not session.broken:
-                    self._tree.drop(session, temporary)
+                    self._tree.give_up(session, temporary, handle)
                 raise
 
         self._pool.run(stored)
@@ -132,7 +132,7 @@ class _Upload:
         self._pool = pool
         self._most = most
         self._changed = threading.Condition()
-        self._is_broken = False
+        self._trouble: BaseException | None = None
 
         def opened(session: Session) -> tuple[_Stripe, str]:
             temporary, handle = tree.create_temporary(session, path)
@@ -150,13 +150,13 @@ class _Upload:
         stripe = self._take()
         try:
             yield stripe
-        except BaseException:
-            self._is_broken = True
+        except BaseException as error:
+            self._trouble = self._trouble or error
             raise
         finally:
             with self._changed:
                 self._free.append(stripe)
-                self._changed.notify()
+                self._changed.notify_all()  # whoever hears that all is over takes none, and leaves it to nobody
 
     def finish(self, path: str, size: int, options: WriteOptions) -> None:
         """See to it that all is there and stays there, and give it its name."""
@@ -205,8 +205,10 @@ class _Upload:
         self._pool.give_back(session)
 
     def _check(self) -> None:
-        if self._is_broken:
-            raise StorageUnavailableError("the connection broke off: write the file anew")
+        if isinstance(self._trouble, ConnectionLostError):
+            raise StorageUnavailableError("the connection broke off: write the file anew") from self._trouble
+        if self._trouble is not None:  # whichever part is asked first, the answer is that of the one that failed
+            raise self._trouble
 
     def _take(self) -> _Stripe:
         with self._changed:
