@@ -591,3 +591,10 @@ def test_a_storage_without_an_account_there_is_told():
 
     with pytest.raises(StorageUnavailableError, match="check account and endpoint_url"):
         storage.list()
+
+
+def test_a_source_that_was_replaced_is_not_the_target():
+    """What it answered is passed on by another code."""
+    assert code_of(http_error("CannotVerifyCopySource", 412)) == "SourceConditionNotMet"
+    assert code_of(http_error("CannotVerifyCopySource", 404)) == "BlobNotFound"
+    assert code_of(http_error("CannotVerifyCopySource", 403)) == "AuthorizationFailure"

@@ -17,6 +17,7 @@ from flask_storage import (
     PartialFailureError,
     PermissionDeniedError,
     PreconditionFailedError,
+    StorageUnavailableError,
     WriteOptions,
 )
 from tests.azure_places import place
@@ -422,3 +423,12 @@ def test_a_single_blob_has_nothing_to_sweep(ground, azurite):
     link = ground.link_to("a.txt", "du", timedelta(hours=1))
 
     assert place(azurite, sas_blob_url=link).sweep(timedelta(0)) == 0
+
+
+def test_a_batch_that_answers_too_little_is_an_error(ground, monkeypatch):
+    """Which of the files it is that were deleted, nobody knows."""
+    ground.write("a", b"1")
+    monkeypatch.setattr("azure.storage.blob.ContainerClient.delete_blobs", lambda *_, **__: [])
+
+    with pytest.raises(StorageUnavailableError, match="makes no sense"):
+        ground.delete_many(["a"])

@@ -332,3 +332,15 @@ def test_what_is_no_text_is_no_upload(storage, upload_id):
     """It is told so, as any other that is not there."""
     with pytest.raises(FileNotFoundInStorageError):
         storage.parts.list_parts("a", upload_id)
+
+
+def test_a_condition_that_cannot_be_looked_at_is_an_error_of_its_own(through):
+    """A part is missing, and whether the name was taken meanwhile is not told."""
+    storage, proxy = through
+    upload = storage.parts.begin("a", WriteOptions())
+    proxy.script = lambda request: (
+        azure_error(403, "AuthorizationFailure") if request.method == "HEAD" and request.path.endswith("/a") else None
+    )
+
+    with pytest.raises(PermissionDeniedError):
+        storage.parts.finish("a", upload, [Part(number=1, size=1, etag="")], WriteOptions(exclusive=True))

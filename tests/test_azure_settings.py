@@ -940,3 +940,28 @@ def test_what_was_configured_is_shown_without_passwords():
     storage = account_storage(client_options={"proxies": {"https": f"http://user:{HIDDEN}@proxy"}})
 
     assert HIDDEN not in repr(storage._clients._settings)
+
+
+def test_a_log_of_another_form_is_left_alone(caplog):
+    """Whoever logs a mapping has it logged."""
+    with caplog.at_level(logging.DEBUG):
+        logging.getLogger("urllib3.connectionpool").debug("%(word)s", {"word": "mapped"})
+
+    assert "mapped" in caplog.text
+
+
+def test_an_environment_that_makes_no_identity_is_told(monkeypatch):
+    """By the first verb, as what is wrong with the configuration."""
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "nonsense")
+    storage = AzureStorage("acct", bucket="files", credential="DefaultAzureCredential")
+
+    with pytest.raises(ConfigurationError, match="variables that it does not understand"):
+        storage.exists("a.txt")
+
+
+def test_the_client_of_a_single_blob_is_given_for_no_other():
+    """Whatever is asked of it would be done to that one."""
+    storage = AzureStorage(sas_blob_url=FOR_BLOB["sas_blob_url"])
+
+    with pytest.raises(InvalidPathError):
+        storage._clients.blob("b.txt")

@@ -135,7 +135,7 @@ def test_the_predecessors_setting_is_read_with_a_warning(make_app):
         ([(MemoryStorage, {})], r"\[0\] has no name"),
         ([MemoryStorage], r"\[0\] is no pair"),
         ({"a": {"root": "x"}}, "names no backend"),
-        ({"a": {"backend": "tape"}}, "no backend is called 'tape': there are local, memory"),
+        ({"a": {"backend": "tape"}}, "no backend is called 'tape': there are azure, local, memory"),
         ({"a": {"backend": "no.such:Thing"}}, "cannot be imported"),
         ({"a": {"backend": "flask_storage.backends.memory:Nothing"}}, "cannot be imported"),
         ({"a": {"backend": "flask:Flask"}}, "no StorageBackend class"),

@@ -362,10 +362,8 @@ class StorageMachine(RuleBasedStateMachine):
 
     def _of_its_own(self, path: str) -> str:
         """Return where a write goes that stays open: to a name of its own where two that meet cannot both end."""
-        if self.storage.capabilities.overlapping_writes:
-            return path
         self.long_writes += 1
-        return f"{path} {self.long_writes}"
+        return path if self.storage.capabilities.overlapping_writes else f"{path} {self.long_writes}"
 
     def _headers(self, content_type: str | None) -> Any:
         """Return the keyword arguments for *content_type*, where the storage keeps one."""

@@ -230,17 +230,19 @@ def _answers(server: AzureServer) -> bool:
         return answer.status == 403 and answer.getheader("x-ms-error-code") == "AuthorizationFailure"
 
 
-@pytest.fixture(scope="session")
+# One for each module: Azurite keeps all in memory, and gives little back. With a gigabyte or two in it, it has not
+# answered for a minute.
+@pytest.fixture(scope="module")
 def azurite(request: pytest.FixtureRequest) -> Iterator[AzureServer]:
-    """A running Azurite by http, one for the whole run."""
+    """A running Azurite by http."""
     service = started(Azurite)
     yield service.server
     service.close(keep_log=bool(request.session.testsfailed))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def azurite_https(request: pytest.FixtureRequest) -> Iterator[AzureServer]:
-    """Another one by https, which takes tokens besides its key, one for the whole run. It has no data in common."""
+    """Another one by https, which takes tokens besides its key. It has no data in common."""
     service = started(lambda: Azurite(https=True))
     yield service.server
     service.close(keep_log=bool(request.session.testsfailed))
