@@ -449,3 +449,12 @@ def test_a_body_that_is_longer_than_the_object_is_not_taken_whole(ground):
     data = ground.through.read("a.bin")
 
     assert data == OLD
+
+
+def test_an_answer_that_cannot_be_read_is_an_error_of_ours(ground):
+    """boto3 has none of its own for it."""
+    nonsense = {"Last-Modified": "?", "ETag": '"1"', "Content-Length": "1"}
+    ground.script("HeadObject", Answer(200, b"", nonsense), ...)
+
+    with pytest.raises(StorageUnavailableError, match="makes no sense"):
+        ground.through.stat("a.bin")
