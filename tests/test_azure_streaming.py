@@ -29,7 +29,7 @@ def test_streaming_holds_little(request, server, way):
         "bucket": running.make_container(),
         "endpoint_url": running.url,
         "verify": str(running.ca),
-        "concurrency": 6,  # the eight of the default stay below the mark only as long as nothing else takes memory
+        "concurrency": 6,  # written in small pieces, the eight of the default take up to 66 MiB
     }
 
     stream("AzureStorage", arguments, way, 64 * MIB)

@@ -7,12 +7,12 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 
 from ...backends.base import StorageBackend
-from ...errors import UnsupportedOperationError
+from ...errors import PreconditionFailedError, StorageError, UnsupportedOperationError
 from ...files import RemoteFile
 from ...parts import PartStore
 
@@ -25,6 +25,9 @@ Test = TypeVar("Test", bound=Callable[..., None])
 
 class Ground:
     """One storage for each test."""
+
+    overtaken: ClassVar[tuple[type[StorageError], ...]] = (PreconditionFailedError,)
+    """What a reader may be told while its file is replaced again and again; an old service may say more."""
 
     def make_storage(self, tmp_path: Path) -> StorageBackend:
         """Return an empty storage; *tmp_path* is a fresh local folder that it may use."""

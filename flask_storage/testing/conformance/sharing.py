@@ -6,12 +6,7 @@ from __future__ import annotations
 import hashlib
 
 from ...backends.base import StorageBackend
-from ...errors import (
-    FileExistsInStorageError,
-    FileNotFoundInStorageError,
-    PreconditionFailedError,
-    StorageUnavailableError,
-)
+from ...errors import FileExistsInStorageError, FileNotFoundInStorageError
 from ...values import WriteOptions
 from ..together import together
 from .ground import Ground, content_of, names, needs, part_of
@@ -66,9 +61,8 @@ class Sharing(Ground):
         def reads_a_version() -> bool:
             try:
                 return hashlib.sha256(storage.read("file.bin")).digest() in digests
-            except (PreconditionFailedError, StorageUnavailableError):
-                # A place that keeps no old version may be overtaken again and again; some call that their own trouble.
-                return True
+            except self.overtaken:
+                return True  # a place that keeps no old version may be overtaken again and again
 
         def work(number: int) -> bool:
             for _ in range(10):
