@@ -1,10 +1,22 @@
 """What every test may ask for: the fixtures that users get, and a storage of each kind."""
 
+import os
 import signal
+import sys
+import threading
 
 import pytest
 
 pytest_plugins = ["flask_storage.testing.fixtures"]
+
+
+def _forget_coverage():
+    """End the measuring of coverage in a forked child: another thread may have held its lock, for ever now."""
+    sys.settrace(None)
+    threading.settrace(None)
+
+
+os.register_at_fork(after_in_child=_forget_coverage)
 
 
 @pytest.fixture(params=["memory", "local"])
