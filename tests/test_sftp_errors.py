@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import struct
 import subprocess
 from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager
@@ -20,7 +21,7 @@ from flask_storage import (
     StorageUnavailableError,
     UnsupportedOperationError,
 )
-from flask_storage.backends.sftp.errors import translated
+from flask_storage.backends.sftp.errors import STATVFS, translated
 from flask_storage.backends.sftp.protocol import (
     BAD_MESSAGE,
     EOF,
@@ -34,7 +35,6 @@ from flask_storage.backends.sftp.protocol import (
     Session,
     StatusError,
 )
-from flask_storage.backends.sftp.tree import STATVFS
 from tests.sftp_places import place
 
 pytest_plugins = ["tests.services.openssh"]
@@ -103,7 +103,10 @@ def test_what_the_server_said_is_told_where_it_is_all_there_is():
 
 def test_a_trouble_that_concerns_no_file_names_none():
     """As that of a listing."""
-    assert str(made_of(StatusError(NO_SUCH_FILE, "No such file"), None)) == "File  not found in docs."
+    error = made_of(StatusError(NO_SUCH_FILE, "No such file"), None)
+
+    assert type(error) is StorageError
+    assert "somebody else removed it" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -310,20 +313,25 @@ def small_files(openssh, monkeypatch):
         server.remove()
 
 
-@contextmanager
-def said_to_be_small(openssh, monkeypatch):
-    """Likewise, and it says that its disk is full."""
+def say_of_the_disk(monkeypatch, *numbers):
+    """Have servers say this of their disks."""
     ask = Session.extended
 
     def extended(session, name, *fields):
         if name != STATVFS:
             return ask(session, name, *fields)
         answer = Pending()
-        answer.value, answer.is_here = bytes(88), True
+        answer.value, answer.is_here = struct.pack(">11Q", *numbers), True
         return answer
 
+    monkeypatch.setattr(Session, "extended", extended)
+
+
+@contextmanager
+def said_to_be_small(openssh, monkeypatch):
+    """Likewise, and it says that its disk is full."""
     with small_files(openssh, monkeypatch) as (server, disk):
-        monkeypatch.setattr(Session, "extended", extended)
+        say_of_the_disk(monkeypatch, *[0] * 11)
         yield server, disk
 
 
@@ -367,3 +375,13 @@ def test_no_room_is_said_and_keeps_what_there_is(openssh, tmp_path, monkeypatch,
             assert storage.read("a.bin") == old
             assert sorted(os.listdir(disk)) == there
             assert no_room is not small_disk or os.statvfs(disk).f_bavail == free
+
+
+def test_a_file_system_that_is_read_only_is_told_from_a_full_one(openssh, monkeypatch):
+    """The server has one word for both."""
+    with small_files(openssh, monkeypatch) as (server, disk), closing(place(server, root=str(disk))) as storage:
+        say_of_the_disk(monkeypatch, *[0] * 9, 1, 255)
+        with pytest.raises(PermissionDeniedError, match="is read-only: have it mounted for writing"):
+            storage.write("a.bin", bytes(16 * MIB))
+
+        assert os.listdir(disk) == []

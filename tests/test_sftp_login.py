@@ -19,7 +19,7 @@ import pytest
 from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 from flask_storage import ConfigurationError, PermissionDeniedError, StorageTimeoutError, StorageUnavailableError
-from flask_storage.backends.sftp import login as sftp_login
+from flask_storage.backends.sftp.protocol import ConnectionLostError
 from tests.services.s3_servers import free_port
 from tests.sftp_places import place
 
@@ -716,7 +716,7 @@ def test_a_command_that_ends_is_noticed(openssh, lead, tmp_path):
 )
 def test_a_command_that_leads_nowhere_is_told(openssh, monkeypatch, command, kind, text):
     """And does not stay behind, even if it wants to."""
-    monkeypatch.setattr(sftp_login, "_GOODBYE", 0.1)
+    monkeypatch.setattr("flask_storage.backends.sftp.ways._GOODBYE", 0.1)
     told = refusal(openssh, kind, proxy_command=command, connect_timeout=SOON)
 
     assert text in told
@@ -781,6 +781,39 @@ def test_a_server_that_leads_nowhere_is_told(openssh, strict, tmp_path):
     )
 
     assert told == f"127.0.0.1 does not connect to 127.0.0.1:{port}: check its AllowTcpForwarding"
+
+
+def test_a_server_in_between_never_hears_the_password(openssh, papers):
+    """It is the other's; the key is offered to both."""
+    curious = type(openssh)("PasswordAuthentication yes", "AllowTcpForwarding yes")
+    try:
+        (curious.home / "authorized_keys").write_text("")
+        told = refusal(
+            openssh,
+            proxy_jump=f"127.0.0.1:{curious.port}",
+            known_hosts_fpath=curious.known_hosts,
+            password="a secret of the other server",
+        )
+        heard = curious.log
+    finally:
+        curious.remove()
+
+    assert f"127.0.0.1:{curious.port} does not let us in" in told
+    assert "publickey" in heard
+    assert "password" not in heard.lower()
+
+
+def test_a_server_that_hangs_up_after_the_login_is_told(openssh):
+    """As OpenSSH does where somebody else may write to its ``ChrootDirectory``."""
+    open_to_all = type(openssh)("ChrootDirectory /tmp")
+    try:
+        told = refusal(open_to_all, StorageUnavailableError)
+        heard = open_to_all.log
+    finally:
+        open_to_all.remove()
+
+    assert "a ChrootDirectory and all above it must belong to root" in told
+    assert "Accepted publickey" in heard
 
 
 # -- ciphers ----------------------------------------------------------------------------------------------------------
@@ -962,7 +995,7 @@ def test_a_connection_knows_when_it_has_ended(openssh):
     connection.close()
 
     assert [*states, connection.is_alive] == [True, False]
-    with pytest.raises(EOFError, match="was closed"):
+    with pytest.raises(ConnectionLostError, match="hung up"):
         connection.open()
 
 

@@ -15,7 +15,8 @@ from flask import Flask
 
 from flask_storage import ConfigurationError, SFTPStorage, Storage
 from flask_storage.backends.sftp.hosts import KnownHosts
-from flask_storage.backends.sftp.login import CIPHERS, Jump
+from flask_storage.backends.sftp.login import CIPHERS
+from flask_storage.backends.sftp.ways import Jump
 from tests.sftp_places import place
 
 pytest_plugins = ["tests.services.openssh"]
@@ -290,8 +291,8 @@ def test_a_profile_may_be_a_url():
     assert (login.fingerprints, login.connect_timeout, login.keepalive) == ({PRINT}, 3, 0)
     assert (login.allow_agent, login.look_for_keys) == (True, True)
     assert (login.ciphers, login.proxy_jump) == (("aes256-ctr", "aes128-ctr"), Jump(None, "gate", 22))
-    tree = storage._tree
-    assert (tree._file_mode, tree._folder_mode, tree._sync) == (0o640, 0o750, False)
+    drafts = storage._drafts
+    assert (drafts._file_mode, drafts.tree._folder_mode, drafts._sync) == (0o640, 0o750, False)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +359,7 @@ def test_a_profile_may_be_json():
         ("aes256-ctr",),
         None,
     )
-    assert (storage._tree._file_mode, storage._tree._sync, storage.root) == (0o640, False, "files")
+    assert (storage._drafts._file_mode, storage._drafts._sync, storage.root) == (0o640, False, "files")
 
 
 @pytest.mark.parametrize("backend", ["sftp", SFTPStorage, "flask_storage.backends.sftp:SFTPStorage"])

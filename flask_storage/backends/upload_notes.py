@@ -57,7 +57,7 @@ def read_note(content: bytes) -> dict[str, Any]:
         datetime.fromisoformat(note["started_at"])
         if isinstance(note["path"], str) and isinstance(note["headers"], dict):
             return note
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         pass
     raise IntegrityError("the note of this upload is damaged: begin anew, the sweep takes the rest")
 

@@ -6,8 +6,9 @@ import struct
 from collections import deque
 
 from ...errors import IntegrityError
+from .errors import not_written
+from .packing import packed
 from .protocol import EOF, Pending, Session, StatusError
-from .tree import Tree
 from .writes import write
 
 COPY_DATA = b"copy-data"
@@ -16,7 +17,7 @@ _AT_ONCE = 64 * 1024 * 1024
 _HERE = 4 * 1024 * 1024
 
 
-def copy_bytes(session: Session, tree: Tree, source: bytes, target: bytes, size: int, *, at: int = 0) -> None:
+def copy_bytes(session: Session, source: bytes, target: bytes, size: int, *, at: int = 0) -> None:
     """Copy the first *size* bytes of one open file into another, where they begin at byte *at*.
 
     Raises:
@@ -29,23 +30,23 @@ def copy_bytes(session: Session, tree: Tree, source: bytes, target: bytes, size:
         asked: deque[Pending] = deque()
         for start in range(0, size, _AT_ONCE):
             length = min(_AT_ONCE, size - start)
-            fields = struct.pack(">QQ", start, length), _text(target), struct.pack(">Q", at + start)
-            asked.append(session.extended(COPY_DATA, _text(source), *fields))
+            fields = struct.pack(">QQ", start, length), packed(target), struct.pack(">Q", at + start)
+            asked.append(session.extended(COPY_DATA, packed(source), *fields))
             try:
                 if len(asked) == 2:
                     session.wait(asked.popleft())
             except StatusError as error:
-                raise tree.why(session, error) from error
+                raise not_written(session, error) from error
         try:
             session.wait_for_all(asked)
         except StatusError as error:
-            raise tree.why(session, error) from error
+            raise not_written(session, error) from error
         return
     buffer = memoryview(bytearray(min(_HERE, size)))
     for start in range(0, size, len(buffer)):
         view = buffer[: min(len(buffer), size - start)]
         read(session, source, start, view)
-        write(session, tree, target, at + start, view)
+        write(session, target, at + start, view)
 
 
 def read(session: Session, handle: bytes, offset: int, view: memoryview) -> None:
@@ -72,7 +73,3 @@ def read(session: Session, handle: bytes, offset: int, view: memoryview) -> None
         if start + count < end:
             start += count
             asked.append((start, end, session.read(handle, offset + start, view[start:end])))
-
-
-def _text(data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import CancelledError
+from contextlib import suppress
 
 import paramiko
 
@@ -11,19 +12,26 @@ from ...errors import (
     InvalidPathError,
     PermissionDeniedError,
     StorageError,
+    StorageFullError,
     StorageTimeoutError,
     StorageUnavailableError,
     UnsupportedOperationError,
 )
+from .packing import packed
 from .protocol import (
     BAD_MESSAGE,
+    FAILURE,
     NO_SUCH_FILE,
     OP_UNSUPPORTED,
     PERMISSION_DENIED,
     ConnectionLostError,
     ProtocolError,
+    Session,
     StatusError,
 )
+
+STATVFS = b"statvfs@openssh.com"
+_IS_READ_ONLY = 1
 
 
 def translated(error: Exception, path: str | None, storage: str) -> StorageError | None:
@@ -53,9 +61,29 @@ def translated(error: Exception, path: str | None, storage: str) -> StorageError
     return None
 
 
+def not_written(session: Session, error: StatusError) -> Exception:
+    """Return what a failure to write means: the server has one word for a full disk and for everything else.
+
+    Args:
+        session: In which it failed.
+        error: What the server said.
+    """
+    if error.code == FAILURE and STATVFS in session.extensions and session.root is not None:
+        with suppress(StatusError):
+            answer = session.wait(session.extended(STATVFS, packed(session.root)))
+            numbers = [int.from_bytes(answer[start : start + 8]) for start in range(0, 88, 8)]
+            if numbers[9] & _IS_READ_ONLY:
+                return PermissionDeniedError("the server's file system is read-only: have it mounted for writing")
+            if numbers[4] == 0 or numbers[6] == 0:  # blocks and files that are left for users
+                return StorageFullError("the server's disk is full: make room")
+    return error
+
+
 def _of_status(error: StatusError, path: str | None, storage: str) -> StorageError:
     if error.code == NO_SUCH_FILE:
-        return FileNotFoundInStorageError(storage, path or "")
+        if path is not None:
+            return FileNotFoundInStorageError(storage, path)
+        return StorageError("what was asked for is not on the server any more: somebody else removed it, try again")
     if error.code == PERMISSION_DENIED:
         return PermissionDeniedError("the server denies this user access: check owner and mode of file and folder")
     if error.code == OP_UNSUPPORTED:

@@ -16,6 +16,7 @@ from ...parts import PartWriter
 from ...ranges import RangedReader
 from ...values import FileInfo, FileMode, WriteOptions
 from .copying import copy_bytes, read
+from .drafts import Drafts
 from .pool import Pool
 from .protocol import EOF, ConnectionLostError, Pending, Session, StatusError
 from .tree import Tree
@@ -271,7 +272,7 @@ class SFTPUpdater(SFTPRemoteFile):
     Args:
         path: The file.
         options: How it is written.
-        tree: The door.
+        drafts: Makes the copy, and publishes it.
         pool: Lends the session.
     """
 
@@ -280,15 +281,16 @@ class SFTPUpdater(SFTPRemoteFile):
         path: str,
         options: WriteOptions,
         *,
-        tree: Tree,
+        drafts: Drafts,
         pool: Pool,
     ) -> None:
         def opened(session: Session) -> Session:
+            tree = drafts.tree
             original, attributes, _ = tree.open_file(session, path)
             self._size = attributes.size or 0
-            self._temporary, self._handle = tree.create_temporary(session, path, readable=True)
+            self._temporary, self._handle = drafts.create(session, path, readable=True)
             try:
-                copy_bytes(session, tree, original, self._handle, self._size)
+                copy_bytes(session, original, self._handle, self._size)
             except BaseException:
                 if not session.broken:
                     tree.drop(session, self._temporary)
@@ -300,7 +302,7 @@ class SFTPUpdater(SFTPRemoteFile):
         super().__init__(FileMode.read | FileMode.write)
         self.path = path
         self._options = options
-        self._tree = tree
+        self._drafts = drafts
         self._pool = pool
         self._position = 0
 
@@ -327,7 +329,7 @@ class SFTPUpdater(SFTPRemoteFile):
         self._check(FileMode.write)
         size = self._position if size is None else size
         with self._undone_by_failure():
-            self._tree.resize(self._session, self._handle, size)
+            self._drafts.resize(self._session, self._handle, size)
         self._size = size
         return size
 
@@ -345,21 +347,20 @@ class SFTPUpdater(SFTPRemoteFile):
         return count
 
     def _write(self, view: memoryview) -> None:
-        write(self._session, self._tree, self._handle, self._position, view)
+        write(self._session, self._handle, self._position, view)
         self._position += len(view)
         self._size = max(self._size, self._position)
 
     def _publish(self) -> None:
-        self._tree.finish(self._session, self._handle, self._size, self._temporary, self.path, self._options)
+        self._drafts.finish(self._session, self._handle, self._size, self._temporary, self.path, self._options)
         self._pool.give_back(self._session)
 
     def _discard(self) -> None:
         try:
             if self._session.broken:
-                self._pool.run(lambda session: self._tree.drop(session, self._temporary))
+                self._pool.run(lambda session: self._drafts.tree.drop(session, self._temporary))
             else:
-                self._tree.let_go(self._session, self._handle)
-                self._tree.drop(self._session, self._temporary)
+                self._drafts.give_up(self._session, self._temporary, self._handle)
         finally:
             self._pool.give_back(self._session)
 

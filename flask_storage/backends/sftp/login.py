@@ -6,15 +6,12 @@ import getpass
 import math
 import os
 import re
-import shlex
-import socket
-import subprocess
+import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import paramiko
 
@@ -26,7 +23,8 @@ from ...errors import (
     StorageUnavailableError,
 )
 from .hosts import HostKeyPolicy, KnownHosts, changed, name_of
-from .protocol import ProtocolError, Session
+from .protocol import ConnectionLostError, ProtocolError, Session
+from .ways import Command, Jump, dial
 
 # Two channels of bytes for one that OpenSSH reads into memory at once; of its own window a session never needs more.
 _WINDOW = 32 * 1024 * 1024
@@ -36,34 +34,11 @@ CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "ae
 _PLACEHOLDER = re.compile("%[hpr%]")
 _KEYS = (paramiko.RSAKey, paramiko.ECDSAKey, paramiko.Ed25519Key)
 _CERTIFICATE = "-cert.pub"
-_GOODBYE = 1
-"""How long a proxy command may take to end when it was asked to, in seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Jump:
-    """A server that leads to another one."""
-
-    username: str | None
-    host: str
-    port: int
-
-    @classmethod
-    def parsed(cls, given: str | None) -> Jump | None:
-        """Return an argument as a server.
-
-        Raises:
-            ConfigurationError: when it is none.
-        """
-        if given is None:
-            return None
-        try:
-            parts = urlsplit(f"ssh://{given}")
-            if parts.hostname and parts.password is None and parts.netloc == given:
-                return cls(parts.username or None, parts.hostname, parts.port or 22)
-        except ValueError:  # half a bracket, or a port that is none
-            pass
-        raise ConfigurationError("proxy_jump is written 'user@host:port', of which user and port may be left out")
+# OpenSSH looks at the folder only now, and closes the connection without a word.
+_HUNG_UP = (
+    "the server hung up before the first request: its log says why; a ChrootDirectory and all above it must belong to "
+    "root, and nobody else may write there"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +92,8 @@ class Login:
         if self.proxy_jump is None:
             return Connection(self._enter(self.host, self.port, self.username, self._reach()), self)
         jump = self.proxy_jump
-        host = jump.host
-        first = self._enter(host, jump.port, jump.username or self.username, _dial(host, jump.port, self))
+        host, way = jump.host, dial(jump.host, jump.port, self.connect_timeout)
+        first = self._enter(host, jump.port, jump.username or self.username, way)
         try:
             through = _transport_of(first).open_channel(
                 "direct-tcpip", (self.host, self.port), ("127.0.0.1", 0), timeout=self.connect_timeout
@@ -134,9 +109,9 @@ class Login:
 
     def _reach(self) -> Any:
         if self.proxy_command is None:
-            return _dial(self.host, self.port, self)
+            return dial(self.host, self.port, self.connect_timeout)
         values = {"%h": self.host, "%p": str(self.port), "%r": self.username or _local_user(), "%%": "%"}
-        return _Command([_PLACEHOLDER.sub(lambda found: values[found[0]], word) for word in self.proxy_command])
+        return Command([_PLACEHOLDER.sub(lambda found: values[found[0]], word) for word in self.proxy_command])
 
     def _enter(self, host: str, port: int, username: str | None, sock: Any) -> paramiko.SSHClient:
         client = paramiko.SSHClient()
@@ -144,7 +119,7 @@ class Login:
             return self._entered(client, host, port, username, sock)
         except BaseException as error:
             transport = client.get_transport()
-            stands = transport is not None and transport.is_active()
+            stands = None if transport is None else transport.is_active()
             with suppress(Exception):
                 client.close()
             with suppress(Exception):
@@ -157,8 +132,9 @@ class Login:
     def _entered(
         self, client: paramiko.SSHClient, host: str, port: int, username: str | None, sock: Any
     ) -> paramiko.SSHClient:
+        is_target = (host, port) == (self.host, self.port)
         # A fingerprint that was given is the whole truth, as for somebody who has no such file.
-        given = self.fingerprints if (host, port) == (self.host, self.port) else ()
+        given = self.fingerprints if is_target else ()
         known = [] if given else self.known_hosts.keys(host, port)
         name, hosts = name_of(host, port), client.get_host_keys()
         for key in known:
@@ -174,10 +150,10 @@ class Login:
             host,
             port,
             username or _local_user(),
-            self.password,
+            self.password if is_target else None,  # it is none of the business of a server on the way
             sock=sock,
             key_filename=list(self.key_filenames) or None,  # type: ignore[arg-type]  # a list is fine
-            passphrase=self.passphrase,
+            passphrase=self.passphrase or self.password,  # as paramiko has it where no passphrase is given
             allow_agent=self.allow_agent,
             look_for_keys=self.look_for_keys,
             timeout=self.connect_timeout,
@@ -207,13 +183,13 @@ class Login:
         options.ciphers = chosen
         return transport
 
-    def _explained(self, error: BaseException, place: str, stands: bool) -> Exception | None:
+    def _explained(self, error: BaseException, place: str, stands: bool | None) -> Exception | None:
         """Return our error for one of connecting, or None when it is another.
 
         Args:
             error: It.
             place: Where we connected to.
-            stands: Whether the connection was there still.
+            stands: Whether the connection was there still; None when there was none yet.
         """
         if isinstance(error, paramiko.BadHostKeyException):
             return changed(error, str(self.known_hosts.path))
@@ -230,7 +206,9 @@ class Login:
                 f"nothing to log in with at {place} ({error}): give a key_filename or a password, or check the keys "
                 "that allow_agent and look_for_keys find"
             )
-        if isinstance(error, paramiko.SSHException | EOFError | OSError):
+        # Where the connection has ended, paramiko raises whatever has ended it, as a bit that was flipped.
+        ended = stands is False and isinstance(error, Exception)
+        if ended or isinstance(error, paramiko.SSHException | EOFError | OSError):
             return StorageUnavailableError(
                 f"no connection to {place} ({str(error) or 'it hung up'}): check host, port and proxy, and the log of "
                 "the server"
@@ -272,31 +250,26 @@ class _Transport(paramiko.Transport):
         self.met(self.get_remote_server_key())
 
 
-class _Command(socket.socket):
-    """The two ends of a command, as a socket.
+class _Answer(threading.Event):
+    """What paramiko waits for, and would for ever.
 
-    paramiko's own turns in circles when the command has ended, and never notices.
+    Args:
+        patience: How long it may take, in seconds.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            try:
-                self._process = subprocess.Popen(words, stdin=theirs.fileno(), stdout=theirs.fileno())  # noqa: S603  # the operator's
-            except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or "it is none"
-                raise ConfigurationError(f"the proxy_command cannot be run ({reason}): check its first word") from error
-            super().__init__(fileno=ours.detach())
+    def __init__(self, patience: float) -> None:
+        super().__init__()
+        self._patience = patience
 
-    def close(self) -> None:
-        """End the command too."""
-        super().close()
-        self._process.terminate()
-        try:
-            self._process.wait(_GOODBYE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for it.
+
+        Raises:
+            TimeoutError: when it does not come.
+        """
+        if not super().wait(self._patience if timeout is None else timeout):
+            raise TimeoutError
+        return True
 
 
 class Connection:
@@ -329,20 +302,34 @@ class Connection:
         Raises:
             paramiko.ChannelException: when the server allows no more of them.
             ProtocolError: when there is no subsystem ``sftp``.
+            ConnectionLostError: when the connection ends meanwhile.
+            TimeoutError: when the server does not answer.
         """
-        channel = _transport_of(self.client).open_session(
-            window_size=_WINDOW, max_packet_size=_PACKET, timeout=self._login.connect_timeout
-        )
         try:
-            channel.settimeout(self._login.connect_timeout)
-            channel.invoke_subsystem("sftp")
-            return Session(channel, self._login.read_timeout)
-        except BaseException as error:
-            with suppress(Exception):  # it may have ended by itself
-                channel.close()
-            if isinstance(error, paramiko.SSHException) and self.is_alive:
-                raise ProtocolError("the server refuses to serve files") from error
+            channel = _transport_of(self.client).open_session(
+                window_size=_WINDOW, max_packet_size=_PACKET, timeout=self._login.connect_timeout
+            )
+            try:
+                channel.settimeout(self._login.connect_timeout)
+                channel.event = _Answer(self._login.connect_timeout)
+                channel.invoke_subsystem("sftp")
+                return Session(channel, self._login.read_timeout)
+            except BaseException as error:
+                with suppress(Exception):  # it may have ended by itself
+                    channel.close()
+                if isinstance(error, paramiko.SSHException) and self.is_alive:
+                    raise ProtocolError("the server refuses to serve files") from error
+                raise
+        except (TimeoutError, paramiko.ChannelException, ProtocolError):
             raise
+        except Exception as error:
+            if self.is_alive and isinstance(error, paramiko.SSHException):
+                if "Timeout" in str(error):  # for which it has no type
+                    raise TimeoutError from error
+                # Of several that are refused at the same moment, it tells only one why.
+                raise paramiko.ChannelException(1, "Refused") from error
+            # Where the connection has ended, paramiko raises whatever has ended it.
+            raise ConnectionLostError(_HUNG_UP) from error
 
     def close(self) -> None:
         """End it."""
@@ -350,23 +337,6 @@ class Connection:
             if client is not None:
                 with suppress(Exception):  # it may have ended by itself
                     client.close()
-
-
-def words_of(command: str | None) -> Sequence[str] | None:
-    """Return a command as its words, as a shell sees them.
-
-    Raises:
-        ConfigurationError: when it has none, or a quotation does not end.
-    """
-    if command is None:
-        return None
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        words = []
-    if not words:
-        raise ConfigurationError("proxy_command is a command as a shell takes it: check its quotation marks")
-    return words
 
 
 def ciphers_of(given: Sequence[str] | str | None) -> Sequence[str]:
@@ -388,20 +358,6 @@ def _transport_of(client: paramiko.SSHClient) -> paramiko.Transport:
     if transport is None:
         raise EOFError("the connection was closed")
     return transport
-
-
-def _dial(host: str, port: int, login: Login) -> socket.socket:
-    try:
-        sock = socket.create_connection((host, port), login.connect_timeout)
-    except TimeoutError as error:
-        raise StorageTimeoutError(
-            f"{host}:{port} did not answer within {login.connect_timeout:g} s: check host, port and firewalls"
-        ) from error
-    except (OSError, UnicodeError) as error:
-        raise StorageUnavailableError(f"{host}:{port} cannot be reached ({error}): check host and port") from error
-    # paramiko leaves Nagle's algorithm on: each small request would wait for the acknowledgement of the one before.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
 
 
 def _local_user() -> str:

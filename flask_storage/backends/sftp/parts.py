@@ -12,8 +12,10 @@ from ...paths import RESERVED_PREFIX
 from ...values import WriteOptions
 from ..upload_notes import NOTE_NAME, is_upload_id, new_upload_id, note_of, number_in, part_name, pending, read_note
 from .copying import copy_bytes
+from .drafts import Drafts
+from .packing import Attributes
 from .pool import Pool
-from .protocol import Attributes, Session
+from .protocol import Session
 from .tree import Tree
 from .walking import walk
 from .writes import SFTPWrites
@@ -28,13 +30,14 @@ class SFTPParts(PartStore):
     """Keeps each upload in a hidden folder of its own, beside a note of what it is to become.
 
     Args:
-        tree: The door.
+        drafts: Makes the file that they become, and publishes it.
         pool: Lends sessions.
         writes: Stores a file in one go.
     """
 
-    def __init__(self, tree: Tree, pool: Pool, writes: SFTPWrites) -> None:
-        self._tree = tree
+    def __init__(self, drafts: Drafts, pool: Pool, writes: SFTPWrites) -> None:
+        self._drafts = drafts
+        self._tree = drafts.tree
         self._pool = pool
         self._writes = writes
 
@@ -65,16 +68,16 @@ class SFTPParts(PartStore):
                 raise IntegrityError(
                     f"{size} bytes were sent where {options.size} were promised; nothing was published"
                 )
-            temporary, handle = self._tree.create_temporary(session, path)
+            temporary, handle = self._drafts.create(session, path)
             try:
                 start = 0
                 for part in parts:
                     self._append(session, path, upload_id, part, handle, start)
                     start += part.size
-                self._tree.finish(session, handle, size, temporary, path, options)
+                self._drafts.finish(session, handle, size, temporary, path, options)
             except BaseException:
                 if not session.broken:
-                    self._tree.drop(session, temporary)
+                    self._drafts.give_up(session, temporary, handle)
                 raise
             remove_upload(self._tree, session, _folder(upload_id))
 
@@ -109,7 +112,7 @@ class SFTPParts(PartStore):
         def listed(session: Session) -> list[PendingUpload]:
             names = [name for _, _, entries in walk(self._tree, session, [""], recursive=False) for name, _ in entries]
             found = []
-            for upload_id in [name.removeprefix(RESERVED_PREFIX) for name in names]:
+            for upload_id in [name[len(RESERVED_PREFIX) :] for name in names if name.startswith(RESERVED_PREFIX)]:
                 with suppress(FileNotFoundInStorageError, IntegrityError):
                     note = self._note(session, None, upload_id)
                     if not path or note["path"].startswith(f"{path}/"):
@@ -148,7 +151,7 @@ class SFTPParts(PartStore):
         try:
             if self._part(part.number, attributes) != part:
                 raise IntegrityError(f"part {part.number} is not the one that was named", path=path)
-            copy_bytes(session, self._tree, handle, target, part.size, at=start)
+            copy_bytes(session, handle, target, part.size, at=start)
         finally:
             self._tree.let_go(session, handle)
 

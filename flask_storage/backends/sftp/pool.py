@@ -6,15 +6,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import paramiko
 
 from ...errors import StorageTimeoutError
 from .login import Connection
-from .protocol import ConnectionLostError, Session
+from .protocol import ConnectionLostError, ProtocolError, Session
 
 T = TypeVar("T")
+
+_Idle: TypeAlias = tuple[Session, Connection, float]
 
 
 class Pool:
@@ -29,20 +31,29 @@ class Pool:
         each: How many sessions a connection may carry; a server that allows fewer is believed.
         idle: How long a session waits for its next borrower, in seconds.
         wait: How long a borrower waits for a session, in seconds.
+        trust: After how long an idle session is asked whether it is there before it is lent, in seconds.
     """
 
     def __init__(
-        self, connect: Callable[[], Connection], *, connections: int, each: int, idle: float, wait: float
+        self,
+        connect: Callable[[], Connection],
+        *,
+        connections: int,
+        each: int,
+        idle: float,
+        wait: float,
+        trust: float = 30,
     ) -> None:
         self._connect = connect
         self._most = connections
         self._each = each
         self._idle = idle
         self._wait = wait
+        self._trust = trust
         self._changed = threading.Condition()
         self._connections: list[Connection] = []
         self._connecting = 0
-        self._waiting: list[tuple[Session, Connection, float]] = []
+        self._waiting: list[_Idle] = []
         self._lent: dict[Session, Connection] = {}
         self._timer: threading.Timer | None = None
 
@@ -58,29 +69,14 @@ class Pool:
         """
         ends = time.monotonic() + (0 if at_once else self._wait)
         while True:
-            with self._changed:
-                self._drop_dead()
-                if self._waiting:
-                    session, connection, _ = self._waiting.pop()
-                    self._lent[session] = connection
-                    return session, False
-                roomy = next((one for one in self._connections if one.carried < min(one.limit, self._each)), None)
-                if roomy is not None:
-                    roomy.carried += 1
-                elif not self._connecting and len(self._connections) < self._most:
-                    self._connecting += 1
-                else:
-                    left = ends - time.monotonic()
-                    if left <= 0:
-                        raise StorageTimeoutError(
-                            f"all {len(self._lent)} sessions are in use: close files that are read or written to their "
-                            "end, or raise max_connections"
-                        )
-                    self._changed.wait(left)
-                    continue
-            session_or_none = self._begin(roomy) if roomy is not None else self._grow()
-            if session_or_none is not None:
-                return session_or_none, True
+            idle, roomy = self._claim(ends)
+            if idle is not None:
+                if self._is_well(*idle):
+                    return idle[0], False
+            else:
+                session = self._grow() if roomy is None else self._begin(roomy)
+                if session is not None:
+                    return session, True
 
     def give_back(self, session: Session) -> None:
         """Take a session back; one that is broken, or has much still to come, is closed."""
@@ -107,14 +103,15 @@ class Pool:
     def run(self, work: Callable[[Session], T]) -> T:
         """Do *work* with a session; when one that had been idle turns out to be dead, once more with a new one.
 
-        *work* is something that may be done twice.
+        What broke off later, when the server had begun to answer, is not done twice: it may have been done.
         """
         while True:
             session, is_new = self.take()
+            answers = session.answers
             try:
                 return work(session)
             except ConnectionLostError:
-                if is_new:
+                if is_new or session.answers > answers:
                     raise
             finally:
                 self.give_back(session)
@@ -123,11 +120,12 @@ class Pool:
         """Do *work* with a session, as :meth:`run`; who did it keeps the session, and gives it back some day."""
         while True:
             session, is_new = self.take()
+            answers = session.answers
             try:
                 return work(session)
             except BaseException as error:
                 self.give_back(session)
-                if is_new or not isinstance(error, ConnectionLostError):
+                if is_new or session.answers > answers or not isinstance(error, ConnectionLostError):
                     raise
 
     def close(self) -> None:
@@ -145,6 +143,46 @@ class Pool:
             connection.close()
 
     # -- inner --------------------------------------------------------------------------------------------------------
+
+    def _claim(self, ends: float) -> tuple[_Idle | None, Connection | None]:
+        """Return an idle session; or a connection that has room for one more; or neither, for a new connection.
+
+        Args:
+            ends: Until when to wait for one of them.
+        """
+        with self._changed:
+            while True:
+                self._drop_dead()
+                if self._waiting:
+                    idle = self._waiting.pop()
+                    self._lent[idle[0]] = idle[1]
+                    return idle, None
+                for connection in self._connections:
+                    if connection.carried < min(connection.limit, self._each):
+                        connection.carried += 1
+                        return None, connection
+                if not self._connecting and len(self._connections) < self._most:
+                    self._connecting += 1
+                    return None, None
+                left = ends - time.monotonic()
+                if left <= 0:
+                    raise StorageTimeoutError(
+                        f"all {len(self._lent)} sessions are in use: close files that are read or written to their "
+                        "end, or raise max_connections"
+                    )
+                self._changed.wait(left)
+
+    def _is_well(self, session: Session, connection: Connection, since: float) -> bool:
+        """Whether an idle session can be lent; where a line was idle for long, something on its way may have cut it."""
+        if time.monotonic() - since < self._trust:
+            return True
+        try:
+            session.check()
+        except (ConnectionLostError, ProtocolError, TimeoutError):
+            connection.close()  # what else it carries is no better
+            self.give_back(session)
+            return False
+        return True
 
     def _grow(self) -> Session | None:
         """Make a connection, with its first session."""

@@ -14,10 +14,10 @@ import struct
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...patience import SLOWEST
+from .packing import Attributes, Body, packed
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -27,12 +27,18 @@ OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT = 3, 4, 5, 6, 7, 8, 9,
 OPENDIR, READDIR, REMOVE, MKDIR, RMDIR, REALPATH, STAT, RENAME = 11, 12, 13, 14, 15, 16, 17, 18
 _EXTENDED = 200
 _STATUS, _HANDLE, _DATA, _NAME, _ATTRS, _EXTENDED_REPLY = 101, 102, 103, 104, 105, 201
+# What a request is answered with, where "done" is no answer.
+_ANSWERS = {
+    **dict.fromkeys((OPEN, OPENDIR), _HANDLE),
+    **dict.fromkeys((READDIR, REALPATH), _NAME),
+    **dict.fromkeys((LSTAT, STAT, FSTAT), _ATTRS),
+    READ: _DATA,
+}
 
 FOR_READING, FOR_WRITING, TO_CREATE, IF_NEW = 0x01, 0x02, 0x08, 0x20
 
 OK, EOF, NO_SUCH_FILE, PERMISSION_DENIED, FAILURE, BAD_MESSAGE, OP_UNSUPPORTED = 0, 1, 2, 3, 4, 5, 8
 
-_HAS_SIZE, _HAS_OWNER, _HAS_MODE, _HAS_TIMES, _HAS_MORE = 0x1, 0x2, 0x4, 0x8, 0x80000000
 _MOST_EXTENSIONS = 64
 # What every server takes at once, and the longest answer that any of them has a reason to give.
 _PLAIN_READ = 32 * 1024
@@ -65,32 +71,14 @@ class ProtocolError(Exception):
     """The server does not speak the protocol, or no longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
-    """What the server tells of a file; what it does not tell is None."""
-
-    size: int | None = None
-    mode: int | None = None
-    mtime: int | None = None
-
-    def pack(self) -> bytes:
-        """Return this as the protocol has it, for setting: times are set both at once."""
-        flags, fields = 0, b""
-        if self.size is not None:
-            flags, fields = flags | _HAS_SIZE, fields + struct.pack(">Q", self.size)
-        if self.mode is not None:
-            flags, fields = flags | _HAS_MODE, fields + struct.pack(">I", self.mode)
-        if self.mtime is not None:
-            flags, fields = flags | _HAS_TIMES, fields + struct.pack(">II", self.mtime, self.mtime)
-        return struct.pack(">I", flags) + fields
-
-
 class Pending:
     """A request whose answer may not be here yet; :meth:`Session.wait` gets it."""
 
-    __slots__ = ("error", "is_here", "place", "value")
+    __slots__ = ("error", "is_here", "kind", "place", "value")
 
-    def __init__(self, place: memoryview | None = None) -> None:
+    def __init__(self, kind: int = 0, place: memoryview | None = None) -> None:
+        self.kind = kind
+        """Of the request."""
         self.place = place
         """Where the bytes of a file are written."""
         self.value: Any = None
@@ -123,9 +111,10 @@ class Session:
         """Whether nothing more can be asked here."""
         self.grace = 0.0
         """How much longer than usual an answer may take, in seconds: a disk may have much to write first."""
+        self.answers = 0
+        """How many have come."""
         self.root: bytes | None = None
         """Where the storage's root really is, once somebody has asked; see :class:`~.tree.Tree`."""
-        channel.settimeout(patience)
         begun = time.monotonic()
         with self._breaking():
             self._send_all(struct.pack(">IBI", 5, _INIT, 3))
@@ -135,9 +124,8 @@ class Session:
         self.read_size = self.write_size = _PLAIN_READ
         if b"limits@openssh.com" in self.extensions:
             try:
-                _, most_read, most_written, _ = struct.unpack(
-                    ">QQQQ", self.wait(self.extended(b"limits@openssh.com"))[:32]
-                )
+                answer = self.wait(self.extended(b"limits@openssh.com")) or b""
+                _, most_read, most_written, _ = struct.unpack(">QQQQ", answer[:32])
             except (StatusError, struct.error):
                 pass
             else:
@@ -148,35 +136,35 @@ class Session:
 
     def open(self, path: bytes, flags: int, mode: int | None = None) -> Pending:
         """Ask for a handle of a file."""
-        return self._ask(OPEN, _text(path), struct.pack(">I", flags), Attributes(mode=mode).pack())
+        return self._ask(OPEN, packed(path), struct.pack(">I", flags), Attributes(mode=mode).pack())
 
     def close_handle(self, handle: bytes) -> Pending:
         """Give a handle back."""
-        return self._ask(CLOSE, _text(handle))
+        return self._ask(CLOSE, packed(handle))
 
     def read(self, handle: bytes, offset: int, place: memoryview) -> Pending:
         """Ask for as many bytes as *place* has room for; the answer is how many came, fewer also amid the file.
 
         At the end of the file the answer is a :class:`StatusError`.
         """
-        return self._ask(READ, _text(handle), struct.pack(">QI", offset, len(place)), place=place)
+        return self._ask(READ, packed(handle), struct.pack(">QI", offset, len(place)), place=place)
 
     def write(self, handle: bytes, offset: int, data: ReadableBuffer) -> Pending:
         """Send bytes, no more than :attr:`write_size` of them."""
         view = memoryview(data).cast("B")
-        return self._ask(WRITE, _text(handle), struct.pack(">QI", offset, len(view)), bytes(view))
+        return self._ask(WRITE, packed(handle), struct.pack(">QI", offset, len(view)), bytes(view))
 
     def about(self, kind: int, path: bytes, *fields: bytes) -> Pending:
         """Make any request about one path or handle: what :data:`LSTAT` and so on take."""
-        return self._ask(kind, _text(path), *fields)
+        return self._ask(kind, packed(path), *fields)
 
     def rename(self, path: bytes, new_path: bytes) -> Pending:
         """Rename; a target that is there makes it fail (says the protocol: some servers replace it)."""
-        return self._ask(RENAME, _text(path), _text(new_path))
+        return self._ask(RENAME, packed(path), packed(new_path))
 
     def extended(self, name: bytes, *fields: bytes) -> Pending:
         """Make a request of an extension; its answer is bytes, or None."""
-        return self._ask(_EXTENDED, _text(name), *fields)
+        return self._ask(_EXTENDED, packed(name), *fields)
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
@@ -212,6 +200,15 @@ class Session:
             while self._pending:
                 self._take_answer()
 
+    def check(self) -> None:
+        """Hear that the server is there still.
+
+        Raises:
+            ConnectionLostError, ProtocolError, TimeoutError: when it is not.
+        """
+        with suppress(StatusError):
+            self.wait(self.about(REALPATH, b"."))
+
     @property
     def outstanding(self) -> int:
         """How many answers are still to come."""
@@ -240,7 +237,7 @@ class Session:
         if self.broken:
             raise ConnectionLostError("the connection has ended")
         self._number = (self._number + 1) & 0xFFFFFFFF
-        pending = self._pending[self._number] = Pending(place)
+        pending = self._pending[self._number] = Pending(kind, place)
         length = sum(map(len, fields))
         self._queue += (_HEADER.pack(5 + length, kind, self._number), *fields)
         self._queued += length + 9
@@ -250,8 +247,13 @@ class Session:
         return pending
 
     def _send_all(self, data: bytes) -> None:
-        view = memoryview(data)
+        view, begun = memoryview(data), time.monotonic()
         while view:
+            sent = len(data) - len(view)
+            left = self._patience + sent / SLOWEST - (time.monotonic() - begun)
+            if left <= 0:
+                raise TimeoutError(f"only {sent} bytes of a request were taken")
+            self._channel.settimeout(min(left, self._patience))
             count = self._channel.send(bytes(view[:_SSH_PACKET]))
             if not count:
                 raise ConnectionLostError("the server ended the connection")
@@ -264,7 +266,7 @@ class Session:
         length, kind = struct.unpack(">IB", self._take(5))
         if kind != _VERSION or not 5 <= length <= _LONGEST_ANSWER:
             raise ProtocolError("what answers is no SFTP server: a login that prints text breaks SFTP")
-        body = _Body(self._take(length - 1))
+        body = Body(self._take(length - 1))
         version = body.number()
         if version < 3:
             raise ProtocolError(f"the server speaks version {version} of SFTP, which is too old")
@@ -272,7 +274,7 @@ class Session:
         while body.left and len(extensions) < _MOST_EXTENSIONS:
             name = body.text()
             extensions[name] = body.text()
-        self._waiting_since = 0.0
+        self._waiting_since, self._count = 0.0, 0
         return extensions
 
     def _take_answer(self) -> None:
@@ -290,27 +292,32 @@ class Session:
             self._take(length - 4 - count)
             pending.value = count
         else:
-            self._understand(pending, kind, _Body(self._take(length)))
+            self._understand(pending, kind, Body(self._take(length)))
         pending.place = None
         pending.is_here = True
+        self.answers += 1
         self._waiting_since, self._count = 0.0, 0
 
-    def _understand(self, pending: Pending, kind: int, body: _Body) -> None:
+    def _understand(self, pending: Pending, kind: int, body: Body) -> None:
         if kind == _STATUS:
             code = body.number()
             text = body.text().decode("utf-8", "replace") if body.left >= 4 else ""
             if code != OK:
                 pending.error = StatusError(code, text)
+            elif pending.kind in _ANSWERS:
+                raise ProtocolError('"done" came where there was something to tell')
+        elif kind == _EXTENDED_REPLY and pending.kind == _EXTENDED:
+            pending.value = body.rest()
+        elif kind == _DATA or kind != _ANSWERS.get(pending.kind):
+            raise ProtocolError(f"an answer of kind {kind} came, which makes no sense here")
         elif kind == _HANDLE:
             pending.value = body.text()
         elif kind == _ATTRS:
             pending.value = body.attributes()
-        elif kind == _NAME:
-            pending.value = [(body.text(), body.text(), body.attributes()) for _ in range(body.number())]
-        elif kind == _EXTENDED_REPLY:
-            pending.value = body.rest()
         else:
-            raise ProtocolError(f"an answer of kind {kind} came, which makes no sense here")
+            pending.value = [(body.text(), body.text(), body.attributes()) for _ in range(body.number())]
+            if pending.kind == REALPATH and len(pending.value) != 1:
+                raise ProtocolError("a path leads to one place")
 
     def _take(self, count: int) -> bytes:
         if len(self._came) >= count:
@@ -336,11 +343,8 @@ class Session:
         if left <= 0:
             raise TimeoutError(f"only {self._count} bytes of an answer came")
         self._channel.settimeout(min(left, patience))
-        try:
-            # All there is: of what stays behind, paramiko would move the rest to the front each time.
-            data = self._channel.recv(1 << 30)
-        finally:
-            self._channel.settimeout(self._patience)
+        # All there is: of what stays behind, paramiko would move the rest to the front each time.
+        data = self._channel.recv(1 << 30)
         if not data:
             raise ConnectionLostError("the server ended the connection")
         self._count += len(data)
@@ -356,7 +360,8 @@ class _Breaking:
         self._session = session
 
     def __enter__(self) -> None:
-        pass
+        if self._session.broken:
+            raise ConnectionLostError("the connection has ended")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if error is None or isinstance(error, StatusError):
@@ -368,51 +373,3 @@ class _Breaking:
             raise ConnectionLostError(str(error)) from error
         if isinstance(error, EOFError):
             raise ConnectionLostError("the server ended the connection") from error
-
-
-class _Body:
-    """The fields of an answer, taken one after the other; too few are a ``struct.error``."""
-
-    __slots__ = ("_data", "_position")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._position = 0
-
-    @property
-    def left(self) -> int:
-        return len(self._data) - self._position
-
-    def number(self) -> int:
-        return int(self._unpack(">I"))
-
-    def text(self) -> bytes:
-        length = self.number()
-        if length > self.left:
-            raise struct.error("a text is longer than the answer")
-        self._position += length
-        return self._data[self._position - length : self._position]
-
-    def rest(self) -> bytes:
-        return self._data[self._position :]
-
-    def attributes(self) -> Attributes:
-        flags = self.number()
-        size = int(self._unpack(">Q")) if flags & _HAS_SIZE else None
-        if flags & _HAS_OWNER:
-            self._unpack(">Q")
-        mode = self.number() if flags & _HAS_MODE else None
-        mtime = int(self._unpack(">Q")) & 0xFFFFFFFF if flags & _HAS_TIMES else None
-        if flags & _HAS_MORE:
-            for _ in range(self.number()):
-                self.text(), self.text()
-        return Attributes(size, mode, mtime)
-
-    def _unpack(self, form: str) -> Any:
-        (value,) = struct.unpack_from(form, self._data, self._position)
-        self._position += struct.calcsize(form)
-        return value
-
-
-def _text(data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + data

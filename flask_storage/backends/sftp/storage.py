@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, Self
@@ -30,16 +30,18 @@ from ...values import TERMS, Capabilities, FileInfo, ListEntry, ProgressCallback
 from ...workers import PerProcess, pool_of
 from ..internal_links import InternalLinksStorageBackend
 from .copying import copy_bytes
+from .drafts import Drafts, Temporary
 from .errors import translated
 from .files import CHUNK_SIZE, PART_SIZE, SFTPReader, SFTPUpdater, SFTPWriter
 from .hosts import KnownHosts, fingerprints
-from .login import Jump, Login, ciphers_of, words_of
+from .login import Login, ciphers_of
 from .parts import SFTPParts, remove_upload
 from .pool import Pool
-from .protocol import REMOVE, RMDIR, Session, StatusError
-from .tree import Temporary, Tree, moment
+from .protocol import REMOVE, RMDIR, ConnectionLostError, Session, StatusError
+from .tree import Tree, moment
 from .walking import is_file, is_folder, walk
-from .writes import SFTPWrites
+from .ways import Jump, words_of
+from .writes import SFTPWrites, unknown
 
 _SESSIONS_A_FILE = 8
 _LAST_PORT = 65535
@@ -161,10 +163,13 @@ class SFTPStorage(InternalLinksStorageBackend):
         self.root = text("root", root)
         self._tree = Tree(
             self.root,
-            file_mode=mode_of("file_mode", file_mode, 0o600),
             folder_mode=mode_of("folder_mode", folder_mode, 0o700),
-            sync=bool(optional_flag("fsync", fsync)),
             storage=self.name,
+        )
+        self._drafts = Drafts(
+            self._tree,
+            file_mode=mode_of("file_mode", file_mode, 0o600),
+            sync=bool(optional_flag("fsync", fsync)),
         )
         self._pool = PerProcess(
             partial(
@@ -253,10 +258,10 @@ class SFTPStorage(InternalLinksStorageBackend):
         )
 
     def _parts(self) -> PartStore:
-        return SFTPParts(self._tree, self._pool(), self._writes())
+        return SFTPParts(self._drafts, self._pool(), self._writes())
 
     def _open_updater(self, path: str, options: WriteOptions) -> RemoteFile:
-        return SFTPUpdater(path, options, tree=self._tree, pool=self._pool())
+        return SFTPUpdater(path, options, drafts=self._drafts, pool=self._pool())
 
     def _upload_file(
         self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
@@ -272,17 +277,17 @@ class SFTPStorage(InternalLinksStorageBackend):
         def copied(session: Session) -> None:
             original, about, _ = self._tree.open_file(session, path)
             made: tuple[Temporary, bytes] | None = None
-            with self._guard(new_path):
+            with self._guard(new_path), _once():
                 try:
-                    temporary, handle = made = self._tree.create_temporary(session, new_path)
-                    copy_bytes(session, self._tree, original, handle, about.size or 0)
+                    temporary, handle = made = self._drafts.create(session, new_path)
+                    copy_bytes(session, original, handle, about.size or 0)
                     self._tree.let_go(session, original)
-                    self._tree.finish(session, handle, about.size or 0, temporary, new_path, options)
+                    self._drafts.finish(session, handle, about.size or 0, temporary, new_path, options)
                 except BaseException:
                     if not session.broken:
                         self._tree.let_go(session, original)
                         if made is not None:
-                            self._tree.give_up(session, *made)
+                            self._drafts.give_up(session, *made)
                     raise
 
         self._pool().run(copied)
@@ -290,10 +295,10 @@ class SFTPStorage(InternalLinksStorageBackend):
     def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
         def moved(session: Session) -> None:
             self._tree.look(session, path)
-            with self._guard(new_path):
+            with self._guard(new_path), _once():
                 self._tree.make_folders(session, parent(new_path))
-                self._tree.publish(session, path, new_path, options)
-            self._tree.prune(session, parent(path))
+                self._drafts.publish(session, path, new_path, options)
+                self._tree.prune(session, parent(path))
 
         self._pool().run(moved)
 
@@ -315,12 +320,14 @@ class SFTPStorage(InternalLinksStorageBackend):
                 asked = [session.about(REMOVE, self._tree.at(session, name)) for name in names]
                 session.wait_for_all(asked)
                 count += len(names)
-            for one in [session.about(RMDIR, self._tree.at(session, folder)) for folder in reversed(emptied) if folder]:
-                try:
+            asked = [session.about(RMDIR, self._tree.at(session, folder)) for folder in reversed(emptied)]
+            for one in asked[:-1]:
+                with suppress(StatusError):  # not empty, or gone already
                     session.wait(one)
-                except StatusError:  # not empty, or gone already
-                    continue
-            self._tree.prune(session, parent(path))
+            with suppress(StatusError):
+                session.wait(asked[-1])
+                # Of a folder that was not there nobody has seen where it leads: above it, nothing is touched.
+                self._tree.prune(session, parent(path))
             return count
 
         return self._pool().run(deleted)
@@ -349,7 +356,7 @@ class SFTPStorage(InternalLinksStorageBackend):
     # -- inner --------------------------------------------------------------------------------------------------------
 
     def _writes(self) -> SFTPWrites:
-        return SFTPWrites(self._tree, self._pool(), part_size=PART_SIZE, sessions=_SESSIONS_A_FILE)
+        return SFTPWrites(self._drafts, self._pool(), part_size=PART_SIZE, sessions=_SESSIONS_A_FILE)
 
     def _holding(self, session: Session, folders: Sequence[str]) -> list[str]:
         """Return the folders with a file below; an unfinished or broken-off write may have made one for nothing."""
@@ -365,6 +372,15 @@ class SFTPStorage(InternalLinksStorageBackend):
             if any(is_file(about) and not name.startswith(RESERVED_PREFIX) for name, about in entries):
                 found.add(top)
         return [folder for folder in folders if folder in found]
+
+
+@contextmanager
+def _once() -> Iterator[None]:
+    """Do in the block what may have been done already when the connection breaks off."""
+    try:
+        yield
+    except ConnectionLostError as error:
+        raise unknown(error) from error
 
 
 def _path(name: str, value: object) -> str:

@@ -9,44 +9,35 @@ way; version 3 of the protocol has nothing against that. Who shares the machine 
 
 from __future__ import annotations
 
-import secrets
 import stat
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ...errors import (
-    FileExistsInStorageError,
     FileNotFoundInStorageError,
     NotAFileError,
     PermissionDeniedError,
     StorageError,
-    StorageFullError,
 )
-from ...paths import RESERVED_PREFIX, parent
-from ...values import FileInfo, WriteOptions
+from ...paths import parent
+from ...values import FileInfo
+from .packing import Attributes
 from .protocol import (
     CLOSE,
     EOF,
     FAILURE,
     FOR_READING,
-    FOR_WRITING,
-    FSETSTAT,
     FSTAT,
-    IF_NEW,
     LSTAT,
     MKDIR,
     NO_SUCH_FILE,
-    OP_UNSUPPORTED,
     PERMISSION_DENIED,
     REALPATH,
     REMOVE,
     RMDIR,
     SETSTAT,
     STAT,
-    TO_CREATE,
-    Attributes,
     ConnectionLostError,
     Pending,
     Session,
@@ -58,33 +49,19 @@ if TYPE_CHECKING:
 
     import arrow
 
-_ATTEMPTS = 100
-_PRIVATE = 0o600
-_SLOWEST_DISK = 4 * 1024 * 1024  # in bytes a second
-_LAST_SECOND = 0xFFFFFFFF
-FSYNC, POSIX_RENAME = b"fsync@openssh.com", b"posix-rename@openssh.com"
-HARDLINK, STATVFS = b"hardlink@openssh.com", b"statvfs@openssh.com"
-
-Temporary: TypeAlias = str
-"""The path of a hidden file in the folder of the file that it is to become."""
-
 
 class Tree:
     """A folder of the server.
 
     Args:
         root: Its path there; what is not absolute begins where the server puts the user.
-        file_mode: Mode of files.
         folder_mode: Mode of folders that are made.
-        sync: Have content made durable before it is published, where the server can.
         storage: The storage's name.
     """
 
-    def __init__(self, root: str, *, file_mode: int, folder_mode: int, sync: bool, storage: str) -> None:
+    def __init__(self, root: str, *, folder_mode: int, storage: str) -> None:
         self.storage = storage
-        self._sync = sync
         self._root = root.encode()
-        self._file_mode = file_mode
         self._folder_mode = folder_mode
 
     # -- where things are ---------------------------------------------------------------------------------------------
@@ -105,7 +82,7 @@ class Tree:
                     f"the root {self._root.decode()!r} is not there for this user ({error.text}): make it on the "
                     "server, or check root and username"
                 ) from error
-            if not _is(stat.S_ISDIR, attributes):
+            if not is_kind(stat.S_ISDIR, attributes):
                 raise StorageError(f"the root {self._root.decode()!r} is no folder on the server")
             session.root = real
         return session.root
@@ -173,9 +150,9 @@ class Tree:
                     raise
                 missing.append(level)
             else:
-                if _is(stat.S_ISDIR, attributes):
+                if is_kind(stat.S_ISDIR, attributes):
                     self.confirm(session, level, leads)
-                elif _is(stat.S_ISLNK, attributes, unknown=False):
+                elif is_kind(stat.S_ISLNK, attributes, unknown=False):
                     raise PermissionDeniedError(f"{level} is a symbolic link: a storage follows none")
                 else:
                     raise NotAFileError(f"a file stands where the folder {level} should be")
@@ -213,8 +190,8 @@ class Tree:
         opened = session.open(self.at(session, path), FOR_READING)
         try:
             self._judge(session, path, *asked)
-        except NotAFileError:
-            session.close()  # a pipe that nobody writes to is being opened for ever
+        except (NotAFileError, PermissionDeniedError):
+            session.close()  # a pipe that nobody writes to is being opened for ever, also at the end of a link
             raise
         except StorageError:
             with suppress(StatusError):
@@ -234,98 +211,6 @@ class Tree:
             self.let_go(session, handle)
             raise
 
-    def create_temporary(self, session: Session, path: str, *, readable: bool = False) -> tuple[Temporary, bytes]:
-        """Make a hidden file in the folder of *path*; return its path and a handle."""
-        folder = parent(path)
-        flags = FOR_WRITING | TO_CREATE | IF_NEW | (FOR_READING if readable else 0)
-        for _ in range(_ATTEMPTS):
-            temporary = f"{folder}/{_hidden()}" if folder else _hidden()
-            try:
-                self.confirm(session, folder, self.leads_to(session, folder))
-                return temporary, session.wait(session.open(self.at(session, temporary), flags, 0o600))
-            except StatusError as error:
-                # The folder is not there yet, or was pruned by somebody else; or a file stands in its place.
-                if error.code not in (NO_SUCH_FILE, FAILURE):
-                    raise
-                self.make_folders(session, folder)
-                if error.code == FAILURE:
-                    raise self.why(session, error) from error
-        raise StorageError("the folder is deleted again and again by somebody else: try again")
-
-    def finish(
-        self,
-        session: Session,
-        handle: bytes,
-        size: int,
-        temporary: Temporary,
-        path: str,
-        options: WriteOptions,
-        *,
-        written: Sequence[Pending] = (),
-    ) -> None:
-        """Close a temporary file, durable where that was asked for, and give it its name.
-
-        One request gives the name where the server knows ``posix-rename@openssh.com``, or the name is free. Elsewhere
-        the old file is removed before, and for a moment there is none.
-
-        Args:
-            session: In which the file was opened.
-            handle: Of it.
-            size: How long it must be: servers have lost bytes, and said nothing.
-            temporary: Its path.
-            path: What it is to be called.
-            options: Whether that must be a free name.
-            written: Writes that were not waited for.
-
-        Raises:
-            FileExistsInStorageError: when it must be, and is taken.
-            NotAFileError: when a folder has this name.
-            StorageFullError: when the server has another number of bytes.
-        """
-        asked = [*written]
-        if self._file_mode != _PRIVATE:
-            asked.append(session.about(FSETSTAT, handle, Attributes(mode=self._file_mode).pack()))
-        if self._sync and FSYNC in session.extensions:
-            asked.append(session.extended(FSYNC, _length(handle)))
-        about, before = session.about(FSTAT, handle), session.about(LSTAT, self.at(session, path))
-        asked.append(session.about(CLOSE, handle))
-        session.grace = size / _SLOWEST_DISK
-        try:
-            session.wait_for_all(asked)
-            attributes = session.wait(about)
-        except StatusError as error:
-            raise self.why(session, error) from error
-        finally:
-            session.grace = 0
-        if attributes.size != size:
-            raise StorageFullError(
-                f"{attributes.size} bytes are on the server where {size} were written: is its disk full?"
-            )
-        with suppress(StatusError):  # else the name is free
-            self._tell_apart(session, temporary, attributes, session.wait(before))
-        self.publish(session, temporary, path, options)
-
-    def resize(self, session: Session, handle: bytes, size: int) -> None:
-        """Make an open file so long, in bytes."""
-        session.wait(session.about(FSETSTAT, handle, Attributes(size=size).pack()))
-
-    def publish(self, session: Session, temporary: Temporary, path: str, options: WriteOptions) -> None:
-        """Give a file another name; see :meth:`finish`."""
-        source, target = self.at(session, temporary), self.at(session, path)
-        if options.exclusive:
-            self._publish_as_new(session, source, target, path)
-            return
-        try:
-            if POSIX_RENAME in session.extensions:
-                session.wait(session.extended(POSIX_RENAME, _length(source), _length(target)))
-            else:
-                self._replace(session, source, target)
-        except StatusError as error:
-            with suppress(StatusError):
-                if _is(stat.S_ISDIR, session.wait(session.about(LSTAT, target)), unknown=False):
-                    raise NotAFileError(f"a folder stands where the file {path} should be") from error
-            raise
-
     def remove(self, session: Session, path: str) -> None:
         """Delete a file; one that is not there is fine. Folders that become empty go with it.
 
@@ -341,7 +226,7 @@ class Tree:
             if error.code == NO_SUCH_FILE or self._is_below_a_file(session, path):
                 return
             raise
-        if _is(stat.S_ISDIR, attributes, unknown=False):
+        if is_kind(stat.S_ISDIR, attributes, unknown=False):
             raise NotAFileError(f"{path} is a folder: delete_prefix() deletes what is in it")
         removed = session.about(REMOVE, self.at(session, path))
         self.prune(session, folder)
@@ -351,31 +236,17 @@ class Tree:
             if error.code != NO_SUCH_FILE:
                 raise
 
-    def drop(self, session: Session, temporary: Temporary) -> None:
+    def drop(self, session: Session, temporary: str) -> None:
         """Delete a temporary file, and the folders that were made for it alone."""
         gone = session.about(REMOVE, self.at(session, temporary))
         self.prune(session, parent(temporary))
         with suppress(StatusError):
             session.wait(gone)
 
-    def give_up(self, session: Session, temporary: Temporary, handle: bytes) -> None:
-        """Drop a temporary file that is open: as long as it is, it takes up room."""
-        self.let_go(session, handle)
-        self.drop(session, temporary)
-
     def let_go(self, session: Session, handle: bytes) -> None:
         """Close a handle of which nothing more is asked; nobody waits for the answer."""
         with suppress(ConnectionLostError):
             session.about(CLOSE, handle)
-
-    def why(self, session: Session, error: StatusError) -> Exception:
-        """Return what a failure to write means: the server has one word for a full disk and for everything else."""
-        if error.code == FAILURE and STATVFS in session.extensions:
-            with suppress(StatusError):
-                answer = session.wait(session.extended(STATVFS, _length(self.root(session))))
-                if int.from_bytes(answer[32:40]) == 0 or int.from_bytes(answer[56:64]) == 0:
-                    return StorageFullError("the server's disk is full: make room")
-        return error
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
@@ -389,14 +260,16 @@ class Tree:
         except StatusError as error:
             # A file in the place of a folder is a plain failure for the server; there is nothing below it.
             if error.code == NO_SUCH_FILE or self._is_below_a_file(session, path):
+                with suppress(StatusError):  # a folder is missing too
+                    self.confirm(session, path, leads)
                 raise missing from error
             raise
-        if _is(stat.S_ISLNK, attributes, unknown=False):
+        if is_kind(stat.S_ISLNK, attributes, unknown=False):
             raise PermissionDeniedError(f"{path} is a symbolic link: a storage follows none")
         self.confirm(session, path, leads)
-        if _is(stat.S_ISDIR, attributes, unknown=False):
+        if is_kind(stat.S_ISDIR, attributes, unknown=False):
             raise missing
-        if not _is(stat.S_ISREG, attributes):
+        if not is_kind(stat.S_ISREG, attributes):
             raise NotAFileError(f"{path} is no regular file")
         return attributes
 
@@ -418,52 +291,10 @@ class Tree:
                 with suppress(StatusError):  # pruned already
                     session.wait(one)
 
-    def _tell_apart(self, session: Session, temporary: Temporary, new: Attributes, old: Attributes) -> None:
-        """See to it that two versions of one size never have one time, which the protocol tells in whole seconds."""
-        if new.size == old.size and (old.mtime or 0) >= (new.mtime or 0):
-            later = Attributes(mtime=min((old.mtime or 0) + 1, _LAST_SECOND))
-            session.about(SETSTAT, self.at(session, temporary), later.pack())
-
-    def _publish_as_new(self, session: Session, source: bytes, target: bytes, path: str) -> None:
-        is_linked = HARDLINK in session.extensions
-        try:
-            # A link fails where the name is taken, on every server; what a rename does there is up to the server.
-            if is_linked:
-                session.wait(session.extended(HARDLINK, _length(source), _length(target)))
-            else:
-                session.wait(session.rename(source, target))
-        except StatusError as error:
-            if error.code == NO_SUCH_FILE:
-                raise
-            try:
-                session.wait(session.about(LSTAT, target))
-            except StatusError:
-                if not is_linked or error.code not in (FAILURE, OP_UNSUPPORTED):
-                    raise error from None
-                session.wait(session.rename(source, target))  # a file system without links
-                return
-            raise FileExistsInStorageError(f"{path} exists: choose another name", path=path) from error
-        if is_linked:
-            with suppress(StatusError):  # it is published, which an error would deny; the sweep takes the name
-                session.wait(session.about(REMOVE, source))
-
-    def _replace(self, session: Session, source: bytes, target: bytes) -> None:
-        try:
-            session.wait(session.rename(source, target))
-        except StatusError as error:
-            try:
-                attributes = session.wait(session.about(LSTAT, target))
-            except StatusError:
-                raise error from None
-            # What may not be renamed must not cost the old file either.
-            if error.code == PERMISSION_DENIED or _is(stat.S_ISDIR, attributes):
-                raise error from None
-            session.wait_for_all([session.about(REMOVE, target), session.rename(source, target)])
-
     def _is_below_a_file(self, session: Session, path: str) -> bool:
         for one in [session.about(LSTAT, self.at(session, level)) for level in _levels(parent(path))]:
             with suppress(StatusError):
-                if _is(stat.S_ISREG, session.wait(one), unknown=False):
+                if is_kind(stat.S_ISREG, session.wait(one), unknown=False):
                     return True
         return False
 
@@ -478,8 +309,8 @@ def moment(seconds: int | None) -> arrow.Arrow:
     return arrow.get(min(seconds or 0, _LATEST), tzinfo=UTC)
 
 
-def _is(kind: Callable[[int], bool], attributes: Attributes, *, unknown: bool = True) -> bool:
-    """Whether a file is of a *kind*; of servers that do not tell modes nothing is known."""
+def is_kind(kind: Callable[[int], bool], attributes: Attributes, *, unknown: bool = True) -> bool:
+    """Whether a file is of a *kind*, as :mod:`stat` has them; of servers that do not tell modes nothing is known."""
     return unknown if attributes.mode is None else kind(attributes.mode)
 
 
@@ -499,11 +330,3 @@ def _levels(path: str) -> list[str]:
     """Return a folder and those above it, the highest first, without the root."""
     parts = path.split("/") if path else []
     return ["/".join(parts[: count + 1]) for count in range(len(parts))]
-
-
-def _hidden() -> str:
-    return RESERVED_PREFIX + secrets.token_hex(8)
-
-
-def _length(data: bytes) -> bytes:
-    return len(data).to_bytes(4) + data

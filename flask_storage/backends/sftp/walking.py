@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from ...paths import RESERVED_PREFIX
+from .packing import Attributes
 from .protocol import (
     EOF,
     FAILURE,
@@ -17,7 +18,6 @@ from .protocol import (
     OPENDIR,
     PERMISSION_DENIED,
     READDIR,
-    Attributes,
     Pending,
     Session,
     StatusError,
@@ -65,23 +65,27 @@ def walk(
     """
     begin = deque((top, top) for top in tops)
     reading: deque[_Folder] = deque()
-    while begin or reading:
-        while begin and len(reading) < _FOLDERS_AT_ONCE:
-            top, path = begin.popleft()
-            if wanted(top):
-                reading.append(_Folder(tree, session, top, path))
-        folder = reading.popleft() if reading else None
-        entries = None if folder is None else folder.read(denied)
-        if folder is None or entries is None:
-            continue
-        if not wanted(folder.top):
+    try:
+        while begin or reading:
+            while begin and len(reading) < _FOLDERS_AT_ONCE:
+                top, path = begin.popleft()
+                if wanted(top):
+                    reading.append(_Folder(tree, session, top, path))
+            folder = reading.popleft() if reading else None
+            entries = None if folder is None else folder.read(denied)
+            if folder is None or entries is None:
+                continue
+            if not wanted(folder.top):
+                folder.close()
+                continue
+            reading.append(folder)
+            if recursive:
+                begin.extend((folder.top, below) for below in folder.folders_in(entries))
+            if entries:
+                yield folder.top, folder.path, entries
+    finally:  # who has seen enough leaves folders behind that are open
+        for folder in reading:
             folder.close()
-            continue
-        reading.append(folder)
-        if recursive:
-            begin.extend((folder.top, below) for below in folder.folders_in(entries))
-        if entries:
-            yield folder.top, folder.path, entries
 
 
 class _Folder:
@@ -128,13 +132,16 @@ class _Folder:
         return [
             (name.decode("utf-8", "surrogateescape"), attributes)
             for name, _, attributes in entries
-            if name not in (b".", b"..") and b"/" not in name
+            if name not in (b"", b".", b"..") and b"/" not in name
         ]
 
     def close(self) -> None:
         """Give the handle back; the answers that are still to come are not waited for."""
-        if self._handle is not None:
-            self._tree.let_go(self._session, self._handle)
+        if self._handle is None and not self._opened.is_here:
+            self._session.close()  # the handle would be nobody's
+        handle = self._handle or self._opened.value
+        if handle is not None:
+            self._tree.let_go(self._session, handle)
 
     def _is_open(self) -> bool:
         try:

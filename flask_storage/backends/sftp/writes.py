@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from ...errors import StorageTimeoutError, StorageUnavailableError
 from ...parts import Part, PartLimits, PartStore, PendingUpload
 from ...values import WriteOptions
+from .drafts import Drafts
+from .errors import not_written
 from .pool import Pool
 from .protocol import CLOSE, FOR_WRITING, ConnectionLostError, Pending, Session, StatusError
-from .tree import Tree
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -29,7 +30,7 @@ class SFTPWrites(PartStore):
     what it had not written to its disk.
 
     Args:
-        tree: The door.
+        drafts: Makes hidden files, and publishes them.
         pool: Lends sessions.
         part_size: How long every part but the last is, in bytes.
         sessions: Through how many sessions one file is written, at most.
@@ -37,9 +38,9 @@ class SFTPWrites(PartStore):
 
     limits = PartLimits(max_count=1 << 40, uniform=True)
 
-    def __init__(self, tree: Tree, pool: Pool, *, part_size: int, sessions: int) -> None:
+    def __init__(self, drafts: Drafts, pool: Pool, *, part_size: int, sessions: int) -> None:
         self.part_size = part_size
-        self._tree = tree
+        self._drafts = drafts
         self._pool = pool
         self._sessions = sessions
         self._upload: _Upload | None = None
@@ -49,29 +50,29 @@ class SFTPWrites(PartStore):
         view = memoryview(data).cast("B")
 
         def stored(session: Session) -> None:
-            temporary, handle = self._tree.create_temporary(session, path)
+            temporary, handle = self._drafts.create(session, path)
             try:
                 written = start_writing(session, handle, 0, view)
-                self._tree.finish(session, handle, len(view), temporary, path, options, written=written)
+                self._drafts.finish(session, handle, len(view), temporary, path, options, written=written)
             except ConnectionLostError as error:
-                raise _unknown(error) from error
+                raise unknown(error) from error
             except BaseException:
                 if not session.broken:
-                    self._tree.give_up(session, temporary, handle)
+                    self._drafts.give_up(session, temporary, handle)
                 raise
 
         self._pool.run(stored)
 
     def begin(self, path: str, options: WriteOptions) -> str:
         """Make the hidden file."""
-        self._upload = _Upload(self._tree, self._pool, path, self._sessions)
+        self._upload = _Upload(self._drafts, self._pool, path, self._sessions)
         return self._upload.temporary
 
     def put_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
         """Write one part."""
         view = memoryview(data).cast("B")
         with self._begun().stripe() as stripe:
-            stripe.write(self._tree, (number - 1) * self.part_size, view)
+            stripe.write((number - 1) * self.part_size, view)
         return Part(number=number, size=len(view), etag="")
 
     def finish(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
@@ -110,7 +111,7 @@ class _Stripe:
         self.handle = handle
         self.asked: deque[Pending] = deque()
 
-    def write(self, tree: Tree, offset: int, view: memoryview) -> None:
+    def write(self, offset: int, view: memoryview) -> None:
         """Send bytes. That the last of them arrived is known when the upload is finished, and nobody waits before."""
         session = self.session
         try:
@@ -121,21 +122,21 @@ class _Stripe:
                 self.asked.append(session.write(self.handle, offset + start, piece))
             session.flush()
         except StatusError as error:
-            raise tree.why(session, error) from error
+            raise not_written(session, error) from error
 
 
 class _Upload:
     """A hidden file that is open in one session or more."""
 
-    def __init__(self, tree: Tree, pool: Pool, path: str, most: int) -> None:
-        self._tree = tree
+    def __init__(self, drafts: Drafts, pool: Pool, path: str, most: int) -> None:
+        self._drafts = drafts
         self._pool = pool
         self._most = most
         self._changed = threading.Condition()
         self._trouble: BaseException | None = None
 
         def opened(session: Session) -> tuple[_Stripe, str]:
-            temporary, handle = tree.create_temporary(session, path)
+            temporary, handle = drafts.create(session, path)
             return _Stripe(session, handle), temporary
 
         first, self.temporary = pool.keep(opened)
@@ -166,9 +167,9 @@ class _Upload:
             for other in others:
                 self._end(other)
             written = first.asked
-            self._tree.finish(first.session, first.handle, size, self.temporary, path, options, written=written)
+            self._drafts.finish(first.session, first.handle, size, self.temporary, path, options, written=written)
         except ConnectionLostError as error:
-            raise _unknown(error) from error
+            raise unknown(error) from error
         self._free.clear()
         self._pool.give_back(first.session)
 
@@ -178,11 +179,11 @@ class _Upload:
         try:
             for stripe in self._free:
                 if not stripe.session.broken:
-                    self._tree.let_go(stripe.session, stripe.handle)
+                    self._drafts.tree.let_go(stripe.session, stripe.handle)
             if session is not None and not session.broken:
-                self._tree.drop(session, self.temporary)
+                self._drafts.tree.drop(session, self.temporary)
             else:
-                self._pool.run(lambda another: self._tree.drop(another, self.temporary))
+                self._pool.run(lambda another: self._drafts.tree.drop(another, self.temporary))
         finally:
             while self._free:
                 self._pool.give_back(self._free.popleft().session)
@@ -200,7 +201,7 @@ class _Upload:
         try:
             session.wait_for_all([*stripe.asked, session.about(CLOSE, stripe.handle)])
         except StatusError as error:
-            raise self._tree.why(session, error) from error
+            raise not_written(session, error) from error
         self._free.remove(stripe)
         self._pool.give_back(session)
 
@@ -223,7 +224,9 @@ class _Upload:
         try:
             session, _ = self._pool.take(at_once=True)
             try:
-                return _Stripe(session, session.wait(session.open(self._tree.at(session, self.temporary), FOR_WRITING)))
+                return _Stripe(
+                    session, session.wait(session.open(self._drafts.tree.at(session, self.temporary), FOR_WRITING))
+                )
             except BaseException:
                 self._pool.give_back(session)
                 raise
@@ -240,7 +243,7 @@ NEAR = 0.01
 """Answers that come faster than this, in seconds, make a second session a burden: the line is never empty."""
 
 
-def write(session: Session, tree: Tree, handle: bytes, offset: int, view: memoryview) -> None:
+def write(session: Session, handle: bytes, offset: int, view: memoryview) -> None:
     """Write bytes at an offset of an open file; it has been said of all of them that they arrived.
 
     Raises:
@@ -249,7 +252,7 @@ def write(session: Session, tree: Tree, handle: bytes, offset: int, view: memory
     try:
         session.wait_for_all(start_writing(session, handle, offset, view))
     except StatusError as error:
-        raise tree.why(session, error) from error
+        raise not_written(session, error) from error
 
 
 def start_writing(session: Session, handle: bytes, offset: int, view: memoryview) -> deque[Pending]:
@@ -266,5 +269,8 @@ def start_writing(session: Session, handle: bytes, offset: int, view: memoryview
     return asked
 
 
-def _unknown(error: ConnectionLostError) -> StorageUnavailableError:
-    return StorageUnavailableError(f"the connection broke off ({error}): what was stored before may still be there")
+def unknown(error: ConnectionLostError) -> StorageUnavailableError:
+    """Return what is said where the connection broke off, and the server may have done what was asked, or not."""
+    return StorageUnavailableError(
+        f"the connection broke off ({error}): it may have been done, or not; look before you try again"
+    )

@@ -1,0 +1,204 @@
+"""What is being written: a hidden file beside the one that it becomes, in one step and when it is whole."""
+
+from __future__ import annotations
+
+import secrets
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TypeAlias
+
+from ...errors import FileExistsInStorageError, NotAFileError, StorageError, StorageFullError
+from ...paths import RESERVED_PREFIX, parent
+from ...values import WriteOptions
+from .errors import not_written
+from .packing import Attributes, packed
+from .protocol import (
+    CLOSE,
+    FAILURE,
+    FOR_READING,
+    FOR_WRITING,
+    FSETSTAT,
+    FSTAT,
+    IF_NEW,
+    LSTAT,
+    NO_SUCH_FILE,
+    OP_UNSUPPORTED,
+    PERMISSION_DENIED,
+    REMOVE,
+    SETSTAT,
+    TO_CREATE,
+    Pending,
+    Session,
+    StatusError,
+)
+from .tree import Tree, is_kind
+
+_ATTEMPTS = 100
+_PRIVATE = 0o600
+_SLOWEST_DISK = 4 * 1024 * 1024  # in bytes a second
+_LAST_SECOND = 0xFFFFFFFF
+FSYNC, POSIX_RENAME, HARDLINK = b"fsync@openssh.com", b"posix-rename@openssh.com", b"hardlink@openssh.com"
+
+Temporary: TypeAlias = str
+"""The path of a hidden file in the folder of the file that it is to become."""
+
+
+class Drafts:
+    """Hidden files, and how they get their names.
+
+    Args:
+        tree: The door.
+        file_mode: Mode of files.
+        sync: Have content made durable before it is published, where the server can.
+    """
+
+    def __init__(self, tree: Tree, *, file_mode: int, sync: bool) -> None:
+        self.tree = tree
+        self._file_mode = file_mode
+        self._sync = sync
+
+    def create(self, session: Session, path: str, *, readable: bool = False) -> tuple[Temporary, bytes]:
+        """Make a hidden file in the folder of *path*; return its path and a handle."""
+        folder = parent(path)
+        flags = FOR_WRITING | TO_CREATE | IF_NEW | (FOR_READING if readable else 0)
+        for _ in range(_ATTEMPTS):
+            temporary = f"{folder}/{_hidden()}" if folder else _hidden()
+            try:
+                self.tree.confirm(session, folder, self.tree.leads_to(session, folder))
+                return temporary, session.wait(session.open(self.tree.at(session, temporary), flags, 0o600))
+            except StatusError as error:
+                # The folder is not there yet, or was pruned by somebody else; or a file stands in its place.
+                if error.code not in (NO_SUCH_FILE, FAILURE):
+                    raise
+                self.tree.make_folders(session, folder)
+                if error.code == FAILURE:
+                    raise not_written(session, error) from error
+        raise StorageError("the folder is deleted again and again by somebody else: try again")
+
+    def finish(
+        self,
+        session: Session,
+        handle: bytes,
+        size: int,
+        temporary: Temporary,
+        path: str,
+        options: WriteOptions,
+        *,
+        written: Sequence[Pending] = (),
+    ) -> None:
+        """Close a temporary file, durable where that was asked for, and give it its name.
+
+        One request gives the name where the server knows ``posix-rename@openssh.com``, or the name is free. Elsewhere
+        the old file is removed before, and for a moment there is none.
+
+        Args:
+            session: In which the file was opened.
+            handle: Of it.
+            size: How long it must be: servers have lost bytes, and said nothing.
+            temporary: Its path.
+            path: What it is to be called.
+            options: Whether that must be a free name.
+            written: Writes that were not waited for.
+
+        Raises:
+            FileExistsInStorageError: when it must be, and is taken.
+            NotAFileError: when a folder has this name.
+            StorageFullError: when the server has another number of bytes.
+        """
+        asked = [*written]
+        if self._file_mode != _PRIVATE:
+            asked.append(session.about(FSETSTAT, handle, Attributes(mode=self._file_mode).pack()))
+        if self._sync and FSYNC in session.extensions:
+            asked.append(session.extended(FSYNC, packed(handle)))
+        about, before = session.about(FSTAT, handle), session.about(LSTAT, self.tree.at(session, path))
+        asked.append(session.about(CLOSE, handle))
+        session.grace = size / _SLOWEST_DISK
+        try:
+            session.wait_for_all(asked)
+            attributes = session.wait(about)
+        except StatusError as error:
+            raise not_written(session, error) from error
+        finally:
+            session.grace = 0
+        if attributes.size != size:
+            raise StorageFullError(
+                f"{attributes.size} bytes are on the server where {size} were written: is its disk full?"
+            )
+        with suppress(StatusError):  # else the name is free
+            self._tell_apart(session, temporary, attributes, session.wait(before))
+        self.publish(session, temporary, path, options)
+
+    def resize(self, session: Session, handle: bytes, size: int) -> None:
+        """Make an open file so long, in bytes."""
+        session.wait(session.about(FSETSTAT, handle, Attributes(size=size).pack()))
+
+    def publish(self, session: Session, temporary: Temporary, path: str, options: WriteOptions) -> None:
+        """Give a file another name; see :meth:`finish`."""
+        source, target = self.tree.at(session, temporary), self.tree.at(session, path)
+        if options.exclusive:
+            self._publish_as_new(session, source, target, path)
+            return
+        try:
+            if POSIX_RENAME in session.extensions:
+                session.wait(session.extended(POSIX_RENAME, packed(source), packed(target)))
+            else:
+                self._replace(session, source, target)
+        except StatusError as error:
+            with suppress(StatusError):
+                if is_kind(stat.S_ISDIR, session.wait(session.about(LSTAT, target)), unknown=False):
+                    raise NotAFileError(f"a folder stands where the file {path} should be") from error
+            raise
+
+    def give_up(self, session: Session, temporary: Temporary, handle: bytes) -> None:
+        """Drop a temporary file that is open: as long as it is, it takes up room."""
+        self.tree.let_go(session, handle)
+        self.tree.drop(session, temporary)
+
+    # -- inner --------------------------------------------------------------------------------------------------------
+
+    def _tell_apart(self, session: Session, temporary: Temporary, new: Attributes, old: Attributes) -> None:
+        """See to it that two versions of one size never have one time, which the protocol tells in whole seconds."""
+        if new.size == old.size and (old.mtime or 0) >= (new.mtime or 0):
+            later = Attributes(mtime=min((old.mtime or 0) + 1, _LAST_SECOND))
+            session.about(SETSTAT, self.tree.at(session, temporary), later.pack())
+
+    def _publish_as_new(self, session: Session, source: bytes, target: bytes, path: str) -> None:
+        is_linked = HARDLINK in session.extensions
+        try:
+            # A link fails where the name is taken, on every server; what a rename does there is up to the server.
+            if is_linked:
+                session.wait(session.extended(HARDLINK, packed(source), packed(target)))
+            else:
+                session.wait(session.rename(source, target))
+        except StatusError as error:
+            if error.code == NO_SUCH_FILE:
+                raise
+            try:
+                session.wait(session.about(LSTAT, target))
+            except StatusError:
+                if not is_linked or error.code not in (FAILURE, OP_UNSUPPORTED):
+                    raise error from None
+                session.wait(session.rename(source, target))  # a file system without links
+                return
+            raise FileExistsInStorageError(f"{path} exists: choose another name", path=path) from error
+        if is_linked:
+            with suppress(StatusError):  # it is published, which an error would deny; the sweep takes the name
+                session.wait(session.about(REMOVE, source))
+
+    def _replace(self, session: Session, source: bytes, target: bytes) -> None:
+        try:
+            session.wait(session.rename(source, target))
+        except StatusError as error:
+            try:
+                attributes = session.wait(session.about(LSTAT, target))
+            except StatusError:
+                raise error from None
+            # What may not be renamed must not cost the old file either.
+            if error.code == PERMISSION_DENIED or is_kind(stat.S_ISDIR, attributes):
+                raise error from None
+            session.wait_for_all([session.about(REMOVE, target), session.rename(source, target)])
+
+
+def _hidden() -> str:
+    return RESERVED_PREFIX + secrets.token_hex(8)

@@ -1,0 +1,109 @@
+"""Ways to a server: straight, through a command, or over another server."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from ...errors import ConfigurationError, StorageTimeoutError, StorageUnavailableError
+
+_GOODBYE = 1
+"""How long a proxy command may take to end when it was asked to, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """A server that leads to another one."""
+
+    username: str | None
+    host: str
+    port: int
+
+    @classmethod
+    def parsed(cls, given: str | None) -> Jump | None:
+        """Return an argument as a server.
+
+        Raises:
+            ConfigurationError: when it is none.
+        """
+        if given is None:
+            return None
+        try:
+            parts = urlsplit(f"ssh://{given}")
+            if parts.hostname and parts.password is None and parts.netloc == given:
+                return cls(parts.username or None, parts.hostname, parts.port or 22)
+        except ValueError:  # half a bracket, or a port that is none
+            pass
+        raise ConfigurationError("proxy_jump is written 'user@host:port', of which user and port may be left out")
+
+
+class Command(socket.socket):
+    """The two ends of a command, as a socket.
+
+    paramiko's own turns in circles when the command has ended, and never notices.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            try:
+                self._process = subprocess.Popen(words, stdin=theirs.fileno(), stdout=theirs.fileno())  # noqa: S603  # the operator's
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or "it is none"
+                raise ConfigurationError(f"the proxy_command cannot be run ({reason}): check its first word") from error
+            super().__init__(fileno=ours.detach())
+
+    def close(self) -> None:
+        """End the command too."""
+        super().close()
+        self._process.terminate()
+        try:
+            self._process.wait(_GOODBYE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def dial(host: str, port: int, timeout: float) -> socket.socket:
+    """Return a connection to a server.
+
+    Args:
+        host: Its name or address.
+        port: Of it.
+        timeout: How long it may take, in seconds.
+
+    Raises:
+        StorageUnavailableError, StorageTimeoutError: when it cannot be reached.
+    """
+    try:
+        sock = socket.create_connection((host, port), timeout)
+    except TimeoutError as error:
+        raise StorageTimeoutError(
+            f"{host}:{port} did not answer within {timeout:g} s: check host, port and firewalls"
+        ) from error
+    except (OSError, UnicodeError) as error:
+        raise StorageUnavailableError(f"{host}:{port} cannot be reached ({error}): check host and port") from error
+    # paramiko leaves Nagle's algorithm on: each small request would wait for the acknowledgement of the one before.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def words_of(command: str | None) -> Sequence[str] | None:
+    """Return a command as its words, as a shell sees them.
+
+    Raises:
+        ConfigurationError: when it has none, or a quotation does not end.
+    """
+    if command is None:
+        return None
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = []
+    if not words:
+        raise ConfigurationError("proxy_command is a command as a shell takes it: check its quotation marks")
+    return words
