@@ -1,11 +1,13 @@
 """Trouble while writing to SFTP: wherever it comes, the old content stays or nothing appears, and nothing is left."""
 
 import io
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 
 import pytest
 
-from flask_storage import IntegrityError
+from flask_storage import IntegrityError, StorageUnavailableError
+from flask_storage.backends.sftp.drafts import Drafts
+from flask_storage.backends.sftp.protocol import ConnectionLostError
 from tests.sftp_places import left_in, place
 from tests.writing_trouble import (
     ERRORS,
@@ -115,3 +117,27 @@ def test_a_clean_exit_publishes_through_every_wrapper(storage, wrapper, size):
     stored = storage.read("file.bin")
     storage.delete("file.bin")
     assert unwrapped(wrapper, stored) == BLOCK[: size - 1] + b"x"
+
+
+# -- answers that never come ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["move", "copy"])
+def test_what_may_have_been_done_is_not_done_twice(make_openssh, monkeypatch, verb):
+    """The server goes away after it has given the new name, and before it could say so."""
+    server = make_openssh()
+    publish = Drafts.publish
+
+    def published(*arguments):
+        publish(*arguments)
+        server.stop()
+        raise ConnectionLostError("the server ended the connection")
+
+    with closing(place(server)) as storage:
+        storage.write("a/old.bin", OLD)
+        monkeypatch.setattr(Drafts, "publish", published)
+        with pytest.raises(StorageUnavailableError, match="may have been done, or not; look before you try again"):
+            getattr(storage, verb)("a/old.bin", "b/new.bin", exclusive=True)
+        server.start()
+        assert storage.read("b/new.bin") == OLD
+        assert storage.exists("a/old.bin") == (verb == "copy")

@@ -51,6 +51,25 @@ def test_threads_have_no_more_connections_than_were_allowed(openssh):
     storage.close()
 
 
+def test_a_line_that_went_dead_while_it_was_idle_is_noticed_before_it_is_used(make_openssh):
+    """As when a firewall forgot it; nothing is lost, and what else it carried is not tried one by one."""
+    server = make_openssh()
+    storage = place(server, read_timeout=1)
+    writers = [storage.open(f"{number}.txt", "w") for number in range(3)]
+    for writer in writers:  # each in a session of its own
+        writer.close()
+    pool = storage._pool()
+    pool._trust = 0
+
+    server.freeze()
+    storage.write("b.txt", b"written later")
+
+    assert storage.read("b.txt") == b"written later"
+    assert len(pool._connections) == 1
+    assert server.log.count("Accepted publickey") == 2
+    storage.close()
+
+
 def test_a_thousand_small_files_need_one_connection(openssh):
     """It is kept, and used again and again."""
     storage = place(openssh)

@@ -104,6 +104,11 @@ class SSHServer:
         self._process.wait()
         self._process = None
 
+    def freeze(self) -> None:
+        """Have nobody answer on the connections that there are; new ones are served as ever."""
+        assert self._process is not None
+        subprocess.run(["pkill", "-STOP", "-P", str(self._process.pid)], check=True)
+
     def remove(self) -> None:
         """Stop it and delete its folder."""
         if self._process is not None:
