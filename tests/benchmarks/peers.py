@@ -86,7 +86,11 @@ CP = Program("cp")
 CEPH = Program("radosgw", word=2)
 FIND = Program("find")
 NGINX = Program("nginx", "-v")
+SFTP = Program("sftp")  # it tells no version: that is ssh's
+SSH = Program("ssh", "-V", word=0)
+SSHD = Program("sshd")
 ADLFS = Library("adlfs", "adlfs")
+ASYNCSSH = Library("asyncssh", "asyncssh")
 AZURE_SDK = Library("azure-storage-blob", "azure.storage.blob")
 AZURITE = Emulator("azurite", ".venv-azurite/azurite", "tests/services/install_azurite")
 BOTO3 = Library("boto3", "boto3")
@@ -96,13 +100,16 @@ FSSPEC = Library("fsspec", "fsspec.implementations.local")
 GUNICORN = Library("gunicorn", "gunicorn")
 KEG = Library("KegStorage", "keg_storage.backends.filesystem")
 KEG_S3 = Library("KegStorage", "keg_storage.backends.s3")
+KEG_SFTP = Library("KegStorage", "keg_storage.backends.sftp")
 OBSTORE = Library("obstore", "obstore")
+PARAMIKO = Library("paramiko", "paramiko")
 PYJWT = Library("pyjwt", "jwt")
 S3FS = Library("s3fs", "s3fs")
 SMART_OPEN = Library("smart_open", "smart_open")
+SSHFS = Library("sshfs", "sshfs")
 WERKZEUG = Library("werkzeug", "werkzeug")
 
 ALL = (
     *(FLASK, WERKZEUG, PYJWT, GUNICORN, DJANGO, FSSPEC, KEG, BOTO3, S3FS, SMART_OPEN, OBSTORE, AZURE_SDK, ADLFS),
-    *(CP, FIND, NGINX, CEPH, AZURITE),
+    *(PARAMIKO, ASYNCSSH, SSHFS, CP, FIND, NGINX, SSH, CEPH, AZURITE),
 )

@@ -1,4 +1,4 @@
-"""What the places of S3 and of Azure have in common here: far or near, and how fast bare sockets are with them."""
+"""What the remote places have in common here: far or near, and at S3 and Azure how fast bare sockets are with them."""
 
 from __future__ import annotations
 
@@ -17,28 +17,32 @@ from .servers import connected, drain, head
 CONNECTIONS = 10  # as many as boto3 uses for one file
 
 
-class Remote(Protocol):
-    """A bucket or a container, and everybody's way to come in."""
+class Somewhere(Protocol):
+    """A bucket, a container or a folder of a server, and our way to come in."""
 
     @property
     def distance(self) -> Distance | None:
         """What is between it and us."""
 
-    @property
-    def put_headers(self) -> Mapping[str, str]:
-        """What a PUT to a signed address must say."""
-
     def ours(self, **settings: Any) -> Any:
         """Return our storage."""
-
-    def obstore(self) -> Any:
-        """Return obstore's store."""
 
     def sizes(self) -> Callable[[str], int]:
         """Return what tells how large an object is."""
 
     def counts(self) -> Callable[[], int]:
         """Return what tells how many objects there are."""
+
+
+class Remote(Somewhere, Protocol):
+    """A bucket or a container, and everybody's way to come in."""
+
+    @property
+    def put_headers(self) -> Mapping[str, str]:
+        """What a PUT to a signed address must say."""
+
+    def obstore(self) -> Any:
+        """Return obstore's store."""
 
     def addresses(self) -> Callable[[str, str], str]:
         """Return what signs the address of an object for a method."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import os
 import shutil
@@ -34,13 +35,11 @@ class SSHServer:
         self.home = Path(tempfile.mkdtemp(prefix="flask-storage-sshd-"))
         self.folder = self.home / "files"
         self.folder.mkdir()
-        for name, kind in (
-            ("host_ed25519", "ed25519"),
-            ("host_rsa", "rsa"),
-            ("user_ed25519", "ed25519"),
-            ("stranger_ed25519", "ed25519"),
-        ):
-            self.make_key(name, kind)
+        for name in ("host_ed25519", "user_ed25519", "stranger_ed25519"):
+            self.make_key(name, "ed25519")
+        for name, content in _rsa_key().items():
+            (self.home / name).write_bytes(content)
+            (self.home / name).chmod(0o600)
         shutil.copy(self.home / "user_ed25519.pub", self.home / "authorized_keys")
         self.username = getpass.getuser()
         self.port = free_port()
@@ -51,9 +50,7 @@ class SSHServer:
 
     def make_key(self, name: str, kind: str, *options: str) -> Path:
         """Make a pair of keys, and return the private one's file."""
-        command = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(self.home / name), *options]
-        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-        return self.home / name
+        return _make_key(self.home / name, kind, *options)
 
     @property
     def known_hosts(self) -> Path:
@@ -153,6 +150,20 @@ class SSHServer:
                 return sock.recv(4) == b"SSH-"
         except OSError:
             return False
+
+
+def _make_key(file: Path, kind: str, *options: str) -> Path:
+    command = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(file), *options]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return file
+
+
+@functools.cache
+def _rsa_key() -> dict[str, bytes]:
+    """Return the files of an RSA key. Making one takes a second or more, so all servers have the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        _make_key(Path(folder) / "host_rsa", "rsa")
+        return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
 
 
 def free_port() -> int:

@@ -148,14 +148,16 @@ class _Folder:
             self._handle = self._session.wait(self._opened)
         except StatusError as error:
             with suppress(StatusError):
-                self._session.wait(self._leads)
+                self._tree.confirm(self._session, self.path, self._leads)
             if error.code == NO_SUCH_FILE or (error.code == FAILURE and self._is_file()):
                 return False
             raise
         try:
             self._tree.confirm(self._session, self.path, self._leads)
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, StatusError) and error.code == NO_SUCH_FILE:
+                return False  # a moment ago it was not there; or it leads to where the server knows nothing
             raise
         self._ask()
         return True

@@ -21,6 +21,9 @@ MODULES = (
     "azure_files",
     "azure_small",
     "azure_inside",
+    "sftp_files",
+    "sftp_small",
+    "sftp_inside",
 )
 
 

@@ -1,4 +1,4 @@
-"""What the tasks at S3 and at Azure share: large files, small files, copies."""
+"""What the tasks at remote places share: large files, small files, copies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from ..frame import Bench, Contender, KiB, MiB
 from ..meters import CPU, MOVED, PEAK, WALL, Work, note
 from ..peers import OBSTORE
-from ..remote import Remote
+from ..remote import Remote, Somewhere
 
 PIECE = MiB
 COLUMNS = (WALL, CPU, PEAK)
@@ -64,7 +64,7 @@ def pour(source: Any, target: Any, piece: int = PIECE) -> int:
     return total
 
 
-def uploading(where: Remote, source: Path, key: str, make: Callable[[], Any], act: Callable[..., object]) -> Any:
+def uploading(where: Somewhere, source: Path, key: str, make: Callable[[], Any], act: Callable[..., object]) -> Any:
     """Return what prepares an upload: *act* is given what *make* makes, the open source, and the key."""
 
     def prepare() -> Work:
@@ -135,7 +135,7 @@ def obstore_down(store: Any, target: Any) -> None:
         target.write(piece)
 
 
-def small_ours(where: Remote, name: str, make: Callable[[], Any], keys: Sequence[str]) -> Contender:
+def small_ours(where: Somewhere, name: str, make: Callable[[], Any], keys: Sequence[str]) -> Contender:
     """Return ours at many small files."""
     return Contender(
         name,
@@ -173,7 +173,7 @@ def files(bench: Bench, share: int = 1) -> int:
 
 
 def working(
-    where: Remote, make: Callable[[], Any], keys: Sequence[str], up: Up, down: Down, delete: Delete
+    where: Somewhere, make: Callable[[], Any], keys: Sequence[str], up: Up, down: Down, delete: Delete
 ) -> Callable[[], Work]:
     """Return what prepares the three steps; each notes its time.
 
@@ -202,7 +202,7 @@ def working(
     return prepare
 
 
-def counting(where: Remote, make: Callable[[], Any], act: Callable[[Any], object]) -> Callable[[], Work]:
+def counting(where: Somewhere, make: Callable[[], Any], act: Callable[[Any], object]) -> Callable[[], Work]:
     """Return what prepares *act* on what *make* makes; it notes how many bytes passed between the server and us."""
     assert where.distance is not None
     distance = where.distance
@@ -221,7 +221,9 @@ def counting(where: Remote, make: Callable[[], Any], act: Callable[[Any], object
     return prepare
 
 
-def copying(where: Remote, make: Callable[[], Any], act: Callable[[Any, str], object], key: str) -> Callable[[], Work]:
+def copying(
+    where: Somewhere, make: Callable[[], Any], act: Callable[[Any, str], object], key: str
+) -> Callable[[], Work]:
     """Return what prepares a copy, which is looked at afterwards; it notes how many bytes passed."""
 
     def copy(made: tuple[Any, Callable[[str], int]]) -> Callable[[], int]:
