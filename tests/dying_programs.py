@@ -42,7 +42,7 @@ def program(storage, source, lines, **environment):
     """Start a program of these lines; it finds the path of the new content in `source`, and a `storage`.
 
     Args:
-        storage: An expression that makes the storage, with all of `flask_storage` to hand.
+        storage: An expression that makes the storage: its class, which is all that is imported, and its arguments.
         source: The local file.
         lines: What it does.
         **environment: Secrets, which are not to stand in a command line.
@@ -50,7 +50,7 @@ def program(storage, source, lines, **environment):
     text = f"""
     import os, sys
     sys.path.append({_HOME!r})
-    from flask_storage import *
+    from flask_storage import {storage.partition("(")[0]}
     source = {str(source)!r}
     storage = {storage}
     storage.list()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import stat
+import time
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flask_storage.backends.sftp import SFTPStorage
@@ -42,3 +46,26 @@ def left_in(storage: SFTPStorage) -> list[str]:
     with storage.connection() as client:
         look(client, storage.root)
     return found
+
+
+def let_end(server: SSHServer) -> None:
+    """Wait until a server has done all that it was asked and serves nobody; close your storages before.
+
+    What a connection that has broken off had asked for may be done a moment later.
+    """
+    deadline = time.monotonic() + _ENDS_WITHIN
+    while _serves(server):
+        assert time.monotonic() < deadline, "somebody is served still"
+        time.sleep(0.005)
+
+
+def _serves(server: SSHServer) -> bool:
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            with suppress(OSError):  # it has ended, or is somebody else's
+                if Path(os.readlink(f"/proc/{name}/cwd")) == server.folder:
+                    return True
+    return False
+
+
+_ENDS_WITHIN = 30  # seconds

@@ -41,7 +41,7 @@ def peak():
 storage.write("small.bin", block)
 storage.read("small.bin")
 before = peak()
-if way == "verbs":
+if way != "files":
     storage.upload(Source(), "large.bin")
 else:
     source = Source()
@@ -51,12 +51,18 @@ else:
 after_upload = peak()
 if way == "verbs":
     storage.download("large.bin", Sink())
+elif way == "copies":
+    storage.copy("large.bin", "copied.bin")
+    storage.delete("large.bin")
+    with storage.open("copied.bin", "r") as reader:
+        for piece in reader.iter_chunks():
+            came.update(piece)
 else:
     with storage.open("large.bin", "r") as reader:
         while piece := reader.read(300_000):
             came.update(piece)
 grown = peak()
-storage.delete("large.bin")
+storage.delete_many(["large.bin", "copied.bin"])
 print(json.dumps({"up": after_upload - before, "down": grown - before, "same": sent.digest() == came.digest()}))
 """
 
@@ -67,7 +73,8 @@ def stream(storage_class, arguments, way, room):
     Args:
         storage_class: The name of the storage's class.
         arguments: Its arguments; JSON can say them.
-        way: By the ``"verbs"`` for it, or by opened ``"files"`` in pieces of one's own.
+        way: By the ``"verbs"`` for it, by opened ``"files"`` in pieces of one's own, or by way of ``"copies"``, which
+            are read chunk by chunk.
         room: How far, in bytes, beyond what a small file takes.
     """
     command = [sys.executable, "-c", _PROGRAM, storage_class, json.dumps(arguments), way, str(SIZE)]

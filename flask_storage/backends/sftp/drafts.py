@@ -38,6 +38,7 @@ _ATTEMPTS = 100
 _PRIVATE = 0o600
 _SLOWEST_DISK = 4 * 1024 * 1024  # in bytes a second
 _LAST_SECOND = 0xFFFFFFFF
+_GONE = "the folder is deleted again and again by somebody else: try again"
 FSYNC, POSIX_RENAME, HARDLINK = b"fsync@openssh.com", b"posix-rename@openssh.com", b"hardlink@openssh.com"
 
 Temporary: TypeAlias = str
@@ -74,7 +75,7 @@ class Drafts:
                 self.tree.make_folders(session, folder)
                 if error.code == FAILURE:
                     raise not_written(session, error) from error
-        raise StorageError("the folder is deleted again and again by somebody else: try again")
+        raise StorageError(_GONE)
 
     def finish(
         self,
@@ -150,6 +151,23 @@ class Drafts:
                     raise NotAFileError(f"a folder stands where the file {path} should be") from error
             raise
 
+    def move(self, session: Session, path: str, new_path: str, options: WriteOptions) -> None:
+        """Give a file a name in a folder that may not be there yet; see :meth:`finish`.
+
+        Raises:
+            FileNotFoundInStorageError: when the file is gone.
+        """
+        for _ in range(_ATTEMPTS):
+            self.tree.make_folders(session, parent(new_path))
+            try:
+                self.publish(session, path, new_path, options)
+                return
+            except StatusError as error:
+                if error.code != NO_SUCH_FILE:
+                    raise
+                self.tree.look(session, path)  # if it is there, the folder was pruned by somebody else
+        raise StorageError(_GONE)
+
     def give_up(self, session: Session, temporary: Temporary, handle: bytes) -> None:
         """Drop a temporary file that is open: as long as it is, it takes up room."""
         self.tree.let_go(session, handle)
@@ -190,11 +208,13 @@ class Drafts:
         try:
             session.wait(session.rename(source, target))
         except StatusError as error:
+            # What may not be renamed, or is not there, must not cost the old file either.
+            there, about = session.about(LSTAT, source), session.about(LSTAT, target)
+            session.wait(there)
             try:
-                attributes = session.wait(session.about(LSTAT, target))
+                attributes = session.wait(about)
             except StatusError:
                 raise error from None
-            # What may not be renamed must not cost the old file either.
             if error.code == PERMISSION_DENIED or is_kind(stat.S_ISDIR, attributes):
                 raise error from None
             session.wait_for_all([session.about(REMOVE, target), session.rename(source, target)])

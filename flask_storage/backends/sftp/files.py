@@ -24,9 +24,9 @@ from .writes import SFTPWrites, write
 
 CHUNK_SIZE = 1024 * 1024
 """How much of a file is asked for at a time, in bytes."""
-CHUNKS_AHEAD = 16
-"""How many chunks are on their way at once, at most: 16 MiB fill a line of 400 MiB/s whose answers take 40 ms."""
-PART_SIZE = 4 * 1024 * 1024
+CHUNKS_AHEAD = 12
+"""How many chunks are on their way at once, at most: 12 MiB fill a line of 300 MiB/s whose answers take 40 ms."""
+PART_SIZE = 2 * 1024 * 1024
 """How much each session writes at a time, in bytes."""
 
 

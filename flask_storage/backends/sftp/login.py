@@ -31,6 +31,7 @@ _WINDOW = 32 * 1024 * 1024
 _PACKET = 256 * 1024
 # With AES-GCM one pass of OpenSSL encrypts and signs; paramiko would choose two, of which one is SHA-2.
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr", "aes192-ctr")
+UNLIMITED = 1 << 30
 _PLACEHOLDER = re.compile("%[hpr%]")
 _KEYS = (paramiko.RSAKey, paramiko.ECDSAKey, paramiko.Ed25519Key)
 _CERTIFICATE = "-cert.pub"
@@ -287,8 +288,12 @@ class Connection:
         self._through = through
         self.carried = 0
         """How many conversations there are, and are about to be."""
-        self.limit = 1 << 30
+        self.limit = UNLIMITED
         """How many the server allows, as far as anybody knows."""
+        self.is_doubted = False
+        """Whether one of its conversations ended in trouble."""
+        self.empty_since = 0.0
+        """When its last conversation ended, by the monotonic clock."""
 
     @property
     def is_alive(self) -> bool:

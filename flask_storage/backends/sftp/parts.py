@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ...errors import FileNotFoundInStorageError, IntegrityError
+from ...errors import FileNotFoundInStorageError, IntegrityError, StorageError
 from ...parts import Part, PartStore, PendingUpload
 from ...paths import RESERVED_PREFIX
 from ...values import WriteOptions
@@ -15,13 +16,15 @@ from .copying import copy_bytes
 from .drafts import Drafts
 from .packing import Attributes
 from .pool import Pool
-from .protocol import Session
+from .protocol import PERMISSION_DENIED, REMOVE, ConnectionLostError, ProtocolError, Session, StatusError
 from .tree import Tree
 from .walking import walk
-from .writes import SFTPWrites
+from .writes import SFTPWrites, unknown
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_NOTE = 64 * 1024
 
@@ -75,13 +78,19 @@ class SFTPParts(PartStore):
                     self._append(session, path, upload_id, part, handle, start)
                     start += part.size
                 self._drafts.finish(session, handle, size, temporary, path, options)
+            except ConnectionLostError as error:
+                raise unknown(error) from error
             except BaseException:
                 if not session.broken:
                     self._drafts.give_up(session, temporary, handle)
                 raise
-            remove_upload(self._tree, session, _folder(upload_id))
 
         self._pool.run(finished)
+        try:
+            self._pool.run(lambda session: remove_upload(self._tree, session, _folder(upload_id)))
+        except (StatusError, ConnectionLostError, ProtocolError, OSError, StorageError) as error:
+            # It is published, which an error would deny.
+            logger.warning("the parts of a finished upload were left for the sweep: %s", type(error).__name__)
 
     def discard(self, path: str, upload_id: str) -> None:
         """See :meth:`PartStore.discard`."""
@@ -159,8 +168,12 @@ class SFTPParts(PartStore):
 def remove_upload(tree: Tree, session: Session, path: str) -> None:
     """Remove the hidden folder of an upload with what is in it."""
     for _, folder, entries in list(walk(tree, session, [path])):
-        for name, _ in entries:
-            tree.drop(session, f"{folder}/{name}")
+        for one in [session.about(REMOVE, tree.at(session, f"{folder}/{name}")) for name, _ in entries]:
+            try:
+                session.wait(one)
+            except StatusError as error:  # gone already, or a folder of somebody else's
+                if error.code == PERMISSION_DENIED:
+                    raise
     tree.prune(session, path)
 
 

@@ -11,7 +11,7 @@ from typing import TypeAlias, TypeVar
 import paramiko
 
 from ...errors import StorageTimeoutError
-from .login import Connection
+from .login import UNLIMITED, Connection
 from .protocol import ConnectionLostError, ProtocolError, Session
 
 T = TypeVar("T")
@@ -173,11 +173,15 @@ class Pool:
                 self._changed.wait(left)
 
     def _is_well(self, session: Session, connection: Connection, since: float) -> bool:
-        """Whether an idle session can be lent; where a line was idle for long, something on its way may have cut it."""
-        if time.monotonic() - since < self._trust:
+        """Whether an idle session can be lent.
+
+        It is asked where the line was idle for long, which something on its way may have cut, or had trouble before.
+        """
+        if time.monotonic() - since < self._trust and not connection.is_doubted:
             return True
         try:
             session.check()
+            connection.is_doubted = False
         except (ConnectionLostError, ProtocolError, TimeoutError):
             connection.close()  # what else it carries is no better
             self.give_back(session)
@@ -216,9 +220,7 @@ class Pool:
                 if not connection.carried:
                     connection.close()
                 self._changed.notify_all()
-            if fresh or isinstance(error, TimeoutError):
-                raise
-            if refused or not connection.is_alive:
+            if not fresh and (refused or not connection.is_alive):
                 return None
             raise
         with self._changed:
@@ -226,14 +228,23 @@ class Pool:
         return session
 
     def _end(self, session: Session, connection: Connection) -> None:
+        is_well = connection.is_alive and not session.broken
+        connection.is_doubted = connection.is_doubted or not is_well
         with suppress(Exception):
             session.close()
         connection.carried -= 1
-        # Whoever was told that there is no room may find some now.
-        if not connection.carried or not connection.is_alive:
-            connection.close()
-            if connection in self._connections:
-                self._connections.remove(connection)
+        if not (is_well or (connection.carried and connection.is_alive)):
+            self._drop(connection)
+        elif not connection.carried:
+            # A login is dear, and a reader that was closed early takes its session with it.
+            connection.empty_since = time.monotonic()
+            connection.limit = UNLIMITED  # the server may have been slow to see what had ended
+            self._watch()
+
+    def _drop(self, connection: Connection) -> None:
+        connection.close()
+        if connection in self._connections:
+            self._connections.remove(connection)
 
     def _drop_dead(self) -> None:
         for waiting in [one for one in self._waiting if one[0].broken or not one[1].is_alive]:
@@ -255,7 +266,11 @@ class Pool:
             for waiting in [one for one in self._waiting if one[2] <= old]:
                 self._waiting.remove(waiting)
                 self._end(waiting[0], waiting[1])
-            if self._waiting:
+                waiting[1].empty_since = waiting[2]
+            empty = [one for one in self._connections if not one.carried]
+            for connection in [one for one in empty if one.empty_since <= old]:
+                self._drop(connection)
+            if self._waiting or any(not one.carried for one in self._connections):
                 self._watch()
 
 

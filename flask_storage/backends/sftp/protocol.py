@@ -45,6 +45,8 @@ _PLAIN_READ = 32 * 1024
 _MOST_AT_ONCE = 255 * 1024
 _LONGEST_ANSWER = 4 * 1024 * 1024
 _SSH_PACKET = 32 * 1024
+# What stays behind, paramiko moves to the front each time; and what is taken is held twice for a moment.
+_TAKEN_AT_ONCE = 2 * 1024 * 1024
 
 _HEADER = struct.Struct(">IBI")
 
@@ -343,8 +345,7 @@ class Session:
         if left <= 0:
             raise TimeoutError(f"only {self._count} bytes of an answer came")
         self._channel.settimeout(min(left, patience))
-        # All there is: of what stays behind, paramiko would move the rest to the front each time.
-        data = self._channel.recv(1 << 30)
+        data = self._channel.recv(_TAKEN_AT_ONCE)
         if not data:
             raise ConnectionLostError("the server ended the connection")
         self._count += len(data)

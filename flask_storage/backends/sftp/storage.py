@@ -37,7 +37,7 @@ from .hosts import KnownHosts, fingerprints
 from .login import Login, ciphers_of
 from .parts import SFTPParts, remove_upload
 from .pool import Pool
-from .protocol import REMOVE, RMDIR, ConnectionLostError, Session, StatusError
+from .protocol import NO_SUCH_FILE, REMOVE, RMDIR, ConnectionLostError, Session, StatusError
 from .tree import Tree, moment
 from .walking import is_file, is_folder, walk
 from .ways import Jump, words_of
@@ -232,17 +232,27 @@ class SFTPStorage(InternalLinksStorageBackend):
                 held.shutdown(wait=False, cancel_futures=True)
 
     def _list(self, path: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
-        with self._pool().lend() as session:
-            for _, folder, entries in walk(self._tree, session, [path], recursive=recursive):
-                prefix = f"{folder}/" if folder else ""
-                shown = [(prefix + name, about) for name, about in entries if not name.startswith(RESERVED_PREFIX)]
-                page = [
-                    ListEntry(name, moment(about.mtime), about.size or 0) for name, about in shown if is_file(about)
-                ]
-                if not recursive:
-                    folders = [name for name, about in shown if is_folder(about)]
-                    page += [ListEntry(f"{name}/", None, 0) for name in self._holding(session, folders)]
-                yield page
+        def begun(session: Session) -> tuple[Session, Sequence[ListEntry], Iterator[Sequence[ListEntry]]]:
+            pages = self._pages(session, path, recursive)
+            return session, next(pages, ()), pages
+
+        pool = self._pool()
+        session, first, others = pool.keep(begun)
+        try:
+            yield first
+            yield from others
+        finally:
+            pool.give_back(session)
+
+    def _pages(self, session: Session, path: str, recursive: bool) -> Iterator[Sequence[ListEntry]]:
+        for _, folder, entries in walk(self._tree, session, [path], recursive=recursive):
+            prefix = f"{folder}/" if folder else ""
+            shown = [(prefix + name, about) for name, about in entries if not name.startswith(RESERVED_PREFIX)]
+            page = [ListEntry(name, moment(about.mtime), about.size or 0) for name, about in shown if is_file(about)]
+            if not recursive:
+                folders = [name for name, about in shown if is_folder(about)]
+                page += [ListEntry(f"{name}/", None, 0) for name in self._holding(session, folders)]
+            yield page
 
     def _open_reader(self, path: str) -> RemoteFile:
         return SFTPReader(path, tree=self._tree, pool=self._pool)
@@ -296,8 +306,7 @@ class SFTPStorage(InternalLinksStorageBackend):
         def moved(session: Session) -> None:
             self._tree.look(session, path)
             with self._guard(new_path), _once():
-                self._tree.make_folders(session, parent(new_path))
-                self._drafts.publish(session, path, new_path, options)
+                self._drafts.move(session, path, new_path, options)
                 self._tree.prune(session, parent(path))
 
         self._pool().run(moved)
@@ -317,9 +326,13 @@ class SFTPStorage(InternalLinksStorageBackend):
                     if not is_folder(about) and not name.startswith(RESERVED_PREFIX)
                 ]
                 emptied += [prefix + name for name, about in entries if is_folder(about)]
-                asked = [session.about(REMOVE, self._tree.at(session, name)) for name in names]
-                session.wait_for_all(asked)
-                count += len(names)
+                for one in [session.about(REMOVE, self._tree.at(session, name)) for name in names]:
+                    try:
+                        session.wait(one)
+                        count += 1
+                    except StatusError as error:  # somebody else deletes them too
+                        if error.code != NO_SUCH_FILE:
+                            raise
             asked = [session.about(RMDIR, self._tree.at(session, folder)) for folder in reversed(emptied)]
             for one in asked[:-1]:
                 with suppress(StatusError):  # not empty, or gone already

@@ -1,0 +1,192 @@
+"""A process that dies while it writes over SFTP, or forgets to end: the old content or the new, nothing in between."""
+
+import gc
+import signal
+from datetime import timedelta
+
+import pytest
+
+from tests.counts import count
+from tests.dying_programs import ENDS, MIB, NEW, OLD, WRITES, content, killed, moments, on_demand, program as start
+from tests.sftp_places import left_in, let_end, place
+
+pytest_plugins = ["tests.services.openssh"]
+
+NOW = timedelta(0)
+DEEDS = {
+    "write in pieces": WRITES["write in pieces"],
+    "upload through several sessions": """
+        import flask_storage.backends.sftp.writes as writes
+        writes.NEAR = 0
+        with open(source, "rb") as file:
+            storage.upload(file, "a.bin")
+    """,
+    "send parts": """
+        from flask_storage.values import WriteOptions
+        upload = storage.parts.begin("a.bin", WriteOptions())
+        parts = []
+        with open(source, "rb") as file:
+            while piece := file.read(1 << 20):
+                parts.append(storage.parts.put_part("a.bin", upload, len(parts) + 1, piece))
+        storage.parts.finish("a.bin", upload, parts, WriteOptions())
+    """,
+    "edit": """
+        with storage.open("a.bin", "rw") as file, open(source, "rb") as new:
+            while piece := new.read(1 << 20):
+                file.write(piece)
+    """,
+    "copy": """
+        storage.copy("source.bin", "a.bin")
+    """,
+}
+
+
+@pytest.fixture(scope="module")
+def server(make_openssh):
+    """A server of which nobody else asks anything."""
+    return make_openssh("MaxSessions 10")
+
+
+@pytest.fixture
+def storage(server):
+    """An empty storage, and afterwards nothing hidden in it that a sweep does not find."""
+    made = place(server)
+    yield made
+    made.close()
+    let_end(server)
+    made.sweep(NOW)
+    assert not left_in(made)
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """The new content in a local file."""
+    path = tmp_path_factory.mktemp("kills") / "source.bin"
+    path.write_bytes(NEW)
+    return path
+
+
+@pytest.fixture
+def program(storage, server, source):
+    """Make a program of these lines, on the same folder of the server."""
+    made = f"SFTPStorage(**{server.login!r}, root={storage.root!r})"
+    return lambda lines: start(made, source, lines)
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_killed_at_any_moment_nothing_is_torn(program, storage, server, deed):
+    """The old content is whole, or the new is; and a sweep leaves nothing of an upload."""
+    lines = on_demand(DEEDS[deed])
+    storage.write("source.bin", NEW)
+    storage.write("a.bin", OLD)
+    end, duration = killed(program(lines))
+    assert end == 0
+    assert content(storage, "a.bin") == NEW
+    assert not left_in(storage)
+    ends = []
+
+    for after in moments(duration, count(6, 50)):
+        storage.write("a.bin", OLD)
+        ends.append(killed(program(lines), after)[0])
+
+        assert content(storage, "a.bin") in (OLD, NEW)
+        assert [entry.name for entry in storage.list()] == ["a.bin", "source.bin"]
+        # What was on its way to the server when the process died arrives yet.
+        storage.close()
+        let_end(server)
+        storage.sweep(NOW)
+        assert not left_in(storage)
+        assert content(storage, "a.bin") in (OLD, NEW)
+
+    assert -signal.SIGKILL in ends
+
+
+def test_a_process_that_is_killed_amid_a_write_leaves_a_hidden_file_for_the_sweep(program, storage):
+    """It is found, and it goes; a sweep of what is older leaves it."""
+    storage.write("deep/a.bin", OLD)
+    lines = f"""
+    writer = storage.open("deep/a.bin", "w")
+    writer.write(bytes({8 * MIB}))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    sys.stdin.readline()
+    """
+
+    assert killed(program(lines), 0)[0] == -signal.SIGKILL
+
+    assert len(left_in(storage)) == 1
+    assert [entry.name for entry in storage.list()] == ["deep/a.bin"]
+    assert storage.sweep(timedelta(hours=1)) == 0
+    assert storage.sweep(NOW) == 1
+    assert not left_in(storage)
+    assert content(storage, "deep/a.bin") == OLD
+
+
+def test_a_process_that_is_killed_amid_an_upload_of_parts_leaves_a_hidden_folder_for_the_sweep(program, storage):
+    """It is one leftover, with all that is in it."""
+    storage.write("a.bin", OLD)
+    lines = """
+    from flask_storage.values import WriteOptions
+    upload = storage.parts.begin("a.bin", WriteOptions())
+    storage.parts.put_part("a.bin", upload, 1, b"new")
+    print("ready", flush=True)
+    sys.stdin.readline()
+    sys.stdin.readline()
+    """
+
+    assert killed(program(lines), 0)[0] == -signal.SIGKILL
+
+    assert left_in(storage)
+    assert len(list(storage.parts.list_uploads())) == 1
+    assert [entry.name for entry in storage.list()] == ["a.bin"]
+    assert storage.sweep(timedelta(hours=1)) == 0
+    assert storage.sweep(NOW) == 1
+    assert not left_in(storage)
+    assert content(storage, "a.bin") == OLD
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("size", [4, 9 * MIB])
+def test_a_program_that_ends_with_an_open_writer_publishes_nothing(program, storage, end, size):
+    """However the interpreter goes: it goes at once, nothing becomes visible, and a sweep takes what was sent."""
+    storage.write("old.bin", OLD)
+    lines = f"""
+    writers = [storage.open(path, "w") for path in ("old.bin", "new.bin")]
+    for writer in writers:
+        writer.write(bytes({size}))
+    {ENDS[end]}
+    """
+
+    with program(lines) as process:
+        _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == (1 if end == "an error" else 0), errors
+    assert content(storage, "old.bin") == OLD
+    assert not storage.exists("new.bin")
+
+
+@pytest.mark.parametrize("size", [0, 4, 9 * MIB])
+def test_a_writer_that_is_forgotten_warns_and_publishes_nothing(storage, size):
+    """Garbage collection never talks to the server; its sessions end, and what was sent is for the sweep."""
+    storage.write("old.bin", OLD)
+
+    for path in ("old.bin", "new.bin"):
+        writer = storage.open(path, "w")
+        writer.write(bytes(size))
+        with pytest.warns(ResourceWarning, match="unclosed writer"):  # noqa: PT031 - dropping it is two steps
+            del writer
+            gc.collect()
+
+    assert content(storage, "old.bin") == OLD
+    assert content(storage, "new.bin") is None
+
+
+def test_a_forgotten_writer_says_so_at_the_end_of_a_program(program, storage):
+    """Whoever runs Python with its warnings on is told which file was lost."""
+    with program("import warnings\nwarnings.simplefilter('always')\nstorage.open('new.bin', 'w')\n") as process:
+        _, errors = process.communicate(timeout=60)
+
+    assert "unclosed writer" in errors
+    assert "nothing was published" in errors
+    assert not storage.exists("new.bin")
