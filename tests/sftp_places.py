@@ -6,11 +6,13 @@ import os
 import secrets
 import stat
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flask_storage.backends.sftp import SFTPStorage
+from flask_storage.backends.sftp.protocol import Session
 
 if TYPE_CHECKING:
     from tests.services.openssh import SSHServer
@@ -46,6 +48,17 @@ def left_in(storage: SFTPStorage) -> list[str]:
     with storage.connection() as client:
         look(client, storage.root)
     return found
+
+
+@contextmanager
+def session_of(storage: SFTPStorage) -> Iterator[Session]:
+    """Borrow one of a storage's sessions for a block."""
+    pool = storage._pool()
+    session, _ = pool.take()
+    try:
+        yield session
+    finally:
+        pool.give_back(session)
 
 
 def let_end(server: SSHServer) -> None:

@@ -13,7 +13,7 @@ from flask_storage import IntegrityError, PreconditionFailedError, StorageTimeou
 from tests.bad_net import MIB, OLD, SMALL, FaultyGround, attempt, leaving_no_thread, spread, within
 from tests.counts import count
 from tests.services.fault_proxy import Faults
-from tests.sftp_places import left_in, let_end, place
+from tests.sftp_places import left_in, let_end, place, session_of
 
 pytest_plugins = ["tests.services.openssh"]
 
@@ -289,7 +289,7 @@ def test_a_peer_that_stalls_while_we_connect_is_given_up(ground, way):
 def test_a_peer_that_stalls_is_given_up(ground, verb, way):
     """At any point: the verb ends by an error of ours, soon, and what was there is there, or what was to be."""
     ground.direct.write("slow.bin", LARGE)
-    begin = ground.passed(lambda storage: storage._pool().lend().__enter__())[way == "down"]
+    begin = ground.passed(lambda storage: session_of(storage).__enter__())[way == "down"]
     total = ground.passed(SILENT[verb][0])[way == "down"]
 
     errors = [stall(ground, verb, way, begin + offset) for offset in spread(total - begin, count(3, 12))[:-1]]

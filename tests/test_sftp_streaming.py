@@ -14,7 +14,7 @@ from tests.streaming import MIB, stream
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
 KIB = 1024
-# Up, nine parts of 4 MiB, and what of them is being sent; down, 16 MiB ahead, which may be held twice: where they go,
+# Up, nine parts of 2 MiB, and what of them is being sent; down, 12 MiB ahead, which may be held twice: where they go,
 # and where paramiko keeps what came early. All of it in pieces that leave gaps between them.
 ROOM = 64 * MIB
 

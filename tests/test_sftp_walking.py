@@ -30,7 +30,7 @@ from flask_storage.values import WriteOptions
 from tests.counts import count
 from tests.scripted_sftp import ATTRS, FILE, FOLDER, LINK, Turns, answer, attributes, handle, names, session, status
 from tests.services.fault_proxy import FaultProxy, Faults
-from tests.sftp_places import place
+from tests.sftp_places import place, session_of
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
@@ -169,7 +169,7 @@ def test_a_walk_that_is_left_before_anything_came_leaves_nothing_open(storage, r
     (root / "link").symlink_to("d0")
 
     for _ in range(8):
-        with pytest.raises(PermissionDeniedError), storage._pool().lend() as made:
+        with pytest.raises(PermissionDeniedError), session_of(storage) as made:
             list(walk(storage._tree, made, ["link", "d0"]))
 
     storage.exists("a.txt")
@@ -339,7 +339,7 @@ def test_names_that_are_no_text_are_passed_over_and_deleted(storage, root, caplo
         with open(full, "w"):
             pass
 
-    with storage._pool().lend() as made:
+    with session_of(storage) as made:
         walked = {path: [name for name, _ in entries] for _, path, entries in walk(storage._tree, made, [""])}
 
     assert sorted(walked["d"]) == ["good.txt", "\udce9", "\udcff.txt"]

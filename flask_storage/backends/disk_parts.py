@@ -103,8 +103,8 @@ class DiskParts(PartStore):
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
         """See :meth:`PartStore.list_uploads`."""
         with self._disk.folder("") as root:
-            upload_ids = [name.removeprefix(RESERVED_PREFIX) for name in os.listdir(root.fd)]
-        for upload_id in upload_ids:
+            hidden = [name for name in os.listdir(root.fd) if name.startswith(RESERVED_PREFIX)]
+        for upload_id in [name.removeprefix(RESERVED_PREFIX) for name in hidden]:
             with suppress(FileNotFoundInStorageError, IntegrityError):
                 folder, note = self._open(None, upload_id)
                 folder.close()

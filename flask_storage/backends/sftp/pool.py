@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeAlias, TypeVar
 
 import paramiko
@@ -90,15 +90,6 @@ class Pool:
                 self._waiting.append((session, connection, time.monotonic()))
                 self._watch()
             self._changed.notify()
-
-    @contextmanager
-    def lend(self) -> Iterator[Session]:
-        """Lend a session for a block."""
-        session, _ = self.take()
-        try:
-            yield session
-        finally:
-            self.give_back(session)
 
     def run(self, work: Callable[[Session], T]) -> T:
         """Do *work* with a session; when one that had been idle turns out to be dead, once more with a new one.

@@ -140,10 +140,6 @@ class Session:
         """Ask for a handle of a file."""
         return self._ask(OPEN, packed(path), struct.pack(">I", flags), Attributes(mode=mode).pack())
 
-    def close_handle(self, handle: bytes) -> Pending:
-        """Give a handle back."""
-        return self._ask(CLOSE, packed(handle))
-
     def read(self, handle: bytes, offset: int, place: memoryview) -> Pending:
         """Ask for as many bytes as *place* has room for; the answer is how many came, fewer also amid the file.
 
@@ -194,13 +190,6 @@ class Session:
             except StatusError:
                 continue
         return [self.wait(one) for one in asked]
-
-    def settle(self) -> None:
-        """Wait until nothing is asked any more, whatever the answers are."""
-        with self._breaking():
-            self._send()
-            while self._pending:
-                self._take_answer()
 
     def check(self) -> None:
         """Hear that the server is there still.
