@@ -121,12 +121,12 @@ def begin_upload() -> Response:
         abort(413)
     path = _new_path(name)
     backend = current_storage.default
-    # What the link allows is signed: this name and type and, as far as the place can bind them, this many bytes, and
+    # What the link allows is signed: this name and, as far as the place can bind them, this type, this many bytes, and
     # nothing that is already there.
     instruction = backend.upload_request(
         path,
         UPLOAD_TIME,
-        content_type=kind_of(path).content_type,
+        content_type=kind_of(path).content_type if backend.capabilities.content_headers else None,
         size=size if "size" in backend.capabilities.upload_terms else None,
         exclusive="exclusive" in backend.capabilities.upload_terms,
     )

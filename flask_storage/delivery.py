@@ -274,6 +274,7 @@ class _Slice(Iterator[bytes]):
 
     def __next__(self) -> bytes:
         if not self._left:
+            self.close()  # not every client of a test calls close()
             raise StopIteration
         chunk = self._reader.read(min(CHUNK_BYTES, self._left))
         if not chunk:

@@ -530,6 +530,21 @@ def test_the_example_app_keeps_its_files_there(tmp_path, openssh, profile):
         assert list((openssh.folder / profile["root"]).iterdir()) == []
 
 
+def test_the_example_app_takes_what_a_script_sends(tmp_path, openssh, profile):
+    """By a link that signs all but the type, which this place cannot keep: it is that of the name afterwards."""
+    content = random.Random(10).randbytes(2 * MiB + 5)
+    with app_of(tmp_path, {"drop": profile}, example) as app:
+        visitor = Visitor(app)
+
+        instruction, put = visitor.upload("photo (1).jpg", content)
+        confirmed = visitor.confirm(instruction)
+        again = visitor.client.put(path_of(instruction["url"]), data=b"x" * len(content))
+
+        assert [answer.status_code for answer in (put, confirmed, again)] == [200, 200, 409]
+        assert (openssh.folder / profile["root"] / instruction["path"]).read_bytes() == content
+        assert visitor.names() == ["photo (1).jpg"]
+
+
 def test_the_example_app_names_the_same_server_in_every_form(tmp_path):
     """And asks it nothing before there is a file."""
     seen = []

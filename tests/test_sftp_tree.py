@@ -77,11 +77,9 @@ def here(openssh):
 
 
 def snapshot(folder):
-    """Every name below *folder* with its content and stamp."""
-    return {
-        path.relative_to(folder): (path.read_bytes() if path.is_file() else None, path.lstat().st_mtime_ns)
-        for path in folder.rglob("*")
-    }
+    """Every name below *folder* with what changes when somebody writes there."""
+    seen = {path.relative_to(folder): path.lstat() for path in folder.rglob("*")}
+    return {name: (about.st_ino, about.st_mode, about.st_size, about.st_mtime_ns) for name, about in seen.items()}
 
 
 def mode(path):
