@@ -6,7 +6,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,14 @@ def session_of(storage: SFTPStorage) -> Iterator[Session]:
         yield session
     finally:
         pool.give_back(session)
+
+
+def soon(reached: Callable[[], bool]) -> None:
+    """Wait for what a server does by itself."""
+    end = time.monotonic() + 30
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def let_end(server: SSHServer) -> None:

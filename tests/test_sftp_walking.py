@@ -3,7 +3,6 @@
 import os
 import shutil
 import struct
-import time
 import tracemalloc
 from contextlib import closing
 from datetime import timedelta
@@ -30,7 +29,7 @@ from flask_storage.values import WriteOptions
 from tests.counts import count
 from tests.scripted_sftp import ATTRS, FILE, FOLDER, LINK, Turns, answer, attributes, handle, names, session, status
 from tests.services.fault_proxy import FaultProxy, Faults
-from tests.sftp_places import place, session_of
+from tests.sftp_places import place, session_of, soon
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
@@ -78,14 +77,6 @@ def held_below(folder):
         except OSError:  # it ended meanwhile
             continue
     return number
-
-
-def soon(reached):
-    """Wait for what a server does by itself."""
-    end = time.monotonic() + 30
-    while not reached():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 # -- far and large ----------------------------------------------------------------------------------------------------

@@ -59,12 +59,12 @@ class SFTPReader(RangedReader, SFTPRemoteFile):
     def __init__(self, path: str, *, tree: Tree, pool: Callable[[], Pool], whole: bool = False) -> None:
         self.path = path
         self._source = _Source(path, tree, pool)
-        info = self._source.open(first=RangedReader.least_fetch)
+        self._source.open(first=RangedReader.least_fetch)
         RangedReader.__init__(
             self,
             self._source.fetch,
-            info,
-            head=self._source.head[: info.size],
+            self._source.info,
+            head=self._source.head[: self._source.info.size],
             chunk_size=CHUNK_SIZE,
             concurrency=CHUNKS_AHEAD,
             workers=lambda: self._source,
@@ -94,28 +94,24 @@ class _Source(Executor):
         self._session: Session | None = None
         self._handle = b""
         self._pid = 0
-        self._info: FileInfo | None = None
+        self.info: FileInfo
         self.head = b""
 
-    def open(self, first: int = 0) -> FileInfo:
-        """Open the file, and return what is known of it; up to *first* bytes of it are the :attr:`head`.
+    def open(self, first: int = 0) -> Session:
+        """Open the file, and return the session in which it is; :attr:`info` and :attr:`head` are known then.
 
-        Raises:
-            PreconditionFailedError: when it was open before, and is another version now.
+        Args:
+            first: How many bytes the head has, at most.
         """
         self._pid, self._pool = os.getpid(), self._pools()
 
-        def opened(session: Session) -> FileInfo:
+        def opened(session: Session) -> Session:
             self._handle, attributes, self.head = self._tree.open_file(session, self._path, first)
-            self._session = session
-            return self._tree.info(self._path, attributes)
+            self.info = self._tree.info(self._path, attributes)
+            return session
 
-        info = self._pool.keep(opened)
-        if self._info not in (None, info):
-            self.close()
-            raise PreconditionFailedError("the file was replaced while it was read: open it anew")
-        self._info = info
-        return info
+        self._session = self._pool.keep(opened)
+        return self._session
 
     def submit(self, _: Any, /, start: int, stop: int, into: io.BytesIO) -> Future[Any]:  # type: ignore[override]
         """Ask for a range; what is returned waits for it. The function is always :meth:`fetch`."""
@@ -126,21 +122,21 @@ class _Source(Executor):
         _Flight(self, start, stop, into).result()
 
     def session(self) -> tuple[Session, bytes]:
-        """Return the session and the handle; in the child of a fork, or after the connection broke off, new ones."""
-        if self._session is None or self._session.broken or self._pid != os.getpid():
-            self.reopen()
-        if self._session is None:
-            raise ConnectionLostError("the session ended")
-        return self._session, self._handle
-
-    def reopen(self) -> None:
-        """Open the same version once more.
+        """Return the session and the handle; in the child of a fork, or after the connection broke off, new ones.
 
         Raises:
-            PreconditionFailedError: when it is not there any more.
+            PreconditionFailedError: when the version that was open is not there any more.
         """
-        self.close()
-        self.open()
+        session = self._session
+        if session is None or session.broken or self._pid != os.getpid():
+            self.close()
+            before = self.info
+            session = self.open()
+            if self.info != before:
+                self.info = before
+                self.close()
+                raise PreconditionFailedError("the file was replaced while it was read: open it anew")
+        return session, self._handle
 
     def close(self) -> None:
         """Give the session back."""
@@ -216,12 +212,12 @@ class _Flight(Future[Any]):
             try:
                 count = self._session.wait(pending)
             except StatusError as error:
-                if error.code == EOF:
-                    raise IntegrityError(f"the file ends at byte {start}, where more was promised") from error
-                raise
+                if error.code != EOF:
+                    raise
+                count = 0
+            if not count:
+                raise IntegrityError(f"the file ends at byte {start}, where more was promised")
             if start + count < end:  # a server may give less than it was asked for
-                if not count:
-                    raise IntegrityError(f"the file ends at byte {start}, where more was promised")
                 self._ask(start + count, end)
 
 
@@ -293,7 +289,8 @@ class SFTPUpdater(SFTPRemoteFile):
                 copy_bytes(session, original, self._handle, self._size)
             except BaseException:
                 if not session.broken:
-                    tree.drop(session, self._temporary)
+                    tree.let_go(session, original)
+                    drafts.give_up(session, self._temporary, self._handle)
                 raise
             tree.let_go(session, original)
             return session

@@ -134,6 +134,7 @@ class _Upload:
         self._most = most
         self._changed = threading.Condition()
         self._trouble: BaseException | None = None
+        self._is_over = False
 
         def opened(session: Session) -> tuple[_Stripe, str]:
             temporary, handle = drafts.create(session, path)
@@ -157,6 +158,8 @@ class _Upload:
         finally:
             with self._changed:
                 self._free.append(stripe)
+                if self._is_over:
+                    self.abandon()
                 self._changed.notify_all()  # whoever hears that all is over takes none, and leaves it to nobody
 
     def finish(self, path: str, size: int, options: WriteOptions) -> None:
@@ -189,11 +192,13 @@ class _Upload:
                 self._pool.give_back(self._free.popleft().session)
 
     def abandon(self) -> None:
-        """Drop the sessions, and wait for nothing."""
-        while self._free:
-            session = self._free.popleft().session
-            session.close()
-            self._pool.give_back(session)
+        """Drop the sessions, and wait for nothing; one that is lent follows as soon as it is given back."""
+        with self._changed:
+            self._is_over = True
+            while self._free:
+                session = self._free.popleft().session
+                session.close()
+                self._pool.give_back(session)
 
     def _end(self, stripe: _Stripe) -> None:
         """Hear that all that went through a session has arrived, and give the session back."""

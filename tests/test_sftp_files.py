@@ -1,0 +1,289 @@
+"""Open files on SFTP: answers that are short or late, ends that come early, and files that a fork inherits."""
+
+import io
+import os
+import random
+from datetime import timedelta
+
+import pytest
+
+from flask_storage import IntegrityError, PermissionDeniedError, StorageError, StorageFullError, StorageTimeoutError
+from flask_storage.backends.sftp import copying
+from flask_storage.backends.sftp.drafts import Drafts
+from flask_storage.backends.sftp.protocol import FAILURE, FOR_WRITING, PERMISSION_DENIED, Session, StatusError
+from tests.sftp_places import left_in, place, session_of, soon
+
+pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
+
+KIB = 1024
+CONTENT = random.Random(4).randbytes(300 * KIB)
+
+
+@pytest.fixture(params=["openssh", "plain_sftp"])
+def storage(request):
+    """A storage with one file, on a server that copies and on one that does not."""
+    made = place(request.getfixturevalue(request.param))
+    made.write("a.bin", CONTENT)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def here(openssh):
+    """A storage with one file on OpenSSH, and where it is on this machine."""
+    made = place(openssh)
+    made.write("a.bin", CONTENT)
+    yield made, openssh.folder / made.root
+    made.close()
+
+
+@pytest.fixture
+def stingy(monkeypatch):
+    """Has servers give less than they were asked for, as they may."""
+    read = Session.read
+    monkeypatch.setattr(Session, "read", lambda self, handle, offset, to: read(self, handle, offset, to[: 7 * KIB]))
+
+
+# -- what comes is short ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("stingy")
+def test_answers_that_are_short_are_followed_up(storage):
+    """Nothing is missing, however the file is read."""
+    with storage.open("a.bin", "r") as reader:
+        whole = reader.read()
+    with storage.open("a.bin", "rw") as both:
+        edited = both.read(200 * KIB)
+    storage.copy("a.bin", "b.bin")
+
+    assert whole == CONTENT
+    assert edited == CONTENT[: 200 * KIB]
+    assert storage.read("b.bin") == CONTENT
+
+
+def test_a_connection_that_ends_after_half_an_answer_is_taken_up(storage, monkeypatch):
+    """The range is asked for anew, of the same version."""
+    wait = Session.wait
+    broken: list[Session] = []
+
+    def waited(session, pending):
+        answer = wait(session, pending)
+        if type(answer) is int and not broken:
+            broken.append(session)
+            session.close()
+            return answer // 2
+        return answer
+
+    with storage.open("a.bin", "r") as reader:
+        monkeypatch.setattr(Session, "wait", waited)
+        assert reader.read() == CONTENT
+    assert len(broken) == 1
+
+
+@pytest.mark.parametrize("mode", ["r", "rw"])
+def test_a_file_that_is_cut_off_while_it_is_read_is_told(here, mode):
+    """By somebody else on the server; nobody takes it for the end."""
+    storage, root = here
+    with storage.open("a.bin", mode) as reader:
+        [cut] = [name for name in os.listdir(root) if (name == "a.bin") == (mode == "r")]
+        os.truncate(root / cut, 100 * KIB)
+        with pytest.raises(IntegrityError, match="where more was promised"):
+            reader.read()
+        reader.abort()
+
+
+def test_a_file_that_is_cut_off_while_it_is_copied_is_told(storage, monkeypatch):
+    """Where the bytes come by here."""
+    monkeypatch.setattr(copying, "COPY_DATA", b"no such thing")
+    opened = storage._tree.open_file
+
+    def longer(*arguments):
+        handle, about, head = opened(*arguments)
+        return handle, type(about)(about.size + 1, about.mode, about.mtime), head
+
+    monkeypatch.setattr(storage._tree, "open_file", longer)
+    for deed in (lambda: storage.copy("a.bin", "b.bin"), lambda: storage.open("a.bin", "rw")):
+        with pytest.raises(IntegrityError, match="where more was promised"):
+            deed()
+
+    assert [entry.name for entry in storage.list()] == ["a.bin"]
+    assert left_in(storage) == []
+
+
+@pytest.mark.parametrize("mode", ["r", "rw"])
+def test_a_read_that_fails_is_told(storage, mode):
+    """As of a disk that has gone bad: here of a handle that is none any more."""
+    with storage.open("a.bin", mode) as reader:
+        holder = reader._source if mode == "r" else reader
+        session = holder._session
+        storage._tree.let_go(session, holder._handle)
+        with pytest.raises(StorageError, match="the server"):
+            reader.read()
+        holder._handle = session.wait(session.open(storage._tree.at(session, "a.bin"), 1))
+        reader.abort()
+
+
+def test_a_copy_for_which_there_is_no_room_is_told(here, monkeypatch):
+    """Also when the server says so while more of it is asked for."""
+    storage, root = here
+    monkeypatch.setattr(copying, "_AT_ONCE", 100 * KIB)
+    ask = Session.extended
+
+    def extended(session, name, *fields):
+        pending = ask(session, name, *fields)
+        if name == copying.COPY_DATA:
+            session.wait(pending)
+            pending.error = StatusError(FAILURE, "Failure")
+        return pending
+
+    monkeypatch.setattr(Session, "extended", extended)
+    monkeypatch.setattr(copying, "not_written", lambda *_: StorageFullError("full"))
+    with pytest.raises(StorageFullError):
+        storage.copy("a.bin", "b.bin")
+
+    assert os.listdir(root) == ["a.bin"]
+
+
+# -- files that are read and written ----------------------------------------------------------------------------------
+
+
+def test_there_is_nothing_before_the_first_byte(storage):
+    """Positions are counted from the beginning, from the end and from here."""
+    with storage.open("a.bin", "rw") as both:
+        with pytest.raises(ValueError, match="no byte at position -1"):
+            both.seek(-1)
+        assert (both.seek(-5, io.SEEK_END), both.tell()) == (len(CONTENT) - 5, len(CONTENT) - 5)
+        assert both.read() == CONTENT[-5:]
+        both.abort()
+
+
+def test_an_edit_whose_connection_ended_leaves_nothing(here):
+    """What it had changed is gone with it, by a connection that is new."""
+    storage, root = here
+    both = storage.open("a.bin", "rw")
+    both.write(b"changed")
+    both._session.close()
+    with pytest.raises(StorageError, match="the connection broke off"):
+        both.write(b"more")
+
+    assert both.closed
+    assert os.listdir(root) == ["a.bin"]
+    assert storage.read("a.bin") == CONTENT
+
+
+@pytest.mark.parametrize("mode", ["w", "rw"])
+@pytest.mark.parametrize("inherited", [False, True])
+def test_a_file_that_is_forgotten_publishes_nothing(here, monkeypatch, mode, inherited, recwarn):
+    """Whoever opened it hears a warning. The child of a fork does not, and touches nothing of its parent's."""
+    storage, root = here
+    writer = storage.open("a.bin", mode)
+    writer.write(bytes(5_000_000))
+    pool = storage._pool()
+    with monkeypatch.context() as child:
+        if inherited:
+            child.setattr(os, "getpid", lambda: -1)
+        writer.__del__()
+
+    assert [str(warning.message)[:8] for warning in recwarn] == ([] if inherited else ["unclosed"])
+    assert storage.read("a.bin") == CONTENT
+    if not inherited:
+        soon(lambda: not pool._lent)  # a thread may be sending still
+    assert storage.sweep(timedelta(0)) == 1
+    assert os.listdir(root) == ["a.bin"]
+
+
+# -- several sessions -------------------------------------------------------------------------------------------------
+
+
+def test_a_session_that_cannot_open_the_file_is_done_without(here, monkeypatch):
+    """Those that could are enough."""
+    storage, _ = here
+    monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 0)
+    monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
+    opened, refused = Session.open, []
+
+    def refusing(session, path, flags, mode=None):
+        pending = opened(session, path, flags, mode)
+        if flags == FOR_WRITING:  # for what is there already: the first session made it
+            refused.append(session)
+            session.wait(pending)
+            pending.error = StatusError(FAILURE, "Failure")
+        return pending
+
+    monkeypatch.setattr(Session, "open", refusing)
+    storage.write("b.bin", CONTENT)
+    with storage.open("b.bin", "w") as writer:
+        for start in range(0, len(CONTENT), KIB):
+            writer.write(CONTENT[start : start + KIB])
+
+    assert refused
+    assert storage.read("b.bin") == CONTENT
+
+
+# -- servers of few words, and silent ones ----------------------------------------------------------------------------
+
+
+def test_a_server_that_has_one_word_for_everything_is_understood(storage, monkeypatch):
+    """What is below a file is not there, whatever it says of that; of all else nothing is guessed."""
+    wait = Session.wait
+
+    def waited(session, pending):
+        try:
+            return wait(session, pending)
+        except StatusError as error:
+            raise StatusError(FAILURE, "Failure") from error
+
+    monkeypatch.setattr(Session, "wait", waited)
+    storage.delete("a.bin/below")
+
+    assert not storage.exists("a.bin/below")
+    with pytest.raises(StorageError, match="says no more than 'Failure'"):
+        storage.exists("none.bin")
+
+
+def test_a_deletion_that_is_refused_is_told(storage, monkeypatch):
+    """Here before the server has even looked for the file."""
+    leads_to = storage._tree.leads_to
+
+    def refused(*arguments):
+        pending = leads_to(*arguments)
+        arguments[0].wait(pending)
+        pending.error = StatusError(PERMISSION_DENIED, "Permission denied")
+        return pending
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage._tree, "leads_to", refused)
+        with pytest.raises(PermissionDeniedError, match="denies this user access"):
+            storage.delete("a.bin")
+
+    assert storage.exists("a.bin")
+
+
+def test_a_small_file_whose_end_is_not_answered_is_left_to_the_sweep(here, monkeypatch):
+    """The session is of no more use; nothing waits for it once more."""
+    storage, _ = here
+
+    def unanswered(drafts, session, *arguments, **more):
+        session.close()
+        raise TimeoutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Drafts, "finish", unanswered)
+        with pytest.raises(StorageTimeoutError):
+            storage.write("a.bin", b"new")
+
+    assert storage.read("a.bin") == CONTENT
+    assert storage.sweep(timedelta(0)) == 1
+    assert left_in(storage) == []
+
+
+def test_a_session_that_is_given_back_twice_is_lent_once(storage):
+    """A file may be closed and forgotten by different threads."""
+    pool = storage._pool()
+    with session_of(storage) as session:
+        pool.give_back(session)
+        with session_of(storage) as another:
+            assert another is session
+    pool.give_back(session)
+
+    assert [one for one, _, _ in pool._waiting].count(session) == 1
