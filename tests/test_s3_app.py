@@ -95,7 +95,7 @@ def test_the_example_app_shows_the_same_bucket_in_every_form(monkeypatch, tmp_pa
     with app.app_context():
         link = current_storage["bucket"].link_to("a.txt", "download", timedelta(hours=1))
 
-        assert list(current_storage) == ["drop", "public", "bucket", "container", "scratch"]
+        assert list(current_storage) == ["drop", "public", "bucket", "container", "server", "scratch"]
         assert link.startswith("https://example.s3.eu-central-1.amazonaws.com/drop/a.txt?")
 
 
