@@ -287,7 +287,7 @@ class RemoteFile(io.BufferedIOBase):
             return
         self._state = _State.DISCARDED
         if not self.writable():
-            self._release()
+            self._forget()
             return
         if self._pid == os.getpid():
             warnings.warn(

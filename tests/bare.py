@@ -11,13 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from flask_storage._lazy import NEEDS, is_installed
+
 TESTS = Path(__file__).parent
 OURS = ("tests", "flask_storage.testing")
+ROOMS = ("tests", "flask_storage")
 
 
 def imports(file):
     """The modules that *file* imports when it is imported, in full, and the plugins that it names."""
-    home = file.parent.relative_to(TESTS.parent).parts if file.is_relative_to(TESTS) else ()
+    folders = file.parent.parts
+    home = next(folders[at:] for at in range(len(folders) - 1, -1, -1) if folders[at] in ROOMS)
     for node in ast.parse(file.read_text("utf-8")).body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -35,6 +39,9 @@ def missing(file, seen=frozenset()):
     """What is not installed and *file* cannot be imported without."""
     names = set()
     for module in set(imports(file)) - seen:
+        for ours, needed in NEEDS.items():
+            if f"{module}.".startswith(f"flask_storage.{ours}.") and not is_installed(needed):
+                names.add(needed)
         if not importlib.util.find_spec(module.partition(".")[0]):
             names.add(module.partition(".")[0])
         elif module.startswith(OURS) and (spec := importlib.util.find_spec(module)) and spec.origin:

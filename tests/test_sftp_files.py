@@ -1,13 +1,27 @@
 """Open files on SFTP: answers that are short or late, ends that come early, and files that a fork inherits."""
 
+import gc
 import io
 import os
 import random
+import warnings
+import weakref
+from contextlib import closing, suppress
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
+import paramiko
 import pytest
 
-from flask_storage import IntegrityError, PermissionDeniedError, StorageError, StorageFullError, StorageTimeoutError
+from flask_storage import (
+    IntegrityError,
+    PermissionDeniedError,
+    StorageError,
+    StorageFullError,
+    StorageTimeoutError,
+    signals,
+)
 from flask_storage.backends.sftp import copying
 from flask_storage.backends.sftp.drafts import Drafts
 from flask_storage.backends.sftp.protocol import FAILURE, FOR_WRITING, PERMISSION_DENIED, Session, StatusError
@@ -187,7 +201,7 @@ def test_a_file_that_is_forgotten_publishes_nothing(here, monkeypatch, mode, inh
     assert [str(warning.message)[:8] for warning in recwarn] == ([] if inherited else ["unclosed"])
     assert storage.read("a.bin") == CONTENT
     if not inherited:
-        soon(lambda: not pool._lent)  # a thread may be sending still
+        soon(lambda: storage.exists("a.bin") and not pool._lent)  # a thread may be sending still
     assert storage.sweep(timedelta(0)) == 1
     assert os.listdir(root) == ["a.bin"]
 
@@ -287,3 +301,145 @@ def test_a_session_that_is_given_back_twice_is_lent_once(storage):
     pool.give_back(session)
 
     assert [one for one, _, _ in pool._waiting].count(session) == 1
+
+
+# -- what nobody closes -----------------------------------------------------------------------------------------------
+
+
+def test_readers_that_are_forgotten_cost_nobody_a_session(here):
+    """They go when their last reference does, and wait for no garbage collector."""
+    storage, _ = here
+    gc.disable()
+    try:
+        for _ in range(40):  # more than there are sessions
+            assert storage.open("a.bin", "r").read(10) == CONTENT[:10]
+        reader = storage.open("a.bin", "r")
+        watched = weakref.ref(reader)
+        del reader
+        assert watched() is None
+    finally:
+        gc.enable()
+
+    assert storage.read("a.bin") == CONTENT
+
+
+@pytest.mark.parametrize("kind", ["r", "rw", "w", "list"])
+def test_the_garbage_collector_never_uses_the_network(here, monkeypatch, kind):
+    """It may run in any thread, also in one that is just sending, and would wait for itself."""
+    storage, root = here
+    for number in range(300):
+        (root / f"{number:03}.txt").touch()
+    pool = storage._pool()
+    if kind == "list":
+        held: Any = storage.iter("")
+        next(held)
+    else:
+        held = storage.open("a.bin", kind)
+        held.write(b"x" * KIB) if kind == "w" else held.read(10)
+    gc.collect()  # what others left behind
+    circle = [held]
+    circle.append(circle)
+    used: list[str] = []
+    for name in ("send", "close", "recv"):
+        monkeypatch.setattr(paramiko.Channel, name, lambda *_, name=name: used.append(name))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del held, circle
+        gc.collect()
+    monkeypatch.undo()
+
+    assert used == []
+    assert storage.read("a.bin") == CONTENT
+    assert (len(pool._lent), len(pool._left)) == (0, 0)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
+@pytest.mark.parametrize("kind", ["rw", "list"])
+def test_the_child_of_a_fork_leaves_its_parents_connection_alone(here, kind):
+    """Whatever it inherits: an unfinished listing or a file that is edited; what the parent writes is published."""
+    storage, root = here
+    for number in range(400):
+        (root / f"{number:03}.txt").touch()
+    writer = storage.open("w.bin", "w")
+    writer.write(CONTENT)
+    entries = storage.iter("")
+    next(entries)
+    edited = storage.open("a.bin", "rw")
+
+    child = os.fork()
+    if child == 0:
+        try:
+            edited.read(10) if kind == "rw" else [entry.name for entry in entries]
+        except StorageError:
+            entries.close()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    writer.close()
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert edited.read() == CONTENT
+    edited.abort()
+    assert len(list(entries)) == 400
+    assert storage.read("w.bin") == CONTENT
+
+
+def test_a_file_that_cannot_be_edited_is_not_kept_open(make_openssh):
+    """Nor is one that was read or listed, as soon as it is closed: its room on the disk is free."""
+    server = make_openssh(arguments="-R")
+    (server.folder / "a.bin").write_bytes(CONTENT)
+    with closing(place(server, root=".")) as storage:
+        for _ in range(5):
+            with pytest.raises(PermissionDeniedError):
+                storage.open("a.bin", "rw")
+        for _ in range(3):
+            reader = storage.open("a.bin", "r")
+            reader.read(10)
+            reader.close()
+
+        soon(lambda: not opened_below(server.folder))
+
+
+def opened_below(folder):
+    """What processes have open below a folder."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # the process has ended, or is somebody else's
+            found += [target for target in [os.readlink(link)] if target.startswith(f"{folder}/")]
+    return found
+
+
+def test_a_receiver_that_fails_leaves_nothing_open(here):
+    """Of the signal that a file is read."""
+    storage, _ = here
+
+    def fail(*_, **__):
+        raise RuntimeError("a receiver")
+
+    with signals.file_read.connected_to(fail), pytest.raises(RuntimeError):
+        storage.open("a.bin", "r")
+
+    assert not storage._pool()._lent
+
+
+@pytest.mark.parametrize(
+    ("deed", "error"),
+    [
+        (lambda both: both.truncate(-1), ValueError),
+        (lambda both: both.truncate(1 << 64), ValueError),
+        (lambda both: both.truncate(1.5), TypeError),
+        (lambda both: both.seek(1 << 64), ValueError),
+        (lambda both: both.seek(1.5), TypeError),
+        (lambda both: both.seek(0, 9), ValueError),
+    ],
+)
+def test_a_position_that_is_none_is_refused_before_anything_is_sent(here, deed, error):
+    """The file stays open, and what was changed is kept."""
+    storage, _ = here
+    with storage.open("a.bin", "rw") as both:
+        both.write(b"changed")
+        with pytest.raises(error):
+            deed(both)
+
+    assert storage.read("a.bin") == b"changed" + CONTENT[7:]

@@ -1,9 +1,11 @@
 """Who answers, and who asks: host keys, user keys, passwords, and the ways to a server."""
 
+import base64
 import getpass
 import logging
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -16,10 +18,11 @@ from typing import Any
 
 import paramiko
 import pytest
-from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
+from paramiko.common import AUTH_FAILED, AUTH_PARTIALLY_SUCCESSFUL, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 from flask_storage import ConfigurationError, PermissionDeniedError, StorageTimeoutError, StorageUnavailableError
 from flask_storage.backends.sftp.protocol import ConnectionLostError
+from flask_storage.backends.sftp.ways import Line
 from tests.services.s3_servers import free_port
 from tests.sftp_places import place
 
@@ -282,10 +285,11 @@ class Doorman(paramiko.ServerInterface):
         self.waits = False
         self.hangs_up = False
         self.takes_keys = True
+        self.wants_more = False
 
     def get_allowed_auths(self, username):
-        """Both."""
-        return "password,publickey"
+        """Both, or what comes after them."""
+        return "keyboard-interactive" if self.wants_more else "password,publickey"
 
     def check_auth_password(self, username, password):
         """Note the password."""
@@ -298,6 +302,8 @@ class Doorman(paramiko.ServerInterface):
             self.transport.close()
         if self.waits:
             self.go_on.wait(PATIENCE)
+        if self.wants_more:
+            return AUTH_PARTIALLY_SUCCESSFUL
         return AUTH_SUCCESSFUL if self.takes_keys else AUTH_FAILED
 
     def check_channel_request(self, kind, chanid):
@@ -606,6 +612,53 @@ def test_a_process_of_a_user_without_a_name_has_to_give_one(openssh, monkeypatch
     get_in(openssh)
 
 
+def test_a_second_factor_is_asked_of_nobody(openssh, doorman):
+    """Paramiko would print at the terminal of the process, and wait there."""
+    keeper, way = doorman
+    keeper.wants_more = True
+
+    assert "which somebody has to type" in refusal(openssh, **way)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "#old.example.com,HOST ED",
+        "  # old.example.com,HOST ED",
+        "@cert-authority,HOST ED",
+        "# a note\u2028HOST ED",
+        "# a note\x0bHOST ED",
+    ],
+)
+def test_a_line_that_is_none_is_not_trusted(openssh, tmp_path, line):
+    """One that was commented out above all, or a part of a comment."""
+    file = tmp_path / "known"
+    host, key = f"[127.0.0.1]:{openssh.port}", public(openssh.home / "host_ed25519")
+    file.write_text(line.replace("HOST", host).replace("ED", key) + "\n", "utf-8")
+
+    assert "is unknown" in refusal(openssh, known_hosts_fpath=str(file))
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
+def test_a_sound_key_that_the_server_does_not_know_is_refused_by_the_server(openssh, kind):
+    """And not called something else, whatever paramiko tried it as."""
+    key = openssh.make_key(f"unknown_{kind}_{secrets.token_hex(4)}", kind)
+
+    assert "does not let us in" in refusal(openssh, key_filename=str(key))
+
+
+@pytest.mark.parametrize("length", [74, 116])
+def test_a_key_that_ends_too_early_is_told(openssh, tmp_path, length):
+    """In our words: paramiko falls over some."""
+    lines = (openssh.home / "user_ed25519").read_text().splitlines()
+    body = base64.b64decode("".join(lines[1:-1]))[:length]
+    key = tmp_path / "key"
+    key.write_text("\n".join([lines[0], base64.b64encode(body).decode(), lines[-1], ""]))
+    key.chmod(0o600)
+
+    assert "cannot be used" in refusal(openssh, ConfigurationError, key_filename=str(key))
+
+
 # -- passwords --------------------------------------------------------------------------------------------------------
 
 
@@ -814,6 +867,44 @@ def test_a_server_that_hangs_up_after_the_login_is_told(openssh):
 
     assert "a ChrootDirectory and all above it must belong to root" in told
     assert "Accepted publickey" in heard
+
+
+def test_a_connection_of_ones_own_ends_with_the_one_that_carries_it(openssh, strict, tmp_path):
+    """Closing it closes both."""
+    with (strict.home / "authorized_keys").open("a") as file:
+        file.write((openssh.home / "user_ed25519.pub").read_text())
+    known = both_known(openssh, strict, tmp_path)
+    with closing(place(openssh, proxy_jump=f"127.0.0.1:{strict.port}", known_hosts_fpath=known)) as storage:
+        client: Any = storage.create_client()
+        first = client.through
+        client.close()
+
+    assert not first.get_transport().is_active()
+
+
+def test_a_line_that_takes_nothing_ends(monkeypatch):
+    """After a while, which begins anew whenever it takes something: paramiko would try for ever."""
+    now = [0.0]
+    monkeypatch.setattr("flask_storage.backends.sftp.ways.time.monotonic", lambda: now[0])
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0.001)
+        line = Line(ours, 5)
+
+        def fill(kind):
+            with pytest.raises(kind) as caught:
+                while True:
+                    line.send(bytes(1 << 16))
+            assert type(caught.value) is kind
+
+        for _ in range(2):
+            fill(TimeoutError)
+            now[0] += 4.9
+            fill(TimeoutError)
+            now[0] += 0.2
+            fill(ConnectionAbortedError)
+            theirs.recv(1 << 20)
+        assert line.fileno() == ours.fileno()
 
 
 # -- ciphers ----------------------------------------------------------------------------------------------------------

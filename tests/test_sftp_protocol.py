@@ -1,5 +1,6 @@
 """SFTP as it travels: every answer that makes sense, in any order and any pieces, and a server that talks nonsense."""
 
+import os
 import random
 import struct
 import tracemalloc
@@ -99,12 +100,10 @@ def test_a_server_tells_what_it_can_do():
     ],
 )
 def test_what_is_no_server_of_sftp_is_told(hello, kind, text):
-    """And hung up on."""
+    """In words that say what to look at."""
     channel = Channel(hello=hello, ends=True)
 
     refused(kind, text, lambda: Session(channel, 1))
-
-    assert channel.is_closed
 
 
 def test_a_server_that_says_nothing_is_given_up(clock):
@@ -115,7 +114,6 @@ def test_a_server_that_says_nothing_is_given_up(clock):
         Session(channel, 7)
 
     assert clock.now == 1007
-    assert channel.is_closed
 
 
 def test_of_endless_extensions_some_are_kept():
@@ -366,7 +364,7 @@ SAID = {
 def test_an_answer_to_another_question_is_none(verb, kind):
     """What opens a file is no name of a file, and "done" is no handle: nobody goes on with it."""
     ask, right = ASKED[verb]
-    made, channel = session(SAID[kind])
+    made, _ = session(SAID[kind])
 
     if kind in right:
         made.wait(ask(made))
@@ -374,7 +372,6 @@ def test_an_answer_to_another_question_is_none(verb, kind):
     refused(ProtocolError, "makes no sense here|something to tell", lambda: made.wait(ask(made)))
 
     assert made.broken
-    assert channel.is_closed
 
 
 def _too_many(request):
@@ -414,7 +411,7 @@ NONSENSE = {
 def test_nonsense_ends_the_session(case):
     """It is called what it is, and nothing that comes afterwards is believed."""
     kind, said = NONSENSE[case]
-    made, channel = session(said)
+    made, _ = session(said)
 
     def ask():
         first, second = made.about(kind, b"/a"), made.about(kind, b"/b")
@@ -427,7 +424,6 @@ def test_nonsense_ends_the_session(case):
     refused(ProtocolError, "makes no sense|nobody had asked for|one place", ask)
 
     assert made.broken
-    assert channel.is_closed
     assert made.outstanding == 0
 
 
@@ -507,7 +503,21 @@ def test_a_session_that_is_broken_is_asked_nothing_more():
         made.flush,
     ):
         refused(ConnectionLostError, "the connection has ended", deed)
-    assert (channel.asked, channel.is_closed, made.outstanding) == ([], True, 0)
+    assert (channel.asked, channel.is_closed, made.outstanding) == ([], False, 0)
+    made.hang_up()
+    assert channel.is_closed
+
+
+def test_the_child_of_a_fork_sends_nothing_on_its_parents_connection(monkeypatch):
+    """Not even that it hangs up."""
+    made, channel = session()
+    asked = made.about(LSTAT, b"/a")
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+
+    refused(ConnectionLostError, "belongs to the process that forked this one", lambda: made.wait(asked))
+    made.hang_up()
+
+    assert (channel.asked, channel.is_closed) == ([], False)
 
 
 def test_an_answer_that_is_here_outlives_its_session():
@@ -574,7 +584,7 @@ def test_a_channel_that_cannot_be_closed_is_closed_all_the_same(monkeypatch):
         raise OSError("gone")
 
     monkeypatch.setattr(channel, "close", fail)
-    made.close()
+    made.hang_up()
 
     assert made.broken
 

@@ -459,3 +459,23 @@ def test_a_storage_says_what_it_can_do():
 
     assert (capabilities.read_write, capabilities.exclusive, capabilities.server_side_copy) == (True, True, False)
     assert capabilities.metadata is False
+
+
+@pytest.mark.parametrize("host", ["web:hunter2@files.example.com", "sftp://files.example.com", "files example", "a/b"])
+def test_a_host_is_a_host_and_nothing_else(host):
+    """What stands beside it would be shown with every error."""
+    with pytest.raises(ConfigurationError, match="host is a name or an address, and nothing else") as caught:
+        SFTPStorage(host)
+
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["sftp://u:hunter2/x@h/y", "sftp://h:99999/y", "sftp://h:0/y", "sftp://u:hunter2#@h/y"])
+def test_a_url_whose_port_is_none_is_refused_without_its_password(url):
+    """It may be a password with characters that have to be written otherwise."""
+    with pytest.raises(ConfigurationError) as caught:
+        from_profile(url)
+
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "hunter2" not in shown
+    assert "port" in shown

@@ -1,8 +1,10 @@
 """One SFTP storage for many threads and processes: no error, no mixture, no more connections than were allowed."""
 
+import threading
+
 import pytest
 
-from flask_storage.errors import StorageTimeoutError
+from flask_storage.errors import StorageError, StorageTimeoutError
 from flask_storage.testing.together import together
 from tests.counts import count
 from tests.sftp_places import left_in, place
@@ -67,6 +69,48 @@ def test_a_line_that_went_dead_while_it_was_idle_is_noticed_before_it_is_used(ma
     assert storage.read("b.txt") == b"written later"
     assert len(pool._connections) == 1
     assert server.log.count("Accepted publickey") == 2
+    storage.close()
+
+
+def test_many_writers_on_a_line_that_stalls_are_all_given_up(make_openssh):
+    """Although more is under way than the line holds, and paramiko sends for one of them at a time."""
+    server = make_openssh()
+    storage = place(server, read_timeout=1, connect_timeout=1, max_connections=1)
+    ready, frozen = threading.Barrier(6), threading.Event()
+
+    def work(number):
+        with storage.open(f"{number}.bin", "w") as writer:
+            writer.write(bytes(3 * MIB))
+            ready.wait(30)
+            if not number:
+                server.freeze()
+                frozen.set()
+            frozen.wait(30)
+            try:
+                writer.write(bytes(20 * MIB))
+            except StorageError:
+                return True
+        return False
+
+    assert together(work, 6) == [True] * 6
+    assert not storage.exists("0.bin")
+    storage.close()
+
+
+def test_listings_that_are_left_early_disturb_nobody(openssh):
+    """Their sessions are not lent while they are still cleared up."""
+    storage = place(openssh, max_connections=1, max_sessions=4)
+    for number in range(60):
+        storage.write(f"d{number % 20}/{number}.txt", str(number).encode())
+
+    def work(number):
+        for turn in range(count(20, 200)):
+            if number:
+                assert storage.read(f"d{turn % 20}/{turn % 60}.txt") == str(turn % 60).encode()
+            else:
+                assert next(storage.iter("")).name
+
+    together(work, 4)
     storage.close()
 
 

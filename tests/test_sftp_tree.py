@@ -645,7 +645,7 @@ def test_a_name_is_given_in_one_request_where_the_server_can():
         finished(stubborn({RENAME: FAILURE}, **there), exclusive=True)
 
 
-@pytest.mark.parametrize("code", [FAILURE, OP_UNSUPPORTED])
+@pytest.mark.parametrize("code", [FAILURE, OP_UNSUPPORTED, PERMISSION_DENIED])
 def test_where_there_are_no_hard_links_a_free_name_is_given_by_renaming(code):
     """Some file systems have none."""
     assert finished(stubborn({HARDLINK: code}, HARDLINK), exclusive=True)[-1] == RENAME
@@ -662,7 +662,7 @@ def test_a_second_name_that_stays_is_no_error():
         ({RENAME: FAILURE}, (), False),
         ({RENAME: FAILURE}, (), True),
         ({RENAME: NO_SUCH_FILE}, (), True),
-        ({HARDLINK: PERMISSION_DENIED}, (HARDLINK,), True),
+        ({HARDLINK: PERMISSION_DENIED, RENAME: PERMISSION_DENIED}, (HARDLINK,), True),
         ({POSIX_RENAME: FAILURE}, (POSIX_RENAME,), False),
         ({FSYNC: FAILURE}, (FSYNC,), False),
         ({CLOSE: FAILURE}, (), False),
@@ -674,7 +674,18 @@ def test_a_file_that_cannot_get_its_name_is_an_error(answers, extensions, exclus
     with pytest.raises(StatusError) as caught:
         finished(stubborn(answers, *extensions), exclusive=exclusive)
 
-    assert [caught.value.code] == [*answers.values()]
+    assert {caught.value.code} == {*answers.values()}
+
+
+def test_a_file_that_cannot_leave_its_old_name_was_not_moved(make_openssh):
+    """Where a new name may be given, and the old one not be taken: nobody hears that it was."""
+    server = make_openssh(arguments="-P remove")
+    with closing(place(server)) as storage:
+        storage.write("a.txt", b"1")
+        with pytest.raises(StorageError, match="denies this user access"):
+            storage.move("a.txt", "b.txt", exclusive=True)
+
+        assert storage.read("a.txt") == b"1"
 
 
 def test_what_may_not_be_renamed_does_not_cost_the_old_file():

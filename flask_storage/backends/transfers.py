@@ -70,7 +70,11 @@ class TransferVerbs(StorageHooks):
             if extra_args or arguments:
                 raise ValueError(f"{', '.join({**(extra_args or {}), **arguments})}: only for writing")
             reader = self._reader(path)
-            file_read.send(self, path=path)
+            try:
+                file_read.send(self, path=path)
+            except BaseException:
+                reader.close()
+                raise
             return reader
         guard = self._guard(path)
         if not file_mode & FileMode.read:

@@ -195,14 +195,20 @@ class Drafts:
             try:
                 session.wait(session.about(LSTAT, target))
             except StatusError:
-                if not is_linked or error.code not in (FAILURE, OP_UNSUPPORTED):
+                # PERMISSION_DENIED is what Linux says of a file system without links.
+                if not is_linked or error.code not in (FAILURE, OP_UNSUPPORTED, PERMISSION_DENIED):
                     raise error from None
                 session.wait(session.rename(source, target))  # a file system without links
                 return
             raise FileExistsInStorageError(f"{path} exists: choose another name", path=path) from error
         if is_linked:
-            with suppress(StatusError):  # it is published, which an error would deny; the sweep takes the name
+            try:
                 session.wait(session.about(REMOVE, source))
+            except StatusError:
+                if not source.rpartition(b"/")[2].startswith(RESERVED_PREFIX.encode()):  # it was to be moved
+                    session.wait(session.about(REMOVE, target))
+                    raise
+                # It is published, which an error would deny; the sweep takes the name.
 
     def _replace(self, session: Session, source: bytes, target: bytes) -> None:
         try:

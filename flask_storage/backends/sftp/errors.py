@@ -61,6 +61,11 @@ def translated(error: Exception, path: str | None, storage: str) -> StorageError
     return None
 
 
+def shown(text: str) -> str:
+    """Return a server's words as they can stand in a message: no line of it, and nothing for a terminal."""
+    return text if text.isprintable() else ascii(text)
+
+
 def not_written(session: Session, error: StatusError) -> Exception:
     """Return what a failure to write means: the server has one word for a full disk and for everything else.
 
@@ -71,6 +76,8 @@ def not_written(session: Session, error: StatusError) -> Exception:
     if error.code == FAILURE and STATVFS in session.extensions and session.root is not None:
         with suppress(StatusError):
             answer = session.wait(session.extended(STATVFS, packed(session.root)))
+            if len(answer or b"") < 88:
+                return error
             numbers = [int.from_bytes(answer[start : start + 8]) for start in range(0, 88, 8)]
             if numbers[9] & _IS_READ_ONLY:
                 return PermissionDeniedError("the server's file system is read-only: have it mounted for writing")

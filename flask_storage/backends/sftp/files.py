@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import operator
 import os
 from collections import deque
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from .drafts import Drafts
 from .pool import Pool
 from .protocol import EOF, ConnectionLostError, Pending, Session, StatusError
 from .tree import Tree
-from .writes import SFTPWrites, write
+from .writes import SFTPWrites, unknown, write
 
 CHUNK_SIZE = 1024 * 1024
 """How much of a file is asked for at a time, in bytes."""
@@ -59,15 +60,16 @@ class SFTPReader(RangedReader, SFTPRemoteFile):
     def __init__(self, path: str, *, tree: Tree, pool: Callable[[], Pool], whole: bool = False) -> None:
         self.path = path
         self._source = _Source(path, tree, pool)
-        self._source.open(first=RangedReader.least_fetch)
+        source = self._source
+        source.open(first=RangedReader.least_fetch)
         RangedReader.__init__(
             self,
-            self._source.fetch,
-            self._source.info,
-            head=self._source.head[: self._source.info.size],
+            source.fetch,
+            source.info,
+            head=source.head[: source.info.size],
             chunk_size=CHUNK_SIZE,
             concurrency=CHUNKS_AHEAD,
-            workers=lambda: self._source,
+            workers=lambda: source,  # not of self, which would then wait for the garbage collector
             eager=whole,
         )
         self.iter_chunk_size = RemoteFile.iter_chunk_size
@@ -75,6 +77,9 @@ class SFTPReader(RangedReader, SFTPRemoteFile):
     def _release(self) -> None:
         super()._release()
         self._source.close()
+
+    def _forget(self) -> None:
+        self._source.leave()
 
 
 class _Source(Executor):
@@ -145,6 +150,12 @@ class _Source(Executor):
             if not session.broken:
                 self._tree.let_go(session, self._handle)
             self._pool.give_back(session)
+
+    def leave(self) -> None:
+        """Leave the session to whoever comes next."""
+        session, self._session = self._session, None
+        if session is not None and self._pool is not None:
+            self._pool.leave(session)
 
 
 class _Flight(Future[Any]):
@@ -284,15 +295,16 @@ class SFTPUpdater(SFTPRemoteFile):
             tree = drafts.tree
             original, attributes, _ = tree.open_file(session, path)
             self._size = attributes.size or 0
-            self._temporary, self._handle = drafts.create(session, path, readable=True)
             try:
-                copy_bytes(session, original, self._handle, self._size)
-            except BaseException:
-                if not session.broken:
-                    tree.let_go(session, original)
-                    drafts.give_up(session, self._temporary, self._handle)
-                raise
-            tree.let_go(session, original)
+                self._temporary, self._handle = drafts.create(session, path, readable=True)
+                try:
+                    copy_bytes(session, original, self._handle, self._size)
+                except BaseException:
+                    if not session.broken:
+                        drafts.give_up(session, self._temporary, self._handle)
+                    raise
+            finally:
+                tree.let_go(session, original)
             return session
 
         self._session = pool.keep(opened)
@@ -310,11 +322,11 @@ class SFTPUpdater(SFTPRemoteFile):
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Move to a position in bytes, also beyond the end, and return it."""
         self._check(FileMode.read)
-        position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
-        if position < 0:
-            raise ValueError(f"there is no byte at position {position}")
-        self._position = position
-        return position
+        starts = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}
+        if whence not in starts:
+            raise ValueError(f"whence is 0, 1 or 2, not {whence!r}")
+        self._position = _position(starts[whence] + operator.index(offset))
+        return self._position
 
     def tell(self) -> int:
         """Return the position in bytes."""
@@ -324,7 +336,7 @@ class SFTPUpdater(SFTPRemoteFile):
     def truncate(self, size: int | None = None, /) -> int:
         """Make the file so long, in bytes; None for up to here."""
         self._check(FileMode.write)
-        size = self._position if size is None else size
+        size = _position(self._position if size is None else operator.index(size))
         with self._undone_by_failure():
             self._drafts.resize(self._session, self._handle, size)
         self._size = size
@@ -349,7 +361,10 @@ class SFTPUpdater(SFTPRemoteFile):
         self._size = max(self._size, self._position)
 
     def _publish(self) -> None:
-        self._drafts.finish(self._session, self._handle, self._size, self._temporary, self.path, self._options)
+        try:
+            self._drafts.finish(self._session, self._handle, self._size, self._temporary, self.path, self._options)
+        except ConnectionLostError as error:
+            raise unknown(error) from error
         self._pool.give_back(self._session)
 
     def _discard(self) -> None:
@@ -363,9 +378,16 @@ class SFTPUpdater(SFTPRemoteFile):
 
     def _release(self) -> None:
         if self._pid == os.getpid():
-            self._session.close()
-            self._pool.give_back(self._session)
+            self._pool.leave(self._session)
 
 
+def _position(number: int) -> int:
+    if not 0 <= number <= _LAST_POSITION:
+        raise ValueError(f"there is no byte at position {number}")
+    return number
+
+
+_LAST_POSITION = (1 << 63) - 1 - (1 << 40)
+"""What comes after it has to fit into the numbers of the server's file system too."""
 _AT_ONCE = 8 * 1024 * 1024
 """How much is asked for before any of it is waited for, in bytes."""

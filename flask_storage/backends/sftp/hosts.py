@@ -104,6 +104,8 @@ class KnownHosts:
         name = name_of(host, port).lower()
         found: list[paramiko.PKey] = []
         for fields in self._lines():
+            if fields[0].startswith(("#", "@")):
+                continue
             with suppress(Exception):  # whatever paramiko finds wrong with one line: the others count
                 if len(fields) >= 3 and _is_among(name, fields[0].split(",")):
                     found.append(paramiko.PKey.from_type_string(fields[1], base64.b64decode(fields[2])))
@@ -131,7 +133,8 @@ class KnownHosts:
                     f"the known hosts {self.path} cannot be read ({error.strerror}): check known_hosts_fpath"
                 ) from error
             return []
-        return [line.split() for line in text.splitlines()]
+        # At line feeds alone, as OpenSSH: what splitlines() takes for the end of a line may stand in a comment.
+        return [fields for line in text.split("\n") if (fields := line.split())]
 
 
 def name_of(host: str, port: int) -> str:

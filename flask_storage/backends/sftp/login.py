@@ -22,9 +22,10 @@ from ...errors import (
     StorageTimeoutError,
     StorageUnavailableError,
 )
+from .errors import shown
 from .hosts import HostKeyPolicy, KnownHosts, changed, name_of
 from .protocol import ConnectionLostError, ProtocolError, Session
-from .ways import Command, Jump, dial
+from .ways import Command, Jump, Line, dial
 
 # Two channels of bytes for one that OpenSSH reads into memory at once; of its own window a session never needs more.
 _WINDOW = 32 * 1024 * 1024
@@ -61,7 +62,7 @@ class Login:
         proxy_jump: A server through which it is.
         connect_timeout: How long each step of connecting may take, in seconds.
         read_timeout: How long an answer may take, in seconds.
-        keepalive: How often the server is asked whether it is there, in seconds; 0 for never.
+        keepalive: How often the server is told that we are there, in seconds; 0 for never.
         ciphers: Which may be used, the favourite first.
     """
 
@@ -99,7 +100,9 @@ class Login:
             through = _transport_of(first).open_channel(
                 "direct-tcpip", (self.host, self.port), ("127.0.0.1", 0), timeout=self.connect_timeout
             )
-            return Connection(self._enter(self.host, self.port, self.username, through), self, first)
+            client = self._enter(self.host, self.port, self.username, through)
+            client.through = first
+            return Connection(client, self)
         except BaseException as error:
             first.close()
             if isinstance(error, paramiko.ChannelException):
@@ -114,8 +117,8 @@ class Login:
         values = {"%h": self.host, "%p": str(self.port), "%r": self.username or _local_user(), "%%": "%"}
         return Command([_PLACEHOLDER.sub(lambda found: values[found[0]], word) for word in self.proxy_command])
 
-    def _enter(self, host: str, port: int, username: str | None, sock: Any) -> paramiko.SSHClient:
-        client = paramiko.SSHClient()
+    def _enter(self, host: str, port: int, username: str | None, sock: Any) -> _Client:
+        client = _Client()
         try:
             return self._entered(client, host, port, username, sock)
         except BaseException as error:
@@ -130,9 +133,7 @@ class Login:
                 raise
             raise ours from error
 
-    def _entered(
-        self, client: paramiko.SSHClient, host: str, port: int, username: str | None, sock: Any
-    ) -> paramiko.SSHClient:
+    def _entered(self, client: _Client, host: str, port: int, username: str | None, sock: Any) -> _Client:
         is_target = (host, port) == (self.host, self.port)
         # A fingerprint that was given is the whole truth, as for somebody who has no such file.
         given = self.fingerprints if is_target else ()
@@ -152,7 +153,7 @@ class Login:
             port,
             username or _local_user(),
             self.password if is_target else None,  # it is none of the business of a server on the way
-            sock=sock,
+            sock=Line(sock, self.read_timeout),  # type: ignore[arg-type]  # it does what they do
             key_filename=list(self.key_filenames) or None,  # type: ignore[arg-type]  # a list is fine
             passphrase=self.passphrase or self.password,  # as paramiko has it where no passphrase is given
             allow_agent=self.allow_agent,
@@ -197,22 +198,27 @@ class Login:
         is_key = isinstance(error, paramiko.PasswordRequiredException)
         if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError) or _is_late(error):
             return StorageTimeoutError(f"{place} did not answer in time: try again, or raise connect_timeout")
+        refusal = PermissionDeniedError(
+            f"{place} does not let us in: check username and key or password, that the server has the public key, and "
+            "that a certificate is valid still"
+        )
         if isinstance(error, paramiko.AuthenticationException) and stands and not is_key:
-            return PermissionDeniedError(
-                f"{place} does not let us in: check username and key or password, and that the server has the public "
-                "key"
-            )
-        if stands and isinstance(error, paramiko.SSHException | OSError | ValueError):
-            return self._about_keys() or ConfigurationError(
-                f"nothing to log in with at {place} ({error}): give a key_filename or a password, or check the keys "
-                "that allow_agent and look_for_keys find"
+            return refusal
+        if stands and isinstance(error, Exception):  # of a damaged key paramiko says it in many ways
+            if found := self._about_keys():
+                return found
+            if self.key_filenames or self.password is not None:
+                return refusal
+            return ConfigurationError(
+                f"nothing to log in with at {place} ({shown(str(error))}): give a key_filename or a password, or "
+                "check the keys that allow_agent and look_for_keys find"
             )
         # Where the connection has ended, paramiko raises whatever has ended it, as a bit that was flipped.
         ended = stands is False and isinstance(error, Exception)
         if ended or isinstance(error, paramiko.SSHException | EOFError | OSError):
             return StorageUnavailableError(
-                f"no connection to {place} ({str(error) or 'it hung up'}): check host, port and proxy, and the log of "
-                "the server"
+                f"no connection to {place} ({shown(str(error)) or 'it hung up'}): check host, port and proxy, and the "
+                "log of the server"
             )
         return None
 
@@ -229,9 +235,22 @@ class Login:
             if not usable:
                 return ConfigurationError(
                     f"the private key {path} cannot be used: it or its certificate is damaged, its passphrase is "
-                    "another, or it is no key (Ed25519, ECDSA or RSA)"
+                    "another, or it is no key (Ed25519, ECDSA or RSA) in a form that paramiko reads, into which "
+                    f"`ssh-keygen -p -f {path}` may bring it"
                 )
         return None
+
+
+class _Client(paramiko.SSHClient):
+    """A client that ends the connection that carries it too."""
+
+    through: paramiko.SSHClient | None = None
+
+    def close(self) -> None:
+        """End it."""
+        super().close()
+        if self.through is not None:
+            self.through.close()
 
 
 class _Transport(paramiko.Transport):
@@ -249,6 +268,16 @@ class _Transport(paramiko.Transport):
         if not self.initial_kex_done:
             raise TimeoutError
         self.met(self.get_remote_server_key())
+
+    def auth_interactive_dumb(self, *_: Any, **__: Any) -> list[str]:
+        """Ask nobody: paramiko would ask at the terminal of the process.
+
+        Raises:
+            PermissionDeniedError: always.
+        """
+        raise PermissionDeniedError(
+            "the server wants more than key and password, which somebody has to type: have it let this user in without"
+        )
 
 
 class _Answer(threading.Event):
@@ -279,13 +308,11 @@ class Connection:
     Args:
         client: It.
         login: How it was made.
-        through: The connection that carries it.
     """
 
-    def __init__(self, client: paramiko.SSHClient, login: Login, through: paramiko.SSHClient | None = None) -> None:
+    def __init__(self, client: paramiko.SSHClient, login: Login) -> None:
         self.client = client
         self._login = login
-        self._through = through
         self.carried = 0
         """How many conversations there are, and are about to be."""
         self.limit = UNLIMITED
@@ -338,10 +365,8 @@ class Connection:
 
     def close(self) -> None:
         """End it."""
-        for client in (self.client, self._through):
-            if client is not None:
-                with suppress(Exception):  # it may have ended by itself
-                    client.close()
+        with suppress(Exception):  # it may have ended by itself
+            self.client.close()
 
 
 def ciphers_of(given: Sequence[str] | str | None) -> Sequence[str]:
@@ -379,7 +404,9 @@ def _is_usable(path: str, kind: type[paramiko.PKey], passphrase: str | None) -> 
             key.load_certificate(path + _CERTIFICATE)
     except paramiko.PasswordRequiredException:
         raise
-    except (paramiko.SSHException, ValueError):
+    except OSError:
+        raise
+    except Exception:  # noqa: BLE001 - paramiko's parsers fall over damaged keys in many ways
         return False
     return True
 

@@ -7,7 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ...errors import FileNotFoundInStorageError, IntegrityError, StorageError
+from ...errors import (
+    FileNotFoundInStorageError,
+    IntegrityError,
+    NotAFileError,
+    PermissionDeniedError,
+    StorageError,
+)
 from ...parts import Part, PartStore, PendingUpload
 from ...paths import RESERVED_PREFIX
 from ...values import WriteOptions
@@ -122,7 +128,8 @@ class SFTPParts(PartStore):
             names = [name for _, _, entries in walk(self._tree, session, [""], recursive=False) for name, _ in entries]
             found = []
             for upload_id in [name[len(RESERVED_PREFIX) :] for name in names if name.startswith(RESERVED_PREFIX)]:
-                with suppress(FileNotFoundInStorageError, IntegrityError):
+                # What others put there, with a link or a pipe in it, is none of ours.
+                with suppress(FileNotFoundInStorageError, IntegrityError, PermissionDeniedError, NotAFileError):
                     note = self._note(session, None, upload_id)
                     if not path or note["path"].startswith(f"{path}/"):
                         found.append(pending(note, upload_id))

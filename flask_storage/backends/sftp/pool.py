@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeAlias, TypeVar
@@ -55,7 +57,11 @@ class Pool:
         self._connecting = 0
         self._waiting: list[_Idle] = []
         self._lent: dict[Session, Connection] = {}
+        self._left: deque[tuple[Session, bool]] = deque()
+        self._ended: deque[Session] = deque()
+        self._dropped: deque[Connection] = deque()
         self._timer: threading.Timer | None = None
+        self._pid = os.getpid()
 
     def take(self, *, at_once: bool = False) -> tuple[Session, bool]:
         """Borrow a session, and hear whether it is new.
@@ -70,6 +76,7 @@ class Pool:
         ends = time.monotonic() + (0 if at_once else self._wait)
         while True:
             idle, roomy = self._claim(ends)
+            self._bury()
             if idle is not None:
                 if self._is_well(*idle):
                     return idle[0], False
@@ -80,16 +87,24 @@ class Pool:
 
     def give_back(self, session: Session) -> None:
         """Take a session back; one that is broken, or has much still to come, is closed."""
+        if self._pid != os.getpid():
+            return  # the parent's; a lock that one of its threads held is never released here
+        if not session.broken:
+            with suppress(ConnectionLostError, TimeoutError):
+                session.flush()  # such as that a file is closed
         with self._changed:
-            connection = self._lent.pop(session, None)
-            if connection is None:
-                return
-            if session.broken or session.outstanding > _MUCH or not connection.is_alive:
-                self._end(session, connection)
-            else:
-                self._waiting.append((session, connection, time.monotonic()))
-                self._watch()
+            self._take_back(session)
             self._changed.notify()
+        self._bury()
+
+    def leave(self, session: Session) -> None:
+        """Take back a session that is to be closed, without a lock and without the network.
+
+        For finalizers: the garbage collector runs them in any thread, also amid sending on the same connection. The
+        next borrower closes it.
+        """
+        self._left.append((session, session.broken))
+        session.close()
 
     def run(self, work: Callable[[Session], T]) -> T:
         """Do *work* with a session; when one that had been idle turns out to be dead, once more with a new one.
@@ -123,13 +138,13 @@ class Pool:
         """End everything. What is lent breaks off; who borrows later gets a new connection."""
         with self._changed:
             connections, self._connections = self._connections, []
-            for session, _, _ in self._waiting:
-                session.close()
+            self._ended.extend(session for session, _, _ in self._waiting)
             self._waiting.clear()
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
             self._changed.notify_all()
+        self._bury()
         for connection in connections:
             connection.close()
 
@@ -143,25 +158,36 @@ class Pool:
         """
         with self._changed:
             while True:
+                while self._left:
+                    session, was_broken = self._left.popleft()
+                    connection = self._lent.pop(session, None)
+                    if connection is not None:
+                        self._end(session, connection, was_broken=was_broken)
                 self._drop_dead()
                 if self._waiting:
                     idle = self._waiting.pop()
                     self._lent[idle[0]] = idle[1]
                     return idle, None
-                for connection in self._connections:
-                    if connection.carried < min(connection.limit, self._each):
+                roomy = [one for one in self._connections if one.carried < min(one.limit, self._each)]
+                for connection in roomy:
+                    if not connection.is_doubted:
                         connection.carried += 1
                         return None, connection
                 if not self._connecting and len(self._connections) < self._most:
                     self._connecting += 1
                     return None, None
+                if roomy:
+                    roomy[0].carried += 1
+                    return None, roomy[0]
                 left = ends - time.monotonic()
                 if left <= 0:
                     raise StorageTimeoutError(
                         f"all {len(self._lent)} sessions are in use: close files that are read or written to their "
                         "end, or raise max_connections"
+                        if self._lent
+                        else "another thread is connecting still: try again, or raise connect_timeout"
                     )
-                self._changed.wait(left)
+                self._changed.wait(min(left, _LOOK_AGAIN))
 
     def _is_well(self, session: Session, connection: Connection, since: float) -> bool:
         """Whether an idle session can be lent.
@@ -206,11 +232,13 @@ class Pool:
             with self._changed:
                 connection.carried -= 1
                 refused = isinstance(error, paramiko.ChannelException)
+                connection.is_doubted = connection.is_doubted or isinstance(error, TimeoutError)
                 if refused:
                     connection.limit = connection.carried
                 if not connection.carried:
-                    connection.close()
+                    self._drop(connection)
                 self._changed.notify_all()
+            self._bury()
             if not fresh and (refused or not connection.is_alive):
                 return None
             raise
@@ -218,11 +246,28 @@ class Pool:
             self._lent[session] = connection
         return session
 
-    def _end(self, session: Session, connection: Connection) -> None:
-        is_well = connection.is_alive and not session.broken
+    def _take_back(self, session: Session) -> None:
+        connection = self._lent.pop(session, None)
+        if connection is None:
+            return
+        if session.broken or session.outstanding > _MUCH or not connection.is_alive:
+            self._end(session, connection, was_broken=session.broken)
+        else:
+            self._waiting.append((session, connection, time.monotonic()))
+            self._watch()
+
+    def _bury(self) -> None:
+        """Close what has ended. Not under the lock, which would be held while a server takes its time."""
+        while self._ended:
+            self._ended.popleft().hang_up()
+        while self._dropped:
+            self._dropped.popleft().close()
+
+    def _end(self, session: Session, connection: Connection, *, was_broken: bool = False) -> None:
+        is_well = connection.is_alive and not was_broken
         connection.is_doubted = connection.is_doubted or not is_well
-        with suppress(Exception):
-            session.close()
+        session.close()
+        self._ended.append(session)
         connection.carried -= 1
         if not (is_well or (connection.carried and connection.is_alive)):
             self._drop(connection)
@@ -233,14 +278,14 @@ class Pool:
             self._watch()
 
     def _drop(self, connection: Connection) -> None:
-        connection.close()
+        self._dropped.append(connection)
         if connection in self._connections:
             self._connections.remove(connection)
 
     def _drop_dead(self) -> None:
         for waiting in [one for one in self._waiting if one[0].broken or not one[1].is_alive]:
             self._waiting.remove(waiting)
-            self._end(waiting[0], waiting[1])
+            self._end(waiting[0], waiting[1], was_broken=waiting[0].broken)
         self._connections = [one for one in self._connections if one.is_alive]
 
     def _watch(self) -> None:
@@ -263,7 +308,10 @@ class Pool:
                 self._drop(connection)
             if self._waiting or any(not one.carried for one in self._connections):
                 self._watch()
+        self._bury()
 
 
+_LOOK_AGAIN = 1
+"""How often a borrower who waits looks for what was left, in seconds."""
 _MUCH = 4
 """Answers still to come, of which each may be 255 KiB: more are not worth waiting for."""

@@ -10,6 +10,7 @@ https://github.com/openssh/openssh-portable/blob/master/PROTOCOL (section 4).
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from collections.abc import Iterable
@@ -101,6 +102,7 @@ class Session:
 
     def __init__(self, channel: Any, patience: float) -> None:
         self._channel = channel
+        self._pid = os.getpid()
         self._patience = patience
         self._number = 0
         self._pending: dict[int, Pending] = {}
@@ -216,11 +218,16 @@ class Session:
             self._send_all(data)
 
     def close(self) -> None:
-        """End the conversation without a wait; what is asked afterwards is an error."""
+        """End the conversation; what is asked afterwards is an error. Nothing is sent: :meth:`hang_up` does that."""
         self.broken = True
         self._pending.clear()
-        with suppress(Exception):  # where the connection has ended, goodbye cannot be said
-            self._channel.close()
+
+    def hang_up(self) -> None:
+        """Tell the server that the conversation has ended. In the child of a fork it is the parent's, and goes on."""
+        self.close()
+        if self._pid == os.getpid():
+            with suppress(Exception):  # where the connection has ended, goodbye cannot be said
+                self._channel.close()
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
@@ -350,6 +357,10 @@ class _Breaking:
         self._session = session
 
     def __enter__(self) -> None:
+        if self._session._pid != os.getpid():
+            # What is sent here would be taken for the parent's, under keys that count every packet.
+            self._session.close()
+            raise ConnectionLostError("the connection belongs to the process that forked this one")
         if self._session.broken:
             raise ConnectionLostError("the connection has ended")
 

@@ -82,7 +82,7 @@ class SFTPStorage(InternalLinksStorageBackend):
         ciphers: Which may be used, the favourite first.
         connect_timeout: How long each step of connecting may take, in seconds.
         read_timeout: How long an answer may take, in seconds.
-        keepalive: How often an idle connection is asked whether it is there, in seconds; 0 for never.
+        keepalive: How often an idle connection says that it is there, in seconds; 0 for never.
         max_connections: How many connections one process has at most.
         max_sessions: How many sessions a connection carries at most; OpenSSH's ``MaxSessions`` is 10.
         idle_timeout: After how long an idle session is closed, in seconds.
@@ -137,11 +137,12 @@ class SFTPStorage(InternalLinksStorageBackend):
         )
         if proxy_command is not None and proxy_jump is not None:
             raise ConfigurationError("give a proxy_command or a proxy_jump, not both")
-        keys = [key_filename] if isinstance(key_filename, str | os.PathLike) else key_filename or ()
+        keys = [key_filename] if isinstance(key_filename, str | os.PathLike) else key_filename
+        keys = () if keys is None else keys
         if not isinstance(keys, list | tuple):
             raise ConfigurationError("key_filename is a path, or a list of paths")
         self._login = Login(
-            host=text("host", host),
+            host=_host(host),
             port=_port(port),
             username=optional_text("username", username),
             key_filenames=tuple(os.path.expanduser(_path("key_filename", key)) for key in keys),
@@ -191,8 +192,15 @@ class SFTPStorage(InternalLinksStorageBackend):
         for argument, value in (("username", url.username), ("password", url.password)):
             if value:
                 options.setdefault(argument, unquote(value))
-        if url.port:
-            options.setdefault("port", url.port)
+        try:
+            port = url.port
+        except ValueError:
+            raise ConfigurationError(
+                "the port of an sftp:// URL is a number up to 65535; in a password, write %40 for @, %23 for # and "
+                "%2F for /"
+            ) from None  # whose text would show the password
+        if port is not None:
+            options.setdefault("port", port)
         return cls(url.hostname or "", **options)
 
     capabilities = Capabilities(
@@ -232,17 +240,23 @@ class SFTPStorage(InternalLinksStorageBackend):
                 held.shutdown(wait=False, cancel_futures=True)
 
     def _list(self, path: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
-        def begun(session: Session) -> tuple[Session, Sequence[ListEntry], Iterator[Sequence[ListEntry]]]:
+        def begun(session: Session) -> tuple[Session, Sequence[ListEntry] | None, Iterator[Sequence[ListEntry]]]:
             pages = self._pages(session, path, recursive)
-            return session, next(pages, ()), pages
+            return session, next(pages, None), pages
 
         pool = self._pool()
-        session, first, others = pool.keep(begun)
+        session, page, pages = pool.keep(begun)
         try:
-            yield first
-            yield from others
-        finally:
+            while page is not None:
+                yield page
+                page = next(pages, None)
+        except GeneratorExit:  # which may come from the garbage collector
+            pool.leave(session)
+            raise
+        except BaseException:
             pool.give_back(session)
+            raise
+        pool.give_back(session)
 
     def _pages(self, session: Session, path: str, recursive: bool) -> Iterator[Sequence[ListEntry]]:
         for _, folder, entries in walk(self._tree, session, [path], recursive=recursive):
@@ -398,6 +412,13 @@ def _once() -> Iterator[None]:
 
 def _path(name: str, value: object) -> str:
     return text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+def _host(value: str) -> str:
+    host = text("host", value)
+    if any(character in "@/" or character.isspace() for character in host):
+        raise ConfigurationError("host is a name or an address, and nothing else: user and password are arguments")
+    return host
 
 
 def _port(value: int) -> int:

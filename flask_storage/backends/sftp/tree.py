@@ -22,6 +22,7 @@ from ...errors import (
 )
 from ...paths import parent
 from ...values import FileInfo
+from .errors import shown
 from .packing import Attributes
 from .protocol import (
     CLOSE,
@@ -79,8 +80,8 @@ class Tree:
             except StatusError as error:
                 # Not "file not found": what is not mounted must not look like an empty storage.
                 raise StorageError(
-                    f"the root {self._root.decode()!r} is not there for this user ({error.text}): make it on the "
-                    "server, or check root and username"
+                    f"the root {self._root.decode()!r} is not there for this user ({shown(error.text)}): make it on "
+                    "the server, or check root and username"
                 ) from error
             if not is_kind(stat.S_ISDIR, attributes):
                 raise StorageError(f"the root {self._root.decode()!r} is no folder on the server")

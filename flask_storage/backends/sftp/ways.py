@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 import socket
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from ...errors import ConfigurationError, StorageTimeoutError, StorageUnavailableError
@@ -66,6 +68,45 @@ class Command(socket.socket):
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+class Line:
+    """What carries a connection; a peer that takes nothing for too long ends it.
+
+    paramiko tries to send for ever, and holds a lock meanwhile for which everything else on the connection waits.
+
+    Args:
+        line: A socket, or a channel of another connection.
+        patience: How long it may take nothing, in seconds.
+    """
+
+    def __init__(self, line: Any, patience: float) -> None:
+        self._line = line
+        self._patience = patience
+        self._stuck_since: float | None = None
+
+    def send(self, data: bytes) -> int:
+        """Send some of *data*, and return how many bytes.
+
+        Raises:
+            TimeoutError: when none could be sent for a moment.
+            ConnectionAbortedError: when that has been so for too long.
+        """
+        try:
+            count = int(self._line.send(data))
+        except TimeoutError:
+            now = time.monotonic()
+            if self._stuck_since is None:
+                self._stuck_since = now
+            if now - self._stuck_since > self._patience:
+                raise ConnectionAbortedError("the server takes nothing any more") from None
+            raise
+        self._stuck_since = None
+        return count
+
+    def __getattr__(self, name: str) -> Any:
+        """Return whatever else the line can do."""
+        return getattr(self._line, name)
 
 
 def dial(host: str, port: int, timeout: float) -> socket.socket:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ...errors import StorageTimeoutError, StorageUnavailableError
+from ...errors import StorageUnavailableError
 from ...parts import Part, PartLimits, PartStore, PendingUpload
 from ...values import WriteOptions
 from .drafts import Drafts
@@ -160,7 +160,8 @@ class _Upload:
                 self._free.append(stripe)
                 if self._is_over:
                     self.abandon()
-                self._changed.notify_all()  # whoever hears that all is over takes none, and leaves it to nobody
+                else:
+                    self._changed.notify_all()  # also those who will hear that all is over, and take none
 
     def finish(self, path: str, size: int, options: WriteOptions) -> None:
         """See to it that all is there and stays there, and give it its name."""
@@ -196,9 +197,8 @@ class _Upload:
         with self._changed:
             self._is_over = True
             while self._free:
-                session = self._free.popleft().session
-                session.close()
-                self._pool.give_back(session)
+                self._pool.leave(self._free.popleft().session)
+            self._changed.notify_all()
 
     def _end(self, stripe: _Stripe) -> None:
         """Hear that all that went through a session has arrived, and give the session back."""
@@ -222,10 +222,7 @@ class _Upload:
             if not self._free and self._count < self._most:
                 self._count += 1
             else:
-                while not self._free:
-                    self._changed.wait()
-                self._check()
-                return self._free.popleft()
+                return self._next()
         try:
             session, _ = self._pool.take(at_once=True)
             try:
@@ -235,13 +232,19 @@ class _Upload:
             except BaseException:
                 self._pool.give_back(session)
                 raise
-        except (StorageTimeoutError, ConnectionLostError, StatusError):
-            # There is none to be had; those that there are will do.
+        except Exception:  # noqa: BLE001 - whatever it is, those that there are will do, or say what is wrong
             with self._changed:
                 self._most = self._count = self._count - 1
-                while not self._free:
-                    self._changed.wait()
-                return self._free.popleft()
+                return self._next()
+
+    def _next(self) -> _Stripe:
+        """Wait for a session that is not in use; only with the lock."""
+        while not self._free:
+            if self._is_over:  # nobody gives any back
+                raise StorageUnavailableError("the write was given up")
+            self._changed.wait()
+        self._check()
+        return self._free.popleft()
 
 
 NEAR = 0.01
