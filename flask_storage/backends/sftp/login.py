@@ -207,7 +207,8 @@ class Login:
         if stands and isinstance(error, Exception):  # of a damaged key paramiko says it in many ways
             if found := self._about_keys():
                 return found
-            if self.key_filenames or self.password is not None:
+            named = self.key_filenames or self.password is not None
+            if named and not (self.allow_agent or self.look_for_keys):
                 return refusal
             return ConfigurationError(
                 f"nothing to log in with at {place} ({shown(str(error))}): give a key_filename or a password, or "
