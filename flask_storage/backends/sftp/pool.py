@@ -106,24 +106,29 @@ class Pool:
         self._left.append((session, session.broken))
         session.close()
 
-    def run(self, work: Callable[[Session], T]) -> T:
-        """Do *work* with a session; when one that had been idle turns out to be dead, once more with a new one.
+    def run(self, work: Callable[[Session], T], *, harmless: bool = False) -> T:
+        """Do *work* with a session, and give the session back; see :meth:`keep`."""
 
-        What broke off later, when the server had begun to answer, is not done twice: it may have been done.
+        def done(session: Session) -> tuple[Session, T]:
+            return session, work(session)
+
+        session, result = self.keep(done, harmless=harmless)
+        self.give_back(session)
+        return result
+
+    def keep(self, work: Callable[[Session], T], *, harmless: bool = False) -> T:
+        """Do *work* with a session, which whoever did it gives back some day.
+
+        When a session that had been idle turns out to be dead, it is done once more. What broke off later, when the
+        server had begun to answer, is not done twice: it may have been done.
+
+        Args:
+            work: What is done.
+            harmless: It changes nothing, and may be done once more wherever it broke off.
+
+        Raises:
+            ConnectionLostError: when the connection broke off.
         """
-        while True:
-            session, is_new = self.take()
-            answers = session.answers
-            try:
-                return work(session)
-            except ConnectionLostError:
-                if is_new or session.answers > answers:
-                    raise
-            finally:
-                self.give_back(session)
-
-    def keep(self, work: Callable[[Session], T]) -> T:
-        """Do *work* with a session, as :meth:`run`; who did it keeps the session, and gives it back some day."""
         while True:
             session, is_new = self.take()
             answers = session.answers
@@ -131,8 +136,11 @@ class Pool:
                 return work(session)
             except BaseException as error:
                 self.give_back(session)
-                if is_new or session.answers > answers or not isinstance(error, ConnectionLostError):
+                if not isinstance(error, ConnectionLostError):
                     raise
+                if not harmless and (is_new or session.answers > answers):
+                    raise
+                harmless = False  # once is enough
 
     def close(self) -> None:
         """End everything. What is lent breaks off; who borrows later gets a new connection."""

@@ -245,7 +245,7 @@ class SFTPStorage(InternalLinksStorageBackend):
             return session, next(pages, None), pages
 
         pool = self._pool()
-        session, page, pages = pool.keep(begun)
+        session, page, pages = pool.keep(begun, harmless=True)
         try:
             while page is not None:
                 yield page
@@ -360,7 +360,7 @@ class SFTPStorage(InternalLinksStorageBackend):
         return self._pool().run(deleted)
 
     def _stat(self, path: str) -> FileInfo:
-        return self._tree.info(path, self._pool().run(lambda session: self._tree.look(session, path)))
+        return self._tree.info(path, self._pool().run(lambda session: self._tree.look(session, path), harmless=True))
 
     def _sweep(self, before: datetime) -> int:
         def swept(session: Session) -> int:
