@@ -48,7 +48,7 @@ from flask_storage.backends.sftp.tree import Tree
 from flask_storage.testing.together import together
 from tests import crash
 from tests.counts import count
-from tests.scripted_sftp import ATTRS, EXTENDED, FILE, FOLDER, answer, attributes, handle, names, session, status
+from tests.scripted_sftp import ATTRS, EXTENDED, FILE, FOLDER, Turns, answer, attributes, handle, names, session, status
 from tests.sftp_places import left_in, place
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
@@ -762,3 +762,21 @@ def test_the_first_bytes_of_a_file_come_with_it(code):
         drafts.tree.open_file(made, "a.txt", first=100)
     made.flush()
     assert channel.asked[-1].kind == CLOSE
+
+
+def test_many_files_are_deleted_in_few_turns(here, monkeypatch):
+    """Also where they lie in many folders, which go with them; what cannot go is told, and keeps nothing else."""
+    storage, root = here
+    for number in range(200):
+        (root / f"d{number % 50}/e").mkdir(parents=True, exist_ok=True)
+        (root / f"d{number % 50}/e/{number}.txt").touch()
+    paths = [f"d{number % 50}/e/{number}.txt" for number in range(200)]
+    turns = Turns(monkeypatch)
+
+    with pytest.raises(PartialFailureError) as caught:
+        storage.delete_many(["d1/e", *paths, "none.txt"])
+
+    assert list(caught.value.errors) == ["d1/e"]
+    assert turns.asked > 600
+    assert turns.now < 30
+    assert os.listdir(root) == []

@@ -115,7 +115,7 @@ class _Source(Executor):
             self.info = self._tree.info(self._path, attributes)
             return session
 
-        self._session = self._pool.keep(opened, harmless=True)
+        self._session = self._pool.keep(opened)
         return self._session
 
     def submit(self, _: Any, /, start: int, stop: int, into: io.BytesIO) -> Future[Any]:  # type: ignore[override]

@@ -119,7 +119,7 @@ class SFTPParts(PartStore):
                 parts += [self._part(number, attributes) for number, attributes in numbered if number is not None]
             return sorted(parts, key=lambda part: part.number)
 
-        return self._pool.run(listed, harmless=True)
+        return self._pool.run(listed)
 
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
         """See :meth:`PartStore.list_uploads`."""
@@ -135,7 +135,7 @@ class SFTPParts(PartStore):
                         found.append(pending(note, upload_id))
             return found
 
-        yield from self._pool.run(listed, harmless=True)
+        yield from self._pool.run(listed)
 
     # -- inner --------------------------------------------------------------------------------------------------------
 

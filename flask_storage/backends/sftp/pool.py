@@ -106,41 +106,37 @@ class Pool:
         self._left.append((session, session.broken))
         session.close()
 
-    def run(self, work: Callable[[Session], T], *, harmless: bool = False) -> T:
+    def run(self, work: Callable[[Session], T]) -> T:
         """Do *work* with a session, and give the session back; see :meth:`keep`."""
 
         def done(session: Session) -> tuple[Session, T]:
             return session, work(session)
 
-        session, result = self.keep(done, harmless=harmless)
+        session, result = self.keep(done)
         self.give_back(session)
         return result
 
-    def keep(self, work: Callable[[Session], T], *, harmless: bool = False) -> T:
+    def keep(self, work: Callable[[Session], T]) -> T:
         """Do *work* with a session, which whoever did it gives back some day.
 
-        When a session that had been idle turns out to be dead, it is done once more. What broke off later, when the
-        server had begun to answer, is not done twice: it may have been done.
+        When the connection breaks off, it is done once more on another one.
 
         Args:
-            work: What is done.
-            harmless: It changes nothing, and may be done once more wherever it broke off.
+            work: What may be done twice; or it raises something else when it may have been done.
 
         Raises:
-            ConnectionLostError: when the connection broke off.
+            ConnectionLostError: when the new connection broke off as well.
         """
+        is_lost = False
         while True:
             session, is_new = self.take()
-            answers = session.answers
             try:
                 return work(session)
             except BaseException as error:
                 self.give_back(session)
-                if not isinstance(error, ConnectionLostError):
+                if not isinstance(error, ConnectionLostError) or (is_lost and is_new):
                     raise
-                if not harmless and (is_new or session.answers > answers):
-                    raise
-                harmless = False  # once is enough
+                is_lost = True
 
     def close(self) -> None:
         """End everything. What is lent breaks off; who borrows later gets a new connection."""

@@ -115,8 +115,6 @@ class Session:
         """Whether nothing more can be asked here."""
         self.grace = 0.0
         """How much longer than usual an answer may take, in seconds: a disk may have much to write first."""
-        self.answers = 0
-        """How many have come."""
         self.root: bytes | None = None
         """Where the storage's root really is, once somebody has asked; see :class:`~.tree.Tree`."""
         begun = time.monotonic()
@@ -293,7 +291,6 @@ class Session:
             self._understand(pending, kind, Body(self._take(length)))
         pending.place = None
         pending.is_here = True
-        self.answers += 1
         self._waiting_since, self._count = 0.0, 0
 
     def _understand(self, pending: Pending, kind: int, body: Body) -> None:

@@ -245,7 +245,7 @@ class SFTPStorage(InternalLinksStorageBackend):
             return session, next(pages, None), pages
 
         pool = self._pool()
-        session, page, pages = pool.keep(begun, harmless=True)
+        session, page, pages = pool.keep(begun)
         try:
             while page is not None:
                 yield page
@@ -328,6 +328,17 @@ class SFTPStorage(InternalLinksStorageBackend):
     def _delete(self, path: str) -> None:
         self._pool().run(lambda session: self._tree.remove(session, path))
 
+    def _delete_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
+        failed: dict[str, StorageError] = {}
+        found = self._pool().run(lambda session: self._tree.remove_all(session, paths))
+        for path, error in found.items():
+            try:
+                with self._guard(path):
+                    raise error
+            except StorageError as ours:
+                failed[path] = ours
+        return failed
+
     def _delete_prefix(self, path: str) -> int:
         def deleted(session: Session) -> int:
             count = 0
@@ -360,7 +371,7 @@ class SFTPStorage(InternalLinksStorageBackend):
         return self._pool().run(deleted)
 
     def _stat(self, path: str) -> FileInfo:
-        return self._tree.info(path, self._pool().run(lambda session: self._tree.look(session, path), harmless=True))
+        return self._tree.info(path, self._pool().run(lambda session: self._tree.look(session, path)))
 
     def _sweep(self, before: datetime) -> int:
         def swept(session: Session) -> int:

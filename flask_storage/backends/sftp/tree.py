@@ -10,6 +10,7 @@ way; version 3 of the protocol has nothing against that. Who shares the machine 
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC
 from typing import TYPE_CHECKING
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import arrow
+
+_FILES_AT_ONCE = 64
 
 
 class Tree:
@@ -218,24 +221,37 @@ class Tree:
         Raises:
             NotAFileError: when it is a folder.
         """
-        folder = parent(path)
-        leads, asked = self.leads_to(session, folder), session.about(LSTAT, self.at(session, path))
-        try:
-            self.confirm(session, folder, leads)
-            attributes = session.wait(asked)
-        except StatusError as error:
-            if error.code == NO_SUCH_FILE or self._is_below_a_file(session, path):
-                return
-            raise
-        if is_kind(stat.S_ISDIR, attributes, unknown=False):
-            raise NotAFileError(f"{path} is a folder: delete_prefix() deletes what is in it")
-        removed = session.about(REMOVE, self.at(session, path))
-        self.prune(session, folder)
-        try:
-            session.wait(removed)
-        except StatusError as error:
-            if error.code != NO_SUCH_FILE:
-                raise
+        for error in self.remove_all(session, [path]).values():
+            raise error
+
+    def remove_all(self, session: Session, paths: Sequence[str]) -> dict[str, StatusError | StorageError]:
+        """Delete files as :meth:`remove`, many at once, and return what was wrong with each that was not deleted."""
+        failed: dict[str, StatusError | StorageError] = {}
+        for start in range(0, len(paths), _FILES_AT_ONCE):
+            batch = paths[start : start + _FILES_AT_ONCE]
+            asked = [
+                (path, self.leads_to(session, parent(path)), session.about(LSTAT, self.at(session, path)))
+                for path in batch
+            ]
+            removed: list[tuple[str, Pending]] = []
+            for path, leads, about in asked:
+                try:
+                    if self._may_go(session, path, leads, about):
+                        removed.append((path, session.about(REMOVE, self.at(session, path))))
+                except (StatusError, StorageError) as error:
+                    failed[path] = error
+            emptied = {level for path, _ in removed for level in _levels(parent(path))}
+            pruned = [session.about(RMDIR, self.at(session, one)) for one in sorted(emptied, key=len, reverse=True)]
+            for path, one in removed:
+                try:
+                    session.wait(one)
+                except StatusError as error:
+                    if error.code != NO_SUCH_FILE:
+                        failed[path] = error
+            for one in pruned:
+                with suppress(StatusError):  # not empty, gone already, or not ours to remove
+                    session.wait(one)
+        return failed
 
     def drop(self, session: Session, temporary: str) -> None:
         """Delete a temporary file, and the folders that were made for it alone."""
@@ -273,6 +289,19 @@ class Tree:
         if not is_kind(stat.S_ISREG, attributes):
             raise NotAFileError(f"{path} is no regular file")
         return attributes
+
+    def _may_go(self, session: Session, path: str, leads: Pending, asked: Pending) -> bool:
+        """Whether there is a file to delete."""
+        try:
+            self.confirm(session, parent(path), leads)
+            attributes = session.wait(asked)
+        except StatusError as error:
+            if error.code == NO_SUCH_FILE or self._is_below_a_file(session, path):
+                return False
+            raise
+        if is_kind(stat.S_ISDIR, attributes, unknown=False):
+            raise NotAFileError(f"{path} is a folder: delete_prefix() deletes what is in it")
+        return True
 
     def _make(self, session: Session, levels: list[str]) -> None:
         asked = [
