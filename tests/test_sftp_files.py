@@ -443,3 +443,13 @@ def test_a_position_that_is_none_is_refused_before_anything_is_sent(here, deed, 
             deed(both)
 
     assert storage.read("a.bin") == b"changed" + CONTENT[7:]
+
+
+def test_versions_of_one_size_and_one_second_are_told_apart(storage):
+    """The server tells whole seconds."""
+    etags = []
+    for number in range(5):
+        storage.write("a.bin", str(number).encode())
+        etags.append(storage.stat("a.bin").etag)
+
+    assert len(set(etags)) == 5

@@ -679,3 +679,13 @@ def test_the_distance_of_a_server_is_measured(clock):
     made = Session(Channel(clock=clock, pause=0.25), 7)
 
     assert made.distance == 0.5
+
+
+def test_each_answer_has_its_own_time(clock):
+    """A server that takes long for everything is waited for, one answer after the other."""
+    channel = Channel(lambda request: answer(request, ATTRS, attributes(size=5)), clock=clock, pause=5)
+    made = Session(channel, 7)
+
+    for _ in range(3):
+        assert made.wait(made.about(LSTAT, b"/a")).size == 5
+    assert clock.now >= 1015

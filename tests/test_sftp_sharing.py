@@ -72,6 +72,25 @@ def test_a_line_that_went_dead_while_it_was_idle_is_noticed_before_it_is_used(ma
     storage.close()
 
 
+def test_a_line_that_stalls_costs_one_verb_its_time(make_openssh):
+    """What else it carries is asked before it is used, and nothing is begun on it, also while a file is open there."""
+    server = make_openssh()
+    storage = place(server, read_timeout=1, connect_timeout=1)
+    for number in range(4):
+        storage.write(f"{number}.txt", bytes(MIB))
+    readers = [storage.open(f"{number}.txt", "r") for number in range(4)]
+    for reader in readers[1:]:  # each in a session of its own, of which three are idle now
+        reader.close()
+
+    server.freeze()
+    with pytest.raises(StorageTimeoutError):
+        storage.exists("1.txt")
+
+    assert [storage.exists(f"{number}.txt") for number in range(4)] == [True] * 4
+    readers[0].close()
+    storage.close()
+
+
 def test_many_writers_on_a_line_that_stalls_are_all_given_up(make_openssh):
     """Although more is under way than the line holds, and paramiko sends for one of them at a time."""
     server = make_openssh()
