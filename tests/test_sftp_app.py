@@ -659,7 +659,7 @@ def test_a_password_is_not_shown_where_it_is_what_opens_the_door(tmp_path, plain
 
 def test_a_url_that_cannot_work_is_not_shown_with_its_password(tmp_path):
     """The app does not start, and says why."""
-    with pytest.raises(Exception, match="docs") as caught:
+    with pytest.raises(Exception, match="the port of an sftp:// URL") as caught:
         make_app(tmp_path, {"docs": f"sftp://web:{HIDDEN}@files.example.com:no/srv"})
 
     assert HIDDEN not in "".join(traceback.format_exception_only(caught.value))

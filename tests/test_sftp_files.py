@@ -4,6 +4,7 @@ import gc
 import io
 import os
 import random
+import threading
 import warnings
 import weakref
 from contextlib import closing, suppress
@@ -25,6 +26,7 @@ from flask_storage import (
 from flask_storage.backends.sftp import copying
 from flask_storage.backends.sftp.drafts import Drafts
 from flask_storage.backends.sftp.protocol import FAILURE, FOR_WRITING, PERMISSION_DENIED, Session, StatusError
+from flask_storage.backends.sftp.writes import _Stripe
 from tests.sftp_places import left_in, place, session_of, soon
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
@@ -220,12 +222,19 @@ def test_a_session_that_cannot_open_the_file_is_done_without(here, monkeypatch):
         pending = opened(session, path, flags, mode)
         if flags == FOR_WRITING:  # for what is there already: the first session made it
             refused.append(session)
+            tried.set()
             session.wait(pending)
             pending.error = StatusError(FAILURE, "Failure")
         return pending
 
+    def slow(stripe, *arguments):
+        tried.wait(30)  # as long as the first one is busy, another one is wanted
+        write(stripe, *arguments)
+
+    tried, write = threading.Event(), _Stripe.write
     monkeypatch.setattr(Session, "open", refusing)
-    storage.write("b.bin", CONTENT)
+    monkeypatch.setattr(_Stripe, "write", slow)
+    storage.write("b.bin", CONTENT[:1])
     with storage.open("b.bin", "w") as writer:
         for start in range(0, len(CONTENT), KIB):
             writer.write(CONTENT[start : start + KIB])
