@@ -130,6 +130,9 @@ class LocalFSFile(WrappedFile):
         self._disk.prune(parent(self._storage_path))
 
     def _forget(self) -> None:
+        if not self.writable():
+            self._release()
+            return
         self.fp.raw.close()
         with self._folder:
             self._folder.unlink(self._temporary)
