@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from flask_storage import PreconditionFailedError, StorageUnavailableError
 from flask_storage.backends.s3.presets import PRESETS, S3Preset
 from flask_storage.testing import BackendConformance
-from tests.s3_places import place
+from tests.s3_places import OVERTAKEN_ON_CEPH, place
 
 pytest_plugins = ["tests.services.localstack", "tests.services.rclone_s3", "tests.services.rgw"]
 
@@ -38,8 +37,7 @@ class _OnAServer(BackendConformance):
 class TestCeph(_OnAServer):
     """Ceph, which checks every signature, knows no checksums, and ignores conditions when an upload is completed."""
 
-    # Of a file that is being replaced 16.2 says now and then that it has a trouble of its own.
-    overtaken = (PreconditionFailedError, StorageUnavailableError)
+    overtaken = OVERTAKEN_ON_CEPH
 
     @pytest.fixture
     def running(self, rgw):
