@@ -21,7 +21,7 @@ from flask_storage import (
     StorageUnavailableError,
     UnsupportedOperationError,
 )
-from flask_storage.backends.sftp.errors import STATVFS, translated
+from flask_storage.backends.sftp.errors import STATVFS, not_written, translated
 from flask_storage.backends.sftp.protocol import (
     BAD_MESSAGE,
     EOF,
@@ -35,6 +35,7 @@ from flask_storage.backends.sftp.protocol import (
     Session,
     StatusError,
 )
+from tests.scripted_sftp import EXTENDED_REPLY, answer, session
 from tests.sftp_places import place
 
 pytest_plugins = ["tests.services.openssh"]
@@ -115,6 +116,15 @@ def test_a_trouble_that_concerns_no_file_names_none():
 def test_what_is_neither_the_servers_nor_the_connections_is_left_alone(error):
     """A mistake of ours, or of who called, must not look like one of the server's."""
     assert translated(error, "a.txt", "docs") is None
+
+
+def test_an_answer_about_the_disk_that_is_cut_short_tells_nothing():
+    """The server's own word stays what is known."""
+    error = StatusError(FAILURE, "Failure")
+    asked, _ = session(lambda request: answer(request, EXTENDED_REPLY, bytes(87)), extensions=(STATVFS,))
+    asked.root = b"/srv"
+
+    assert not_written(asked, error) is error
 
 
 # -- as servers say it ------------------------------------------------------------------------------------------------

@@ -18,14 +18,24 @@ import pytest
 from flask_storage import (
     IntegrityError,
     PermissionDeniedError,
+    PreconditionFailedError,
     StorageError,
     StorageFullError,
     StorageTimeoutError,
+    StorageUnavailableError,
     signals,
 )
 from flask_storage.backends.sftp import copying
 from flask_storage.backends.sftp.drafts import Drafts
-from flask_storage.backends.sftp.protocol import FAILURE, FOR_WRITING, PERMISSION_DENIED, Session, StatusError
+from flask_storage.backends.sftp.protocol import (
+    FAILURE,
+    FOR_WRITING,
+    PERMISSION_DENIED,
+    REMOVE,
+    ConnectionLostError,
+    Session,
+    StatusError,
+)
 from flask_storage.backends.sftp.writes import _Stripe
 from tests.sftp_places import left_in, place, session_of, soon
 
@@ -173,6 +183,46 @@ def test_there_is_nothing_before_the_first_byte(storage):
         both.abort()
 
 
+def test_an_edit_whose_connection_ends_at_its_beginning_begins_anew(here, monkeypatch):
+    """Nothing has been promised yet. What the first attempt had made is left to the sweep."""
+    storage, _ = here
+    copy, tried = copying.copy_bytes, []
+
+    def copied(session, *arguments):
+        tried.append(session)
+        if len(tried) == 1:
+            session.close()
+        copy(session, *arguments)
+
+    monkeypatch.setattr("flask_storage.backends.sftp.files.copy_bytes", copied)
+    with storage.open("a.bin", "rw") as both:
+        both.write(b"new")
+
+    assert len(tried) == 2
+    assert storage.read("a.bin") == b"new" + CONTENT[3:]
+    assert storage.sweep(timedelta(0)) == 1
+
+
+def test_an_edit_whose_end_is_not_answered_may_have_been_published(here, monkeypatch):
+    """The error says so."""
+    storage, _ = here
+    finish = Drafts.finish
+
+    def unheard(drafts, session, *arguments, **more):
+        finish(drafts, session, *arguments, **more)
+        session.close()
+        raise ConnectionLostError("cut")
+
+    both = storage.open("a.bin", "rw")
+    both.write(b"new")
+    with monkeypatch.context() as patch:
+        patch.setattr(Drafts, "finish", unheard)
+        with pytest.raises(StorageUnavailableError, match="it may have been done, or not"):
+            both.close()
+
+    assert storage.read("a.bin") == b"new" + CONTENT[3:]
+
+
 def test_an_edit_whose_connection_ended_leaves_nothing(here):
     """What it had changed is gone with it, by a connection that is new."""
     storage, root = here
@@ -312,6 +362,46 @@ def test_a_session_that_is_given_back_twice_is_lent_once(storage):
     assert [one for one, _, _ in pool._waiting].count(session) == 1
 
 
+@pytest.mark.parametrize("refused", [2, 3])
+def test_a_name_that_cannot_be_taken_over_stays_with_the_old_file(plain_sftp, monkeypatch, refused):
+    """A server that does not replace is asked to set the old file aside, and to put it back."""
+    with closing(place(plain_sftp)) as storage:
+        storage.write("docs/a.bin", CONTENT)
+        rename, asked = Session.rename, []
+
+        def renamed(session, source, target):
+            asked.append((source, target))
+            return rename(session, source + b"-none" if len(asked) == refused else source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "rename", renamed)
+            with pytest.raises(StorageError):
+                storage.write("docs/a.bin", b"new")
+
+        (first, target), (_, aside), again, *back = asked
+        assert again == (first, target)
+        assert back == ([(aside, target)] if refused == 3 else [])
+        assert storage.read("docs/a.bin") == CONTENT
+        assert left_in(storage) == []
+
+
+def test_a_move_that_cannot_be_ended_is_none(here, monkeypatch):
+    """Where the old name stays, the new one goes again: nobody has two files of one."""
+    storage, root = here
+    about = Session.about
+
+    def asked(session, kind, name, *more):
+        return about(session, kind, name + b"/none" if kind == REMOVE and name.endswith(b"/a.bin") else name, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "about", asked)
+        with pytest.raises(StorageError):
+            storage.move("a.bin", "b.bin", exclusive=True)
+
+    assert os.listdir(root) == ["a.bin"]
+    assert storage.read("a.bin") == CONTENT
+
+
 # -- what nobody closes -----------------------------------------------------------------------------------------------
 
 
@@ -330,6 +420,21 @@ def test_readers_that_are_forgotten_cost_nobody_a_session(here):
         gc.enable()
 
     assert storage.read("a.bin") == CONTENT
+
+
+def test_a_reader_that_has_lost_its_file_is_forgotten_too(here):
+    """It has no session any more."""
+    storage, _ = here
+    reader = storage.open("a.bin", "r")
+    assert reader.read(10) == CONTENT[:10]
+    reader._source._session.close()
+    storage.write("a.bin", CONTENT[1:])
+    with pytest.raises(PreconditionFailedError, match="replaced while it was read"):
+        reader.read()
+
+    reader.__del__()
+
+    assert storage.read("a.bin") == CONTENT[1:]
 
 
 @pytest.mark.parametrize("kind", ["r", "rw", "w", "list"])

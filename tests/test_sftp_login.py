@@ -142,6 +142,12 @@ def test_a_known_server_is_trusted(openssh, known, text):
     get_in(openssh, known_hosts_fpath=known(text))
 
 
+@pytest.mark.parametrize(("host", "text"), [("localhost", "[LocalHost]:* ED"), ("LocalHost", "[localhost]:* ED")])
+def test_a_name_is_the_same_in_capitals(openssh, known, host, text):
+    """As everywhere in the net."""
+    get_in(openssh, host=host, known_hosts_fpath=known(text))
+
+
 def test_a_hashed_file_serves_as_well(openssh, known):
     """Debian hashes names, so that the file tells nobody where one has been."""
     file = known("HOST ED\nelsewhere OTHER")
@@ -807,6 +813,7 @@ def test_a_server_in_between_has_to_be_known(openssh, strict):
     told = refusal(openssh, proxy_jump=f"127.0.0.1:{strict.port}")
 
     assert f"the host key of [127.0.0.1]:{strict.port} is unknown" in told
+    assert "host_key_fingerprint" not in told
 
 
 def test_the_server_behind_another_has_to_be_known(openssh, strict):

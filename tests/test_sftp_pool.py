@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flask_storage.backends.sftp.protocol import REALPATH
 from flask_storage.errors import StorageError, StorageTimeoutError, StorageUnavailableError
 from flask_storage.testing.together import together
 from tests.counts import count
@@ -132,6 +133,45 @@ def test_fifty_threads_have_no_more_connections_than_were_allowed(make, way):
     assert way.counters.closed == 0
 
 
+def test_a_session_that_much_is_still_to_come_of_is_not_kept(make):
+    """Four answers are waited for by whoever comes next; for more, another session is less trouble."""
+    pool = make()._pool()
+
+    def given_back(questions):
+        session, _ = pool.take()
+        for _ in range(questions):
+            session.about(REALPATH, b".")
+        pool.give_back(session)
+        return session in [one for one, _, _ in pool._waiting]
+
+    assert given_back(4)
+    assert not given_back(5)
+
+
+def test_a_session_that_is_left_twice_ends_once(make):
+    """A file may be forgotten by the garbage collector and by its process's end."""
+    storage = make()
+    pool = storage._pool()
+    session, _ = pool.take()
+    pool.leave(session)
+    pool.leave(session)
+    storage.write("a.txt", b"1")
+
+    assert [connection.carried for connection in pool._connections] == [1]
+
+
+def test_a_large_file_goes_to_a_near_server_through_one_session(make, server, monkeypatch):
+    """Its answers come at once, so that the line is never empty."""
+    monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", MIB // 4)
+    storage = make()
+    storage.write("a.txt", b"1")
+    before = sessions(server)
+
+    storage.write("a.bin", bytes(8 * MIB))
+
+    assert sessions(server) == before
+
+
 # -- servers that allow little ----------------------------------------------------------------------------------------
 
 
@@ -150,6 +190,26 @@ def test_a_server_that_allows_few_sessions_is_believed(narrow):
     assert sessions(narrow) == before + 2
     assert 0 < narrow.log.count("no more sessions") - refused < 8
     storage.close()
+
+
+def test_a_server_that_allowed_few_sessions_is_asked_again_some_day(narrow):
+    """When all of a connection have ended: it may have been slow to see the end of those before."""
+    with contextlib.closing(place(narrow, max_connections=1)) as storage:
+        pool = storage._pool()
+        pool._wait = SOON
+        lent = [pool.take()[0] for _ in range(2)]
+        with pytest.raises(StorageTimeoutError):
+            pool.take()
+        [connection] = pool._connections
+        assert connection.limit == 2
+
+        for session in lent:
+            for _ in range(5):
+                session.about(REALPATH, b".")
+            pool.give_back(session)  # and as much is still to come of it, it ends
+
+        assert pool._connections == [connection]
+        assert connection.limit > 2
 
 
 def test_a_server_that_allows_few_sessions_takes_large_files(narrow, monkeypatch):
@@ -421,6 +481,20 @@ def test_a_forked_child_makes_a_connection_of_its_own(make, server, way):
         assert reader.read() == b"1"
     assert storage.read("b.txt") == b"2"
     assert way.counters.connections == 2
+
+
+def test_a_child_gives_nothing_back_that_is_its_parents(make, monkeypatch):
+    """It is the parent's to give back."""
+    pool = make()._pool()
+    session, _ = pool.take()
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        pool.give_back(session)
+    assert session in pool._lent
+
+    pool.give_back(session)
+
+    assert session not in pool._lent
 
 
 def test_a_child_that_ends_as_python_does_leaves_the_connections_of_its_parent_alone(server):

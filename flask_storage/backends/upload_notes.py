@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import IntegrityError
 from ..parts import PendingUpload
+from ..paths import is_valid
 from ..values import WriteOptions
 
 # Ids become names, so nothing passes that we could not have made ourselves.
@@ -54,8 +55,8 @@ def read_note(content: bytes) -> dict[str, Any]:
     """
     try:
         note: dict[str, Any] = json.loads(content)
-        datetime.fromisoformat(note["started_at"])
-        if isinstance(note["path"], str) and isinstance(note["headers"], dict):
+        is_moment = datetime.fromisoformat(note["started_at"]).tzinfo is not None
+        if is_moment and is_valid(note["path"]) and isinstance(note["headers"], dict):
             return note
     except (ValueError, LookupError, TypeError, RecursionError):
         pass

@@ -8,7 +8,7 @@ from collections import deque
 from ...errors import IntegrityError
 from .errors import not_written
 from .packing import packed
-from .protocol import EOF, Pending, Session, StatusError
+from .protocol import Pending, Session, StatusError
 from .writes import write
 
 COPY_DATA = b"copy-data"
@@ -62,12 +62,7 @@ def read(session: Session, handle: bytes, offset: int, view: memoryview) -> None
     )
     while asked:
         start, end, pending = asked.popleft()
-        try:
-            count = session.wait(pending)
-        except StatusError as error:
-            if error.code != EOF:
-                raise
-            count = 0
+        count = session.count(pending)
         if not count:
             raise IntegrityError(f"the file ends at byte {offset + start}, where more was promised")
         if start + count < end:

@@ -67,7 +67,7 @@ class Drafts:
             temporary = f"{folder}/{_hidden()}" if folder else _hidden()
             try:
                 self.tree.confirm(session, folder, self.tree.leads_to(session, folder))
-                return temporary, session.wait(session.open(self.tree.at(session, temporary), flags, 0o600))
+                return temporary, session.wait(session.open(self.tree.at(session, temporary), flags, _PRIVATE))
             except StatusError as error:
                 # The folder is not there yet, or was pruned by somebody else; or a file stands in its place.
                 if error.code not in (NO_SUCH_FILE, FAILURE):
@@ -91,7 +91,8 @@ class Drafts:
         """Close a temporary file, durable where that was asked for, and give it its name.
 
         One request gives the name where the server knows ``posix-rename@openssh.com``, or the name is free. Elsewhere
-        the old file is removed before, and for a moment there is none.
+        the old file gets a hidden name before, and has its own back when the new one cannot have it; for a moment
+        there is none.
 
         Args:
             session: In which the file was opened.
@@ -223,7 +224,17 @@ class Drafts:
                 raise error from None
             if error.code == PERMISSION_DENIED or is_kind(stat.S_ISDIR, attributes):
                 raise error from None
-            session.wait_for_all([session.about(REMOVE, target), session.rename(source, target)])
+            folder, slash, _ = target.rpartition(b"/")
+            aside = folder + slash + _hidden().encode()
+            moved, named = session.rename(target, aside), session.rename(source, target)
+            try:
+                session.wait(named)
+            except StatusError:
+                with suppress(StatusError):  # it was not moved; or somebody else has the name by now
+                    session.wait(moved)
+                    session.wait(session.rename(aside, target))
+                raise
+            session.about(REMOVE, aside)  # or the sweep will
 
 
 def _hidden() -> str:

@@ -86,6 +86,13 @@ def not_written(session: Session, error: StatusError) -> Exception:
     return error
 
 
+def unknown(error: ConnectionLostError) -> StorageUnavailableError:
+    """Return what is said where the connection broke off, and the server may have done what was asked, or not."""
+    return StorageUnavailableError(
+        f"the connection broke off ({error}): it may have been done, or not; look before you try again"
+    )
+
+
 def _of_status(error: StatusError, path: str | None, storage: str) -> StorageError:
     if error.code == NO_SUCH_FILE:
         if path is not None:

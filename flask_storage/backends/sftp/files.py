@@ -18,10 +18,11 @@ from ...ranges import RangedReader
 from ...values import FileInfo, FileMode, WriteOptions
 from .copying import copy_bytes, read
 from .drafts import Drafts
+from .errors import unknown
 from .pool import Pool
-from .protocol import EOF, ConnectionLostError, Pending, Session, StatusError
+from .protocol import ConnectionLostError, Pending, Session
 from .tree import Tree
-from .writes import SFTPWrites, unknown, write
+from .writes import SFTPWrites, write
 
 CHUNK_SIZE = 1024 * 1024
 """How much of a file is asked for at a time, in bytes."""
@@ -220,12 +221,7 @@ class _Flight(Future[Any]):
             raise ConnectionLostError("the session ended")
         while self._asked:
             start, end, pending = self._asked.popleft()
-            try:
-                count = self._session.wait(pending)
-            except StatusError as error:
-                if error.code != EOF:
-                    raise
-                count = 0
+            count = self._session.count(pending)
             if not count:
                 raise IntegrityError(f"the file ends at byte {start}, where more was promised")
             if start + count < end:  # a server may give less than it was asked for

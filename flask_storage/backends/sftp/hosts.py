@@ -47,11 +47,13 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
     Args:
         fingerprints: The keys that are the right ones; none where the file alone decides.
         source: What the error calls the file.
+        is_on_the_way: Whether it is a server that only leads to another, whose fingerprint cannot be given.
     """
 
-    def __init__(self, fingerprints: Collection[str], source: str) -> None:
+    def __init__(self, fingerprints: Collection[str], source: str, *, is_on_the_way: bool = False) -> None:
         self._fingerprints = fingerprints
         self._source = source
+        self._or = "" if is_on_the_way else " or set host_key_fingerprint"
 
     def missing_host_key(self, client: Any, hostname: str, key: paramiko.PKey) -> None:
         """Let a key pass whose fingerprint was given.
@@ -69,7 +71,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
             )
         raise PermissionDeniedError(
             f"the host key of {hostname} is unknown: {key.get_name()} {shown}. Compare this with what whoever runs "
-            f"the server says, then add the key to {self._source} (ssh-keyscan) or set host_key_fingerprint"
+            f"the server says, then add the key to {self._source} (ssh-keyscan){self._or}"
         )
 
 

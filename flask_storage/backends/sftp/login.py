@@ -147,7 +147,9 @@ class Login:
             if key in known:  # paramiko keeps one key of each kind; while a server changes its own, two are right
                 hosts.add(name, key.get_name(), key)
 
-        client.set_missing_host_key_policy(HostKeyPolicy(given, str(self.known_hosts.path)))
+        client.set_missing_host_key_policy(
+            HostKeyPolicy(given, str(self.known_hosts.path), is_on_the_way=not is_target)
+        )
         client.connect(
             host,
             port,

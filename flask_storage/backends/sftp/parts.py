@@ -20,12 +20,13 @@ from ...values import WriteOptions
 from ..upload_notes import NOTE_NAME, is_upload_id, new_upload_id, note_of, number_in, part_name, pending, read_note
 from .copying import copy_bytes
 from .drafts import Drafts
+from .errors import unknown
 from .packing import Attributes
 from .pool import Pool
 from .protocol import PERMISSION_DENIED, REMOVE, ConnectionLostError, ProtocolError, Session, StatusError
 from .tree import Tree
 from .walking import walk
-from .writes import SFTPWrites, unknown
+from .writes import SFTPWrites
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -55,6 +55,7 @@ class Pool:
         self._changed = threading.Condition()
         self._connections: list[Connection] = []
         self._connecting = 0
+        self._trouble = ""  # with the last attempt to connect
         self._waiting: list[_Idle] = []
         self._lent: dict[Session, Connection] = {}
         self._left: deque[tuple[Session, bool]] = deque()
@@ -189,7 +190,7 @@ class Pool:
                         f"all {len(self._lent)} sessions are in use: close files that are read or written to their "
                         "end, or raise max_connections"
                         if self._lent
-                        else "another thread is connecting still: try again, or raise connect_timeout"
+                        else f"no connection was made in time{self._trouble}: try again, or raise connect_timeout"
                     )
                 self._changed.wait(min(left, _LOOK_AGAIN))
 
@@ -213,11 +214,13 @@ class Pool:
         """Make a connection, with its first session."""
         try:
             connection = self._connect()
-        except BaseException:
+        except BaseException as error:
             with self._changed:
+                self._trouble = f" (before: {error})"
                 self._connecting -= 1
                 self._changed.notify_all()
             raise
+        self._trouble = ""
         connection.carried = 1
         try:
             return self._begin(connection, fresh=True)

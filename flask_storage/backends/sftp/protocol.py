@@ -191,6 +191,19 @@ class Session:
                 continue
         return [self.wait(one) for one in asked]
 
+    def count(self, pending: Pending) -> int:
+        """Return how many bytes of a file came; at its end there are none.
+
+        Raises:
+            StatusError: when they cannot be read.
+        """
+        try:
+            return int(self.wait(pending))
+        except StatusError as error:
+            if error.code != EOF:
+                raise
+            return 0
+
     def check(self) -> None:
         """Hear that the server is there still.
 

@@ -31,7 +31,7 @@ from ...workers import PerProcess, pool_of
 from ..internal_links import InternalLinksStorageBackend
 from .copying import copy_bytes
 from .drafts import Drafts, Temporary
-from .errors import translated
+from .errors import translated, unknown
 from .files import CHUNK_SIZE, PART_SIZE, SFTPReader, SFTPUpdater, SFTPWriter
 from .hosts import KnownHosts, fingerprints
 from .login import Login, ciphers_of
@@ -41,7 +41,7 @@ from .protocol import NO_SUCH_FILE, REMOVE, RMDIR, ConnectionLostError, Session,
 from .tree import Tree, moment
 from .walking import is_file, is_folder, walk
 from .ways import Jump, words_of
-from .writes import SFTPWrites, unknown
+from .writes import SFTPWrites
 
 _SESSIONS_A_FILE = 8
 _LAST_PORT = 65535

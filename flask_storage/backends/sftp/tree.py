@@ -27,7 +27,6 @@ from .errors import shown
 from .packing import Attributes
 from .protocol import (
     CLOSE,
-    EOF,
     FAILURE,
     FOR_READING,
     FSTAT,
@@ -210,7 +209,7 @@ class Tree:
             # Somebody may have put a link there before it was opened; a file that is gone stays readable.
             with suppress(FileNotFoundInStorageError):
                 self._judge(session, path, *again)
-            return handle, attributes, bytes(head[: _count(session, content)])
+            return handle, attributes, bytes(head[: session.count(content)]) if content else b""
         except BaseException:
             self.let_go(session, handle)
             raise
@@ -342,18 +341,6 @@ def moment(seconds: int | None) -> arrow.Arrow:
 def is_kind(kind: Callable[[int], bool], attributes: Attributes, *, unknown: bool = True) -> bool:
     """Whether a file is of a *kind*, as :mod:`stat` has them; of servers that do not tell modes nothing is known."""
     return unknown if attributes.mode is None else kind(attributes.mode)
-
-
-def _count(session: Session, asked: Pending | None) -> int:
-    """Return how many bytes came; at the end of a file there are none."""
-    if asked is None:
-        return 0
-    try:
-        return int(session.wait(asked))
-    except StatusError as error:
-        if error.code != EOF:
-            raise
-        return 0
 
 
 def _levels(path: str) -> list[str]:

@@ -22,7 +22,7 @@ from .protocol import (
     Session,
     StatusError,
 )
-from .tree import Tree
+from .tree import Tree, is_kind
 
 Entries: TypeAlias = list[tuple[str, Attributes]]
 
@@ -33,12 +33,12 @@ _MOST_AHEAD = 8
 
 def is_folder(attributes: Attributes) -> bool:
     """Whether it is a folder, as far as the server tells."""
-    return attributes.mode is not None and stat.S_ISDIR(attributes.mode)
+    return is_kind(stat.S_ISDIR, attributes, unknown=False)
 
 
 def is_file(attributes: Attributes) -> bool:
     """Whether it is a regular file, as far as the server tells."""
-    return attributes.mode is None or stat.S_ISREG(attributes.mode)
+    return is_kind(stat.S_ISREG, attributes)
 
 
 def walk(

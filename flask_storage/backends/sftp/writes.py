@@ -12,7 +12,7 @@ from ...errors import StorageUnavailableError
 from ...parts import Part, PartLimits, PartStore, PendingUpload
 from ...values import WriteOptions
 from .drafts import Drafts
-from .errors import not_written
+from .errors import not_written, unknown
 from .pool import Pool
 from .protocol import CLOSE, FOR_WRITING, ConnectionLostError, Pending, Session, StatusError
 
@@ -52,7 +52,8 @@ class SFTPWrites(PartStore):
         def stored(session: Session) -> None:
             temporary, handle = self._drafts.create(session, path)
             try:
-                written = start_writing(session, handle, 0, view)
+                written: deque[Pending] = deque()
+                start_writing(session, handle, 0, view, written)
                 self._drafts.finish(session, handle, len(view), temporary, path, options, written=written)
             except ConnectionLostError as error:
                 raise unknown(error) from error
@@ -113,16 +114,11 @@ class _Stripe:
 
     def write(self, offset: int, view: memoryview) -> None:
         """Send bytes. That the last of them arrived is known when the upload is finished, and nobody waits before."""
-        session = self.session
         try:
-            for start in range(0, len(view), session.write_size):
-                if len(self.asked) == _AT_ONCE:
-                    session.wait(self.asked.popleft())
-                piece = view[start : start + session.write_size]
-                self.asked.append(session.write(self.handle, offset + start, piece))
-            session.flush()
+            start_writing(self.session, self.handle, offset, view, self.asked)
+            self.session.flush()
         except StatusError as error:
-            raise not_written(session, error) from error
+            raise not_written(self.session, error) from error
 
 
 class _Upload:
@@ -257,28 +253,28 @@ def write(session: Session, handle: bytes, offset: int, view: memoryview) -> Non
     Raises:
         StorageFullError, StatusError: when they did not.
     """
+    asked: deque[Pending] = deque()
     try:
-        session.wait_for_all(start_writing(session, handle, offset, view))
+        start_writing(session, handle, offset, view, asked)
+        session.wait_for_all(asked)
     except StatusError as error:
         raise not_written(session, error) from error
 
 
-def start_writing(session: Session, handle: bytes, offset: int, view: memoryview) -> deque[Pending]:
-    """Write bytes at an offset of an open file, and return the requests whose answers are still to come.
+def start_writing(session: Session, handle: bytes, offset: int, view: memoryview, asked: deque[Pending]) -> None:
+    """Write bytes at an offset of an open file.
+
+    Args:
+        session: In which it is open.
+        handle: Of it.
+        offset: Where.
+        view: What.
+        asked: The requests whose answers are still to come; those of these bytes are added.
 
     Raises:
         StatusError: when one of those before them was refused.
     """
-    asked: deque[Pending] = deque()
     for start in range(0, len(view), session.write_size):
         if len(asked) == _AT_ONCE:
             session.wait(asked.popleft())
         asked.append(session.write(handle, offset + start, view[start : start + session.write_size]))
-    return asked
-
-
-def unknown(error: ConnectionLostError) -> StorageUnavailableError:
-    """Return what is said where the connection broke off, and the server may have done what was asked, or not."""
-    return StorageUnavailableError(
-        f"the connection broke off ({error}): it may have been done, or not; look before you try again"
-    )
