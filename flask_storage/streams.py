@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .values import ProgressCallback
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 CHUNK_SIZE = 5 * 1024 * 1024
 """How much is held at a time, in bytes."""
+_PIECE = 64 * 1024
 
 
 class SupportsRead(Protocol):
@@ -23,6 +27,23 @@ class SupportsWrite(Protocol):
 
     def write(self, data: Any, /) -> Any:
         """Take all of *data*."""
+
+
+class LocalFile(io.FileIO):
+    """A file of this machine that takes much at once in pieces.
+
+    Linux may need five times the CPU for a megabyte that comes in one piece: 256 MiB took 0.1 to 0.2 s in pieces of
+    64 KiB, and 0.4 to 1.1 s in pieces of 1 MiB (6.18, ext4, which then allocates large folios).
+    """
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Take all of *data*, and return how many bytes that is."""
+        view = memoryview(data).cast("B")
+        for start in range(0, len(view), _PIECE):
+            piece = view[start : start + _PIECE]
+            while piece:
+                piece = piece[super().write(piece) :]
+        return len(view)
 
 
 def rest_of(source: SupportsRead) -> int | None:

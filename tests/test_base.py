@@ -3,7 +3,9 @@
 import io
 import logging
 import os
+import random
 import stat
+from array import array
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -31,6 +33,7 @@ from flask_storage import (
 )
 from flask_storage.backends.hooks import StorageHooks
 from flask_storage.parts import Part, PartStore
+from flask_storage.streams import LocalFile
 from flask_storage.testing import FailingStorage
 from flask_storage.values import FileInfo, LinkBinding, LinkRequest, ShareLinkOperation, WriteOptions
 from flask_storage.wrapped_files import WrappedFile
@@ -306,6 +309,21 @@ def test_get_keeps_the_mode_and_follows_links(storage, tmp_path):
     assert link.is_symlink()
     assert target.read_bytes() == b"new"
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 5_300_000])
+def test_get_brings_every_byte(tmp_path, size):
+    """It writes in pieces, of which the last may be short; what is given at once need not be a row of bytes."""
+    content = random.Random(size).randbytes(size)
+    storage = MemoryStorage()
+    storage.write("file.bin", content)
+
+    storage.get("file.bin", tmp_path / "file.bin")
+    with LocalFile(tmp_path / "numbers.bin", "wb") as file:
+        assert file.write(memoryview(array("I", range(size // 4)))) == size // 4 * 4
+
+    assert (tmp_path / "file.bin").read_bytes() == content
+    assert (tmp_path / "numbers.bin").read_bytes() == array("I", range(size // 4)).tobytes()
 
 
 def test_get_into_a_pipe_writes_to_it(storage, tmp_path):

@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "backends.base": (f"{WALL} backends.hooks backends.transfers backends.linking backends.checked_parts", ""),
     "backends.internal_links": (f"{WORDS} tokens backends.base", "flask"),
     # Places. None knows another.
-    "backends.upload_notes": (f"{WORDS} parts", ""),
+    "backends.upload_notes": (f"{WORDS} parts paths", ""),
     "backends.memory": (f"{PLACE} wrapped_files", "arrow"),
     "backends.disk_bytes": ("", ""),
     "backends.disk_folder": ("errors paths", ""),

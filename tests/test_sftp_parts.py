@@ -248,6 +248,8 @@ DAMAGED = [
     b"{}",
     b"[" * 30_000,
     b'{"path": 5, "headers": {}, "started_at": "2026-01-01T00:00:00+00:00"}',
+    b'{"path": "../a", "headers": {}, "started_at": "2026-01-01T00:00:00+00:00"}',
+    b'{"path": "a", "headers": {}, "started_at": "2026-01-01T00:00:00"}',
     b'{"path": "a", "headers": [], "started_at": "2026-01-01T00:00:00+00:00"}',
     b'{"path": "a", "headers": {}, "started_at": "yesterday"}',
     b'{"path": "a", "headers": {}, "started_at": 5}',

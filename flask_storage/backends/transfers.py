@@ -16,7 +16,7 @@ from ..errors import FileExistsInStorageError, PreconditionFailedError, TooLarge
 from ..files import RemoteFile, parse_checksum
 from ..paths import is_one_line, safe_path, suffixed
 from ..signals import file_read, file_stored
-from ..streams import SupportsRead, SupportsWrite, copy_chunks
+from ..streams import LocalFile, SupportsRead, SupportsWrite, copy_chunks
 from ..values import CONTENT_HEADERS, FileMode, ProgressCallback, WriteArguments, WriteOptions
 from .hooks import StorageHooks
 
@@ -178,7 +178,7 @@ class TransferVerbs(StorageHooks):
             # Not readable by others for a moment, when what it replaces never was.
             mode = 0o600 if os.path.exists(dest) else 0o666
             fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with open(fd, "wb") as target:
+            with LocalFile(fd, "wb") as target:
                 self._undisturbed(lambda: self._download_anew(path, target, progress_callback))
             with contextlib.suppress(FileNotFoundError):
                 os.chmod(unfinished, os.stat(dest).st_mode & 0o7777)

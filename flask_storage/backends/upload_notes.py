@@ -56,7 +56,7 @@ def read_note(content: bytes) -> dict[str, Any]:
     try:
         note: dict[str, Any] = json.loads(content)
         is_moment = datetime.fromisoformat(note["started_at"]).tzinfo is not None
-        if is_moment and is_valid(note["path"]) and isinstance(note["headers"], dict):
+        if is_moment and isinstance(note["path"], str) and is_valid(note["path"]) and isinstance(note["headers"], dict):
             return note
     except (ValueError, LookupError, TypeError, RecursionError):
         pass

@@ -79,11 +79,11 @@ def at_most(metric: str, limit: float, text: str, *, ours: str | None = None) ->
     return Reach(text, limit, metric, ours=ours, figure=lambda values, _: figure(values))
 
 
-def times(peer: str, limit: float, *, metric: str = WALL, text: str | None = None) -> Reach:
+def times(peer: str, limit: float, *, metric: str = WALL, text: str | None = None, ours: str | None = None) -> Reach:
     """Reach a ratio to a peer: the median of the rounds' ratios."""
     what = "CPU " if metric == CPU else ""
     text = text or f"{what}≤ {limit:g} times {peer}"
-    return Reach(text, limit, metric, peer, figure=lambda a, b: ratios(a, b)[0], is_ratio=True)
+    return Reach(text, limit, metric, peer, ours, figure=lambda a, b: ratios(a, b)[0], is_ratio=True)
 
 
 def plus(peer: str, limit: float, text: str, *, ours: str | None = None) -> Reach:

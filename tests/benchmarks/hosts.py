@@ -1,6 +1,6 @@
 """A folder of a private OpenSSH server, near or far, and everybody's way to come in.
 
-Nobody is logged in before the clock runs: `sftp`, which is a program, could not be either.
+Nobody is logged in before the clock runs, but where that is said: `sftp`, which is a program, could not be either.
 """
 
 from __future__ import annotations
@@ -39,6 +39,12 @@ class Place:
         from flask_storage import SFTPStorage
 
         return SFTPStorage(**{**self.login, "root": str(self.folder), **settings})
+
+    def connected(self, **settings: Any) -> Any:
+        """Return our storage when somebody has used it before, as it is in an app that runs."""
+        storage = self.ours(**settings)
+        storage.exists("anything")
+        return storage
 
     def unsynced(self) -> Any:
         """Return ours when it leaves what it wrote to the server's page cache, as the peers do."""
