@@ -1,13 +1,17 @@
-"""Trouble while a file is written to a remote place: where it comes, of what kind, and through what wrapper."""
+"""Trouble while a file is written to a remote place: where it comes, of what kind, through what wrapper; the tests."""
 
 import gzip
 import io
 import zipfile
 from contextlib import closing, nullcontext
 
+import pytest
+
+from flask_storage import IntegrityError
 from flask_storage.streams import copy_chunks
 from tests.counts import count
 
+OLD = b"the old content"
 ERRORS = [ZeroDivisionError, KeyboardInterrupt, GeneratorExit]
 
 
@@ -141,3 +145,76 @@ def break_promise(storage, path, size, end):
         return
     with writer:
         writer.write(bytes(size))
+
+
+def trouble_tests(part, everyday):  # noqa: C901  # it is a class, of which each method is simple
+    """Return a class of tests, for a module with a fixture `storage`.
+
+    That is a place with nothing but :data:`OLD` in ``old.bin``, and sees to it that it is again afterwards.
+
+    Args:
+        part: The size of a part, in bytes.
+        everyday: How many of the combinations an everyday run tries.
+    """
+
+    class Trouble:
+        @pytest.mark.parametrize(("point", "wrapper", "error"), cases(part, everyday))
+        def test_trouble_publishes_nothing(self, storage, point, wrapper, error):
+            """At every point about a part's end, in every wrapper, by every kind of exception."""
+            for path in ("old.bin", "new/new.bin"):
+                with pytest.raises(error), storage.open(path, "w") as writer:
+                    write_until(point, error, writer, WRAPPERS[wrapper], part)
+
+        @pytest.mark.parametrize("error", ERRORS)
+        @pytest.mark.parametrize("size", [0, 1, part, part + 1, 2 * part + 1])
+        def test_trouble_in_the_source_of_an_upload_publishes_nothing(self, storage, size, error):
+            """The exception comes through as it is."""
+            for path in ("old.bin", "new.bin"):
+                with pytest.raises(error):
+                    storage.upload(Source(error, size), path)
+
+        @pytest.mark.parametrize("error", ERRORS)
+        @pytest.mark.parametrize("calls", [1, 2, 3])
+        def test_trouble_in_a_progress_callback_publishes_nothing(self, storage, calls, error):
+            """Even when all has been sent by then."""
+            heard = []
+
+            def callback(sent):
+                heard.append(sent)
+                if len(heard) == calls:
+                    raise error
+
+            for path in ("old.bin", "new.bin"):
+                heard.clear()
+                with pytest.raises(error):
+                    storage.upload(io.BytesIO(bytes(2 * part + 1)), path, progress_callback=callback)
+
+        @pytest.mark.parametrize("size", [0, part - 1, part, part + 1])
+        @pytest.mark.parametrize("end", ["abort", "too little", "too much", "another checksum"])
+        def test_a_promise_that_is_not_kept_publishes_nothing(self, storage, size, end):
+            """Less or more than was promised, or something else; and what is given up on purpose."""
+            for path in ("old.bin", "new.bin"):
+                with nullcontext() if end == "abort" else pytest.raises(IntegrityError):
+                    break_promise(storage, path, size, end)
+
+        def test_a_generator_that_is_closed_amid_a_write_publishes_nothing(self, storage):
+            """As when a client goes away from a view that streams."""
+            stream = write_in_a_generator(storage, "new.bin", part)
+            next(stream)
+            next(stream)
+
+            stream.close()
+
+        @pytest.mark.parametrize("wrapper", [name for name in WRAPPERS if name != "raw"])
+        @pytest.mark.parametrize("size", [3, part, part + 1])
+        def test_a_clean_exit_publishes_through_every_wrapper(self, storage, wrapper, size):
+            """The same wrappers, left without trouble, publish everything that they held back."""
+            with storage.open("file.bin", "w") as writer, WRAPPERS[wrapper](writer) as wrapped:
+                wrapped.write(bytes(size - 1))
+                wrapped.write(b"x")
+
+            stored = storage.read("file.bin")
+            storage.delete("file.bin")
+            assert unwrapped(wrapper, stored) == bytes(size - 1) + b"x"
+
+    return Trouble
