@@ -18,6 +18,8 @@ MAX_PATH_BYTES = 1024
 MAX_SEGMENT_BYTES = 255
 RESERVED_PREFIX = ".fs-tmp-"
 """Segments that begin so are ours: unfinished files, hidden from every listing."""
+SYSTEM_FOLDER = "lost+found"
+"""Stands at the top of an ext4 volume and belongs to its repair: never removed, and left out where it is closed."""
 
 # Listed by code point, not by category, so that every Python with every Unicode table decides the same: C0, DEL, C1,
 # surrogates, the two Unicode line ends, and the bidirectional controls that make a name read backwards. Joiners

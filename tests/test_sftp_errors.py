@@ -7,6 +7,7 @@ import struct
 import subprocess
 from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import paramiko
 import pytest
@@ -116,6 +117,26 @@ def test_a_trouble_that_concerns_no_file_names_none():
 def test_what_is_neither_the_servers_nor_the_connections_is_left_alone(error):
     """A mistake of ours, or of who called, must not look like one of the server's."""
     assert translated(error, "a.txt", "docs") is None
+
+
+@pytest.mark.parametrize(
+    ("numbers", "is_full"),
+    [
+        ({4: 5, 5: 9, 6: 3, 7: 3}, False),
+        ({4: 0, 5: 9, 6: 3, 7: 3}, True),
+        ({4: 5, 5: 9, 6: 3, 7: 0}, True),
+        ({4: 5, 5: 0, 6: 0, 7: 0}, False),  # btrfs, FAT and many over the net count no files
+    ],
+)
+def test_a_disk_is_full_when_nothing_is_left_for_users(numbers, is_full):
+    """Neither blocks nor files, where they are counted at all."""
+    said = b"".join(numbers.get(place, 0).to_bytes(8) for place in range(11))
+    asked, _ = session(lambda request: answer(request, EXTENDED_REPLY, said), extensions=(STATVFS,))
+    asked.root = b"/srv"
+
+    found = not_written(asked, StatusError(FAILURE, "Failure"))
+
+    assert isinstance(found, StorageFullError) == is_full
 
 
 def test_an_answer_about_the_disk_that_is_cut_short_tells_nothing():
@@ -285,6 +306,39 @@ def test_a_folder_that_may_not_be_looked_into_is_a_refusal_and_still_shown(share
     for deed in (shared.list, lambda: shared.stat("d/a.txt"), lambda: shared.exists("d/a.txt")):
         with pytest.raises(PermissionDeniedError):
             deed()
+
+
+def test_the_folder_of_a_disk_s_repair_is_nobody_s(shared):
+    """It stands at the top of a volume, closed to all but root."""
+    os.mkdir(in_place(shared, "lost+found"), 0o700)
+
+    assert [entry.name for entry in shared.list()] == ["d/a.txt"]
+    assert [entry.name for entry in shared.list(recursive=False)] == ["d/"]
+    assert shared.sweep() == 0
+
+
+def test_a_sweep_that_is_refused_somewhere_takes_the_rest(shared):
+    """The error tells that something stays."""
+    for name in ("d/.fs-tmp-1", ".fs-tmp-2"):
+        Path(in_place(shared, name)).touch()
+        os.utime(in_place(shared, name), (0, 0))
+    os.chmod(in_place(shared, ""), 0o777)
+
+    with pytest.raises(PermissionDeniedError):
+        shared.sweep()
+
+    assert os.path.exists(in_place(shared, "d/.fs-tmp-1"))
+    assert not os.path.exists(in_place(shared, ".fs-tmp-2"))
+
+
+def test_a_server_that_opens_no_session_for_paramiko_is_told(make_openssh):
+    """In our words; what is done in the block is paramiko's business."""
+    with (
+        closing(place(make_openssh("MaxSessions 0"))) as storage,
+        pytest.raises(StorageUnavailableError, match="check its MaxSessions"),
+        storage.connection(),
+    ):
+        raise AssertionError
 
 
 # -- no room ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from flask_storage import IntegrityError, PreconditionFailedError, StorageTimeou
 from tests.bad_net import MIB, OLD, SMALL, FaultyGround, attempt, leaving_no_thread, spread, within
 from tests.counts import count
 from tests.services.fault_proxy import Faults
-from tests.sftp_places import left_in, let_end, place, session_of
+from tests.sftp_places import left_in, let_end, place, session_of, settle
 
 pytest_plugins = ["tests.services.openssh"]
 
@@ -123,6 +123,7 @@ def test_an_upload_that_is_cut_is_all_there_or_not_at_all(ground, content, way, 
 def test_a_download_that_is_cut_once_is_all_there(ground, way):
     """What breaks off amid a file is taken up, as long as the version is the same; while connecting it is an error."""
     ground.direct.write("there.bin", LARGE)
+    settle(ground.direct, "there.bin")
     connecting = ground.passed(lambda storage: storage.exists("there.bin"))[way == "down"]
     total = ground.passed(lambda storage: storage.read("there.bin"))[way == "down"]
 
@@ -142,6 +143,7 @@ def test_a_download_that_is_cut_once_is_all_there(ground, way):
 def test_a_download_that_is_cut_meanwhile_never_becomes_another_version(ground):
     """Of the file that has taken the place of the one that was open, nothing is read."""
     ground.direct.write("there.bin", LARGE)
+    settle(ground.direct, "there.bin")
     storage = ground.faulty()
 
     with storage.open("there.bin", "r") as reader:
@@ -345,6 +347,7 @@ def test_a_server_that_is_killed_amid_a_read_is_found_again(ground):
     """The same version is opened once more; while there is no server, that is an error."""
     storage = ground.direct
     storage.write("a.bin", LARGE)
+    settle(storage, "a.bin")
 
     with storage.open("a.bin", "r") as reader:
         start = reader.read(100_000)

@@ -31,13 +31,14 @@ from flask_storage.backends.sftp.protocol import (
     FAILURE,
     FOR_WRITING,
     PERMISSION_DENIED,
+    REALPATH,
     REMOVE,
     ConnectionLostError,
     Session,
     StatusError,
 )
 from flask_storage.backends.sftp.writes import _Stripe
-from tests.sftp_places import left_in, place, session_of, soon
+from tests.sftp_places import left_in, place, session_of, settle, soon
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
@@ -100,10 +101,23 @@ def test_a_connection_that_ends_after_half_an_answer_is_taken_up(storage, monkey
             return answer // 2
         return answer
 
+    settle(storage, "a.bin")
     with storage.open("a.bin", "r") as reader:
         monkeypatch.setattr(Session, "wait", waited)
         assert reader.read() == CONTENT
     assert len(broken) == 1
+
+
+def test_a_new_file_is_not_read_on_where_another_version_may_look_alike(storage):
+    """SFTP tells times in whole seconds; who can begin anew, does."""
+    storage.write("b.bin", CONTENT)
+    with storage.open("b.bin", "r") as reader:
+        reader.read(10)
+        reader._source._session.close()
+        with pytest.raises(PreconditionFailedError, match="may have been replaced while it was read"):
+            reader.read()
+
+    assert storage.read("b.bin") == CONTENT
 
 
 @pytest.mark.parametrize("mode", ["r", "rw"])
@@ -385,6 +399,49 @@ def test_a_name_that_cannot_be_taken_over_stays_with_the_old_file(plain_sftp, mo
         assert left_in(storage) == []
 
 
+@pytest.mark.parametrize("size", [5, 700 * KIB])
+def test_what_was_set_aside_outlives_the_sweep(plain_sftp, monkeypatch, size):
+    """When the line breaks in that moment, it is all there is, however old it was; and so is what was to come."""
+    monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 256 * KIB)
+    with closing(place(plain_sftp)) as storage:
+        storage.write("a.bin", CONTENT)
+        settle(storage, "a.bin")
+        settle(storage, "a.bin")
+        rename, asked = Session.rename, []
+
+        def renamed(session, source, target):
+            asked.append(source)
+            if len(asked) == 3:
+                session.wait(session.about(REALPATH, b"."))  # all before it is done
+                session.close()
+            return rename(session, source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "rename", renamed)
+            with pytest.raises(StorageUnavailableError, match="it may have been done, or not"):
+                storage.write("a.bin", bytes(size))
+
+        assert storage.sweep(timedelta(hours=1)) == 0
+        folder = plain_sftp.folder / storage.root
+        assert sorted(path.read_bytes() == CONTENT for path in folder.glob(".fs-tmp-*")) == [False, True]
+
+
+def test_a_folder_that_becomes_a_link_while_a_file_is_written_leads_nowhere(here, monkeypatch, tmp_path):
+    """Where it leads is asked again before the file gets its name."""
+    storage, root = here
+    writer = storage.open("d/b.bin", "w")
+    writer.write(bytes(5_000_000))
+    [draft] = (root / "d").iterdir()
+    (root / "d").rename(root / "e")
+    (tmp_path / draft.name).write_bytes(b"theirs")
+    (root / "d").symlink_to(tmp_path)
+
+    with pytest.raises(PermissionDeniedError, match="symbolic link"):
+        writer.close()
+
+    assert "b.bin" not in os.listdir(tmp_path)
+
+
 def test_a_move_that_cannot_be_ended_is_none(here, monkeypatch):
     """Where the old name stays, the new one goes again: nobody has two files of one."""
     storage, root = here
@@ -425,6 +482,7 @@ def test_readers_that_are_forgotten_cost_nobody_a_session(here):
 def test_a_reader_that_has_lost_its_file_is_forgotten_too(here):
     """It has no session any more."""
     storage, _ = here
+    settle(storage, "a.bin")
     reader = storage.open("a.bin", "r")
     assert reader.read(10) == CONTENT[:10]
     reader._source._session.close()
@@ -567,3 +625,55 @@ def test_versions_of_one_size_and_one_second_are_told_apart(storage):
         etags.append(storage.stat("a.bin").etag)
 
     assert len(set(etags)) == 5
+
+
+def test_a_version_between_two_of_one_size_does_not_make_them_alike(storage):
+    """The one after it is later than it, and so is later than the first."""
+    etags = set()
+    for content in (b"one", b"three", b"two", b"four!", b"six"):
+        storage.write("b.bin", content)
+        etags.add(storage.stat("b.bin").etag)
+
+    assert len(etags) == 5
+
+
+@pytest.mark.parametrize("verb", ["move", "copy"])
+def test_a_file_that_takes_the_place_of_one_of_its_size_and_time_looks_different(storage, verb):
+    """A file that is moved keeps its time else."""
+    for name in ("b.bin", "c.bin", "d.bin"):
+        storage.write(name, name.encode())
+    with storage.connection() as client:
+        for name, seconds in (("b.bin", 1000), ("c.bin", 1000), ("d.bin", 2000)):
+            client.utime(f"{storage.root}/{name}", (seconds, seconds))
+    replaced = storage.stat("b.bin").etag
+
+    getattr(storage, verb)("c.bin", "b.bin")
+
+    assert storage.read("b.bin") == b"c.bin"
+    assert storage.stat("b.bin").etag != replaced
+    if verb == "move":
+        storage.move("b.bin", "d.bin")
+        assert storage.stat("d.bin").last_modified.timestamp() == 1001
+
+
+def test_files_that_were_deleted_are_counted_once_wherever_the_line_broke(here, monkeypatch):
+    """Also those whose answer did not come."""
+    storage, root = here
+    (root / "d").mkdir()
+    for number in range(300):
+        (root / "d" / f"{number}.txt").touch()
+    wait, heard = Session.wait, []
+
+    def waited(session, pending):
+        answer = wait(session, pending)
+        if pending.kind == REMOVE:
+            heard.append(pending)
+            if len(heard) == 150:
+                session.close()
+                raise ConnectionLostError("cut")
+        return answer
+
+    monkeypatch.setattr(Session, "wait", waited)
+
+    assert storage.delete_prefix("d") == 300
+    assert os.listdir(root) == ["a.bin"]

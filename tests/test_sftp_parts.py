@@ -237,6 +237,19 @@ def test_a_file_stored_whole_is_there_at_once(storage):
     assert left_in(storage) == []
 
 
+def test_what_others_put_there_hides_no_upload(here):
+    """A link, a pipe or a folder in the place of a note, beside an upload of ours."""
+    storage, root = here
+    os.mkfifo(root / "pipe")
+    for number, make in enumerate((os.mkdir, os.mkfifo, lambda path: path.symlink_to("../pipe"))):
+        folder = root / f".fs-tmp-{number:022}"
+        folder.mkdir()
+        make(folder / NOTE_NAME)
+    upload = storage.parts.begin("a", PLAIN)
+
+    assert uploads(storage) == [upload]
+
+
 # -- notes ------------------------------------------------------------------------------------------------------------
 
 DAMAGED = [

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from flask_storage.backends.sftp.pool import _close_all
 from flask_storage.backends.sftp.protocol import REALPATH
 from flask_storage.errors import StorageError, StorageTimeoutError, StorageUnavailableError
 from flask_storage.testing.together import together
 from tests.counts import count
 from tests.services.fault_proxy import FaultProxy
-from tests.sftp_places import let_end, place
+from tests.sftp_places import let_end, place, settle
 
 pytest_plugins = ["tests.services.openssh"]
 
@@ -53,6 +54,11 @@ def make(server, way):
             return stack.enter_context(contextlib.closing(place(server, port=way.port, **arguments)))
 
         yield made
+
+
+def fail(*_):
+    """Be interrupted."""
+    raise KeyboardInterrupt
 
 
 def sessions(server):
@@ -146,6 +152,45 @@ def test_a_session_that_much_is_still_to_come_of_is_not_kept(make):
 
     assert given_back(4)
     assert not given_back(5)
+
+
+def test_a_session_that_cannot_be_flushed_is_given_back_all_the_same(make, monkeypatch):
+    """Whatever comes in between; it is an error, and no session less."""
+    pool = make(max_connections=1, max_sessions=1)._pool()
+    session, _ = pool.take()
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "flush", fail)
+        with pytest.raises(KeyboardInterrupt):
+            pool.give_back(session)
+
+    assert not pool._lent
+    assert pool.take()[0] is session
+
+
+def test_a_session_that_cannot_be_checked_is_given_back_all_the_same(make, monkeypatch):
+    """Likewise."""
+    pool = make(max_connections=1, max_sessions=1)._pool()
+    session, _ = pool.take()
+    pool.give_back(session)
+    pool._trust = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "check", fail)
+        with pytest.raises(KeyboardInterrupt):
+            pool.take()
+
+    assert not pool._lent
+
+
+def test_who_can_do_without_leaves_the_last_sessions_to_others(make):
+    """Large files that many write at once would take them all, for as long as that lasts."""
+    pool = make(max_connections=2, max_sessions=4)._pool()
+    for _ in range(6):
+        pool.take(at_once=True)
+    with pytest.raises(StorageTimeoutError):
+        pool.take(at_once=True)
+
+    assert pool.take()
+    assert pool.take()
 
 
 def test_a_session_that_is_left_twice_ends_once(make):
@@ -376,6 +421,7 @@ def test_closing_breaks_off_what_is_open(make, way):
     """A writer of before publishes nothing; a reader goes on with a connection of its own."""
     storage = make()
     storage.write("a.bin", b"old" * MIB)
+    settle(storage, "a.bin")
     writer = storage.open("a.bin", "w")
     writer.write(bytes(9 * MIB))
     reader = storage.open("a.bin", "r")
@@ -481,6 +527,55 @@ def test_a_forked_child_makes_a_connection_of_its_own(make, server, way):
         assert reader.read() == b"1"
     assert storage.read("b.txt") == b"2"
     assert way.counters.connections == 2
+
+
+def test_the_end_of_a_process_ends_its_connections(make, way, monkeypatch):
+    """With a goodbye; in the child of a fork, those of its parent go on."""
+    storage = make()
+    storage.write("a.txt", b"1")
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        _close_all()
+    assert storage.read("a.txt") == b"1"
+    assert way.counters.connections == 1
+    [connection] = storage._pool()._connections
+
+    _close_all()
+
+    assert not connection.is_alive
+    assert storage.read("a.txt") == b"1"
+    assert way.counters.connections == 2
+
+
+def test_what_a_child_throws_away_says_nothing_on_the_connection_of_its_parent(server):
+    """Paramiko's channels would say goodbye, under keys that count every packet."""
+    storage = place(server)
+    storage.write("a.txt", b"1" * MIB)
+    storage.close()
+
+    told = run(
+        server,
+        storage,
+        """
+        import gc, warnings
+        from flask_storage.backends.sftp.pool import Pool
+        Pool._watch = lambda pool: None  # a timer would keep the pool
+        reader = storage.open("a.txt", "r")
+        reader.read(10)
+        session = reader._source._session
+        child = os.fork()
+        if not child:
+            warnings.simplefilter("ignore")
+            del reader, storage, session
+            gc.collect()
+            os._exit(0)
+        os.waitpid(child, 0)
+        print(len(reader.read()), reader._source._session is session or session.broken)
+        print(storage.read("a.txt") == b"1" * (1 << 20), len(storage._pool()._connections))
+        """,
+    )
+
+    assert told == f"{MIB - 10} True\nTrue 1\n"
 
 
 def test_a_child_gives_nothing_back_that_is_its_parents(make, monkeypatch):

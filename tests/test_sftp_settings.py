@@ -299,7 +299,6 @@ def test_a_profile_may_be_a_url():
     ("path", "root"),
     [
         ("", "."),
-        ("/", "/"),
         ("/~", "."),
         ("/~/", "."),
         ("/~/files", "files"),
@@ -313,6 +312,14 @@ def test_a_profile_may_be_a_url():
 def test_the_path_of_a_url_is_the_root(path, root):
     """``/~/`` begins where the server puts the user, as in the URLs of git and curl."""
     assert from_profile(f"sftp://files.example.com{path}").root == root
+
+
+def test_a_url_that_ends_after_the_host_is_not_for_the_whole_disk():
+    """One slash too much would be; who means it, says so."""
+    with pytest.raises(ConfigurationError, match="write /~/ for the folder where it puts the user"):
+        from_profile("sftp://files.example.com/")
+
+    assert from_profile("sftp://files.example.com/?root=/").root == "/"
 
 
 def test_what_a_url_cannot_hold_is_escaped():
@@ -424,6 +431,7 @@ def test_a_passphrase_reaches_no_log_and_no_error(openssh, tmp_path, caplog):
         ({"file_mode": 0o640, "folder_mode": 0o750}, 0o640, 0o750),
         ({"file_mode": "666", "folder_mode": "0o777"}, 0o666, 0o777),
         ({"file_mode": 0o640, "folder_mode": 0o2770}, 0o640, 0o2770),
+        ({"folder_mode": 0o2700}, 0o600, 0o2700),
     ],
     ids=str,
 )

@@ -15,14 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import LocalFSError, LocalNotAFileError, PermissionDeniedError
-from ..paths import RESERVED_PREFIX
+from ..paths import RESERVED_PREFIX, SYSTEM_FOLDER
 from .disk_folder import FOLDER_FLAGS, Folder
 
 _ATTEMPTS = 100
 # A tree may be nested 512 deep, and a process is often allowed no more than 1024 descriptors.
 _OPEN_LEVELS = 32
-SYSTEM_FOLDER = "lost+found"
-"""Stands at the top of an ext4 volume and belongs to its repair: never removed, and left out where it is closed."""
 
 
 class Disk:

@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..files import RemoteFile
 from ..parts import PartStore
-from ..paths import RESERVED_PREFIX, parent
+from ..paths import RESERVED_PREFIX, SYSTEM_FOLDER, parent
 from ..streams import SupportsRead, SupportsWrite
 from ..values import (
     TERMS,
@@ -40,7 +40,7 @@ from ..values import (
     ShareLinkOperation,
     WriteOptions,
 )
-from .disk import SYSTEM_FOLDER, Disk, make_root
+from .disk import Disk, make_root
 from .disk_bytes import copy_bytes
 from .disk_file import LocalFSFile, condition, describe, keeps_headers, moment, read_headers
 from .disk_folder import Folder

@@ -1,4 +1,4 @@
-"""What places that keep uploads in parts as hidden files have in common: ids, names, the note of what is to come."""
+"""Ids of uploads that are made here; where parts are hidden files, their names, and a note of what they become."""
 
 from __future__ import annotations
 

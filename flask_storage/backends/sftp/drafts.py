@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import stat
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TypeAlias
@@ -114,6 +115,8 @@ class Drafts:
         if self._sync and FSYNC in session.extensions:
             asked.append(session.extended(FSYNC, packed(handle)))
         about, before = session.about(FSTAT, handle), session.about(LSTAT, self.tree.at(session, path))
+        folder = parent(path)
+        leads = self.tree.leads_to(session, folder)  # much may have happened since the file was made
         asked.append(session.about(CLOSE, handle))
         session.grace = size / _SLOWEST_DISK
         try:
@@ -127,8 +130,8 @@ class Drafts:
             raise StorageFullError(
                 f"{attributes.size} bytes are on the server where {size} were written: is its disk full?"
             )
-        with suppress(StatusError):  # else the name is free
-            self._tell_apart(session, temporary, attributes, session.wait(before))
+        self.tree.confirm(session, folder, leads)
+        self._tell_apart(session, temporary, attributes, before)
         self.publish(session, temporary, path, options)
 
     def resize(self, session: Session, handle: bytes, size: int) -> None:
@@ -152,15 +155,24 @@ class Drafts:
                     raise NotAFileError(f"a folder stands where the file {path} should be") from error
             raise
 
-    def move(self, session: Session, path: str, new_path: str, options: WriteOptions) -> None:
+    def move(self, session: Session, path: str, attributes: Attributes, new_path: str, options: WriteOptions) -> None:
         """Give a file a name in a folder that may not be there yet; see :meth:`finish`.
+
+        Args:
+            session: To do it in.
+            path: The file.
+            attributes: What is known of it.
+            new_path: Its new name.
+            options: Whether that must be free.
 
         Raises:
             FileNotFoundInStorageError: when the file is gone.
         """
         for _ in range(_ATTEMPTS):
+            replaced = session.about(LSTAT, self.tree.at(session, new_path))
             self.tree.make_folders(session, parent(new_path))
             try:
+                self._tell_apart(session, path, attributes, replaced, is_new=False)
                 self.publish(session, path, new_path, options)
                 return
             except StatusError as error:
@@ -176,11 +188,20 @@ class Drafts:
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
-    def _tell_apart(self, session: Session, temporary: Temporary, new: Attributes, old: Attributes) -> None:
-        """See to it that two versions of one size never have one time, which the protocol tells in whole seconds."""
-        if new.size == old.size and (old.mtime or 0) >= (new.mtime or 0):
-            later = Attributes(mtime=min((old.mtime or 0) + 1, _LAST_SECOND))
-            session.about(SETSTAT, self.tree.at(session, temporary), later.pack())
+    def _tell_apart(
+        self, session: Session, path: str, new: Attributes, replaced: Pending, *, is_new: bool = True
+    ) -> None:
+        """See to it that a file does not have the time of the one it replaces, which SFTP tells in whole seconds.
+
+        Also where the sizes differ: the next version may have the size of the last but one. What was written just now
+        becomes the younger one; what was there before keeps its own time where it can.
+        """
+        with suppress(StatusError):  # the name is free
+            old = session.wait(replaced)
+            ahead = (old.mtime or 0) - (new.mtime or 0)
+            if ahead == 0 or (is_new and ahead > 0):
+                later = Attributes(mtime=min((old.mtime or 0) + 1, _LAST_SECOND))
+                session.about(SETSTAT, self.tree.at(session, path), later.pack())
 
     def _publish_as_new(self, session: Session, source: bytes, target: bytes, path: str) -> None:
         is_linked = HARDLINK in session.extensions
@@ -226,15 +247,23 @@ class Drafts:
                 raise error from None
             folder, slash, _ = target.rpartition(b"/")
             aside = folder + slash + _hidden().encode()
-            moved, named = session.rename(target, aside), session.rename(source, target)
+            moved = session.rename(target, aside)
+            self._touch(
+                session, aside, attributes, int(time.time())
+            )  # the sweep must not take what may be all there is
             try:
-                session.wait(named)
+                session.wait(session.rename(source, target))
             except StatusError:
                 with suppress(StatusError):  # it was not moved; or somebody else has the name by now
                     session.wait(moved)
                     session.wait(session.rename(aside, target))
+                    self._touch(session, target, attributes, attributes.mtime)
                 raise
             session.about(REMOVE, aside)  # or the sweep will
+
+    def _touch(self, session: Session, name: bytes, attributes: Attributes, mtime: int | None) -> None:
+        if mtime is not None and is_kind(stat.S_ISREG, attributes):  # of a link, this would be about where it leads
+            session.about(SETSTAT, name, Attributes(mtime=mtime).pack())
 
 
 def _hidden() -> str:

@@ -81,7 +81,8 @@ def not_written(session: Session, error: StatusError) -> Exception:
             numbers = [int.from_bytes(answer[start : start + 8]) for start in range(0, 88, 8)]
             if numbers[9] & _IS_READ_ONLY:
                 return PermissionDeniedError("the server's file system is read-only: have it mounted for writing")
-            if numbers[4] == 0 or numbers[6] == 0:  # blocks and files that are left for users
+            # Blocks and files that are left for users; some file systems count no files.
+            if not numbers[4] or (numbers[5] and not numbers[7]):
                 return StorageFullError("the server's disk is full: make room")
     return error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import operator
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -28,6 +29,8 @@ CHUNK_SIZE = 1024 * 1024
 """How much of a file is asked for at a time, in bytes."""
 CHUNKS_AHEAD = 12
 """How many chunks are on their way at once, at most: 12 MiB fill a line of 300 MiB/s whose answers take 40 ms."""
+_SETTLED = 2
+"""Before how many seconds a file must have been written for its time to tell versions apart."""
 PART_SIZE = 2 * 1024 * 1024
 """How much each session writes at a time, in bytes."""
 
@@ -100,6 +103,7 @@ class _Source(Executor):
         self._session: Session | None = None
         self._handle = b""
         self._pid = 0
+        self._began = time.time()
         self.info: FileInfo
         self.head = b""
 
@@ -131,17 +135,20 @@ class _Source(Executor):
         """Return the session and the handle; in the child of a fork, or after the connection broke off, new ones.
 
         Raises:
-            PreconditionFailedError: when the version that was open is not there any more.
+            PreconditionFailedError: when the version that was open is not there any more; or when it was so new that
+                another one of its size could have its time, which SFTP tells in whole seconds.
         """
         session = self._session
         if session is None or session.broken or self._pid != os.getpid():
             self.close()
             before = self.info
             session = self.open()
-            if self.info != before:
+            is_new = before.last_modified.timestamp() > self._began - _SETTLED
+            if is_new or self.info != before:
                 self.info = before
                 self.close()
-                raise PreconditionFailedError("the file was replaced while it was read: open it anew")
+                what = "the file may have been replaced" if is_new else "the file was replaced"
+                raise PreconditionFailedError(f"{what} while it was read: open it anew")
         return session, self._handle
 
     def close(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -63,17 +65,20 @@ class Pool:
         self._dropped: deque[Connection] = deque()
         self._timer: threading.Timer | None = None
         self._pid = os.getpid()
+        _POOLS.add(self)
 
     def take(self, *, at_once: bool = False) -> tuple[Session, bool]:
         """Borrow a session, and hear whether it is new.
 
         Args:
-            at_once: Do not wait for one that is lent.
+            at_once: Do not wait for one that is lent, and leave a quarter of what there may be to others.
 
         Raises:
             StorageTimeoutError: when none is given back in time.
             StorageError: when no connection can be made.
         """
+        if at_once and len(self._lent) >= self._room() * 3 // 4:
+            raise StorageTimeoutError("the sessions that are left are for others")
         ends = time.monotonic() + (0 if at_once else self._wait)
         while True:
             idle, roomy = self._claim(ends)
@@ -90,13 +95,15 @@ class Pool:
         """Take a session back; one that is broken, or has much still to come, is closed."""
         if self._pid != os.getpid():
             return  # the parent's; a lock that one of its threads held is never released here
-        if not session.broken:
-            with suppress(ConnectionLostError, TimeoutError):
-                session.flush()  # such as that a file is closed
-        with self._changed:
-            self._take_back(session)
-            self._changed.notify()
-        self._bury()
+        try:
+            if not session.broken:
+                with suppress(ConnectionLostError, TimeoutError):
+                    session.flush()  # such as that a file is closed
+        finally:
+            with self._changed:
+                self._take_back(session)
+                self._changed.notify()
+            self._bury()
 
     def leave(self, session: Session) -> None:
         """Take back a session that is to be closed, without a lock and without the network.
@@ -140,7 +147,12 @@ class Pool:
                 is_lost = True
 
     def close(self) -> None:
-        """End everything. What is lent breaks off; who borrows later gets a new connection."""
+        """End everything. What is lent breaks off; who borrows later gets a new connection.
+
+        In the child of a fork it does nothing.
+        """
+        if self._pid != os.getpid():
+            return
         with self._changed:
             connections, self._connections = self._connections, []
             self._ended.extend(session for session, _, _ in self._waiting)
@@ -194,6 +206,11 @@ class Pool:
                     )
                 self._changed.wait(min(left, _LOOK_AGAIN))
 
+    def _room(self) -> int:
+        """Return how many sessions there may be at once, as far as anybody knows."""
+        made = list(self._connections)
+        return sum(min(one.limit, self._each) for one in made) + max(self._most - len(made), 0) * self._each
+
     def _is_well(self, session: Session, connection: Connection, since: float) -> bool:
         """Whether an idle session can be lent.
 
@@ -208,6 +225,9 @@ class Pool:
             connection.close()  # what else it carries is no better
             self.give_back(session)
             return False
+        except BaseException:
+            self.give_back(session)
+            raise
         return True
 
     def _grow(self) -> Session | None:
@@ -265,10 +285,12 @@ class Pool:
 
     def _bury(self) -> None:
         """Close what has ended. Not under the lock, which would be held while a server takes its time."""
-        while self._ended:
-            self._ended.popleft().hang_up()
-        while self._dropped:
-            self._dropped.popleft().close()
+        with suppress(IndexError):  # none is left; other threads take some too
+            while True:
+                self._ended.popleft().hang_up()
+        with suppress(IndexError):
+            while True:
+                self._dropped.popleft().close()
 
     def _end(self, session: Session, connection: Connection, *, was_broken: bool = False) -> None:
         is_well = connection.is_alive and not was_broken
@@ -322,3 +344,12 @@ _LOOK_AGAIN = 1
 """How often a borrower who waits looks for what was left, in seconds."""
 _MUCH = 4
 """Answers still to come, of which each may be 255 KiB: more are not worth waiting for."""
+
+_POOLS: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Say goodbye to the servers when the process ends."""
+    for pool in list(_POOLS):
+        pool.close()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import struct
 import time
+import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -118,11 +119,12 @@ class Session:
         self.root: bytes | None = None
         """Where the storage's root really is, once somebody has asked; see :class:`~.tree.Tree`."""
         begun = time.monotonic()
+        _SESSIONS.add(self)
         with self._breaking():
             self._send_all(struct.pack(">IBI", 5, _INIT, 3))
             self.extensions = self._hello()
         self.distance = time.monotonic() - begun
-        """How long an answer takes at least, in seconds."""
+        """How long the first answer took, in seconds: a server that starts slowly seems farther than it is."""
         self.read_size = self.write_size = _PLAIN_READ
         if b"limits@openssh.com" in self.extensions:
             try:
@@ -232,6 +234,10 @@ class Session:
         """End the conversation; what is asked afterwards is an error. Nothing is sent: :meth:`hang_up` does that."""
         self.broken = True
         self._pending.clear()
+
+    def disown(self) -> None:
+        """In the child of a fork: see to it that nothing is sent any more. paramiko's finalizer would say goodbye."""
+        self._channel.closed = True
 
     def hang_up(self) -> None:
         """Tell the server that the conversation has ended. In the child of a fork it is the parent's, and goes on."""
@@ -384,3 +390,15 @@ class _Breaking:
             raise ConnectionLostError(str(error)) from error
         if isinstance(error, EOFError):
             raise ConnectionLostError("the server ended the connection") from error
+
+
+_SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _disown() -> None:
+    for session in list(_SESSIONS):
+        session.disown()
+
+
+with suppress(AttributeError):  # Windows has none
+    os.register_at_fork(after_in_child=_disown)

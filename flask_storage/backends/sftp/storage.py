@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from typing import Any, Self
@@ -35,9 +35,10 @@ from .errors import translated, unknown
 from .files import CHUNK_SIZE, PART_SIZE, SFTPReader, SFTPUpdater, SFTPWriter
 from .hosts import KnownHosts, fingerprints
 from .login import Login, ciphers_of
-from .parts import SFTPParts, remove_upload
+from .parts import SFTPParts
 from .pool import Pool
-from .protocol import NO_SUCH_FILE, REMOVE, RMDIR, ConnectionLostError, Session, StatusError
+from .protocol import ConnectionLostError, Session
+from .removal import FolderRemoval, Sweep
 from .tree import Tree, moment
 from .walking import is_file, is_folder, walk
 from .ways import Jump, words_of
@@ -188,6 +189,11 @@ class SFTPStorage(InternalLinksStorageBackend):
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
         """Make a storage of ``sftp://user@host:port/srv/files``; ``/~/files`` begins where the server puts the user."""
         root = unquote(url.path)
+        if root == "/" and "root" not in options:
+            raise ConfigurationError(
+                "an sftp:// URL that ends in / would be for the whole disk of the server: write /~/ for the folder "
+                "where it puts the user, a path, or root=/ in the query"
+            )
         options.setdefault("root", root[3:] or "." if f"{root}/".startswith("/~/") else root or ".")
         for argument, value in (("username", url.username), ("password", url.password)):
             if value:
@@ -217,15 +223,25 @@ class SFTPStorage(InternalLinksStorageBackend):
     )
 
     def create_client(self) -> paramiko.SSHClient:
-        """Return a connection of your own to the server, its key checked; closing it is up to you."""
+        """Return a connection of your own to the server, its key checked; closing it is up to you.
+
+        Raises:
+            StorageError: when there is no way in.
+        """
         with self._guard():
             return self._login.connect().client
 
     @contextmanager
     def connection(self) -> Iterator[paramiko.SFTPClient]:
-        """Lend paramiko's client, on a connection of its own, for what this class does not do. Nothing confines it."""
+        """Lend paramiko's client, on a connection of its own, for what this class does not do. Nothing confines it.
+
+        Raises:
+            StorageError: when there is no way in. What is done in the block raises paramiko's errors.
+        """
         with self.create_client() as client:
-            yield client.open_sftp()
+            with self._guard():
+                lent = client.open_sftp()
+            yield lent
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 
@@ -240,7 +256,7 @@ class SFTPStorage(InternalLinksStorageBackend):
                 held.shutdown(wait=False, cancel_futures=True)
 
     def _list(self, path: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
-        def begun(session: Session) -> tuple[Session, Sequence[ListEntry] | None, Iterator[Sequence[ListEntry]]]:
+        def begun(session: Session) -> tuple[Session, Sequence[ListEntry] | None, Generator[Sequence[ListEntry]]]:
             pages = self._pages(session, path, recursive)
             return session, next(pages, None), pages
 
@@ -254,11 +270,12 @@ class SFTPStorage(InternalLinksStorageBackend):
             pool.leave(session)
             raise
         except BaseException:
+            pages.close()
             pool.give_back(session)
             raise
         pool.give_back(session)
 
-    def _pages(self, session: Session, path: str, recursive: bool) -> Iterator[Sequence[ListEntry]]:
+    def _pages(self, session: Session, path: str, recursive: bool) -> Generator[Sequence[ListEntry]]:
         for _, folder, entries in walk(self._tree, session, [path], recursive=recursive):
             prefix = f"{folder}/" if folder else ""
             shown = [(prefix + name, about) for name, about in entries if not name.startswith(RESERVED_PREFIX)]
@@ -318,9 +335,9 @@ class SFTPStorage(InternalLinksStorageBackend):
 
     def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
         def moved(session: Session) -> None:
-            self._tree.look(session, path)
+            about = self._tree.look(session, path)
             with self._guard(new_path), _once():
-                self._drafts.move(session, path, new_path, options)
+                self._drafts.move(session, path, about, new_path, options)
                 self._tree.prune(session, parent(path))
 
         self._pool().run(moved)
@@ -340,56 +357,13 @@ class SFTPStorage(InternalLinksStorageBackend):
         return failed
 
     def _delete_prefix(self, path: str) -> int:
-        def deleted(session: Session) -> int:
-            count = 0
-            emptied = [path]
-            for _, folder, entries in walk(self._tree, session, [path]):
-                prefix = f"{folder}/" if folder else ""
-                names = [
-                    prefix + name
-                    for name, about in entries
-                    if not is_folder(about) and not name.startswith(RESERVED_PREFIX)
-                ]
-                emptied += [prefix + name for name, about in entries if is_folder(about)]
-                for one in [session.about(REMOVE, self._tree.at(session, name)) for name in names]:
-                    try:
-                        session.wait(one)
-                        count += 1
-                    except StatusError as error:  # somebody else deletes them too
-                        if error.code != NO_SUCH_FILE:
-                            raise
-            asked = [session.about(RMDIR, self._tree.at(session, folder)) for folder in reversed(emptied)]
-            for one in asked[:-1]:
-                with suppress(StatusError):  # not empty, or gone already
-                    session.wait(one)
-            with suppress(StatusError):
-                session.wait(asked[-1])
-                # Of a folder that was not there nobody has seen where it leads: above it, nothing is touched.
-                self._tree.prune(session, parent(path))
-            return count
-
-        return self._pool().run(deleted)
+        return self._pool().run(FolderRemoval(self._tree, path))
 
     def _stat(self, path: str) -> FileInfo:
         return self._tree.info(path, self._pool().run(lambda session: self._tree.look(session, path)))
 
     def _sweep(self, before: datetime) -> int:
-        def swept(session: Session) -> int:
-            limit = before.timestamp()
-            old = [
-                (f"{folder}/{name}" if folder else name, about)
-                for _, folder, entries in walk(self._tree, session, [""])
-                for name, about in entries
-                if name.startswith(RESERVED_PREFIX) and (about.mtime or 0) < limit
-            ]
-            for path, about in old:
-                if is_folder(about):
-                    remove_upload(self._tree, session, path)
-                else:
-                    self._tree.drop(session, path)
-            return len(old)
-
-        return self._pool().run(swept)
+        return self._pool().run(Sweep(self._tree, before))
 
     # -- inner --------------------------------------------------------------------------------------------------------
 

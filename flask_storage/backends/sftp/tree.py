@@ -143,22 +143,13 @@ class Tree:
             self.root(session)
             return
         levels = _levels(path)
-        asked = [(self.leads_to(session, one), session.about(LSTAT, self.at(session, one))) for one in levels]
-        missing: list[str] = []
-        for level, (leads, about) in zip(levels, asked, strict=True):
+        missing: list[str] | None = None
+        while missing is None:
             try:
-                attributes = session.wait(about)
-            except StatusError as error:
-                if error.code not in (NO_SUCH_FILE, FAILURE):
+                missing = self._missing_of(session, levels)
+            except StatusError as error:  # somebody has made one between two questions about it: ask again
+                if error.code != NO_SUCH_FILE:
                     raise
-                missing.append(level)
-            else:
-                if is_kind(stat.S_ISDIR, attributes):
-                    self.confirm(session, level, leads)
-                elif is_kind(stat.S_ISLNK, attributes, unknown=False):
-                    raise PermissionDeniedError(f"{level} is a symbolic link: a storage follows none")
-                else:
-                    raise NotAFileError(f"a file stands where the folder {level} should be")
         if missing:
             self._make(session, missing)
 
@@ -196,7 +187,7 @@ class Tree:
         except (NotAFileError, PermissionDeniedError):
             session.close()  # a pipe that nobody writes to is being opened for ever, also at the end of a link
             raise
-        except StorageError:
+        except (StorageError, StatusError):
             with suppress(StatusError):
                 self.let_go(session, session.wait(opened))
             raise
@@ -253,11 +244,19 @@ class Tree:
         return failed
 
     def drop(self, session: Session, temporary: str) -> None:
-        """Delete a temporary file, and the folders that were made for it alone."""
+        """Delete a temporary file as :meth:`clear`; if the server does not, the sweep will."""
+        with suppress(StatusError):
+            self.clear(session, temporary)
+
+    def clear(self, session: Session, temporary: str) -> None:
+        """Delete a temporary file, and the folders that were made for it alone.
+
+        Raises:
+            StatusError: when the server does not.
+        """
         gone = session.about(REMOVE, self.at(session, temporary))
         self.prune(session, parent(temporary))
-        with suppress(StatusError):
-            session.wait(gone)
+        session.wait(gone)
 
     def let_go(self, session: Session, handle: bytes) -> None:
         """Close a handle of which nothing more is asked; nobody waits for the answer."""
@@ -302,6 +301,25 @@ class Tree:
             raise NotAFileError(f"{path} is a folder: delete_prefix() deletes what is in it")
         return True
 
+    def _missing_of(self, session: Session, levels: Sequence[str]) -> list[str]:
+        asked = [(self.leads_to(session, one), session.about(LSTAT, self.at(session, one))) for one in levels]
+        missing: list[str] = []
+        for level, (leads, about) in zip(levels, asked, strict=True):
+            try:
+                attributes = session.wait(about)
+            except StatusError as error:
+                if error.code not in (NO_SUCH_FILE, FAILURE):
+                    raise
+                missing.append(level)
+            else:
+                if is_kind(stat.S_ISDIR, attributes):
+                    self.confirm(session, level, leads)
+                elif is_kind(stat.S_ISLNK, attributes, unknown=False):
+                    raise PermissionDeniedError(f"{level} is a symbolic link: a storage follows none")
+                else:
+                    raise NotAFileError(f"a file stands where the folder {level} should be")
+        return missing
+
     def _make(self, session: Session, levels: list[str]) -> None:
         asked = [
             session.about(MKDIR, self.at(session, one), Attributes(mode=self._folder_mode).pack()) for one in levels
@@ -314,7 +332,7 @@ class Tree:
             except StatusError as error:  # somebody else makes it too; or it cannot be made, as a file will tell
                 if error.code == PERMISSION_DENIED:  # of a file in it, the server would only say that it is not there
                     raise
-        if self._folder_mode & 0o077:  # what the umask of the server may have taken away
+        if self._folder_mode & 0o7077:  # what the umask of the server may have taken away
             mode = Attributes(mode=self._folder_mode).pack()
             for one in [session.about(SETSTAT, self.at(session, level), mode) for level in made]:
                 with suppress(StatusError):  # pruned already

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
-from ...paths import RESERVED_PREFIX
+from ...paths import RESERVED_PREFIX, SYSTEM_FOLDER
 from .packing import Attributes
 from .protocol import (
     EOF,
@@ -112,6 +112,8 @@ class _Folder:
         try:
             return self._read()
         except StatusError as error:
+            if error.code == PERMISSION_DENIED and self.path == SYSTEM_FOLDER:
+                return None
             if error.code != PERMISSION_DENIED or denied is None:
                 raise
             denied(self.top, self.path)

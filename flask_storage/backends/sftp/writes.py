@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from ...errors import StorageUnavailableError
 from ...parts import Part, PartLimits, PartStore, PendingUpload
+from ...paths import parent
 from ...values import WriteOptions
-from .drafts import Drafts
+from .drafts import POSIX_RENAME, Drafts
 from .errors import not_written, unknown
 from .pool import Pool
 from .protocol import CLOSE, FOR_WRITING, ConnectionLostError, Pending, Session, StatusError
@@ -131,6 +132,7 @@ class _Upload:
         self._changed = threading.Condition()
         self._trouble: BaseException | None = None
         self._is_over = False
+        self._is_unknown = False
 
         def opened(session: Session) -> tuple[_Stripe, str]:
             temporary, handle = drafts.create(session, path)
@@ -169,12 +171,13 @@ class _Upload:
             written = first.asked
             self._drafts.finish(first.session, first.handle, size, self.temporary, path, options, written=written)
         except ConnectionLostError as error:
+            self._is_unknown = POSIX_RENAME not in first.session.extensions
             raise unknown(error) from error
         self._free.clear()
         self._pool.give_back(first.session)
 
     def discard(self) -> None:
-        """Delete it."""
+        """Delete it; but where the old file may have been set aside for it, leave it to the sweep."""
         session = self._free[0].session if self._free else None
         try:
             for stripe in self._free:
@@ -182,7 +185,7 @@ class _Upload:
                     self._drafts.tree.let_go(stripe.session, stripe.handle)
             if session is not None and not session.broken:
                 self._drafts.tree.drop(session, self.temporary)
-            else:
+            elif not self._is_unknown:
                 self._pool.run(lambda another: self._drafts.tree.drop(another, self.temporary))
         finally:
             while self._free:
@@ -222,9 +225,11 @@ class _Upload:
         try:
             session, _ = self._pool.take(at_once=True)
             try:
-                return _Stripe(
-                    session, session.wait(session.open(self._drafts.tree.at(session, self.temporary), FOR_WRITING))
-                )
+                tree, folder = self._drafts.tree, parent(self.temporary)
+                leads = tree.leads_to(session, folder)
+                handle = session.wait(session.open(tree.at(session, self.temporary), FOR_WRITING))
+                tree.confirm(session, folder, leads)
+                return _Stripe(session, handle)
             except BaseException:
                 self._pool.give_back(session)
                 raise

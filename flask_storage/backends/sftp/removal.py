@@ -1,0 +1,105 @@
+"""Removing many files: those of a folder, and what unfinished writes have left.
+
+Both may be begun once more when the connection breaks off; what was counted by then stays counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+
+from ...paths import RESERVED_PREFIX, parent
+from .parts import remove_upload
+from .protocol import NO_SUCH_FILE, REMOVE, RMDIR, Session, StatusError
+from .tree import Tree
+from .walking import is_folder, walk
+
+
+class FolderRemoval:
+    """Deletes every file below a folder, and the folders.
+
+    Args:
+        tree: The door.
+        path: The folder; ``""`` is the root, which stays.
+    """
+
+    def __init__(self, tree: Tree, path: str) -> None:
+        self._tree = tree
+        self._path = path
+        self._count = 0
+        self._unheard: set[str] = set()
+
+    def __call__(self, session: Session) -> int:
+        """Do it, and return how many files went, with those of attempts before."""
+        folders = [self._path]
+        for _, folder, entries in walk(self._tree, session, [self._path]):
+            prefix = f"{folder}/" if folder else ""
+            ours = [(prefix + name, about) for name, about in entries if not name.startswith(RESERVED_PREFIX)]
+            self._remove(session, [name for name, about in ours if not is_folder(about)])
+            folders += [prefix + name for name, about in entries if is_folder(about)]
+        # Asked for when the connection broke off, and not there any more.
+        self._count += len(self._unheard)
+        self._unheard.clear()
+        *below, top = [session.about(RMDIR, self._tree.at(session, folder)) for folder in reversed(folders)]
+        for one in below:
+            with suppress(StatusError):  # not empty, or gone already
+                session.wait(one)
+        with suppress(StatusError):
+            session.wait(top)
+            # Of a folder that was not there nobody has seen where it leads: above it, nothing is touched.
+            self._tree.prune(session, parent(self._path))
+        return self._count
+
+    def _remove(self, session: Session, names: Sequence[str]) -> None:
+        asked = [(name, session.about(REMOVE, self._tree.at(session, name))) for name in names]
+        self._unheard.update(names)
+        for name, one in asked:
+            try:
+                session.wait(one)
+                self._count += 1
+            except StatusError as error:  # somebody else deletes them too
+                if error.code != NO_SUCH_FILE:
+                    raise
+            self._unheard.discard(name)
+
+
+class Sweep:
+    """Removes what unfinished writes and uploads left behind.
+
+    Args:
+        tree: The door.
+        before: Only what was last touched before.
+    """
+
+    def __init__(self, tree: Tree, before: datetime) -> None:
+        self._tree = tree
+        self._before = before.timestamp()
+        self._count = 0
+
+    def __call__(self, session: Session) -> int:
+        """Do it, and return how many leftovers went, with those of attempts before.
+
+        Raises:
+            StatusError: when the server refuses some; the others are gone.
+        """
+        old = [
+            (f"{folder}/{name}" if folder else name, about)
+            for _, folder, entries in walk(self._tree, session, [""])
+            for name, about in entries
+            if name.startswith(RESERVED_PREFIX) and (about.mtime or 0) < self._before
+        ]
+        refused: StatusError | None = None
+        for path, about in old:
+            try:
+                if is_folder(about):
+                    remove_upload(self._tree, session, path)
+                else:
+                    self._tree.clear(session, path)
+                self._count += 1
+            except StatusError as error:
+                if error.code != NO_SUCH_FILE:  # somebody else has taken it
+                    refused = refused or error
+        if refused is not None:
+            raise refused
+        return self._count
