@@ -131,7 +131,6 @@ class SFTPParts(PartStore):
             for upload_id in [name[len(RESERVED_PREFIX) :] for name in names if name.startswith(RESERVED_PREFIX)]:
                 # What others put there, with a link or a pipe in it, is none of ours.
                 with suppress(FileNotFoundInStorageError, IntegrityError, PermissionDeniedError, NotAFileError):
-                    self._tree.look(session, f"{_folder(upload_id)}/{NOTE_NAME}")  # opening a pipe ends the session
                     note = self._note(session, None, upload_id)
                     if not path or note["path"].startswith(f"{path}/"):
                         found.append(pending(note, upload_id))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,7 @@ from .protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import arrow
 
@@ -167,7 +167,9 @@ class Tree:
     # -- files --------------------------------------------------------------------------------------------------------
 
     def open_file(self, session: Session, path: str, first: int = 0) -> tuple[bytes, Attributes, bytes]:
-        """Open a file for reading, in two turns.
+        """Open a file for reading, in three turns.
+
+        It is looked at before: opening a pipe that nobody writes to would hold a process of the server for ever.
 
         Args:
             session: In which it is open then.
@@ -180,18 +182,9 @@ class Tree:
         Raises:
             StorageError: as :meth:`look`.
         """
-        asked = self._ask_about(session, path)
-        opened = session.open(self.at(session, path), FOR_READING)
-        try:
-            self._judge(session, path, *asked)
-        except (NotAFileError, PermissionDeniedError):
-            session.close()  # a pipe that nobody writes to is being opened for ever, also at the end of a link
-            raise
-        except (StorageError, StatusError):
-            with suppress(StatusError):
-                self.let_go(session, session.wait(opened))
-            raise
-        handle: bytes = session.wait(opened)
+        with self._missing(path):
+            self.look(session, path)
+            handle: bytes = session.wait(session.open(self.at(session, path), FOR_READING))
         try:
             head = bytearray(min(first, session.read_size))
             about, again = session.about(FSTAT, handle), self._ask_about(session, path)
@@ -264,6 +257,16 @@ class Tree:
             session.about(CLOSE, handle)
 
     # -- inner --------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _missing(self, path: str) -> Iterator[None]:
+        """Raise our error where the server says that a file is not there; others may delete or make it at any time."""
+        try:
+            yield
+        except StatusError as error:
+            if error.code != NO_SUCH_FILE:
+                raise
+            raise FileNotFoundInStorageError(self.storage, path) from error
 
     def _ask_about(self, session: Session, path: str) -> tuple[Pending, Pending]:
         return self.leads_to(session, path), session.about(LSTAT, self.at(session, path))
