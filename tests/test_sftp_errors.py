@@ -181,6 +181,29 @@ def test_a_root_that_is_none_is_no_empty_storage(openssh, kind):
     assert not (openssh.folder / "missing").exists()
 
 
+def test_a_root_that_goes_while_it_is_in_use_is_no_empty_storage(openssh):
+    """A volume that is not mounted any more must not look like one without files."""
+    with closing(place(openssh)) as storage:
+        storage.write("d/a.txt", b"1")
+        root = openssh.folder / storage.root
+        root.rename(root.with_name(f"{root.name}-gone"))
+
+        for deed in (
+            storage.list,
+            storage.sweep,
+            lambda: storage.exists("d/a.txt"),
+            lambda: storage.read("d/a.txt"),
+            lambda: storage.write("a.txt", b"1"),
+            lambda: storage.write("d/e/a.txt", b"1"),
+        ):
+            with pytest.raises(StorageError, match=r"the root .* is not there"):
+                deed()
+
+        root.mkdir()
+        storage.write("d/a.txt", b"2")
+        assert [entry.name for entry in storage.list()] == ["d/a.txt"]
+
+
 def test_a_path_that_the_server_cannot_hold_is_told(openssh):
     """Ours is not too long, but the root stands before it."""
     root = "/".join(["r" * 200] * 16)
@@ -323,6 +346,7 @@ def test_a_sweep_that_is_refused_somewhere_takes_the_rest(shared):
         Path(in_place(shared, name)).touch()
         os.utime(in_place(shared, name), (0, 0))
     os.chmod(in_place(shared, ""), 0o777)
+    os.mkdir(in_place(shared, "a"), 0o700)
 
     with pytest.raises(PermissionDeniedError):
         shared.sweep()

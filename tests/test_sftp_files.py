@@ -26,7 +26,7 @@ from flask_storage import (
     signals,
 )
 from flask_storage.backends.sftp import copying
-from flask_storage.backends.sftp.drafts import Drafts
+from flask_storage.backends.sftp.drafts import HARDLINK, Drafts
 from flask_storage.backends.sftp.protocol import (
     FAILURE,
     FOR_WRITING,
@@ -38,6 +38,7 @@ from flask_storage.backends.sftp.protocol import (
     StatusError,
 )
 from flask_storage.backends.sftp.writes import _Stripe
+from flask_storage.streams import copy_chunks
 from tests.sftp_places import left_in, place, session_of, settle, soon
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
@@ -376,8 +377,7 @@ def test_a_session_that_is_given_back_twice_is_lent_once(storage):
     assert [one for one, _, _ in pool._waiting].count(session) == 1
 
 
-@pytest.mark.parametrize("refused", [2, 3])
-def test_a_name_that_cannot_be_taken_over_stays_with_the_old_file(plain_sftp, monkeypatch, refused):
+def test_a_name_that_cannot_be_taken_over_stays_with_the_old_file(plain_sftp, monkeypatch):
     """A server that does not replace is asked to set the old file aside, and to put it back."""
     with closing(place(plain_sftp)) as storage:
         storage.write("docs/a.bin", CONTENT)
@@ -385,18 +385,154 @@ def test_a_name_that_cannot_be_taken_over_stays_with_the_old_file(plain_sftp, mo
 
         def renamed(session, source, target):
             asked.append((source, target))
-            return rename(session, source + b"-none" if len(asked) == refused else source, target)
+            return rename(session, source + b"-none" if len(asked) == 3 else source, target)
 
         with monkeypatch.context() as patch:
             patch.setattr(Session, "rename", renamed)
             with pytest.raises(StorageError):
                 storage.write("docs/a.bin", b"new")
 
-        (first, target), (_, aside), again, *back = asked
+        (first, target), (_, aside), again, back = asked
         assert again == (first, target)
-        assert back == ([(aside, target)] if refused == 3 else [])
+        assert back == (aside, target)
         assert storage.read("docs/a.bin") == CONTENT
         assert left_in(storage) == []
+
+
+@pytest.mark.parametrize("before", [2, 3])
+def test_who_is_slower_takes_the_name_over_once_more(plain_sftp, monkeypatch, before):
+    """Of several that replace a file on such a server, the last one wins, and nothing of the others stays."""
+    with closing(place(plain_sftp)) as storage:
+        storage.write("a.bin", CONTENT)
+        path = plain_sftp.folder / storage.root / "a.bin"
+        rename, asked = Session.rename, []
+
+        def renamed(session, source, target):
+            asked.append(source)
+            if len(asked) == before:
+                session.wait(session.about(REALPATH, b"."))  # all before it is done
+                path.unlink(missing_ok=True)
+                if before == 3:
+                    path.write_bytes(b"theirs")
+            return rename(session, source, target)
+
+        monkeypatch.setattr(Session, "rename", renamed)
+        storage.write("a.bin", b"new")
+
+        assert storage.read("a.bin") == b"new"
+        assert left_in(storage) == []
+
+
+def test_a_file_that_is_moved_is_never_deleted_by_its_name(here, monkeypatch):
+    """By then, somebody else may have written another one there."""
+    storage, root = here
+    about, deleted = Session.about, []
+
+    def asked(session, kind, name, *more):
+        deleted.extend([name] if kind == REMOVE else [])
+        return about(session, kind, name, *more)
+
+    monkeypatch.setattr(Session, "about", asked)
+    storage.move("a.bin", "b.bin", exclusive=True)
+    storage.move("b.bin", "c.bin")
+
+    assert deleted == []
+    assert os.listdir(root) == ["c.bin"]
+
+
+def test_a_name_that_becomes_free_meanwhile_is_taken_or_taken_by_others(here, monkeypatch):
+    """A link was refused, and nothing is there: it is tried once more."""
+    storage, root = here
+    extended, tried = Session.extended, []
+
+    def asked(session, name, *fields):
+        pending = extended(session, name, *fields)
+        if name == HARDLINK:
+            tried.append(name)
+            with suppress(StatusError):
+                session.wait(pending)
+            (root / "a.bin").unlink(missing_ok=True)
+        return pending
+
+    monkeypatch.setattr(Session, "extended", asked)
+    storage.write("a.bin", b"new", exclusive=True)
+
+    assert tried == [HARDLINK]
+    assert storage.read("a.bin") == b"new"
+    assert left_in(storage) == []
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_rename_that_never_succeeds_is_told(here, monkeypatch, moved):
+    """In the server's word, and not for ever."""
+    storage, _ = here
+    rename = Session.rename
+
+    def refused(session, source, target):
+        return rename(session, source + b"/below", target)
+
+    monkeypatch.setattr(Session, "rename", refused)
+    with pytest.raises(StorageError):
+        storage.move("a.bin", "b.bin", exclusive=True) if moved else storage.write("a.bin/b", b"1", exclusive=True)
+
+    assert storage.read("a.bin") == CONTENT
+    assert not storage.exists("b.bin")
+
+
+def test_what_takes_the_place_of_a_hidden_file_is_not_published(here):
+    """Whoever may write to the folder can replace it; then it is not what was written."""
+    storage, root = here
+    for make in (lambda path: path.write_bytes(b"theirs"), lambda path: path.symlink_to("a.bin"), os.mkfifo):
+        writer = storage.open("b.bin", "w")
+        writer.write(bytes(5_000_000))
+        [draft] = root.glob(".fs-tmp-*")
+        draft.unlink()
+        make(draft)
+
+        with pytest.raises(PermissionDeniedError, match="another file in the place"):
+            writer.close()
+
+        assert not storage.exists("b.bin")
+        assert storage.read("a.bin") == CONTENT
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_no_session_writes_through_what_was_put_in_the_place_of_a_hidden_file(here, monkeypatch, tmp_path, kind):
+    """Those that join look at it before they open it."""
+    storage, root = here
+    monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 0)
+    monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"")
+    begun, write = threading.Event(), _Stripe.write
+
+    def slow(stripe, *arguments):
+        if not begun.is_set():
+            [draft] = root.glob(".fs-tmp-*")
+            draft.unlink()
+            draft.symlink_to(outside) if kind == "link" else os.mkfifo(draft)
+            begun.set()
+        write(stripe, *arguments)
+
+    monkeypatch.setattr(_Stripe, "write", slow)
+    with pytest.raises(PermissionDeniedError), storage.open("b.bin", "w") as writer:
+        copy_chunks(io.BytesIO(CONTENT), writer, chunk_size=KIB)
+
+    assert outside.read_bytes() == b""
+    assert not storage.exists("b.bin")
+
+
+def test_a_write_whose_hidden_file_was_swept_says_so(here):
+    """It is no missing file: whoever swept took what was being written."""
+    storage, _ = here
+    writer = storage.open("b.bin", "w")
+    writer.write(bytes(5_000_000))
+    assert storage.sweep(timedelta(seconds=-10)) == 1
+
+    with pytest.raises(StorageError, match="gone, perhaps by a sweep") as caught:
+        writer.close()
+
+    assert not isinstance(caught.value, FileNotFoundError)
 
 
 @pytest.mark.parametrize("size", [5, 700 * KIB])
@@ -436,27 +572,10 @@ def test_a_folder_that_becomes_a_link_while_a_file_is_written_leads_nowhere(here
     (tmp_path / draft.name).write_bytes(b"theirs")
     (root / "d").symlink_to(tmp_path)
 
-    with pytest.raises(PermissionDeniedError, match="symbolic link"):
+    with pytest.raises(PermissionDeniedError):
         writer.close()
 
     assert "b.bin" not in os.listdir(tmp_path)
-
-
-def test_a_move_that_cannot_be_ended_is_none(here, monkeypatch):
-    """Where the old name stays, the new one goes again: nobody has two files of one."""
-    storage, root = here
-    about = Session.about
-
-    def asked(session, kind, name, *more):
-        return about(session, kind, name + b"/none" if kind == REMOVE and name.endswith(b"/a.bin") else name, *more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Session, "about", asked)
-        with pytest.raises(StorageError):
-            storage.move("a.bin", "b.bin", exclusive=True)
-
-    assert os.listdir(root) == ["a.bin"]
-    assert storage.read("a.bin") == CONTENT
 
 
 # -- what nobody closes -----------------------------------------------------------------------------------------------

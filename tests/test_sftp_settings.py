@@ -316,8 +316,9 @@ def test_the_path_of_a_url_is_the_root(path, root):
 
 def test_a_url_that_ends_after_the_host_is_not_for_the_whole_disk():
     """One slash too much would be; who means it, says so."""
-    with pytest.raises(ConfigurationError, match="write /~/ for the folder where it puts the user"):
-        from_profile("sftp://files.example.com/")
+    for path in ("/", "//", "/%2F", "/.", "/.."):
+        with pytest.raises(ConfigurationError, match="write /~/ for the folder where it puts the user"):
+            from_profile(f"sftp://files.example.com{path}")
 
     assert from_profile("sftp://files.example.com/?root=/").root == "/"
 

@@ -42,6 +42,7 @@ from flask_storage.backends.sftp.protocol import (
     REMOVE,
     RENAME,
     SETSTAT,
+    STAT,
     StatusError,
 )
 from flask_storage.backends.sftp.tree import Tree
@@ -602,8 +603,8 @@ def stubborn(answers, *extensions, there=()):
             return status(request, code)
         if request.kind == REALPATH:
             return names(request, (text, attributes(FOLDER)))
-        if request.kind == LSTAT:
-            kinds = {b"/r/d": FOLDER, **dict.fromkeys(there, FILE)}
+        if request.kind in (LSTAT, STAT):
+            kinds = {b"r": FOLDER, b"/r/d": FOLDER, **dict.fromkeys(there, FILE)}
             kind = FILE if b"/.fs-" in text else kinds.get(text)
             return status(request, NO_SUCH_FILE) if kind is None else answer(request, ATTRS, attributes(kind))
         if request.kind == FSTAT:
@@ -678,14 +679,15 @@ def test_a_file_that_cannot_get_its_name_is_an_error(answers, extensions, exclus
 
 
 def test_a_file_that_cannot_leave_its_old_name_was_not_moved(make_openssh):
-    """Where a new name may be given, and the old one not be taken: nobody hears that it was."""
-    server = make_openssh(arguments="-P remove")
+    """Nobody hears that it was."""
+    server = make_openssh(arguments="-P rename")
     with closing(place(server)) as storage:
         storage.write("a.txt", b"1")
         with pytest.raises(StorageError, match="denies this user access"):
             storage.move("a.txt", "b.txt", exclusive=True)
 
         assert storage.read("a.txt") == b"1"
+        assert not storage.exists("b.txt")
 
 
 def test_what_may_not_be_renamed_does_not_cost_the_old_file():

@@ -21,6 +21,7 @@ from flask_storage.backends.sftp.protocol import (
     PERMISSION_DENIED,
     READDIR,
     REALPATH,
+    ProtocolError,
     StatusError,
 )
 from flask_storage.backends.sftp.tree import Tree
@@ -406,6 +407,14 @@ def test_a_server_that_tells_no_modes_has_files_only():
     walked = [(path, [(name, about.mode) for name, about in told]) for _, path, told in walk(TREE, made, [""])]
 
     assert walked == [("", [("a", None), ("b", None)])]
+
+
+def test_a_folder_that_goes_on_without_names_is_given_up():
+    """No time-out would end it: each answer comes."""
+    made, _ = scripted({b"": [entries() for _ in range(200)]})
+
+    with pytest.raises(ProtocolError, match="goes on and on, and tells no names"):
+        list(walk(TREE, made, [""]))
 
 
 def test_an_answer_without_names_is_not_the_end():

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
-from ...errors import FileExistsInStorageError, NotAFileError, StorageError, StorageFullError
+from ...errors import (
+    FileExistsInStorageError,
+    NotAFileError,
+    PermissionDeniedError,
+    StorageError,
+    StorageFullError,
+)
 from ...paths import RESERVED_PREFIX, parent
 from ...values import WriteOptions
 from .errors import not_written
@@ -36,6 +42,8 @@ from .protocol import (
 from .tree import Tree, is_kind
 
 _ATTEMPTS = 100
+_RACES = 20
+"""How often others may be quicker before that is an error."""
 _PRIVATE = 0o600
 _SLOWEST_DISK = 4 * 1024 * 1024  # in bytes a second
 _LAST_SECOND = 0xFFFFFFFF
@@ -73,6 +81,8 @@ class Drafts:
                 # The folder is not there yet, or was pruned by somebody else; or a file stands in its place.
                 if error.code not in (NO_SUCH_FILE, FAILURE):
                     raise
+                if not folder:
+                    self.tree.ask_again(session)
                 self.tree.make_folders(session, folder)
                 if error.code == FAILURE:
                     raise not_written(session, error) from error
@@ -108,13 +118,15 @@ class Drafts:
             FileExistsInStorageError: when it must be, and is taken.
             NotAFileError: when a folder has this name.
             StorageFullError: when the server has another number of bytes.
+            PermissionDeniedError: when somebody has replaced it, or its folder by a link.
         """
         asked = [*written]
         if self._file_mode != _PRIVATE:
             asked.append(session.about(FSETSTAT, handle, Attributes(mode=self._file_mode).pack()))
         if self._sync and FSYNC in session.extensions:
             asked.append(session.extended(FSYNC, packed(handle)))
-        about, before = session.about(FSTAT, handle), session.about(LSTAT, self.tree.at(session, path))
+        about, there = session.about(FSTAT, handle), session.about(LSTAT, self.tree.at(session, temporary))
+        before = session.about(LSTAT, self.tree.at(session, path))
         folder = parent(path)
         leads = self.tree.leads_to(session, folder)  # much may have happened since the file was made
         asked.append(session.about(CLOSE, handle))
@@ -130,6 +142,7 @@ class Drafts:
             raise StorageFullError(
                 f"{attributes.size} bytes are on the server where {size} were written: is its disk full?"
             )
+        self._confirm(session, attributes, there)
         self.tree.confirm(session, folder, leads)
         self._tell_apart(session, temporary, attributes, before)
         self.publish(session, temporary, path, options)
@@ -172,7 +185,8 @@ class Drafts:
             replaced = session.about(LSTAT, self.tree.at(session, new_path))
             self.tree.make_folders(session, parent(new_path))
             try:
-                self._tell_apart(session, path, attributes, replaced, is_new=False)
+                if not options.exclusive:
+                    self._tell_apart(session, path, attributes, replaced, is_new=False)
                 self.publish(session, path, new_path, options)
                 return
             except StatusError as error:
@@ -188,6 +202,19 @@ class Drafts:
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
+    def _confirm(self, session: Session, written: Attributes, there: Pending) -> None:
+        """See that what gets a name is the file that was written, as far as its mode and its size tell."""
+        try:
+            found = session.wait(there)
+        except StatusError as error:
+            if error.code != NO_SUCH_FILE:
+                raise
+            raise StorageError(
+                "what was written is gone, perhaps by a sweep: write it anew, and sweep only what is older"
+            ) from error
+        if (found.mode, found.size) != (written.mode, written.size):
+            raise PermissionDeniedError("somebody put another file in the place of the one that was written")
+
     def _tell_apart(
         self, session: Session, path: str, new: Attributes, replaced: Pending, *, is_new: bool = True
     ) -> None:
@@ -199,67 +226,83 @@ class Drafts:
         with suppress(StatusError):  # the name is free
             old = session.wait(replaced)
             ahead = (old.mtime or 0) - (new.mtime or 0)
-            if ahead == 0 or (is_new and ahead > 0):
+            if is_kind(stat.S_ISREG, old) and (ahead == 0 or (is_new and ahead > 0)):
                 later = Attributes(mtime=min((old.mtime or 0) + 1, _LAST_SECOND))
                 session.about(SETSTAT, self.tree.at(session, path), later.pack())
 
     def _publish_as_new(self, session: Session, source: bytes, target: bytes, path: str) -> None:
-        is_linked = HARDLINK in session.extensions
-        try:
-            # A link fails where the name is taken, on every server; what a rename does there is up to the server.
-            if is_linked:
-                session.wait(session.extended(HARDLINK, packed(source), packed(target)))
-            else:
-                session.wait(session.rename(source, target))
-        except StatusError as error:
-            if error.code == NO_SUCH_FILE:
-                raise
+        # A hidden file is nobody else's, and a link fails where the name is taken, on every server. What others may
+        # replace at any time must not be removed by its name after that: of a rename, the server does both.
+        is_linked = HARDLINK in session.extensions and _is_hidden(source)
+        for left in reversed(range(_RACES)):
             try:
-                session.wait(session.about(LSTAT, target))
-            except StatusError:
-                # PERMISSION_DENIED is what Linux says of a file system without links.
-                if not is_linked or error.code not in (FAILURE, OP_UNSUPPORTED, PERMISSION_DENIED):
-                    raise error from None
-                session.wait(session.rename(source, target))  # a file system without links
-                return
-            raise FileExistsInStorageError(f"{path} exists: choose another name", path=path) from error
-        if is_linked:
-            try:
-                session.wait(session.about(REMOVE, source))
-            except StatusError:
-                if not source.rpartition(b"/")[2].startswith(RESERVED_PREFIX.encode()):  # it was to be moved
-                    session.wait(session.about(REMOVE, target))
+                if is_linked:
+                    session.wait(session.extended(HARDLINK, packed(source), packed(target)))
+                else:
+                    session.wait(session.rename(source, target))
+                break
+            except StatusError as error:
+                if error.code == NO_SUCH_FILE:
                     raise
-                # It is published, which an error would deny; the sweep takes the name.
+                if self._is_done(session, session.about(LSTAT, target)):
+                    raise FileExistsInStorageError(f"{path} exists: choose another name", path=path) from error
+                # The name has become free again; or it is a file system without links, of which Linux says that the
+                # permission is denied.
+                if error.code not in (FAILURE, *((OP_UNSUPPORTED, PERMISSION_DENIED) if is_linked else ())) or not left:
+                    raise
+                is_linked = False
+        if is_linked:
+            # It is published, which an error would deny; the sweep takes the name.
+            self._is_done(session, session.about(REMOVE, source))
 
     def _replace(self, session: Session, source: bytes, target: bytes) -> None:
-        try:
-            session.wait(session.rename(source, target))
-        except StatusError as error:
-            # What may not be renamed, or is not there, must not cost the old file either.
-            there, about = session.about(LSTAT, source), session.about(LSTAT, target)
-            session.wait(there)
-            try:
-                attributes = session.wait(about)
-            except StatusError:
-                raise error from None
-            if error.code == PERMISSION_DENIED or is_kind(stat.S_ISDIR, attributes):
-                raise error from None
-            folder, slash, _ = target.rpartition(b"/")
-            aside = folder + slash + _hidden().encode()
-            moved = session.rename(target, aside)
-            self._touch(
-                session, aside, attributes, int(time.time())
-            )  # the sweep must not take what may be all there is
+        folder, slash, _ = target.rpartition(b"/")
+        for left in reversed(range(_RACES)):
             try:
                 session.wait(session.rename(source, target))
+                return
+            except StatusError as error:
+                attributes = self._in_the_way(session, source, target, error)
+            aside = folder + slash + _hidden().encode()
+            moved = session.rename(target, aside)
+            # The sweep must not take at once what may be all there is, when the connection breaks off now.
+            self._touch(session, aside, attributes, int(time.time()))
+            try:
+                session.wait(session.rename(source, target))
+                session.about(REMOVE, aside)  # or the sweep will
+                return
             except StatusError:
-                with suppress(StatusError):  # it was not moved; or somebody else has the name by now
-                    session.wait(moved)
-                    session.wait(session.rename(aside, target))
-                    self._touch(session, target, attributes, attributes.mtime)
-                raise
-            session.about(REMOVE, aside)  # or the sweep will
+                if self._is_done(session, moved):
+                    if self._is_done(session, session.rename(aside, target)):
+                        self._touch(session, target, attributes, attributes.mtime)
+                        raise
+                    session.about(REMOVE, aside)  # somebody else has the name by now, for what is newer
+                if not left:
+                    raise
+
+    def _in_the_way(self, session: Session, source: bytes, target: bytes, refusal: StatusError) -> Attributes:
+        """Return what is known of the file that has a name.
+
+        Raises:
+            StatusError: the refusal, when the old file must not suffer for it: what may not be renamed, or is not
+                there, never gets the name.
+        """
+        there, about = session.about(LSTAT, source), session.about(LSTAT, target)
+        session.wait(there)
+        try:
+            attributes: Attributes = session.wait(about)
+        except StatusError:
+            raise refusal from None
+        if refusal.code == PERMISSION_DENIED or is_kind(stat.S_ISDIR, attributes):
+            raise refusal from None
+        return attributes
+
+    def _is_done(self, session: Session, asked: Pending) -> bool:
+        try:
+            session.wait(asked)
+        except StatusError:
+            return False
+        return True
 
     def _touch(self, session: Session, name: bytes, attributes: Attributes, mtime: int | None) -> None:
         if mtime is not None and is_kind(stat.S_ISREG, attributes):  # of a link, this would be about where it leads
@@ -268,3 +311,7 @@ class Drafts:
 
 def _hidden() -> str:
     return RESERVED_PREFIX + secrets.token_hex(8)
+
+
+def _is_hidden(name: bytes) -> bool:
+    return name.rpartition(b"/")[2].startswith(RESERVED_PREFIX.encode())

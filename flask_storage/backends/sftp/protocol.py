@@ -42,6 +42,7 @@ FOR_READING, FOR_WRITING, TO_CREATE, IF_NEW = 0x01, 0x02, 0x08, 0x20
 OK, EOF, NO_SUCH_FILE, PERMISSION_DENIED, FAILURE, BAD_MESSAGE, OP_UNSUPPORTED = 0, 1, 2, 3, 4, 5, 8
 
 _MOST_EXTENSIONS = 64
+_LONGEST_WORDS = 500
 # What every server takes at once, and the longest answer that any of them has a reason to give.
 _PLAIN_READ = 32 * 1024
 _MOST_AT_ONCE = 255 * 1024
@@ -315,7 +316,7 @@ class Session:
     def _understand(self, pending: Pending, kind: int, body: Body) -> None:
         if kind == _STATUS:
             code = body.number()
-            text = body.text().decode("utf-8", "replace") if body.left >= 4 else ""
+            text = body.text()[:_LONGEST_WORDS].decode("utf-8", "replace") if body.left >= 4 else ""
             if code != OK:
                 pending.error = StatusError(code, text)
             elif pending.kind in _ANSWERS:

@@ -11,8 +11,8 @@ from datetime import datetime
 
 from ...paths import RESERVED_PREFIX, parent
 from .parts import remove_upload
-from .protocol import NO_SUCH_FILE, REMOVE, RMDIR, Session, StatusError
-from .tree import Tree
+from .protocol import NO_SUCH_FILE, PERMISSION_DENIED, REMOVE, RMDIR, Session, StatusError
+from .tree import Tree, removable
 from .walking import is_folder, walk
 
 
@@ -37,7 +37,7 @@ class FolderRemoval:
             prefix = f"{folder}/" if folder else ""
             ours = [(prefix + name, about) for name, about in entries if not name.startswith(RESERVED_PREFIX)]
             self._remove(session, [name for name, about in ours if not is_folder(about)])
-            folders += [prefix + name for name, about in entries if is_folder(about)]
+            folders += removable(prefix + name for name, about in entries if is_folder(about))
         # Asked for when the connection broke off, and not there any more.
         self._count += len(self._unheard)
         self._unheard.clear()
@@ -81,15 +81,20 @@ class Sweep:
         """Do it, and return how many leftovers went, with those of attempts before.
 
         Raises:
-            StatusError: when the server refuses some; the others are gone.
+            StatusError: when the server refuses some, or to look into a folder; the others are gone.
         """
+        refused: StatusError | None = None
+
+        def denied(_: str, folder: str) -> None:
+            nonlocal refused
+            refused = refused or StatusError(PERMISSION_DENIED, f"{folder} may not be looked into")
+
         old = [
             (f"{folder}/{name}" if folder else name, about)
-            for _, folder, entries in walk(self._tree, session, [""])
+            for _, folder, entries in walk(self._tree, session, [""], denied=denied)
             for name, about in entries
             if name.startswith(RESERVED_PREFIX) and (about.mtime or 0) < self._before
         ]
-        refused: StatusError | None = None
         for path, about in old:
             try:
                 if is_folder(about):

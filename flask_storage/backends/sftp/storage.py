@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -189,7 +190,7 @@ class SFTPStorage(InternalLinksStorageBackend):
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
         """Make a storage of ``sftp://user@host:port/srv/files``; ``/~/files`` begins where the server puts the user."""
         root = unquote(url.path)
-        if root == "/" and "root" not in options:
+        if posixpath.normpath(root) in ("/", "//") and "root" not in options:
             raise ConfigurationError(
                 "an sftp:// URL that ends in / would be for the whole disk of the server: write /~/ for the folder "
                 "where it puts the user, a path, or root=/ in the query"

@@ -3,7 +3,7 @@
 SFTP opens by path, and follows symbolic links on its way. So the server is asked, before anything is touched, where a
 path really leads (``REALPATH``), and any other answer than the path itself is refused: no link is followed, inside the
 root or out of it. Between that answer and the next request somebody with a shell on the server could put a link in the
-way; version 3 of the protocol has nothing against that. Who shares the machine with strangers gives the storage a
+way, and take it away again; version 3 of the protocol has nothing against that. Who shares the machine with strangers gives the storage a
 ``ChrootDirectory``.
 """
 
@@ -21,9 +21,9 @@ from ...errors import (
     PermissionDeniedError,
     StorageError,
 )
-from ...paths import parent
+from ...paths import SYSTEM_FOLDER, parent
 from ...values import FileInfo
-from .errors import shown
+from .errors import not_written, shown
 from .packing import Attributes
 from .protocol import (
     CLOSE,
@@ -46,7 +46,7 @@ from .protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import arrow
 
@@ -89,6 +89,11 @@ class Tree:
                 raise StorageError(f"the root {self._root.decode()!r} is no folder on the server")
             session.root = real
         return session.root
+
+    def ask_again(self, session: Session) -> None:
+        """See that the root is there still, as :meth:`root`."""
+        session.root = None
+        self.root(session)
 
     def at(self, session: Session, path: str) -> bytes:
         """Return what the server calls *path*; ``""`` is the root."""
@@ -158,7 +163,7 @@ class Tree:
 
         Object stores have no folders; where the last file of one is gone, so should be the folder.
         """
-        asked = [session.about(RMDIR, self.at(session, level)) for level in reversed(_levels(path))]
+        asked = [session.about(RMDIR, self.at(session, level)) for level in removable(reversed(_levels(path)))]
         for one in asked:
             # Not empty, gone already, or not ours to remove.
             with suppress(StatusError):
@@ -193,6 +198,10 @@ class Tree:
             # Somebody may have put a link there before it was opened; a file that is gone stays readable.
             with suppress(FileNotFoundInStorageError):
                 self._judge(session, path, *again)
+            if not is_kind(stat.S_ISREG, attributes):
+                raise NotAFileError(f"{path} is no regular file")
+            if attributes.size is None:
+                raise StorageError("the server does not tell how long files are: nothing can be read from it")
             return handle, attributes, bytes(head[: session.count(content)]) if content else b""
         except BaseException:
             self.let_go(session, handle)
@@ -224,7 +233,8 @@ class Tree:
                 except (StatusError, StorageError) as error:
                     failed[path] = error
             emptied = {level for path, _ in removed for level in _levels(parent(path))}
-            pruned = [session.about(RMDIR, self.at(session, one)) for one in sorted(emptied, key=len, reverse=True)]
+            deepest_first = sorted(emptied, key=len, reverse=True)
+            pruned = [session.about(RMDIR, self.at(session, one)) for one in removable(deepest_first)]
             for path, one in removed:
                 try:
                     session.wait(one)
@@ -268,10 +278,11 @@ class Tree:
                 raise
             raise FileNotFoundInStorageError(self.storage, path) from error
 
-    def _ask_about(self, session: Session, path: str) -> tuple[Pending, Pending]:
-        return self.leads_to(session, path), session.about(LSTAT, self.at(session, path))
+    def _ask_about(self, session: Session, path: str) -> tuple[Pending, Pending, Pending]:
+        leads, asked = self.leads_to(session, path), session.about(LSTAT, self.at(session, path))
+        return leads, asked, session.about(STAT, self._root)
 
-    def _judge(self, session: Session, path: str, leads: Pending, asked: Pending) -> Attributes:
+    def _judge(self, session: Session, path: str, leads: Pending, asked: Pending, root: Pending) -> Attributes:
         missing = FileNotFoundInStorageError(self.storage, path)
         try:
             attributes: Attributes = session.wait(asked)
@@ -280,6 +291,10 @@ class Tree:
             if error.code == NO_SUCH_FILE or self._is_below_a_file(session, path):
                 with suppress(StatusError):  # a folder is missing too
                     self.confirm(session, path, leads)
+                try:
+                    session.wait(root)
+                except StatusError:
+                    self.ask_again(session)
                 raise missing from error
             raise
         if is_kind(stat.S_ISLNK, attributes, unknown=False):
@@ -335,6 +350,10 @@ class Tree:
             except StatusError as error:  # somebody else makes it too; or it cannot be made, as a file will tell
                 if error.code == PERMISSION_DENIED:  # of a file in it, the server would only say that it is not there
                     raise
+                if error.code == NO_SUCH_FILE:
+                    self.ask_again(session)
+                elif (found := not_written(session, error)) is not error:
+                    raise found from error
         if self._folder_mode & 0o7077:  # what the umask of the server may have taken away
             mode = Attributes(mode=self._folder_mode).pack()
             for one in [session.about(SETSTAT, self.at(session, level), mode) for level in made]:
@@ -362,6 +381,11 @@ def moment(seconds: int | None) -> arrow.Arrow:
 def is_kind(kind: Callable[[int], bool], attributes: Attributes, *, unknown: bool = True) -> bool:
     """Whether a file is of a *kind*, as :mod:`stat` has them; of servers that do not tell modes nothing is known."""
     return unknown if attributes.mode is None else kind(attributes.mode)
+
+
+def removable(folders: Iterable[str]) -> Iterator[str]:
+    """Yield those of some folders that may be removed when they are empty."""
+    return (folder for folder in folders if folder != SYSTEM_FOLDER)
 
 
 def _levels(path: str) -> list[str]:

@@ -19,6 +19,7 @@ from .protocol import (
     PERMISSION_DENIED,
     READDIR,
     Pending,
+    ProtocolError,
     Session,
     StatusError,
 )
@@ -27,6 +28,8 @@ from .tree import Tree, is_kind
 Entries: TypeAlias = list[tuple[str, Attributes]]
 
 _FOLDERS_AT_ONCE = 64
+_MOST_WITHOUT = 100
+"""Answers without a name, one after the other, until nobody waits for one with names any more."""
 _MOST_AHEAD = 8
 """A server tells about a hundred names at a time: of a large folder so many answers are asked for ahead."""
 
@@ -101,6 +104,7 @@ class _Folder:
         self._handle: bytes | None = None
         self._asked: deque[Pending] = deque()
         self._ahead = 2
+        self._without = 0
 
     def folders_in(self, entries: Entries) -> list[str]:
         """Return the paths of the folders among some entries, without our own hidden ones."""
@@ -129,6 +133,10 @@ class _Folder:
             if error.code in (EOF, NO_SUCH_FILE):
                 return None
             raise
+        self._without = 0 if entries else self._without + 1
+        if self._without == _MOST_WITHOUT:
+            self.close()
+            raise ProtocolError("a folder goes on and on, and tells no names")
         self._ahead = min(self._ahead * 2, _MOST_AHEAD)
         self._ask()
         return [
@@ -152,6 +160,8 @@ class _Folder:
             with suppress(StatusError):
                 self._tree.confirm(self._session, self.path, self._leads)
             if error.code == NO_SUCH_FILE or (error.code == FAILURE and self._is_file()):
+                if not self.path:
+                    self._tree.ask_again(self._session)
                 return False
             raise
         try:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from ...errors import StorageUnavailableError
 from ...parts import Part, PartLimits, PartStore, PendingUpload
-from ...paths import parent
 from ...values import WriteOptions
 from .drafts import POSIX_RENAME, Drafts
 from .errors import not_written, unknown
@@ -225,10 +224,10 @@ class _Upload:
         try:
             session, _ = self._pool.take(at_once=True)
             try:
-                tree, folder = self._drafts.tree, parent(self.temporary)
-                leads = tree.leads_to(session, folder)
+                tree = self._drafts.tree
+                tree.look(session, self.temporary)  # whoever may write to the folder could have replaced it
                 handle = session.wait(session.open(tree.at(session, self.temporary), FOR_WRITING))
-                tree.confirm(session, folder, leads)
+                tree.look(session, self.temporary)
                 return _Stripe(session, handle)
             except BaseException:
                 self._pool.give_back(session)
