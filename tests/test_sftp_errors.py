@@ -186,7 +186,7 @@ def test_a_root_that_goes_while_it_is_in_use_is_no_empty_storage(openssh):
     with closing(place(openssh)) as storage:
         storage.write("d/a.txt", b"1")
         root = openssh.folder / storage.root
-        root.rename(root.with_name(f"{root.name}-gone"))
+        gone = root.with_name(f"{root.name}-gone")
 
         for deed in (
             storage.list,
@@ -196,11 +196,12 @@ def test_a_root_that_goes_while_it_is_in_use_is_no_empty_storage(openssh):
             lambda: storage.write("a.txt", b"1"),
             lambda: storage.write("d/e/a.txt", b"1"),
         ):
+            storage.stat("d/a.txt")
+            root.rename(gone)
             with pytest.raises(StorageError, match=r"the root .* is not there"):
                 deed()
+            gone.rename(root)
 
-        root.mkdir()
-        storage.write("d/a.txt", b"2")
         assert [entry.name for entry in storage.list()] == ["d/a.txt"]
 
 

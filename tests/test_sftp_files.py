@@ -30,6 +30,7 @@ from flask_storage.backends.sftp.drafts import HARDLINK, Drafts
 from flask_storage.backends.sftp.protocol import (
     FAILURE,
     FOR_WRITING,
+    NO_SUCH_FILE,
     PERMISSION_DENIED,
     REALPATH,
     REMOVE,
@@ -191,6 +192,7 @@ def test_a_copy_for_which_there_is_no_room_is_told(here, monkeypatch):
 def test_there_is_nothing_before_the_first_byte(storage):
     """Positions are counted from the beginning, from the end and from here."""
     with storage.open("a.bin", "rw") as both:
+        assert both.seekable()
         with pytest.raises(ValueError, match="no byte at position -1"):
             both.seek(-1)
         assert (both.seek(-5, io.SEEK_END), both.tell()) == (len(CONTENT) - 5, len(CONTENT) - 5)
@@ -327,6 +329,45 @@ def test_a_server_that_has_one_word_for_everything_is_understood(storage, monkey
     assert not storage.exists("a.bin/below")
     with pytest.raises(StorageError, match="says no more than 'Failure'"):
         storage.exists("none.bin")
+
+
+def test_a_folder_that_somebody_makes_between_two_questions_is_asked_about_again(storage, monkeypatch):
+    """One answer says that it is not there, and the next that it is."""
+    storage.write("d/b.bin", b"1")
+    leads_to, asked = storage._tree.leads_to, []
+
+    def not_there(*arguments):
+        pending = leads_to(*arguments)
+        asked.append(pending)
+        if len(asked) <= 2:
+            arguments[0].wait(pending)
+            pending.error = StatusError(NO_SUCH_FILE, "No such file")
+        return pending
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage._tree, "leads_to", not_there)
+        storage.write("d/c.bin", b"1")
+
+    assert len(asked) > 3
+    assert storage.read("d/c.bin") == b"1"
+
+
+def test_what_somebody_else_sweeps_meanwhile_is_not_counted(here, monkeypatch):
+    """Nor is it an error."""
+    storage, root = here
+    for number in range(3):
+        (root / f".fs-tmp-{number}").touch()
+    clear = storage._tree.clear
+
+    def cleared(session, path):
+        if path == ".fs-tmp-1":
+            (root / path).unlink()
+        clear(session, path)
+
+    monkeypatch.setattr(storage._tree, "clear", cleared)
+
+    assert storage.sweep(timedelta(seconds=-10)) == 2
+    assert os.listdir(root) == ["a.bin"]
 
 
 def test_a_deletion_that_is_refused_is_told(storage, monkeypatch):

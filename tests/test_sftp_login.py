@@ -21,6 +21,7 @@ import pytest
 from paramiko.common import AUTH_FAILED, AUTH_PARTIALLY_SUCCESSFUL, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 from flask_storage import ConfigurationError, PermissionDeniedError, StorageTimeoutError, StorageUnavailableError
+from flask_storage.backends.sftp.login import _Answer
 from flask_storage.backends.sftp.protocol import ConnectionLostError
 from flask_storage.backends.sftp.ways import Line
 from tests.services.s3_servers import free_port
@@ -915,6 +916,12 @@ def test_a_line_that_takes_nothing_ends(monkeypatch):
             ends(ConnectionAbortedError)
             theirs.recv(1 << 20)
         assert line.fileno() == ours.fileno()
+
+
+def test_an_answer_for_which_paramiko_would_wait_for_ever_is_given_up():
+    """As that of a server that never says whether it serves files."""
+    with pytest.raises(TimeoutError):
+        _Answer(0.01).wait()
 
 
 # -- ciphers ----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from flask_storage import (
     NotAFileError,
     PermissionDeniedError,
     StorageError,
+    StorageTimeoutError,
     StorageUnavailableError,
     UnsupportedOperationError,
     WriteOptions,
@@ -235,6 +236,26 @@ def test_a_file_stored_whole_is_there_at_once(storage):
 
     assert storage.read("d/a") == b"12"
     assert left_in(storage) == []
+
+
+def test_an_upload_whose_end_is_not_answered_can_be_ended_again(here, monkeypatch):
+    """The session is of no more use; the parts are there."""
+    storage, _ = here
+    upload = storage.parts.begin("a", PLAIN)
+    part = storage.parts.put_part("a", upload, 1, b"1")
+
+    def unanswered(drafts, session, *arguments, **more):
+        session.close()
+        raise TimeoutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flask_storage.backends.sftp.drafts.Drafts.finish", unanswered)
+        with pytest.raises(StorageTimeoutError):
+            storage.parts.finish("a", upload, [part], PLAIN)
+    storage.parts.finish("a", upload, [part], PLAIN)
+
+    assert storage.read("a") == b"1"
+    assert storage.sweep(older_than=timedelta(seconds=-10)) == 1
 
 
 def test_what_others_put_there_hides_no_upload(here):

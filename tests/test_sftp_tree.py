@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -608,7 +609,7 @@ def stubborn(answers, *extensions, there=()):
             kind = FILE if b"/.fs-" in text else kinds.get(text)
             return status(request, NO_SUCH_FILE) if kind is None else answer(request, ATTRS, attributes(kind))
         if request.kind == FSTAT:
-            return answer(request, ATTRS, attributes(size=answers.get("size", 1)))
+            return answer(request, ATTRS, answers.get("about", attributes(size=answers.get("size", 1))))
         return handle(request) if request.kind == OPEN else status(request, 0)
 
     made, channel = session(script, extensions=extensions)
@@ -750,6 +751,52 @@ def test_a_file_that_is_gone_when_it_is_deleted_is_deleted(code, kind):
 
     with pytest.raises(kind) if kind else nullcontext():
         drafts.tree.remove(made, "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("about", "error"),
+    [(attributes(FOLDER), NotAFileError), (struct.pack(">II", 4, FILE), StorageError)],
+    ids=["no file", "no size"],
+)
+def test_what_is_open_must_be_a_file_of_some_length(about, error):
+    """Whatever the server said before it was opened."""
+    drafts, made, channel = stubborn({"about": about}, there=[b"/r/a.txt"])
+
+    with pytest.raises(error, match=r"no regular file|how long files are"):
+        drafts.tree.open_file(made, "a.txt")
+
+    made.flush()
+    assert channel.asked[-1].kind == CLOSE
+
+
+def test_a_file_that_the_server_does_not_open_is_not_taken_for_missing():
+    """Its own word stays."""
+    drafts, made, _ = stubborn({OPEN: FAILURE}, there=[b"/r/a.txt"])
+
+    with pytest.raises(StatusError) as caught:
+        drafts.tree.open_file(made, "a.txt")
+
+    assert caught.value.code == FAILURE
+
+
+def test_a_hidden_file_that_nobody_can_look_at_is_not_taken_for_swept():
+    """Nor is it published."""
+    given = stubborn({LSTAT: FAILURE}, POSIX_RENAME)
+
+    with pytest.raises(StatusError) as caught:
+        finished(given)
+
+    assert caught.value.code == FAILURE
+    assert POSIX_RENAME not in [request.texts[0] for request in given[2].asked if request.kind == EXTENDED]
+
+
+def test_a_folder_for_which_there_is_no_room_is_told(monkeypatch):
+    """And not that others delete it again and again."""
+    monkeypatch.setattr("flask_storage.backends.sftp.tree.not_written", lambda *_: StorageFullError("make room"))
+    drafts, made, _ = stubborn({MKDIR: FAILURE})
+
+    with pytest.raises(StorageFullError):
+        drafts.tree.make_folders(made, "new")
 
 
 @pytest.mark.parametrize("code", [EOF, FAILURE])

@@ -234,7 +234,8 @@ class Drafts:
         # A hidden file is nobody else's, and a link fails where the name is taken, on every server. What others may
         # replace at any time must not be removed by its name after that: of a rename, the server does both.
         is_linked = HARDLINK in session.extensions and _is_hidden(source)
-        for left in reversed(range(_RACES)):
+        left = _RACES
+        while True:
             try:
                 if is_linked:
                     session.wait(session.extended(HARDLINK, packed(source), packed(target)))
@@ -250,14 +251,15 @@ class Drafts:
                 # permission is denied.
                 if error.code not in (FAILURE, *((OP_UNSUPPORTED, PERMISSION_DENIED) if is_linked else ())) or not left:
                     raise
-                is_linked = False
+                is_linked, left = False, left - 1
         if is_linked:
             # It is published, which an error would deny; the sweep takes the name.
             self._is_done(session, session.about(REMOVE, source))
 
     def _replace(self, session: Session, source: bytes, target: bytes) -> None:
         folder, slash, _ = target.rpartition(b"/")
-        for left in reversed(range(_RACES)):
+        left = _RACES
+        while True:
             try:
                 session.wait(session.rename(source, target))
                 return
@@ -279,6 +281,7 @@ class Drafts:
                     session.about(REMOVE, aside)  # somebody else has the name by now, for what is newer
                 if not left:
                     raise
+                left -= 1
 
     def _in_the_way(self, session: Session, source: bytes, target: bytes, refusal: StatusError) -> Attributes:
         """Return what is known of the file that has a name.

@@ -3,8 +3,8 @@
 SFTP opens by path, and follows symbolic links on its way. So the server is asked, before anything is touched, where a
 path really leads (``REALPATH``), and any other answer than the path itself is refused: no link is followed, inside the
 root or out of it. Between that answer and the next request somebody with a shell on the server could put a link in the
-way, and take it away again; version 3 of the protocol has nothing against that. Who shares the machine with strangers gives the storage a
-``ChrootDirectory``.
+way, and take it away again; version 3 of the protocol has nothing against that. Who shares the machine with strangers
+gives the storage a ``ChrootDirectory``.
 """
 
 from __future__ import annotations
