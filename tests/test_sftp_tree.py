@@ -779,6 +779,14 @@ def test_a_file_that_the_server_does_not_open_is_not_taken_for_missing():
     assert caught.value.code == FAILURE
 
 
+def test_a_file_that_goes_before_it_is_opened_is_missing():
+    """It was there a moment ago."""
+    drafts, made, _ = stubborn({OPEN: NO_SUCH_FILE}, there=[b"/r/a.txt"])
+
+    with pytest.raises(FileNotFoundInStorageError):
+        drafts.tree.open_file(made, "a.txt")
+
+
 def test_a_hidden_file_that_nobody_can_look_at_is_not_taken_for_swept():
     """Nor is it published."""
     given = stubborn({LSTAT: FAILURE}, POSIX_RENAME)
