@@ -3,6 +3,8 @@
 import json
 import logging
 import subprocess
+import sys
+import textwrap
 import traceback
 from contextlib import closing
 from datetime import timedelta
@@ -488,3 +490,42 @@ def test_a_url_whose_port_is_none_is_refused_without_its_password(url):
     shown = "".join(traceback.format_exception(caught.value))
     assert "hunter2" not in shown
     assert "port" in shown
+
+
+# -- without paramiko -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        """
+        try:
+            from flask_storage import SFTPStorage
+        except ImportError as error:
+            print(error)
+        """,
+        """
+        from flask import Flask
+        from flask_storage import ConfigurationError, Storage
+        app = Flask("app")
+        app.config["STORAGE_PROFILES"] = {"docs": "sftp://web@files.example.com/~/docs"}
+        try:
+            Storage(app)
+        except ConfigurationError as error:
+            print(error)
+        """,
+    ],
+    ids=["a name", "a profile"],
+)
+def test_without_paramiko_the_error_says_what_to_install(lines):
+    """When it is asked for, and when the app starts."""
+    hidden = "import sys\nsys.modules['paramiko'] = None\n"
+    said = subprocess.run(
+        [sys.executable, "-c", hidden + textwrap.dedent(lines)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    assert 'needs paramiko: pip install "flask-storage-profiles[sftp]"' in said

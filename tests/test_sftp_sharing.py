@@ -56,7 +56,7 @@ def test_threads_have_no_more_connections_than_were_allowed(openssh):
 def test_a_line_that_went_dead_while_it_was_idle_is_noticed_before_it_is_used(make_openssh):
     """As when a firewall forgot it; nothing is lost, and what else it carried is not tried one by one."""
     server = make_openssh()
-    storage = place(server, read_timeout=1)
+    storage = place(server, read_timeout=2)
     writers = [storage.open(f"{number}.txt", "w") for number in range(3)]
     for writer in writers:  # each in a session of its own
         writer.close()
@@ -75,7 +75,7 @@ def test_a_line_that_went_dead_while_it_was_idle_is_noticed_before_it_is_used(ma
 def test_a_line_that_stalls_costs_one_verb_its_time(make_openssh):
     """What else it carries is asked before it is used, and nothing is begun on it, also while a file is open there."""
     server = make_openssh()
-    storage = place(server, read_timeout=1, connect_timeout=1)
+    storage = place(server, read_timeout=2, connect_timeout=5)
     for number in range(4):
         storage.write(f"{number}.txt", bytes(MIB))
     readers = [storage.open(f"{number}.txt", "r") for number in range(4)]
@@ -94,7 +94,7 @@ def test_a_line_that_stalls_costs_one_verb_its_time(make_openssh):
 def test_many_writers_on_a_line_that_stalls_are_all_given_up(make_openssh):
     """Although more is under way than the line holds, and paramiko sends for one of them at a time."""
     server = make_openssh()
-    storage = place(server, read_timeout=1, connect_timeout=1, max_connections=1)
+    storage = place(server, read_timeout=2, connect_timeout=5, max_connections=1)
     ready, frozen = threading.Barrier(6), threading.Event()
 
     def work(number):
@@ -159,7 +159,8 @@ def test_large_files_and_small_ones_share_connections(openssh):
 
 def test_who_finds_all_sessions_taken_is_told_in_the_end(openssh):
     """A file that is left open holds one."""
-    storage = place(openssh, max_connections=1, max_sessions=1, connect_timeout=0.5, read_timeout=0.5)
+    storage = place(openssh, max_connections=1, max_sessions=1)
+    storage._pool()._wait = 0.5
     storage.write("a", b"1")
 
     with storage.open("a", "r"), pytest.raises(StorageTimeoutError, match="all 1 sessions are in use"):
