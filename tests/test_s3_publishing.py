@@ -10,32 +10,24 @@ pytest_plugins = ["tests.services.localstack", "tests.services.rgw"]
 PART = 5 << 20
 
 
-@pytest.fixture(scope="module")
-def places(request):
-    """A storage on each server that is asked for."""
-    made = {}
-
-    def storage(name):
-        if name not in made:
-            server = request.getfixturevalue(name)
-            made[name] = server, place(server, chunk_size=PART, concurrency=2)
-        return made[name][1]
-
-    yield storage
-    for server, each in made.values():
-        each.close()
-        server.remove_bucket(each.bucket)
-
-
-@pytest.fixture(params=["rgw", "localstack"])
-def storage(places, request):
-    """A storage on each server, with one object in it, and afterwards too: no other, and no unfinished upload."""
-    made = places(request.param)
-    made.write("old.bin", OLD)
+@pytest.fixture(scope="module", params=["rgw", "localstack"])
+def ground(request):
+    """A storage on each server."""
+    server = request.getfixturevalue(request.param)
+    made = place(server, chunk_size=PART, concurrency=2)
     yield made
-    assert made.read("old.bin") == OLD
-    assert [entry.name for entry in made.list()] == ["old.bin"]
-    assert not list(made.parts.list_uploads())
+    made.close()
+    server.remove_bucket(made.bucket)
+
+
+@pytest.fixture
+def storage(ground):
+    """The storage with one object in it, and afterwards too: no other, and no unfinished upload."""
+    ground.write("old.bin", OLD)
+    yield ground
+    assert ground.read("old.bin") == OLD
+    assert [entry.name for entry in ground.list()] == ["old.bin"]
+    assert not list(ground.parts.list_uploads())
 
 
 TestTrouble = trouble_tests(PART, 45)

@@ -21,7 +21,7 @@ import pytest
 from paramiko.common import AUTH_FAILED, AUTH_PARTIALLY_SUCCESSFUL, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 from flask_storage import ConfigurationError, PermissionDeniedError, StorageTimeoutError, StorageUnavailableError
-from flask_storage.backends.sftp.login import _Answer
+from flask_storage.backends.sftp.connection import _Answer
 from flask_storage.backends.sftp.protocol import ConnectionLostError
 from flask_storage.backends.sftp.ways import Line
 from tests.services.s3_servers import free_port

@@ -123,7 +123,7 @@ class _Source(Executor):
         self._session = self._pool.keep(opened)
         return self._session
 
-    def submit(self, _: Any, /, start: int, stop: int, into: io.BytesIO) -> Future[Any]:  # type: ignore[override]
+    def submit(self, _: Any, /, start: int, stop: int, into: io.BytesIO) -> Future[Any]:  # type: ignore[override]  # one function alone is ever run
         """Ask for a range; what is returned waits for it. The function is always :meth:`fetch`."""
         return _Flight(self, start, stop, into)
 

@@ -1,4 +1,4 @@
-"""One SSH connection: how the server is reached, who it is, and in whose name."""
+"""Logging in: how the server is reached, who it is, and in whose name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import getpass
 import math
 import os
 import re
-import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,25 +21,16 @@ from ...errors import (
     StorageTimeoutError,
     StorageUnavailableError,
 )
+from .connection import PACKET, WINDOW, Connection, transport_of
 from .errors import shown
 from .hosts import HostKeyPolicy, KnownHosts, changed, name_of
-from .protocol import ConnectionLostError, ProtocolError, Session
 from .ways import Command, Jump, Line, dial
 
-# Two channels of bytes for one that OpenSSH reads into memory at once; of its own window a session never needs more.
-_WINDOW = 32 * 1024 * 1024
-_PACKET = 256 * 1024
 # With AES-GCM one pass of OpenSSL encrypts and signs; paramiko would choose two, of which one is SHA-2.
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr", "aes192-ctr")
-UNLIMITED = 1 << 30
 _PLACEHOLDER = re.compile("%[hpr%]")
 _KEYS = (paramiko.RSAKey, paramiko.ECDSAKey, paramiko.Ed25519Key)
 _CERTIFICATE = "-cert.pub"
-# OpenSSH looks at the folder only now, and closes the connection without a word.
-_HUNG_UP = (
-    "the server hung up before the first request: its log says why; a ChrootDirectory and all above it must belong to "
-    "root, and nobody else may write there"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,17 +82,17 @@ class Login:
             ConfigurationError: when a key cannot be used.
         """
         if self.proxy_jump is None:
-            return Connection(self._enter(self.host, self.port, self.username, self._reach()), self)
+            return self._connection(self._enter(self.host, self.port, self.username, self._reach()))
         jump = self.proxy_jump
         host, way = jump.host, dial(jump.host, jump.port, self.connect_timeout)
         first = self._enter(host, jump.port, jump.username or self.username, way)
         try:
-            through = _transport_of(first).open_channel(
+            through = transport_of(first).open_channel(
                 "direct-tcpip", (self.host, self.port), ("127.0.0.1", 0), timeout=self.connect_timeout
             )
             client = self._enter(self.host, self.port, self.username, through)
             client.through = first
-            return Connection(client, self)
+            return self._connection(client)
         except BaseException as error:
             first.close()
             if isinstance(error, paramiko.ChannelException):
@@ -110,6 +100,9 @@ class Login:
                     f"{host} does not connect to {self.host}:{self.port}: check its AllowTcpForwarding"
                 ) from error
             raise
+
+    def _connection(self, client: _Client) -> Connection:
+        return Connection(client, connect_timeout=self.connect_timeout, read_timeout=self.read_timeout)
 
     def _reach(self) -> Any:
         if self.proxy_command is None:
@@ -166,7 +159,7 @@ class Login:
             channel_timeout=self.connect_timeout,
             transport_factory=partial(self._transport, met),
         )
-        _transport_of(client).set_keepalive(math.ceil(self.keepalive))
+        transport_of(client).set_keepalive(math.ceil(self.keepalive))
         return client
 
     def _transport(
@@ -174,8 +167,8 @@ class Login:
     ) -> paramiko.Transport:
         transport = _Transport(
             sock,
-            default_window_size=_WINDOW,
-            default_max_packet_size=_PACKET,
+            default_window_size=WINDOW,
+            default_max_packet_size=PACKET,
             disabled_algorithms=disabled_algorithms,
         )
         transport.met = met
@@ -283,95 +276,6 @@ class _Transport(paramiko.Transport):
         )
 
 
-class _Answer(threading.Event):
-    """What paramiko waits for, and would for ever.
-
-    Args:
-        patience: How long it may take, in seconds.
-    """
-
-    def __init__(self, patience: float) -> None:
-        super().__init__()
-        self._patience = patience
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for it.
-
-        Raises:
-            TimeoutError: when it does not come.
-        """
-        if not super().wait(self._patience if timeout is None else timeout):
-            raise TimeoutError
-        return True
-
-
-class Connection:
-    """A connection with the conversations that it carries.
-
-    Args:
-        client: It.
-        login: How it was made.
-    """
-
-    def __init__(self, client: paramiko.SSHClient, login: Login) -> None:
-        self.client = client
-        self._login = login
-        self.carried = 0
-        """How many conversations there are, and are about to be."""
-        self.limit = UNLIMITED
-        """How many the server allows, as far as anybody knows."""
-        self.is_doubted = False
-        """Whether one of its conversations ended in trouble."""
-        self.empty_since = 0.0
-        """When its last conversation ended, by the monotonic clock."""
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the connection stands, as far as anybody knows without asking the server."""
-        transport = self.client.get_transport()
-        return transport is not None and transport.is_active()
-
-    def open(self) -> Session:
-        """Begin a conversation.
-
-        Raises:
-            paramiko.ChannelException: when the server allows no more of them.
-            ProtocolError: when there is no subsystem ``sftp``.
-            ConnectionLostError: when the connection ends meanwhile.
-            TimeoutError: when the server does not answer.
-        """
-        try:
-            channel = _transport_of(self.client).open_session(
-                window_size=_WINDOW, max_packet_size=_PACKET, timeout=self._login.connect_timeout
-            )
-            try:
-                channel.settimeout(self._login.connect_timeout)
-                channel.event = _Answer(self._login.connect_timeout)
-                channel.invoke_subsystem("sftp")
-                return Session(channel, self._login.read_timeout)
-            except BaseException as error:
-                with suppress(Exception):  # it may have ended by itself
-                    channel.close()
-                if isinstance(error, paramiko.SSHException) and self.is_alive:
-                    raise ProtocolError("the server refuses to serve files") from error
-                raise
-        except (TimeoutError, paramiko.ChannelException, ProtocolError):
-            raise
-        except Exception as error:
-            if self.is_alive and isinstance(error, paramiko.SSHException):
-                if "Timeout" in str(error):  # for which it has no type
-                    raise TimeoutError from error
-                # Of several that are refused at the same moment, it tells only one why.
-                raise paramiko.ChannelException(1, "Refused") from error
-            # Where the connection has ended, paramiko raises whatever has ended it.
-            raise ConnectionLostError(_HUNG_UP) from error
-
-    def close(self) -> None:
-        """End it."""
-        with suppress(Exception):  # it may have ended by itself
-            self.client.close()
-
-
 def ciphers_of(given: Sequence[str] | str | None) -> Sequence[str]:
     """Return an argument as the names of ciphers; those that we would choose where it is not given.
 
@@ -384,13 +288,6 @@ def ciphers_of(given: Sequence[str] | str | None) -> Sequence[str]:
     if not isinstance(listed, list | tuple) or not listed or not all(isinstance(one, str) for one in listed):
         raise ConfigurationError("ciphers is a list of names, or a text with commas in between")
     return tuple(listed)
-
-
-def _transport_of(client: paramiko.SSHClient) -> paramiko.Transport:
-    transport = client.get_transport()
-    if transport is None:
-        raise EOFError("the connection was closed")
-    return transport
 
 
 def _local_user() -> str:

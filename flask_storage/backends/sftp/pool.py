@@ -15,7 +15,7 @@ from typing import TypeAlias, TypeVar
 import paramiko
 
 from ...errors import StorageTimeoutError
-from .login import UNLIMITED, Connection
+from .connection import UNLIMITED, Connection
 from .protocol import ConnectionLostError, ProtocolError, Session
 
 T = TypeVar("T")
@@ -269,6 +269,7 @@ class Pool:
             if not fresh and (refused or not connection.is_alive):
                 return None
             raise
+        _SESSIONS.add(session)
         with self._changed:
             self._lent[session] = connection
         return session
@@ -346,6 +347,7 @@ _MUCH = 4
 """Answers still to come, of which each may be 255 KiB: more are not worth waiting for."""
 
 _POOLS: weakref.WeakSet[Pool] = weakref.WeakSet()
+_SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 @atexit.register
@@ -353,3 +355,13 @@ def _close_all() -> None:
     """Say goodbye to the servers when the process ends."""
     for pool in list(_POOLS):
         pool.close()
+
+
+def _disown_all() -> None:
+    """In the child of a fork: leave its parent's conversations alone, also when they are thrown away."""
+    for session in list(_SESSIONS):
+        session.disown()
+
+
+with suppress(AttributeError):  # Windows has none
+    os.register_at_fork(after_in_child=_disown_all)

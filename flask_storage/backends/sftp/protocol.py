@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import struct
 import time
-import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -120,7 +119,6 @@ class Session:
         self.root: bytes | None = None
         """Where the storage's root really is, once somebody has asked; see :class:`~.tree.Tree`."""
         begun = time.monotonic()
-        _SESSIONS.add(self)
         with self._breaking():
             self._send_all(struct.pack(">IBI", 5, _INIT, 3))
             self.extensions = self._hello()
@@ -391,15 +389,3 @@ class _Breaking:
             raise ConnectionLostError(str(error)) from error
         if isinstance(error, EOFError):
             raise ConnectionLostError("the server ended the connection") from error
-
-
-_SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
-
-
-def _disown() -> None:
-    for session in list(_SESSIONS):
-        session.disown()
-
-
-with suppress(AttributeError):  # Windows has none
-    os.register_at_fork(after_in_child=_disown)

@@ -41,7 +41,7 @@ from .pool import Pool
 from .protocol import ConnectionLostError, Session
 from .removal import FolderRemoval, Sweep
 from .tree import Tree, moment
-from .walking import is_file, is_folder, walk
+from .walking import holding, is_file, is_folder, walk
 from .ways import Jump, words_of
 from .writes import SFTPWrites
 
@@ -283,7 +283,7 @@ class SFTPStorage(InternalLinksStorageBackend):
             page = [ListEntry(name, moment(about.mtime), about.size or 0) for name, about in shown if is_file(about)]
             if not recursive:
                 folders = [name for name, about in shown if is_folder(about)]
-                page += [ListEntry(f"{name}/", None, 0) for name in self._holding(session, folders)]
+                page += [ListEntry(f"{name}/", None, 0) for name in holding(self._tree, session, folders)]
             yield page
 
     def _open_reader(self, path: str) -> RemoteFile:
@@ -370,21 +370,6 @@ class SFTPStorage(InternalLinksStorageBackend):
 
     def _writes(self) -> SFTPWrites:
         return SFTPWrites(self._drafts, self._pool(), part_size=PART_SIZE, sessions=_SESSIONS_A_FILE)
-
-    def _holding(self, session: Session, folders: Sequence[str]) -> list[str]:
-        """Return the folders with a file below; an unfinished or broken-off write may have made one for nothing."""
-        found: set[str] = set()
-        looked = walk(
-            self._tree,
-            session,
-            folders,
-            wanted=lambda top: top not in found,
-            denied=lambda top, _: found.add(top),  # it is there, and not ours to look into
-        )
-        for top, _, entries in looked:
-            if any(is_file(about) and not name.startswith(RESERVED_PREFIX) for name, about in entries):
-                found.add(top)
-        return [folder for folder in folders if folder in found]
 
 
 @contextmanager

@@ -91,6 +91,22 @@ def walk(
             folder.close()
 
 
+def holding(tree: Tree, session: Session, folders: Sequence[str]) -> list[str]:
+    """Return the folders with a file below; an unfinished or broken-off write may have made one for nothing."""
+    found: set[str] = set()
+    looked = walk(
+        tree,
+        session,
+        folders,
+        wanted=lambda top: top not in found,
+        denied=lambda top, _: found.add(top),  # it is there, and not ours to look into
+    )
+    for top, _, entries in looked:
+        if any(is_file(about) and not name.startswith(RESERVED_PREFIX) for name, about in entries):
+            found.add(top)
+    return [folder for folder in folders if folder in found]
+
+
 class _Folder:
     """A folder that is being read; opening it is asked for at once."""
 
