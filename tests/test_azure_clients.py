@@ -422,6 +422,26 @@ def test_closing_while_others_ask_harms_nobody_for_long(azurite):
     storage.close()
 
 
+def test_a_request_that_is_tried_again_outlives_the_closing_of_its_storage(scripted):
+    """It is answered, whenever the closing came."""
+    proxy, server = scripted
+    storage = place(server)
+    storage.write("a", b"1")
+    closed = []
+
+    def close_once(_):
+        if closed:
+            return None
+        closed.append(storage.close())
+        return azure_error(503, "ServerBusy")
+
+    proxy.script = close_once
+
+    assert storage.read("a") == b"1"
+    assert closed
+    storage.close()
+
+
 # -- links to a container or a blob -----------------------------------------------------------------------------------
 
 

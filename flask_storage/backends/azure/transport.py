@@ -34,12 +34,20 @@ def transport_of(
     adapter = _Adapter(pool_maxsize=max_connections, pool_block=True, max_retries=Retry(total=False, redirect=False))
     session.mount("http://", adapter)
     session.mount("https://", adapter)
-    return RequestsTransport(
+    return _Transport(
         session=session,
         connection_timeout=connect_timeout,
         read_timeout=read_timeout,
         connection_verify=True if verify is None else verify,
     )
+
+
+class _Transport(RequestsTransport):
+    """Closes connections, and not itself: the SDK's own fails whoever is about to ask at that moment."""
+
+    def close(self) -> None:
+        """Close the connections that wait; one that is in use ends with its answer."""
+        self.session.close()
 
 
 class _WithoutSignatures(logging.Filter):
