@@ -38,8 +38,9 @@ from flask_storage.backends.sftp.protocol import (
     Session,
     StatusError,
 )
-from flask_storage.backends.sftp.writes import _Stripe
+from flask_storage.backends.sftp.writes import SFTPWrites, _Stripe
 from flask_storage.streams import copy_chunks
+from tests.scripted_sftp import Turns
 from tests.sftp_places import left_in, place, session_of, settle, soon
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
@@ -308,6 +309,43 @@ def test_a_session_that_cannot_open_the_file_is_done_without(here, monkeypatch):
 
     assert refused
     assert storage.read("b.bin") == CONTENT
+
+
+def test_a_file_written_through_several_sessions_is_finished_as_soon_as_by_one(here, monkeypatch):
+    """They hear together that all has arrived; then it is looked at, and gets its name."""
+    storage, _ = here
+    monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 0)
+    monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
+    everybody, write, finish = threading.Barrier(4), _Stripe.write, SFTPWrites.finish
+    used, turns, before = set(), Turns(monkeypatch), []
+
+    def together(stripe, *arguments):
+        everybody.wait(30)
+        used.add(stripe)
+        write(stripe, *arguments)
+
+    def finished(*arguments):
+        before.append(turns.now)
+        finish(*arguments)
+
+    monkeypatch.setattr(_Stripe, "write", together)
+    monkeypatch.setattr(SFTPWrites, "finish", finished)
+    storage.upload(io.BytesIO(bytes(256 * KIB)), "b.bin")
+
+    assert len(used) == 4
+    assert turns.now - before[0] <= 3
+    assert storage.read("b.bin") == bytes(256 * KIB)
+
+
+def test_the_first_question_of_a_session_is_answered_in_the_second_turn(openssh, monkeypatch):
+    """In the first one the server tells where the root is, and how much it takes at once."""
+    turns = Turns(monkeypatch)
+    with closing(place(openssh)) as storage:
+        assert not storage.exists("a.bin")
+        with session_of(storage) as session:
+            assert session.write_size == 255 * KIB
+
+    assert turns.now == 2
 
 
 # -- servers of few words, and silent ones ----------------------------------------------------------------------------

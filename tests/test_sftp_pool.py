@@ -145,6 +145,7 @@ def test_a_session_that_much_is_still_to_come_of_is_not_kept(make):
 
     def given_back(questions):
         session, _ = pool.take()
+        session.check()
         for _ in range(questions):
             session.about(REALPATH, b".")
         pool.give_back(session)

@@ -88,6 +88,23 @@ class Drafts:
                     raise not_written(session, error) from error
         raise StorageError(_GONE)
 
+    def open_again(self, session: Session, temporary: Temporary) -> bytes:
+        """Return one more handle of a hidden file, in two turns.
+
+        Raises:
+            StorageError: when somebody who may write to the folder has replaced it; see :meth:`~.tree.Tree.look`.
+        """
+        self.tree.look(session, temporary)
+        opened = session.open(self.tree.at(session, temporary), FOR_WRITING)
+        try:
+            self.tree.look(session, temporary)
+        except BaseException:
+            with suppress(StatusError):
+                self.tree.let_go(session, session.wait(opened))
+            raise
+        handle: bytes = session.wait(opened)
+        return handle
+
     def finish(
         self,
         session: Session,

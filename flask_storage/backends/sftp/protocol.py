@@ -15,6 +15,7 @@ import struct
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ...patience import SLOWEST
@@ -40,6 +41,7 @@ FOR_READING, FOR_WRITING, TO_CREATE, IF_NEW = 0x01, 0x02, 0x08, 0x20
 
 OK, EOF, NO_SUCH_FILE, PERMISSION_DENIED, FAILURE, BAD_MESSAGE, OP_UNSUPPORTED = 0, 1, 2, 3, 4, 5, 8
 
+_LIMITS = b"limits@openssh.com"
 _MOST_EXTENSIONS = 64
 _LONGEST_WORDS = 500
 # What every server takes at once, and the longest answer that any of them has a reason to give.
@@ -119,21 +121,33 @@ class Session:
         self.root: bytes | None = None
         """Where the storage's root really is, once somebody has asked; see :class:`~.tree.Tree`."""
         begun = time.monotonic()
-        with self._breaking():
+        with _Breaking(self):
             self._send_all(struct.pack(">IBI", 5, _INIT, 3))
             self.extensions = self._hello()
         self.distance = time.monotonic() - begun
         """How long the first answer took, in seconds: a server that starts slowly seems farther than it is."""
-        self.read_size = self.write_size = _PLAIN_READ
-        if b"limits@openssh.com" in self.extensions:
-            try:
-                answer = self.wait(self.extended(b"limits@openssh.com")) or b""
-                _, most_read, most_written, _ = struct.unpack(">QQQQ", answer[:32])
-            except (StatusError, struct.error):
-                pass
-            else:
-                self.read_size = min(most_read or _PLAIN_READ, _MOST_AT_ONCE)
-                self.write_size = min(most_written or _PLAIN_READ, _MOST_AT_ONCE)
+        # Who asks for something next gets this answer along with theirs.
+        self._limits = self.extended(_LIMITS) if _LIMITS in self.extensions else None
+
+    @cached_property
+    def read_size(self) -> int:
+        """How many bytes are asked for at once, at most."""
+        return self._most[0]
+
+    @cached_property
+    def write_size(self) -> int:
+        """How many bytes are sent at once, at most."""
+        return self._most[1]
+
+    @cached_property
+    def _most(self) -> tuple[int, int]:
+        try:
+            answer = (self._limits and self.wait(self._limits)) or b""
+            _, *most, _ = struct.unpack(">QQQQ", answer[:32])
+        except (StatusError, struct.error):
+            most = [0, 0]
+        read, written = (min(size or _PLAIN_READ, _MOST_AT_ONCE) for size in most)
+        return read, written
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -174,7 +188,7 @@ class Session:
             StatusError: when the answer is no.
         """
         if not pending.is_here:
-            with self._breaking():
+            with _Breaking(self):
                 self._send()
                 while not pending.is_here:
                     self._take_answer()
@@ -206,11 +220,7 @@ class Session:
             return 0
 
     def check(self) -> None:
-        """Hear that the server is there still.
-
-        Raises:
-            ConnectionLostError, ProtocolError, TimeoutError: when it is not.
-        """
+        """Hear that the server is there still."""
         with suppress(StatusError):
             self.wait(self.about(REALPATH, b"."))
 
@@ -221,7 +231,7 @@ class Session:
 
     def flush(self) -> None:
         """Send what was asked and is not sent yet."""
-        with self._breaking():
+        with _Breaking(self):
             self._send()
 
     def _send(self) -> None:
@@ -256,7 +266,7 @@ class Session:
         self._queue += (_HEADER.pack(5 + length, kind, self._number), *fields)
         self._queued += length + 9
         if self._queued >= _SSH_PACKET:
-            with self._breaking():
+            with _Breaking(self):
                 self._send()
         return pending
 
@@ -272,9 +282,6 @@ class Session:
             if not count:
                 raise ConnectionLostError("the server ended the connection")
             view = view[count:]
-
-    def _breaking(self) -> _Breaking:
-        return _Breaking(self)
 
     def _hello(self) -> dict[bytes, bytes]:
         length, kind = struct.unpack(">IB", self._take(5))

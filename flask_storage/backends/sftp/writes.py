@@ -14,7 +14,7 @@ from ...values import WriteOptions
 from .drafts import POSIX_RENAME, Drafts
 from .errors import not_written, unknown
 from .pool import Pool
-from .protocol import CLOSE, FOR_WRITING, ConnectionLostError, Pending, Session, StatusError
+from .protocol import CLOSE, ConnectionLostError, Pending, Session, StatusError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -138,6 +138,7 @@ class _Upload:
             return _Stripe(session, handle), temporary
 
         first, self.temporary = pool.keep(opened)
+        self._root = first.session.root
         self._free: deque[_Stripe] = deque([first])
         self._count = 1
         if first.session.distance < NEAR:
@@ -165,8 +166,7 @@ class _Upload:
         self._check()
         first, *others = self._free
         try:
-            for other in others:
-                self._end(other)
+            self._end(others)
             written = first.asked
             self._drafts.finish(first.session, first.handle, size, self.temporary, path, options, written=written)
         except ConnectionLostError as error:
@@ -198,15 +198,18 @@ class _Upload:
                 self._pool.leave(self._free.popleft().session)
             self._changed.notify_all()
 
-    def _end(self, stripe: _Stripe) -> None:
-        """Hear that all that went through a session has arrived, and give the session back."""
-        session = stripe.session
-        try:
-            session.wait_for_all([*stripe.asked, session.about(CLOSE, stripe.handle)])
-        except StatusError as error:
-            raise not_written(session, error) from error
-        self._free.remove(stripe)
-        self._pool.give_back(session)
+    def _end(self, stripes: Sequence[_Stripe]) -> None:
+        """Hear that all that went through some sessions has arrived, in one turn, and give the sessions back."""
+        closed = [stripe.session.about(CLOSE, stripe.handle) for stripe in stripes]
+        for stripe in stripes:
+            stripe.session.flush()
+        for stripe, last in zip(stripes, closed, strict=True):
+            try:
+                stripe.session.wait_for_all([*stripe.asked, last])
+            except StatusError as error:
+                raise not_written(stripe.session, error) from error
+            self._free.remove(stripe)
+            self._pool.give_back(stripe.session)
 
     def _check(self) -> None:
         if isinstance(self._trouble, ConnectionLostError):
@@ -224,11 +227,8 @@ class _Upload:
         try:
             session, _ = self._pool.take(at_once=True)
             try:
-                tree = self._drafts.tree
-                tree.look(session, self.temporary)  # whoever may write to the folder could have replaced it
-                handle = session.wait(session.open(tree.at(session, self.temporary), FOR_WRITING))
-                tree.look(session, self.temporary)
-                return _Stripe(session, handle)
+                session.root = session.root or self._root
+                return _Stripe(session, self._drafts.open_again(session, self.temporary))
             except BaseException:
                 self._pool.give_back(session)
                 raise
