@@ -107,10 +107,10 @@ def attempt(work: Callable[..., object]) -> StorageError | None:
 
 
 def within(seconds: float, work: Callable[..., object]) -> StorageError | None:
-    """Do it, and return our error; it has come in so many seconds and a fifth more."""
+    """Do it, and return our error; it has come in about so many seconds."""
     begun = time.monotonic()
     error = attempt(work)
-    assert time.monotonic() - begun < seconds * 1.2 + 1  # a machine with other work to do
+    assert time.monotonic() - begun < seconds * 1.5 + 5  # a machine with other work to do
     return error
 
 

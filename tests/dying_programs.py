@@ -88,9 +88,12 @@ def killed(process, after=None):
 
 
 def moments(duration, rounds):
-    """Yield a random moment of each of so many stretches of the way, in seconds from its beginning."""
+    """Yield the beginning, and a random moment of each of so many stretches but the first, in seconds from it.
+
+    What comes at the beginning is never too late, also when the duration was that of a slow moment of the machine.
+    """
     for number in range(rounds):
-        yield duration * (number + random.random()) / rounds
+        yield duration * (number + random.random()) / rounds if number else 0
 
 
 def content(storage, path):

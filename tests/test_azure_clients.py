@@ -289,7 +289,7 @@ def test_looking_what_became_of_a_write_has_little_patience(scripted):
 def test_a_service_that_says_nothing_is_not_waited_for(proxied):
     """Beyond the time that was allowed; then the connection is free for the next."""
     proxy, server = proxied
-    storage = place(server, max_connections=1, read_timeout=0.3, max_attempts=1)
+    storage = place(server, max_connections=1, read_timeout=2, max_attempts=1)
     storage.write("a", bytes(1000))
 
     storage.close()

@@ -269,6 +269,7 @@ def test_the_version_of_links_does_not_follow_the_sdk():
     assert parse_qs(urlsplit(SasSigner(HOME, CONTAINER, KEY, "r", NOON).sign("a")).query)["sv"] == ["2022-11-02"]
 
 
+@settings(deadline=None)
 @given(letters=st.lists(st.sampled_from(str(ContainerSasPermissions.from_string(PERMISSIONS))), min_size=1))
 def test_permissions_stand_in_the_order_of_the_service(letters):
     """It refuses any other, and a letter that stands twice."""

@@ -242,6 +242,7 @@ def test_a_forgotten_writer_warns_and_leaves_no_file(disk):
     assert list(disk.root.iterdir()) == []
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
 def test_a_writer_inherited_by_a_child_publishes_nothing_there(disk):
     """Closing it in the child neither publishes nor spoils what the parent goes on writing."""
     writer = disk.open("a.txt", "w")
@@ -493,6 +494,7 @@ def test_a_note_that_cannot_be_read_loses_no_descriptor(disk):
     """Whatever damaged it."""
     upload_id = disk.parts.begin("a.bin", PLAIN)
     (disk.root / f".fs-tmp-{upload_id}" / "upload.json").write_bytes(b"{")
+    gc.collect()  # what other tests have left
     before = len(os.listdir("/proc/self/fd"))
 
     with pytest.raises(IntegrityError, match="begin anew"):
@@ -659,6 +661,7 @@ def test_a_note_that_is_no_file_is_refused(disk, in_bounded_time):
     note = disk.root / f".fs-tmp-{upload_id}" / "upload.json"
     note.unlink()
     os.mkfifo(note)
+    gc.collect()  # what other tests have left
     before = len(os.listdir("/proc/self/fd"))
 
     with pytest.raises(NotAFileError):

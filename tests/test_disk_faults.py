@@ -1,6 +1,7 @@
 """Disks that are full, read-only, gone, or hold what a storage would never put there."""
 
 import errno
+import gc
 import os
 import resource
 import socket
@@ -346,6 +347,7 @@ def test_a_disk_that_fails_while_attributes_are_read_is_an_error(tmp_path, monke
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "getxattr", fail)
+    gc.collect()  # what other tests have left
     before = len(os.listdir("/proc/self/fd"))
     for deed in (
         lambda: storage.stat("a.txt"),
@@ -656,6 +658,7 @@ def test_too_many_open_files_leave_nothing_behind(tmp_path):
     fillers = [os.open(os.devnull, os.O_RDONLY)]
     while fillers[-1] <= top:  # until there are no gaps below
         fillers.append(os.open(os.devnull, os.O_RDONLY))
+    gc.collect()  # what other tests have left
     before = sorted(os.listdir("/proc/self/fd"))
     deeds = (storage.list, lambda: storage.write("x/y/z.txt", b"2"), lambda: storage.copy("d/e/a.txt", "c"))
 
@@ -863,6 +866,7 @@ def test_what_could_not_be_cleared_away_does_not_hide_why(tmp_path, monkeypatch,
     storage.write("a.txt", b"old")
     fail_once(monkeypatch, "write", errno.ENOSPC)
     fail_once(monkeypatch, "unlink", errno.EIO)
+    gc.collect()  # what other tests have left
     before = len(os.listdir("/proc/self/fd"))
 
     with pytest.raises(StorageFullError):

@@ -194,7 +194,7 @@ class TestFaultProxy:
 
     def test_a_trickle_gives_single_bytes(self, proxy):
         """At a few bytes per second each comes alone."""
-        proxy.down.rate = 20
+        proxy.down.rate = 2
         with connect(proxy) as connection:
             connection.sendall(b"abc")
 

@@ -302,7 +302,7 @@ def test_a_peer_that_stalls_is_given_up(ground, verb, way):
 def test_a_stall_says_what_it_is(ground):
     """And what to do."""
     ground.direct.write("slow.bin", LARGE)
-    storage = ground.faulty(read_timeout=1.5)
+    storage = ground.faulty(read_timeout=5)
     storage.stat("slow.bin")
     ground.proxy.down = Faults(cut_after=0, cut_by="stall")
 
@@ -313,7 +313,7 @@ def test_a_stall_says_what_it_is(ground):
 def test_nothing_of_ours_goes_on_after_an_error(ground):
     """No thread is left."""
     with leaving_no_thread(ground):
-        storage = ground.faulty(read_timeout=1.5)
+        storage = ground.faulty(read_timeout=5, fsync=False)
         storage.write("a.bin", OLD)
         ground.proxy.down = Faults(cut_after=0, cut_by="stall")
         assert attempt(lambda: storage.write("a.bin", LARGE)) is not None

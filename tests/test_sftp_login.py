@@ -777,7 +777,8 @@ def test_a_command_that_ends_is_noticed(openssh, lead, tmp_path):
 def test_a_command_that_leads_nowhere_is_told(openssh, monkeypatch, command, kind, text):
     """And does not stay behind, even if it wants to."""
     monkeypatch.setattr("flask_storage.backends.sftp.ways._GOODBYE", 0.1)
-    told = refusal(openssh, kind, proxy_command=command, connect_timeout=SOON)
+    patience = SOON if kind is StorageTimeoutError else PATIENCE
+    told = refusal(openssh, kind, proxy_command=command, connect_timeout=patience)
 
     assert text in told
     assert command.partition(" ")[2] not in told or not command.partition(" ")[2]

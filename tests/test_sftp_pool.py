@@ -16,7 +16,7 @@ from flask_storage.errors import StorageError, StorageTimeoutError, StorageUnava
 from flask_storage.testing.together import together
 from tests.counts import count
 from tests.services.fault_proxy import FaultProxy
-from tests.sftp_places import let_end, place, settle
+from tests.sftp_places import let_end, place, session_of, settle, soon
 
 pytest_plugins = ["tests.services.openssh"]
 
@@ -209,6 +209,7 @@ def test_a_session_that_is_left_twice_ends_once(make):
 def test_a_large_file_goes_to_a_near_server_through_one_session(make, server, monkeypatch):
     """Its answers come at once, so that the line is never empty."""
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", MIB // 4)
+    monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 60)  # whatever else the machine does
     storage = make()
     storage.write("a.txt", b"1")
     before = sessions(server)
@@ -216,6 +217,20 @@ def test_a_large_file_goes_to_a_near_server_through_one_session(make, server, mo
     storage.write("a.bin", bytes(8 * MIB))
 
     assert sessions(server) == before
+
+
+def test_it_is_measured_how_far_a_server_is(make, way):
+    """By the first question that a session answers, once it has begun."""
+    storage = make()
+    storage.exists("a.txt")
+    with session_of(storage) as session:
+        assert 0 < session.distance < 0.2
+    way.up.latency = 0.2
+    storage.close()
+    storage.exists("a.txt")
+
+    with session_of(storage) as session:
+        assert session.distance >= 0.2
 
 
 # -- servers that allow little ----------------------------------------------------------------------------------------
@@ -358,16 +373,12 @@ def test_a_session_that_is_in_use_is_not_idle(make, way):
     storage.write("a.txt", b"1" * 3 * MIB)
 
     with storage.open("a.txt", "r") as reader:
+        before = way.counters.closed
         with storage.open("a.txt", "r"):
             pass
-        pool = storage._pool()
-        for _ in range(100):
-            threading.Event().wait(SOON / 10)
-            if not pool._waiting:
-                break
-        assert not pool._waiting
+        soon(lambda: not storage._pool()._waiting)
         assert reader.read() == b"1" * 3 * MIB
-        assert way.counters.closed == 0
+        assert way.counters.closed == before
 
 
 def test_a_connection_that_was_dropped_is_replaced(make, server, way):

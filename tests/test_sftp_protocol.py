@@ -674,13 +674,6 @@ def test_a_byte_that_comes_too_late_is_the_last(clock, monkeypatch):
         assert made.broken
 
 
-def test_the_distance_of_a_server_is_measured(clock):
-    """By the time that its first words take."""
-    made = Session(Channel(clock=clock, pause=0.25), 7)
-
-    assert made.distance == 0.5
-
-
 def test_each_answer_has_its_own_time(clock):
     """A server that takes long for everything is waited for, one answer after the other."""
     channel = Channel(lambda request: answer(request, ATTRS, attributes(size=5)), clock=clock, pause=5)

@@ -56,7 +56,7 @@ def test_threads_have_no_more_connections_than_were_allowed(openssh):
 def test_a_line_that_went_dead_while_it_was_idle_is_noticed_before_it_is_used(make_openssh):
     """As when a firewall forgot it; nothing is lost, and what else it carried is not tried one by one."""
     server = make_openssh()
-    storage = place(server, read_timeout=2)
+    storage = place(server, read_timeout=5, fsync=False)
     writers = [storage.open(f"{number}.txt", "w") for number in range(3)]
     for writer in writers:  # each in a session of its own
         writer.close()
@@ -75,7 +75,7 @@ def test_a_line_that_went_dead_while_it_was_idle_is_noticed_before_it_is_used(ma
 def test_a_line_that_stalls_costs_one_verb_its_time(make_openssh):
     """What else it carries is asked before it is used, and nothing is begun on it, also while a file is open there."""
     server = make_openssh()
-    storage = place(server, read_timeout=2, connect_timeout=5)
+    storage = place(server, read_timeout=5, fsync=False)
     for number in range(4):
         storage.write(f"{number}.txt", bytes(MIB))
     readers = [storage.open(f"{number}.txt", "r") for number in range(4)]
@@ -94,7 +94,7 @@ def test_a_line_that_stalls_costs_one_verb_its_time(make_openssh):
 def test_many_writers_on_a_line_that_stalls_are_all_given_up(make_openssh):
     """Although more is under way than the line holds, and paramiko sends for one of them at a time."""
     server = make_openssh()
-    storage = place(server, read_timeout=2, connect_timeout=5, max_connections=1)
+    storage = place(server, read_timeout=5, max_connections=1)
     ready, frozen = threading.Barrier(6), threading.Event()
 
     def work(number):

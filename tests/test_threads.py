@@ -193,7 +193,7 @@ def test_exactly_one_of_eight_replaces_a_version(storage):
 def test_a_thread_that_never_ends_fails_the_test(monkeypatch):
     """Instead of keeping everybody waiting for ever."""
     never = threading.Event()
-    monkeypatch.setattr(together_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(together_module, "PATIENCE", 2)
 
     with pytest.raises(pytest.fail.Exception, match="1 of 2 threads wait for ever"):
         together(lambda number: never.wait() if number else None, 2)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import arrow
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from flask_storage.values import (
     FileInfo,
@@ -119,6 +119,7 @@ def test_a_mode_prints_as_its_letters(mode, text):
     assert str(mode) == text
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="rwb+axtU ", max_size=5))
 def test_what_parses_as_a_mode_prints_as_one_that_parses(text):
     """The letters that come out mean what went in."""

@@ -1,7 +1,7 @@
 """A real Chromium, and pages that must not complain."""
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from tests.services.live_app import live_app, running_app
 
@@ -10,6 +10,8 @@ __all__ = ["live_app", "running_app"]
 CHROMIUM = "/usr/bin/chromium"
 DESK = {"width": 1100, "height": 850}
 PHONE = {"width": 390, "height": 844}
+_PATIENCE = 20_000  # milliseconds
+expect.set_options(timeout=_PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +66,7 @@ def open_browser(chromium, complaints):
 
     def open_page(**options):
         context = chromium.new_context(**{"viewport": DESK, **options})
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(_PATIENCE)
         contexts.append(context)
         page = context.new_page()
         page.on("console", heard)

@@ -323,9 +323,9 @@ class FaultProxy:
             if not piece:
                 way.target.writer.write_eof()
                 return
+            way.count(len(piece))  # before anybody can have it
             way.target.writer.write(piece)
             await way.target.writer.drain()
-            way.count(len(piece))
             way.waiting -= len(piece)
             way.queue.task_done()
             way.room.set()

@@ -45,6 +45,18 @@ def in_front_of(app_port, files, folder):
     if program is None:
         raise RuntimeError("these tests need nginx: run tests/services/provision")
     folder.mkdir()
+    try:
+        port, process = _started(program, app_port, files, folder)
+    except RuntimeError:  # somebody else may have taken the port meanwhile
+        port, process = _started(program, app_port, files, folder)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _started(program, app_port, files, folder):
     port = free_port()
     user = f"user {getpass.getuser()};" if getpass.getuser() == "root" else ""
     configuration = folder / "nginx.conf"
@@ -55,10 +67,11 @@ def in_front_of(app_port, files, folder):
         process = subprocess.Popen([program, "-p", folder, "-c", configuration], stderr=log)
     try:
         _wait(process, f"http://127.0.0.1:{port}/alive", folder)
-        yield f"http://127.0.0.1:{port}"
-    finally:
+    except BaseException:
         process.terminate()
         process.wait(10)
+        raise
+    return port, process
 
 
 def _wait(process, address, folder):

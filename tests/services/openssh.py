@@ -83,7 +83,7 @@ class SSHServer:
     def start(self) -> None:
         """Start it and wait until it answers; another port is taken when somebody was quicker."""
         deadline = time.monotonic() + READY_WITHIN
-        while not self._answers():
+        while not (self._answers() and self._process is not None and self._process.poll() is None):
             if self._process is not None and self._process.poll() is not None:
                 self.port = free_port()
                 self._process = None

@@ -31,7 +31,6 @@ class PlainSFTPServer:
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
         self.username = "somebody"
         self.password = secrets.token_hex(16)
-        self.port = free_port()
         self._process = self._launch()
 
     @property
@@ -52,6 +51,17 @@ class PlainSFTPServer:
         shutil.rmtree(self.home)
 
     def _launch(self) -> subprocess.Popen[str]:
+        for _ in range(3):  # somebody else may take the port meanwhile
+            process = self._start_on(free_port())
+            assert process.stdout is not None
+            if process.stdout.readline() == "ready\n":
+                return process
+            process.kill()
+            process.communicate()
+        raise RuntimeError("the server did not start")
+
+    def _start_on(self, port: int) -> subprocess.Popen[str]:
+        self.port = port
         kind, key = (self.home / "host.pub").read_text().split()[:2]
         (self.home / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {kind} {key}\n")
         settings = {
@@ -61,15 +71,12 @@ class PlainSFTPServer:
             "authorized_keys": str(self.home / "user.pub"),
             "folder": str(self.folder),
         }
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, str(_MAIN), json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        return process
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ class WebServer:
     def __init__(self, kind, folder, **environment):
         self.kind = kind
         self.root = folder / "files"
-        self.root.mkdir(parents=True)
+        self.root.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.app = link_app.make_app(str(self.root), self.address)
@@ -97,7 +97,10 @@ class WebServer:
 @contextlib.contextmanager
 def running(kind, folder, **environment):
     """A server of this kind, for as long as the block lasts; its log is shown when the block fails."""
-    server = WebServer(kind, folder, **environment)
+    try:
+        server = WebServer(kind, folder, **environment)
+    except RuntimeError:  # somebody else may have taken the port meanwhile
+        server = WebServer(kind, folder, **environment)
     try:
         yield server
     except BaseException:

@@ -48,6 +48,7 @@ _PRIVATE = 0o600
 _SLOWEST_DISK = 4 * 1024 * 1024  # in bytes a second
 _LAST_SECOND = 0xFFFFFFFF
 _GONE = "the folder is deleted again and again by somebody else: try again"
+_REPLACED = "somebody put another file in the place of the one that was written"
 FSYNC, POSIX_RENAME, HARDLINK = b"fsync@openssh.com", b"posix-rename@openssh.com", b"hardlink@openssh.com"
 
 Temporary: TypeAlias = str
@@ -88,16 +89,24 @@ class Drafts:
                     raise not_written(session, error) from error
         raise StorageError(_GONE)
 
-    def open_again(self, session: Session, temporary: Temporary) -> bytes:
+    def open_again(self, session: Session, temporary: Temporary, made: Attributes) -> bytes:
         """Return one more handle of a hidden file, in two turns.
+
+        Args:
+            session: For which.
+            temporary: The path of the file.
+            made: What was known of it when it was made.
 
         Raises:
             StorageError: when somebody who may write to the folder has replaced it; see :meth:`~.tree.Tree.look`.
+            PermissionDeniedError: when others may write to what is there, and so perhaps read it.
         """
         self.tree.look(session, temporary)
         opened = session.open(self.tree.at(session, temporary), FOR_WRITING)
         try:
-            self.tree.look(session, temporary)
+            found = self.tree.look(session, temporary)
+            if found.mode != made.mode:
+                raise PermissionDeniedError(_REPLACED)
         except BaseException:
             with suppress(StatusError):
                 self.tree.let_go(session, session.wait(opened))
@@ -230,7 +239,7 @@ class Drafts:
                 "what was written is gone, perhaps by a sweep: write it anew, and sweep only what is older"
             ) from error
         if (found.mode, found.size) != (written.mode, written.size):
-            raise PermissionDeniedError("somebody put another file in the place of the one that was written")
+            raise PermissionDeniedError(_REPLACED)
 
     def _tell_apart(
         self, session: Session, path: str, new: Attributes, replaced: Pending, *, is_new: bool = True

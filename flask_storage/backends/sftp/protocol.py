@@ -15,7 +15,6 @@ import struct
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ...patience import SLOWEST
@@ -120,34 +119,24 @@ class Session:
         """How much longer than usual an answer may take, in seconds: a disk may have much to write first."""
         self.root: bytes | None = None
         """Where the storage's root really is, once somebody has asked; see :class:`~.tree.Tree`."""
-        begun = time.monotonic()
+        self.distance = 0.0
+        """How long the answer to that took, in seconds."""
         with _Breaking(self):
-            self._send_all(struct.pack(">IBI", 5, _INIT, 3))
+            self._send_all(_HEADER.pack(5, _INIT, 3))
             self.extensions = self._hello()
-        self.distance = time.monotonic() - begun
-        """How long the first answer took, in seconds: a server that starts slowly seems farther than it is."""
         # Who asks for something next gets this answer along with theirs.
         self._limits = self.extended(_LIMITS) if _LIMITS in self.extensions else None
+        self._most: tuple[int, int] | None = None
 
-    @cached_property
+    @property
     def read_size(self) -> int:
         """How many bytes are asked for at once, at most."""
-        return self._most[0]
+        return (self._most or self._learn())[0]
 
-    @cached_property
+    @property
     def write_size(self) -> int:
         """How many bytes are sent at once, at most."""
-        return self._most[1]
-
-    @cached_property
-    def _most(self) -> tuple[int, int]:
-        try:
-            answer = (self._limits and self.wait(self._limits)) or b""
-            _, *most, _ = struct.unpack(">QQQQ", answer[:32])
-        except (StatusError, struct.error):
-            most = [0, 0]
-        read, written = (min(size or _PLAIN_READ, _MOST_AT_ONCE) for size in most)
-        return read, written
+        return (self._most or self._learn())[1]
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -256,6 +245,16 @@ class Session:
                 self._channel.close()
 
     # -- inner --------------------------------------------------------------------------------------------------------
+
+    def _learn(self) -> tuple[int, int]:
+        try:
+            answer = (self._limits and self.wait(self._limits)) or b""
+            _, *most, _ = struct.unpack(">QQQQ", answer[:32])
+        except (StatusError, struct.error):
+            most = [0, 0]
+        read, written = (min(size or _PLAIN_READ, _MOST_AT_ONCE) for size in most)
+        self._most = read, written
+        return self._most
 
     def _ask(self, kind: int, *fields: bytes, place: memoryview | None = None) -> Pending:
         if self.broken:

@@ -53,6 +53,7 @@ class FolderRemoval:
 
     def _remove(self, session: Session, names: Sequence[str]) -> None:
         asked = [(name, session.about(REMOVE, self._tree.at(session, name))) for name in names]
+        asked_before = self._unheard.intersection(names)
         self._unheard.update(names)
         for name, one in asked:
             try:
@@ -61,6 +62,7 @@ class FolderRemoval:
             except StatusError as error:  # somebody else deletes them too
                 if error.code != NO_SUCH_FILE:
                     raise
+                self._count += name in asked_before  # of the session that was lost, the server still did it
             self._unheard.discard(name)
 
 

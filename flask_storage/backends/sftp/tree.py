@@ -10,6 +10,7 @@ gives the storage a ``ChrootDirectory``.
 from __future__ import annotations
 
 import stat
+import time
 from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC
@@ -76,6 +77,7 @@ class Tree:
             StorageError: when it is gone, or is no folder.
         """
         if session.root is None:
+            begun = time.monotonic()
             asked = [session.about(REALPATH, self._root), session.about(STAT, self._root)]
             try:
                 [[(real, _, _)], attributes] = session.wait_for_all(asked)
@@ -87,7 +89,7 @@ class Tree:
                 ) from error
             if not is_kind(stat.S_ISDIR, attributes):
                 raise StorageError(f"the root {self._root.decode()!r} is no folder on the server")
-            session.root = real
+            session.root, session.distance = real, time.monotonic() - begun
         return session.root
 
     def ask_again(self, session: Session) -> None:

@@ -13,8 +13,9 @@ from ...parts import Part, PartLimits, PartStore, PendingUpload
 from ...values import WriteOptions
 from .drafts import POSIX_RENAME, Drafts
 from .errors import not_written, unknown
+from .packing import Attributes
 from .pool import Pool
-from .protocol import CLOSE, ConnectionLostError, Pending, Session, StatusError
+from .protocol import CLOSE, FSTAT, ConnectionLostError, Pending, Session, StatusError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -133,11 +134,13 @@ class _Upload:
         self._is_over = False
         self._is_unknown = False
 
-        def opened(session: Session) -> tuple[_Stripe, str]:
+        def opened(session: Session) -> tuple[_Stripe, str, Attributes]:
             temporary, handle = drafts.create(session, path)
-            return _Stripe(session, handle), temporary
+            is_near = session.distance < NEAR
+            made = Attributes() if is_near else session.wait(session.about(FSTAT, handle))
+            return _Stripe(session, handle), temporary, made
 
-        first, self.temporary = pool.keep(opened)
+        first, self.temporary, self._made = pool.keep(opened)
         self._root = first.session.root
         self._free: deque[_Stripe] = deque([first])
         self._count = 1
@@ -228,7 +231,7 @@ class _Upload:
             session, _ = self._pool.take(at_once=True)
             try:
                 session.root = session.root or self._root
-                return _Stripe(session, self._drafts.open_again(session, self.temporary))
+                return _Stripe(session, self._drafts.open_again(session, self.temporary, self._made))
             except BaseException:
                 self._pool.give_back(session)
                 raise

@@ -10,6 +10,7 @@ import pytest
 
 from ...backends.base import StorageBackend
 from ...values import FileInfo, ListEntry
+from ..together import together
 from .ground import Ground, names
 
 _TREE = ["a.txt", "b/c.txt", "b/d/e.txt", "b/d/f.txt", "b.txt", "bc/g.txt", "b-side/h.txt", "z/z/z/z.txt"]
@@ -174,8 +175,12 @@ class Listing(Ground):
     def test_many_files_are_all_listed(self, storage: StorageBackend) -> None:
         """A folder of several pages is listed to its end, each file once."""
         many = [f"many/{number:04}.txt" for number in range(1200)]
-        for name in many:
-            storage.write(name, b"")
+
+        def write(thread: int) -> None:
+            for name in many[thread::8]:
+                storage.write(name, b"")
+
+        together(write, 8)
 
         assert names(storage, "many") == many
 
