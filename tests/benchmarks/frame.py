@@ -188,7 +188,10 @@ class Outcome:
 
 
 def run(task: Task, *, rounds: int, scale: float, folder: Path) -> Outcome:
-    """Run one task: a round to warm up, then *rounds* in which all contenders take turns."""
+    """Run one task: a round to warm up, then *rounds* in which all contenders take turns.
+
+    Each round begins with another one, for whoever comes first finds what the last one left to the disk to do.
+    """
     missing = ", ".join(filter(None, (need.missing() for need in task.needs)))
     with tempfile.TemporaryDirectory(prefix=f"bench-{task.name}-", dir=folder) as own:
         bench = Bench(Path(own), scale)
@@ -198,9 +201,11 @@ def run(task: Task, *, rounds: int, scale: float, folder: Path) -> Outcome:
             return outcome
         with contextlib.contextmanager(task.stage)(bench) as (contenders, expect):
             outcome.lines = [_line(contender) for contender in contenders]
+            turns = list(zip(contenders, outcome.lines, strict=True))
             for number in range(rounds + 1):
                 _say(f"{task.name}: " + (f"round {number} of {rounds}" if number else "warming up"))
-                for contender, line in zip(contenders, outcome.lines, strict=True):
+                first = number % len(turns)
+                for contender, line in turns[first:] + turns[:first]:
                     _measure_once(contender, line, expect, keep=number > 0)
     return outcome
 

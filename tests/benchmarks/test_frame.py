@@ -40,7 +40,7 @@ def task_of(*contenders, expect=None, **others):
 
 
 def test_contenders_take_turns_and_a_warming_round_does_not_count(tmp_path):
-    """Each round has every contender once, in order; the first round is thrown away."""
+    """Each round has every contender once, and begins with the next one; the first round is thrown away."""
     log = tmp_path / "log"
 
     def contender(name):
@@ -50,7 +50,7 @@ def test_contenders_take_turns_and_a_warming_round_does_not_count(tmp_path):
 
     outcome = frame.run(task_of(contender("A"), contender("B"), expect=1), rounds=5, scale=1, folder=tmp_path)
 
-    assert log.read_text() == "AB" * 6
+    assert log.read_text() == "ABBA" * 3
     assert [len(line.samples) for line in outcome.lines] == [5, 5]
 
 
