@@ -427,18 +427,19 @@ def test_a_request_that_is_tried_again_outlives_the_closing_of_its_storage(scrip
     proxy, server = scripted
     storage = place(server)
     storage.write("a", b"1")
-    closed = []
+    closed = threading.Event()
 
     def close_once(_):
-        if closed:
+        if closed.is_set():
             return None
-        closed.append(storage.close())
+        storage.close()
+        closed.set()
         return azure_error(503, "ServerBusy")
 
     proxy.script = close_once
 
     assert storage.read("a") == b"1"
-    assert closed
+    assert closed.is_set()
     storage.close()
 
 

@@ -35,6 +35,7 @@ from flask_storage.backends.sftp.protocol import (
     REALPATH,
     REMOVE,
     ConnectionLostError,
+    Pending,
     Session,
     StatusError,
 )
@@ -866,7 +867,9 @@ def test_files_that_were_deleted_are_counted_once_wherever_the_line_broke(here, 
     (root / "d").mkdir()
     for number in range(300):
         (root / "d" / f"{number}.txt").touch()
-    wait, about, heard, asked = Session.wait, Session.about, [], {}
+    wait, about = Session.wait, Session.about
+    heard: list[Pending] = []
+    asked: dict[bytes, Pending] = {}
 
     def waited(session, pending):
         answer = wait(session, pending)

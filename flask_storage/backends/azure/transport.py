@@ -42,7 +42,7 @@ def transport_of(
     )
 
 
-class _Transport(RequestsTransport):
+class _Transport(RequestsTransport):  # type: ignore[misc]  # the SDK loads it when it is asked for, which hides its type
     """Closes connections, and not itself: the SDK's own fails whoever is about to ask at that moment."""
 
     def close(self) -> None:
