@@ -88,12 +88,13 @@ def killed(process, after=None):
 
 
 def moments(duration, rounds):
-    """Yield the beginning, and a random moment of each of so many stretches but the first, in seconds from it.
+    """Yield a random moment of each of so many stretches of the way, in seconds from its beginning, and that first.
 
-    What comes at the beginning is never too late, also when the duration was that of a slow moment of the machine.
+    It is never too late, also when the duration was that of a slow moment of the machine.
     """
+    yield 0
     for number in range(rounds):
-        yield duration * (number + random.random()) / rounds if number else 0
+        yield duration * (number + random.random()) / rounds
 
 
 def content(storage, path):

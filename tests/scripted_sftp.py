@@ -141,21 +141,25 @@ class Turns:
         self.now = 0
         self.asked = 0
         after: dict[Pending, int] = {}
-        ask, wait = Session._ask, Session.wait
+        ask, send, wait = Session._ask, Session._send, Session.wait
 
         def asking(session: Session, *arguments: Any, **options: Any) -> Pending:
             self.asked += 1
-            pending = ask(session, *arguments, **options)
-            after[pending] = self.now + 1
-            return pending
+            return ask(session, *arguments, **options)
+
+        def sending(session: Session) -> None:
+            for pending in list(session._pending.values()):
+                after.setdefault(pending, self.now + 1)
+            send(session)
 
         def waiting(session: Session, pending: Pending) -> Any:
             try:
                 return wait(session, pending)
             finally:
-                self.now = max(self.now, after[pending])
+                self.now = max(self.now, after.get(pending, 0))
 
         monkeypatch.setattr(Session, "_ask", asking)
+        monkeypatch.setattr(Session, "_send", sending)
         monkeypatch.setattr(Session, "wait", waiting)
 
 

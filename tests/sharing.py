@@ -325,6 +325,7 @@ def serve_from_workers(storage, profile, folder):
         deadline = time.monotonic() + PATIENCE
         while len(workers) < 2 and time.monotonic() < deadline:  # one may have been slow to start
             workers.add(ask(0, False))
+            time.sleep(0.1)
         log = (folder / "server.log").read_text("utf-8", "replace")
     return workers, log
 

@@ -138,6 +138,7 @@ def test_the_arguments_stand_in_the_order_of_the_predecessor():
         ({"max_connections": 10**9}, "max_connections is at most 10000"),
         ({"client_options": "x"}, "client_options is a mapping of names"),
         ({"client_options": {1: 2}}, "client_options is a mapping of names"),
+        ({"client_options": {"transport": None}}, "client_options takes no transport"),
         ({"metadata": "color=red"}, "metadata is a mapping of names"),
         ({"metadata": {"number": 1}}, "metadata is text"),
         ({"metadata": {"a-b": "1"}}, "metadata key 'a-b' is not portable"),

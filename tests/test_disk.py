@@ -32,6 +32,7 @@ from flask_storage.backends.disk_folder import Folder
 from flask_storage.errors import IntegrityError, NotAFileError
 from flask_storage.parts import Part
 from flask_storage.values import WriteOptions
+from tests.descriptors import descriptors
 
 PLAIN = WriteOptions()
 
@@ -494,14 +495,13 @@ def test_a_note_that_cannot_be_read_loses_no_descriptor(disk):
     """Whatever damaged it."""
     upload_id = disk.parts.begin("a.bin", PLAIN)
     (disk.root / f".fs-tmp-{upload_id}" / "upload.json").write_bytes(b"{")
-    gc.collect()  # what other tests have left
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
 
     with pytest.raises(IntegrityError, match="begin anew"):
         disk.parts.list_parts("a.bin", upload_id)
     assert list(disk.parts.list_uploads()) == []
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_a_part_is_replaced_and_compared(disk):
@@ -661,13 +661,12 @@ def test_a_note_that_is_no_file_is_refused(disk, in_bounded_time):
     note = disk.root / f".fs-tmp-{upload_id}" / "upload.json"
     note.unlink()
     os.mkfifo(note)
-    gc.collect()  # what other tests have left
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
 
     with pytest.raises(NotAFileError):
         disk.parts.list_parts("a.bin", upload_id)
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_two_folders_of_one_name_do_not_accept_each_others_tokens(tmp_path):

@@ -1,7 +1,6 @@
 """Disks that are full, read-only, gone, or hold what a storage would never put there."""
 
 import errno
-import gc
 import os
 import resource
 import socket
@@ -30,6 +29,7 @@ from flask_storage.errors import NotAFileError
 from flask_storage.values import WriteOptions
 from tests.counts import count
 from tests.crash.unprivileged import NOBODY, as_nobody
+from tests.descriptors import descriptors
 
 SMALL = 8 * 1024 * 1024
 
@@ -347,8 +347,7 @@ def test_a_disk_that_fails_while_attributes_are_read_is_an_error(tmp_path, monke
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "getxattr", fail)
-    gc.collect()  # what other tests have left
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for deed in (
         lambda: storage.stat("a.txt"),
         lambda: storage.open("a.txt", "r"),
@@ -357,7 +356,7 @@ def test_a_disk_that_fails_while_attributes_are_read_is_an_error(tmp_path, monke
         with pytest.raises(LocalFSError, match="the disk failed"):
             deed()
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
@@ -658,8 +657,7 @@ def test_too_many_open_files_leave_nothing_behind(tmp_path):
     fillers = [os.open(os.devnull, os.O_RDONLY)]
     while fillers[-1] <= top:  # until there are no gaps below
         fillers.append(os.open(os.devnull, os.O_RDONLY))
-    gc.collect()  # what other tests have left
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = descriptors()
     deeds = (storage.list, lambda: storage.write("x/y/z.txt", b"2"), lambda: storage.copy("d/e/a.txt", "c"))
 
     failed, left = [], []
@@ -671,7 +669,7 @@ def test_too_many_open_files_leave_nothing_behind(tmp_path):
             except StorageError as error:
                 failed.append(error)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        left.append(sorted(os.listdir("/proc/self/fd")))
+        left.append(descriptors())
         storage.delete("x/y/z.txt")
         storage.delete("c")
     for fd in fillers:
@@ -866,14 +864,13 @@ def test_what_could_not_be_cleared_away_does_not_hide_why(tmp_path, monkeypatch,
     storage.write("a.txt", b"old")
     fail_once(monkeypatch, "write", errno.ENOSPC)
     fail_once(monkeypatch, "unlink", errno.EIO)
-    gc.collect()  # what other tests have left
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
 
     with pytest.raises(StorageFullError):
         storage.copy("a.txt", "b.txt")
 
     assert "left behind for the sweep" in caplog.text
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
     assert [entry.name for entry in storage.list()] == ["a.txt"]
     assert storage.sweep(timedelta(0)) == 1
 

@@ -1,7 +1,6 @@
 """Much of everything: large files, large folders, deep trees, in little memory."""
 
 import errno
-import gc
 import gzip
 import hashlib
 import io
@@ -20,6 +19,7 @@ from flask_storage import LocalFSStorage, StorageError
 from flask_storage.values import WriteOptions
 from tests.counts import count
 from tests.crash.tracing import clean_environment
+from tests.descriptors import descriptors
 
 STREAM = """
 import hashlib, json, resource, sys
@@ -158,13 +158,12 @@ def test_a_listing_begins_at_once_and_holds_no_more_than_a_page(folder, crowd, m
 def test_a_listing_that_is_left_early_frees_its_folders(crowd):
     """Whoever looks at ten entries keeps no descriptor open."""
     storage, _ = crowd
-    gc.collect()  # what other tests have left
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
 
     some = list(islice(storage.iter(), 10))
 
     assert len(some) == 10
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_a_deep_tree_is_stored_listed_and_deleted(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Open files on SFTP: answers that are short or late, ends that come early, and files that a fork inherits."""
 
+import dataclasses
 import gc
 import io
 import os
@@ -30,6 +31,7 @@ from flask_storage.backends.sftp.drafts import HARDLINK, Drafts
 from flask_storage.backends.sftp.protocol import (
     FAILURE,
     FOR_WRITING,
+    FSTAT,
     NO_SUCH_FILE,
     PERMISSION_DENIED,
     REALPATH,
@@ -39,6 +41,7 @@ from flask_storage.backends.sftp.protocol import (
     Session,
     StatusError,
 )
+from flask_storage.backends.sftp.tree import Tree
 from flask_storage.backends.sftp.writes import SFTPWrites, _Stripe
 from flask_storage.streams import copy_chunks
 from tests.scripted_sftp import Turns
@@ -314,7 +317,7 @@ def test_a_session_that_cannot_open_the_file_is_done_without(here, monkeypatch):
 
 
 def test_a_file_written_through_several_sessions_is_finished_as_soon_as_by_one(here, monkeypatch):
-    """They hear together that all has arrived; then it is looked at, and gets its name."""
+    """They hear together that all has arrived; then it is looked at, and gets its name. The root is known to all."""
     storage, _ = here
     monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
@@ -335,8 +338,83 @@ def test_a_file_written_through_several_sessions_is_finished_as_soon_as_by_one(h
     storage.upload(io.BytesIO(bytes(256 * KIB)), "b.bin")
 
     assert len(used) == 4
+    assert len({(stripe.session.root, stripe.session.distance) for stripe in used}) == 1  # asked once
     assert turns.now - before[0] <= 3
     assert storage.read("b.bin") == bytes(256 * KIB)
+
+
+def test_an_upload_that_cannot_begin_leaves_nothing(here, monkeypatch):
+    """Also when the server has made its file already."""
+    storage, root = here
+    monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 0)
+    wait = Session.wait
+
+    def waited(session, pending):
+        if pending.kind == FSTAT:
+            raise StatusError(FAILURE, "Failure")
+        return wait(session, pending)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "wait", waited)
+        with pytest.raises(StorageError):
+            storage.write("b.bin", bytes(5_000_000))
+
+    assert storage.list("b.bin") == []
+    assert os.listdir(root) == ["a.bin"]
+
+
+def test_an_upload_whose_line_breaks_as_it_begins_begins_anew(here, monkeypatch):
+    """On another session; the sweep takes what the first one had made."""
+    storage, root = here
+    monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 0)
+    wait, lost = Session.wait, threading.Event()
+
+    def waited(session, pending):
+        if pending.kind == FSTAT and not lost.is_set():
+            lost.set()
+            session.close()
+        return wait(session, pending)
+
+    monkeypatch.setattr(Session, "wait", waited)
+    storage.write("b.bin", bytes(5_000_000))
+
+    assert lost.is_set()
+    assert storage.read("b.bin") == bytes(5_000_000)
+    assert len(left_in(storage)) == 1
+    assert storage.sweep(timedelta(seconds=-10)) == 1
+    assert sorted(os.listdir(root)) == ["a.bin", "b.bin"]
+
+
+def test_a_hidden_file_of_somebody_else_is_not_joined(here):
+    """Even if all but its owner is the same."""
+    storage, _ = here
+    with session_of(storage) as session:
+        temporary, handle = storage._drafts.create(session, "b.bin")
+        made = session.wait(session.about(FSTAT, handle))
+
+        assert storage._drafts.open_again(session, temporary, made)
+        with pytest.raises(PermissionDeniedError, match="another file in the place"):
+            storage._drafts.open_again(session, temporary, dataclasses.replace(made, owner=made.owner + 1))
+
+
+def test_whoever_is_interrupted_while_joining_hears_of_that(here, monkeypatch):
+    """And not that the connection was lost by it."""
+    storage, _ = here
+    look, looked = Tree.look, []
+
+    def interrupted(tree, session, path):
+        looked.append(path)
+        if len(looked) == 2:
+            session.close()
+            raise KeyboardInterrupt
+        return look(tree, session, path)
+
+    with session_of(storage) as session:
+        temporary, handle = storage._drafts.create(session, "b.bin")
+        made = session.wait(session.about(FSTAT, handle))
+        monkeypatch.setattr(Tree, "look", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            storage._drafts.open_again(session, temporary, made)
 
 
 def test_the_first_question_of_a_session_is_answered_in_the_second_turn(openssh, monkeypatch):
@@ -894,4 +972,30 @@ def test_files_that_were_deleted_are_counted_once_wherever_the_line_broke(here, 
     monkeypatch.setattr(Session, "about", asking)
 
     assert storage.delete_prefix("d") == 300
+    assert os.listdir(root) == ["a.bin"]
+
+
+def test_files_are_counted_when_the_line_broke_while_they_were_asked_for(here, monkeypatch):
+    """Some were deleted by then, and nobody had asked for the others."""
+    storage, root = here
+    (root / "d").mkdir()
+    for number in range(600):
+        (root / "d" / f"{number}.txt").touch()
+    monkeypatch.setattr("flask_storage.backends.sftp.protocol._SSH_PACKET", KIB)  # a few are asked for at once
+    send = Session._send
+    cut: list[Session] = []
+
+    def sending(session):
+        send(session)
+        asked = sum(pending.kind == REMOVE for pending in session._pending.values())
+        if not cut and asked > 50:
+            cut.append(session)
+            soon(lambda: len(os.listdir(root / "d")) <= 600 - asked)
+            session.close()
+            raise ConnectionLostError("cut")
+
+    monkeypatch.setattr(Session, "_send", sending)
+
+    assert storage.delete_prefix("d") == 600
+    assert cut
     assert os.listdir(root) == ["a.bin"]

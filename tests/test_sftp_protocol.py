@@ -219,7 +219,7 @@ def test_what_is_asked_waits_for_company():
 def test_every_attribute_is_taken_and_others_are_passed_over():
     """A server may tell all that there is, with pairs of its own."""
     pairs = packed(b"a") + packed(b"b") + packed(b"") + packed(b"\xff")
-    told = struct.pack(">IQIIIIII", ALL_FLAGS, 1 << 40, 1000, 1000, 0o100644, 111, 222, 2) + pairs
+    told = struct.pack(">IQIIIIII", ALL_FLAGS, 1 << 40, 1001, 1000, 0o100644, 111, 222, 2) + pairs
 
     def script(request):
         if request.kind == READDIR:
@@ -228,9 +228,9 @@ def test_every_attribute_is_taken_and_others_are_passed_over():
 
     made, _ = session(script)
 
-    assert made.wait(made.about(LSTAT, b"/a")) == Attributes(1 << 40, 0o100644, 222)
+    assert made.wait(made.about(LSTAT, b"/a")) == Attributes(1 << 40, 0o100644, 222, 1001)
     assert made.wait(made.about(READDIR, b"h")) == [
-        (b"one", b"long", Attributes(1 << 40, 0o100644, 222)),
+        (b"one", b"long", Attributes(1 << 40, 0o100644, 222, 1001)),
         (b"two", b"long", Attributes(5, 0o100600, 1)),
     ]
 

@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 
+from tests.services.s3_servers import PortTakenError, started
 from tests.services.web_servers import free_port
 
 READY_WITHIN = 30  # seconds
@@ -45,10 +46,7 @@ def in_front_of(app_port, files, folder):
     if program is None:
         raise RuntimeError("these tests need nginx: run tests/services/provision")
     folder.mkdir()
-    try:
-        port, process = _started(program, app_port, files, folder)
-    except RuntimeError:  # somebody else may have taken the port meanwhile
-        port, process = _started(program, app_port, files, folder)
+    port, process = started(lambda: _on_a_port(program, app_port, files, folder))
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -56,7 +54,7 @@ def in_front_of(app_port, files, folder):
         process.wait(10)
 
 
-def _started(program, app_port, files, folder):
+def _on_a_port(program, app_port, files, folder):
     port = free_port()
     user = f"user {getpass.getuser()};" if getpass.getuser() == "root" else ""
     configuration = folder / "nginx.conf"
@@ -80,6 +78,8 @@ def _wait(process, address, folder):
         with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5) as answer:
             answer.read()
             return
-        if process.poll() is not None or time.monotonic() > deadline:
+        if process.poll() is not None:  # somebody else may have taken the port meanwhile
+            raise PortTakenError(f"nginx has ended:\n{(folder / 'log').read_text()}")
+        if time.monotonic() > deadline:
             raise RuntimeError(f"nginx did not start:\n{(folder / 'log').read_text()}")
         time.sleep(0.05)

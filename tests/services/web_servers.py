@@ -13,6 +13,7 @@ from pathlib import Path
 import a2wsgi  # noqa: F401 - run by name below, so they must be there
 
 from tests.services import link_app
+from tests.services.s3_servers import PortTakenError, started
 
 READY_WITHIN = 30  # seconds
 PROJECT = Path(__file__).parents[2]
@@ -75,7 +76,9 @@ class WebServer:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.address}/alive", timeout=5) as answer:
                 answer.read()
                 return
-            if self.process.poll() is not None or time.monotonic() > deadline:
+            if self.process.poll() is not None:  # somebody else may have taken the port meanwhile
+                raise PortTakenError(f"the server has ended:\n{self.log}")
+            if time.monotonic() > deadline:
                 raise RuntimeError(f"the server did not start:\n{self.log}")
             time.sleep(0.05)
 
@@ -97,10 +100,7 @@ class WebServer:
 @contextlib.contextmanager
 def running(kind, folder, **environment):
     """A server of this kind, for as long as the block lasts; its log is shown when the block fails."""
-    try:
-        server = WebServer(kind, folder, **environment)
-    except RuntimeError:  # somebody else may have taken the port meanwhile
-        server = WebServer(kind, folder, **environment)
+    server = started(lambda: WebServer(kind, folder, **environment))
     try:
         yield server
     except BaseException:

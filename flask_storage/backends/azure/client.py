@@ -33,6 +33,13 @@ class ClientSettings:
     retry_policy: Any = None
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        if "transport" in self.options:
+            raise ConfigurationError(
+                "client_options takes no transport, for each process makes its own: verify, max_connections, the "
+                "time-outs and proxies say what it is like"
+            )
+
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of a client, with a transport of its own."""
         return {
@@ -105,7 +112,8 @@ class Clients:
 
     def close(self) -> None:
         """Close this process's connections; later ones are new."""
-        for held in (self._normal.take(), self._hasty.take(), self._found.take()):
+        self._found.take()  # not closed: a file that is open may need one more token
+        for held in (self._normal.take(), self._hasty.take()):
             if held is not None:
                 held.close()
 

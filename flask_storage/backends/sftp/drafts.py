@@ -98,18 +98,19 @@ class Drafts:
             made: What was known of it when it was made.
 
         Raises:
-            StorageError: when somebody who may write to the folder has replaced it; see :meth:`~.tree.Tree.look`.
-            PermissionDeniedError: when others may write to what is there, and so perhaps read it.
+            StorageError: when somebody who may write to the folder has replaced it, as its kind, its owner or its mode
+                tells; see :meth:`~.tree.Tree.look`.
         """
         self.tree.look(session, temporary)
         opened = session.open(self.tree.at(session, temporary), FOR_WRITING)
         try:
             found = self.tree.look(session, temporary)
-            if found.mode != made.mode:
+            if (found.mode, found.owner) != (made.mode, made.owner):
                 raise PermissionDeniedError(_REPLACED)
         except BaseException:
-            with suppress(StatusError):
-                self.tree.let_go(session, session.wait(opened))
+            if not session.broken:
+                with suppress(StatusError):
+                    self.tree.let_go(session, session.wait(opened))
             raise
         handle: bytes = session.wait(opened)
         return handle
@@ -229,7 +230,7 @@ class Drafts:
     # -- inner --------------------------------------------------------------------------------------------------------
 
     def _confirm(self, session: Session, written: Attributes, there: Pending) -> None:
-        """See that what gets a name is the file that was written, as far as its mode and its size tell."""
+        """See that what gets a name is the file that was written, as far as its mode, owner and size tell."""
         try:
             found = session.wait(there)
         except StatusError as error:
@@ -238,7 +239,7 @@ class Drafts:
             raise StorageError(
                 "what was written is gone, perhaps by a sweep: write it anew, and sweep only what is older"
             ) from error
-        if (found.mode, found.size) != (written.mode, written.size):
+        if (found.mode, found.owner, found.size) != (written.mode, written.owner, written.size):
             raise PermissionDeniedError(_REPLACED)
 
     def _tell_apart(

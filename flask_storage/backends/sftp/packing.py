@@ -16,6 +16,7 @@ class Attributes:
     size: int | None = None
     mode: int | None = None
     mtime: int | None = None
+    owner: int | None = None
 
     def pack(self) -> bytes:
         """Return this as the protocol has it, for setting: times are set both at once."""
@@ -63,14 +64,13 @@ class Body:
         """Take what is told of a file."""
         flags = self.number()
         size = int(self._unpack(">Q")) if flags & _HAS_SIZE else None
-        if flags & _HAS_OWNER:
-            self._unpack(">Q")
+        owner = int(self._unpack(">Q")) >> 32 if flags & _HAS_OWNER else None
         mode = self.number() if flags & _HAS_MODE else None
         mtime = int(self._unpack(">Q")) & 0xFFFFFFFF if flags & _HAS_TIMES else None
         if flags & _HAS_MORE:
             for _ in range(self.number()):
                 self.text(), self.text()
-        return Attributes(size, mode, mtime)
+        return Attributes(size, mode, mtime, owner)
 
     def _unpack(self, form: str) -> Any:
         (value,) = struct.unpack_from(form, self._data, self._position)

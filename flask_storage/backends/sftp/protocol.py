@@ -120,7 +120,7 @@ class Session:
         self.root: bytes | None = None
         """Where the storage's root really is, once somebody has asked; see :class:`~.tree.Tree`."""
         self.distance = 0.0
-        """How long the answer to that took, in seconds."""
+        """How long the answer to that took, in seconds; 0 as long as nobody has asked."""
         with _Breaking(self):
             self._send_all(_HEADER.pack(5, _INIT, 3))
             self.extensions = self._hello()

@@ -52,9 +52,9 @@ class FolderRemoval:
         return self._count
 
     def _remove(self, session: Session, names: Sequence[str]) -> None:
-        asked = [(name, session.about(REMOVE, self._tree.at(session, name))) for name in names]
         asked_before = self._unheard.intersection(names)
         self._unheard.update(names)
+        asked = [(name, session.about(REMOVE, self._tree.at(session, name))) for name in names]
         for name, one in asked:
             try:
                 session.wait(one)

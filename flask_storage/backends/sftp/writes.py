@@ -136,16 +136,20 @@ class _Upload:
 
         def opened(session: Session) -> tuple[_Stripe, str, Attributes]:
             temporary, handle = drafts.create(session, path)
-            is_near = session.distance < NEAR
-            made = Attributes() if is_near else session.wait(session.about(FSTAT, handle))
-            return _Stripe(session, handle), temporary, made
+            if session.distance < NEAR:
+                self._most = 1
+                return _Stripe(session, handle), temporary, Attributes()
+            try:
+                return _Stripe(session, handle), temporary, session.wait(session.about(FSTAT, handle))
+            except BaseException:
+                if not session.broken:
+                    drafts.give_up(session, temporary, handle)
+                raise
 
         first, self.temporary, self._made = pool.keep(opened)
-        self._root = first.session.root
+        self._root, self._distance = first.session.root, first.session.distance
         self._free: deque[_Stripe] = deque([first])
         self._count = 1
-        if first.session.distance < NEAR:
-            self._most = 1
 
     @contextmanager
     def stripe(self) -> Iterator[_Stripe]:
@@ -230,7 +234,8 @@ class _Upload:
         try:
             session, _ = self._pool.take(at_once=True)
             try:
-                session.root = session.root or self._root
+                if session.root is None:
+                    session.root, session.distance = self._root, self._distance
                 return _Stripe(session, self._drafts.open_again(session, self.temporary, self._made))
             except BaseException:
                 self._pool.give_back(session)
