@@ -92,7 +92,7 @@ class AzureStorage(AzureLinkVerbs):
         max_connections: How many connections to the service one process has.
         retry_policy: A retry policy of the SDK, instead of *max_attempts*.
         verify: The file of a certificate authority, or False (for tests) to trust any certificate.
-        client_options: Further keyword arguments of the SDK's clients (``api_version``, ``proxies``).
+        client_options: Further keyword arguments of the SDK's clients (``api_version``, ``proxies``), no ``transport``.
         base_url: Public address of the root (a CDN, a public container), for :meth:`url`.
         link_endpoint_url: The address of the account that browsers know, where it is another than *endpoint_url*.
         link_https_only: Whether links are refused by plain HTTP; without a word, where that address is https.
