@@ -36,6 +36,7 @@ from flask_storage.backends.sftp.protocol import (
     PERMISSION_DENIED,
     REALPATH,
     REMOVE,
+    WRITE,
     ConnectionLostError,
     Pending,
     Session,
@@ -341,6 +342,34 @@ def test_a_file_written_through_several_sessions_is_finished_as_soon_as_by_one(h
     assert len({(stripe.session.root, stripe.session.distance) for stripe in used}) == 1  # asked once
     assert turns.now - before[0] <= 3
     assert storage.read("b.bin") == bytes(256 * KIB)
+
+
+def test_what_one_of_several_sessions_could_not_write_is_not_published(here, monkeypatch):
+    """It is heard of at the end, before the file is looked at."""
+    storage, root = here
+    monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 0)
+    monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
+    everybody, write, wait, sessions = threading.Barrier(4), _Stripe.write, Session.wait, set()
+
+    def together(stripe, *arguments):
+        everybody.wait(30)
+        sessions.add(stripe.session)
+        write(stripe, *arguments)
+
+    def waited(session, pending):
+        answer = wait(session, pending)
+        if pending.kind == WRITE:
+            raise StatusError(FAILURE, "Failure")
+        return answer
+
+    monkeypatch.setattr(_Stripe, "write", together)
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "wait", waited)
+        with pytest.raises(StorageError):
+            storage.upload(io.BytesIO(bytes(256 * KIB)), "b.bin")
+
+    assert len(sessions) == 4
+    assert os.listdir(root) == ["a.bin"]
 
 
 def test_an_upload_that_cannot_begin_leaves_nothing(here, monkeypatch):
