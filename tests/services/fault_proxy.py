@@ -208,6 +208,7 @@ class FaultProxy:
             return
         self._run(self._deafen())
         self._run(self._kill())
+        self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -243,6 +244,16 @@ class FaultProxy:
                 end.reset()
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _end(self) -> None:
+        """Wait for whatever still goes on, such as a connection that was accepted while the others were reset.
+
+        The garbage collector would complain of it in some later test.
+        """
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
 
     def _count(self, **more: int) -> None:
         with self._changed:
