@@ -3,7 +3,7 @@
 import pytest
 
 from tests.azure_places import left_in, place
-from tests.writing_trouble import OLD, WRAPPERS, trouble_tests, write_until
+from tests.writing_trouble import WRAPPERS, trouble_tests, unharmed, write_until
 
 pytest_plugins = ["tests.services.azurite"]
 
@@ -22,11 +22,8 @@ def ground(azurite):
 @pytest.fixture
 def storage(ground):
     """The storage with one blob in it, and afterwards too: no other, and no note of an upload."""
-    ground.write("old.bin", OLD)
-    yield ground
-    assert ground.read("old.bin") == OLD
-    assert [entry.name for entry in ground.list()] == ["old.bin"]
-    assert not left_in(ground)
+    with unharmed(ground, left_in):
+        yield ground
 
 
 TestTrouble = trouble_tests(PART, 60)

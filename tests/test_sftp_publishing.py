@@ -8,7 +8,7 @@ from flask_storage import StorageUnavailableError
 from flask_storage.backends.sftp.drafts import Drafts
 from flask_storage.backends.sftp.protocol import ConnectionLostError
 from tests.sftp_places import left_in, place
-from tests.writing_trouble import OLD, WRAPPERS, trouble_tests, write_until
+from tests.writing_trouble import OLD, WRAPPERS, trouble_tests, unharmed, write_until
 
 pytest_plugins = ["tests.services.openssh"]
 
@@ -29,11 +29,8 @@ def ground(openssh):
 @pytest.fixture
 def storage(ground):
     """The storage with one file in it, and afterwards too: no other, and nothing hidden."""
-    ground.write("old.bin", OLD)
-    yield ground
-    assert ground.read("old.bin") == OLD
-    assert [entry.name for entry in ground.list()] == ["old.bin"]
-    assert not left_in(ground)
+    with unharmed(ground, left_in):
+        yield ground
 
 
 TestTrouble = trouble_tests(PART, 60)

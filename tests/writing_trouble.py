@@ -3,7 +3,7 @@
 import gzip
 import io
 import zipfile
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 
 import pytest
 
@@ -13,6 +13,21 @@ from tests.counts import count
 
 OLD = b"the old content"
 ERRORS = [ZeroDivisionError, KeyboardInterrupt, GeneratorExit]
+
+
+@contextmanager
+def unharmed(storage, leftovers):
+    """Lend a storage with one file in it, and see afterwards that it is so still.
+
+    Args:
+        storage: Which one.
+        leftovers: Returns what unfinished writes have left there.
+    """
+    storage.write("old.bin", OLD)
+    yield storage
+    assert storage.read("old.bin") == OLD
+    assert [entry.name for entry in storage.list()] == ["old.bin"]
+    assert not leftovers(storage)
 
 
 class _Text(io.TextIOWrapper):

@@ -8,8 +8,7 @@ import time
 import urllib.error
 import urllib.request
 
-from tests.services.s3_servers import PortTakenError, started
-from tests.services.web_servers import free_port
+from tests.services.s3_servers import PortTakenError, free_port, started
 
 READY_WITHIN = 30  # seconds
 _CONFIGURATION = """

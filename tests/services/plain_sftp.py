@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from .openssh import free_port
+from .s3_servers import PortTakenError, free_port, started
 
 _MAIN = Path(__file__).with_name("plain_sftp_main.py")
 
@@ -31,7 +31,7 @@ class PlainSFTPServer:
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
         self.username = "somebody"
         self.password = secrets.token_hex(16)
-        self._process = self._launch()
+        self._process = started(lambda: self._launch(free_port()))
 
     @property
     def login(self) -> dict[str, Any]:
@@ -50,17 +50,7 @@ class PlainSFTPServer:
         self._process.communicate()
         shutil.rmtree(self.home)
 
-    def _launch(self) -> subprocess.Popen[str]:
-        for _ in range(3):  # somebody else may take the port meanwhile
-            process = self._start_on(free_port())
-            assert process.stdout is not None
-            if process.stdout.readline() == "ready\n":
-                return process
-            process.kill()
-            process.communicate()
-        raise RuntimeError("the server did not start")
-
-    def _start_on(self, port: int) -> subprocess.Popen[str]:
+    def _launch(self, port: int) -> subprocess.Popen[str]:
         self.port = port
         kind, key = (self.home / "host.pub").read_text().split()[:2]
         (self.home / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {kind} {key}\n")
@@ -71,12 +61,18 @@ class PlainSFTPServer:
             "authorized_keys": str(self.home / "user.pub"),
             "folder": str(self.folder),
         }
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, str(_MAIN), json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert process.stdout is not None
+        if process.stdout.readline() != "ready\n":
+            process.kill()
+            process.communicate()
+            raise PortTakenError("the server has ended, perhaps because somebody else took the port meanwhile")
+        return process
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 import a2wsgi  # noqa: F401 - run by name below, so they must be there
 
 from tests.services import link_app
-from tests.services.s3_servers import PortTakenError, started
+from tests.services.s3_servers import PortTakenError, free_port, started
 
 READY_WITHIN = 30  # seconds
 PROJECT = Path(__file__).parents[2]
@@ -34,12 +33,6 @@ COMMANDS = {
         "asgi:tests.services.link_app:asgi_app()",
     ],
 }
-
-
-def free_port():
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
 
 
 class WebServer:
