@@ -5,15 +5,14 @@ import http.client
 import itertools
 import ssl
 import string
-import time
-import types
 import warnings
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import pytest
 from azure.core.exceptions import HttpResponseError
-from azure.storage.blob import BlobClient, ContainerClient
+from azure.storage.blob import BlobClient, ContainerClient, UserDelegationKey
 
 from flask_storage import AzureStorage, signals
 from flask_storage.backends.azure.links import AzureLinks
@@ -21,6 +20,7 @@ from flask_storage.errors import (
     ConfigurationError,
     FileNotFoundInStorageError,
     IntegrityError,
+    InvalidPathError,
     UnsupportedOperationError,
 )
 from flask_storage.values import LinkRequest, ShareLinkOperation, WriteOptions
@@ -473,6 +473,30 @@ def test_a_link_to_the_container_does_everything_in_it(storage):
         storage.create_container_url(timedelta(hours=-1))
 
 
+def test_no_changed_link_to_the_container_is_answered(storage):
+    """Neither with other permissions, a later expiry or another address, nor without its signature."""
+    storage.write("a", BODY)
+    url = storage.create_container_url(HOUR, "203.0.113.5")
+    listing = f"{url}&restype=container&comp=list"
+    query = query_of(listing)
+    changed = {
+        "sp": {**query, "sp": "racwdl"},
+        "se": {**query, "se": "2099-01-01T00:00:00Z"},
+        "sip": {**query, "sip": "0.0.0.0-255.255.255.255"},
+        "no sip": {name: value for name, value in query.items() if name != "sip"},
+        "sr": {**query, "sr": "b"},
+        "sig": {name: value for name, value in query.items() if name != "sig"},
+    }
+
+    statuses = {
+        what: send(urlsplit(url)._replace(query=urlencode(terms)).geturl(), "GET").status
+        for what, terms in changed.items()
+    }
+
+    assert {what: status for what, status in statuses.items() if status not in REFUSALS} == {}
+    assert send(listing, "GET").status == 200
+
+
 @pytest.mark.parametrize("name", ["sas_container_url", "sas_blob_url"])
 def test_without_credentials_there_are_no_links(storage, azurite, name):
     """What signs nothing says so, in its capabilities too, and what to give instead."""
@@ -609,15 +633,12 @@ class Keys:
         """Return a key that lasts as long as was asked."""
         self.asked.append((starts, ends))
         text = "%Y-%m-%dT%H:%M:%SZ"
-        return types.SimpleNamespace(
-            signed_oid="an-identity",
-            signed_tid="a-tenant",
-            signed_start=starts.strftime(text),
-            signed_expiry=ends.strftime(text),
-            signed_service="b",
-            signed_version="2022-11-02",
-            value=base64.b64encode(f"key {len(self.asked)}".encode()).decode(),
-        )
+        key = UserDelegationKey()
+        key.signed_oid, key.signed_tid = "an-identity", "a-tenant"
+        key.signed_start, key.signed_expiry = starts.strftime(text), ends.strftime(text)
+        key.signed_service, key.signed_version = "b", "2022-11-02"
+        key.value = base64.b64encode(f"key {len(self.asked)}".encode()).decode()
+        return key
 
 
 class Clock:
@@ -725,19 +746,24 @@ def test_a_key_of_another_process_is_not_used(delegated):
     assert len(keys.asked) == 1
 
 
-def test_links_stay_quick_to_make():
-    """What links share is worked out once: another name costs only its signature."""
-    storage = far()
+def test_a_link_of_an_identity_names_the_key_and_does_not_contain_it(delegated):
+    """The link has all parameters by which the service finds the key; no text shows the key itself."""
+    storage, keys, _ = delegated
+    value = keys.delegation_key(NOON, NOON + HOUR).value
+    keys.asked.clear()
 
-    first = storage.link_to("a", "download", NOON)
-    signer = storage._links._last
-    second = storage.link_to("b", "download", NOON)
+    url = storage.link_to("a", "download", NOON + HOUR)
+    shown = f"{unquote(url)} {storage!r} {storage._links!r} {vars(storage._links)!r} {storage._links._delegated()!r}"
 
-    assert storage._links._last is signer
-    assert first.partition("&sig=")[0].replace("/a?", "/b?") == second.partition("&sig=")[0]
-    assert storage.link_to("a", "upload", NOON) != first
-    assert storage._links._last is not signer
-    assert time.time() < NOON.timestamp()
+    assert {name: query_of(url)[name] for name in ("skoid", "sktid", "skt", "ske", "sks", "skv")} == {
+        "skoid": "an-identity",
+        "sktid": "a-tenant",
+        "skt": "2030-01-01T11:55:00Z",
+        "ske": "2030-01-08T11:55:00Z",
+        "sks": "b",
+        "skv": "2022-11-02",
+    }
+    assert value not in shown
 
 
 # -- what is no link --------------------------------------------------------------------------------------------------
@@ -763,6 +789,41 @@ def test_a_link_holds_headers_that_can_be_sent(header):
     """The service would fail at others."""
     with pytest.raises(ValueError, match=f"{header} is kept in ASCII here"):
         far().link_to("a", "d", HOUR, **{header: "日"})
+
+
+@pytest.mark.parametrize("term", ["output_path", "content_type", "content_encoding", "cache_control"])
+@pytest.mark.parametrize("text", ["a\nb", "a\n", "\n", "a\rb"])
+def test_a_link_holds_no_line_end(term, text):
+    """The SDK signs one value per line: with a line end in a value, two different links have one signature."""
+    with pytest.raises(ValueError, match="must be one line of text"):
+        far().link_to("a", "download", HOUR, **{term: text})
+
+
+@pytest.mark.parametrize("path", ["a\nb", "a\n", "\n", "a\rb", "a\ud800"])
+def test_a_link_is_for_a_path_without_control_characters(path):
+    """No operation signs a name with a line end, or one that has no bytes in UTF-8."""
+    for make in (
+        lambda: far().link_to(path, "download", HOUR),
+        lambda: far().links_to(["a", path], "download", HOUR),
+        lambda: far().upload_request(path, HOUR),
+        lambda: far().block_request(path, "A" * 22, 1, HOUR),
+    ):
+        with pytest.raises(InvalidPathError, match="control character"):
+            make()
+
+
+@pytest.mark.parametrize("setting", ["account", "bucket", "prefix", "encryption_scope", "link_endpoint_url"])
+def test_a_setting_that_is_signed_holds_no_line_end(setting):
+    """A profile with one is refused before it makes a link."""
+    settings: dict[str, Any] = {
+        "account": "acct",
+        "key": KEY,
+        "bucket": "files",
+        "endpoint_url": "https://files.example.com",
+    }
+
+    with pytest.raises((ConfigurationError, InvalidPathError)):
+        AzureStorage(**{**settings, setting: "https://a.example.com/\nb" if "url" in setting else "abc\ndef"})
 
 
 def test_a_key_that_is_about_to_end_signs_nothing_more(delegated):

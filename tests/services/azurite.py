@@ -3,6 +3,8 @@
 It runs in an environment of its own, `.venv-azurite`, that `tests/services/install_azurite` makes. It is Azure but for
 this: some errors have another code; an IP range in a link is not looked at; blocks that nobody has committed count as a
 blob for a Put Blob or a copy with `If-None-Match: *`; and the memory of what was deleted comes back ten minutes later.
+It does not know the newest service versions, for which the SDK signs links. `azurite_delegation.js` adds what they have
+changed in the signature of a user delegation key.
 """
 
 from __future__ import annotations
@@ -187,6 +189,7 @@ class Azurite:
         }
         command = [
             str(node),
+            *("--require", str(Path(__file__).with_name("azurite_delegation.js"))),
             str(_INSTALLED / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"),
             *("--blobHost", "127.0.0.1", "--blobPort", str(port)),
             "--inMemoryPersistence",

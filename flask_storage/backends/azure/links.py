@@ -1,4 +1,9 @@
-"""Links that the service itself honours: shared access signatures, made here without asking it."""
+"""Links that the service itself honours: shared access signatures (SAS), which the SDK makes without a request.
+
+The SDK signs for the newest service version that it knows. It signs one value per line and accepts a line end in a
+value, so that two different links could have the same signature. The public operations therefore refuse line ends and
+other control characters in paths, prefixes and all arguments; nothing is checked again here.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
+from azure.storage.blob import UserDelegationKey, generate_blob_sas, generate_container_sas
+
 from ...errors import ConfigurationError, UnsupportedOperationError
 from ...header_text import check_ascii
 from ...media import OCTETS, answer_headers
@@ -22,14 +29,7 @@ from .client import Clients
 from .container import Container
 from .parts import MAX_BLOCKS, block_name
 from .settings import Account
-from .signing import AccountKey, DelegationKey, SasSigner, sign_container
 
-_ANSWER = {
-    "cache-control": "rscc",
-    "content-disposition": "rscd",
-    "content-encoding": "rsce",
-    "content-type": "rsct",
-}
 NO_SIGNER = "Cannot create a SAS URL without account credentials: give the account's key, or a credential"
 _LONGEST_KEY = timedelta(days=7)
 _CLOCK_SKEW = timedelta(minutes=5)
@@ -66,15 +66,13 @@ class AzureLinks:
         self._clock = clock
         base = (endpoint_url or account.url).rstrip("/")
         self._endpoint = f"{base}/{account.container}/"
-        self._https_only = base.startswith("https:") if https_only is None else https_only
+        self._protocol = "https" if (base.startswith("https:") if https_only is None else https_only) else None
         self._scope = container.settings.stored.get("encryption_scope")
-        self._account_key = None if account.key is None else AccountKey(account.name, account.key)
-        self._delegated = PerProcess(lambda: _Delegated(account.name, clients.delegation_key, clock))
-        self._last: tuple[Any, SasSigner] | None = None
+        self._delegated = PerProcess(lambda: _Delegated(clients.delegation_key, clock))
 
     def url(self, path: str, request: LinkRequest) -> str:
         """Return the link for one path."""
-        return self._signer(path, request)[0].sign(self._container.key(path))
+        return self._signed(path, self._terms(path, request))
 
     def urls(self, paths: Sequence[str], request: LinkRequest) -> list[str]:
         """Return a link for each path; what they have in common is worked out once."""
@@ -82,13 +80,12 @@ class AzureLinks:
             return [self.url(path, request) for path in paths]
         if not paths:
             return []
-        sign = self._signer("", request)[0].sign
-        prefix = self._container.prefix
-        return [sign(prefix + path) for path in paths]
+        terms = self._terms("", request)
+        return [self._signed(path, terms) for path in paths]
 
     def upload(self, path: str, request: LinkRequest) -> UploadInstruction:
         """Return how a browser puts one file here in one request."""
-        signer, ends = self._signer(path, request)
+        terms = self._terms(path, request)
         headers = {"x-ms-blob-type": "BlockBlob", "x-ms-blob-content-type": request.content_type or OCTETS}
         cache_control = request.cache_control or self._container.settings.cache_control
         if cache_control:
@@ -100,28 +97,31 @@ class AzureLinks:
         if self._scope:
             headers["x-ms-encryption-scope"] = self._scope
         return UploadInstruction(
-            method="PUT", url=signer.sign(self._container.key(path)), headers=headers, expires_at=_moment(ends)
+            method="PUT", url=self._signed(path, terms), headers=headers, expires_at=terms["expiry"]
         )
 
     def block(self, path: str, request: LinkRequest, upload_id: str, number: int) -> UploadInstruction:
         """Return how a browser sends one block of an upload."""
         if not (type(number) is int and 1 <= number <= MAX_BLOCKS):
             raise ValueError(f"parts are numbered from 1 to {MAX_BLOCKS}, not {number!r}")
-        signer, ends = self._signer(path, request)
+        terms = self._terms(path, request)
         block = base64.urlsafe_b64encode(block_name(upload_id, number).encode()).decode()
-        url = f"{signer.sign(self._container.key(path))}&comp=block&blockid={block}"
+        url = f"{self._signed(path, terms)}&comp=block&blockid={block}"
         headers = {"x-ms-encryption-scope": self._scope} if self._scope else {}
-        return UploadInstruction(method="PUT", url=url, headers=headers, expires_at=_moment(ends))
+        return UploadInstruction(method="PUT", url=url, headers=headers, expires_at=terms["expiry"])
 
     def container_url(self, expires_at: datetime, ip: str | None) -> str:
         """Return a link for the whole container: read, write, delete, list."""
-        key, ends = self._key_until(math.ceil(expires_at.timestamp()))
-        terms = {
-            "ip": None if ip is None else _range_of(ip),
-            "https_only": self._https_only,
-            "encryption_scope": self._scope,
-        }
-        return sign_container(self._endpoint, self._account.container, key, "rwdl", ends, **terms)  # type: ignore[arg-type]  # each of its kind
+        sas = generate_container_sas(
+            self._account.name,
+            self._account.container,
+            permission="rwdl",
+            ip=None if ip is None else _range_of(ip),
+            protocol=self._protocol,
+            encryption_scope=self._scope,
+            **self._key_until(math.ceil(expires_at.timestamp())),
+        )
+        return f"{self._endpoint[:-1]}?{sas}"
 
     @property
     def are_given(self) -> bool:
@@ -130,45 +130,39 @@ class AzureLinks:
 
     def source_url(self, path: str, lasting: timedelta) -> str:
         """Return the address by which the service itself may read a blob for a copy, for a while."""
-        url = f"{self._account.url}/{self._account.container}/"
-        if self._account.sas is not None:
-            return f"{url}{quote(self._container.key(path), safe='~/')}?{self._account.sas}"
-        key, ends = self._key_until(math.ceil(self._clock() + lasting.total_seconds()))
-        return SasSigner(url, self._account.container, key, "r", ends).sign(self._container.key(path))
+        sas = self._account.sas
+        if sas is None:
+            key = self._key_until(math.ceil(self._clock() + lasting.total_seconds()))
+            sas = self._sas(path, {"permission": "r", **key})
+        return f"{self._account.url}/{self._account.container}/{quote(self._container.key(path))}?{sas}"
 
     # -- inner ------------------------------------------------------------------------------------------------------
 
-    def _signer(self, path: str, request: LinkRequest) -> tuple[SasSigner, int]:
-        """Return what signs such links, and when they end."""
-        check_ascii({name: getattr(request, name) for name in ("content_type", "content_encoding", "cache_control")})
-        key, ends = self._key_until(math.ceil(request.expires_at.timestamp()))
-        answer: dict[str, str] = {}
-        if request.operations & ShareLinkOperation.download:
-            answer = {_ANSWER[name]: value for name, value in answer_headers(path, request).items()}
-        permissions = _permissions(request)
-        terms = key, permissions, ends, request.ip, answer
-        last = self._last
-        if last is not None and last[0] == terms:  # links that are made one by one differ only in their name
-            return last[1], ends
-        signer = SasSigner(
-            self._endpoint,
-            self._account.container,
-            key,
-            permissions,
-            ends,
-            ip=None if request.ip is None else _range_of(request.ip),
-            https_only=self._https_only,
-            answer=answer,
-            encryption_scope=self._scope if request.operations & ShareLinkOperation.upload else None,
-        )
-        self._last = terms, signer
-        return signer, ends
+    def _signed(self, path: str, terms: dict[str, Any]) -> str:
+        return f"{self._endpoint}{quote(self._container.key(path))}?{self._sas(path, terms)}"
 
-    def _key_until(self, wanted: int) -> tuple[AccountKey | DelegationKey, int]:
-        """Return who signs, and until when a link is good that is wanted until *wanted*."""
+    def _sas(self, path: str, terms: dict[str, Any]) -> str:
+        return generate_blob_sas(self._account.name, self._account.container, self._container.key(path), **terms)
+
+    def _terms(self, path: str, request: LinkRequest) -> dict[str, Any]:
+        """Return what the SDK is told of such links, apart from the blob: the arguments of ``generate_blob_sas``."""
+        check_ascii({name: getattr(request, name) for name in ("content_type", "content_encoding", "cache_control")})
+        terms = self._key_until(math.ceil(request.expires_at.timestamp()))
+        terms["permission"] = _permissions(request)
+        terms["protocol"] = self._protocol
+        if request.ip is not None:
+            terms["ip"] = _range_of(request.ip)
+        if request.operations & ShareLinkOperation.upload:
+            terms["encryption_scope"] = self._scope
+        if request.operations & ShareLinkOperation.download:
+            terms |= {name.replace("-", "_"): value for name, value in answer_headers(path, request).items()}
+        return terms
+
+    def _key_until(self, wanted: int) -> dict[str, Any]:
+        """Return the key that signs, and the expiry of a link that is wanted until *wanted*, as the SDK's arguments."""
         wanted = min(wanted, _LATEST)
-        if self._account_key is not None:
-            return self._account_key, wanted
+        if self._account.key is not None:
+            return {"account_key": self._account.key, "expiry": _moment(wanted)}
         if self._account.credential is None:
             raise ConfigurationError(NO_SIGNER)
         key, last = self._delegated().until(wanted)
@@ -178,20 +172,19 @@ class AzureLinks:
                     "Azure honours such a link for seven days at most: this one ends then", stacklevel=_to_the_app()
                 )
             wanted = last
-        return key, wanted
+        return {"user_delegation_key": key, "expiry": _moment(wanted)}
 
 
 class _Delegated:
     """The key with which an identity signs, in one process: asked for when needed, kept as long as it is good."""
 
-    def __init__(self, account: str, ask: Callable[[datetime, datetime], Any], clock: Callable[[], float]) -> None:
-        self._account = account
+    def __init__(self, ask: Callable[[datetime, datetime], UserDelegationKey], clock: Callable[[], float]) -> None:
         self._ask = ask
         self._clock = clock
         # Replaced and never changed, so that threads need no lock: the worst is that two ask.
-        self._held: tuple[DelegationKey, int] | None = None
+        self._held: tuple[UserDelegationKey, int] | None = None
 
-    def until(self, wanted: int) -> tuple[DelegationKey, int]:
+    def until(self, wanted: int) -> tuple[UserDelegationKey, int]:
         """Return a key that lasts until *wanted*, or as long as any does, and when it ends."""
         now = datetime.fromtimestamp(self._clock(), UTC)
         held = self._held
@@ -200,22 +193,13 @@ class _Delegated:
             held = self._held = self._new(now)
         return held
 
-    def _new(self, now: datetime) -> tuple[DelegationKey, int]:
-        given = self._ask(now - _CLOCK_SKEW, now - _CLOCK_SKEW + _LONGEST_KEY)
-        key = DelegationKey(
-            account=self._account,
-            signed_oid=given.signed_oid,
-            signed_tid=given.signed_tid,
-            signed_start=given.signed_start,
-            signed_expiry=given.signed_expiry,
-            signed_service=given.signed_service,
-            signed_version=given.signed_version,
-            value=given.value,
-        )
-        return key, int(datetime.fromisoformat(given.signed_expiry).timestamp())
+    def _new(self, now: datetime) -> tuple[UserDelegationKey, int]:
+        key = self._ask(now - _CLOCK_SKEW, now - _CLOCK_SKEW + _LONGEST_KEY)
+        return key, int(datetime.fromisoformat(str(key.signed_expiry)).timestamp())
 
 
 def _permissions(request: LinkRequest) -> str:
+    """Return the letters of the operations, in the only order that the service accepts."""
     letters = ""
     if request.operations & ShareLinkOperation.download:
         letters += "r"
