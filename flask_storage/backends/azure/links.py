@@ -72,7 +72,7 @@ class AzureLinks:
 
     def url(self, path: str, request: LinkRequest) -> str:
         """Return the link for one path."""
-        return self._signed(path, self._terms(path, request))
+        return self._blob_url(path, self._sas_arguments(path, request))
 
     def urls(self, paths: Sequence[str], request: LinkRequest) -> list[str]:
         """Return a link for each path; what they have in common is worked out once."""
@@ -80,12 +80,12 @@ class AzureLinks:
             return [self.url(path, request) for path in paths]
         if not paths:
             return []
-        terms = self._terms("", request)
-        return [self._signed(path, terms) for path in paths]
+        arguments = self._sas_arguments("", request)
+        return [self._blob_url(path, arguments) for path in paths]
 
     def upload(self, path: str, request: LinkRequest) -> UploadInstruction:
         """Return how a browser puts one file here in one request."""
-        terms = self._terms(path, request)
+        arguments = self._sas_arguments(path, request)
         headers = {"x-ms-blob-type": "BlockBlob", "x-ms-blob-content-type": request.content_type or OCTETS}
         cache_control = request.cache_control or self._container.settings.cache_control
         if cache_control:
@@ -97,18 +97,18 @@ class AzureLinks:
         if self._scope:
             headers["x-ms-encryption-scope"] = self._scope
         return UploadInstruction(
-            method="PUT", url=self._signed(path, terms), headers=headers, expires_at=terms["expiry"]
+            method="PUT", url=self._blob_url(path, arguments), headers=headers, expires_at=arguments["expiry"]
         )
 
     def block(self, path: str, request: LinkRequest, upload_id: str, number: int) -> UploadInstruction:
         """Return how a browser sends one block of an upload."""
         if not (type(number) is int and 1 <= number <= MAX_BLOCKS):
             raise ValueError(f"parts are numbered from 1 to {MAX_BLOCKS}, not {number!r}")
-        terms = self._terms(path, request)
+        arguments = self._sas_arguments(path, request)
         block = base64.urlsafe_b64encode(block_name(upload_id, number).encode()).decode()
-        url = f"{self._signed(path, terms)}&comp=block&blockid={block}"
+        url = f"{self._blob_url(path, arguments)}&comp=block&blockid={block}"
         headers = {"x-ms-encryption-scope": self._scope} if self._scope else {}
-        return UploadInstruction(method="PUT", url=url, headers=headers, expires_at=terms["expiry"])
+        return UploadInstruction(method="PUT", url=url, headers=headers, expires_at=arguments["expiry"])
 
     def container_url(self, expires_at: datetime, ip: str | None) -> str:
         """Return a link for the whole container: read, write, delete, list."""
@@ -138,25 +138,25 @@ class AzureLinks:
 
     # -- inner ------------------------------------------------------------------------------------------------------
 
-    def _signed(self, path: str, terms: dict[str, Any]) -> str:
-        return f"{self._endpoint}{quote(self._container.key(path))}?{self._sas(path, terms)}"
+    def _blob_url(self, path: str, arguments: dict[str, Any]) -> str:
+        return f"{self._endpoint}{quote(self._container.key(path))}?{self._sas(path, arguments)}"
 
-    def _sas(self, path: str, terms: dict[str, Any]) -> str:
-        return generate_blob_sas(self._account.name, self._account.container, self._container.key(path), **terms)
+    def _sas(self, path: str, arguments: dict[str, Any]) -> str:
+        return generate_blob_sas(self._account.name, self._account.container, self._container.key(path), **arguments)
 
-    def _terms(self, path: str, request: LinkRequest) -> dict[str, Any]:
+    def _sas_arguments(self, path: str, request: LinkRequest) -> dict[str, Any]:
         """Return what the SDK is told of such links, apart from the blob: the arguments of ``generate_blob_sas``."""
         check_ascii({name: getattr(request, name) for name in ("content_type", "content_encoding", "cache_control")})
-        terms = self._key_until(math.ceil(request.expires_at.timestamp()))
-        terms["permission"] = _permissions(request)
-        terms["protocol"] = self._protocol
+        arguments = self._key_until(math.ceil(request.expires_at.timestamp()))
+        arguments["permission"] = _permissions(request)
+        arguments["protocol"] = self._protocol
         if request.ip is not None:
-            terms["ip"] = _range_of(request.ip)
+            arguments["ip"] = _range_of(request.ip)
         if request.operations & ShareLinkOperation.upload:
-            terms["encryption_scope"] = self._scope
+            arguments["encryption_scope"] = self._scope
         if request.operations & ShareLinkOperation.download:
-            terms |= {name.replace("-", "_"): value for name, value in answer_headers(path, request).items()}
-        return terms
+            arguments |= {name.replace("-", "_"): value for name, value in answer_headers(path, request).items()}
+        return arguments
 
     def _key_until(self, wanted: int) -> dict[str, Any]:
         """Return the key that signs, and the expiry of a link that is wanted until *wanted*, as the SDK's arguments."""
