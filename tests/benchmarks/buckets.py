@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .distance import Distance
-from .peers import KEG_S3, OBSTORE, S3FS
+from .peers import KEG_S3, OBSTORE
 from .remote import away
 
 
@@ -77,18 +77,6 @@ class Place:
             region=self.region,
             virtual_hosted_style_request=False,
             client_options={"allow_http": True},
-        )
-
-    def s3fs(self) -> Any:
-        """Return s3fs's file system."""
-        return S3FS.load().S3FileSystem(
-            key=self.access_key,
-            secret=self.secret_key,
-            endpoint_url=self.endpoint,
-            client_kwargs={"region_name": self.region},
-            config_kwargs={"s3": {"addressing_style": "path"}},
-            skip_instance_cache=True,
-            use_listings_cache=False,
         )
 
     def keg(self) -> Any:

@@ -104,12 +104,11 @@ KEG_SFTP = Library("KegStorage", "keg_storage.backends.sftp")
 OBSTORE = Library("obstore", "obstore")
 PARAMIKO = Library("paramiko", "paramiko")
 PYJWT = Library("pyjwt", "jwt")
-S3FS = Library("s3fs", "s3fs")
 SMART_OPEN = Library("smart_open", "smart_open")
 SSHFS = Library("sshfs", "sshfs")
 WERKZEUG = Library("werkzeug", "werkzeug")
 
 ALL = (
-    *(FLASK, WERKZEUG, PYJWT, GUNICORN, DJANGO, FSSPEC, KEG, BOTO3, S3FS, SMART_OPEN, OBSTORE, AZURE_SDK, ADLFS),
+    *(FLASK, WERKZEUG, PYJWT, GUNICORN, DJANGO, FSSPEC, KEG, BOTO3, SMART_OPEN, OBSTORE, AZURE_SDK, ADLFS),
     *(PARAMIKO, ASYNCSSH, SSHFS, CP, FIND, NGINX, SSH, CEPH, AZURITE),
 )

@@ -9,7 +9,7 @@ from typing import Any
 from ..buckets import Place, place
 from ..frame import Bench, Contender, GiB, Stage, task, times
 from ..meters import CPU
-from ..peers import BOTO3, CEPH, KEG_S3, OBSTORE, S3FS, SMART_OPEN
+from ..peers import BOTO3, CEPH, KEG_S3, OBSTORE, SMART_OPEN
 from ..remote import apart, bare_get, bare_put
 from .files import filled
 from .objects import (
@@ -47,9 +47,6 @@ def up_stage(where: Place, source: Path, size: int) -> Iterator[Stage]:
             contender("upload", where.ours, lambda s, file, key: s.upload(file, key), ours=True),
             contender('open("w")', where.ours, up_opened, ours=True),
             contender(UP, where.boto3, lambda c, file, key: c.upload_fileobj(file, bucket, key), needs=[BOTO3]),
-            contender(
-                "s3fs put_file", where.s3fs, lambda s, file, key: s.put_file(file.name, f"{bucket}/{key}"), needs=[S3FS]
-            ),
             contender("smart_open", where.boto3, smart, needs=[SMART_OPEN]),
             contender("obstore put", where.obstore, obstore_up, needs=[OBSTORE]),
             contender("keg-storage upload", where.keg, lambda s, file, key: s.upload(file, key), needs=[KEG_S3]),
@@ -71,10 +68,6 @@ def down_stage(where: Place, source: Path, size: int, folder: Path) -> Iterator[
         client.download_file(bucket, "big", str(local))
         return local.stat().st_size
 
-    def s3fs_get(system: Any, _: Any) -> int:
-        system.get_file(f"{bucket}/big", str(local))
-        return local.stat().st_size
-
     def smart(client: Any, target: Any) -> None:
         with SMART_OPEN.load().open(f"s3://{bucket}/big", "rb", transport_params={"client": client}) as file:
             pour(file, target)
@@ -94,7 +87,6 @@ def down_stage(where: Place, source: Path, size: int, folder: Path) -> Iterator[
                 needs=[BOTO3],
             ),
             Contender("boto3 download_file to a file", downloading(where.boto3, download_file, local), needs=[BOTO3]),
-            Contender("s3fs get_file to a file", downloading(where.s3fs, s3fs_get, local), needs=[S3FS]),
             Contender("smart_open", downloading(where.boto3, smart), needs=[SMART_OPEN]),
             Contender("obstore get", downloading(where.obstore, obstore_down), needs=[OBSTORE]),
             Contender("keg-storage download", downloading(where.keg, downloaded), needs=[KEG_S3]),
@@ -104,8 +96,8 @@ def down_stage(where: Place, source: Path, size: int, folder: Path) -> Iterator[
     )
 
 
-AHEAD_UP = [times(peer, 1) for peer in (UP, "s3fs put_file", "smart_open", "keg-storage upload")]
-AHEAD_DOWN = [times(peer, 1) for peer in (DOWN, "s3fs get_file to a file", "smart_open", "keg-storage download")]
+AHEAD_UP = [times(peer, 1) for peer in (UP, "smart_open", "keg-storage upload")]
+AHEAD_DOWN = [times(peer, 1) for peer in (DOWN, "smart_open", "keg-storage download")]
 
 
 @task(

@@ -11,7 +11,7 @@ from typing import Any
 from ..buckets import Place, place
 from ..frame import Bench, Contender, GiB, MiB, Stage, at_most, task, timed, times
 from ..meters import CPU, MOVED, PEAK, WALL, Work
-from ..peers import BOTO3, CEPH, KEG_S3, OBSTORE, S3FS
+from ..peers import BOTO3, CEPH, KEG_S3, OBSTORE
 from ..remote import apart
 from .files import filled
 from .listings import lazily
@@ -61,13 +61,6 @@ def copy(bench: Bench) -> Iterator[Stage]:
                     "boto3 copy (parts)", where.boto3, lambda c, key: c.copy(named, bucket, key), "c", needs=[BOTO3]
                 ),
                 contender("boto3 download and upload", where.boto3, through, "d", needs=[BOTO3]),
-                contender(
-                    "s3fs copy",
-                    where.s3fs,
-                    lambda s, key: s.copy(f"{bucket}/big", f"{bucket}/{key}"),
-                    "e",
-                    needs=[S3FS],
-                ),
                 contender(
                     "obstore copy",
                     where.obstore,
@@ -123,7 +116,6 @@ def list_lazily(bench: Bench) -> Iterator[Stage]:
                 Contender("iter", taken(where.ours, lambda storage: storage.iter()), ours=True),
                 Contender("boto3 paginator", taken(where.boto3, paginated), needs=[BOTO3]),
                 Contender("obstore list", taken(where.obstore, obstored), needs=[OBSTORE]),
-                Contender("s3fs find", timed(where.s3fs, lambda s: len(s.find(bucket, detail=True))), needs=[S3FS]),
                 Contender("keg-storage list", timed(where.keg, keg_walk), needs=[KEG_S3]),
             ],
             count,

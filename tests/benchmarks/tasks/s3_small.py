@@ -9,7 +9,7 @@ from typing import Any
 from ..buckets import Place, place
 from ..frame import Bench, Contender, Stage, task, times
 from ..meters import CPU, WALL
-from ..peers import BOTO3, CEPH, KEG_S3, S3FS, SMART_OPEN
+from ..peers import BOTO3, CEPH, KEG_S3, SMART_OPEN
 from .objects import CONTENT, FAR_SHARE, Delete, Down, Up, files, small_obstore, small_ours, working
 
 BATCH = 1000
@@ -72,14 +72,6 @@ def stage(where: Place, count: int) -> Iterator[Stage]:
                 needs=[BOTO3],
             ),
             by_three(
-                "s3fs pipe_file, cat_file, rm",
-                where.s3fs,
-                lambda system, key: system.pipe_file(f"{bucket}/{key}", CONTENT),
-                lambda system, key: bytes(system.cat_file(f"{bucket}/{key}")),
-                lambda system, keys: system.rm([f"{bucket}/{key}" for key in keys]),
-                needs=[S3FS],
-            ),
-            by_three(
                 "smart_open, boto3 delete_objects", where.boto3, smart_up, smart_down, boto3_delete, needs=[SMART_OPEN]
             ),
             small_obstore(where, keys),
@@ -99,7 +91,6 @@ def stage(where: Place, count: int) -> Iterator[Stage]:
 PYTHON_PEERS = (
     "boto3 put_object, get_object, delete_objects",
     "boto3 upload_fileobj, download_fileobj, delete_objects",
-    "s3fs pipe_file, cat_file, rm",
     "smart_open, boto3 delete_objects",
     "keg-storage upload, download, delete",
 )
