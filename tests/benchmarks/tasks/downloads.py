@@ -42,7 +42,7 @@ def stage(bench: Bench, worker: str) -> Iterator[Stage]:
 
 @task(
     "download-sync",
-    title("download: {} by link, from a sync worker of gunicorn", GiB),
+    title("{} downloaded by link, from a sync worker of gunicorn", GiB),
     CHEAP,
     columns=(WALL, CPU, PEAK),
     needs=[GUNICORN],
@@ -54,7 +54,7 @@ def download_sync(bench: Bench) -> Iterator[Stage]:
 
 @task(
     "download-gthread",
-    title("download: {} by link, from a gthread worker of gunicorn", GiB),
+    title("{} downloaded by link, from a gthread worker of gunicorn", GiB),
     CHEAP,
     columns=(WALL, CPU, PEAK),
     needs=[GUNICORN],
@@ -91,7 +91,7 @@ def asking_meanwhile(port: int, target: str, app_port: int) -> Callable[[], Work
 
 @task(
     "download-nginx",
-    title("download: {} by link, from nginx, which the worker tells where the file is", GiB),
+    title("{} downloaded by link, from nginx, which the worker tells where the file is", GiB),
     at_most("free", 0.02, "worker free ≤ 20 ms"),
     at_most(CPU, 0.01, "CPU of the worker ≤ 10 ms"),
     columns=(WALL, CPU, PEAK, "free"),

@@ -29,7 +29,7 @@ def interpreter(statement: str) -> Work:
 
 @task(
     "import",
-    "import: starting an interpreter that imports us",
+    "an interpreter started with this import",
     plus("import flask", 0.015, "flask + 15 ms"),
     plus("import flask", 0.015, "import flask_storage: flask + 15 ms", ours="import flask_storage"),
     columns=(WALL,),

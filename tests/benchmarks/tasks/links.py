@@ -124,19 +124,19 @@ def stage(bench: Bench, *, make: bool, verify: bool) -> Iterator[Stage]:
     yield contenders, COUNT
 
 
-@task("links", "links: 10,000 signed and verified", times("PyJWT", 1.5))
+@task("links", "10,000 links signed and verified", times("PyJWT", 1.5))
 def links(bench: Bench) -> Iterator[Stage]:
     """Make links and read their tokens again."""
     yield from stage(bench, make=True, verify=True)
 
 
-@task("links-made", "links: 10,000 signed")
+@task("links-made", "10,000 links signed")
 def links_made(bench: Bench) -> Iterator[Stage]:
     """Make links."""
     yield from stage(bench, make=True, verify=False)
 
 
-@task("links-verified", "links: 10,000 verified")
+@task("links-verified", "10,000 links verified")
 def links_verified(bench: Bench) -> Iterator[Stage]:
     """Read tokens."""
     yield from stage(bench, make=False, verify=True)

@@ -16,7 +16,7 @@ from ..remote import Remote, Somewhere
 
 PIECE = MiB
 COLUMNS = (WALL, CPU, PEAK)
-FAR = ", 40 ms away and at 25 MB/s for each connection"
+FAR = ", 40 ms away"
 FILES, FEWEST, SIZE = 1000, 200, 10 * KiB
 FAR_SHARE = 10  # far away everything is waiting: a tenth of the files shows as much
 CONTENT = os.urandom(SIZE)

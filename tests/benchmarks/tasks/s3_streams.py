@@ -16,9 +16,9 @@ from .objects import Nowhere, down_opened
 from .transfers import title
 
 FULL = 2 * GiB
-CHUNK, CONCURRENCY = 5 * MiB, 10  # the defaults of S3Storage
+CHUNK, CONCURRENCY = 5 * MiB, 8  # the defaults of S3Storage
 LIMIT, UNVERIFIED = CHUNK * (CONCURRENCY + 1), "verify_downloads=False"
-FLAT = at_most(PEAK, LIMIT, "memory ≤ 11 chunks of 5 MiB")
+FLAT = at_most(PEAK, LIMIT, "memory ≤ 9 chunks of 5 MiB")
 FLAT_UNVERIFIED = at_most(PEAK, LIMIT, f"{UNVERIFIED}: {FLAT.text}", ours=f'open("r"), {UNVERIFIED}')
 COLUMNS = (WALL, CPU, PEAK)
 

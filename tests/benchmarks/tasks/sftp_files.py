@@ -97,7 +97,7 @@ def down_stage(where: Place, size: int, folder: Path) -> Iterator[Stage]:
 
 
 def near(program: str, *libraries: str) -> list[Any]:
-    """Return what we want to reach on this machine."""
+    """Return the targets on this machine."""
     return [
         times(program, 1 / 0.9, text=f"≥ 0.9 times as fast as {program}"),
         *(times(library, 1) for library in libraries),
@@ -105,7 +105,7 @@ def near(program: str, *libraries: str) -> list[Any]:
 
 
 def far(program: str, kept: str, *libraries: str) -> list[Any]:
-    """Return what we want to reach over a distance; an app logs in once, and a program each time."""
+    """Return the targets over a distance; an app logs in once, and a program each time."""
     return [
         times(program, 1 / 3, text=f"≥ 3 times as fast as {program}"),
         times(program, 1 / 3, text=f"{kept}: ≥ 3 times as fast as {program}", ours=kept),

@@ -21,7 +21,10 @@ from .transfers import title
 FOLDERS, IN_A_FOLDER = 2000, 5
 AT_ONCE = 64
 COPY = 256 * MiB
-PARAMIKO_LIST, ASYNCSSH_LIST = "paramiko listdir_attr of each folder", f"asyncssh scandir, {AT_ONCE} folders at once"
+PARAMIKO_LIST, ASYNCSSH_LIST = (
+    "paramiko listdir_attr of each directory",
+    f"asyncssh scandir, {AT_ONCE} directories at once",
+)
 NEEDS = (SSHD, PARAMIKO)
 
 
@@ -86,7 +89,7 @@ def listing(where: Place, count: int, *, everybody: bool) -> Iterator[Stage]:
 
 @task(
     "sftp-list",
-    lambda bench: f"SFTP: {folders(bench) * IN_A_FOLDER:,} files in {folders(bench):,} folders listed",
+    lambda bench: f"SFTP: {folders(bench) * IN_A_FOLDER:,} files in {folders(bench):,} directories listed",
     times(ASYNCSSH_LIST, 1),
     times(PARAMIKO_LIST, 1),
     columns=(WALL, CPU, PEAK),
@@ -100,7 +103,7 @@ def list_near(bench: Bench) -> Iterator[Stage]:
 
 @task(
     "sftp-list-far",
-    lambda bench: f"SFTP: {folders(bench) * IN_A_FOLDER:,} files in {folders(bench):,} folders listed, 40 ms away",
+    lambda bench: f"SFTP: {folders(bench) * IN_A_FOLDER:,} files in {folders(bench):,} directories listed, 40 ms away",
     times(ASYNCSSH_LIST, 1),
     columns=(WALL, CPU, PEAK),
     needs=NEEDS,

@@ -78,7 +78,7 @@ def downloaded(place: Any) -> int:
     return sink.total
 
 
-@task("stream-out", title("stream: {} into a storage, a MiB at a time", FULL), FLAT, FLAT_UPLOAD, columns=COLUMNS)
+@task("stream-out", title("{} into a storage, a MiB at a time", FULL), FLAT, FLAT_UPLOAD, columns=COLUMNS)
 def stream_out(bench: Bench) -> Iterator[Stage]:
     """Write to an open file, or hand over a source."""
     root, size = bench.folder / "root", bench.size(FULL)
@@ -114,7 +114,7 @@ def stream_out(bench: Bench) -> Iterator[Stage]:
 
 @task(
     "stream-in",
-    title("stream: {} out of a storage, 5 MiB at a time", FULL),
+    title("{} out of a storage, 5 MiB at a time", FULL),
     FLAT,
     at_most(PEAK, LIMIT, f"download: {FLAT_TEXT}", ours="download"),
     columns=COLUMNS,

@@ -111,7 +111,7 @@ def django_fetch(place: Any, target: Path) -> None:
         file.writelines(stored.chunks())
 
 
-@task("put", title("put: a local file of {} into a storage, brought to disk", GiB), times(SYNCED, 1.1))
+@task("put", title("a local file of {} stored, brought to disk", GiB), times(SYNCED, 1.1))
 def put(bench: Bench) -> Iterator[Stage]:
     """Store a file; afterwards a power cut cannot take it."""
     source, root, there = filled(bench.folder / "source", bench.size(GiB)), bench.folder / "root", bench.folder / "x"
@@ -127,7 +127,7 @@ def put(bench: Bench) -> Iterator[Stage]:
     )
 
 
-@task("put-unsynced", title("put: a local file of {} into a storage, left to the page cache", GiB))
+@task("put-unsynced", title("a local file of {} stored, left to the page cache", GiB))
 def put_unsynced(bench: Bench) -> Iterator[Stage]:
     """Store a file as those do who do not wait for the disk."""
     source, root, there = filled(bench.folder / "source", bench.size(GiB)), bench.folder / "root", bench.folder / "x"
@@ -147,7 +147,7 @@ def put_unsynced(bench: Bench) -> Iterator[Stage]:
     )
 
 
-@task("get", title("get: {} out of a storage into a local file", GiB), times(UNSYNCED, 1.1))
+@task("get", title("{} fetched into a local file", GiB), times(UNSYNCED, 1.1))
 def get(bench: Bench) -> Iterator[Stage]:
     """Fetch a file; nobody brings the local one to disk."""
     root, target = bench.folder / "root", bench.folder / "target"
@@ -168,7 +168,7 @@ def get(bench: Bench) -> Iterator[Stage]:
     )
 
 
-@task("copy", title("copy: {} within a storage, brought to disk", GiB), times(SYNCED, 1.1))
+@task("copy", title("{} copied within a storage, brought to disk", GiB), times(SYNCED, 1.1))
 def copy(bench: Bench) -> Iterator[Stage]:
     """Copy a stored file; afterwards a power cut cannot take the copy."""
     root, there = bench.folder / "root", bench.folder / "x"
@@ -185,7 +185,7 @@ def copy(bench: Bench) -> Iterator[Stage]:
     )
 
 
-@task("copy-unsynced", title("copy: {} within a storage, left to the page cache", GiB))
+@task("copy-unsynced", title("{} copied within a storage, left to the page cache", GiB))
 def copy_unsynced(bench: Bench) -> Iterator[Stage]:
     """Copy a stored file as those do who do not wait for the disk."""
     root, there = bench.folder / "root", bench.folder / "x"

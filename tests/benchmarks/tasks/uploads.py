@@ -13,7 +13,7 @@ from .transfers import title
 
 FULL = 2 * GiB
 # What is allowed beside the content itself is for the answers and the log.
-REACHES = (at_most(PEAK, 64 * MiB, "memory ≤ 64 MiB"), at_most(COPIES, 1.01, "written once: no temporary copy"))
+TARGETS = (at_most(PEAK, 64 * MiB, "memory ≤ 64 MiB"), at_most(COPIES, 1.01, "written once: no temporary copy"))
 COLUMNS = (WALL, CPU, PEAK, COPIES)
 
 
@@ -55,8 +55,8 @@ def _ours(name: str, server: Server, make: Callable[[], Work]) -> Contender:
 
 @task(
     "upload-sync",
-    title("upload: {} by link, to a sync worker of gunicorn", FULL),
-    *REACHES,
+    title("{} uploaded by link, to a sync worker of gunicorn", FULL),
+    *TARGETS,
     columns=COLUMNS,
     needs=[GUNICORN],
 )
@@ -67,8 +67,8 @@ def upload_sync(bench: Bench) -> Iterator[Stage]:
 
 @task(
     "upload-gthread",
-    title("upload: {} by link, to a gthread worker of gunicorn", FULL),
-    *REACHES,
+    title("{} uploaded by link, to a gthread worker of gunicorn", FULL),
+    *TARGETS,
     columns=COLUMNS,
     needs=[GUNICORN],
 )
