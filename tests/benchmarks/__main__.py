@@ -26,7 +26,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=MIN_ROUNDS, help=f"{MIN_ROUNDS} by default")
     parser.add_argument("--scale", type=float, default=1.0, help="0.01 works with a hundredth of the bytes and files")
     parser.add_argument(
-        "--folder", type=Path, default=Path(tempfile.gettempdir()), help="directory on the measured disk"
+        "--directory", type=Path, default=Path(tempfile.gettempdir()), help="directory on the measured disk"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample to this file")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="update the rows of these tasks in this page")
@@ -61,11 +61,11 @@ def main(given: list[str] | None = None) -> int:
         return 2
     names = asked.task or list(TASKS)
     if asked.against:
-        return comparison.main(asked.against, names, rounds=asked.rounds, scale=asked.scale, folder=asked.folder)
-    about = report.surroundings(folder=asked.folder, rounds=asked.rounds, scale=asked.scale, busy=asked.busy)
+        return comparison.main(asked.against, names, rounds=asked.rounds, scale=asked.scale, directory=asked.directory)
+    about = report.surroundings(directory=asked.directory, rounds=asked.rounds, scale=asked.scale, busy=asked.busy)
     outcomes: list[Outcome] = []
     for name in names:
-        outcome = run(TASKS[name], rounds=asked.rounds, scale=asked.scale, folder=asked.folder)
+        outcome = run(TASKS[name], rounds=asked.rounds, scale=asked.scale, directory=asked.directory)
         print(report.text(outcome), flush=True)
         outcomes.append(outcome)
     for name, missing in about["missing"].items():

@@ -36,12 +36,12 @@ class CheckoutFailedError(Exception):
 class Checkout:
     """A process that measures one task with the package and the tasks of one checkout."""
 
-    def __init__(self, project: Path, name: str, scale: float, folder: Path) -> None:
+    def __init__(self, project: Path, name: str, scale: float, directory: Path) -> None:
         """Start the process."""
         self.project = project
         # The text is run with -c, because a script would have this directory on its path instead of the checkout.
         self.process = subprocess.Popen(
-            [sys.executable, "-c", ROUNDS.read_text("utf-8"), name, str(scale), str(folder)],
+            [sys.executable, "-c", ROUNDS.read_text("utf-8"), name, str(scale), str(directory)],
             cwd=project,
             env={**os.environ, "PYTHONPATH": str(project)},
             stdin=subprocess.PIPE,
@@ -84,17 +84,17 @@ def checkout(revision: str) -> Iterator[Path]:
     archive = subprocess.run(["git", "archive", revision], cwd=PROJECT, stdout=subprocess.PIPE, check=False)
     if archive.returncode:
         raise SystemExit(f"--against {revision}: this is neither a directory nor a revision that git can read")
-    with tempfile.TemporaryDirectory(prefix="bench-against-") as folder:
-        subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+    with tempfile.TemporaryDirectory(prefix="bench-against-") as directory:
+        subprocess.run(["tar", "-x", "-C", directory], input=archive.stdout, check=True)
         for installed in PROJECT.glob(".venv-*"):  # servers that a script of the tests has installed
-            Path(folder, installed.name).symlink_to(installed)
-        yield Path(folder)
+            Path(directory, installed.name).symlink_to(installed)
+        yield Path(directory)
 
 
-def compare(name: str, other: Path, *, rounds: int, scale: float, folder: Path) -> tuple[Samples, Samples]:
+def compare(name: str, other: Path, *, rounds: int, scale: float, directory: Path) -> tuple[Samples, Samples]:
     """Return the samples of one task in this checkout and in *other*, after one round that does not count."""
     now, before = Samples(), Samples()
-    with Checkout(PROJECT, name, scale, folder) as ours, Checkout(other, name, scale, folder) as theirs:
+    with Checkout(PROJECT, name, scale, directory) as ours, Checkout(other, name, scale, directory) as theirs:
         names, known = ours.read(), theirs.read()
         for contender in sorted(set(names) ^ set(known)):
             print(f"  {contender}: only in {PROJECT if contender in names else other}")
@@ -124,15 +124,15 @@ def lines(now: Samples, before: Samples) -> Iterator[str]:
         yield " | ".join(cells)
 
 
-def main(revision: str, names: Sequence[str], *, rounds: int, scale: float, folder: Path) -> int:
+def main(revision: str, names: Sequence[str], *, rounds: int, scale: float, directory: Path) -> int:
     """Print the table, and return the exit status: 1 when a checkout could not run a task."""
     failed = 0
     with checkout(revision) as other:
         print(f"task | now | {revision} | now / {revision}: the median of the rounds, the least and the greatest")
         for name in names:
-            print(TASKS[name].title(Bench(folder, scale)) + f"  (--task {name})")
+            print(TASKS[name].title(Bench(directory, scale)) + f"  (--task {name})")
             try:
-                now, before = compare(name, other, rounds=rounds, scale=scale, folder=folder)
+                now, before = compare(name, other, rounds=rounds, scale=scale, directory=directory)
             except CheckoutFailedError as error:
                 failed = 1
                 print(f"  FAILED in {error}: its error is above")

@@ -1,7 +1,7 @@
 """Tasks, contenders and targets; how the tasks are run, and what came of it.
 
 A task is one generator function in `tests.benchmarks.tasks`, decorated with :func:`task`. It sets its stage, yields
-the :class:`Contender` objects and what their work must return, and cleans up after itself beyond its folder.
+the :class:`Contender` objects and what their work must return, and cleans up after itself beyond its directory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KiB, MiB, GiB = 1024, 1024**2, 1024**3
 class Bench:
     """What a task is given: an empty directory, and the scale of its sizes."""
 
-    folder: Path
+    directory: Path
     scale: float = 1.0
 
     def size(self, full: int) -> int:
@@ -192,14 +192,14 @@ class Outcome:
         return figure <= target.limit, figure
 
 
-def run(task: Task, *, rounds: int, scale: float, folder: Path) -> Outcome:
+def run(task: Task, *, rounds: int, scale: float, directory: Path) -> Outcome:
     """Run one task: a round to warm up, then *rounds* in which all contenders take turns.
 
     Each round begins with the next contender, because the first one of a round shares the disk with what the last
     one of the round before left to be written.
     """
     missing = ", ".join(filter(None, (need.missing() for need in task.needs)))
-    with tempfile.TemporaryDirectory(prefix=f"bench-{task.name}-", dir=folder) as own:
+    with tempfile.TemporaryDirectory(prefix=f"bench-{task.name}-", dir=directory) as own:
         bench = Bench(Path(own), scale)
         outcome = Outcome(task, task.title(bench), [])
         if missing:

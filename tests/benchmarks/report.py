@@ -140,7 +140,7 @@ def _is_row(line: str) -> bool:
 
 
 def _replaced(lines: list[str], is_one: Callable[[str], object], new: list[str]) -> list[str]:
-    """Return *lines* with *new* in the place of the first block of lines that are of this kind."""
+    """Return *lines* with their first block of lines of this kind replaced by *new*."""
     start = next(number for number, line in enumerate(lines) if is_one(line))
     end = next((number for number in range(start, len(lines)) if not is_one(lines[number])), len(lines))
     return lines[:start] + new + lines[end:]
@@ -209,7 +209,7 @@ def data(outcomes: Sequence[Outcome], about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def surroundings(*, folder: Path, rounds: int, scale: float, busy: bool) -> dict[str, Any]:
+def surroundings(*, directory: Path, rounds: int, scale: float, busy: bool) -> dict[str, Any]:
     """Return when, where and with what was measured."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -218,7 +218,7 @@ def surroundings(*, folder: Path, rounds: int, scale: float, busy: bool) -> dict
         "scale": scale,
         "busy": busy,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {memory / GiB:.0f} GiB of memory",
-        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}, {_file_system(folder)}",
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}, {_file_system(directory)}",
         "python": platform.python_version(),
         "ours": version("flask-storage-profiles"),
         "versions": {peer.name: peer.version() for peer in ALL if not peer.missing()},
@@ -226,8 +226,8 @@ def surroundings(*, folder: Path, rounds: int, scale: float, busy: bool) -> dict
     }
 
 
-def _file_system(folder: Path) -> str:
-    """Return what kind of file system *folder* is on: the mount with the longest path above it."""
+def _file_system(directory: Path) -> str:
+    """Return what kind of file system *directory* is on: the mount with the longest path above it."""
     mounts = (line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines())
-    above = [(len(place), kind) for place, kind in mounts if folder.resolve().is_relative_to(place)]
+    above = [(len(mount), kind) for mount, kind in mounts if directory.resolve().is_relative_to(mount)]
     return max(above, default=(0, "unknown"))[1]  # in a chroot the table may have other paths

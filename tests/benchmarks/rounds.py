@@ -18,7 +18,7 @@ from tests.benchmarks.frame import TASKS, Bench
 from tests.benchmarks.meters import measure
 
 
-def main(name: str, scale: float, folder: str) -> None:
+def main(name: str, scale: float, directory: str) -> None:
     """Prepare the task, print the names of our contenders, then measure the one that a line names."""
     # Programs that a task starts may print; only results go to our standard output.
     results = os.fdopen(os.dup(1), "w")
@@ -26,7 +26,7 @@ def main(name: str, scale: float, folder: str) -> None:
     tasks.register()
     stage = contextlib.contextmanager(TASKS[name].stage)
     with (
-        tempfile.TemporaryDirectory(prefix=f"bench-{name}-", dir=folder) as own,
+        tempfile.TemporaryDirectory(prefix=f"bench-{name}-", dir=directory) as own,
         stage(Bench(Path(own), scale)) as (contenders, expect),
     ):
         ours = {contender.name: contender for contender in contenders if contender.ours}

@@ -41,7 +41,7 @@ def test_contenders_alternate_and_the_first_round_does_not_count(tmp_path):
     log = tmp_path / "log"
     contenders = [Contender(name, partial(lambda name: lambda: log.open("a").write(name), name)) for name in "AB"]
 
-    outcome = frame.run(task_of(*contenders, expect=1), rounds=5, scale=1, folder=tmp_path)
+    outcome = frame.run(task_of(*contenders, expect=1), rounds=5, scale=1, directory=tmp_path)
 
     assert log.read_text() == "ABBA" * 3
     assert [len(line.samples) for line in outcome.lines] == [5, 5]
@@ -67,7 +67,7 @@ def test_work_that_returns_something_else_or_has_no_peer_gives_no_samples(tmp_pa
     absent = Contender("them", lambda: lambda: 2, needs=[peers.Library("absent", "absent")])
     contenders = Contender("us", lambda: lambda: 1, ours=True), absent
 
-    lines = frame.run(task_of(*contenders, expect=2), rounds=1, scale=1, folder=tmp_path).lines
+    lines = frame.run(task_of(*contenders, expect=2), rounds=1, scale=1, directory=tmp_path).lines
 
     assert [line.samples for line in lines] == [[], []]
     assert lines[0].trouble == "failed: AssertionError: the work returned 1, not 2"

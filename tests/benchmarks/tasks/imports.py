@@ -15,7 +15,7 @@ STARTS = 10
 
 def interpreter(statement: str) -> Work:
     """Return work that starts interpreters, one after the other, and notes the time of one."""
-    # -P: the folder we stand in must not come before what is installed.
+    # -P: the directory we stand in must not come before what is installed.
     command = [sys.executable, "-P", "-c", statement]
 
     def work() -> None:

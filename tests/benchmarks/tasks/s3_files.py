@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..buckets import Place, place
+from ..buckets import Bucket, running
 from ..frame import Bench, Contender, GiB, Stage, task, times
 from ..meters import CPU
 from ..peers import BOTO3, CEPH, KEG_S3, OBSTORE, SMART_OPEN
@@ -30,8 +30,8 @@ from .transfers import title
 UP, DOWN = "boto3 upload_fileobj", "boto3 download_fileobj"
 
 
-def up_stage(where: Place, source: Path, size: int) -> Iterator[Stage]:
-    """Yield everybody's upload, each with an object of its own."""
+def up_stage(where: Bucket, source: Path, size: int) -> Iterator[Stage]:
+    """Yield all uploads, each to its own object."""
 
     def smart(client: Any, file: Any, key: str) -> None:
         address = f"s3://{where.bucket}/{key}"
@@ -56,10 +56,10 @@ def up_stage(where: Place, source: Path, size: int) -> Iterator[Stage]:
     )
 
 
-def down_stage(where: Place, source: Path, size: int, folder: Path) -> Iterator[Stage]:
-    """Yield everybody's download of one object, which came in by our upload."""
+def down_stage(where: Bucket, source: Path, size: int, directory: Path) -> Iterator[Stage]:
+    """Yield all downloads of one object, which our upload has stored."""
     apart(lambda: where.ours().put(source, "big"))
-    local, bucket = folder / "target", where.bucket
+    local, bucket = directory / "target", where.bucket
 
     def unchecked() -> Any:
         return where.ours(verify_downloads=False)
@@ -111,8 +111,8 @@ AHEAD_DOWN = [times(peer, 1) for peer in (DOWN, "smart_open", "keg-storage downl
 def up(bench: Bench) -> Iterator[Stage]:
     """Upload on this machine."""
     size = bench.size(GiB)
-    source = filled(bench.folder / "source", size)
-    with place() as where:
+    source = filled(bench.directory / "source", size)
+    with running() as where:
         yield from up_stage(where, source, size)
 
 
@@ -127,8 +127,8 @@ def up(bench: Bench) -> Iterator[Stage]:
 def up_far(bench: Bench) -> Iterator[Stage]:
     """Upload over a distance."""
     size = bench.size(GiB)
-    source = filled(bench.folder / "source", size)
-    with place(far=True) as where:
+    source = filled(bench.directory / "source", size)
+    with running(far=True) as where:
         yield from up_stage(where, source, size)
 
 
@@ -143,9 +143,9 @@ def up_far(bench: Bench) -> Iterator[Stage]:
 def down(bench: Bench) -> Iterator[Stage]:
     """Download on this machine."""
     size = bench.size(GiB)
-    source = filled(bench.folder / "source", size)
-    with place() as where:
-        yield from down_stage(where, source, size, bench.folder)
+    source = filled(bench.directory / "source", size)
+    with running() as where:
+        yield from down_stage(where, source, size, bench.directory)
 
 
 @task(
@@ -159,6 +159,6 @@ def down(bench: Bench) -> Iterator[Stage]:
 def down_far(bench: Bench) -> Iterator[Stage]:
     """Download over a distance."""
     size = bench.size(GiB)
-    source = filled(bench.folder / "source", size)
-    with place(far=True) as where:
-        yield from down_stage(where, source, size, bench.folder)
+    source = filled(bench.directory / "source", size)
+    with running(far=True) as where:
+        yield from down_stage(where, source, size, bench.directory)

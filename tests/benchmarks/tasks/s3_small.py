@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ..buckets import Place, place
+from ..buckets import Bucket, running
 from ..frame import Bench, Contender, Stage, task, times
 from ..meters import CPU, WALL
 from ..peers import BOTO3, CEPH, KEG_S3, SMART_OPEN
@@ -15,8 +15,8 @@ from .objects import CONTENT, FAR_SHARE, Delete, Down, Up, files, small_obstore,
 BATCH = 1000
 
 
-def stage(where: Place, count: int) -> Iterator[Stage]:
-    """Yield everybody, with the shortest calls that they have."""
+def stage(where: Bucket, count: int) -> Iterator[Stage]:
+    """Yield all contenders, with the shortest calls that they have."""
     keys = [f"small/{number:05}" for number in range(count)]
     bucket = where.bucket
 
@@ -107,7 +107,7 @@ COLUMNS = (WALL, CPU, "up", "down", "deleted")
 )
 def small(bench: Bench) -> Iterator[Stage]:
     """Work on this machine."""
-    with place() as where:
+    with running() as where:
         yield from stage(where, files(bench))
 
 
@@ -120,5 +120,5 @@ def small(bench: Bench) -> Iterator[Stage]:
 )
 def small_far(bench: Bench) -> Iterator[Stage]:
     """Work over a distance."""
-    with place(far=True) as where:
+    with running(far=True) as where:
         yield from stage(where, files(bench, FAR_SHARE))

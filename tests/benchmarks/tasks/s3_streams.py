@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from ..buckets import Place, place
+from ..buckets import Bucket, running
 from ..frame import Bench, Contender, GiB, MiB, Stage, at_most, task, timed
 from ..meters import CPU, PEAK, WALL, Work
 from ..peers import BOTO3, CEPH
@@ -41,7 +41,7 @@ class Source(io.RawIOBase):
         return bytes(taken)
 
 
-def writing(where: Place, size: int) -> Work:
+def writing(where: Bucket, size: int) -> Work:
     """Return work that writes so many bytes, a MiB at a time, and returns how many arrived."""
     storage, size_of, block = where.ours(), where.sizes(), os.urandom(MiB)
 
@@ -65,7 +65,7 @@ def read_through(act: Any, storage: Any) -> int:
 def stream_out(bench: Bench) -> Iterator[Stage]:
     """Write more than is held."""
     size = bench.size(FULL)
-    with place() as where:
+    with running() as where:
 
         def by_boto3() -> Work:
             client, size_of, source = where.boto3(), where.sizes(), Source(size)
@@ -96,7 +96,7 @@ def stream_out(bench: Bench) -> Iterator[Stage]:
 def stream_in(bench: Bench) -> Iterator[Stage]:
     """Read more than is held."""
     size = bench.size(FULL)
-    with place() as where:
+    with running() as where:
         apart(lambda: where.ours().upload(Source(size), "big"))
 
         def unchecked() -> Any:
