@@ -20,7 +20,7 @@ def create_app(root: str, x_accel: bool = False) -> Flask:
     """Return the app.
 
     Args:
-        root: The folder of the files.
+        root: The directory of the files.
         x_accel: Whether nginx stands in front and sends the files itself, from its location ``/_files/``.
     """
     app = Flask(__name__)

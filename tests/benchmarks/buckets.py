@@ -1,4 +1,4 @@
-"""A bucket of a private Ceph, near or far, and everybody's way to come in."""
+"""A bucket of a private Ceph, near or far, and the clients of all contenders."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .distance import Distance
-from .peers import KEG_S3, OBSTORE, S3FS
+from .peers import KEG_S3, OBSTORE
 from .remote import away
 
 
 @dataclass(frozen=True)
-class Place:
-    """A bucket, and where and with what to come in. Everybody is given the same address, keys and path style."""
+class Bucket:
+    """A bucket with its address and credentials. All contenders are given the same, and the same addressing style."""
 
     endpoint: str
     access_key: str
@@ -79,18 +79,6 @@ class Place:
             client_options={"allow_http": True},
         )
 
-    def s3fs(self) -> Any:
-        """Return s3fs's file system."""
-        return S3FS.load().S3FileSystem(
-            key=self.access_key,
-            secret=self.secret_key,
-            endpoint_url=self.endpoint,
-            client_kwargs={"region_name": self.region},
-            config_kwargs={"s3": {"addressing_style": "path"}},
-            skip_instance_cache=True,
-            use_listings_cache=False,
-        )
-
     def keg(self) -> Any:
         """Return keg-storage's storage; it knows no address but Amazon's, so it is handed a client."""
         storage = KEG_S3.load().S3Storage(
@@ -119,14 +107,14 @@ class Place:
 
 
 @contextlib.contextmanager
-def place(*, far: bool = False, counted: bool = False) -> Iterator[Place]:
+def running(*, far: bool = False, counted: bool = False) -> Iterator[Bucket]:
     """Run a gateway that has an empty bucket, and yield it.
 
     Args:
         far: Behind a proxy that delays and limits.
         counted: Behind a proxy that does nothing but count.
     """
-    # They belong to the tests' dependencies, and only who runs these tasks needs them.
+    # They belong to the tests' dependencies, and only these tasks need them.
     from tests.services.rgw import RgwCluster
     from tests.services.s3_servers import started
 
@@ -137,7 +125,7 @@ def place(*, far: bool = False, counted: bool = False) -> Iterator[Place]:
         assert port is not None
         bucket = server.make_bucket()
         with away(port, far=far, counted=counted) as distance:
-            yield Place(
+            yield Bucket(
                 f"http://127.0.0.1:{distance.port}" if distance else server.http,
                 server.access_key,
                 server.secret_key,

@@ -1,4 +1,4 @@
-"""A container of a private Azurite, near or far, and everybody's way to come in."""
+"""A container of a private Azurite, near or far, and the clients of all contenders."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .remote import away
 
 
 @dataclass(frozen=True)
-class Place:
-    """A container, and where and with what to come in. Everybody is given the same address and key."""
+class Container:
+    """A container with its address and credentials. All contenders are given the same."""
 
     url: str
     """Of the account."""
@@ -98,14 +98,14 @@ class Place:
 
 
 @contextlib.contextmanager
-def place(*, far: bool = False, counted: bool = False) -> Iterator[Place]:
+def running(*, far: bool = False, counted: bool = False) -> Iterator[Container]:
     """Run an Azurite that has an empty container, and yield it.
 
     Args:
         far: Behind a proxy that delays and limits.
         counted: Behind a proxy that does nothing but count.
     """
-    # They belong to the tests' dependencies, and only who runs these tasks needs them.
+    # They belong to the tests' dependencies, and only these tasks need them.
     from tests.services.azurite import Azurite
     from tests.services.s3_servers import started
 
@@ -117,6 +117,6 @@ def place(*, far: bool = False, counted: bool = False) -> Iterator[Place]:
         assert address.port is not None
         with away(address.port, far=far, counted=counted) as distance:
             url = f"http://127.0.0.1:{distance.port}{address.path}" if distance else server.url
-            yield Place(url, server.account, server.key, container, distance)
+            yield Container(url, server.account, server.key, container, distance)
     finally:
         azurite.close(keep_log=False)

@@ -55,7 +55,7 @@ def distant(port: int, *, one_way: float = ONE_WAY, rate: float | None = RATE) -
 
 
 def main() -> None:
-    """Run the proxy until nobody asks any more."""
+    """Run the proxy until its standard input is closed."""
     port, one_way, rate = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
     with FaultProxy("127.0.0.1", port) as proxy:
         for faults in (proxy.up, proxy.down):

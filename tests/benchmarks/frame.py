@@ -1,7 +1,7 @@
-"""Tasks, contenders and what we want to reach; how they are run, and what came of it.
+"""Tasks, contenders and targets; how the tasks are run, and what came of it.
 
 A task is one generator function in `tests.benchmarks.tasks`, decorated with :func:`task`. It sets its stage, yields
-the :class:`Contender` objects and what their work must return, and cleans up after itself beyond its folder.
+the :class:`Contender` objects and what their work must return, and cleans up after itself beyond its directory.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ KiB, MiB, GiB = 1024, 1024**2, 1024**3
 
 @dataclass(frozen=True)
 class Bench:
-    """What a task is given: an empty folder, and how large to work."""
+    """What a task is given: an empty directory, and the scale of its sizes."""
 
-    folder: Path
+    directory: Path
     scale: float = 1.0
 
     def size(self, full: int) -> int:
@@ -39,7 +39,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Contender:
-    """One who does the work of a task.
+    """A program that does the work of a task.
 
     Attributes:
         name: How the table calls it.
@@ -61,8 +61,8 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Reach:
-    """What we want to reach: *figure*, computed from our samples and a peer's, is at most *limit*."""
+class Target:
+    """What a task must reach: *figure*, computed from our samples and a peer's, is at most *limit*."""
 
     text: str
     limit: float
@@ -73,22 +73,22 @@ class Reach:
     is_ratio: bool = False
 
 
-def at_most(metric: str, limit: float, text: str, *, ours: str | None = None) -> Reach:
-    """Reach an absolute figure. Memory and copies count by their worst round, times by the median."""
+def at_most(metric: str, limit: float, text: str, *, ours: str | None = None) -> Target:
+    """Return a limit to an absolute figure. Memory and copies count by their worst round, times by the median."""
     figure = statistics.median if metric not in {PEAK, COPIES, MOVED} else max
-    return Reach(text, limit, metric, ours=ours, figure=lambda values, _: figure(values))
+    return Target(text, limit, metric, ours=ours, figure=lambda values, _: figure(values))
 
 
-def times(peer: str, limit: float, *, metric: str = WALL, text: str | None = None, ours: str | None = None) -> Reach:
-    """Reach a ratio to a peer: the median of the rounds' ratios."""
+def times(peer: str, limit: float, *, metric: str = WALL, text: str | None = None, ours: str | None = None) -> Target:
+    """Return a limit to the ratio to a peer: the median of the rounds' ratios."""
     what = "CPU " if metric == CPU else ""
     text = text or f"{what}≤ {limit:g} times {peer}"
-    return Reach(text, limit, metric, peer, ours, figure=lambda a, b: ratios(a, b)[0], is_ratio=True)
+    return Target(text, limit, metric, peer, ours, figure=lambda a, b: ratios(a, b)[0], is_ratio=True)
 
 
-def plus(peer: str, limit: float, text: str, *, ours: str | None = None) -> Reach:
-    """Reach a distance to a peer: the median of the rounds' differences."""
-    return Reach(text, limit, WALL, peer, ours, figure=lambda a, b: statistics.median(map(float.__sub__, a, b)))
+def plus(peer: str, limit: float, text: str, *, ours: str | None = None) -> Target:
+    """Return a limit to the difference to a peer: the median of the rounds' differences."""
+    return Target(text, limit, WALL, peer, ours, figure=lambda a, b: statistics.median(map(float.__sub__, a, b)))
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
@@ -107,9 +107,14 @@ class Task:
     name: str
     title: Callable[[Bench], str]
     stage: Callable[[Bench], Iterator[Stage]]
-    reaches: Sequence[Reach] = ()
+    targets: Sequence[Target] = ()
     columns: Sequence[str] = (WALL, CPU)
     needs: Sequence[Peer] = ()
+
+    @property
+    def compared(self) -> str:
+        """The figure by which the page compares contenders: CPU when that is the target, and wall time otherwise."""
+        return CPU if self.targets and all(target.metric == CPU for target in self.targets) else WALL
 
 
 TASKS: dict[str, Task] = {}
@@ -128,7 +133,7 @@ def timed(make: Callable[[], Any], act: Callable[[Any], object]) -> Callable[[],
 def task(
     name: str,
     title: str | Callable[[Bench], str],
-    *reaches: Reach,
+    *targets: Target,
     columns: Sequence[str] = (WALL, CPU),
     needs: Sequence[Peer] = (),
 ) -> Callable[[Callable[[Bench], Iterator[Stage]]], Callable[[Bench], Iterator[Stage]]]:
@@ -137,7 +142,7 @@ def task(
     def register(stage: Callable[[Bench], Iterator[Stage]]) -> Callable[[Bench], Iterator[Stage]]:
         assert name not in TASKS, f"two tasks are called {name}"
         said = title if callable(title) else lambda _, text=title: text
-        TASKS[name] = Task(name, said, stage, reaches, columns, needs)
+        TASKS[name] = Task(name, said, stage, targets, columns, needs)
         return stage
 
     return register
@@ -177,23 +182,24 @@ class Outcome:
         """Return the line of a contender, when it was measured."""
         return next((line for line in self.lines if line.name == name and line.samples), None)
 
-    def judge(self, reach: Reach) -> tuple[bool, float] | None:
-        """Return whether *reach* is met and by which figure, or None when it was not measured."""
-        ours = self.line(reach.ours) if reach.ours else self.main
-        theirs = self.line(reach.peer) if reach.peer else ours
-        if ours is None or theirs is None or not ours.values(reach.metric):
+    def judge(self, target: Target) -> tuple[bool, float] | None:
+        """Return whether *target* is met and by which figure, or None when it was not measured."""
+        ours = self.line(target.ours) if target.ours else self.main
+        theirs = self.line(target.peer) if target.peer else ours
+        if ours is None or theirs is None or not ours.values(target.metric):
             return None
-        figure = reach.figure(ours.values(reach.metric), theirs.values(reach.metric))
-        return figure <= reach.limit, figure
+        figure = target.figure(ours.values(target.metric), theirs.values(target.metric))
+        return figure <= target.limit, figure
 
 
-def run(task: Task, *, rounds: int, scale: float, folder: Path) -> Outcome:
+def run(task: Task, *, rounds: int, scale: float, directory: Path) -> Outcome:
     """Run one task: a round to warm up, then *rounds* in which all contenders take turns.
 
-    Each round begins with another one, for whoever comes first finds what the last one left to the disk to do.
+    Each round begins with the next contender, because the first one of a round shares the disk with what the last
+    one of the round before left to be written.
     """
     missing = ", ".join(filter(None, (need.missing() for need in task.needs)))
-    with tempfile.TemporaryDirectory(prefix=f"bench-{task.name}-", dir=folder) as own:
+    with tempfile.TemporaryDirectory(prefix=f"bench-{task.name}-", dir=directory) as own:
         bench = Bench(Path(own), scale)
         outcome = Outcome(task, task.title(bench), [])
         if missing:

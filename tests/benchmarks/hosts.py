@@ -1,6 +1,6 @@
-"""A folder of a private OpenSSH server, near or far, and everybody's way to come in.
+"""A directory of a private OpenSSH server, near or far, and the clients of all contenders.
 
-Nobody is logged in before the clock runs, but where that is said: `sftp`, which is a program, could not be either.
+No contender logs in before the clock runs unless its name says so, because `sftp`, a program, cannot either.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .peers import ASYNCSSH, KEG_SFTP, PARAMIKO, SFTP, SSHFS
 
 
 @dataclass(frozen=True)
-class Place:
-    """A folder, and where and with what to come in. Everybody is given the same address and key."""
+class Directory:
+    """A directory with its address and credentials. All contenders are given the same."""
 
     login: Mapping[str, Any]
     """Host, port, user, key, and the file of known hosts, as our arguments call them."""
-    folder: Path
+    directory: Path
     """On this machine, where the server has it too."""
     distance: Distance | None = None
 
     def at(self, key: str) -> str:
         """Return the path on the server of what ours calls *key*."""
-        return f"{self.folder}/{key}"
+        return f"{self.directory}/{key}"
 
     def ours(self, **settings: Any) -> Any:
         """Return our storage."""
@@ -38,10 +38,10 @@ class Place:
 
         from flask_storage import SFTPStorage
 
-        return SFTPStorage(**{**self.login, "root": str(self.folder), **settings})
+        return SFTPStorage(**{**self.login, "root": str(self.directory), **settings})
 
     def connected(self, **settings: Any) -> Any:
-        """Return our storage when somebody has used it before, as it is in an app that runs."""
+        """Return our storage with an open connection, as a running app has it."""
         storage = self.ours(**settings)
         storage.exists("anything")
         return storage
@@ -75,15 +75,15 @@ class Place:
 
     def sizes(self) -> Callable[[str], int]:
         """Return what tells how large a file is."""
-        return lambda key: (self.folder / key).stat().st_size
+        return lambda key: (self.directory / key).stat().st_size
 
     def counts(self) -> Callable[[], int]:
         """Return what tells how many files there are, hidden ones too."""
-        return lambda: sum(1 for path in self.folder.rglob("*") if path.is_file())
+        return lambda: sum(1 for path in self.directory.rglob("*") if path.is_file())
 
 
 class Sftp:
-    """OpenSSH's program, with the defaults that it is built with; it is started anew for each batch."""
+    """OpenSSH's program, with the defaults that it is built with; it is started again for each batch."""
 
     def __init__(self, login: Mapping[str, Any]) -> None:
         known = f"-oUserKnownHostsFile={login['known_hosts_fpath']}"
@@ -170,18 +170,18 @@ def _asyncssh(login: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def place(folder: Path, *, far: bool = False, counted: bool = False) -> Iterator[Place]:
-    """Run an OpenSSH server, and yield an empty folder of it.
+def running(directory: Path, *, far: bool = False, counted: bool = False) -> Iterator[Directory]:
+    """Run an OpenSSH server, and yield an empty directory of it.
 
     Args:
-        folder: Where the folder is made; it decides which disk is measured.
+        directory: Where the directory is made; it decides which disk is measured.
         far: Behind a proxy that delays, and limits nothing.
         counted: Behind a proxy that does nothing but count.
     """
-    # It belongs to the tests, and only who runs these tasks needs it.
+    # It belongs to the tests, and only these tasks need it.
     from tests.services.openssh import SSHServer
 
-    root = folder / "remote"
+    root = directory / "remote"
     root.mkdir()
     server = SSHServer()
     try:
@@ -193,6 +193,6 @@ def place(folder: Path, *, far: bool = False, counted: bool = False) -> Iterator
                 )
                 server.know(distance.port)
                 login["port"] = distance.port
-            yield Place(login, root, distance)
+            yield Directory(login, root, distance)
     finally:
         server.remove()

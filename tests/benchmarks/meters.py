@@ -48,7 +48,7 @@ def measure(make: Callable[[], Work], *, expect: object, pid: int | None = None)
 
     Args:
         make: Prepares the work, untimed, and returns it.
-        expect: What the work must return, so that nobody is quick by doing something else.
+        expect: What the work must return, so that no contender is fast by doing something else.
         pid: The process to meter; None for the one that does the work, with the programs that it waits for.
 
     Raises:

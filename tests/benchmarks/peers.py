@@ -1,4 +1,4 @@
-"""Whom we measure ourselves against, and what to say when one of them is not here."""
+"""The peers, and what to install when one of them is missing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Library:
         return importlib.metadata.version(self.name)
 
     def load(self) -> ModuleType:
-        """Import it; only who measures it pays for that."""
+        """Import it, only when it is measured."""
         return importlib.import_module(self.module)
 
 
@@ -50,12 +50,12 @@ class Program:
         return None if self.path() else f"install {self.name} (a program of the system)"
 
     def version(self) -> str:
-        """Return the first line that it says of itself."""
+        """Return the version from the first line that it prints."""
         said = subprocess.run([str(self.path()), self.version_flag], capture_output=True, text=True, check=True)
         return (said.stdout + said.stderr).splitlines()[0].split()[self.word].rpartition("/")[2]
 
     def path(self) -> str | None:
-        """Return where it is, also in the folders that only administrators have on their path."""
+        """Return where it is, also in the directories that only administrators have on their path."""
         return shutil.which(self.name) or shutil.which(self.name, path="/usr/sbin:/sbin:/usr/local/sbin")
 
 
@@ -104,12 +104,11 @@ KEG_SFTP = Library("KegStorage", "keg_storage.backends.sftp")
 OBSTORE = Library("obstore", "obstore")
 PARAMIKO = Library("paramiko", "paramiko")
 PYJWT = Library("pyjwt", "jwt")
-S3FS = Library("s3fs", "s3fs")
 SMART_OPEN = Library("smart_open", "smart_open")
 SSHFS = Library("sshfs", "sshfs")
 WERKZEUG = Library("werkzeug", "werkzeug")
 
 ALL = (
-    *(FLASK, WERKZEUG, PYJWT, GUNICORN, DJANGO, FSSPEC, KEG, BOTO3, S3FS, SMART_OPEN, OBSTORE, AZURE_SDK, ADLFS),
+    *(FLASK, WERKZEUG, PYJWT, GUNICORN, DJANGO, FSSPEC, KEG, BOTO3, SMART_OPEN, OBSTORE, AZURE_SDK, ADLFS),
     *(PARAMIKO, ASYNCSSH, SSHFS, CP, FIND, NGINX, SSH, CEPH, AZURITE),
 )

@@ -18,7 +18,7 @@ CONNECTIONS = 10  # as many as boto3 uses for one file
 
 
 class Somewhere(Protocol):
-    """A bucket, a container or a folder of a server, and our way to come in."""
+    """A bucket, a container or a directory of a server, and our way to come in."""
 
     @property
     def distance(self) -> Distance | None:
@@ -35,7 +35,7 @@ class Somewhere(Protocol):
 
 
 class Remote(Somewhere, Protocol):
-    """A bucket or a container, and everybody's way to come in."""
+    """A bucket or a container, and the clients of all contenders."""
 
     @property
     def put_headers(self) -> Mapping[str, str]:
@@ -77,7 +77,7 @@ Exchange = Callable[[], int]
 
 
 def bare_get(where: Remote, key: str, size: int) -> Work:
-    """Fetch an object over several sockets and throw it away: nobody is faster through this server and proxy."""
+    """Fetch an object over several sockets and throw it away: no client is faster through this server and proxy."""
     url = where.addresses()("GET", key)
     spans = [(start, min(start + _share(size), size) - 1) for start in range(0, size, _share(size))]
     return _at_once([_exchange("GET", url, {"Range": f"bytes={start}-{last}"}, 0) for start, last in spans])

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from .frame import MiB
 from .peers import NGINX
 
-PATIENCE = 30  # seconds until a server that has not answered is called broken
+START_TIMEOUT = 30  # seconds that a server has to start or to end
 PROJECT = Path(__file__).parents[2]
 
 
@@ -48,22 +48,22 @@ def gunicorn(root: Path, worker: str, *, x_accel: bool = False) -> Iterator[Serv
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, root: Path, app_port: int) -> Iterator[int]:
+def nginx(directory: Path, root: Path, app_port: int) -> Iterator[int]:
     """Run nginx in front of an app, and yield its port; it also serves *root* by itself, under ``/static/``."""
     port = free_port()
-    folder.mkdir()
+    directory.mkdir()
     temporary = "".join(
-        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        f"{kind}_temp_path {directory}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     user = "user root;" if os.geteuid() == 0 else ""
-    configuration = folder / "nginx.conf"
+    configuration = directory / "nginx.conf"
     configuration.write_text(
-        f"daemon off; worker_processes 1; error_log stderr warn; pid {folder}/pid; {user} events {{}} "
+        f"daemon off; worker_processes 1; error_log stderr warn; pid {directory}/pid; {user} events {{}} "
         f"http {{ access_log off; sendfile on; {temporary} server {{ listen 127.0.0.1:{port}; "
         f"location / {{ proxy_pass http://127.0.0.1:{app_port}; proxy_set_header Host $http_host; }} "
         f"location /static/ {{ alias {root}/; }} location /_files/ {{ internal; alias {root}/; }} }} }}"
     )
-    with _running([str(NGINX.path()), "-p", str(folder), "-c", str(configuration)], port):
+    with _running([str(NGINX.path()), "-p", str(directory), "-c", str(configuration)], port):
         yield port
 
 
@@ -137,7 +137,7 @@ def head(method: str, target: str, headers: Mapping[str, str] | None = None) -> 
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
@@ -151,7 +151,7 @@ def _expect_success(start: bytes) -> None:
 def _running(command: list[str], port: int, cwd: Path | None = None) -> Iterator[None]:
     process = subprocess.Popen(command, cwd=cwd)
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + START_TIMEOUT
         while True:
             if process.poll() is not None:
                 raise RuntimeError(f"{command[0]} ended with status {process.returncode}")
@@ -163,4 +163,4 @@ def _running(command: list[str], port: int, cwd: Path | None = None) -> Iterator
         yield
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE)
+        process.wait(START_TIMEOUT)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..containers import Place, place
+from ..containers import Container, running
 from ..frame import Bench, Contender, GiB, Stage, task, times
 from ..peers import ADLFS, AZURE_SDK, AZURITE, OBSTORE
 from ..remote import apart, bare_get, bare_put
@@ -35,8 +35,8 @@ NEEDS = (AZURE_SDK, AZURITE)
 PARALLEL = 8  # as many as ours
 
 
-def up_stage(where: Place, source: Path, size: int) -> Iterator[Stage]:
-    """Yield everybody's upload, each with a blob of its own."""
+def up_stage(where: Container, source: Path, size: int) -> Iterator[Stage]:
+    """Yield all uploads, each to its own blob."""
 
     def contender(name: str, make: Any, act: Any, **others: Any) -> Contender:
         return Contender(name, uploading(where, source, f"from {name}", make, act), **others)
@@ -68,10 +68,10 @@ def up_stage(where: Place, source: Path, size: int) -> Iterator[Stage]:
     )
 
 
-def down_stage(where: Place, source: Path, size: int, folder: Path) -> Iterator[Stage]:
-    """Yield everybody's download of one blob, which came in by our upload."""
+def down_stage(where: Container, source: Path, size: int, directory: Path) -> Iterator[Stage]:
+    """Yield all downloads of one blob, which our upload has stored."""
     apart(lambda: where.ours().put(source, "big"))
-    local = folder / "target"
+    local = directory / "target"
 
     def adlfs(system: Any, _: Any) -> int:
         system.get_file(f"{where.container}/big", str(local))
@@ -109,8 +109,8 @@ AHEAD_DOWN = [times(DOWN, 1), times(ADLFS_DOWN, 1)]
 def up(bench: Bench) -> Iterator[Stage]:
     """Upload on this machine."""
     size = bench.size(GiB)
-    source = filled(bench.folder / "source", size)
-    with place() as where:
+    source = filled(bench.directory / "source", size)
+    with running() as where:
         yield from up_stage(where, source, size)
 
 
@@ -118,8 +118,8 @@ def up(bench: Bench) -> Iterator[Stage]:
 def up_far(bench: Bench) -> Iterator[Stage]:
     """Upload over a distance."""
     size = bench.size(GiB)
-    source = filled(bench.folder / "source", size)
-    with place(far=True) as where:
+    source = filled(bench.directory / "source", size)
+    with running(far=True) as where:
         yield from up_stage(where, source, size)
 
 
@@ -127,15 +127,15 @@ def up_far(bench: Bench) -> Iterator[Stage]:
 def down(bench: Bench) -> Iterator[Stage]:
     """Download on this machine."""
     size = bench.size(GiB)
-    source = filled(bench.folder / "source", size)
-    with place() as where:
-        yield from down_stage(where, source, size, bench.folder)
+    source = filled(bench.directory / "source", size)
+    with running() as where:
+        yield from down_stage(where, source, size, bench.directory)
 
 
 @task("azure-down-far", title(f"Azure: {{}} down{FAR}", GiB), *AHEAD_DOWN, columns=COLUMNS, needs=NEEDS)
 def down_far(bench: Bench) -> Iterator[Stage]:
     """Download over a distance."""
     size = bench.size(GiB)
-    source = filled(bench.folder / "source", size)
-    with place(far=True) as where:
-        yield from down_stage(where, source, size, bench.folder)
+    source = filled(bench.directory / "source", size)
+    with running(far=True) as where:
+        yield from down_stage(where, source, size, bench.directory)

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..containers import Place, place
+from ..containers import Container, running
 from ..frame import Bench, Contender, GiB, MiB, Stage, at_most, task, times
 from ..meters import CPU, MOVED, PEAK, WALL
 from ..peers import ADLFS, AZURE_SDK, AZURITE, OBSTORE
@@ -36,8 +36,8 @@ def copy_size(bench: Bench) -> int:
 def copy(bench: Bench) -> Iterator[Stage]:
     """Copy a blob, behind a proxy that counts and does nothing else."""
     size = copy_size(bench)
-    source = filled(bench.folder / "source", size)
-    with place(counted=True) as where:
+    source = filled(bench.directory / "source", size)
+    with running(counted=True) as where:
         apart(lambda: where.ours().put(source, "big"))
         container = where.container
 
@@ -77,7 +77,7 @@ def copy(bench: Bench) -> Iterator[Stage]:
         )
 
 
-def viewing(where: Place, size: int) -> Callable[[], Callable[[], int]]:
+def viewing(where: Container, size: int) -> Callable[[], Callable[[], int]]:
     """Return what makes a view; it answers a request for the last MiB, and returns how much the answer had."""
 
     def make() -> Callable[[], int]:
@@ -109,8 +109,8 @@ def viewing(where: Place, size: int) -> Callable[[], Callable[[], int]]:
 def last_mib(bench: Bench) -> Iterator[Stage]:
     """Read the end of a large blob, behind a proxy that counts and does nothing else."""
     size = bench.size(5 * GiB)
-    source = filled(bench.folder / "source", size)
-    with place(counted=True) as where:
+    source = filled(bench.directory / "source", size)
+    with running(counted=True) as where:
         apart(lambda: where.ours().put(source, "big"))
         start = size - MiB
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..containers import Place, place
+from ..containers import Container, running
 from ..frame import Bench, Contender, Stage, task, times
 from ..meters import CPU, WALL
 from ..peers import ADLFS, AZURE_SDK, AZURITE
@@ -17,8 +17,8 @@ BATCH = 256
 """One request deletes no more."""
 
 
-def stage(where: Place, count: int) -> Iterator[Stage]:
-    """Yield everybody, with the shortest calls that they have."""
+def stage(where: Container, count: int) -> Iterator[Stage]:
+    """Yield all contenders, with the shortest calls that they have."""
     keys = [f"small/{number:05}" for number in range(count)]
     container = where.container
 
@@ -73,7 +73,7 @@ NEEDS = (AZURE_SDK, AZURITE)
 )
 def small(bench: Bench) -> Iterator[Stage]:
     """Work on this machine."""
-    with place() as where:
+    with running() as where:
         yield from stage(where, files(bench))
 
 
@@ -86,5 +86,5 @@ def small(bench: Bench) -> Iterator[Stage]:
 )
 def small_far(bench: Bench) -> Iterator[Stage]:
     """Work over a distance."""
-    with place(far=True) as where:
+    with running(far=True) as where:
         yield from stage(where, files(bench, FAR_SHARE))

@@ -11,7 +11,7 @@ from ..frame import Bench, Contender, GiB, Stage, at_most, task, times
 from ..meters import CPU, PEAK, WALL, Work, note
 from ..peers import GUNICORN, NGINX
 from ..servers import connected, download, drain, fetch, gunicorn, head, nginx
-from .files import filled, folders
+from .files import filled, make_directories
 from .transfers import title
 
 SEND_FILE, X_ACCEL = "flask.send_file", "link view, X-Accel-Redirect"
@@ -25,8 +25,8 @@ def downloading(port: int, target: str) -> Callable[[], Work]:
 
 def stage(bench: Bench, worker: str) -> Iterator[Stage]:
     """Yield our view and Flask's function, in one server with one worker."""
-    root, size = bench.folder / "root", bench.size(GiB)
-    folders(root)
+    root, size = bench.directory / "root", bench.size(GiB)
+    make_directories(root)
     filled(root / "big", size)
     with ExitStack() as stack:
         server = stack.enter_context(gunicorn(root, worker))
@@ -42,19 +42,19 @@ def stage(bench: Bench, worker: str) -> Iterator[Stage]:
 
 @task(
     "download-sync",
-    title("download: {} by link, from a sync worker of gunicorn", GiB),
+    title("{} downloaded by link, from a sync worker of gunicorn", GiB),
     CHEAP,
     columns=(WALL, CPU, PEAK),
     needs=[GUNICORN],
 )
 def download_sync(bench: Bench) -> Iterator[Stage]:
-    """Download from the worker that people get who ask for none."""
+    """Download from gunicorn's default worker."""
     yield from stage(bench, "sync")
 
 
 @task(
     "download-gthread",
-    title("download: {} by link, from a gthread worker of gunicorn", GiB),
+    title("{} downloaded by link, from a gthread worker of gunicorn", GiB),
     CHEAP,
     columns=(WALL, CPU, PEAK),
     needs=[GUNICORN],
@@ -91,7 +91,7 @@ def asking_meanwhile(port: int, target: str, app_port: int) -> Callable[[], Work
 
 @task(
     "download-nginx",
-    title("download: {} by link, from nginx, which the worker tells where the file is", GiB),
+    title("{} downloaded by link, from nginx, which the worker tells where the file is", GiB),
     at_most("free", 0.02, "worker free ≤ 20 ms"),
     at_most(CPU, 0.01, "CPU of the worker ≤ 10 ms"),
     columns=(WALL, CPU, PEAK, "free"),
@@ -99,12 +99,12 @@ def asking_meanwhile(port: int, target: str, app_port: int) -> Callable[[], Work
 )
 def download_nginx(bench: Bench) -> Iterator[Stage]:
     """Let nginx send the file, and ask the only, synchronous worker for something else meanwhile."""
-    root, size = bench.folder / "root", bench.size(GiB)
-    folders(root)
+    root, size = bench.directory / "root", bench.size(GiB)
+    make_directories(root)
     filled(root / "big", size)
     with ExitStack() as stack:
         server = stack.enter_context(gunicorn(root, "sync", x_accel=True))
-        front = stack.enter_context(nginx(bench.folder / "nginx", root, server.port))
+        front = stack.enter_context(nginx(bench.directory / "nginx", root, server.port))
         link = server.link("docs", "download", "big")
 
         def meanwhile(name: str, port: int, target: str, *, ours: bool = False) -> Contender:

@@ -27,7 +27,7 @@ def fresh(local_path: Path) -> Path:
     return local_path
 
 
-def folders(*paths: Path) -> None:
-    """Make folders, for those that do not make their own."""
+def make_directories(*paths: Path) -> None:
+    """Make directories, for those that do not make their own."""
     for path in paths:
         path.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ STARTS = 10
 
 def interpreter(statement: str) -> Work:
     """Return work that starts interpreters, one after the other, and notes the time of one."""
-    # -P: the folder we stand in must not come before what is installed.
+    # -P: the directory we stand in must not come before what is installed.
     command = [sys.executable, "-P", "-c", statement]
 
     def work() -> None:
@@ -29,7 +29,7 @@ def interpreter(statement: str) -> Work:
 
 @task(
     "import",
-    "import: starting an interpreter that imports us",
+    "an interpreter started with this import",
     plus("import flask", 0.015, "flask + 15 ms"),
     plus("import flask", 0.015, "import flask_storage: flask + 15 ms", ours="import flask_storage"),
     columns=(WALL,),

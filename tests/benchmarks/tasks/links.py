@@ -32,7 +32,7 @@ def profile() -> Any:
 
 
 def make_ours(*, make: bool, verify: bool, bare: bool = False) -> Work:
-    """Return work with our links, or with *bare* tokens that nobody has put into a URL."""
+    """Return work with our links, or with *bare* tokens that are not in a URL."""
     storage = profile()
 
     def encode(path: str) -> str:
@@ -82,14 +82,14 @@ def make_jwt(*, make: bool, verify: bool) -> Work:
     return work
 
 
-def make_keg(folder: Path, *, make: bool, verify: bool) -> Work:
+def make_keg(directory: Path, *, make: bool, verify: bool) -> Work:
     """Return the same work with keg-storage; it has no address to put its tokens into."""
     from keg_storage import ShareLinkOperation  # type: ignore[import-not-found,import-untyped,unused-ignore] # a peer
 
-    storage = KEG.load().LocalFSStorage(folder, "view", SECRET, name="docs")
+    storage = KEG.load().LocalFSStorage(directory, "view", SECRET, name="docs")
 
     def encode(path: str) -> str:
-        # It wants the moment, and as arrow: a timedelta is no expiry to it.
+        # It takes an arrow object: a timedelta is not accepted.
         import arrow
 
         expire = arrow.get(datetime.now(UTC) + HOUR)
@@ -112,7 +112,7 @@ def stage(bench: Bench, *, make: bool, verify: bool) -> Iterator[Stage]:
             "link_to" if make else "deserialize_link_token", lambda: make_ours(make=make, verify=verify), ours=True
         ),
         Contender("PyJWT", lambda: make_jwt(make=make, verify=verify), needs=[PYJWT]),
-        Contender("keg-storage", lambda: make_keg(bench.folder, make=make, verify=verify), needs=[KEG]),
+        Contender("keg-storage", lambda: make_keg(bench.directory, make=make, verify=verify), needs=[KEG]),
     ]
     if make:
         tokens = Contender(
@@ -124,19 +124,19 @@ def stage(bench: Bench, *, make: bool, verify: bool) -> Iterator[Stage]:
     yield contenders, COUNT
 
 
-@task("links", "links: 10,000 signed and verified", times("PyJWT", 1.5))
+@task("links", "10,000 links signed and verified", times("PyJWT", 1.5))
 def links(bench: Bench) -> Iterator[Stage]:
     """Make links and read their tokens again."""
     yield from stage(bench, make=True, verify=True)
 
 
-@task("links-made", "links: 10,000 signed")
+@task("links-made", "10,000 links signed")
 def links_made(bench: Bench) -> Iterator[Stage]:
     """Make links."""
     yield from stage(bench, make=True, verify=False)
 
 
-@task("links-verified", "links: 10,000 verified")
+@task("links-verified", "10,000 links verified")
 def links_verified(bench: Bench) -> Iterator[Stage]:
     """Read tokens."""
     yield from stage(bench, make=False, verify=True)

@@ -16,7 +16,7 @@ from ..remote import Remote, Somewhere
 
 PIECE = MiB
 COLUMNS = (WALL, CPU, PEAK)
-FAR = ", 40 ms away and at 25 MB/s for each connection"
+FAR = ", 40 ms away"
 FILES, FEWEST, SIZE = 1000, 200, 10 * KiB
 FAR_SHARE = 10  # far away everything is waiting: a tenth of the files shows as much
 CONTENT = os.urandom(SIZE)
@@ -56,7 +56,7 @@ class Nowhere(io.RawIOBase):
 
 
 def pour(source: Any, target: Any, piece: int = PIECE) -> int:
-    """Copy from file to file, as everybody does who has two."""
+    """Copy from one open file to another."""
     total = 0
     while data := source.read(piece):
         target.write(data)
@@ -86,7 +86,7 @@ def downloading(make: Callable[[], Any], act: Callable[..., int | None], local: 
     def prepare() -> Work:
         made = make()
         if local is not None:
-            local.unlink(missing_ok=True)  # of somebody else, or of the round before
+            local.unlink(missing_ok=True)  # of another contender, or of the round before
 
         def work() -> int:
             target = Nowhere()
@@ -110,12 +110,12 @@ def down_opened(storage: Any, target: Any) -> None:
 
 
 def downloaded(storage: Any, target: Any) -> None:
-    """Download by our verb."""
+    """Download with our operation."""
     storage.download("big", target)
 
 
 def getting(local: Path) -> Callable[[Any, Any], int]:
-    """Return what downloads into a local file by our verb."""
+    """Return a function that downloads into a local file with our operation."""
 
     def get(storage: Any, _: Any) -> int:
         storage.get("big", local)
@@ -182,7 +182,7 @@ def working(
 
     def prepare() -> Work:
         made, left = make(), where.counts()
-        before = left()  # nothing, unless somebody failed
+        before = left()  # nothing, unless a contender failed
 
         def work() -> Callable[[], tuple[int, int]]:
             begun = time.perf_counter()

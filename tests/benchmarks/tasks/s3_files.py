@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..buckets import Place, place
+from ..buckets import Bucket, running
 from ..frame import Bench, Contender, GiB, Stage, task, times
 from ..meters import CPU
-from ..peers import BOTO3, CEPH, KEG_S3, OBSTORE, S3FS, SMART_OPEN
+from ..peers import BOTO3, CEPH, KEG_S3, OBSTORE, SMART_OPEN
 from ..remote import apart, bare_get, bare_put
 from .files import filled
 from .objects import (
@@ -30,8 +30,8 @@ from .transfers import title
 UP, DOWN = "boto3 upload_fileobj", "boto3 download_fileobj"
 
 
-def up_stage(where: Place, source: Path, size: int) -> Iterator[Stage]:
-    """Yield everybody's upload, each with an object of its own."""
+def up_stage(where: Bucket, source: Path, size: int) -> Iterator[Stage]:
+    """Yield all uploads, each to its own object."""
 
     def smart(client: Any, file: Any, key: str) -> None:
         address = f"s3://{where.bucket}/{key}"
@@ -47,9 +47,6 @@ def up_stage(where: Place, source: Path, size: int) -> Iterator[Stage]:
             contender("upload", where.ours, lambda s, file, key: s.upload(file, key), ours=True),
             contender('open("w")', where.ours, up_opened, ours=True),
             contender(UP, where.boto3, lambda c, file, key: c.upload_fileobj(file, bucket, key), needs=[BOTO3]),
-            contender(
-                "s3fs put_file", where.s3fs, lambda s, file, key: s.put_file(file.name, f"{bucket}/{key}"), needs=[S3FS]
-            ),
             contender("smart_open", where.boto3, smart, needs=[SMART_OPEN]),
             contender("obstore put", where.obstore, obstore_up, needs=[OBSTORE]),
             contender("keg-storage upload", where.keg, lambda s, file, key: s.upload(file, key), needs=[KEG_S3]),
@@ -59,20 +56,16 @@ def up_stage(where: Place, source: Path, size: int) -> Iterator[Stage]:
     )
 
 
-def down_stage(where: Place, source: Path, size: int, folder: Path) -> Iterator[Stage]:
-    """Yield everybody's download of one object, which came in by our upload."""
+def down_stage(where: Bucket, source: Path, size: int, directory: Path) -> Iterator[Stage]:
+    """Yield all downloads of one object, which our upload has stored."""
     apart(lambda: where.ours().put(source, "big"))
-    local, bucket = folder / "target", where.bucket
+    local, bucket = directory / "target", where.bucket
 
     def unchecked() -> Any:
         return where.ours(verify_downloads=False)
 
     def download_file(client: Any, _: Any) -> int:
         client.download_file(bucket, "big", str(local))
-        return local.stat().st_size
-
-    def s3fs_get(system: Any, _: Any) -> int:
-        system.get_file(f"{bucket}/big", str(local))
         return local.stat().st_size
 
     def smart(client: Any, target: Any) -> None:
@@ -94,7 +87,6 @@ def down_stage(where: Place, source: Path, size: int, folder: Path) -> Iterator[
                 needs=[BOTO3],
             ),
             Contender("boto3 download_file to a file", downloading(where.boto3, download_file, local), needs=[BOTO3]),
-            Contender("s3fs get_file to a file", downloading(where.s3fs, s3fs_get, local), needs=[S3FS]),
             Contender("smart_open", downloading(where.boto3, smart), needs=[SMART_OPEN]),
             Contender("obstore get", downloading(where.obstore, obstore_down), needs=[OBSTORE]),
             Contender("keg-storage download", downloading(where.keg, downloaded), needs=[KEG_S3]),
@@ -104,8 +96,8 @@ def down_stage(where: Place, source: Path, size: int, folder: Path) -> Iterator[
     )
 
 
-AHEAD_UP = [times(peer, 1) for peer in (UP, "s3fs put_file", "smart_open", "keg-storage upload")]
-AHEAD_DOWN = [times(peer, 1) for peer in (DOWN, "s3fs get_file to a file", "smart_open", "keg-storage download")]
+AHEAD_UP = [times(peer, 1) for peer in (UP, "smart_open", "keg-storage upload")]
+AHEAD_DOWN = [times(peer, 1) for peer in (DOWN, "smart_open", "keg-storage download")]
 
 
 @task(
@@ -119,8 +111,8 @@ AHEAD_DOWN = [times(peer, 1) for peer in (DOWN, "s3fs get_file to a file", "smar
 def up(bench: Bench) -> Iterator[Stage]:
     """Upload on this machine."""
     size = bench.size(GiB)
-    source = filled(bench.folder / "source", size)
-    with place() as where:
+    source = filled(bench.directory / "source", size)
+    with running() as where:
         yield from up_stage(where, source, size)
 
 
@@ -135,8 +127,8 @@ def up(bench: Bench) -> Iterator[Stage]:
 def up_far(bench: Bench) -> Iterator[Stage]:
     """Upload over a distance."""
     size = bench.size(GiB)
-    source = filled(bench.folder / "source", size)
-    with place(far=True) as where:
+    source = filled(bench.directory / "source", size)
+    with running(far=True) as where:
         yield from up_stage(where, source, size)
 
 
@@ -151,9 +143,9 @@ def up_far(bench: Bench) -> Iterator[Stage]:
 def down(bench: Bench) -> Iterator[Stage]:
     """Download on this machine."""
     size = bench.size(GiB)
-    source = filled(bench.folder / "source", size)
-    with place() as where:
-        yield from down_stage(where, source, size, bench.folder)
+    source = filled(bench.directory / "source", size)
+    with running() as where:
+        yield from down_stage(where, source, size, bench.directory)
 
 
 @task(
@@ -167,6 +159,6 @@ def down(bench: Bench) -> Iterator[Stage]:
 def down_far(bench: Bench) -> Iterator[Stage]:
     """Download over a distance."""
     size = bench.size(GiB)
-    source = filled(bench.folder / "source", size)
-    with place(far=True) as where:
-        yield from down_stage(where, source, size, bench.folder)
+    source = filled(bench.directory / "source", size)
+    with running(far=True) as where:
+        yield from down_stage(where, source, size, bench.directory)

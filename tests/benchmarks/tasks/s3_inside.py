@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from ..buckets import Place, place
+from ..buckets import Bucket, running
 from ..frame import Bench, Contender, GiB, MiB, Stage, at_most, task, timed, times
 from ..meters import CPU, MOVED, PEAK, WALL, Work
-from ..peers import BOTO3, CEPH, KEG_S3, OBSTORE, S3FS
+from ..peers import BOTO3, CEPH, KEG_S3, OBSTORE
 from ..remote import apart
 from .files import filled
 from .listings import lazily
@@ -32,8 +32,8 @@ KEYS = 10_000
 def copy(bench: Bench) -> Iterator[Stage]:
     """Copy an object, behind a proxy that counts and does nothing else."""
     size = bench.size(GiB)
-    source = filled(bench.folder / "source", size)
-    with place(counted=True) as where:
+    source = filled(bench.directory / "source", size)
+    with running(counted=True) as where:
         apart(lambda: where.ours().put(source, "big"))
         bucket = where.bucket
         named = {"Bucket": bucket, "Key": "big"}
@@ -62,13 +62,6 @@ def copy(bench: Bench) -> Iterator[Stage]:
                 ),
                 contender("boto3 download and upload", where.boto3, through, "d", needs=[BOTO3]),
                 contender(
-                    "s3fs copy",
-                    where.s3fs,
-                    lambda s, key: s.copy(f"{bucket}/big", f"{bucket}/{key}"),
-                    "e",
-                    needs=[S3FS],
-                ),
-                contender(
                     "obstore copy",
                     where.obstore,
                     lambda s, key: OBSTORE.load().copy(s, "big", key),
@@ -81,8 +74,8 @@ def copy(bench: Bench) -> Iterator[Stage]:
         )
 
 
-def fill(where: Place, count: int) -> None:
-    """Store empty objects, in folders of a hundred."""
+def fill(where: Bucket, count: int) -> None:
+    """Store empty objects, in directories of a hundred."""
     client = where.boto3()
 
     def put(number: int) -> None:
@@ -103,7 +96,7 @@ def fill(where: Place, count: int) -> None:
 def list_lazily(bench: Bench) -> Iterator[Stage]:
     """List a bucket. Pages have a thousand keys, so the first entry takes as long whatever the number of keys."""
     count = bench.count(KEYS)
-    with place() as where:
+    with running() as where:
         apart(lambda: fill(where, count))
         bucket = where.bucket
 
@@ -123,7 +116,6 @@ def list_lazily(bench: Bench) -> Iterator[Stage]:
                 Contender("iter", taken(where.ours, lambda storage: storage.iter()), ours=True),
                 Contender("boto3 paginator", taken(where.boto3, paginated), needs=[BOTO3]),
                 Contender("obstore list", taken(where.obstore, obstored), needs=[OBSTORE]),
-                Contender("s3fs find", timed(where.s3fs, lambda s: len(s.find(bucket, detail=True))), needs=[S3FS]),
                 Contender("keg-storage list", timed(where.keg, keg_walk), needs=[KEG_S3]),
             ],
             count,
@@ -131,6 +123,6 @@ def list_lazily(bench: Bench) -> Iterator[Stage]:
 
 
 def keg_walk(storage: Any) -> int:
-    """Count the files, a folder at a time: keg-storage lists no other way."""
+    """Count the files, a directory at a time: keg-storage lists no other way."""
     entries = storage.list("")
     return sum(len(storage.list(entry.name)) if entry.name.endswith("/") else 1 for entry in entries)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from ..buckets import Place
+from ..buckets import Bucket
 from ..frame import Bench, Contender, Stage, task, times
 from ..meters import Work
 from ..peers import BOTO3
@@ -20,7 +20,7 @@ COUNT = 10_000
 PATHS = [f"reports/2025/{number:05}.pdf" for number in range(COUNT)]
 HOUR = timedelta(hours=1)
 # No server is asked, so none runs.
-PLACE = Place("https://s3.example.com", "access-key", "not-a-secret", "eu-central-1", None, "bucket")
+BUCKET = Bucket("https://s3.example.com", "access-key", "not-a-secret", "eu-central-1", None, "bucket")
 
 
 def one_by_one(where: Remote) -> Work:
@@ -37,10 +37,10 @@ def in_bulk(where: Remote) -> Work:
 
 def by_boto3() -> Work:
     """Return work that has boto3 make them."""
-    client = PLACE.boto3()
+    client = BUCKET.boto3()
 
     def link(path: str) -> Any:
-        return client.generate_presigned_url("get_object", {"Bucket": PLACE.bucket, "Key": path}, 3600)
+        return client.generate_presigned_url("get_object", {"Bucket": BUCKET.bucket, "Key": path}, 3600)
 
     link("warm")
     return lambda: len([link(path) for path in PATHS])
@@ -52,8 +52,8 @@ def by_signer() -> Work:
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
 
-    signer = S3SigV4QueryAuth(Credentials(PLACE.access_key, PLACE.secret_key), "s3", PLACE.region, 3600)
-    base = f"{PLACE.endpoint}/{PLACE.bucket}/"
+    signer = S3SigV4QueryAuth(Credentials(BUCKET.access_key, BUCKET.secret_key), "s3", BUCKET.region, 3600)
+    base = f"{BUCKET.endpoint}/{BUCKET.bucket}/"
 
     def link(path: str) -> Any:
         request = AWSRequest("GET", base + path)
@@ -99,7 +99,7 @@ def _stage(*ours: tuple[str, Callable[[], Work]]) -> Iterator[Stage]:
 )
 def single(_: Bench) -> Iterator[Stage]:
     """Make them one at a time."""
-    yield from _stage(("link_to", partial(one_by_one, PLACE)))
+    yield from _stage(("link_to", partial(one_by_one, BUCKET)))
 
 
 @task(
@@ -109,4 +109,4 @@ def single(_: Bench) -> Iterator[Stage]:
 )
 def bulk(_: Bench) -> Iterator[Stage]:
     """Make them at once."""
-    yield from _stage(("links_to", partial(in_bulk, PLACE)))
+    yield from _stage(("links_to", partial(in_bulk, BUCKET)))

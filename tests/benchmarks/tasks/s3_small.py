@@ -6,17 +6,17 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ..buckets import Place, place
+from ..buckets import Bucket, running
 from ..frame import Bench, Contender, Stage, task, times
 from ..meters import CPU, WALL
-from ..peers import BOTO3, CEPH, KEG_S3, S3FS, SMART_OPEN
+from ..peers import BOTO3, CEPH, KEG_S3, SMART_OPEN
 from .objects import CONTENT, FAR_SHARE, Delete, Down, Up, files, small_obstore, small_ours, working
 
 BATCH = 1000
 
 
-def stage(where: Place, count: int) -> Iterator[Stage]:
-    """Yield everybody, with the shortest calls that they have."""
+def stage(where: Bucket, count: int) -> Iterator[Stage]:
+    """Yield all contenders, with the shortest calls that they have."""
     keys = [f"small/{number:05}" for number in range(count)]
     bucket = where.bucket
 
@@ -72,14 +72,6 @@ def stage(where: Place, count: int) -> Iterator[Stage]:
                 needs=[BOTO3],
             ),
             by_three(
-                "s3fs pipe_file, cat_file, rm",
-                where.s3fs,
-                lambda system, key: system.pipe_file(f"{bucket}/{key}", CONTENT),
-                lambda system, key: bytes(system.cat_file(f"{bucket}/{key}")),
-                lambda system, keys: system.rm([f"{bucket}/{key}" for key in keys]),
-                needs=[S3FS],
-            ),
-            by_three(
                 "smart_open, boto3 delete_objects", where.boto3, smart_up, smart_down, boto3_delete, needs=[SMART_OPEN]
             ),
             small_obstore(where, keys),
@@ -99,7 +91,6 @@ def stage(where: Place, count: int) -> Iterator[Stage]:
 PYTHON_PEERS = (
     "boto3 put_object, get_object, delete_objects",
     "boto3 upload_fileobj, download_fileobj, delete_objects",
-    "s3fs pipe_file, cat_file, rm",
     "smart_open, boto3 delete_objects",
     "keg-storage upload, download, delete",
 )
@@ -116,7 +107,7 @@ COLUMNS = (WALL, CPU, "up", "down", "deleted")
 )
 def small(bench: Bench) -> Iterator[Stage]:
     """Work on this machine."""
-    with place() as where:
+    with running() as where:
         yield from stage(where, files(bench))
 
 
@@ -129,5 +120,5 @@ def small(bench: Bench) -> Iterator[Stage]:
 )
 def small_far(bench: Bench) -> Iterator[Stage]:
     """Work over a distance."""
-    with place(far=True) as where:
+    with running(far=True) as where:
         yield from stage(where, files(bench, FAR_SHARE))

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from ..buckets import Place, place
+from ..buckets import Bucket, running
 from ..frame import Bench, Contender, GiB, MiB, Stage, at_most, task, timed
 from ..meters import CPU, PEAK, WALL, Work
 from ..peers import BOTO3, CEPH
@@ -16,9 +16,9 @@ from .objects import Nowhere, down_opened
 from .transfers import title
 
 FULL = 2 * GiB
-CHUNK, CONCURRENCY = 5 * MiB, 10  # the defaults of S3Storage
+CHUNK, CONCURRENCY = 5 * MiB, 8  # the defaults of S3Storage
 LIMIT, UNVERIFIED = CHUNK * (CONCURRENCY + 1), "verify_downloads=False"
-FLAT = at_most(PEAK, LIMIT, "memory ≤ 11 chunks of 5 MiB")
+FLAT = at_most(PEAK, LIMIT, "memory ≤ 9 chunks of 5 MiB")
 FLAT_UNVERIFIED = at_most(PEAK, LIMIT, f"{UNVERIFIED}: {FLAT.text}", ours=f'open("r"), {UNVERIFIED}')
 COLUMNS = (WALL, CPU, PEAK)
 
@@ -41,7 +41,7 @@ class Source(io.RawIOBase):
         return bytes(taken)
 
 
-def writing(where: Place, size: int) -> Work:
+def writing(where: Bucket, size: int) -> Work:
     """Return work that writes so many bytes, a MiB at a time, and returns how many arrived."""
     storage, size_of, block = where.ours(), where.sizes(), os.urandom(MiB)
 
@@ -65,7 +65,7 @@ def read_through(act: Any, storage: Any) -> int:
 def stream_out(bench: Bench) -> Iterator[Stage]:
     """Write more than is held."""
     size = bench.size(FULL)
-    with place() as where:
+    with running() as where:
 
         def by_boto3() -> Work:
             client, size_of, source = where.boto3(), where.sizes(), Source(size)
@@ -96,7 +96,7 @@ def stream_out(bench: Bench) -> Iterator[Stage]:
 def stream_in(bench: Bench) -> Iterator[Stage]:
     """Read more than is held."""
     size = bench.size(FULL)
-    with place() as where:
+    with running() as where:
         apart(lambda: where.ours().upload(Source(size), "big"))
 
         def unchecked() -> Any:

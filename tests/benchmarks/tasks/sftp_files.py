@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..frame import Bench, Contender, MiB, Stage, task, times
-from ..hosts import Place, place
+from ..hosts import Directory, running
 from ..peers import ASYNCSSH, KEG_SFTP, PARAMIKO, SFTP, SSHD, SSHFS
 from .files import filled
 from .objects import COLUMNS, down_opened, downloaded, downloading, getting, up_opened, uploading
@@ -22,8 +22,8 @@ KEG_UP, KEG_DOWN = "keg-storage put", "keg-storage get"
 NEEDS = (SSHD, PARAMIKO)
 
 
-def up_stage(where: Place, source: Path, size: int) -> Iterator[Stage]:
-    """Yield everybody's upload, each with a file of its own. Only those that say so bring it to the server's disk."""
+def up_stage(where: Directory, source: Path, size: int) -> Iterator[Stage]:
+    """Yield all uploads, each to its own file. Only those that say so wait for the disk of the server."""
 
     def contender(name: str, make: Any, act: Any, **others: Any) -> Contender:
         return Contender(name, uploading(where, source, f"from {name}".replace(" ", "-"), make, act), **others)
@@ -59,10 +59,10 @@ def up_stage(where: Place, source: Path, size: int) -> Iterator[Stage]:
     )
 
 
-def down_stage(where: Place, size: int, folder: Path) -> Iterator[Stage]:
-    """Yield everybody's download of one file. Ours and everybody who cannot do otherwise write it to a local one."""
-    filled(where.folder / "big", size)
-    local = folder / "target"
+def down_stage(where: Directory, size: int, directory: Path) -> Iterator[Stage]:
+    """Yield all downloads of one file. Ours, and peers that cannot do otherwise, write a local file."""
+    filled(where.directory / "big", size)
+    local = directory / "target"
     remote = where.at("big")
 
     def contender(name: str, make: Any, act: Any, **others: Any) -> Contender:
@@ -97,7 +97,7 @@ def down_stage(where: Place, size: int, folder: Path) -> Iterator[Stage]:
 
 
 def near(program: str, *libraries: str) -> list[Any]:
-    """Return what we want to reach on this machine."""
+    """Return the targets on this machine."""
     return [
         times(program, 1 / 0.9, text=f"≥ 0.9 times as fast as {program}"),
         *(times(library, 1) for library in libraries),
@@ -105,7 +105,7 @@ def near(program: str, *libraries: str) -> list[Any]:
 
 
 def far(program: str, kept: str, *libraries: str) -> list[Any]:
-    """Return what we want to reach over a distance; an app logs in once, and a program each time."""
+    """Return the targets over a distance; an app logs in once, and a program each time."""
     return [
         times(program, 1 / 3, text=f"≥ 3 times as fast as {program}"),
         times(program, 1 / 3, text=f"{kept}: ≥ 3 times as fast as {program}", ours=kept),
@@ -117,8 +117,8 @@ def far(program: str, kept: str, *libraries: str) -> list[Any]:
 def up(bench: Bench) -> Iterator[Stage]:
     """Upload on this machine."""
     size = bench.size(SIZE)
-    source = filled(bench.folder / "source", size)
-    with place(bench.folder) as where:
+    source = filled(bench.directory / "source", size)
+    with running(bench.directory) as where:
         yield from up_stage(where, source, size)
 
 
@@ -126,16 +126,16 @@ def up(bench: Bench) -> Iterator[Stage]:
 def up_far(bench: Bench) -> Iterator[Stage]:
     """Upload over a distance."""
     size = bench.size(SIZE)
-    source = filled(bench.folder / "source", size)
-    with place(bench.folder, far=True) as where:
+    source = filled(bench.directory / "source", size)
+    with running(bench.directory, far=True) as where:
         yield from up_stage(where, source, size)
 
 
 @task("sftp-down", title("SFTP: {} down", SIZE), *near(DOWN, PARAMIKO_DOWN), columns=COLUMNS, needs=NEEDS)
 def down(bench: Bench) -> Iterator[Stage]:
     """Download on this machine."""
-    with place(bench.folder) as where:
-        yield from down_stage(where, bench.size(SIZE), bench.folder)
+    with running(bench.directory) as where:
+        yield from down_stage(where, bench.size(SIZE), bench.directory)
 
 
 @task(
@@ -147,8 +147,8 @@ def down(bench: Bench) -> Iterator[Stage]:
 )
 def down_far(bench: Bench) -> Iterator[Stage]:
     """Download over a distance."""
-    with place(bench.folder, far=True) as where:
-        yield from down_stage(where, bench.size(SIZE), bench.folder)
+    with running(bench.directory, far=True) as where:
+        yield from down_stage(where, bench.size(SIZE), bench.directory)
 
 
 @task(
@@ -161,8 +161,8 @@ def down_far(bench: Bench) -> Iterator[Stage]:
 def up_keg(bench: Bench) -> Iterator[Stage]:
     """Upload less: keg-storage would take minutes for what the others do in a second."""
     size = bench.size(KEG_SIZE)
-    source = filled(bench.folder / "source", size)
-    with place(bench.folder) as where:
+    source = filled(bench.directory / "source", size)
+    with running(bench.directory) as where:
 
         def contender(name: str, make: Any, act: Any, **others: Any) -> Contender:
             return Contender(name, uploading(where, source, name.replace(" ", "-"), make, act), **others)
@@ -185,9 +185,9 @@ def up_keg(bench: Bench) -> Iterator[Stage]:
 )
 def down_keg(bench: Bench) -> Iterator[Stage]:
     """Download less, likewise."""
-    size, local = bench.size(KEG_SIZE), bench.folder / "target"
-    with place(bench.folder) as where:
-        filled(where.folder / "big", size)
+    size, local = bench.size(KEG_SIZE), bench.directory / "target"
+    with running(bench.directory) as where:
+        filled(where.directory / "big", size)
 
         def fetched(storage: Any, _: Any) -> int:
             storage.get(where.at("big"), str(local))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..frame import Bench, Contender, GiB, MiB, Stage, at_most, task, timed, times
-from ..hosts import AsyncSSH, Paramiko, Place, Sftp, SSHFSSystem, place
+from ..hosts import AsyncSSH, Directory, Paramiko, Sftp, SSHFSSystem, running
 from ..meters import CPU, MOVED, PEAK, WALL
 from ..peers import ASYNCSSH, PARAMIKO, SFTP, SSHD, SSHFS
 from ..report import size as in_words
@@ -18,28 +18,31 @@ from .listings import planted
 from .objects import copying, counting
 from .transfers import title
 
-FOLDERS, IN_A_FOLDER = 2000, 5
+DIRECTORIES, IN_A_DIRECTORY = 2000, 5
 AT_ONCE = 64
 COPY = 256 * MiB
-PARAMIKO_LIST, ASYNCSSH_LIST = "paramiko listdir_attr of each folder", f"asyncssh scandir, {AT_ONCE} folders at once"
+PARAMIKO_LIST, ASYNCSSH_LIST = (
+    "paramiko listdir_attr of each directory",
+    f"asyncssh scandir, {AT_ONCE} directories at once",
+)
 NEEDS = (SSHD, PARAMIKO)
 
 
-def folders(bench: Bench) -> int:
-    """Return how many folders this run has."""
-    return max(100, round(FOLDERS * bench.scale))
+def directories(bench: Bench) -> int:
+    """Return how many directories this run has."""
+    return max(100, round(DIRECTORIES * bench.scale))
 
 
-def listed_by_paramiko(where: Place) -> Callable[[Paramiko], int]:
-    """Return what walks with paramiko."""
+def listed_by_paramiko(where: Directory) -> Callable[[Paramiko], int]:
+    """Return a function that walks with paramiko."""
 
     def walk(made: Paramiko) -> int:
-        count, left = 0, [str(where.folder)]
+        count, left = 0, [str(where.directory)]
         while left:
-            folder = left.pop()
-            for entry in made.session.listdir_attr(folder):
+            directory = left.pop()
+            for entry in made.session.listdir_attr(directory):
                 if stat.S_ISDIR(entry.st_mode):
-                    left.append(f"{folder}/{entry.filename}")
+                    left.append(f"{directory}/{entry.filename}")
                 else:
                     count += 1
         return count
@@ -47,46 +50,46 @@ def listed_by_paramiko(where: Place) -> Callable[[Paramiko], int]:
     return walk
 
 
-def listed_by_asyncssh(where: Place) -> Callable[[AsyncSSH], int]:
-    """Return what walks with asyncssh, as somebody does who has read all of its documentation."""
+def listed_by_asyncssh(where: Directory) -> Callable[[AsyncSSH], int]:
+    """Return a function that walks with asyncssh, in several directories concurrently."""
 
     async def walk(session: Any) -> int:
         turns = asyncio.Semaphore(AT_ONCE)
 
-        async def of(folder: str) -> int:
+        async def of(directory: str) -> int:
             async with turns:
-                found = [entry async for entry in session.scandir(folder) if entry.filename not in {".", ".."}]
-            below = [f"{folder}/{entry.filename}" for entry in found if stat.S_ISDIR(entry.attrs.permissions)]
+                found = [entry async for entry in session.scandir(directory) if entry.filename not in {".", ".."}]
+            below = [f"{directory}/{entry.filename}" for entry in found if stat.S_ISDIR(entry.attrs.permissions)]
             return len(found) - len(below) + sum(await asyncio.gather(*map(of, below)))
 
-        return await of(str(where.folder))
+        return await of(str(where.directory))
 
     return lambda made: int(made.run(walk))
 
 
-def listing(where: Place, count: int, *, everybody: bool) -> Iterator[Stage]:
-    """Yield those who list; far away only those who do not wait for one folder after the other."""
-    planted(where.folder, files=count * IN_A_FOLDER, folders=count)
+def listing(where: Directory, count: int, *, every_peer: bool) -> Iterator[Stage]:
+    """Yield the contenders; with a long round trip only those that do not wait for one directory after the other."""
+    planted(where.directory, files=count * IN_A_DIRECTORY, directories=count)
     contenders = [
         Contender("list", timed(where.ours, lambda storage: len(storage.list())), ours=True),
         Contender("iter", timed(where.ours, lambda storage: sum(1 for _ in storage.iter())), ours=True),
         Contender(ASYNCSSH_LIST, timed(where.asyncssh, listed_by_asyncssh(where)), needs=[ASYNCSSH]),
     ]
-    if everybody:
+    if every_peer:
         contenders += [
             Contender(PARAMIKO_LIST, timed(where.paramiko, listed_by_paramiko(where))),
             Contender(
                 "sshfs find",
-                timed(where.sshfs, lambda made: len(made.system.find(str(where.folder), detail=True))),
+                timed(where.sshfs, lambda made: len(made.system.find(str(where.directory), detail=True))),
                 needs=[SSHFS],
             ),
         ]
-    yield contenders, count * IN_A_FOLDER
+    yield contenders, count * IN_A_DIRECTORY
 
 
 @task(
     "sftp-list",
-    lambda bench: f"SFTP: {folders(bench) * IN_A_FOLDER:,} files in {folders(bench):,} folders listed",
+    lambda bench: f"SFTP: {directories(bench) * IN_A_DIRECTORY:,} files in {directories(bench):,} directories listed",
     times(ASYNCSSH_LIST, 1),
     times(PARAMIKO_LIST, 1),
     columns=(WALL, CPU, PEAK),
@@ -94,21 +97,23 @@ def listing(where: Place, count: int, *, everybody: bool) -> Iterator[Stage]:
 )
 def list_near(bench: Bench) -> Iterator[Stage]:
     """List on this machine."""
-    with place(bench.folder) as where:
-        yield from listing(where, folders(bench), everybody=True)
+    with running(bench.directory) as where:
+        yield from listing(where, directories(bench), every_peer=True)
 
 
 @task(
     "sftp-list-far",
-    lambda bench: f"SFTP: {folders(bench) * IN_A_FOLDER:,} files in {folders(bench):,} folders listed, 40 ms away",
+    lambda bench: (
+        f"SFTP: {directories(bench) * IN_A_DIRECTORY:,} files in {directories(bench):,} directories listed, 40 ms away"
+    ),
     times(ASYNCSSH_LIST, 1),
     columns=(WALL, CPU, PEAK),
     needs=NEEDS,
 )
 def list_far(bench: Bench) -> Iterator[Stage]:
-    """List over a distance. Who goes from folder to folder waits for four round trips in each: minutes."""
-    with place(bench.folder, far=True) as where:
-        yield from listing(where, folders(bench), everybody=False)
+    """List over a distance. A peer that lists one directory at a time waits for four round trips in each: minutes."""
+    with running(bench.directory, far=True) as where:
+        yield from listing(where, directories(bench), every_peer=False)
 
 
 @task(
@@ -125,8 +130,8 @@ def copy(bench: Bench) -> Iterator[Stage]:
     asyncssh is not here: with OpenSSH 9.2 its ``remote_copy`` did not come to an end.
     """
     size = bench.size(COPY)
-    with place(bench.folder, counted=True) as where:
-        filled(where.folder / "big", size)
+    with running(bench.directory, counted=True) as where:
+        filled(where.directory / "big", size)
         big = where.at("big")
 
         def by_program(program: Sftp, key: str) -> None:
@@ -152,7 +157,7 @@ def copy(bench: Bench) -> Iterator[Stage]:
         )
 
 
-def viewing(where: Place, size: int) -> Callable[[], Callable[[], int]]:
+def viewing(where: Directory, size: int) -> Callable[[], Callable[[], int]]:
     """Return what makes a view; it answers a request for the last MiB, and returns how much the answer had."""
 
     def make() -> Callable[[], int]:
@@ -185,8 +190,8 @@ def last_mib(bench: Bench) -> Iterator[Stage]:
     """Read the end of a large file, behind a proxy that counts and does nothing else."""
     size = bench.size(5 * GiB)
     start = size - MiB
-    with place(bench.folder, counted=True) as where:
-        with open(where.folder / "big", "wb") as file:  # all of it but its end is a hole
+    with running(bench.directory, counted=True) as where:
+        with open(where.directory / "big", "wb") as file:  # all of it but its end is a hole
             file.truncate(start)
             file.seek(start)
             file.write(bytes(MiB))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..frame import Bench, Contender, Stage, task, times
-from ..hosts import AsyncSSH, Paramiko, Place, place
+from ..hosts import AsyncSSH, Directory, Paramiko, running
 from ..meters import CPU, WALL
 from ..peers import ASYNCSSH, KEG_SFTP, PARAMIKO, SSHD, SSHFS
 from .objects import CONTENT, FAR_SHARE, files, small_ours, working
@@ -18,7 +18,7 @@ COLUMNS = (WALL, CPU, "up", "down", "deleted")
 NEEDS = (SSHD, PARAMIKO)
 
 
-def by_paramiko(where: Place, keys: Sequence[str]) -> Contender:
+def by_paramiko(where: Directory, keys: Sequence[str]) -> Contender:
     """Return paramiko, in its shortest calls."""
 
     def up(made: Paramiko, key: str) -> None:
@@ -37,7 +37,7 @@ def by_paramiko(where: Place, keys: Sequence[str]) -> Contender:
     return Contender(PARAMIKO_NAME, working(where, where.paramiko, keys, up, down, delete))
 
 
-def by_asyncssh(where: Place, keys: Sequence[str]) -> Contender:
+def by_asyncssh(where: Directory, keys: Sequence[str]) -> Contender:
     """Return asyncssh, in its shortest calls."""
 
     def up(made: AsyncSSH, key: str) -> None:
@@ -64,7 +64,7 @@ def by_asyncssh(where: Place, keys: Sequence[str]) -> Contender:
     return Contender(ASYNCSSH_NAME, working(where, where.asyncssh, keys, up, down, delete), needs=[ASYNCSSH])
 
 
-def by_sshfs(where: Place, keys: Sequence[str]) -> Contender:
+def by_sshfs(where: Directory, keys: Sequence[str]) -> Contender:
     """Return sshfs."""
 
     def delete(made: Any, keys: Sequence[str]) -> None:
@@ -85,8 +85,8 @@ def by_sshfs(where: Place, keys: Sequence[str]) -> Contender:
     )
 
 
-def by_keg(where: Place, keys: Sequence[str]) -> Contender:
-    """Return keg-storage, which logs in anew for every call."""
+def by_keg(where: Directory, keys: Sequence[str]) -> Contender:
+    """Return keg-storage, which logs in again for every call."""
 
     def up(storage: Any, key: str) -> None:
         with storage.open(where.at(key), "w") as file:
@@ -103,19 +103,19 @@ def by_keg(where: Place, keys: Sequence[str]) -> Contender:
     return Contender(KEG_NAME, working(where, where.keg, keys, up, down, delete), needs=[KEG_SFTP])
 
 
-def ours(where: Place, keys: Sequence[str]) -> list[Contender]:
+def ours(where: Directory, keys: Sequence[str]) -> list[Contender]:
     """Return ours, without and with the wait for the server's disk."""
     name = "write, read, delete_many"
     return [small_ours(where, f"{name}, fsync=False", where.unsynced, keys), small_ours(where, name, where.ours, keys)]
 
 
 def names(count: int) -> list[str]:
-    """Return so many names, all in one folder that is there."""
+    """Return so many names, all in one directory that is there."""
     return [f"{number:05}" for number in range(count)]
 
 
-def stage(where: Place, count: int) -> Iterator[Stage]:
-    """Yield everybody, with the shortest calls that they have."""
+def stage(where: Directory, count: int) -> Iterator[Stage]:
+    """Yield all contenders, with the shortest calls that they have."""
     keys = names(count)
     peers = [by_paramiko(where, keys), by_asyncssh(where, keys), by_sshfs(where, keys)]
     yield [*ours(where, keys), *peers], (count, 0)
@@ -133,7 +133,7 @@ AHEAD = [times(ASYNCSSH_NAME, 1), times(PARAMIKO_NAME, 1)]
 )
 def small(bench: Bench) -> Iterator[Stage]:
     """Work on this machine."""
-    with place(bench.folder) as where:
+    with running(bench.directory) as where:
         yield from stage(where, files(bench))
 
 
@@ -146,7 +146,7 @@ def small(bench: Bench) -> Iterator[Stage]:
 )
 def small_far(bench: Bench) -> Iterator[Stage]:
     """Work over a distance."""
-    with place(bench.folder, far=True) as where:
+    with running(bench.directory, far=True) as where:
         yield from stage(where, files(bench, FAR_SHARE))
 
 
@@ -159,6 +159,6 @@ def small_far(bench: Bench) -> Iterator[Stage]:
 )
 def small_keg(bench: Bench) -> Iterator[Stage]:
     """Work with fewer files: keg-storage logs in three times for each. So does ours once, for all of them."""
-    with place(bench.folder) as where:
+    with running(bench.directory) as where:
         keys = names(files(bench, KEG_SHARE))
         yield [*ours(where, keys), by_keg(where, keys)], (len(keys), 0)

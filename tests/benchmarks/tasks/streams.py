@@ -12,12 +12,12 @@ from typing import Any
 from ..frame import Bench, Contender, GiB, MiB, Stage, at_most, task, timed
 from ..meters import CPU, PEAK, WALL, Work
 from ..peers import KEG
-from .files import filled, folders, fresh
+from .files import filled, fresh, make_directories
 from .transfers import keg_storage, storage, title
 
 FULL = 5 * GiB
 CHUNK = 5 * MiB  # RemoteFile.iter_chunk_size
-# Who reads chunk by chunk holds one chunk while the next is read; a MiB is for the interpreter's own needs.
+# A caller that reads in chunks holds one chunk while the next is read; one MiB is for the interpreter.
 LIMIT, FLAT_TEXT = 2 * CHUNK + MiB, "memory ≤ 2 chunks of 5 MiB, and 1 MiB"
 FLAT = at_most(PEAK, LIMIT, FLAT_TEXT)
 FLAT_UPLOAD = at_most(PEAK, LIMIT, f"upload: {FLAT_TEXT}", ours="upload, fsync=False")
@@ -65,24 +65,24 @@ def read(file: Any) -> int:
         return sum(len(chunk) for chunk in iter(lambda: file.read(CHUNK), b""))
 
 
-def uploaded(place: Any, size: int, local_path: Path) -> int:
+def uploaded(backend: Any, size: int, local_path: Path) -> int:
     """Hand over a source and return how many bytes arrived."""
-    place.upload(Endless(size), local_path.name)
+    backend.upload(Endless(size), local_path.name)
     return local_path.stat().st_size
 
 
-def downloaded(place: Any) -> int:
+def downloaded(backend: Any) -> int:
     """Hand over a target and return how many bytes it was given."""
     sink = Sink()
-    place.download("big", sink)
+    backend.download("big", sink)
     return sink.total
 
 
-@task("stream-out", title("stream: {} into a storage, a MiB at a time", FULL), FLAT, FLAT_UPLOAD, columns=COLUMNS)
+@task("stream-out", title("{} into a storage, a MiB at a time", FULL), FLAT, FLAT_UPLOAD, columns=COLUMNS)
 def stream_out(bench: Bench) -> Iterator[Stage]:
     """Write to an open file, or hand over a source."""
-    root, size = bench.folder / "root", bench.size(FULL)
-    folders(root)
+    root, size = bench.directory / "root", bench.size(FULL)
+    make_directories(root)
     big = root / "big"
 
     def into(make: Callable[[], Any], act: Callable[[Any], object]) -> Callable[[], Work]:
@@ -97,14 +97,14 @@ def stream_out(bench: Bench) -> Iterator[Stage]:
         [
             Contender(
                 'open("w"), fsync=False',
-                into(ours, lambda place: written(place.open("big", "w"), size, big)),
+                into(ours, lambda backend: written(backend.open("big", "w"), size, big)),
                 ours=True,
             ),
-            Contender("upload, fsync=False", into(ours, lambda place: uploaded(place, size, big)), ours=True),
+            Contender("upload, fsync=False", into(ours, lambda backend: uploaded(backend, size, big)), ours=True),
             Contender("open() of Python", into(lambda: None, lambda _: written(big.open("wb"), size, big))),
             Contender(
                 'keg-storage open("w")',
-                into(keg, lambda place: written(place.open("big", "w"), size, big)),
+                into(keg, lambda backend: written(backend.open("big", "w"), size, big)),
                 needs=[KEG],
             ),
         ],
@@ -114,24 +114,24 @@ def stream_out(bench: Bench) -> Iterator[Stage]:
 
 @task(
     "stream-in",
-    title("stream: {} out of a storage, 5 MiB at a time", FULL),
+    title("{} out of a storage, 5 MiB at a time", FULL),
     FLAT,
     at_most(PEAK, LIMIT, f"download: {FLAT_TEXT}", ours="download"),
     columns=COLUMNS,
 )
 def stream_in(bench: Bench) -> Iterator[Stage]:
     """Read from an open file, or hand over a target."""
-    root, size = bench.folder / "root", bench.size(FULL)
-    folders(root)
+    root, size = bench.directory / "root", bench.size(FULL)
+    make_directories(root)
     big = filled(root / "big", size)
     ours, keg = partial(storage, root), partial(keg_storage, root)
     yield (
         [
-            Contender('open("r"), read', timed(ours, lambda place: read(place.open("big", "r"))), ours=True),
+            Contender('open("r"), read', timed(ours, lambda backend: read(backend.open("big", "r"))), ours=True),
             Contender("download", timed(ours, downloaded), ours=True),
             Contender("open() of Python", timed(lambda: None, lambda _: read(big.open("rb")))),
             Contender(
-                'keg-storage open("r"), read', timed(keg, lambda place: read(place.open("big", "r"))), needs=[KEG]
+                'keg-storage open("r"), read', timed(keg, lambda backend: read(backend.open("big", "r"))), needs=[KEG]
             ),
         ],
         size,

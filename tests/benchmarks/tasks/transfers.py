@@ -1,4 +1,4 @@
-"""One large file into, out of and within a storage, against those who give the same durability."""
+"""One large file into, out of and within a storage, against tools with the same durability."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..frame import Bench, Contender, GiB, Stage, task, times
 from ..meters import Work
 from ..peers import CP, DJANGO, KEG
 from ..report import size
-from .files import filled, folders, fresh
+from .files import filled, fresh, make_directories
 
 SYNCED, UNSYNCED = "cp + sync", "cp"
 
@@ -42,7 +42,7 @@ def keg_storage(root: Path) -> Any:
 
 
 def copying(source: Path, target: Path, copy: Callable[[], object], *sync: Path) -> Callable[[], Work]:
-    """Return what prepares *copy* from *source* to *target*; files and folders in *sync* are brought to disk."""
+    """Return what prepares *copy* from *source* to *target*; files and directories in *sync* are brought to disk."""
 
     def work() -> int:
         copy()
@@ -61,7 +61,7 @@ def copying(source: Path, target: Path, copy: Callable[[], object], *sync: Path)
 
 
 def by_cp(source: Path, target: Path, *, sync: bool) -> Callable[[], Work]:
-    """Return `cp`, and with *sync* the `sync` of the file and its folder."""
+    """Return `cp`, and with *sync* the `sync` of the file and its directory."""
 
     def copy() -> None:
         subprocess.run([str(CP.path()), "--reflink=auto", source, target], check=True)
@@ -76,15 +76,15 @@ def by_shutil(source: Path, target: Path, *, sync: bool) -> Callable[[], Work]:
     return copying(source, target, lambda: shutil.copyfile(source, target), *([target, target.parent] if sync else []))
 
 
-def by_storage(make: Callable[[], Any], verb: Callable[[Any], object], target: Path) -> Callable[[], Work]:
-    """Return a storage's *verb* that brings something to *target*; the storage is made anew for each round."""
+def by_storage(make: Callable[[], Any], operation: Callable[[Any], object], target: Path) -> Callable[[], Work]:
+    """Return a storage's *operation* that writes *target*; each round has a new storage."""
 
     def prepare() -> Work:
-        place = make()
+        backend = make()
         fresh(target)
 
         def work() -> int:
-            verb(place)
+            operation(backend)
             return target.stat().st_size
 
         return work
@@ -97,26 +97,30 @@ def title(what: str, full: int) -> Callable[[Bench], str]:
     return lambda bench: what.format(size(bench.size(full)))
 
 
-def django_save(place: Any, source: Path) -> None:
+def django_save(backend: Any, source: Path) -> None:
     """Store a local file Django's way."""
     from django.core.files import File  # type: ignore[import-not-found,import-untyped,unused-ignore] # a peer
 
     with open(source, "rb") as file:
-        place.save("big", File(file))
+        backend.save("big", File(file))
 
 
-def django_fetch(place: Any, target: Path) -> None:
-    """Fetch a file into a local one: Django has no verb for that, its users write these lines."""
-    with place.open("big") as stored, open(target, "wb") as file:
+def django_fetch(backend: Any, target: Path) -> None:
+    """Fetch a file into a local one: Django has no operation for that."""
+    with backend.open("big") as stored, open(target, "wb") as file:
         file.writelines(stored.chunks())
 
 
-@task("put", title("put: a local file of {} into a storage, brought to disk", GiB), times(SYNCED, 1.1))
+@task("put", title("a local file of {} stored, brought to disk", GiB), times(SYNCED, 1.1))
 def put(bench: Bench) -> Iterator[Stage]:
     """Store a file; afterwards a power cut cannot take it."""
-    source, root, there = filled(bench.folder / "source", bench.size(GiB)), bench.folder / "root", bench.folder / "x"
-    folders(root, there)
-    ours = by_storage(lambda: storage(root), lambda place: place.put(source, "big"), root / "big")
+    source, root, there = (
+        filled(bench.directory / "source", bench.size(GiB)),
+        bench.directory / "root",
+        bench.directory / "x",
+    )
+    make_directories(root, there)
+    ours = by_storage(lambda: storage(root), lambda backend: backend.put(source, "big"), root / "big")
     yield (
         [
             Contender("LocalFSStorage.put", ours, ours=True),
@@ -127,14 +131,18 @@ def put(bench: Bench) -> Iterator[Stage]:
     )
 
 
-@task("put-unsynced", title("put: a local file of {} into a storage, left to the page cache", GiB))
+@task("put-unsynced", title("a local file of {} stored, left to the page cache", GiB))
 def put_unsynced(bench: Bench) -> Iterator[Stage]:
-    """Store a file as those do who do not wait for the disk."""
-    source, root, there = filled(bench.folder / "source", bench.size(GiB)), bench.folder / "root", bench.folder / "x"
-    folders(root, there)
-    ours = by_storage(lambda: storage(root, fsync=False), lambda place: place.put(source, "big"), root / "big")
-    by_django = by_storage(lambda: django_storage(there), lambda place: django_save(place, source), there / "big")
-    keg = by_storage(lambda: keg_storage(there), lambda place: place.put(str(source), "big"), there / "big")
+    """Store a file without waiting for the disk."""
+    source, root, there = (
+        filled(bench.directory / "source", bench.size(GiB)),
+        bench.directory / "root",
+        bench.directory / "x",
+    )
+    make_directories(root, there)
+    ours = by_storage(lambda: storage(root, fsync=False), lambda backend: backend.put(source, "big"), root / "big")
+    by_django = by_storage(lambda: django_storage(there), lambda backend: django_save(backend, source), there / "big")
+    keg = by_storage(lambda: keg_storage(there), lambda backend: backend.put(str(source), "big"), there / "big")
     yield (
         [
             Contender("LocalFSStorage.put, fsync=False", ours, ours=True),
@@ -147,15 +155,15 @@ def put_unsynced(bench: Bench) -> Iterator[Stage]:
     )
 
 
-@task("get", title("get: {} out of a storage into a local file", GiB), times(UNSYNCED, 1.1))
+@task("get", title("{} fetched into a local file", GiB), times(UNSYNCED, 1.1))
 def get(bench: Bench) -> Iterator[Stage]:
-    """Fetch a file; nobody brings the local one to disk."""
-    root, target = bench.folder / "root", bench.folder / "target"
-    folders(root)
+    """Fetch a file; no contender waits until the local one is on disk."""
+    root, target = bench.directory / "root", bench.directory / "target"
+    make_directories(root)
     source = filled(root / "big", bench.size(GiB))
-    ours = by_storage(lambda: storage(root), lambda place: place.get("big", target), target)
-    by_django = by_storage(lambda: django_storage(root), lambda place: django_fetch(place, target), target)
-    keg = by_storage(lambda: keg_storage(root), lambda place: place.get("big", str(target)), target)
+    ours = by_storage(lambda: storage(root), lambda backend: backend.get("big", target), target)
+    by_django = by_storage(lambda: django_storage(root), lambda backend: django_fetch(backend, target), target)
+    keg = by_storage(lambda: keg_storage(root), lambda backend: backend.get("big", str(target)), target)
     yield (
         [
             Contender("LocalFSStorage.get", ours, ours=True),
@@ -168,13 +176,13 @@ def get(bench: Bench) -> Iterator[Stage]:
     )
 
 
-@task("copy", title("copy: {} within a storage, brought to disk", GiB), times(SYNCED, 1.1))
+@task("copy", title("{} copied within a storage, brought to disk", GiB), times(SYNCED, 1.1))
 def copy(bench: Bench) -> Iterator[Stage]:
     """Copy a stored file; afterwards a power cut cannot take the copy."""
-    root, there = bench.folder / "root", bench.folder / "x"
-    folders(root, there)
+    root, there = bench.directory / "root", bench.directory / "x"
+    make_directories(root, there)
     source = filled(root / "big", bench.size(GiB))
-    ours = by_storage(lambda: storage(root), lambda place: place.copy("big", "copy"), root / "copy")
+    ours = by_storage(lambda: storage(root), lambda backend: backend.copy("big", "copy"), root / "copy")
     yield (
         [
             Contender("LocalFSStorage.copy", ours, ours=True),
@@ -185,14 +193,14 @@ def copy(bench: Bench) -> Iterator[Stage]:
     )
 
 
-@task("copy-unsynced", title("copy: {} within a storage, left to the page cache", GiB))
+@task("copy-unsynced", title("{} copied within a storage, left to the page cache", GiB))
 def copy_unsynced(bench: Bench) -> Iterator[Stage]:
-    """Copy a stored file as those do who do not wait for the disk."""
-    root, there = bench.folder / "root", bench.folder / "x"
-    folders(root, there)
+    """Copy a stored file without waiting for the disk."""
+    root, there = bench.directory / "root", bench.directory / "x"
+    make_directories(root, there)
     source = filled(root / "big", bench.size(GiB))
-    ours = by_storage(lambda: storage(root, fsync=False), lambda place: place.copy("big", "copy"), root / "copy")
-    keg = by_storage(lambda: keg_storage(root), lambda place: place.copy("big", "copy"), root / "copy")
+    ours = by_storage(lambda: storage(root, fsync=False), lambda backend: backend.copy("big", "copy"), root / "copy")
+    keg = by_storage(lambda: keg_storage(root), lambda backend: backend.copy("big", "copy"), root / "copy")
     yield (
         [
             Contender("LocalFSStorage.copy, fsync=False", ours, ours=True),

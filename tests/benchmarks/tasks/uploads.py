@@ -8,19 +8,19 @@ from ..frame import Bench, Contender, GiB, MiB, Stage, at_most, task
 from ..meters import COPIES, CPU, PEAK, WALL, Work, note, written
 from ..peers import GUNICORN
 from ..servers import Server, gunicorn, upload
-from .files import folders, fresh
+from .files import fresh, make_directories
 from .transfers import title
 
 FULL = 2 * GiB
 # What is allowed beside the content itself is for the answers and the log.
-REACHES = (at_most(PEAK, 64 * MiB, "memory ≤ 64 MiB"), at_most(COPIES, 1.01, "written once: no temporary copy"))
+TARGETS = (at_most(PEAK, 64 * MiB, "memory ≤ 64 MiB"), at_most(COPIES, 1.01, "written once: no temporary copy"))
 COLUMNS = (WALL, CPU, PEAK, COPIES)
 
 
 def stage(bench: Bench, worker: str) -> Iterator[Stage]:
     """Yield our view and two of werkzeug's ways, in one server with one worker."""
-    root, size = bench.folder / "root", bench.size(FULL)
-    folders(root)
+    root, size = bench.directory / "root", bench.size(FULL)
+    make_directories(root)
 
     def make(method: str, target: Callable[[], str], *, form: bool = False) -> Callable[[], Work]:
         def prepare() -> Work:
@@ -55,20 +55,20 @@ def _ours(name: str, server: Server, make: Callable[[], Work]) -> Contender:
 
 @task(
     "upload-sync",
-    title("upload: {} by link, to a sync worker of gunicorn", FULL),
-    *REACHES,
+    title("{} uploaded by link, to a sync worker of gunicorn", FULL),
+    *TARGETS,
     columns=COLUMNS,
     needs=[GUNICORN],
 )
 def upload_sync(bench: Bench) -> Iterator[Stage]:
-    """Upload to the worker that people get who ask for none."""
+    """Upload to gunicorn's default worker."""
     yield from stage(bench, "sync")
 
 
 @task(
     "upload-gthread",
-    title("upload: {} by link, to a gthread worker of gunicorn", FULL),
-    *REACHES,
+    title("{} uploaded by link, to a gthread worker of gunicorn", FULL),
+    *TARGETS,
     columns=COLUMNS,
     needs=[GUNICORN],
 )
