@@ -60,8 +60,12 @@ def check_network(network: object) -> None:
 
     if not isinstance(network, str):
         raise ValueError("ip is the text of an address or a network, like '203.0.113.0/24'")
-    if getattr(ipaddress.ip_network(network, strict=False).network_address, "ipv4_mapped", None):
-        raise ValueError("write an IPv4 network as one, not mapped into IPv6")
+    try:
+        address = ipaddress.ip_network(network, strict=False).network_address
+    except ValueError as error:
+        raise ValueError(f"ip: {error}; give an address or a network, like '203.0.113.0/24'") from error
+    if getattr(address, "ipv4_mapped", None):
+        raise ValueError("ip is an IPv4 network mapped into IPv6: write it as an IPv4 network")
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:

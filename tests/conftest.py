@@ -7,6 +7,8 @@ import threading
 
 import pytest
 
+from tests.variants import is_selected
+
 pytest_plugins = ["flask_storage.testing.fixtures"]
 
 
@@ -17,6 +19,19 @@ def _forget_coverage():
 
 
 os.register_at_fork(after_in_child=_forget_coverage)
+
+
+def pytest_configure(config):
+    """Register the marker of `tests.variants`."""
+    config.addinivalue_line("markers", "extra_variant: another variant of a service; runs with ./tests/run --all")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Deselect, and count, what the default run leaves to ``./tests/run --all``."""
+    left_out = [item for item in items if not is_selected(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if is_selected(item)]
 
 
 @pytest.fixture(params=["memory", "local"])

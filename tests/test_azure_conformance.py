@@ -1,28 +1,37 @@
-"""The conformance suite, asked of Azure as Azurite speaks it, by http and by https, with signatures checked."""
+"""The conformance suite against Azurite, with signatures checked; with ``--all`` also by https and with an identity."""
+
+import uuid
 
 import pytest
 
 from flask_storage.testing import BackendConformance
 from tests.azure_places import place
+from tests.variants import extra_variant
 
 pytest_plugins = ["tests.services.azurite"]
 
 
+@pytest.fixture(scope="module")
+def containers():
+    """The container of each server, by its address."""
+    return {}
+
+
 class _OnAServer(BackendConformance):
-    """A container for each test, gone afterwards."""
+    """One container for the module, and a prefix for each test."""
 
     @pytest.fixture(autouse=True)
-    def _containers(self, running):
-        self.server = running
-        self.containers: list[str] = []
-        yield
-        for container in self.containers:
-            self.server.remove_container(container)
+    def _location(self, request, server, containers):
+        self.server = server
+        if "1024_bytes" in request.node.name:  # a prefix counts towards the longest name
+            self.location = {"bucket": server.make_container()}
+        else:
+            container = containers.get(server.url) or containers.setdefault(server.url, server.make_container())
+            self.location = {"bucket": container, "prefix": uuid.uuid4().hex}
 
     def make_storage(self, tmp_path):
         """Return the storage under test."""
-        self.containers.append(self.server.make_container())
-        return place(self.server, bucket=self.containers[-1], **self.arguments())
+        return place(self.server, **self.location, **self.arguments())
 
     def arguments(self):
         """Return what this storage has beside the usual."""
@@ -33,23 +42,27 @@ class TestAzurite(_OnAServer):
     """With the account's key, by plain http: everything is sent and read with its MD5."""
 
     @pytest.fixture
-    def running(self, azurite):
+    def server(self, azurite):
         """Return the server."""
         return azurite
 
 
-class TestAzuriteSecurely(_OnAServer):
-    """By https, below a prefix, in the name of an identity that signs with a key which it was given."""
+@extra_variant
+class TestAzuriteByHttps(_OnAServer):
+    """By https, with an identity that signs with a user delegation key."""
 
     @pytest.fixture
-    def running(self, azurite_https, fake_credential):
+    def server(self, azurite_https):
         """Return the server."""
-        self.credential = fake_credential()
         return azurite_https
 
-    def arguments(self):
-        """Return who asks, and where."""
-        return {"credential": self.credential, "prefix": "below/this"}
+    @pytest.fixture(autouse=True)
+    def _identity(self, fake_credential):
+        self.credential = fake_credential()
 
-    # The prefix counts: with it, the longest path is too long for Azure.
-    test_a_path_of_1024_bytes_is_held = None  # type: ignore[assignment]  # taken out
+    def arguments(self):
+        """Return the identity."""
+        return {"credential": self.credential}
+
+
+del _OnAServer

@@ -772,7 +772,7 @@ def test_a_link_of_an_identity_names_the_key_and_does_not_contain_it(delegated):
 @pytest.mark.parametrize("ip", ["", 5, b"1234", "no address", "::ffff:1.2.3.4"])
 def test_a_container_is_opened_to_what_is_an_address(ip):
     """A variable that is not set must not open it to everybody."""
-    with pytest.raises(ValueError, match=r"ip is the text|does not appear to be|as one, not mapped"):
+    with pytest.raises(ValueError, match=r"ip is the text|does not appear to be|write it as an IPv4 network"):
         far().create_container_url(HOUR, ip)
 
 

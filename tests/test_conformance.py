@@ -21,6 +21,7 @@ from flask_storage import (
 from flask_storage.errors import FileNotFoundInStorageError
 from flask_storage.testing import BackendConformance, FailingStorage
 from flask_storage.wrapped_files import WrappedFile
+from tests.variants import extra_variant
 
 
 class TestMemoryStorage(BackendConformance):
@@ -39,7 +40,8 @@ class TestLocalFSStorage(BackendConformance):
         return LocalFSStorage(tmp_path)
 
 
-class TestLocalFSStorageInAHurry(BackendConformance):
+@extra_variant
+class TestLocalFSStorageWithoutFsync(BackendConformance):
     """Local disk that does not wait for the disk, in a root that it makes itself."""
 
     def make_storage(self, tmp_path):

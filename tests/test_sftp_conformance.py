@@ -4,6 +4,7 @@ import pytest
 
 from flask_storage.testing import BackendConformance
 from tests.sftp_places import place
+from tests.variants import extra_variant
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
@@ -20,6 +21,7 @@ class TestOpenSSH(BackendConformance):
         return place(self.server)
 
 
+@extra_variant
 class TestPlainServer(BackendConformance):
     """With a password, and nothing but the protocol itself."""
 

@@ -211,6 +211,12 @@ class Azurite:
         """The number of its process."""
         return self._daemon.pid
 
+    @property
+    def memory(self) -> int:
+        """How much of the machine's memory it holds, in bytes."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text("ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
     def close(self, *, keep_log: bool) -> None:
         """Stop, and remove everything but the log when that may still be wanted."""
         self._daemon.kill()
@@ -233,22 +239,50 @@ def _answers(server: AzureServer) -> bool:
         return answer.status == 403 and answer.getheader("x-ms-error-code") == "AuthorizationFailure"
 
 
-# One for each module: Azurite keeps all in memory, and gives little back. With a gigabyte or two in it, it has not
-# answered for a minute.
+_MOST_MEMORY = 700 * 1024 * 1024
+"""Azurite keeps all in memory, and frees little. With one or two gigabytes in it, it did not answer for a minute."""
+
+
+class _Renewed:
+    """A running Azurite, and another one in its place when it has grown too large."""
+
+    def __init__(self, *, https: bool) -> None:
+        self._https = https
+        self._running: Azurite | None = None
+
+    def get(self) -> AzureServer:
+        """Return the server; called at the beginning of a module, which keeps it to its end."""
+        if self._running and self._running.memory > _MOST_MEMORY:
+            self.close(keep_log=False)
+        if not self._running:
+            self._running = started(lambda: Azurite(https=self._https))
+        return self._running.server
+
+    def close(self, *, keep_log: bool) -> None:
+        """Stop the server, if one runs."""
+        if self._running:
+            self._running.close(keep_log=keep_log)
+        self._running = None
+
+
+@pytest.fixture(scope="session")
+def _azurites(request: pytest.FixtureRequest) -> Iterator[dict[str, _Renewed]]:
+    made = {"http": _Renewed(https=False), "https": _Renewed(https=True)}
+    yield made
+    for each in made.values():
+        each.close(keep_log=bool(request.session.testsfailed))
+
+
 @pytest.fixture(scope="module")
-def azurite(request: pytest.FixtureRequest) -> Iterator[AzureServer]:
+def azurite(_azurites: dict[str, _Renewed]) -> AzureServer:
     """A running Azurite by http."""
-    service = started(Azurite)
-    yield service.server
-    service.close(keep_log=bool(request.session.testsfailed))
+    return _azurites["http"].get()
 
 
 @pytest.fixture(scope="module")
-def azurite_https(request: pytest.FixtureRequest) -> Iterator[AzureServer]:
+def azurite_https(_azurites: dict[str, _Renewed]) -> AzureServer:
     """Another one by https, which takes tokens besides its key. It has no data in common."""
-    service = started(lambda: Azurite(https=True))
-    yield service.server
-    service.close(keep_log=bool(request.session.testsfailed))
+    return _azurites["https"].get()
 
 
 @pytest.fixture(scope="session")

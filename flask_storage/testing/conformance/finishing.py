@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import pytest
 
@@ -85,21 +84,6 @@ class Finishing(Ground):
         parts.finish("file.bin", upload_id, arrived, WriteOptions(checksum=f"sha256:{right}"))
 
         assert storage.read("file.bin") == content
-
-    @needs("parts")
-    @pytest.mark.parametrize(
-        "decided",
-        [{"exclusive": True}, {"if_match": "x"}, {"size": 0}, {"checksum": f"sha256:{'0' * 64}"}],
-        ids=lambda decided: next(iter(decided)),
-    )
-    def test_what_the_end_decides_is_not_given_at_the_beginning(self, storage: StorageBackend, decided: Any) -> None:
-        """A condition that nobody would remember until the end is refused when an upload begins."""
-        parts = storage.parts
-
-        with pytest.raises(ValueError, match="finish"):
-            parts.begin("file.bin", WriteOptions(**decided))
-
-        assert list(parts.list_uploads()) == []
 
     @needs("parts", "content_headers", "metadata", "part_headers")
     def test_headers_at_the_end_win(self, storage: StorageBackend) -> None:

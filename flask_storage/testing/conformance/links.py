@@ -80,25 +80,6 @@ class Links(Ground):
             with pytest.raises(UnsupportedOperationError):
                 linked.link_to("file.txt", operation, _HOUR)
 
-    @pytest.mark.parametrize(
-        "operation", ["", "x", "dx", "dd", "read", "write", "Download", ShareLinkOperation(0), None, 1]
-    )
-    def test_an_unknown_operation_is_refused(self, linked: StorageBackend, operation: Any) -> None:
-        """No word is read letter by letter into something that it does not say."""
-        with pytest.raises(ValueError, match="operation"):
-            linked.link_to("file.txt", operation, _HOUR)
-
-    @pytest.mark.parametrize("past", [timedelta(0), timedelta(seconds=-1), datetime(2001, 1, 1, tzinfo=UTC)])
-    def test_the_past_is_refused(self, linked: StorageBackend, past: Any) -> None:
-        """A link that nobody could use is not made, by any of the verbs."""
-        for verb in (
-            lambda: linked.link_to("file.txt", "d", past),
-            lambda: linked.links_to(["file.txt"], "d", past),
-            lambda: linked.upload_request("file.txt", past),
-        ):
-            with pytest.raises(ValueError, match="past"):
-                verb()
-
     @needs("links")
     def test_an_expiry_has_several_spellings(self, linked: StorageBackend) -> None:
         """A span, a naive moment in UTC, an aware one and an Arrow are all good; other things are a TypeError."""
@@ -137,45 +118,6 @@ class Links(Ground):
             linked.link_to("file.txt", operation, _HOUR, "Name.txt")
 
         assert issued == [("file.txt", operation, "Name.txt")]
-
-    @needs("links")
-    @pytest.mark.parametrize("term", ["output_path", "content_type", "content_encoding", "cache_control"])
-    @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\x00b", "a\u2028b", "a\ud800b"], ids=ascii)
-    def test_a_term_of_two_lines_is_refused(self, linked: StorageBackend, term: str, value: str) -> None:
-        """Nothing that becomes a header can hold the end of one."""
-        operation = self._operation(linked)
-        if operation == ShareLinkOperation.upload and not linked.capabilities.content_headers:
-            term = "output_path"  # of an upload without headers no other of these is looked at
-
-        with pytest.raises(ValueError, match="one line"):
-            linked.link_to("file.txt", operation, _HOUR, **{term: value})  # type: ignore[arg-type]  # the term is a text here
-
-    @pytest.mark.parametrize(
-        "terms",
-        [
-            {"disposition": "whatever"},
-            {"ip": "not an address"},
-            {"ip": "203.0.113.300/24"},
-            {"ip": "::ffff:203.0.113.5"},
-            {"ip": 5},
-            {"exclusive": 1},
-            {"checksum": "md5-of-something"},
-            {"size": -1},
-            {"max_size": -1},
-            {"uses": 0},
-        ],
-        ids=str,
-    )
-    def test_terms_without_sense_are_refused(self, linked: StorageBackend, terms: Any) -> None:
-        """What nobody could honour is refused when the link is made."""
-        with pytest.raises((ValueError, UnsupportedOperationError)):
-            linked.link_to("file.txt", self._operation(linked), _HOUR, **terms)
-
-    @pytest.mark.parametrize("terms", [{"size": 1}, {"max_size": 1}, {"exclusive": True}], ids=str)
-    def test_terms_of_uploads_are_for_uploads(self, linked: StorageBackend, terms: Any) -> None:
-        """A link that only downloads cannot limit an upload."""
-        with pytest.raises((ValueError, UnsupportedOperationError)):
-            linked.link_to("file.txt", "d", _HOUR, **terms)
 
     @pytest.mark.parametrize("term", sorted(TERMS))
     def test_terms_are_signed_or_refused(self, linked: StorageBackend, term: str) -> None:

@@ -121,11 +121,6 @@ class Listing(Ground):
         """Without recursion the files and folders of that level are listed whose path begins with the text."""
         assert names(tree, prefix=prefix, recursive=False) == found
 
-    def test_a_prefix_and_a_folder_are_not_mixed(self, storage: StorageBackend) -> None:
-        """Asking for both is a mistake that is told."""
-        with pytest.raises(ValueError, match="prefix"):
-            storage.list("b", prefix="b/c")
-
     def test_iter_yields_what_list_returns(self, tree: StorageBackend) -> None:
         """The lazy listing has the same entries, in no promised order, and may be left half-way."""
         lazily = tree.iter("b")

@@ -285,15 +285,6 @@ class PartUploads(Ground):
         assert all("secret" not in upload_id and len(upload_id) >= 22 for upload_id in ids)
 
     @needs("parts")
-    @pytest.mark.parametrize("number", [0, -1])
-    def test_parts_are_numbered_from_one(self, storage: StorageBackend, number: int) -> None:
-        """Zero and below are no numbers of parts."""
-        upload_id = storage.parts.begin("file.bin", _PLAIN)
-
-        with pytest.raises(ValueError, match="numbered"):
-            storage.parts.put_part("file.bin", upload_id, number, b"x")
-
-    @needs("parts")
     def test_a_swept_upload_is_gone(self, storage: StorageBackend) -> None:
         """The sweep takes what is old enough and leaves what is younger."""
         parts = storage.parts

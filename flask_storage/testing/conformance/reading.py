@@ -8,12 +8,11 @@ import gzip
 import io
 import os
 import zipfile
-from typing import Any
 
 import pytest
 
 from ...backends.base import StorageBackend
-from ...errors import PreconditionFailedError, UnsupportedOperationError
+from ...errors import PreconditionFailedError
 from ...values import FileMode
 from .ground import CHUNK, Ground, content_of
 
@@ -233,36 +232,6 @@ class Reading(Ground):
             assert reader.info is not None
             assert (reader.info.path, reader.info.size) == ("folder/file.bin", 3)
             assert reader.info.etag == storage.stat("folder/file.bin").etag
-
-    @pytest.mark.parametrize("mode", ["r", "rb", "br", FileMode.read])
-    def test_a_mode_has_several_spellings(self, storage: StorageBackend, mode: str | FileMode) -> None:
-        """Python's spelling of reading is as good as ours."""
-        storage.write("file.bin", b"abc")
-
-        with storage.open("file.bin", mode) as reader:
-            assert reader.read() == b"abc"
-
-    @pytest.mark.parametrize("mode", ["", "a", "x", "rt", "w+", "rr", "read", None, FileMode(0)])
-    def test_an_unknown_mode_is_refused(self, storage: StorageBackend, mode: Any) -> None:
-        """No letter is dropped in silence: appending or creating is not turned into something milder."""
-        storage.write("file.bin", b"abc")
-
-        with pytest.raises(ValueError, match=r"mode"):
-            storage.open("file.bin", mode)
-
-        assert storage.read("file.bin") == b"abc"
-
-    @pytest.mark.parametrize(
-        "arguments",
-        [{"content_type": "a/b"}, {"exclusive": True}, {"size": 3}, {"extra_args": {"ContentType": "a/b"}}],
-        ids=str,
-    )
-    def test_reading_takes_no_options_of_writing(self, storage: StorageBackend, arguments: Any) -> None:
-        """What has no meaning for a reader is refused, not ignored."""
-        storage.write("file.bin", b"abc")
-
-        with pytest.raises((ValueError, UnsupportedOperationError)):
-            storage.open("file.bin", "r", **arguments)
 
     def test_a_reader_does_not_write(self, storage: StorageBackend) -> None:
         """Writing into what was opened for reading is refused, and the file stays open."""

@@ -125,20 +125,6 @@ class Writing(Ground):
 
         assert storage.read("file.bin") == b"first second"
 
-    @pytest.mark.parametrize("text", ["text", None, 5, ["a"]])
-    def test_text_is_not_bytes(self, storage: StorageBackend, text: Any) -> None:
-        """What is not bytes is a TypeError, and what was stored stays."""
-        storage.write("file.bin", b"kept")
-
-        with pytest.raises(TypeError):
-            storage.write("file.bin", text)
-        with pytest.raises(TypeError):
-            storage.upload(io.StringIO("text"), "file.bin")
-        with pytest.raises(TypeError), storage.open("file.bin", "w") as writer:
-            writer.write(text)
-
-        assert storage.read("file.bin") == b"kept"
-
     @pytest.mark.parametrize(("old", "new"), [(b"old", b"newer"), (b"longer", b"s"), (b"something", b""), (b"", b"x")])
     def test_writing_again_replaces(self, storage: StorageBackend, old: bytes, new: bytes) -> None:
         """A longer, a shorter and an empty file replace what was there, without a rest of it."""

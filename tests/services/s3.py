@@ -1,0 +1,15 @@
+"""The S3 server of most tests: LocalStack, which needs nothing but pip, and Ceph as well with ``./tests/run --all``."""
+
+import pytest
+
+from tests.services.s3_servers import S3Server
+from tests.variants import variants
+
+pytest_plugins = ["tests.services.localstack", "tests.services.rclone_s3", "tests.services.rgw"]
+
+
+@pytest.fixture(scope="session", params=variants("localstack", "rgw"))
+def s3(request: pytest.FixtureRequest) -> S3Server:
+    """A running S3 server that refuses links which are forged or have expired."""
+    server: S3Server = request.getfixturevalue(request.param)
+    return server

@@ -1,0 +1,337 @@
+"""What the public operations of every storage check themselves, before a backend is asked: tested once, in memory."""
+
+import io
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from flask_storage import MemoryStorage
+from flask_storage.errors import InvalidPathError
+from flask_storage.values import FileMode, LinkBinding, ShareLinkOperation, WriteOptions
+
+_HOUR = timedelta(hours=1)
+
+HOSTILE = [
+    ".",
+    "..",
+    "../secret",
+    "../../../../etc/passwd",
+    "a/../b",
+    "a/..",
+    "a/./b",
+    "./a",
+    "a//b",
+    "//etc/passwd",
+    "/",
+    "",
+    "a/",
+    "/a/",
+    "a\\b",
+    "..\\secret",
+    "\\\\host\\share",
+    "nul\x00byte",
+    "line\nbreak",
+    "carriage\rreturn",
+    "tab\there",
+    "escape\x1b[31m",
+    "delete\x7f",
+    "c1\x85control",
+    "\u202egpj.exe",
+    "left\u200eright",
+    "isolate\u2066d",
+    "line\u2028separator",
+    "lone\ud800surrogate",
+    "s" * 256,
+    "ü" * 128,
+    "folder/" + "s" * 256 + "/file",
+    "/".join(["d" * 200] * 5) + "/" + "x" * 100,
+    ".fs-tmp-unfinished",
+    "folder/.fs-tmp-unfinished",
+    ".FS-TMP-unfinished/file",
+]
+"""Names that no verb takes."""
+
+_FOLDERS = {"", "/", "a/", "/a/"}
+"""Legal where a folder is meant."""
+
+_NOT_STRINGS = [None, b"bytes", 5, Path("a"), ["a"]]
+
+FILE_VERBS = {
+    "open for reading": lambda storage, path, here: storage.open(path, "r"),
+    "open for writing": lambda storage, path, here: storage.open(path, "w"),
+    "open for both": lambda storage, path, here: storage.open(path, "rw"),
+    "read": lambda storage, path, here: storage.read(path),
+    "write": lambda storage, path, here: storage.write(path, b"x"),
+    "upload": lambda storage, path, here: storage.upload(io.BytesIO(b"x"), path),
+    "download": lambda storage, path, here: storage.download(path, io.BytesIO()),
+    "put": lambda storage, path, here: storage.put(here / "local.bin", path),
+    "get": lambda storage, path, here: storage.get(path, here / "fetched.bin"),
+    "copy from": lambda storage, path, here: storage.copy(path, "new.bin"),
+    "copy to": lambda storage, path, here: storage.copy("there.bin", path),
+    "move from": lambda storage, path, here: storage.move(path, "new.bin"),
+    "move to": lambda storage, path, here: storage.move("there.bin", path),
+    "delete": lambda storage, path, here: storage.delete(path),
+    "delete_many": lambda storage, path, here: storage.delete_many(["there.bin", path]),
+    "exists": lambda storage, path, here: storage.exists(path),
+    "stat": lambda storage, path, here: storage.stat(path),
+    "size": lambda storage, path, here: storage.size(path),
+    "local_path": lambda storage, path, here: storage.local_path(path),
+    "url": lambda storage, path, here: storage.url(path),
+    "link_to": lambda storage, path, here: storage.link_to(path, "d", timedelta(minutes=1)),
+    "links_to": lambda storage, path, here: storage.links_to([path], "d", timedelta(minutes=1)),
+    "upload_request": lambda storage, path, here: storage.upload_request(path, timedelta(minutes=1)),
+}
+FOLDER_VERBS = {
+    "list": lambda storage, path, here: storage.list(path),
+    "list one level": lambda storage, path, here: storage.list(path, recursive=False),
+    "iter": lambda storage, path, here: list(storage.iter(path)),
+    "iter details": lambda storage, path, here: list(storage.iter(path, details=True)),
+    "delete_prefix": lambda storage, path, here: storage.delete_prefix(path),
+}
+PART_VERBS = {
+    "put_whole": lambda storage, path, here: storage.parts.put_whole(path, b"x", WriteOptions()),
+    "begin": lambda storage, path, here: storage.parts.begin(path, WriteOptions()),
+    "put_part": lambda storage, path, here: storage.parts.put_part(path, "x" * 22, 1, b"x"),
+    "finish": lambda storage, path, here: storage.parts.finish(path, "x" * 22, [], WriteOptions()),
+    "discard": lambda storage, path, here: storage.parts.discard(path, "x" * 22),
+    "list_parts": lambda storage, path, here: storage.parts.list_parts(path, "x" * 22),
+}
+
+
+@pytest.fixture
+def storage():
+    """An empty storage with every ability."""
+    return MemoryStorage()
+
+
+@pytest.fixture
+def linked(storage):
+    """The storage as a profile of an app, with a secret and an address for links."""
+    storage.bind_links(
+        LinkBinding(
+            profile="conformance",
+            secrets=lambda: (b"conformance" * 4,),
+            strict=False,
+            link_url=lambda token, endpoint: f"https://app.example.com/storage/conformance?token={token}",
+        )
+    )
+    return storage
+
+
+@pytest.mark.parametrize("mode", ["r", "rb", "br", FileMode.read])
+def test_a_mode_has_several_spellings(storage, mode):
+    """Python's spelling of reading is as good as ours."""
+    storage.write("file.bin", b"abc")
+
+    with storage.open("file.bin", mode) as reader:
+        assert reader.read() == b"abc"
+
+
+@pytest.mark.parametrize("mode", ["", "a", "x", "rt", "w+", "rr", "read", None, FileMode(0)])
+def test_an_unknown_mode_is_refused(storage, mode):
+    """No letter is dropped in silence: appending or creating is not turned into something milder."""
+    storage.write("file.bin", b"abc")
+
+    with pytest.raises(ValueError, match=r"mode"):
+        storage.open("file.bin", mode)
+
+    assert storage.read("file.bin") == b"abc"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"content_type": "a/b"}, {"exclusive": True}, {"size": 3}, {"extra_args": {"ContentType": "a/b"}}],
+    ids=str,
+)
+def test_reading_takes_no_options_of_writing(storage, arguments):
+    """What has no meaning for a reader is refused, not ignored."""
+    storage.write("file.bin", b"abc")
+
+    with pytest.raises(ValueError, match="only for writing"):
+        storage.open("file.bin", "r", **arguments)
+
+
+@pytest.mark.parametrize("text", ["text", None, 5, ["a"]])
+def test_text_is_not_bytes(storage, text):
+    """What is not bytes is a TypeError, and what was stored stays."""
+    storage.write("file.bin", b"kept")
+
+    with pytest.raises(TypeError):
+        storage.write("file.bin", text)
+    with pytest.raises(TypeError):
+        storage.upload(io.StringIO("text"), "file.bin")
+    with pytest.raises(TypeError), storage.open("file.bin", "w") as writer:
+        writer.write(text)
+
+    assert storage.read("file.bin") == b"kept"
+
+
+def test_an_unknown_extra_arg_is_refused(storage):
+    """What nobody would honour is not swallowed."""
+    with pytest.raises(ValueError, match="ACL"):
+        storage.upload(io.BytesIO(b"abc"), "file.txt", extra_args={"ACL": "public-read"})
+
+    assert not storage.exists("file.txt")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"Upper": "x"}, {"with space": "x"}, {"1st": "x"}, {"a": "line\nbreak"}, {"a": "x" * 3000}, {"a": 1}],
+)
+def test_metadata_that_no_place_keeps_is_refused(storage, metadata):
+    """Keys and values that would be lost elsewhere are refused here already."""
+    storage.write("kept.txt", b"abc", metadata={"probe": "1"})
+
+    with pytest.raises(ValueError, match="metadata"):
+        storage.write("file.txt", b"abc", metadata=metadata)
+
+    assert [entry.name for entry in storage.list()] == ["kept.txt"]
+
+
+@pytest.mark.parametrize("header", ["content_type", "content_encoding", "cache_control", "content_disposition"])
+def test_a_header_of_two_lines_is_refused(storage, header):
+    """Nobody smuggles a header into a later response."""
+    with pytest.raises(ValueError, match=header):
+        storage.write("file.txt", b"abc", **{header: "text/plain\r\nX-Evil: 1"})
+
+    assert not storage.exists("file.txt")
+
+
+@pytest.mark.parametrize("checksum", ["sha256", "sha256:", "crc99:abc", "nonsense"])
+def test_a_checksum_of_no_algorithm_is_refused(storage, checksum):
+    """A promise that nobody can check is no promise."""
+    with pytest.raises(ValueError, match="checksum"):
+        storage.write("file.bin", b"abc", checksum=checksum)
+
+    assert not storage.exists("file.bin")
+
+
+@pytest.mark.parametrize("verb", FILE_VERBS)
+def test_invalid_paths_are_refused(storage, tmp_path, verb):
+    """No verb takes a name that is none; nothing is written, read or deleted."""
+    _refuses(storage, tmp_path, FILE_VERBS[verb], HOSTILE + _NOT_STRINGS)
+
+
+@pytest.mark.parametrize("verb", FOLDER_VERBS)
+def test_invalid_directories_are_refused(storage, tmp_path, verb):
+    """No verb takes a folder that is none."""
+    hostile = [name for name in HOSTILE if name not in _FOLDERS]
+    _refuses(storage, tmp_path, FOLDER_VERBS[verb], hostile + _NOT_STRINGS)
+
+
+@pytest.mark.parametrize("verb", PART_VERBS)
+def test_invalid_paths_are_refused_in_multipart_calls(storage, tmp_path, verb):
+    """The multipart calls refuse an invalid path."""
+    _refuses(storage, tmp_path, PART_VERBS[verb], HOSTILE + _NOT_STRINGS)
+
+
+def test_invalid_prefixes_are_refused(storage):
+    """A prefix that no path could have is refused, not searched for."""
+    for prefix in ("../", "a/../b", "a//", "a\\", "nul\x00", "\u202e", "lone\ud800", *_NOT_STRINGS[1:]):
+        with pytest.raises(InvalidPathError):
+            storage.list(prefix=prefix)
+
+
+def _refuses(storage, tmp_path, verb, hostile):
+    storage.write("there.bin", b"kept")
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "local.bin").write_bytes(b"local")
+    for name in hostile:
+        with pytest.raises(InvalidPathError) as caught:
+            verb(storage, name, here)
+        assert isinstance(caught.value, ValueError)
+        assert str(caught.value).isprintable()
+    assert [entry.name for entry in storage.list()] == ["there.bin"]
+    assert storage.read("there.bin") == b"kept"
+    assert os.listdir(here) == ["local.bin"]
+
+
+@pytest.mark.parametrize(
+    "operation", ["", "x", "dx", "dd", "read", "write", "Download", ShareLinkOperation(0), None, 1]
+)
+def test_an_unknown_operation_is_refused(linked, operation):
+    """No word is read letter by letter into something that it does not say."""
+    with pytest.raises(ValueError, match="operation"):
+        linked.link_to("file.txt", operation, _HOUR)
+
+
+@pytest.mark.parametrize("past", [timedelta(0), timedelta(seconds=-1), datetime(2001, 1, 1, tzinfo=UTC)])
+def test_the_past_is_refused(linked, past):
+    """A link that nobody could use is not made, by any of the verbs."""
+    for verb in (
+        lambda: linked.link_to("file.txt", "d", past),
+        lambda: linked.links_to(["file.txt"], "d", past),
+        lambda: linked.upload_request("file.txt", past),
+    ):
+        with pytest.raises(ValueError, match="past"):
+            verb()
+
+
+@pytest.mark.parametrize("term", ["output_path", "content_type", "content_encoding", "cache_control"])
+@pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\x00b", "a\u2028b", "a\ud800b"], ids=ascii)
+def test_a_term_of_two_lines_is_refused(linked, term, value):
+    """Nothing that becomes a header can hold the end of one."""
+    with pytest.raises(ValueError, match="one line"):
+        linked.link_to("file.txt", "download", _HOUR, **{term: value})
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"disposition": "whatever"},
+        {"ip": "not an address"},
+        {"ip": "203.0.113.300/24"},
+        {"ip": "::ffff:203.0.113.5"},
+        {"ip": 5},
+        {"exclusive": 1},
+        {"checksum": "md5-of-something"},
+        {"size": -1},
+        {"max_size": -1},
+        {"uses": 0},
+    ],
+    ids=str,
+)
+def test_terms_without_sense_are_refused(linked, terms):
+    """What nobody could honour is refused when the link is made."""
+    with pytest.raises(ValueError, match=next(iter(terms))):
+        linked.link_to("file.txt", "download", _HOUR, **terms)
+
+
+@pytest.mark.parametrize("terms", [{"size": 1}, {"max_size": 1}, {"exclusive": True}], ids=str)
+def test_terms_of_uploads_are_for_uploads(linked, terms):
+    """A link that only downloads cannot limit an upload."""
+    with pytest.raises(ValueError, match="upload"):
+        linked.link_to("file.txt", "d", _HOUR, **terms)
+
+
+@pytest.mark.parametrize(
+    "decided",
+    [{"exclusive": True}, {"if_match": "x"}, {"size": 0}, {"checksum": f"sha256:{'0' * 64}"}],
+    ids=lambda decided: next(iter(decided)),
+)
+def test_what_the_end_decides_is_not_given_at_the_beginning(storage, decided):
+    """A condition that nobody would remember until the end is refused when an upload begins."""
+    parts = storage.parts
+
+    with pytest.raises(ValueError, match="finish"):
+        parts.begin("file.bin", WriteOptions(**decided))
+
+    assert list(parts.list_uploads()) == []
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_parts_are_numbered_from_one(storage, number):
+    """Zero and below are no numbers of parts."""
+    upload_id = storage.parts.begin("file.bin", WriteOptions())
+
+    with pytest.raises(ValueError, match="numbered"):
+        storage.parts.put_part("file.bin", upload_id, number, b"x")
+
+
+def test_a_prefix_and_a_folder_are_not_mixed(storage):
+    """Asking for both is a mistake that is told."""
+    with pytest.raises(ValueError, match="prefix"):
+        storage.list("b", prefix="b/c")
