@@ -119,13 +119,20 @@ class Bucket:
         One request brings both. An answer that breaks off is taken up by :meth:`fetch`.
         """
         buffer = io.BytesIO()
-        try:
-            answer = self._get(0, size, buffer, **self._with_checksums(path))
-        except sdk.ClientError as error:
-            if status_of(error) != 416:
-                raise
-            answer = self.head(path)  # an empty object has no first byte
-            answer["ContentRange"] = "bytes */0"
+        for _ in range(self._attempts):
+            try:
+                answer = self._get(0, size, buffer, **self._with_checksums(path))
+            except sdk.ClientError as error:
+                if status_of(error) != 416:
+                    raise
+                answer = self.head(path)  # an empty object has no first byte
+                answer["ContentRange"] = "bytes */0"
+                break
+            # An answer without content may have ended amid its headers.
+            if buffer.tell() or answer.get("ContentLength") == 0:
+                break
+        else:
+            raise StorageUnavailableError(f"the connection broke off {self._attempts} times: try again later")
         self._seen = True
         wanted = min(size, size_of(answer))
         if buffer.tell() < wanted:
@@ -169,7 +176,7 @@ class Bucket:
             # urllib3's own response: it reads what has arrived, where botocore's waits until all has.
             with answer["Body"] as body:
                 if "ContentRange" not in answer:  # the whole, though a piece was asked for
-                    stop = min(stop, answer["ContentLength"])
+                    stop = min(stop, answer.get("ContentLength", 0))
                     drain(body, start, io.BytesIO(), self.patience)
                 drain(body, stop - start, into, self.patience)
         return answer
@@ -197,10 +204,11 @@ def etag_of(answer: Any) -> str:
     """Return the ETag in an answer, as it stands there: in quotes.
 
     Raises:
-        StorageUnavailableError: when there is none; without it nobody knows which version was read or written.
+        StorageUnavailableError: when there is none, or half of one; without it nobody knows which version was read or
+            written.
     """
     etag = answer.get("ETag")
-    if not etag:
+    if not etag or etag.count('"') == 1:
         raise StorageUnavailableError("the answer has no ETag: try again, or look at the proxy in between")
     return str(etag)
 
