@@ -7,7 +7,6 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
-from urllib.parse import quote
 
 import boto3
 import pytest
@@ -280,7 +279,7 @@ def test_how_it_was_sent_is_no_content_encoding(localstack, on):
     assert storage.stat("b").content_encoding == "gzip"
 
 
-def test_what_a_reader_needs_to_check_parts_is_not_shown_as_metadata(server, on):
+def test_what_marks_a_write_is_not_shown_as_metadata(server, on):
     """It is kept among the metadata, under a key that nobody else can have."""
     storage = on(server)
 

@@ -14,9 +14,7 @@ from urllib3.util.retry import Retry
 
 from ...bodies import SENT_AT_ONCE, Pieces
 
-_ASKING = ("GET", "HEAD")
-_FRAMES = {"content-length", "transfer-encoding"}
-"""One of these tells where an answer ends."""
+_SUCCESS = (200, 201, 202, 206)
 _SIGNATURE = re.compile(r"(\bsig=)[^&\s]+")
 
 
@@ -77,8 +75,16 @@ class _Adapter(HTTPAdapter):
         if isinstance(request.body, bytes | memoryview) and len(request.body) > SENT_AT_ONCE:
             request.body = Pieces(request.body)  # type: ignore[assignment]  # any file will do
         answer = super().send(request, *args, **kwargs)
-        # http.client takes what has come of the headers for all of them.
-        if request.method in _ASKING and not answer.headers.keys() & _FRAMES:
+        if not _is_whole(answer):
             answer.close()
             raise requests.ConnectionError(ProtocolError("the connection ended amid the headers"))
         return answer
+
+
+def _is_whole(answer: requests.Response) -> bool:
+    """Whether all headers of a success have come: http.client takes what has come for all.
+
+    Azure's servers say first, or last, where an answer ends, and always when it was made.
+    """
+    framed = "Content-Length" in answer.headers or "Transfer-Encoding" in answer.headers
+    return answer.status_code not in _SUCCESS or (framed and "Date" in answer.headers)

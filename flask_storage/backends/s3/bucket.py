@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from botocore import exceptions as sdk
@@ -128,8 +129,8 @@ class Bucket:
                 answer = self.head(path)  # an empty object has no first byte
                 answer["ContentRange"] = "bytes */0"
                 break
-            # An answer without content may have ended amid its headers.
-            if buffer.tell() or answer.get("ContentLength") == 0:
+            # An answer without content may have ended amid its headers; of an empty object, one service sends no range.
+            if buffer.tell() or ("ContentRange" not in answer and answer.get("ContentLength") == 0):
                 break
         else:
             raise StorageUnavailableError(f"the connection broke off {self._attempts} times: try again later")
@@ -211,6 +212,18 @@ def etag_of(answer: Any) -> str:
     if not etag or etag.count('"') == 1:
         raise StorageUnavailableError("the answer has no ETag: try again, or look at the proxy in between")
     return str(etag)
+
+
+def date_of(answer: Any) -> datetime:
+    """Return when the object in an answer was stored.
+
+    Raises:
+        StorageUnavailableError: when the answer does not tell.
+    """
+    if "LastModified" not in answer:
+        raise StorageUnavailableError("the answer has no date: try again, or look at the proxy in between")
+    found: datetime = answer["LastModified"]
+    return found
 
 
 def tag_of(answer: Any) -> str:

@@ -11,7 +11,7 @@ import arrow
 from ...header_text import as_sent, decoded, encoded
 from ...media import NO_TYPE, guess_content_type
 from ...values import FileInfo, WriteOptions
-from .bucket import Bucket, tag_of
+from .bucket import Bucket, date_of, tag_of
 
 WRITE_KEY = "fs-write"
 """The metadata key that tells a write from another one of the same content; no key of an app has a hyphen."""
@@ -66,7 +66,7 @@ def info_of(bucket: Bucket, path: str, answer: Mapping[str, Any], size: int) -> 
     return FileInfo(
         path=path,
         size=size,
-        last_modified=arrow.Arrow.fromdatetime(answer["LastModified"]),
+        last_modified=arrow.Arrow.fromdatetime(date_of(answer)),
         etag=tag_of(answer),
         etag_is_strong=True,
         content_type=None if kind == NO_TYPE else as_sent(kind),
