@@ -82,9 +82,6 @@ class _Adapter(HTTPAdapter):
 
 
 def _is_whole(answer: requests.Response) -> bool:
-    """Whether all headers of a success have come: http.client takes what has come for all.
-
-    Azure's servers say first, or last, where an answer ends, and always when it was made.
-    """
+    """Whether a success says where it ends: otherwise it may have ended amid its headers, as http.client takes any."""
     framed = "Content-Length" in answer.headers or "Transfer-Encoding" in answer.headers
-    return answer.status_code not in _SUCCESS or (framed and "Date" in answer.headers)
+    return framed or answer.status_code not in _SUCCESS
