@@ -73,7 +73,7 @@ class _Adapter(HTTPAdapter):
             requests.ConnectionError: when there is none, or half of one.
         """
         if isinstance(request.body, bytes | memoryview) and len(request.body) > SENT_AT_ONCE:
-            request.body = Pieces(request.body)  # type: ignore[assignment]  # any file will do
+            request.body = Pieces(request.body)
         answer = super().send(request, *args, **kwargs)
         if not _is_whole(answer):
             answer.close()
