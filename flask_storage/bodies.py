@@ -1,4 +1,4 @@
-"""The bodies of HTTP answers on their way into a buffer: as they come, taken up where they break off, and compared."""
+"""The bodies of HTTP: answers on their way into a buffer, taken up where they break off; requests, sent in pieces."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from .errors import IntegrityError, StorageTimeoutError, StorageUnavailableError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+SENT_AT_ONCE = 256 * 1024
+"""How much goes to a socket at a time, in bytes: its time-out counts for all of that."""
 _PIECE = 256 * 1024  # a socket seldom has more, and asking for more takes memory for more
 _PROGRESS = 64 * 1024  # so much must come before an answer breaks off, to count as getting on
 
@@ -35,7 +37,7 @@ def drain(body: Any, size: int, into: io.BytesIO, patience: float) -> None:
         try:
             piece = body.read1(min(_PIECE, missing), decode_content=False)
         except Urllib3Timeout as error:
-            raise StorageTimeoutError(f"too little came within {patience:g} seconds (read_timeout)") from error
+            raise StorageTimeoutError(f"nothing came within {patience:g} seconds (read_timeout)") from error
         except (Urllib3Error, OSError):
             break
         if not piece:
@@ -79,6 +81,38 @@ def fetch_all(
         failures = 0 if arrived >= _PROGRESS or start == end else failures + 1
         if failures == attempts:
             raise StorageUnavailableError(f"the connection broke off {failures} times: try again later")
+
+
+class Pieces(io.RawIOBase):
+    """A body that is sent in pieces, since a socket's time-out counts for whatever is sent at once.
+
+    Args:
+        data: All of it.
+    """
+
+    def __init__(self, data: ReadableBuffer) -> None:
+        self._view = memoryview(data)
+        self._position = 0
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def read(self, size: int | None = -1, /) -> Any:
+        """Return the next piece without copying it; a larger one than the 16 KiB that http.client asks for."""
+        size = len(self._view) if size is None or size < 0 else max(size, SENT_AT_ONCE)
+        piece = self._view[self._position : self._position + size]
+        self._position += len(piece)
+        return piece
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move, so that it can be sent again."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._view)}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
 
 
 class Md5:

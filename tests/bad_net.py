@@ -17,7 +17,7 @@ from tests.services.fault_proxy import FaultProxy
 MIB = 1 << 20
 OLD = b"old" * 1000
 SMALL = random.Random(1).randbytes(64 * 1024 + 1)
-IMPATIENT: dict[str, Any] = {"connect_timeout": 1, "read_timeout": 1, "max_attempts": 2}
+IMPATIENT: dict[str, Any] = {"connect_timeout": 0.5, "read_timeout": 0.5, "max_attempts": 2}
 
 
 class FaultyGround:

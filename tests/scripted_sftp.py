@@ -43,10 +43,6 @@ class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
 
-    def monotonic(self) -> float:
-        """Return it, in seconds."""
-        return self.now
-
 
 class Channel:
     """One end of an SSH channel.

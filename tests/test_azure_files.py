@@ -17,7 +17,6 @@ from flask_storage import (
     PreconditionFailedError,
     StorageError,
 )
-from flask_storage.backends.azure.transport import _Sending
 from tests.azure_places import place
 from tests.services.scripted_proxy import Answer, ScriptedProxy, azure_error
 
@@ -236,27 +235,6 @@ def test_bytes_that_were_changed_on_their_way_there_are_refused(azurite, monkeyp
         # Azurite has a code of its own, where Azure says Md5Mismatch.
         assert "doesn't match" in str(caught.value.__cause__)
     assert storage.list() == []
-
-
-def test_large_pieces_are_sent_in_small_ones():
-    """A time-out counts for whatever is sent at once; what is small, or no bytes at all, goes as it is."""
-    sent = []
-
-    class Plain:
-        def send(self, data):
-            sent.append(data)
-
-    class Connection(_Sending, Plain):
-        pass
-
-    connection = Connection()
-    source = io.BytesIO(b"x")
-    connection.send(bytes(600 * 1024))
-    connection.send(b"small")
-    connection.send(source)
-
-    assert [len(piece) for piece in sent[:3]] == [256 * 1024, 256 * 1024, 88 * 1024]
-    assert sent[3:] == [b"small", source]
 
 
 def test_a_storage_by_https_checks_nothing_twice(azurite_https):

@@ -15,7 +15,7 @@ SDKS = {"azure", "boto3", "paramiko", "PIL", "redis", "sqlalchemy"}
 WORDS = "errors values"
 WALL = f"{WORDS} arguments signals streams paths tokens files parts"
 PLACE = f"{WORDS} streams files paths parts backends.base backends.internal_links"
-FAR_PLACE = f"{PLACE} arguments bodies header_text media patience ranges workers"
+FAR_PLACE = f"{PLACE} arguments bodies header_text media ranges workers"
 DISK = "backends.disk backends.disk_bytes backends.disk_folder"
 NAMES = "_lazy backends.base backends.filesystem backends.internal_links backends.memory backends.azure"
 NAMES += " backends.s3 backends.sftp"
@@ -32,7 +32,6 @@ MAY_IMPORT = {
     "arguments": ("errors paths", ""),
     "header_text": ("", ""),
     "media": ("values", ""),
-    "patience": ("", ""),
     "workers": ("", ""),
     # Grammar: pure, no disk, no network, no Flask.
     "paths": ("errors", ""),

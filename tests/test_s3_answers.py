@@ -355,6 +355,35 @@ def test_a_part_that_is_answered_without_an_etag_is_an_error(ground):
     assert ground.direct.read("a.bin") == OLD
 
 
+def test_half_an_etag_is_none(ground):
+    """The answer ended in the middle of it."""
+    ground.proxy.script = lambda request: Answer(
+        200, b"", {"ETag": '"0123', "Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT"}
+    )
+
+    with pytest.raises(StorageError, match="no ETag"):
+        ground.through.stat("a.bin")
+
+
+@pytest.mark.parametrize("verb", ["read", "stat"])
+def test_an_object_without_a_date_is_an_error(ground, verb):
+    """It is said, and not guessed."""
+    ground.proxy.script = lambda request: Answer(200, OLD, {"ETag": '"0123"'})
+
+    with pytest.raises(StorageError):
+        getattr(ground.through, verb)("a.bin")
+
+
+@pytest.mark.parametrize("wanted", ["CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"])
+def test_an_answer_without_what_it_always_has_is_asked_for_again(ground, wanted):
+    """The connection may have ended amid its headers."""
+    ground.script(wanted, Answer(200))
+
+    ground.through.write("a.bin", LARGE)
+
+    assert ground.direct.read("a.bin") == LARGE
+
+
 @pytest.mark.parametrize("wanted", ["PutObject", "CompleteMultipartUpload"])
 def test_an_answer_to_the_last_step_without_an_etag_is_enough(ground, wanted):
     """It says 200, and it is so."""

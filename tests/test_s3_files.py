@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import io
-import types
 import zlib
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from datetime import timedelta
@@ -26,14 +25,9 @@ from flask_storage import (
     signals,
 )
 from flask_storage.backends.s3 import copying
-from flask_storage.backends.s3.client import ClientSettings
 from flask_storage.backends.s3.content_checks import check_for
 from flask_storage.backends.s3.errors import translated
-from flask_storage.backends.s3.patience import bound_answers
-from flask_storage.parts import PartLimits
-from flask_storage.patience import Watched
 from tests.s3_places import place
-from tests.services.s3_servers import session_of
 from tests.services.scripted_proxy import ScriptedProxy, s3_error
 
 pytest_plugins = ["tests.services.rgw"]
@@ -126,8 +120,8 @@ def test_a_checksum_of_the_whole_is_compared(content):
     kept = base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode()
     answer = {"ChecksumCRC32": kept, "ChecksumType": "FULL_OBJECT", "ETag": '"x"'}
 
-    right = check_for(answer, len(content), PartLimits(), etag_is_md5=True)
-    wrong = check_for(answer, len(content), PartLimits(), etag_is_md5=True)
+    right = check_for(answer, etag_is_md5=True)
+    wrong = check_for(answer, etag_is_md5=True)
     assert right is not None
     assert wrong is not None
     right.update(content)
@@ -145,15 +139,12 @@ def test_a_checksum_of_the_whole_is_compared(content):
         {"ETag": '"0123456789abcdef0123456789abcdef"', "SSECustomerAlgorithm": "AES256"},
         {"ETag": '"opaque"'},
         {"ETag": '"0123456789abcdef0123456789abcdef-3"'},
-        {"ETag": '"0123456789abcdef0123456789abcdef-3"', "Metadata": {"fs-parts": "5242880"}},
     ],
     ids=str,
 )
 def test_an_etag_that_is_no_md5_is_not_taken_for_one(answer):
-    """Nor is one of parts whose sizes nobody knows, or which do not come to this many."""
-    limits = PartLimits(min_size=5 * MIB, max_size=5 * 1024 * MIB)
-
-    assert check_for(answer, 6 * MIB, limits, etag_is_md5=True) is None
+    """Nor is one of parts."""
+    assert check_for(answer, etag_is_md5=True) is None
 
 
 @pytest.mark.parametrize(
@@ -168,28 +159,6 @@ def test_what_a_closed_storage_cut_off_is_told(error):
     assert translated(RuntimeError("something else"), "a.bin", "bucket", "s3") is None
 
 
-def test_a_client_that_has_changed_inside_is_left_alone():
-    """Waiting is then bounded as boto3 bounds it."""
-    client = types.SimpleNamespace(_endpoint=types.SimpleNamespace(http_session=object()))
-
-    bound_answers(client)
-    bound_answers(object())
-
-    assert vars(client).keys() == {"_endpoint"}
-
-
-def test_a_client_without_a_time_out_waits(rgw):
-    """There is nothing then to bound an answer by."""
-    settings = ClientSettings(endpoint_url=rgw.http, region=rgw.region, addressing="path", read_timeout=None)  # type: ignore[arg-type]  # boto3's own word for none
-    made = settings.client(session_of(rgw.access_key, rgw.secret_key, rgw.region))
-    bucket = rgw.make_bucket()
-
-    with contextlib.closing(made):
-        made.put_object(Bucket=bucket, Key="a", Body=io.BytesIO(b"1"))
-
-        assert made.get_object(Bucket=bucket, Key="a")["Body"].read() == b"1"
-
-
 def test_a_refusal_in_the_middle_of_a_read_is_a_refusal(rgw):
     """It is told as what it is, and not as another version."""
     address = urlsplit(rgw.http)
@@ -202,14 +171,6 @@ def test_a_refusal_in_the_middle_of_a_read_is_a_refusal(rgw):
 
             with pytest.raises(PermissionDeniedError):
                 reader.read()
-
-
-def test_an_answer_that_is_overdue_is_given_up():
-    """Also when its next byte would be there at once."""
-    answer = Watched(io.BytesIO(b"more"), types.SimpleNamespace(settimeout=print), 1e-9)
-
-    with pytest.raises(TimeoutError, match="only 0 bytes came"):
-        answer.readinto(bytearray(4))
 
 
 def test_links_in_bulk_are_announced_one_by_one():

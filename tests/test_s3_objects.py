@@ -7,7 +7,6 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
-from urllib.parse import quote
 
 import boto3
 import pytest
@@ -280,7 +279,7 @@ def test_how_it_was_sent_is_no_content_encoding(localstack, on):
     assert storage.stat("b").content_encoding == "gzip"
 
 
-def test_what_a_reader_needs_to_check_parts_is_not_shown_as_metadata(server, on):
+def test_what_marks_a_write_is_not_shown_as_metadata(server, on):
     """It is kept among the metadata, under a key that nobody else can have."""
     storage = on(server)
 
@@ -774,20 +773,3 @@ def test_keys_that_no_list_could_hold_are_deleted_one_by_one(rgw, on, raw):
 
     assert deleted == 3
     assert keys_of(raw(rgw), storage) == []
-
-
-@pytest.mark.parametrize("note", ["0", "0+", "1", "5242880x", "99999999999999999999", "-5"])
-def test_a_forged_note_about_parts_is_no_note(rgw, note):
-    """Whoever writes objects past the storage can write that too; reading neither hangs nor fails over it."""
-    storage = place(rgw)
-    with contextlib.closing(rgw.client()) as client:
-        named = {"Bucket": storage.bucket, "Key": "forged.bin"}
-        upload = client.create_multipart_upload(**named, Metadata={"fs-parts": quote(note)})["UploadId"]
-        parts = []
-        for number, content in enumerate((bytes(5 * MIB), b"last"), 1):
-            tag = client.upload_part(**named, UploadId=upload, PartNumber=number, Body=content)["ETag"]
-            parts.append({"PartNumber": number, "ETag": tag})
-        client.complete_multipart_upload(**named, UploadId=upload, MultipartUpload={"Parts": parts})
-
-    assert storage.read("forged.bin") == bytes(5 * MIB) + b"last"
-    assert storage.stat("forged.bin").metadata == {}

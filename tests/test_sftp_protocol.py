@@ -64,11 +64,9 @@ def refused(kind, text, deed):
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock():
     """A time that goes on only where something waits."""
-    made = Clock()
-    monkeypatch.setattr("flask_storage.backends.sftp.protocol.time", made)
-    return made
+    return Clock()
 
 
 # -- the first words --------------------------------------------------------------------------------------------------
@@ -607,21 +605,8 @@ def test_an_answer_that_does_not_come_is_given_up(clock):
         assert made.broken
 
 
-def test_a_byte_now_and_then_is_no_answer(clock):
-    """Each arrives in time, but nobody waits for all of them."""
-    made = Session(Channel(lambda request: data(request, bytes(30_000)), clock=clock), 7)
-    made._channel._piece, made._channel._pause = 1, 1
-    begun = clock.now
-
-    with pytest.raises(TimeoutError):
-        made.wait(made.read(b"h", 0, memoryview(bytearray(30_000))))
-
-    assert clock.now - begun < 9
-    assert made.broken
-
-
 def test_a_slow_line_is_waited_for(clock):
-    """As long as it brings 16 KiB a second; each answer has its own time."""
+    """As long as it brings something within the time; each answer has its own."""
     made = Session(Channel(lambda request: data(request, bytes(255 * KIB)), clock=clock), 7)
     made._channel._piece, made._channel._pause = 32 * KIB, 2
     begun = clock.now
@@ -632,21 +617,21 @@ def test_a_slow_line_is_waited_for(clock):
     assert clock.now - begun > 40
 
 
-def test_a_server_that_takes_a_byte_now_and_then_is_given_up(clock):
+def test_a_server_that_takes_nothing_is_given_up(clock):
     """What is written to it would be on its way for ever."""
     made = Session(Channel(clock=clock), 7)
-    made._channel._piece, made._channel._pause = 1, 1
+    made._channel._pause = 8
     begun = clock.now
 
     with pytest.raises(TimeoutError):
         made.write(b"h", 0, bytes(200 * KIB))
 
-    assert clock.now - begun < 9
+    assert clock.now - begun == 7
     assert made.broken
 
 
 def test_a_server_that_takes_little_at_a_time_is_written_to(clock):
-    """As long as it takes 16 KiB a second."""
+    """As long as it takes something within the time."""
     made = Session(Channel(lambda request: status(request, 0), clock=clock), 7)
     made._channel._piece, made._channel._pause = 24 * KIB, 1
     begun = clock.now
@@ -654,24 +639,6 @@ def test_a_server_that_takes_little_at_a_time_is_written_to(clock):
     made.wait(made.write(b"h", 0, bytes(255 * KIB)))
 
     assert clock.now - begun > 10
-
-
-def test_a_byte_that_comes_too_late_is_the_last(clock, monkeypatch):
-    """Also when this machine had other things to do, and nobody was looking when the time was over."""
-    for ask, text in (
-        (lambda made: made.about(LSTAT, b"/a"), "only 1 bytes of an answer came"),
-        (lambda made: made.write(b"h", 0, bytes(40 * KIB)), "only 1 bytes of a request were taken"),
-    ):
-        channel = Channel(lambda request: answer(request, ATTRS, attributes()), clock=clock)
-        made = Session(channel, 7)
-        channel._piece, channel._pause = (1, 8) if "request" in text else (1 << 20, 0)
-        monkeypatch.setattr(channel, "_wait", lambda channel=channel: setattr(clock, "now", clock.now + channel._pause))
-        with pytest.raises(TimeoutError, match=text):  # noqa: PT012  # what is sent at once is sent before
-            pending = ask(made)
-            made.flush()
-            channel._piece, channel._pause = 1, 8
-            made.wait(pending)
-        assert made.broken
 
 
 def test_each_answer_has_its_own_time(clock):

@@ -81,7 +81,14 @@ class Clients:
         self._found = PerProcess(_default_credential)
         # To clear away what a failure left: the service may be the one in trouble.
         self._hasty = PerProcess(
-            lambda: self._connect(replace(settings, connect_timeout=2, read_timeout=2, max_attempts=2))
+            lambda: self._connect(
+                replace(
+                    settings,
+                    connect_timeout=min(settings.connect_timeout, 2),
+                    read_timeout=min(settings.read_timeout, 2),
+                    max_attempts=2,
+                )
+            )
         )
 
     def container(self) -> ContainerClient:

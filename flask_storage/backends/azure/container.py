@@ -173,6 +173,8 @@ class Container:
                 ranges[:] = [answer.headers.get("Content-Range", "")]  # the SDK makes another one up
                 size = min(stop - start, int(answer.headers.get("Content-Length", stop - start)))
                 drain(answer.internal_response.raw, size, into, self.patience)
+                if size and into.tell() == before:  # such an answer may have ended amid its headers
+                    raise sdk.ServiceResponseError("the connection broke off before any content")
             finally:
                 # What was not read to its end would keep its connection, of which there are not many.
                 answer.internal_response.close()

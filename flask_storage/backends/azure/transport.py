@@ -1,4 +1,4 @@
-"""How requests of the SDK travel: on a bounded number of connections, which wait for nobody for ever."""
+"""How requests of the SDK travel: on a bounded number of connections, each with its time-outs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 import requests
 from azure.core.pipeline.transport import RequestsTransport
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ProtocolError
 from urllib3.util.retry import Retry
 
-from ...patience import Answer
+from ...bodies import SENT_AT_ONCE, Pieces
 
-_PIECE = 256 * 1024
+_SUCCESS = (200, 201, 202, 206)
 _SIGNATURE = re.compile(r"(\bsig=)[^&\s]+")
 
 
@@ -64,37 +63,25 @@ class _WithoutSignatures(logging.Filter):
 logging.getLogger("urllib3.connectionpool").addFilter(_WithoutSignatures())
 
 
-class _Sending:
-    """Sends what is large in pieces, since a socket's time-out counts for whatever is sent at once."""
-
-    def send(self, data: Any) -> None:
-        """Send bytes, or whatever else http.client can send."""
-        send = super().send  # type: ignore[misc]  # mixed into a connection
-        if isinstance(data, bytes | bytearray | memoryview) and len(data) > _PIECE:
-            view = memoryview(data)
-            for start in range(0, len(view), _PIECE):
-                send(view[start : start + _PIECE])
-        else:
-            send(data)
-
-
-class _HTTPConnection(_Sending, HTTPConnection):
-    response_class = Answer
-
-
-class _HTTPSConnection(_Sending, HTTPSConnection):
-    response_class = Answer
-
-
-class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _HTTPConnection
-
-
-class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _HTTPSConnection
-
-
 class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+    """Sends what is large in pieces, and refuses an answer that ends amid its headers."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request, and return the answer to it.
+
+        Raises:
+            requests.ConnectionError: when there is none, or half of one.
+        """
+        if isinstance(request.body, bytes | memoryview) and len(request.body) > SENT_AT_ONCE:
+            request.body = Pieces(request.body)
+        answer = super().send(request, *args, **kwargs)
+        if not _is_whole(answer):
+            answer.close()
+            raise requests.ConnectionError(ProtocolError("the connection ended amid the headers"))
+        return answer
+
+
+def _is_whole(answer: requests.Response) -> bool:
+    """Whether a success says where it ends: otherwise it may have ended amid its headers, as http.client takes any."""
+    framed = "Content-Length" in answer.headers or "Transfer-Encoding" in answer.headers
+    return framed or answer.status_code not in _SUCCESS

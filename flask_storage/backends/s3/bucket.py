@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from botocore import exceptions as sdk
@@ -119,13 +120,20 @@ class Bucket:
         One request brings both. An answer that breaks off is taken up by :meth:`fetch`.
         """
         buffer = io.BytesIO()
-        try:
-            answer = self._get(0, size, buffer, **self._with_checksums(path))
-        except sdk.ClientError as error:
-            if status_of(error) != 416:
-                raise
-            answer = self.head(path)  # an empty object has no first byte
-            answer["ContentRange"] = "bytes */0"
+        for _ in range(self._attempts):
+            try:
+                answer = self._get(0, size, buffer, **self._with_checksums(path))
+            except sdk.ClientError as error:
+                if status_of(error) != 416:
+                    raise
+                answer = self.head(path)  # an empty object has no first byte
+                answer["ContentRange"] = "bytes */0"
+                break
+            # An answer without content may have ended amid its headers; of an empty object, one service sends no range.
+            if buffer.tell() or ("ContentRange" not in answer and answer.get("ContentLength") == 0):
+                break
+        else:
+            raise StorageUnavailableError(f"the connection broke off {self._attempts} times: try again later")
         self._seen = True
         wanted = min(size, size_of(answer))
         if buffer.tell() < wanted:
@@ -169,7 +177,7 @@ class Bucket:
             # urllib3's own response: it reads what has arrived, where botocore's waits until all has.
             with answer["Body"] as body:
                 if "ContentRange" not in answer:  # the whole, though a piece was asked for
-                    stop = min(stop, answer["ContentLength"])
+                    stop = min(stop, answer.get("ContentLength", 0))
                     drain(body, start, io.BytesIO(), self.patience)
                 drain(body, stop - start, into, self.patience)
         return answer
@@ -197,12 +205,25 @@ def etag_of(answer: Any) -> str:
     """Return the ETag in an answer, as it stands there: in quotes.
 
     Raises:
-        StorageUnavailableError: when there is none; without it nobody knows which version was read or written.
+        StorageUnavailableError: when there is none, or half of one; without it nobody knows which version was read or
+            written.
     """
     etag = answer.get("ETag")
-    if not etag:
+    if not etag or etag.count('"') == 1:
         raise StorageUnavailableError("the answer has no ETag: try again, or look at the proxy in between")
     return str(etag)
+
+
+def date_of(answer: Any) -> datetime:
+    """Return when the object in an answer was stored.
+
+    Raises:
+        StorageUnavailableError: when the answer does not tell.
+    """
+    if "LastModified" not in answer:
+        raise StorageUnavailableError("the answer has no date: try again, or look at the proxy in between")
+    found: datetime = answer["LastModified"]
+    return found
 
 
 def tag_of(answer: Any) -> str:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any
 
 import boto3
@@ -17,12 +18,23 @@ from botocore.config import Config
 from botocore.exceptions import ProfileNotFound
 from botocore.handlers import add_expect_header
 
+from ...bodies import SENT_AT_ONCE
 from ...errors import ConfigurationError
 from ...workers import PerProcess
-from .patience import bound_answers
 
-SENT_AT_ONCE = 256 * 1024
-"""How much goes to a socket at a time, in bytes: its time-out counts for all of that."""
+_WITH_CONTENT = {
+    "CompleteMultipartUpload",
+    "CopyObject",
+    "CreateMultipartUpload",
+    "DeleteObjects",
+    "ListMultipartUploads",
+    "ListObjectsV2",
+    "ListParts",
+    "UploadPartCopy",
+}
+"""Calls whose answer always has content."""
+_WITH_HEADERS = {"HeadObject": ("Content-Length", "ETag", "Last-Modified"), "UploadPart": ("ETag",)}
+"""Calls whose answer has none, and the headers that it always has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +96,7 @@ class ClientSettings:
             ),
         )
         _send_at_once(client)
-        bound_answers(client)
+        client.meta.events.register("before-parse.s3", _have_it_tried_again)
         if self.bulk_delete_md5:
             client.meta.events.register("before-call.s3.DeleteObjects", _send_md5)
         return client
@@ -138,7 +150,14 @@ class Clients:
         self.connection = PerProcess(lambda: self._connect(settings))
         # To clear away what a failure left: the service may be the one in trouble.
         self.hasty = PerProcess(
-            lambda: self._connect(replace(settings, connect_timeout=2, read_timeout=2, max_attempts=2))
+            lambda: self._connect(
+                replace(
+                    settings,
+                    connect_timeout=min(settings.connect_timeout, 2),
+                    read_timeout=min(settings.read_timeout, 2),
+                    max_attempts=2,
+                )
+            )
         )
 
     def close(self) -> None:
@@ -208,6 +227,15 @@ def _send_at_once(client: Any) -> None:
 
     client.meta.events.unregister("before-call.s3", add_expect_header)
     client.meta.events.register("before-call.s3", ask_if_large)
+
+
+def _have_it_tried_again(operation_model: Any, response_dict: Any, **_: Any) -> None:
+    """Make an error of the service's of an answer that ends amid its headers: boto3 takes what has come for all."""
+    if response_dict["status_code"] == HTTPStatus.OK:
+        name = operation_model.name
+        headers = all(header in response_dict["headers"] for header in _WITH_HEADERS.get(name, ()))
+        if not headers or (name in _WITH_CONTENT and not response_dict["body"]):
+            response_dict["status_code"] = HTTPStatus.INTERNAL_SERVER_ERROR.value
 
 
 def _is_small(body: Any) -> bool:

@@ -12,7 +12,6 @@ from botocore import exceptions as sdk
 from ...parts import Part, PartPlan
 from ...values import WriteOptions
 from .bucket import Bucket, etag_of, size_of, tag_of
-from .content_checks import PLAN_KEY, plan_note
 from .errors import code_of, told_of_conditions, translated
 from .objects import condition_arguments, kept_arguments
 from .parts import MAX_PART, S3Parts
@@ -87,7 +86,6 @@ def _copy_in_parts(
     parts = S3Parts(bucket)
     plan = PartPlan.of(parts.limits, _PART, size)
     kept = {**bucket.objects.stored, **bucket.objects.customer, **kept_arguments(answer)}
-    kept["Metadata"] = {**kept.get("Metadata", {}), PLAN_KEY: plan_note(plan)}
     key = bucket.key(new_path)
     upload_id = bucket.call("create_multipart_upload", Key=key, **kept)["UploadId"]
 

@@ -16,7 +16,7 @@ from .bucket import Bucket, etag_of, size_of
 from .client import Connection
 from .content_checks import check_for
 from .objects import info_of
-from .parts import S3Parts, limits_of
+from .parts import S3Parts
 from .presets import PRESETS, UNKNOWN
 
 CHUNK_SIZE = 5 * 1024 * 1024
@@ -90,7 +90,7 @@ class S3Reader(S3FileBase, RangedReader):
             chunk_size=chunk_size,
             concurrency=concurrency,
             workers=workers,
-            check=check_for(answer, size, limits_of(door), etag_is_md5=door.preset.etag_is_md5) if verify else None,
+            check=check_for(answer, etag_is_md5=door.preset.etag_is_md5) if verify else None,
             eager=whole,
         )
         self._belong(door.name, door.key(filename), door.client)
@@ -139,7 +139,7 @@ class S3Writer(S3FileBase, PartWriter):
         self._belong(door.name, door.key(filename), door.client)
 
     def _begin(self) -> str:
-        return self._parts.begin(self.name, self._kept(), plan=self._plan)
+        return self._parts.begin_own(self.name, self._kept())
 
 
 def _door(bucket: str | Bucket, client: Any) -> Bucket:

@@ -11,9 +11,10 @@ import arrow
 from ...header_text import as_sent, decoded, encoded
 from ...media import NO_TYPE, guess_content_type
 from ...values import FileInfo, WriteOptions
-from .bucket import Bucket, tag_of
-from .content_checks import OWN_KEYS
+from .bucket import Bucket, date_of, tag_of
 
+WRITE_KEY = "fs-write"
+"""The metadata key that tells a write from another one of the same content; no key of an app has a hyphen."""
 _HEADERS = {
     "ContentEncoding": "content_encoding",
     "CacheControl": "cache_control",
@@ -59,13 +60,13 @@ def info_of(bucket: Bucket, path: str, answer: Mapping[str, Any], size: int) -> 
         for part in answer.get("ContentEncoding", "").replace(" ", "").split(",")
         if part not in ("", "aws-chunked")
     )
-    metadata = {key: decoded(value) for key, value in answer.get("Metadata", {}).items() if key not in OWN_KEYS}
+    metadata = {key: decoded(value) for key, value in answer.get("Metadata", {}).items() if key != WRITE_KEY}
     if bucket.preset.hyphenates_metadata:
         metadata = {key.replace("-", "_"): value for key, value in metadata.items()}
     return FileInfo(
         path=path,
         size=size,
-        last_modified=arrow.Arrow.fromdatetime(answer["LastModified"]),
+        last_modified=arrow.Arrow.fromdatetime(date_of(answer)),
         etag=tag_of(answer),
         etag_is_strong=True,
         content_type=None if kind == NO_TYPE else as_sent(kind),
@@ -85,7 +86,7 @@ def kept_arguments(answer: Mapping[str, Any]) -> dict[str, Any]:
     metadata = {
         key: value if value.isascii() else encoded(as_sent(value))  # boto3 takes no other text
         for key, value in answer.get("Metadata", {}).items()
-        if key not in OWN_KEYS
+        if key != WRITE_KEY
     }
     return {**kept, "Metadata": metadata} if metadata else kept
 

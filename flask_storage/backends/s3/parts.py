@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from botocore import exceptions as sdk
 
+from ...bodies import SENT_AT_ONCE, Pieces
 from ...errors import FileNotFoundInStorageError, IntegrityError, StorageError, StorageUnavailableError
-from ...parts import Part, PartLimits, PartPlan, PartStore, PendingUpload
+from ...parts import Part, PartLimits, PartStore, PendingUpload
 from ...values import WriteOptions
 from .bucket import Bucket, tag_of
-from .client import SENT_AT_ONCE
-from .content_checks import PLAN_KEY, WRITE_KEY, etag_of_parts, plan_note
 from .errors import code_of, status_of, told_of_conditions
-from .objects import condition_arguments, write_arguments
+from .objects import WRITE_KEY, condition_arguments, write_arguments
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -26,6 +25,7 @@ MIN_PART = 5 * 1024 * 1024
 MAX_PART = 5 * 1024 * 1024 * 1024
 MAX_PARTS = 10_000
 
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _LONGEST_ID = 1024
 _NOT_FOUND = 404
 _SERVER_ERROR = 500
@@ -43,7 +43,9 @@ class S3Parts(PartStore):
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._nonce = secrets.token_hex(8)
-        self.limits = limits_of(bucket)
+        self.limits = PartLimits(
+            min_size=MIN_PART, max_size=MAX_PART, max_count=MAX_PARTS, uniform=bucket.preset.uniform_parts
+        )
 
     def put_whole(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
         """Store an object by one request."""
@@ -59,22 +61,17 @@ class S3Parts(PartStore):
                 if not self._did_happen(error, path, etag, conditional=bool(conditions)):
                     raise
 
-    def begin(self, path: str, options: WriteOptions, *, plan: PartPlan | None = None) -> str:
-        """Open a multipart upload.
+    def begin(self, path: str, options: WriteOptions) -> str:
+        """Open a multipart upload."""
+        return self._create(path, write_arguments(self._bucket, path, options))
 
-        Args:
-            path: The file.
-            options: What is kept with it.
-            plan: How large the parts will be, where that is known; whoever reads the object can then check it.
-        """
+    def begin_own(self, path: str, options: WriteOptions) -> str:
+        """Open a multipart upload whose parts this object sends, and which it completes."""
         arguments = write_arguments(self._bucket, path, options)
-        if plan is not None:
-            notes = {PLAN_KEY: plan_note(plan), WRITE_KEY: self._nonce}
-            arguments["Metadata"] = {**arguments.get("Metadata", {}), **notes}
-            if self._bucket.preset.checksums == "when_supported":
-                arguments |= {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
-        answer = self._bucket.call("create_multipart_upload", Key=self._bucket.key(path), **arguments)
-        return str(answer["UploadId"])
+        arguments["Metadata"] = {**arguments.get("Metadata", {}), WRITE_KEY: self._nonce}
+        if self._bucket.preset.checksums == "when_supported":
+            arguments |= {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
+        return self._create(path, arguments)
 
     def put_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
         """Send one part."""
@@ -84,8 +81,8 @@ class S3Parts(PartStore):
     def finish(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
         """Complete a multipart upload.
 
-        An answer that is lost is made up for by looking at what is stored; with a condition only for uploads that this
-        object began, as otherwise nobody can tell whose the same content is.
+        An answer that is lost is made up for by looking at what is stored; with a condition only for uploads that
+        :meth:`begin_own` began, as otherwise nobody can tell whose the same content is.
         """
         if options.size is not None:
             self._check_size(path, upload_id, parts, options.size)
@@ -96,7 +93,7 @@ class S3Parts(PartStore):
             try:
                 self._call("complete_multipart_upload", path, upload_id, MultipartUpload={"Parts": named}, **arguments)
             except (sdk.ClientError, *_ANSWER_LOST) as error:
-                etag = etag_of_parts([part.etag for part in parts])
+                etag = _etag_of_parts([part.etag for part in parts])
                 if etag is None or not self._did_happen(error, path, etag, conditional=bool(conditions)):
                     self._blame_missing_upload(error, path, upload_id)
                     raise
@@ -142,6 +139,9 @@ class S3Parts(PartStore):
     def _customer(self) -> dict[str, Any]:
         return dict(self._bucket.objects.customer)
 
+    def _create(self, path: str, arguments: dict[str, Any]) -> str:
+        return str(self._bucket.call("create_multipart_upload", Key=self._bucket.key(path), **arguments)["UploadId"])
+
     def _call(self, operation: str, path: str, upload_id: str, **arguments: Any) -> Any:
         # An empty id would make another request of this: storing an object, or deleting it.
         if not (0 < len(upload_id) <= _LONGEST_ID and upload_id.isascii() and upload_id.isprintable()):
@@ -182,39 +182,14 @@ class S3Parts(PartStore):
             return False
 
 
-def limits_of(bucket: Bucket) -> PartLimits:
-    """Return what the service allows of parts."""
-    return PartLimits(min_size=MIN_PART, max_size=MAX_PART, max_count=MAX_PARTS, uniform=bucket.preset.uniform_parts)
-
-
-class _Body(io.RawIOBase):
-    """A part as boto3 sends it: in pieces, since a socket's time-out counts for whatever is sent at once."""
-
-    def __init__(self, data: ReadableBuffer) -> None:
-        self._view = memoryview(data)
-        self._position = 0
-
-    def __len__(self) -> int:
-        return len(self._view)
-
-    def read(self, size: int | None = -1, /) -> Any:
-        """Return the next piece without copying it; a larger one than the 16 KiB that http.client asks for."""
-        size = len(self._view) if size is None or size < 0 else max(size, SENT_AT_ONCE)
-        piece = self._view[self._position : self._position + size]
-        self._position += len(piece)
-        return piece
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move, so that a part can be sent again."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._view)}[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
+def _etag_of_parts(etags: list[str]) -> str | None:
+    """Return the ETag that an object made of parts with these ETags has, or None where those are no MD5s."""
+    if not all(_MD5.fullmatch(etag) for etag in etags):
+        return None
+    joined = hashlib.md5(bytes.fromhex("".join(etags)), usedforsecurity=False).hexdigest()
+    return f"{joined}-{len(etags)}"
 
 
 def _body(data: ReadableBuffer) -> Any:
     view = memoryview(data)
-    return bytes(view) if len(view) <= SENT_AT_ONCE else _Body(view)
+    return bytes(view) if len(view) <= SENT_AT_ONCE else Pieces(view)

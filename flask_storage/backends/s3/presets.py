@@ -32,7 +32,7 @@ class S3Preset:
         copies_by_reference: Whether a copy shares the content, so that one call is at once done with any size.
         uniform_parts: Whether all parts of an upload but the last must have one size.
         hyphenates_metadata: Whether it turns the underscores in the keys of metadata into hyphens.
-        etag_is_md5: Whether the ETag of content stored in one go is its MD5, and of parts that of their MD5s.
+        etag_is_md5: Whether the ETag of content stored in one go is its MD5.
         metadata: Whether it keeps the app's own keys and values as they are.
         upload_listing: Whether unfinished uploads can be listed, and so be swept, and parts of them be sent anew.
     """

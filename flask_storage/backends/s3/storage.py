@@ -88,8 +88,7 @@ class S3Storage(S3LinkVerbs):
         concurrency: How many of them one upload or download may have on their way.
         session: A boto3 session of your own, for its credentials.
         client: A boto3 client of your own. Its region, credentials, address, time-outs, attempts, connections and
-            certificates are its own business: arguments for these have no effect or are refused. Waiting for one byte
-            at a time is bounded only for clients that the storage makes.
+            certificates are its own business: arguments for these have no effect or are refused.
         connect_timeout: In seconds; sending stalls no longer than this either.
         read_timeout: How long, in seconds, an answer may bring nothing.
         max_attempts: How often a request is tried in all.

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import os
 import struct
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ...patience import SLOWEST
 from .packing import Attributes, Body, packed
 
 if TYPE_CHECKING:
@@ -96,7 +94,7 @@ class Session:
 
     Args:
         channel: An SSH channel with the subsystem ``sftp`` at its other end.
-        patience: How long an answer may take, in seconds, beyond the time that its bytes need at 16 KiB a second.
+        patience: How long nothing may come, or be taken, in seconds.
 
     Raises:
         ConnectionLostError, ProtocolError, TimeoutError: as every method that waits.
@@ -111,8 +109,6 @@ class Session:
         self._queue: list[bytes] = []
         self._queued = 0
         self._came: memoryview = memoryview(b"")
-        self._count = 0
-        self._waiting_since = 0.0
         self.broken = False
         """Whether nothing more can be asked here."""
         self.grace = 0.0
@@ -270,13 +266,9 @@ class Session:
         return pending
 
     def _send_all(self, data: bytes) -> None:
-        view, begun = memoryview(data), time.monotonic()
+        view = memoryview(data)
+        self._channel.settimeout(self._patience)
         while view:
-            sent = len(data) - len(view)
-            left = self._patience + sent / SLOWEST - (time.monotonic() - begun)
-            if left <= 0:
-                raise TimeoutError(f"only {sent} bytes of a request were taken")
-            self._channel.settimeout(min(left, self._patience))
             count = self._channel.send(bytes(view[:_SSH_PACKET]))
             if not count:
                 raise ConnectionLostError("the server ended the connection")
@@ -294,7 +286,6 @@ class Session:
         while body.left and len(extensions) < _MOST_EXTENSIONS:
             name = body.text()
             extensions[name] = body.text()
-        self._waiting_since, self._count = 0.0, 0
         return extensions
 
     def _take_answer(self) -> None:
@@ -315,7 +306,6 @@ class Session:
             self._understand(pending, kind, Body(self._take(length)))
         pending.place = None
         pending.is_here = True
-        self._waiting_since, self._count = 0.0, 0
 
     def _understand(self, pending: Pending, kind: int, body: Body) -> None:
         if kind == _STATUS:
@@ -355,17 +345,10 @@ class Session:
             place, self._came = place[count:], self._came[count:]
 
     def _receive(self) -> None:
-        now = time.monotonic()
-        self._waiting_since = self._waiting_since or now
-        patience = self._patience + self.grace
-        left = patience + self._count / SLOWEST - (now - self._waiting_since)
-        if left <= 0:
-            raise TimeoutError(f"only {self._count} bytes of an answer came")
-        self._channel.settimeout(min(left, patience))
+        self._channel.settimeout(self._patience + self.grace)
         data = self._channel.recv(_TAKEN_AT_ONCE)
         if not data:
             raise ConnectionLostError("the server ended the connection")
-        self._count += len(data)
         self._came = memoryview(data)
 
 
