@@ -6,6 +6,7 @@ from functools import partial
 from flask_storage import AzureStorage
 from tests.azure_places import place
 from tests.histories import run_histories
+from tests.variants import extra_variant
 
 pytest_plugins = ["tests.services.azurite"]
 
@@ -46,6 +47,7 @@ def test_histories_by_http_end_as_they_must(azurite):
     _histories(azurite)
 
 
+@extra_variant
 def test_histories_by_https_end_as_they_must(azurite_https, fake_credential):
     """In the name of an identity."""
     _histories(azurite_https, credential=fake_credential())

@@ -17,7 +17,7 @@ from flask_storage.signals import file_deleted
 from tests.plain_client import follow
 from tests.s3_places import place
 
-pytest_plugins = ["tests.services.rgw"]
+pytest_plugins = ["tests.services.s3"]
 
 HOUR = timedelta(hours=1)
 BODY = b"what was uploaded"
@@ -28,7 +28,7 @@ SHA256 = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
 def storage(request):
     """An empty storage: in memory, on local disk, in S3."""
     if request.param == "s3":
-        return place(request.getfixturevalue("rgw"))
+        return place(request.getfixturevalue("s3"))
     return request.getfixturevalue(f"{request.param}_storage")
 
 
@@ -159,9 +159,9 @@ def _with(info, **checksums):
     return replace(info, checksums=checksums)
 
 
-def test_what_a_link_could_not_bind_is_found_afterwards(rgw):
+def test_what_a_link_could_not_bind_is_found_afterwards(s3):
     """Ceph compares no SHA-256 while a link uploads; here it is compared, and the upload is undone."""
-    storage = place(rgw)
+    storage = place(s3)
     follow(storage.upload_request("a", HOUR), BODY)
     follow(storage.upload_request("b", HOUR), BODY[::-1])
 

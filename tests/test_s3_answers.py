@@ -21,8 +21,9 @@ from flask_storage.backends.s3.presets import PRESETS
 from tests.s3_places import place
 from tests.scripted_ground import ScriptedGround
 from tests.services.scripted_proxy import Answer, Lose, Request, s3_error
+from tests.variants import variants
 
-pytest_plugins = ["tests.services.localstack", "tests.services.rgw"]
+pytest_plugins = ["tests.services.s3"]
 
 NOW = timedelta(0)
 OLD, NEW = b"old" * 1000, b"new" * 1000
@@ -90,10 +91,10 @@ def grounds(request):
         each.close()
 
 
-@pytest.fixture
+@pytest.fixture(params=variants("localstack", "rgw"))
 def ground(grounds, request):
     """The ground on Ceph, or on the server that the test names, with old content in it."""
-    made = grounds(getattr(request, "param", "rgw"))
+    made = grounds(request.param)
     made.pass_on()
     made.direct.write("a.bin", OLD)
     yield made
@@ -274,7 +275,6 @@ def test_a_failed_end_is_told_as_it_was_when_nobody_may_look_why(ground):
     assert ground.direct.read("a.bin") == OLD
 
 
-@on("rgw", "localstack")
 @pytest.mark.parametrize("lost", [1, 2])
 @pytest.mark.parametrize("wanted", ["PutObject", "CompleteMultipartUpload"])
 def test_an_answer_that_was_lost_after_the_deed_is_success(ground, wanted, lost):
@@ -287,7 +287,6 @@ def test_an_answer_that_was_lost_after_the_deed_is_success(ground, wanted, lost)
     assert ground.asked().count("CreateMultipartUpload") == (wanted != "PutObject")
 
 
-@on("rgw", "localstack")
 @pytest.mark.parametrize("wanted", ["PutObject", "CompleteMultipartUpload"])
 def test_an_error_after_the_deed_is_success(ground, wanted):
     """A gateway that gave up waiting for a server which did what it was asked."""

@@ -15,29 +15,29 @@ from tests.counts import count
 from tests.plain_client import send
 from tests.remote_app import Invoice, MiB, RemoteApp, make_app
 
-pytest_plugins = ["tests.services.rgw"]
+pytest_plugins = ["tests.services.s3"]
 
 
 @pytest.fixture(scope="module")
-def bucket(rgw):
+def bucket(s3):
     """A bucket for the tests of this module; each has a folder of its own in it."""
-    bucket = rgw.make_bucket()
+    bucket = s3.make_bucket()
     yield bucket
-    rgw.remove_bucket(bucket)
+    s3.remove_bucket(bucket)
 
 
 @pytest.fixture
-def profile(rgw, bucket):
+def profile(s3, bucket):
     """A profile, as a mapping."""
     return {
         "backend": "s3",
         "bucket": bucket,
         "prefix": uuid4().hex,
-        "aws_region": rgw.region,
-        "aws_access_key_id": rgw.access_key,
-        "aws_secret_access_key": rgw.secret_key,
-        "endpoint_url": rgw.http,
-        "preset": rgw.preset,
+        "aws_region": s3.region,
+        "aws_access_key_id": s3.access_key,
+        "aws_secret_access_key": s3.secret_key,
+        "endpoint_url": s3.http,
+        "preset": s3.preset,
     }
 
 
@@ -64,13 +64,13 @@ def as_url(profile):
 
 @pytest.mark.parametrize("form", [as_mapping, as_pair, as_url])
 @pytest.mark.parametrize("source", ["code", "environment"])
-def test_a_bucket_is_configured_in_every_form(monkeypatch, tmp_path, rgw, profile, form, source):
+def test_a_bucket_is_configured_in_every_form(monkeypatch, tmp_path, s3, profile, form, source):
     """Mapping, pair and URL, in the app's code or as JSON in its environment, mean the same place.
 
     JSON knows no classes: there the short name stands for one.
     """
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", rgw.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", rgw.secret_key)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
     profiles = form(profile)
     if source == "environment":
         monkeypatch.setenv("FLASK_STORAGE_PROFILES", json.dumps(profiles, default=lambda _: "s3"))
@@ -79,7 +79,7 @@ def test_a_bucket_is_configured_in_every_form(monkeypatch, tmp_path, rgw, profil
     storage = make_app(tmp_path, profiles).extensions["storage"]["docs"]
 
     storage.write("a.txt", b"content")
-    with closing(rgw.client()) as client:
+    with closing(s3.client()) as client:
         stored = client.get_object(Bucket=profile["bucket"], Key=f"{profile['prefix']}/a.txt")["Body"].read()
     assert stored == b"content"
     assert storage.name == "docs"
@@ -105,25 +105,25 @@ def test_the_example_app_shows_the_same_bucket_in_every_form(monkeypatch, tmp_pa
 class TestS3(RemoteApp):
     """What any remote place does for an app, and what only S3 does."""
 
-    def test_a_models_links_lead_to_the_bucket(self, app, docs, rgw):
+    def test_a_models_links_lead_to_the_bucket(self, app, docs, s3):
         """One uploads, one downloads under the name that was wished, and both are S3's own."""
         with app.app_context():
             link, name = Invoice.storage_get_upload_link("june.pdf", 5, content_type="application/pdf")
             put = send(link, "PUT", {"Content-Type": "application/pdf"}, b"%PDF")
             got = send(Invoice.storage_get_download_link(name, 5, output_path="June.pdf"), "GET")
 
-        assert link.startswith(rgw.http)
+        assert link.startswith(s3.http)
         assert (put.status, got.status, got.body) == (200, 200, b"%PDF")
         assert got.headers["Content-Type"] == "application/pdf"
         assert got.headers["Content-Disposition"] == 'attachment; filename="June.pdf"'
 
-    def test_a_range_far_into_a_very_large_object_fetches_only_the_range(self, counted, rgw, bucket, profile, line):
+    def test_a_range_far_into_a_very_large_object_fetches_only_the_range(self, counted, s3, bucket, profile, line):
         """At 4.9 of 5 GiB a hundred bytes are a hundred bytes (everyday the object is smaller)."""
         each, number = count(5, 64) * MiB, count(4, 80)
         block = random.Random(5).randbytes(each)
         counted.extensions["storage"]["docs"].write("part.bin", block)
         source, key = ({"Bucket": bucket, "Key": f"{profile['prefix']}/{name}"} for name in ("part.bin", "large.bin"))
-        with closing(rgw.client()) as client:
+        with closing(s3.client()) as client:
             upload = {**key, "UploadId": client.create_multipart_upload(**key)["UploadId"]}
             parts = []
             for n in range(1, number + 1):
@@ -153,7 +153,7 @@ class TestS3(RemoteApp):
         assert both.exit_code == 1
         assert both.stderr == "Error: S3Storage cannot sign several operations in one link: make one link for each\n"
 
-    def test_a_bucket_is_checked(self, run, docs, rgw, tmp_path, profile):
+    def test_a_bucket_is_checked(self, run, docs, s3, tmp_path, profile):
         """One that is not there is named, and no secret is."""
         well = run("check")
         profiles = run("profiles", "--check")
@@ -166,4 +166,4 @@ class TestS3(RemoteApp):
         assert docs.list() == []
         assert ill.exit_code == 1
         assert "FAILS: " in ill.stdout
-        assert rgw.secret_key not in profiles.output + ill.output
+        assert s3.secret_key not in profiles.output + ill.output

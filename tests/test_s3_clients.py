@@ -23,7 +23,7 @@ from tests.s3_places import place
 from tests.services.fault_proxy import FaultProxy
 from tests.services.scripted_proxy import ScriptedProxy, s3_error
 
-pytest_plugins = ["tests.services.localstack", "tests.services.rgw"]
+pytest_plugins = ["tests.services.s3"]
 
 MIB = 1 << 20
 SECONDS = 60  # until a test that waits for a thread gives up
@@ -32,19 +32,19 @@ ROUNDS = count(2, 100)  # mixed operations of each thread
 
 
 @pytest.fixture
-def proxied(rgw):
-    """A proxy that counts connections before Ceph, and Ceph as it is seen through it."""
-    host, _, port = rgw.http.removeprefix("http://").partition(":")
+def proxied(rclone_s3):
+    """A proxy that counts connections to rclone, which keeps them open as LocalStack does not."""
+    host, _, port = rclone_s3.http.removeprefix("http://").partition(":")
     with FaultProxy(host, int(port)) as proxy:
-        yield proxy, dataclasses.replace(rgw, http=f"http://{proxy.address}")
+        yield proxy, dataclasses.replace(rclone_s3, http=f"http://{proxy.address}")
 
 
 @pytest.fixture
-def scripted(rgw):
-    """A proxy that notes requests before Ceph, and Ceph as it is seen through it."""
-    host, _, port = rgw.http.removeprefix("http://").partition(":")
+def scripted(s3):
+    """A proxy that notes requests in front of the server, and the server as it is seen through it."""
+    host, _, port = s3.http.removeprefix("http://").partition(":")
     with ScriptedProxy(host, int(port)) as proxy:
-        yield proxy, dataclasses.replace(rgw, http=proxy.url)
+        yield proxy, dataclasses.replace(s3, http=proxy.url)
 
 
 # -- when it is made --------------------------------------------------------------------------------------------------
@@ -125,9 +125,9 @@ def test_an_upload_in_parts_keeps_to_the_connections_that_are_allowed(proxied):
     assert proxy.counters.connections - before <= 2
 
 
-def test_a_listing_that_is_not_read_on_holds_no_connection(rgw):
+def test_a_listing_that_is_not_read_on_holds_no_connection(s3):
     """Nor does an open reader: others go on with the only one there is."""
-    storage = place(rgw, max_connections=1)
+    storage = place(s3, max_connections=1)
     storage.write("a", bytes(12 * MIB))
     storage.write("b", b"1")
 
@@ -233,13 +233,13 @@ def test_a_service_that_wants_it_gets_the_md5_of_a_list(scripted):
 # -- links ------------------------------------------------------------------------------------------------------------
 
 
-def test_links_are_signed_by_the_storages_own_credentials(rgw):
+def test_links_are_signed_by_the_storages_own_credentials(s3):
     """Where nothing else was said, by the client that is there."""
-    storage = place(rgw)
+    storage = place(s3)
 
     link = storage.link_to("a.txt", "download", timedelta(hours=1))
 
-    assert rgw.access_key in link
+    assert s3.access_key in link
 
 
 # -- forking ----------------------------------------------------------------------------------------------------------
@@ -287,10 +287,10 @@ FORKED = """
 
 
 @pytest.mark.parametrize("made_of", ["keys", "session", "client"])
-def test_a_storage_that_was_used_before_a_fork_works_in_the_children(rgw, made_of):
+def test_a_storage_that_was_used_before_a_fork_works_in_the_children(s3, made_of):
     """Beside its parent, and none reads what another asked for."""
-    server = {"http": rgw.http, "access_key": rgw.access_key, "secret_key": rgw.secret_key}
-    server["bucket"] = rgw.make_bucket()
+    server = {"http": s3.http, "access_key": s3.access_key, "secret_key": s3.secret_key}
+    server["bucket"] = s3.make_bucket()
 
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(FORKED), json.dumps(server), made_of],
@@ -324,10 +324,10 @@ def test_closing_ends_the_connections_and_later_ones_are_new(proxied):
     assert storage.client is not client
 
 
-def test_closing_leaves_a_client_of_the_app_alone(rgw):
+def test_closing_leaves_a_client_of_the_app_alone(s3):
     """It is the app's own."""
-    client = rgw.client()
-    storage = S3Storage(rgw.make_bucket(), client=client, preset="ceph")
+    client = s3.client()
+    storage = S3Storage(s3.make_bucket(), client=client, preset="ceph")
     storage.write("a", b"1")
 
     storage._clients.close()
@@ -335,9 +335,9 @@ def test_closing_leaves_a_client_of_the_app_alone(rgw):
     assert client.get_object(Bucket=storage.bucket, Key="a")["Body"].read() == b"1"
 
 
-def test_closing_a_storage_gives_back_its_threads(rgw):
+def test_closing_a_storage_gives_back_its_threads(s3):
     """They are gone soon after, and what is asked for later starts new ones."""
-    storage = place(rgw)
+    storage = place(s3)
     before = set(threading.enumerate())
     storage.upload(io.BytesIO(bytes(11 * MIB)), "large.bin")
     threads = set(threading.enumerate()) - before

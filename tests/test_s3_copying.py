@@ -27,7 +27,7 @@ from tests.copies import (
 from tests.s3_places import place
 from tests.services.scripted_proxy import Answer, ScriptedProxy, s3_error
 
-pytest_plugins = ["tests.services.localstack", "tests.services.rgw"]
+pytest_plugins = ["tests.services.s3"]
 
 MIB = 1 << 20
 LARGE = 64 * MIB + 1  # two parts of a copy
@@ -39,22 +39,16 @@ def large():
     return secrets.token_bytes(MIB) * 64 + b"!"
 
 
-@pytest.fixture(params=["rgw", "localstack"])
-def server(request):
-    """Ceph, then LocalStack."""
-    return request.getfixturevalue(request.param)
+@pytest.fixture
+def server(s3):
+    """The S3 server."""
+    return s3
 
 
 @pytest.fixture
 def seen(server):
     """A proxy before the server, and the server as it is seen through it."""
     yield from _behind_a_proxy(server)
-
-
-@pytest.fixture
-def seen_rgw(rgw):
-    """Likewise, always Ceph."""
-    yield from _behind_a_proxy(rgw)
 
 
 def _behind_a_proxy(server):
@@ -77,10 +71,10 @@ def test_a_copy_has_all_that_belongs_to_the_file(server, content):
     copy_all_that_belongs_to_it(place(server), content)
 
 
-def test_what_is_too_large_for_one_call_goes_through_here_where_nothing_else_is_offered(rgw, monkeypatch):
+def test_what_is_too_large_for_one_call_goes_through_here_where_nothing_else_is_offered(s3, monkeypatch):
     """Some services copy no parts; with them a copy is a download and an upload, and the same file."""
     monkeypatch.setattr("flask_storage.backends.s3.copying.MAX_PART", 4)
-    storage = place(rgw, preset=dataclasses.replace(PRESETS["ceph"], part_copy=False))
+    storage = place(s3, preset=dataclasses.replace(PRESETS["ceph"], part_copy=False))
     storage.write("a", b"hello", **HEADERS)
 
     storage.copy("a", "b")
@@ -299,9 +293,9 @@ def test_a_source_that_is_replaced_meanwhile_is_an_error(localstack, in_parts):
 # -- what a service cannot --------------------------------------------------------------------------------------------
 
 
-def test_a_service_that_cannot_copy_in_parts_copies_at_once(seen_rgw):
+def test_a_service_that_cannot_copy_in_parts_copies_at_once(seen):
     """Up to 5 GiB that is as good."""
-    proxy, server = seen_rgw
+    proxy, server = seen
     storage = place(server, preset=S3Preset())
     storage.write("a", bytes(5 * MIB))
     before = len(proxy.exchanges)
@@ -313,9 +307,9 @@ def test_a_service_that_cannot_copy_in_parts_copies_at_once(seen_rgw):
     assert storage.size("b") == 5 * MIB
 
 
-def test_a_service_that_cannot_copy_in_parts_copies_no_more_than_one_call_does(seen_rgw):
+def test_a_service_that_cannot_copy_in_parts_copies_no_more_than_one_call_does(seen):
     """What is larger is told to be left to somebody else, before anything is copied."""
-    proxy, server = seen_rgw
+    proxy, server = seen
     storage = place(server, preset=S3Preset())
     size = {
         "Content-Length": str(5 * (1 << 30) + 1),

@@ -39,7 +39,7 @@ from tests.s3_places import place
 from tests.services.s3_servers import free_port
 from tests.services.scripted_proxy import Answer, Lose, ScriptedProxy, s3_error
 
-pytest_plugins = ["tests.services.localstack", "tests.services.rgw"]
+pytest_plugins = ["tests.services.s3"]
 
 MIB = 1 << 20
 SECRET = "not-for-the-logs"
@@ -316,24 +316,23 @@ VERBS = {
 
 
 @pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("server", ["rgw", "localstack"])
-def test_a_missing_bucket_is_never_a_missing_file(request, server, verb):
+def test_a_missing_bucket_is_never_a_missing_file(s3, verb):
     """Whatever is asked of it: somebody must look at the configuration."""
-    storage = place(request.getfixturevalue(server), bucket="no-such-bucket-here", max_attempts=1)
+    storage = place(s3, bucket="no-such-bucket-here", max_attempts=1)
 
     with pytest.raises(ConfigurationError, match="there is no such bucket: create it, or check its name and the endp"):
         VERBS[verb](storage)
 
 
-def test_an_impossible_name_of_a_bucket_is_told(rgw):
+def test_an_impossible_name_of_a_bucket_is_told(s3):
     """boto3 asks nobody about it."""
     with pytest.raises(ConfigurationError, match="an argument is none that S3 takes; see the error before this one"):
-        place(rgw, bucket="No Bucket!").list()
+        place(s3, bucket="No Bucket!").list()
 
 
-def test_an_error_carries_its_facts(rgw):
+def test_an_error_carries_its_facts(s3):
     """The path, the storage, and boto3's own error before it."""
-    storage = place(rgw, bucket="no-such-bucket-here", name="docs")
+    storage = place(s3, bucket="no-such-bucket-here", name="docs")
 
     with pytest.raises(ConfigurationError) as caught:
         storage.write("a.txt", b"1")
@@ -370,6 +369,21 @@ def test_a_refusal_is_never_a_missing_file(closed_bucket, verb):
     assert "access is denied: a policy must allow this" in str(error)
 
 
+@pytest.mark.parametrize("verb", ASKED)
+def test_a_wrong_secret_is_told_by_every_operation(rclone_s3, verb):
+    """With what to look at, and never as a missing file."""
+    storage = place(rclone_s3, aws_access_key_id=rclone_s3.access_key, aws_secret_access_key=SECRET, bucket="any")
+
+    with pytest.raises(StorageError) as caught:
+        VERBS[verb](storage)
+
+    error = caught.value
+    if verb == "delete many":
+        error = error.errors["a.txt"] if hasattr(error, "errors") else error
+    assert isinstance(error, PermissionDeniedError)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
 def test_who_may_not_list_is_told_so_of_a_missing_object(rgw, rgw_cluster):
     """S3 does not say whether it exists, and so we do not either."""
     bucket = rgw.make_bucket()
@@ -382,28 +396,28 @@ def test_who_may_not_list_is_told_so_of_a_missing_object(rgw, rgw_cluster):
     assert storage.read("a.txt") == b"1"
 
 
-def test_a_wrong_secret_is_told(rgw):
+def test_a_wrong_secret_is_told(rclone_s3):
     """With what to look at."""
     with pytest.raises(PermissionDeniedError, match="signature does not match: check the secret key") as caught:
-        place(rgw, aws_access_key_id=rgw.access_key, aws_secret_access_key=SECRET).write("a.txt", b"1")
+        place(rclone_s3, aws_access_key_id=rclone_s3.access_key, aws_secret_access_key=SECRET).write("a.txt", b"1")
 
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-def test_an_unknown_access_key_is_told(rgw):
+def test_an_unknown_access_key_is_told(rclone_s3):
     """With what to look at."""
     with pytest.raises(PermissionDeniedError, match="access key is unknown there: check it, and the endpoint_url"):
-        place(rgw, aws_access_key_id="nobody", aws_secret_access_key=SECRET).write("a.txt", b"1")
+        place(rclone_s3, aws_access_key_id="nobody", aws_secret_access_key=SECRET).write("a.txt", b"1")
 
 
-def test_no_credentials_at_all_are_told(rgw, monkeypatch, tmp_path):
+def test_no_credentials_at_all_are_told(s3, monkeypatch, tmp_path):
     """With the ways to give some."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    storage = place(rgw, aws_access_key_id=None, aws_secret_access_key=None)
+    storage = place(s3, aws_access_key_id=None, aws_secret_access_key=None)
 
     with pytest.raises(ConfigurationError, match="there are no credentials: give keys or aws_profile, or set up"):
         storage.list()
@@ -420,9 +434,9 @@ def test_a_storage_class_that_does_not_exist_is_told(rgw, localstack):
         place(rgw, storage_class="NONSENSE").write("a.txt", b"1")
 
 
-def test_a_part_that_is_too_small_is_told(rgw):
+def test_a_part_that_is_too_small_is_told(s3):
     """Every one but the last has 5 MiB at least."""
-    parts = place(rgw).parts
+    parts = place(s3).parts
     upload = parts.begin("a.txt", WriteOptions())
     sent = [parts.put_part("a.txt", upload, number, b"small") for number in (1, 2)]
 
@@ -442,19 +456,19 @@ def test_a_part_that_never_came_is_told(rgw):
     assert [part.number for part in parts.list_parts("a.txt", upload)] == [1]
 
 
-def test_an_unknown_certificate_is_told(rgw, monkeypatch):
+def test_an_unknown_certificate_is_told(s3, monkeypatch):
     """With the argument that helps."""
     for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
-    storage = place(rgw, https=True, verify=None, max_attempts=1)
+    storage = place(s3, https=True, verify=None, max_attempts=1)
 
     with pytest.raises(StorageUnavailableError, match="no trusted https: set verify to your CA's file"):
         storage.list()
 
 
-def test_a_refused_connection_is_told(rgw):
+def test_a_refused_connection_is_told(s3):
     """With what to look at."""
-    storage = place(rgw, endpoint_url=f"http://127.0.0.1:{free_port()}", max_attempts=1)
+    storage = place(s3, endpoint_url=f"http://127.0.0.1:{free_port()}", max_attempts=1)
 
     with pytest.raises(StorageUnavailableError, match="it cannot be reached: check the endpoint_url and the net"):
         storage.list()
@@ -472,14 +486,14 @@ def test_a_form_of_encryption_that_needs_https_is_told(rgw):
 
 
 @pytest.fixture
-def scripted(rgw):
+def scripted(s3):
     """Make a storage on Ceph behind a proxy whose script answers in its place."""
-    host, _, port = rgw.http.removeprefix("http://").partition(":")
+    host, _, port = s3.http.removeprefix("http://").partition(":")
     with contextlib.ExitStack() as stack:
 
         def make(script, **arguments):
             proxy = stack.enter_context(ScriptedProxy(host, int(port), script))
-            return place(dataclasses.replace(rgw, http=proxy.url), **{"max_attempts": 1, "bucket": "any", **arguments})
+            return place(dataclasses.replace(s3, http=proxy.url), **{"max_attempts": 1, "bucket": "any", **arguments})
 
         yield make
 
@@ -559,7 +573,7 @@ def test_a_refusal_in_the_middle_of_a_listing_is_an_error(scripted):
         next(found)
 
 
-def test_the_bucket_is_looked_at_once(scripted, rgw):
+def test_the_bucket_is_looked_at_once(scripted, s3):
     """To tell it from the object; a refusal to show it is no reason to say that the object is there."""
     asked = []
 

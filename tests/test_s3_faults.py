@@ -30,6 +30,7 @@ from tests.bad_net import (
 from tests.counts import count
 from tests.s3_places import place
 from tests.services.fault_proxy import Faults
+from tests.variants import variants
 
 pytest_plugins = ["tests.services.localstack", "tests.services.rclone_s3", "tests.services.rgw"]
 
@@ -82,10 +83,10 @@ def grounds(request):
         each.close()
 
 
-@pytest.fixture
+@pytest.fixture(params=variants("localstack", "rgw"))
 def ground(grounds, request):
     """The ground on Ceph, or on the server that the test names."""
-    made = grounds(getattr(request, "param", "rgw"))
+    made = grounds(request.param)
     made.proxy.heal()
     yield made
     made.proxy.kill()
@@ -108,6 +109,8 @@ def on(*names):
 def test_an_upload_that_is_cut_once_is_all_there_or_not_at_all(ground, content, way, how):
     """Wherever: in the first byte or the last, in a request or in an answer. No unfinished upload stays behind."""
     total = ground.passed(lambda storage: storage.write("cut.bin", content))[way == "down"]
+    if ground.server.name == "localstack":
+        total = min(total, PART)  # it ends each connection after one response: the longest one carries a part
     _, of_begin = ground.passed(lambda storage: storage.parts.begin("x", WriteOptions()))
     ground.direct.sweep(NOW)
     successes = 0
@@ -275,7 +278,6 @@ def test_a_download_that_gets_a_few_bytes_at_a_time_is_given_up(ground, in_bound
 # -- flipped ----------------------------------------------------------------------------------------------------------
 
 
-@on("rgw", "localstack")
 @CONTENTS
 def test_a_bit_that_flips_on_its_way_up_is_found(ground, content):
     """By plain http: nothing is published that was not sent, and no unfinished upload stays behind."""
@@ -297,7 +299,6 @@ def test_a_bit_that_flips_on_its_way_up_is_found(ground, content):
         storage.close()
 
 
-@on("rgw", "localstack")
 def test_a_bit_that_flips_on_its_way_down_is_found(ground):
     """By plain http, in an object that was stored in one go: not the content, but an error that says so."""
     ground.direct.write("flip.bin", SMALL)
@@ -353,7 +354,7 @@ def test_a_bit_that_flips_amid_the_headers_never_makes_wrong_content(ground, way
 # -- replaced ---------------------------------------------------------------------------------------------------------
 
 
-@on("rgw", "localstack", "rclone_s3")
+@on(*variants("localstack", "rgw", "rclone_s3"))
 def test_an_object_that_is_replaced_while_it_is_read_is_never_a_mixture(ground):
     """The read that comes to it says so; also where the server does not look at the condition."""
     old, other = LARGE[:MIB], LARGE[MIB : 2 * MIB]
@@ -373,7 +374,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_never_a_mixture(ground):
         ground.direct.delete(path)
 
 
-@on("rgw", "localstack", "rclone_s3")
+@on(*variants("localstack", "rgw", "rclone_s3"))
 def test_an_object_that_is_deleted_while_it_is_read_is_an_error(ground):
     """Not the end of the file."""
     ground.direct.write("deleted.bin", LARGE[:MIB])

@@ -30,21 +30,21 @@ from flask_storage.backends.s3.errors import translated
 from tests.s3_places import place
 from tests.services.scripted_proxy import ScriptedProxy, s3_error
 
-pytest_plugins = ["tests.services.rgw"]
+pytest_plugins = ["tests.services.s3"]
 
 MIB = 1024 * 1024
 
 
 @pytest.fixture
-def client(rgw):
+def client(s3):
     """A boto3 client as anybody makes one."""
-    with contextlib.closing(rgw.client()) as made:
+    with contextlib.closing(s3.client()) as made:
         yield made
 
 
-def test_the_seeds_classes_need_no_storage(rgw, client):
+def test_the_seeds_classes_need_no_storage(s3, client):
     """Bucket, key and client are enough to write, to give up, and to read."""
-    bucket = rgw.make_bucket()
+    bucket = s3.make_bucket()
     content = bytes(11 * MIB) + b"end"
 
     with S3Writer(bucket, "a/b.bin", client) as writer:
@@ -68,9 +68,9 @@ def test_the_seeds_base_class_keeps_what_it_is_given():
     assert (file.mode, file.bucket, file.filename, file.s3) == ("rb", "bucket", "key", "client")
 
 
-def test_more_parts_than_fit_one_page_are_listed(rgw):
+def test_more_parts_than_fit_one_page_are_listed(s3):
     """The service tells a thousand at a time."""
-    storage = place(rgw)
+    storage = place(s3)
     upload_id = storage.parts.begin("file.bin", WriteOptions())
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: storage.parts.put_part("file.bin", upload_id, number, b"x"), range(1, 1003)))
@@ -80,10 +80,10 @@ def test_more_parts_than_fit_one_page_are_listed(rgw):
     assert [part.number for part in listed] == list(range(1, 1003))
 
 
-def test_what_a_service_cannot_copy_goes_through_the_app(rgw, monkeypatch):
+def test_what_a_service_cannot_copy_goes_through_the_app(s3, monkeypatch):
     """Where there is no copying in parts, a file beyond the limit of one call is read and written."""
     monkeypatch.setattr(copying, "MAX_PART", 2)
-    storage = place(rgw, preset=S3Preset(bulk_delete=1000))
+    storage = place(s3, preset=S3Preset(bulk_delete=1000))
     storage.write("from.bin", b"more than two", content_type="text/plain")
 
     storage.copy("from.bin", "to.bin")
@@ -92,7 +92,7 @@ def test_what_a_service_cannot_copy_goes_through_the_app(rgw, monkeypatch):
     assert storage.stat("to.bin").content_type == "text/plain"
 
 
-def test_trouble_with_clearing_away_a_copy_hides_nothing(rgw, caplog):
+def test_trouble_with_clearing_away_a_copy_hides_nothing(s3, caplog):
     """What made it give up is raised, and what was left behind is in the log."""
 
     def script(request):
@@ -100,9 +100,9 @@ def test_trouble_with_clearing_away_a_copy_hides_nothing(rgw, caplog):
             return s3_error(403, "AccessDenied")
         return s3_error(503, "SlowDown") if request.method == "DELETE" else None
 
-    address = urlsplit(rgw.http)
+    address = urlsplit(s3.http)
     with ScriptedProxy(address.hostname or "", address.port or 0) as proxy:
-        through = place(rgw, endpoint_url=proxy.url)
+        through = place(s3, endpoint_url=proxy.url)
         through.write("from.bin", bytes(6 * MIB))
         proxy.script = script
 
@@ -159,11 +159,11 @@ def test_what_a_closed_storage_cut_off_is_told(error):
     assert translated(RuntimeError("something else"), "a.bin", "bucket", "s3") is None
 
 
-def test_a_refusal_in_the_middle_of_a_read_is_a_refusal(rgw):
+def test_a_refusal_in_the_middle_of_a_read_is_a_refusal(s3):
     """It is told as what it is, and not as another version."""
-    address = urlsplit(rgw.http)
+    address = urlsplit(s3.http)
     with ScriptedProxy(address.hostname or "", address.port or 0) as proxy:
-        storage = place(rgw, endpoint_url=proxy.url)
+        storage = place(s3, endpoint_url=proxy.url)
         storage.write("a.bin", bytes(MIB))
 
         with storage.open("a.bin", "r") as reader:

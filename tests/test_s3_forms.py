@@ -14,8 +14,9 @@ from flask_storage.backends.s3.parts import MIN_PART
 from flask_storage.errors import UnsupportedOperationError
 from tests.plain_client import follow, post, send
 from tests.s3_places import place
+from tests.variants import variants
 
-pytest_plugins = ["tests.services.localstack", "tests.services.rgw"]
+pytest_plugins = ["tests.services.s3"]
 
 HOUR = timedelta(hours=1)
 PATH = "in/caf\u00e9 +&=\u4e2d.png"
@@ -36,7 +37,7 @@ def emptied(places, server, **arguments):
     return made
 
 
-@pytest.fixture(params=["rgw", "localstack"])
+@pytest.fixture(params=variants("localstack", "rgw"))
 def storage(request, places):
     """An empty storage on each server that takes forms."""
     return emptied(places, request.getfixturevalue(request.param), prefix="below")

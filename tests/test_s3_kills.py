@@ -10,7 +10,7 @@ from tests.counts import count
 from tests.dying_programs import ENDS, MIB, NEW, OLD, WRITES, content, killed, moments, on_demand, program as start
 from tests.s3_places import place
 
-pytest_plugins = ["tests.services.rgw"]
+pytest_plugins = ["tests.services.s3"]
 
 NOW = timedelta(0)
 DEEDS = {

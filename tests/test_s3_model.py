@@ -9,8 +9,9 @@ import pytest
 from flask_storage.backends.s3.presets import PRESETS
 from tests.histories import run_histories
 from tests.s3_places import place
+from tests.variants import extra_variant
 
-pytest_plugins = ["tests.services.localstack", "tests.services.rgw"]
+pytest_plugins = ["tests.services.s3"]
 
 
 def _histories(server, **arguments):
@@ -19,13 +20,16 @@ def _histories(server, **arguments):
     run_histories(lambda: in_bucket(prefix=uuid.uuid4().hex))
 
 
-@pytest.mark.parametrize("https", [False, True], ids=["http", "https"])
+HTTPS = pytest.mark.parametrize("https", [False, pytest.param(True, marks=extra_variant)], ids=["http", "https"])
+
+
+@HTTPS
 def test_histories_on_ceph_end_as_they_must(rgw, https):
     """What Ceph cannot decide is refused at any time; everything else agrees after every step."""
     _histories(rgw, https=https)
 
 
-@pytest.mark.parametrize("https", [False, True], ids=["http", "https"])
+@HTTPS
 def test_histories_on_localstack_end_as_they_must(localstack, https):
     """With conditions, and with checksums behind the content where it comes by https."""
     _histories(localstack, https=https, preset=replace(PRESETS["aws"], copy_conditions=False, addressing="path"))

@@ -23,11 +23,11 @@ from flask_storage import (
 from flask_storage.backends.s3.presets import PRESETS
 from tests.s3_places import place
 from tests.services.scripted_proxy import Answer, ScriptedProxy
+from tests.variants import extra_variant
 
-pytest_plugins = ["tests.services.localstack", "tests.services.rgw"]
+pytest_plugins = ["tests.services.s3"]
 
 MIB = 1 << 20
-SERVERS = ["rgw", "localstack"]
 CUSTOMER_KEY = bytes(range(32))
 PART = 5 * MIB
 
@@ -71,10 +71,10 @@ def storage_on(session_of):
     return make
 
 
-@pytest.fixture(params=SERVERS)
-def server(request):
-    """Ceph, then LocalStack."""
-    return request.getfixturevalue(request.param)
+@pytest.fixture
+def server(s3):
+    """The S3 server."""
+    return s3
 
 
 @pytest.fixture
@@ -198,9 +198,9 @@ def test_metadata_of_others_is_read_where_it_can_be(rgw, on, raw, sent, found):
     assert info.metadata == {"color": found}
 
 
-def test_a_header_of_others_that_is_no_utf_8_is_left_as_it_is(rgw, on, watched):
+def test_a_header_of_others_that_is_no_utf_8_is_left_as_it_is(s3, on, watched):
     """Each byte is a character then."""
-    proxy, seen = watched(rgw)
+    proxy, seen = watched(s3)
     storage = on(seen)
     headers = {
         "Content-Disposition": "attachment; filename=gr\xfcn",
@@ -239,9 +239,9 @@ def test_a_checksum_of_checksums_is_not_shown(localstack, on, raw):
         ("README", "image/x-mine", {"content_type": "text/x-default"}, "image/x-mine"),
     ],
 )
-def test_the_content_type_is_given_guessed_or_the_profiles(rgw, on, path, given, profile, found):
+def test_the_content_type_is_given_guessed_or_the_profiles(s3, on, path, given, profile, found):
     """In this order; None where nobody knows it."""
-    storage = on(rgw, **profile)
+    storage = on(s3, **profile)
 
     storage.write(path, b"1", content_type=given)
 
@@ -325,9 +325,9 @@ def test_an_acl_is_set_only_where_one_is_asked_for(server, on, raw, size):
     assert grants(raw(server), plain, "copied") == ["READ"]
 
 
-def test_no_header_of_an_acl_is_sent_unless_asked_for(rgw, on, watched):
+def test_no_header_of_an_acl_is_sent_unless_asked_for(s3, on, watched):
     """Nor a storage class, nor encryption."""
-    proxy, seen = watched(rgw)
+    proxy, seen = watched(s3)
     storage = on(seen)
 
     storage.write("a", b"1")
@@ -364,7 +364,9 @@ def test_objects_are_stored_as_the_profile_says(localstack, on, head, size, argu
     assert storage.read("b") == bytes(size)
 
 
-@pytest.fixture(params=[("rgw", True), ("localstack", False), ("localstack", True)], ids=str)
+@pytest.fixture(
+    params=[("localstack", False), ("localstack", True), pytest.param(("rgw", True), marks=extra_variant)], ids=str
+)
 def keyed(request, on):
     """A server that takes a customer's key, whether by https, and a storage with one."""
     name, https = request.param
@@ -558,9 +560,9 @@ def test_deleting_a_folder_deletes_them_too(littered, server, raw):
 
 
 @pytest.mark.parametrize("path", ["../x", "a//b", "a/../b", "trailing/", "/../x", "con\x01trol"])
-def test_no_verb_takes_such_a_name(rgw, on, path):
+def test_no_verb_takes_such_a_name(s3, on, path):
     """Nothing is asked of the service."""
-    storage = on(rgw)
+    storage = on(s3)
 
     for verb in (storage.read, storage.stat, storage.exists, storage.delete):
         with pytest.raises(InvalidPathError):
@@ -614,9 +616,9 @@ def test_a_sweep_stays_below_the_prefix(server, storage_on):
     assert sorted(upload.path for upload in outer.parts.list_uploads()) == ["ab/x", "x"]
 
 
-def test_a_sweep_is_refused_where_uploads_cannot_be_listed(rgw, on):
+def test_a_sweep_is_refused_where_uploads_cannot_be_listed(s3, on):
     """With what to do instead."""
-    storage = on(rgw, preset=S3Preset(upload_listing=False))
+    storage = on(s3, preset=S3Preset(upload_listing=False))
 
     with pytest.raises(NotImplementedError, match="cannot list unfinished uploads: have the service abort them"):
         storage.sweep()
@@ -628,9 +630,9 @@ MANY = 1005  # a page of a listing and a list of deletions hold a thousand
 
 
 @pytest.fixture(scope="module")
-def crowded(rgw, storage_on):
+def crowded(s3, storage_on):
     """A storage with more files than a page takes, in two folders."""
-    storage = storage_on(rgw)
+    storage = storage_on(s3)
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda number: storage.write(f"folder-{number % 2}/{number:04}", b""), range(MANY)))
     return storage
@@ -643,9 +645,9 @@ def test_a_listing_takes_as_many_pages_as_there_are(crowded):
     assert found == sorted(f"folder-{number % 2}/{number:04}" for number in range(MANY))
 
 
-def test_a_listing_of_one_level_takes_one_request_for_any_number_of_files(crowded, rgw, watched, storage_on):
+def test_a_listing_of_one_level_takes_one_request_for_any_number_of_files(crowded, s3, watched, storage_on):
     """The service puts folders together."""
-    proxy, seen = watched(rgw)
+    proxy, seen = watched(s3)
     storage = storage_on(seen, bucket=crowded.bucket)
 
     found = [entry.name for entry in storage.list(recursive=False)]
@@ -654,9 +656,9 @@ def test_a_listing_of_one_level_takes_one_request_for_any_number_of_files(crowde
     assert len(proxy.exchanges) == 1
 
 
-def test_pages_are_asked_for_when_they_are_needed(crowded, rgw, watched, storage_on):
+def test_pages_are_asked_for_when_they_are_needed(crowded, s3, watched, storage_on):
     """The first entry costs one request, all of them two."""
-    proxy, seen = watched(rgw)
+    proxy, seen = watched(s3)
     storage = storage_on(seen, bucket=crowded.bucket)
 
     entries = storage.iter()
@@ -670,9 +672,9 @@ def test_pages_are_asked_for_when_they_are_needed(crowded, rgw, watched, storage
     assert rest == MANY - 1
 
 
-def test_details_of_the_first_files_cost_few_requests(crowded, rgw, watched, storage_on):
+def test_details_of_the_first_files_cost_few_requests(crowded, s3, watched, storage_on):
     """One for the page, and as many at once as the storage may."""
-    proxy, seen = watched(rgw)
+    proxy, seen = watched(s3)
     storage = storage_on(seen, bucket=crowded.bucket, concurrency=4)
 
     found = list(itertools.islice(storage.iter(details=True), 2))
@@ -681,13 +683,13 @@ def test_details_of_the_first_files_cost_few_requests(crowded, rgw, watched, sto
     assert len(proxy.exchanges) <= 1 + 4
 
 
-def test_details_leave_out_what_has_vanished_meanwhile(rgw, on, watched):
+def test_details_leave_out_what_has_vanished_meanwhile(s3, on, watched):
     """Between the listing and the question."""
-    proxy, seen = watched(rgw)
+    proxy, seen = watched(s3)
     storage = on(seen)
     for path in ("a", "b"):
         storage.write(path, b"1")
-    other = on(rgw)
+    other = on(s3)
 
     def script(request):
         if request.method == "HEAD":
@@ -698,9 +700,9 @@ def test_details_leave_out_what_has_vanished_meanwhile(rgw, on, watched):
     assert [info.path for info in storage.iter(details=True)] == ["b"]
 
 
-def test_many_are_deleted_a_thousand_at_a_time(rgw, crowded, watched, storage_on):
+def test_many_are_deleted_a_thousand_at_a_time(s3, crowded, watched, storage_on):
     """Two requests for 1,005 of them, missing ones among them; each is told to those who listen."""
-    proxy, seen = watched(rgw)
+    proxy, seen = watched(s3)
     storage = storage_on(seen, bucket=crowded.bucket)
 
     storage.delete_many([f"missing/{number:04}" for number in range(MANY)])
@@ -708,9 +710,9 @@ def test_many_are_deleted_a_thousand_at_a_time(rgw, crowded, watched, storage_on
     assert [exchange.request.method for exchange in proxy.exchanges] == ["POST", "POST"]
 
 
-def test_a_crowded_folder_is_deleted_whole(rgw, storage_on):
+def test_a_crowded_folder_is_deleted_whole(s3, storage_on):
     """Every page of it."""
-    storage = storage_on(rgw)
+    storage = storage_on(s3)
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda number: storage.write(f"folder/{number:04}", b""), range(MANY)))
     storage.write("folder-beside", b"1")
@@ -763,13 +765,13 @@ def test_a_folder_that_cannot_be_deleted_whole_is_an_error(rgw, raw, storage_on)
     assert storage.exists("folder/keep")
 
 
-def test_keys_that_no_list_could_hold_are_deleted_one_by_one(rgw, on, raw):
+def test_keys_that_no_list_could_hold_are_deleted_one_by_one(s3, on, raw):
     """XML cannot write control characters; the keys beside them go all the same."""
-    storage = on(rgw)
+    storage = on(s3)
     for key in ("folder/a\x01", "folder/b\x1f", "folder/c"):
-        raw(rgw).put_object(Bucket=storage.bucket, Key=storage._door.key(key), Body=b"1")
+        raw(s3).put_object(Bucket=storage.bucket, Key=storage._door.key(key), Body=b"1")
 
     deleted = storage.delete_prefix("folder")
 
     assert deleted == 3
-    assert keys_of(raw(rgw), storage) == []
+    assert keys_of(raw(s3), storage) == []

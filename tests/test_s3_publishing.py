@@ -3,14 +3,15 @@
 import pytest
 
 from tests.s3_places import place
+from tests.variants import variants
 from tests.writing_trouble import trouble_tests, unharmed
 
-pytest_plugins = ["tests.services.localstack", "tests.services.rgw"]
+pytest_plugins = ["tests.services.s3"]
 
 PART = 5 << 20
 
 
-@pytest.fixture(scope="module", params=["rgw", "localstack"])
+@pytest.fixture(scope="module", params=variants("localstack", "rgw"))
 def ground(request):
     """A storage on each server."""
     server = request.getfixturevalue(request.param)

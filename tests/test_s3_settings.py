@@ -32,7 +32,7 @@ from tests.s3_places import place
 from tests.services.s3_servers import free_port
 from tests.services.scripted_proxy import ScriptedProxy
 
-pytest_plugins = ["tests.services.localstack", "tests.services.rgw"]
+pytest_plugins = ["tests.services.s3"]
 
 MIB = 1 << 20
 KEYS: Any = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "not-for-the-logs"}
@@ -532,53 +532,53 @@ def write_profile(tmp_path, name, server, region=None):
     (tmp_path / "config").write_text(f"[profile {name}]\nregion = {region or server.region}\n")
 
 
-def test_explicit_keys_are_used(rgw):
+def test_explicit_keys_are_used(s3):
     """By Ceph, which checks every signature."""
-    storage = with_keys(rgw)
+    storage = with_keys(s3)
 
     storage.write("a.txt", b"1")
 
     assert storage.read("a.txt") == b"1"
 
 
-def test_explicit_keys_win_over_the_environment(rgw, monkeypatch):
+def test_explicit_keys_win_over_the_environment(s3, monkeypatch):
     """Which may be meant for something else."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody-else")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-for-the-logs")
-    storage = with_keys(rgw)
+    storage = with_keys(s3)
 
     storage.write("a.txt", b"1")
 
     assert storage.exists("a.txt")
 
 
-def test_keys_from_the_environment_are_used(rgw, monkeypatch):
+def test_keys_from_the_environment_are_used(s3, monkeypatch):
     """Without any others."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", rgw.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", rgw.secret_key)
-    storage = without_keys(rgw)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
+    storage = without_keys(s3)
 
     storage.write("a.txt", b"1")
 
     assert storage.exists("a.txt")
 
 
-def test_a_named_profile_is_used(rgw, tmp_path):
+def test_a_named_profile_is_used(s3, tmp_path):
     """Its credentials and its region."""
-    write_profile(tmp_path, "files", rgw)
+    write_profile(tmp_path, "files", s3)
     storage = without_keys(
-        rgw, aws_profile="files", aws_region=None, preset=dataclasses.replace(PRESETS["ceph"], region=None)
+        s3, aws_profile="files", aws_region=None, preset=dataclasses.replace(PRESETS["ceph"], region=None)
     )
 
     storage.write("a.txt", b"1")
 
     assert storage.exists("a.txt")
-    assert storage.client.meta.region_name == rgw.region
+    assert storage.client.meta.region_name == s3.region
 
 
-def test_the_region_of_a_profile_is_used(tmp_path, rgw):
+def test_the_region_of_a_profile_is_used(tmp_path, s3):
     """On Amazon, where an argument says nothing else."""
-    write_profile(tmp_path, "files", rgw, region="ap-southeast-2")
+    write_profile(tmp_path, "files", s3, region="ap-southeast-2")
 
     found = S3Storage("bucket", aws_profile="files").client.meta.region_name
     said = S3Storage("bucket", "eu-west-3", aws_profile="files").client.meta.region_name
@@ -592,10 +592,10 @@ def test_a_profile_that_does_not_exist_is_told_at_once():
         S3Storage("bucket", aws_profile="nobody")
 
 
-def test_a_session_of_ones_own_is_used(rgw):
+def test_a_session_of_ones_own_is_used(s3):
     """For its credentials and its region."""
-    session = boto3.session.Session(rgw.access_key, rgw.secret_key, region_name=rgw.region)
-    storage = without_keys(rgw, session=session)
+    session = boto3.session.Session(s3.access_key, s3.secret_key, region_name=s3.region)
+    storage = without_keys(s3, session=session)
 
     storage.write("a.txt", b"1")
 
@@ -603,10 +603,10 @@ def test_a_session_of_ones_own_is_used(rgw):
     assert storage.session is session
 
 
-def test_a_client_of_ones_own_is_used(rgw):
+def test_a_client_of_ones_own_is_used(s3):
     """With everything it brings."""
-    client = rgw.client()
-    bucket = rgw.make_bucket()
+    client = s3.client()
+    bucket = s3.make_bucket()
     storage = S3Storage(bucket, client=client, preset="ceph")
 
     storage.write("a.txt", b"1")
@@ -616,11 +616,11 @@ def test_a_client_of_ones_own_is_used(rgw):
 
 
 @pytest.fixture
-def watched(rgw):
+def watched(s3):
     """A proxy before Ceph, and the server as it is seen through it."""
-    host, _, port = rgw.http.removeprefix("http://").partition(":")
+    host, _, port = s3.http.removeprefix("http://").partition(":")
     with ScriptedProxy(host, int(port)) as proxy:
-        yield proxy, dataclasses.replace(rgw, http=proxy.url)
+        yield proxy, dataclasses.replace(s3, http=proxy.url)
 
 
 def test_a_session_token_is_sent(watched):
@@ -657,9 +657,9 @@ def test_making_a_storage_on_amazon_asks_nothing_either():
 # -- what checksums are sent ------------------------------------------------------------------------------------------
 
 
-def test_by_https_a_service_without_checksums_is_sent_none(rgw):
+def test_by_https_a_service_without_checksums_is_sent_none(s3):
     """Where boto3's own default makes Ceph answer that the length is missing; in one go and in parts."""
-    storage = place(rgw, https=True, preset=None)
+    storage = place(s3, https=True, preset=None)
 
     storage.write("small", b"1")
     storage.write("large", bytes(5 * MIB + 1))

@@ -18,16 +18,17 @@ from tests.sharing import (
     write_and_read_one_large_name,
     write_and_read_one_name,
 )
+from tests.variants import extra_variant
 
-pytest_plugins = ["tests.services.localstack", "tests.services.rgw"]
+pytest_plugins = ["tests.services.s3"]
 
 MIB = 1024 * 1024
 
 
 @pytest.fixture
-def storage(rgw):
+def storage(s3):
     """An empty storage that may have fewer connections than there are threads."""
-    return place(rgw, max_connections=10)
+    return place(s3, max_connections=10)
 
 
 def test_fifty_threads_share_one_storage(storage):
@@ -37,21 +38,21 @@ def test_fifty_threads_share_one_storage(storage):
     assert all(entry.name.startswith("here/thread ") for entry in storage.list())
 
 
-def test_threads_have_no_more_connections_than_were_allowed(rgw):
+def test_threads_have_no_more_connections_than_were_allowed(s3):
     """Fifty threads, five connections: they take turns."""
-    storage = place(rgw, max_connections=5)
+    storage = place(s3, max_connections=5)
 
-    with Sockets(rgw.http) as sockets:
+    with Sockets(s3.http) as sockets:
         take_turns(storage)
 
     assert 1 < sockets.most <= 5
 
 
-def test_large_files_and_small_ones_share_connections(rgw):
+def test_large_files_and_small_ones_share_connections(s3):
     """Parts that are sent at once and ranges that are fetched ahead take their turns with everything else."""
-    storage = place(rgw, max_connections=4, chunk_size=5 * MIB, concurrency=4)
+    storage = place(s3, max_connections=4, chunk_size=5 * MIB, concurrency=4)
 
-    with Sockets(rgw.http) as sockets:
+    with Sockets(s3.http) as sockets:
         share_among_large_and_small(storage, 21 * MIB)
 
     assert sockets.most <= 4
@@ -73,17 +74,17 @@ def test_a_child_inherits_a_storage_that_other_threads_are_using(storage):
     assert set(fork_while_threads_use(storage)) == {0}
 
 
-def test_an_app_that_is_loaded_before_the_workers_serves_from_all_of_them(rgw, tmp_path):
+def test_an_app_that_is_loaded_before_the_workers_serves_from_all_of_them(s3, tmp_path):
     """Whole files and pieces of them, each to the one who asked, from workers that share what the parent made."""
-    storage = place(rgw)
+    storage = place(s3)
     profile = {
         "backend": "s3",
         "bucket": storage.bucket,
-        "aws_region": rgw.region,
-        "endpoint_url": rgw.http,
-        "aws_access_key_id": rgw.access_key,
-        "aws_secret_access_key": rgw.secret_key,
-        "preset": rgw.preset,
+        "aws_region": s3.region,
+        "endpoint_url": s3.http,
+        "aws_access_key_id": s3.access_key,
+        "aws_secret_access_key": s3.secret_key,
+        "preset": s3.preset,
         "addressing_style": "path",
     }
 
@@ -96,7 +97,7 @@ def test_an_app_that_is_loaded_before_the_workers_serves_from_all_of_them(rgw, t
 # -- one file for many writers ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "mixes"), [("rgw", False), ("localstack", True)])
+@pytest.mark.parametrize(("name", "mixes"), [("localstack", True), pytest.param("rgw", False, marks=extra_variant)])
 def test_every_read_is_one_complete_version(request, name, mixes):
     """Eight write one path again and again, four read it: what is read always belongs together.
 
@@ -106,9 +107,9 @@ def test_every_read_is_one_complete_version(request, name, mixes):
     write_and_read_one_name(place(request.getfixturevalue(name)), mixes=mixes, overtaken=overtaken)
 
 
-def test_every_read_of_a_large_file_is_one_complete_version(rgw):
+def test_every_read_of_a_large_file_is_one_complete_version(s3):
     """Also when it is written in parts and read in ranges; a reader that is overtaken is told."""
-    write_and_read_one_large_name(place(rgw, chunk_size=5 * MIB), 11 * MIB, OVERTAKEN_ON_CEPH)
+    write_and_read_one_large_name(place(s3, chunk_size=5 * MIB), 11 * MIB, OVERTAKEN_ON_CEPH)
 
 
 @pytest.mark.parametrize("verb", ["write", "copy", "move", "finish"])

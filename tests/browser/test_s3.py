@@ -15,7 +15,7 @@ from tests.browser.webm import make_video
 from tests.s3_places import place
 from tests.services.live_app import LiveApp
 
-pytest_plugins = ["tests.services.rgw"]
+pytest_plugins = ["tests.services.s3"]
 
 HOUR = timedelta(hours=1)
 MiB = 1024 * 1024
@@ -56,13 +56,13 @@ def let_in(server, bucket, origin):
 
 
 @pytest.fixture(scope="module")
-def running_s3_app(rgw, tmp_path_factory):
+def running_s3_app(s3, tmp_path_factory):
     """The example app, with files in a bucket."""
-    storage = place(rgw, prefix="drop")
+    storage = place(s3, prefix="drop")
     folder = tmp_path_factory.mktemp("s3-app")
-    settings = {"STORAGE_PROFILES": {"drop": profile(rgw, storage.bucket)}}
+    settings = {"STORAGE_PROFILES": {"drop": profile(s3, storage.bucket)}}
     with LiveApp(folder, storage=storage, **settings) as app:
-        let_in(rgw, storage.bucket, app.url)
+        let_in(s3, storage.bucket, app.url)
         yield app
         assert app.leftovers() == []  # nothing ever was on the disk
 
@@ -91,7 +91,7 @@ def content_of(storage):
 # -- the app ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_goes_straight_to_the_bucket_while_its_bar_moves(page, s3_app, rgw, tmp_path):
+def test_a_file_goes_straight_to_the_bucket_while_its_bar_moves(page, s3_app, s3, tmp_path):
     """The app is asked where to and told that it is done; the content itself it never sees."""
     content = os.urandom(MiB) * 40
     film = tmp_path / "holiday film.mov"
@@ -112,7 +112,7 @@ def test_a_file_goes_straight_to_the_bucket_while_its_bar_moves(page, s3_app, rg
     assert values[-1] == 1
     [entry] = s3_app.storage.list()
     assert s3_app.storage.read(entry.name) == content
-    assert [method for method, url in sent if url.startswith(f"{rgw.http}/{s3_app.storage.bucket}/drop/")] == ["PUT"]
+    assert [method for method, url in sent if url.startswith(f"{s3.http}/{s3_app.storage.bucket}/drop/")] == ["PUT"]
     assert [url for method, url in sent if method == "POST"] == [f"{s3_app.url}/uploads", f"{s3_app.url}/uploads/done"]
 
 
@@ -237,7 +237,7 @@ def test_what_lies_in_a_bucket_is_shown_saved_and_deleted(page, complaints, s3_a
     assert [entry.name for entry in s3_app.storage.list()] == ["a/teal.png", "b/Grüße 東京.txt"]
 
 
-def test_a_shared_link_leads_a_stranger_to_the_bucket(page, open_browser, s3_app, rgw):
+def test_a_shared_link_leads_a_stranger_to_the_bucket(page, open_browser, s3_app, s3):
     """For as long as the dialog says; a number of uses, which S3 cannot count, is not offered."""
     s3_app.storage.write("a/page.html", b"<script>alert(1)</script>")
     page.reload()
@@ -247,7 +247,7 @@ def test_a_shared_link_leads_a_stranger_to_the_bucket(page, open_browser, s3_app
     with stranger.expect_download() as downloading, pytest.raises(BrowserError, match="Download is starting"):
         stranger.goto(link)
 
-    assert link.startswith(rgw.http)
+    assert link.startswith(s3.http)
     assert downloading.value.suggested_filename == "page.html"
     expect(page.get_by_role("radio", name="1 download")).to_have_count(0)
 
