@@ -15,7 +15,7 @@ from flask import Flask
 
 from flask_storage import Storage
 
-from . import config as defaults, csrf, drop, formats, messages
+from . import config as defaults, csrf, formats, messages, routes
 from .secret_key import load_or_create
 
 
@@ -45,5 +45,5 @@ def create_app(instance_path: str | None = None, config: Mapping[str, Any] | Non
     csrf.init_app(app)
     messages.init_app(app)
     app.add_template_filter(formats.filesize)
-    app.register_blueprint(drop.blueprint)
+    app.register_blueprint(routes.blueprint)
     return app

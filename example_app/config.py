@@ -61,7 +61,7 @@ def as_mapping(instance: Path) -> dict[str, Any]:
             "root": str(instance / "public"),
             "create": True,
             "file_mode": 0o644,
-            "folder_mode": 0o755,
+            "directory_mode": 0o755,
             "base_url": "https://media.example.com",
         },
         "bucket": {"backend": "s3", "bucket": "example", "prefix": "drop", "aws_region": "eu-central-1"},
@@ -96,7 +96,7 @@ def as_pairs(instance: Path) -> list[tuple[type | str, dict[str, Any]]]:
                 "root": str(instance / "public"),
                 "create": True,
                 "file_mode": 0o644,
-                "folder_mode": 0o755,
+                "directory_mode": 0o755,
                 "base_url": "https://media.example.com",
             },
         ),
@@ -134,7 +134,7 @@ def as_urls(instance: Path) -> dict[str, str]:
     """Return the same as URLs: arguments are the query."""
     return {
         "drop": f"local://{instance / 'files'}?create=true",
-        "public": f"local://{instance / 'public'}?create=true&file_mode=0o644&folder_mode=0o755"
+        "public": f"local://{instance / 'public'}?create=true&file_mode=0o644&directory_mode=0o755"
         "&base_url=https://media.example.com",
         "bucket": "s3://example/drop?region=eu-central-1",
         "container": "azure://example/files/drop?credential=DefaultAzureCredential",

@@ -17,7 +17,7 @@ from flask_storage import (
 
 from .formats import filesize
 
-WORDS = {
+ERROR_TEXTS = {
     400: ("That did not work", "The request was not one this page makes. Reload the page and try again."),
     403: (
         "This link no longer works",
@@ -32,7 +32,7 @@ WORDS = {
     507: ("The storage is full", "Nothing was stored. Delete something and try again."),
 }
 
-STATUSES: list[tuple[type[StorageError], int]] = [
+ERROR_STATUSES: list[tuple[type[StorageError], int]] = [
     (FileNotFoundInStorageError, 404),
     (InvalidPathError, 400),
     (TooLargeError, 413),
@@ -45,7 +45,7 @@ def init_app(app: Flask) -> None:
     """Show every error as a page of ours, or as JSON to the page's script."""
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(StorageError, _storage_error)
-    app.after_request(_befriend_guests)
+    app.after_request(_html_errors_for_browsers)
 
 
 def _http_error(error: HTTPException) -> BaseResponse:
@@ -53,7 +53,7 @@ def _http_error(error: HTTPException) -> BaseResponse:
         return error.get_response()  # a redirect, or an answer that somebody has made already
     # What abort() was given to say; Werkzeug's own texts are for developers.
     own_words = error.description if error.description != type(error).description else None
-    response = _answer(error.code, own_words)
+    response = _error_response(error.code, own_words)
     for name, value in error.get_headers():
         if name.lower() not in ("content-type", "content-length"):
             response.headers[name] = value
@@ -61,24 +61,24 @@ def _http_error(error: HTTPException) -> BaseResponse:
 
 
 def _storage_error(error: StorageError) -> Response:
-    for cls, status in STATUSES:
+    for cls, status in ERROR_STATUSES:
         if isinstance(error, cls):
-            return _answer(status)
+            return _error_response(status)
     current_app.logger.error("the storage failed", exc_info=error)
-    return _answer(500)
+    return _error_response(500)
 
 
-def _befriend_guests(response: Response) -> Response:
+def _html_errors_for_browsers(response: Response) -> Response:
     """Show who opened a shared link in a browser a page; programs keep the line of text that the link view sends."""
     asks_for_a_page = any(kind == "text/html" for kind, _ in request.accept_mimetypes)
     if response.status_code < 400 or not _is_link_view() or not asks_for_a_page:
         return response
     response.close()
-    return _answer(response.status_code)
+    return _error_response(response.status_code)
 
 
-def _answer(status: int, detail: str | None = None) -> Response:
-    title, text = WORDS.get(status) or WORDS[400 if status < 500 else 500]
+def _error_response(status: int, detail: str | None = None) -> Response:
+    title, text = ERROR_TEXTS.get(status) or ERROR_TEXTS[400 if status < 500 else 500]
     text = detail or text.format(limit=filesize(current_app.config["DROP_MAX_UPLOAD_SIZE"]))
     if isinstance(request.routing_exception, BadRequest):  # a Host that is none: no address can be built for a page
         response = make_response(f"{title}\n", {"Content-Type": "text/plain; charset=utf-8"})

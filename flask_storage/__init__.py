@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._lazy import lazily, warn_of_namesake
+from ._lazy import lazy_exports, warn_about_conflicting_distribution
 
 if TYPE_CHECKING:
     from .backends import (
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
         AzureWriter as AzureWriter,
     )
     from .backends.base import StorageBackend as StorageBackend
-    from .backends.filesystem import LocalFSFile as LocalFSFile, LocalFSStorage as LocalFSStorage
     from .backends.internal_links import InternalLinksStorageBackend as InternalLinksStorageBackend
+    from .backends.local.storage import LocalFSFile as LocalFSFile, LocalFSStorage as LocalFSStorage
     from .backends.memory import MemoryStorage as MemoryStorage
     from .backends.s3 import (
         S3FileBase as S3FileBase,
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
         S3Writer as S3Writer,
     )
     from .backends.sftp import SFTPRemoteFile as SFTPRemoteFile, SFTPStorage as SFTPStorage
-    from .delivery import send_stored_file as send_stored_file
     from .errors import (
         ConfigurationError as ConfigurationError,
         ExpiredLinkError as ExpiredLinkError,
@@ -72,21 +71,22 @@ if TYPE_CHECKING:
     )
     from .extension import Storage as Storage
     from .files import RemoteFile as RemoteFile
+    from .http.link_view import LinkView as LinkView, LinkViewMixin as LinkViewMixin
+    from .http.send_file import send_stored_file as send_stored_file
     from .operations import StorageOperations as StorageOperations
     from .profiles import Profiles as Profiles, current_storage as current_storage
     from .tokens import InternalLinkTokenData as InternalLinkTokenData
-    from .values import (
+    from .types import (
         Capabilities as Capabilities,
         FileInfo as FileInfo,
         FileMode as FileMode,
         LinkRequest as LinkRequest,
         ListEntry as ListEntry,
+        PresignedUpload as PresignedUpload,
         ProgressCallback as ProgressCallback,
         ShareLinkOperation as ShareLinkOperation,
-        UploadInstruction as UploadInstruction,
         WriteOptions as WriteOptions,
     )
-    from .views import LinkView as LinkView, LinkViewMixin as LinkViewMixin
 
     __version__: str
 
@@ -96,7 +96,7 @@ _ERRORS = (
     "PermissionDeniedError PreconditionFailedError StorageError StorageFullError StorageTimeoutError "
     "StorageUnavailableError ThrottledError TooLargeError UnknownProfileError UnsupportedOperationError"
 )
-_WHERE = {
+_EXPORTS = {
     "backends": "",
     "backends.azure": "AzureFile AzureReader AzureStorage AzureWriter",
     "backends.base": "StorageBackend",
@@ -105,19 +105,19 @@ _WHERE = {
     "backends.memory": "MemoryStorage",
     "backends.s3": "S3FileBase S3Preset S3Reader S3Storage S3Writer",
     "backends.sftp": "SFTPRemoteFile SFTPStorage",
-    "delivery": "send_stored_file",
+    "http.send_file": "send_stored_file",
     "errors": _ERRORS,
     "extension": "Storage",
     "files": "RemoteFile",
     "operations": "StorageOperations",
     "profiles": "Profiles current_storage",
     "tokens": "InternalLinkTokenData",
-    "values": "Capabilities FileInfo FileMode LinkRequest ListEntry ProgressCallback ShareLinkOperation "
-    "UploadInstruction WriteOptions",
-    "views": "LinkView LinkViewMixin",
+    "types": "Capabilities FileInfo FileMode LinkRequest ListEntry ProgressCallback ShareLinkOperation "
+    "PresignedUpload WriteOptions",
+    "http.link_view": "LinkView LinkViewMixin",
 }
-__all__, _load = lazily(__name__, _WHERE)
-warn_of_namesake(__file__)
+__all__, _load = lazy_exports(__name__, _EXPORTS)
+warn_about_conflicting_distribution(__file__)
 
 
 def __getattr__(name: str) -> Any:

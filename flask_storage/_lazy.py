@@ -11,11 +11,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-NEEDS = {"backends.azure": "azure.storage.blob", "backends.s3": "boto3", "backends.sftp": "paramiko"}
+REQUIRED_PACKAGES = {"backends.azure": "azure.storage.blob", "backends.s3": "boto3", "backends.sftp": "paramiko"}
 """Modules of ours that need a package of an extra."""
 
 
-def lazily(package: str, where: Mapping[str, str]) -> tuple[list[str], Callable[[str], Any]]:
+def lazy_exports(package: str, where: Mapping[str, str]) -> tuple[list[str], Callable[[str], Any]]:
     """Return the public names of a package and the loader behind its ``__getattr__``.
 
     What needs a package that is not installed is left out of the names, so that ``import *`` works; asked for by name,
@@ -44,7 +44,7 @@ def lazily(package: str, where: Mapping[str, str]) -> tuple[list[str], Callable[
         setattr(sys.modules[package], name, value)
         return value
 
-    missing = {module for module, needed in NEEDS.items() if not is_installed(needed)}
+    missing = {module for module, needed in REQUIRED_PACKAGES.items() if not is_installed(needed)}
     return sorted(name for name, module in homes.items() if module not in missing), load
 
 
@@ -61,7 +61,7 @@ def _is_package(place: str) -> bool:
     return os.path.isfile(os.path.join(place, "__init__.py")) or os.path.isfile(f"{place}.py")
 
 
-def warn_of_namesake(init_file: str) -> None:
+def warn_about_conflicting_distribution(init_file: str) -> None:
     """Warn when the distribution ``flask-storage`` is installed beside ours: both own the package ``flask_storage``."""
     site = os.path.dirname(os.path.dirname(os.path.abspath(init_file)))
     try:

@@ -8,21 +8,21 @@ from functools import partial
 from flask import Flask, current_app
 
 from .backends.base import StorageBackend
-from .configuration import (
+from .config import (
     LINK_ENDPOINT,
-    LinkAddresses,
-    check_handover,
+    LinkURLBuilder,
+    check_x_accel,
     default_profile,
-    link_prefix,
     link_secrets,
+    link_url_prefix,
+    pop_public_profiles,
     profile_specs,
-    take_served,
 )
 from .errors import ConfigurationError
+from .link_usage import open_usage_store
 from .profiles import Profiles, profiles_of
 from .registry import make_storage
-from .uses import open_link_uses
-from .values import LinkBinding
+from .types import LinkContext
 
 
 class Storage:
@@ -39,7 +39,7 @@ class Storage:
         Where the ready-made link view lives (``"/storage"``); None for none.
     ``STORAGE_EXTERNAL_URL``
         The app's address as browsers know it, for links (``"https://example.com"``); beats the request's ``Host``.
-    ``STORAGE_LINK_USES``
+    ``STORAGE_LINK_USAGE``
         The store that counts the uses of limited links: None for files in the instance folder (one host), a database
         URL, or a Redis URL.
     ``STORAGE_X_ACCEL_REDIRECT``, ``STORAGE_X_SENDFILE``
@@ -71,24 +71,24 @@ class Storage:
         if "storage" in app.extensions:
             raise ConfigurationError("this app already has a Storage: make one Storage for it and import that")
         specs = profile_specs(app)
-        served = take_served(specs)
+        served = pop_public_profiles(specs)
         storages = {name: make_storage(name, spec) for name, spec in specs.items()}
         default = default_profile(app, list(storages))
-        prefix = link_prefix(app)
-        check_handover(app, storages)
-        addresses = LinkAddresses(app, has_route=prefix is not None)
+        prefix = link_url_prefix(app)
+        check_x_accel(app, storages)
+        addresses = LinkURLBuilder(app, has_route=prefix is not None)
         secrets = partial(link_secrets, app)
         for name, storage in storages.items():
-            storage.bind_links(
-                LinkBinding(
+            storage.set_link_context(
+                LinkContext(
                     profile=name,
                     secrets=secrets,
                     strict=not (app.debug or app.testing),
                     link_url=partial(addresses.link_url, name),
                 )
             )
-        link_uses = open_link_uses(app.config.get("STORAGE_LINK_USES"), app.instance_path)
-        app.extensions["storage"] = Profiles(storages, default, link_uses)
+        link_usage = open_usage_store(app.config.get("STORAGE_LINK_USAGE"), app.instance_path)
+        app.extensions["storage"] = Profiles(storages, default, link_usage)
         _register_views(app, prefix, {name: storages[name].base_url or "/" for name in served})
         _register_commands(app, self.cli_group_name)
 
@@ -107,7 +107,7 @@ class Storage:
 
 
 def _register_views(app: Flask, prefix: str | None, served: Mapping[str, str]) -> None:
-    from .views import LinkView, PublicFileView, exempt_link_views
+    from .http.link_view import LinkView, PublicFileView, exempt_link_views
 
     app.url_value_preprocessor(exempt_link_views)
     if prefix is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .errors import IntegrityError, StorageError
 from .streams import CHUNK_SIZE
-from .values import FileInfo, FileMode, WriteOptions
+from .types import FileInfo, FileMode, WriteOptions
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -29,7 +29,7 @@ _LINE_LOOKAHEAD = 8192
 
 class _State(enum.Enum):
     OPEN = "open"
-    ENDING = "closed inside a block, whose exit decides"
+    CLOSING = "closed inside a block, whose exit decides"
     CLOSED = "closed"
     PUBLISHED = "published"
     DISCARDED = "discarded"
@@ -69,7 +69,7 @@ class RemoteFile(io.BufferedIOBase):
     ``with backend.open(path, "w") as writer, io.TextIOWrapper(writer) as text:`` instead.
 
     A subclass supplies the underscored hooks of its mode: :meth:`_read` (and :meth:`seek`, :meth:`tell`),
-    :meth:`_write`, :meth:`_publish`, :meth:`_discard`, :meth:`_forget`, :meth:`_release`.
+    :meth:`_write`, :meth:`_publish`, :meth:`_discard`, :meth:`_finalize`, :meth:`_release`.
 
     Args:
         mode: What the file is opened for.
@@ -91,12 +91,12 @@ class RemoteFile(io.BufferedIOBase):
         self._expected: int | None = None
         self._checksum: str | None = None
         self._digest: Any = None
-        self._guard: AbstractContextManager[Any] = nullcontext()
+        self._error_translator: AbstractContextManager[Any] = nullcontext()
         self._on_published: Callable[[], None] | None = None
 
     # -- what the wall adds ---------------------------------------------------------------------------------------
 
-    def promise(self, options: WriteOptions) -> None:
+    def set_expected(self, options: WriteOptions) -> None:
         """Hold the writer to the size and checksum that *options* promise; checked before it publishes.
 
         Raises:
@@ -107,11 +107,11 @@ class RemoteFile(io.BufferedIOBase):
             self._digest, self._checksum = parse_checksum(options.checksum)
 
     def attach(
-        self, name: str, guard: AbstractContextManager[Any], on_published: Callable[[], None] | None = None
+        self, name: str, translator: AbstractContextManager[Any], on_published: Callable[[], None] | None = None
     ) -> Self:
-        """Name the file, run its hooks inside *guard*, which translates errors, and tell *on_published* afterwards."""
+        """Name the file, run its hooks inside *translator*, which translates errors, and tell *on_published* afterwards."""
         self.name = name
-        self._guard = guard
+        self._error_translator = translator
         self._on_published = on_published
         return self
 
@@ -146,7 +146,7 @@ class RemoteFile(io.BufferedIOBase):
         Fewer bytes than asked come only at the end of the file.
         """
         self._check(FileMode.read)
-        with self._guard:
+        with self._error_translator:
             return self._read(-1 if size is None else size)
 
     def read1(self, size: int = -1, /) -> bytes:
@@ -157,7 +157,7 @@ class RemoteFile(io.BufferedIOBase):
         """Read into *buffer* and return the number of bytes."""
         self._check(FileMode.read)
         view = memoryview(buffer).cast("B")
-        with self._guard:
+        with self._error_translator:
             return self._readinto(view)
 
     def readinto1(self, buffer: WriteableBuffer, /) -> int:
@@ -168,7 +168,7 @@ class RemoteFile(io.BufferedIOBase):
         """Read one line, at most *size* bytes of it."""
         self._check(FileMode.read)
         limit = -1 if size is None else size
-        with self._guard:
+        with self._error_translator:
             return self._readline(limit)
 
     def iter_chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
@@ -188,7 +188,7 @@ class RemoteFile(io.BufferedIOBase):
         if self._pid != os.getpid():
             # Parent and child share the descriptor's position: a byte from here would land amid the parent's.
             raise ValueError("a writer belongs to the process that opened it: open the file anew after forking")
-        with self._undone_by_failure():
+        with self._discard_on_error():
             if self._expected is not None and not self.readable() and self._count + count > self._expected:
                 raise IntegrityError(f"more than the promised {self._expected} bytes were written")
             self._write(view)
@@ -197,7 +197,7 @@ class RemoteFile(io.BufferedIOBase):
             self._digest.update(view)
         return count
 
-    def expect(self, count: int, /) -> None:
+    def will_read(self, count: int, /) -> None:
         """Say that the next *count* bytes are going to be read. A far place fetches them ahead; a near one does not."""
 
     def tell(self) -> int:
@@ -223,11 +223,11 @@ class RemoteFile(io.BufferedIOBase):
             StorageError: when publishing failed; what was stored before is still there, unless the text says that the
                 new content is in place and only not durable.
         """
-        if not self._is_undecided():
+        if not self._is_unfinished():
             return
         if self._depth and self.writable():
             # Whoever asks is told "closed": BufferedWriter closes once more when it goes, and would fail at that.
-            self._state = _State.ENDING
+            self._state = _State.CLOSING
         elif not self.writable():
             self._state = _State.CLOSED
             self._release()
@@ -236,8 +236,8 @@ class RemoteFile(io.BufferedIOBase):
             self._release()
         else:
             try:
-                with self._guard:
-                    self._check_promise()
+                with self._error_translator:
+                    self._check_expected()
                     self._publish()
             except BaseException:
                 self.abort()
@@ -248,7 +248,7 @@ class RemoteFile(io.BufferedIOBase):
 
     def abort(self) -> None:
         """Discard what was written; nothing becomes visible. After closing, or on a reader, the same as ``close``."""
-        if not self._is_undecided():
+        if not self._is_unfinished():
             return
         if not self.writable():
             self.close()
@@ -258,7 +258,7 @@ class RemoteFile(io.BufferedIOBase):
             self._release()
             return
         try:
-            with self._guard:
+            with self._error_translator:
                 self._discard()
         except StorageError as error:
             # Whatever made us give up matters more than what could not be cleared away; the sweep will take it.
@@ -283,17 +283,17 @@ class RemoteFile(io.BufferedIOBase):
 
     def __del__(self) -> None:
         """Warn of a forgotten writer and drop its local temporary file; never publish, never use the network."""
-        if getattr(self, "_state", None) is None or not self._is_undecided():
+        if getattr(self, "_state", None) is None or not self._is_unfinished():
             return
         self._state = _State.DISCARDED
         if not self.writable():
-            self._forget()
+            self._finalize()
             return
         if self._pid == os.getpid():
             warnings.warn(
                 f"unclosed writer {self!r}: nothing was published", ResourceWarning, stacklevel=2, source=self
             )
-            self._forget()
+            self._finalize()
         else:
             self._release()
 
@@ -335,7 +335,7 @@ class RemoteFile(io.BufferedIOBase):
     def _discard(self) -> None:
         """Undo everything written; may use the network. Also called after a failed :meth:`_publish`."""
 
-    def _forget(self) -> None:
+    def _finalize(self) -> None:
         """From the garbage collector: free what is local and quick; never use the network, never publish."""
         self._release()
 
@@ -345,10 +345,10 @@ class RemoteFile(io.BufferedIOBase):
     # -- inner ----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _undone_by_failure(self) -> Iterator[None]:
+    def _discard_on_error(self) -> Iterator[None]:
         """Discard what was written when the block fails: nobody knows how much of it arrived."""
         try:
-            with self._guard:
+            with self._error_translator:
                 yield
         except BaseException:
             self.abort()
@@ -360,10 +360,10 @@ class RemoteFile(io.BufferedIOBase):
         if not self.file_mode & needed:
             raise io.UnsupportedOperation("not readable" if needed is FileMode.read else "not writable")
 
-    def _is_undecided(self) -> bool:
-        return self._state in (_State.OPEN, _State.ENDING)
+    def _is_unfinished(self) -> bool:
+        return self._state in (_State.OPEN, _State.CLOSING)
 
-    def _check_promise(self) -> None:
+    def _check_expected(self) -> None:
         if self.readable():
             return  # an edited file has no promised length: what counts is not how much was written
         if self._expected is not None and self._count != self._expected:
@@ -372,3 +372,69 @@ class RemoteFile(io.BufferedIOBase):
             )
         if self._digest is not None and self._digest.hexdigest() != self._checksum:
             raise IntegrityError("the content does not have the promised checksum; nothing was published")
+
+
+class FileAdapter(RemoteFile):
+    """A storage's file on top of a Python binary file: reading, seeking and writing go straight to it.
+
+    Args:
+        fp: The file underneath; closed with this one.
+        mode: What this file is opened for.
+        info: What is known of the file, for a reader.
+    """
+
+    def __init__(self, fp: io.BufferedIOBase, mode: FileMode | str, *, info: FileInfo | None = None) -> None:
+        super().__init__(mode)
+        self.fp = fp
+        self.info = info
+
+    def seekable(self) -> bool:
+        """Whether :meth:`seek` works: wherever the file can be read."""
+        return self.readable()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move to a position in bytes and return it."""
+        self._check(FileMode.read)
+        if self.writable():
+            with self._discard_on_error():
+                self.fp.flush()  # what is in the buffer is written first, and may fail
+        if whence == io.SEEK_SET and offset < 0:
+            raise ValueError(f"there is no byte at position {offset}")  # and no disk is to blame for it
+        with self._error_translator:
+            return self.fp.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position in bytes."""
+        return self.fp.tell() if self.readable() and not self.closed else super().tell()
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Cut an edited file, or extend it with zeros, to *size* bytes (None: to the position); return the size."""
+        self._check(FileMode.write)
+        self._check(FileMode.read)
+        with self._discard_on_error():
+            return self.fp.truncate(size)
+
+    def fileno(self) -> int:
+        """Return the descriptor of a reader, where there is one.
+
+        A writer has none to give: what goes around its buffer and its count would be lost or end up elsewhere.
+        """
+        self._check(FileMode.read)
+        if self.writable():
+            raise io.UnsupportedOperation("fileno")
+        return self.fp.fileno()
+
+    def _read(self, size: int) -> bytes:
+        return self.fp.read(size)
+
+    def _readinto(self, view: memoryview) -> int:
+        return self.fp.readinto(view)
+
+    def _readline(self, limit: int) -> bytes:
+        return self.fp.readline(limit)
+
+    def _write(self, view: memoryview) -> None:
+        self.fp.write(view)
+
+    def _release(self) -> None:
+        self.fp.close()

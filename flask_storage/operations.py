@@ -11,10 +11,10 @@ from typing import Unpack
 from flask import request
 
 from .backends.base import StorageBackend
-from .paths import extension_of, normalize, normalize_folder, safe_filename
+from .paths import extension_of, normalize, normalize_directory, safe_filename
 from .profiles import current_storage
 from .streams import SupportsRead
-from .values import LinkArguments, ShareLinkOperation
+from .types import LinkArguments, ShareLinkOperation
 
 
 class StorageOperations:
@@ -46,7 +46,7 @@ class StorageOperations:
         Raises:
             InvalidPathError: for ``..`` and whatever else is no path; nothing is stripped.
         """
-        folder = normalize_folder(location.value) if location is not None else ""
+        folder = normalize_directory(location.value) if location is not None else ""
         return f"{folder}/{normalize(filename)}" if folder else normalize(filename)
 
     @staticmethod

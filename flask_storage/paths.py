@@ -18,7 +18,7 @@ MAX_PATH_BYTES = 1024
 MAX_SEGMENT_BYTES = 255
 RESERVED_PREFIX = ".fs-tmp-"
 """Segments that begin so are ours: unfinished files, hidden from every listing."""
-SYSTEM_FOLDER = "lost+found"
+SYSTEM_DIRECTORY = "lost+found"
 """Stands at the top of an ext4 volume and belongs to its repair: never removed, and left out where it is closed."""
 
 # Listed by code point, not by category, so that every Python with every Unicode table decides the same: C0, DEL, C1,
@@ -33,7 +33,7 @@ _WINDOWS_NAMES = frozenset(
 )
 _EXTENSION = re.compile(r"(?<=[^/])\.[A-Za-z0-9]{1,16}\Z")
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .\-]*(?:/[A-Za-z0-9_][A-Za-z0-9_ .\-]*)*")
-_SUFFIX_ROOM = 64  # bytes, for "_", 32 digits and an extension
+_SUFFIX_BYTES = 64  # bytes, for "_", 32 digits and an extension
 
 
 def normalize(path: str, *, portable: bool = False) -> str:
@@ -56,19 +56,19 @@ def normalize(path: str, *, portable: bool = False) -> str:
     return _checked(_canonical(path), portable)
 
 
-def normalize_folder(path: str, *, portable: bool = False) -> str:
+def normalize_directory(path: str, *, portable: bool = False) -> str:
     """Like :func:`normalize`, for a folder: the root (``""`` or ``"/"``) is one, and one trailing slash is dropped."""
     path = _canonical(path).removesuffix("/")
     return _checked(path, portable) if path else ""
 
 
-def folder_prefix(path: str) -> str:
+def directory_prefix(path: str) -> str:
     """Return what every path below a folder begins with: its own with a slash, or nothing for the root.
 
-    >>> folder_prefix("/media/"), folder_prefix("")
+    >>> directory_prefix("/media/"), directory_prefix("")
     ('media/', '')
     """
-    folder = normalize_folder(path)
+    folder = normalize_directory(path)
     return f"{folder}/" if folder else ""
 
 
@@ -83,13 +83,15 @@ def normalize_prefix(prefix: str) -> str:
     if slash:
         _checked(folder, False)
     if _FORBIDDEN.search(start):
-        raise InvalidPathError(f"{_shown(prefix)} begins no path: {_FORBIDDEN_REASON}", path=prefix)
+        raise InvalidPathError(f"{_quoted(prefix)} begins no path: {_FORBIDDEN_REASON}", path=prefix)
     return prefix
 
 
 def is_valid(path: str) -> bool:
     """Whether a name found in a store is one that every verb would take as it is."""
-    return (path.isascii() or unicodedata.is_normalized("NFC", path)) and _reason_against(path, portable=False) is None
+    return (path.isascii() or unicodedata.is_normalized("NFC", path)) and _rejection_reason(
+        path, portable=False
+    ) is None
 
 
 def parent(path: str) -> str:
@@ -117,12 +119,12 @@ def safe_filename(name: str) -> str:
     extension = extension_of(leaf)
     leaf = leaf.removesuffix(extension)[: 4 * MAX_SEGMENT_BYTES] + extension
     leaf = unicodedata.normalize("NFC", leaf.encode("utf-8", "ignore").decode())
-    leaf = "".join(letter if _is_harmless(letter) else "_" for letter in leaf).strip(" ").rstrip(" .")
+    leaf = "".join(letter if _is_safe_character(letter) else "_" for letter in leaf).strip(" ").rstrip(" .")
     if leaf.startswith("."):
         leaf = "_" + leaf[1:]
     if leaf.partition(".")[0].rstrip(" ").lower() in _WINDOWS_NAMES:
         leaf = "_" + leaf
-    return _cut(leaf, MAX_SEGMENT_BYTES).rstrip(" .") or "file"
+    return _truncate(leaf, MAX_SEGMENT_BYTES).rstrip(" .") or "file"
 
 
 def safe_path(name: str) -> str:
@@ -133,23 +135,23 @@ def safe_path(name: str) -> str:
     """
     segments = [segment for segment in re.split(r"[/\\]", name) if segment.strip(" .")]
     if not segments:
-        raise InvalidPathError(f"{_shown(name)} holds no file name", path=name)
+        raise InvalidPathError(f"{_quoted(name)} holds no file name", path=name)
     if len(segments) > MAX_PATH_BYTES // 2:
-        raise InvalidPathError(f"{_shown(name)} has too many segments", path=name)
+        raise InvalidPathError(f"{_quoted(name)} has too many segments", path=name)
     path = "/".join(safe_filename(segment) for segment in segments)
-    if len(path.encode()) > MAX_PATH_BYTES - _SUFFIX_ROOM:
-        raise InvalidPathError(f"{_shown(name)} is too long: a suffix must still fit", path=name)
+    if len(path.encode()) > MAX_PATH_BYTES - _SUFFIX_BYTES:
+        raise InvalidPathError(f"{_quoted(name)} is too long: a suffix must still fit", path=name)
     return normalize(path)
 
 
-def suffixed(path: str, suffix: str | None = None) -> str:
+def with_suffix(path: str, suffix: str | None = None) -> str:
     """Return *path* with a suffix before its last extension, in at most 255 bytes a segment and 1024 in all.
 
     Args:
         path: A normalized path.
         suffix: Without one, the 32 hexadecimal digits of a random UUID (122 random bits).
 
-    >>> suffixed("a/x.tar.gz", "1")
+    >>> with_suffix("a/x.tar.gz", "1")
     'a/x.tar_1.gz'
     """
     suffix = uuid.uuid4().hex if suffix is None else suffix
@@ -157,7 +159,7 @@ def suffixed(path: str, suffix: str | None = None) -> str:
     extension = extension_of(leaf)
     tail = f"_{suffix}{extension}"
     room = min(MAX_SEGMENT_BYTES, MAX_PATH_BYTES - len(f"{folder}{slash}".encode())) - len(tail.encode())
-    return folder + slash + _cut_bytes(leaf.removesuffix(extension), room) + tail
+    return folder + slash + _truncate_bytes(leaf.removesuffix(extension), room) + tail
 
 
 def extension_of(filename: str) -> str:
@@ -178,19 +180,19 @@ def _canonical(path: str) -> str:
         raise InvalidPathError(f"a path in a storage is a str, not {type(path).__name__}")
     # Normalizing costs time in proportion to the text; no text four times the limit can become a legal path.
     if len(path) > 4 * MAX_PATH_BYTES:
-        raise InvalidPathError(f"{_shown(path)} is longer than {MAX_PATH_BYTES} bytes", path=path)
+        raise InvalidPathError(f"{_quoted(path)} is longer than {MAX_PATH_BYTES} bytes", path=path)
     path = path.removeprefix("/")
     return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
 def _checked(path: str, portable: bool) -> str:
-    reason = _reason_against(path, portable=portable)
+    reason = _rejection_reason(path, portable=portable)
     if reason is not None:
-        raise InvalidPathError(f"{_shown(path)} is not a path in a storage: {reason}", path=path)
+        raise InvalidPathError(f"{_quoted(path)} is not a path in a storage: {reason}", path=path)
     return path
 
 
-def _reason_against(path: str, *, portable: bool) -> str | None:
+def _rejection_reason(path: str, *, portable: bool) -> str | None:
     if not portable and len(path) <= MAX_SEGMENT_BYTES and _PLAIN.fullmatch(path):
         return None  # nearly every path, at a fifth of the price: listings ask this for each
     if not path:
@@ -206,30 +208,30 @@ def _reason_against(path: str, *, portable: bool) -> str | None:
             return f"a segment is longer than {MAX_SEGMENT_BYTES} bytes of UTF-8"
         if segment[: len(RESERVED_PREFIX)].lower() == RESERVED_PREFIX:
             return f"names beginning with {RESERVED_PREFIX} are kept for unfinished files"
-        if portable and _is_windows_trouble(segment):
+        if portable and _is_invalid_on_windows(segment):
             return "Windows could not hold it"
     return None
 
 
-def _is_windows_trouble(segment: str) -> bool:
+def _is_invalid_on_windows(segment: str) -> bool:
     stem = segment.partition(".")[0].rstrip(" ").lower()
     return segment[-1] in ". " or bool(_NOT_PORTABLE.search(segment)) or stem in _WINDOWS_NAMES
 
 
-def _is_harmless(letter: str) -> bool:
+def _is_safe_character(letter: str) -> bool:
     """Letters, digits and marks of every script (Hindi and Thai need theirs), and the joiners of Persian and emoji."""
     return letter.isalnum() or letter in "_ .-\u200c\u200d" or unicodedata.category(letter) in ("Mn", "Mc")
 
 
-def _cut(leaf: str, room: int) -> str:
+def _truncate(leaf: str, room: int) -> str:
     extension = extension_of(leaf)
-    return _cut_bytes(leaf.removesuffix(extension), room - len(extension)) + extension
+    return _truncate_bytes(leaf.removesuffix(extension), room - len(extension)) + extension
 
 
-def _cut_bytes(text: str, room: int) -> str:
+def _truncate_bytes(text: str, room: int) -> str:
     return text.encode()[: max(room, 0)].decode("utf-8", "ignore")
 
 
-def _shown(path: str) -> str:
+def _quoted(path: str) -> str:
     # ascii() so that a log line or a terminal cannot be steered by what the path holds.
     return ascii(path if len(path) <= 100 else path[:100] + "…")

@@ -10,7 +10,7 @@ from werkzeug.local import LocalProxy
 
 from .backends.base import StorageBackend
 from .errors import UnknownProfileError
-from .uses import LinkUses
+from .link_usage import LinkUsageStore
 
 
 class Profiles(Mapping[str, StorageBackend]):
@@ -19,13 +19,13 @@ class Profiles(Mapping[str, StorageBackend]):
     Args:
         storages: By profile name.
         default: The name of the default profile.
-        link_uses: Counts the uses of limited links.
+        link_usage: Counts the uses of limited links.
     """
 
-    def __init__(self, storages: Mapping[str, StorageBackend], default: str, link_uses: LinkUses) -> None:
+    def __init__(self, storages: Mapping[str, StorageBackend], default: str, link_usage: LinkUsageStore) -> None:
         self._storages = dict(storages)
         self.default_name = default
-        self.link_uses = link_uses
+        self.link_usage = link_usage
 
     @property
     def default(self) -> StorageBackend:

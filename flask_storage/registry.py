@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from .arguments import as_flag
 from .backends.base import StorageBackend
 from .errors import ConfigurationError, StorageError
+from .validation import parse_bool
 
 ENTRY_POINT_GROUP = "flask_storage.backends"
 """Distributions announce backends of their own here: ``[project.entry-points."flask_storage.backends"]``."""
 
-SHIPPED = {
+BUILT_IN_BACKENDS = {
     "azure": "flask_storage.backends.azure:AzureStorage",
-    "local": "flask_storage.backends.filesystem:LocalFSStorage",
+    "local": "flask_storage.backends.local:LocalFSStorage",
     "memory": "flask_storage.backends.memory:MemoryStorage",
     "s3": "flask_storage.backends.s3:S3Storage",
     "sftp": "flask_storage.backends.sftp:SFTPStorage",
@@ -31,12 +31,12 @@ def find_backend(name: str) -> type[StorageBackend]:
     Raises:
         ConfigurationError: when there is none; the text names what exists, or what could not be imported.
     """
-    announced = {} if name in SHIPPED else _announced()
-    target = SHIPPED.get(name) or announced.get(name) or name
+    announced = {} if name in BUILT_IN_BACKENDS else _entry_point_backends()
+    target = BUILT_IN_BACKENDS.get(name) or announced.get(name) or name
     module_name, _, attribute = target.rpartition(":" if ":" in target else ".")
     if not module_name:
         raise ConfigurationError(
-            f"no backend is called {name!r}: there are {', '.join(sorted({*SHIPPED, *announced}))}, "
+            f"no backend is called {name!r}: there are {', '.join(sorted({*BUILT_IN_BACKENDS, *announced}))}, "
             "or give an import path 'package.module:Class'"
         )
     try:
@@ -75,11 +75,11 @@ def make_storage(profile: str, spec: object) -> StorageBackend:
     cls = find_backend(backend) if isinstance(backend, str) else _checked(backend, profile)
     arguments.setdefault("name", profile)
     _check_names(profile, cls, arguments)
-    with _explained(profile, cls):
-        return cls(**_with_flags(profile, cls, arguments))
+    with _constructor_errors(profile, cls):
+        return cls(**_parse_booleans(profile, cls, arguments))
 
 
-def _announced() -> dict[str, str]:
+def _entry_point_backends() -> dict[str, str]:
     """Return what other distributions announce."""
     from importlib.metadata import entry_points  # costs 6 ms, so only for whoever has a backend of their own
 
@@ -95,20 +95,20 @@ def _from_url(profile: str, url: str) -> StorageBackend:
         raise ConfigurationError(f"profile {profile!r} is a text but no URL: write 'local:///srv/files', for example")
     cls = find_backend(parts.scheme)
     query = parse_qsl(parts.query, keep_blank_values=True)
-    options: dict[str, Any] = {cls.url_names.get(name, name): value for name, value in query}
+    options: dict[str, Any] = {cls.url_aliases.get(name, name): value for name, value in query}
     options.setdefault("name", profile)
     _check_names(profile, cls, options, partially=True)
-    with _explained(profile, cls):
-        return cls.from_url(parts, _with_flags(profile, cls, options))
+    with _constructor_errors(profile, cls):
+        return cls.from_url(parts, _parse_booleans(profile, cls, options))
 
 
-def _with_flags(profile: str, cls: type[StorageBackend], arguments: dict[str, Any]) -> dict[str, Any]:
+def _parse_booleans(profile: str, cls: type[StorageBackend], arguments: dict[str, Any]) -> dict[str, Any]:
     """Return *arguments* with those as booleans that are; from URLs and the environment they come as text."""
     parameters = inspect.signature(cls).parameters
     for name, value in arguments.items():
         if name in parameters and isinstance(parameters[name].default, bool):
             try:
-                arguments[name] = as_flag(value)
+                arguments[name] = parse_bool(value)
             except ValueError as error:
                 raise ConfigurationError(f"profile {profile!r}: {name} is true or false") from error
     return arguments
@@ -127,7 +127,7 @@ def _check_names(
 
 
 @contextmanager
-def _explained(profile: str, cls: type[StorageBackend]) -> Iterator[None]:
+def _constructor_errors(profile: str, cls: type[StorageBackend]) -> Iterator[None]:
     """Say whose argument it was that a constructor could not use; its value stays untold."""
     try:
         yield

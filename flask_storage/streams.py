@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .values import ProgressCallback
+from .types import ProgressCallback
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -46,7 +46,7 @@ class LocalFile(io.FileIO):
         return len(view)
 
 
-def rest_of(source: SupportsRead) -> int | None:
+def remaining_size(source: SupportsRead) -> int | None:
     """Return how many bytes are left in *source*, as far as it tells without being read; it stands where it stood.
 
     Raises:

@@ -2,7 +2,7 @@
 
 A token is a JWT (`RFC 7519 <https://www.rfc-editor.org/rfc/rfc7519>`_) signed with HMAC-SHA-512 and nothing else. It
 carries everything that the link view will trust: path, operations, the profile as audience, the expiry, and the terms
-of the :class:`~flask_storage.values.LinkRequest`. PyJWT does the cryptography; this module decides what is asked of
+of the :class:`~flask_storage.types.LinkRequest`. PyJWT does the cryptography; this module decides what is asked of
 it, and refuses before PyJWT is asked whatever is too long, has another header, or is not in its one canonical spelling.
 
 The signing key is never the app's secret itself but derived from it with HKDF (`RFC 5869
@@ -24,7 +24,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple, Self
 
 from .errors import ExpiredLinkError, InvalidLinkError
-from .values import LinkRequest, ShareLinkOperation
+from .types import LinkRequest, ShareLinkOperation
 
 ALGORITHM = "HS512"
 MAX_TOKEN_LENGTH = 4096
@@ -43,7 +43,7 @@ _CONTEXT = b"flask-storage/link/v1"
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 # Claim names are short because they travel in URLs; "key" and "op" are keg-storage's.
-_TERMS = {
+_CONSTRAINT_CLAIMS = {
     "fn": ("filename", str),
     "cd": ("disposition", str),
     "ct": ("content_type", str),
@@ -56,7 +56,7 @@ _TERMS = {
     "use": ("uses", int),
     "ip": ("ip", str),
 }
-_terms_of = attrgetter(*(term for term, _ in _TERMS.values()))
+_get_constraints = attrgetter(*(term for term, _ in _CONSTRAINT_CLAIMS.values()))
 
 
 class _Pair(NamedTuple):
@@ -70,7 +70,7 @@ class InternalLinkTokenData(_Pair):
     Attributes:
         path: The path in the storage.
         operations: What the holder may do.
-        request: All terms (:class:`~flask_storage.values.LinkRequest`); None when made by hand.
+        request: All terms (:class:`~flask_storage.types.LinkRequest`); None when made by hand.
         token_id: Names this token in the store of used links; None when its uses are not counted.
     """
 
@@ -119,7 +119,7 @@ class InternalLinkTokenData(_Pair):
         """
         claims: dict[str, Any] = {"key": self.path, "op": str(self.operations)}
         if self.request is not None:
-            terms = zip(_TERMS, _terms_of(self.request), strict=True)
+            terms = zip(_CONSTRAINT_CLAIMS, _get_constraints(self.request), strict=True)
             claims["exp"] = int(self.request.expires_at.timestamp())
             claims |= {claim: value for claim, value in terms if value is not None and value is not False}
         if self.token_id is not None:
@@ -136,8 +136,8 @@ class InternalLinkTokenData(_Pair):
         try:
             path, operations = claims["key"], ShareLinkOperation.as_operation(claims["op"])
             terms: dict[str, Any] = {}
-            for claim in claims.keys() & _TERMS.keys():
-                term, kind = _TERMS[claim]
+            for claim in claims.keys() & _CONSTRAINT_CLAIMS.keys():
+                term, kind = _CONSTRAINT_CLAIMS[claim]
                 if type(claims[claim]) is not kind:
                     raise InvalidLinkError(f"the link's {term} is not of its type")
                 terms[term] = claims[claim]

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from urllib3.filepost import encode_multipart_formdata
 
-from flask_storage import UploadInstruction
+from flask_storage import PresignedUpload
 
 PATIENCE = 20  # seconds
 
@@ -61,7 +61,7 @@ def send(url: str, method: str, headers: Mapping[str, str] | None = None, body: 
         connection.close()
 
 
-def follow(instruction: UploadInstruction, body: bytes, **fields: str) -> Answer:
+def follow(instruction: PresignedUpload, body: bytes, **fields: str) -> Answer:
     """Upload as an instruction says.
 
     Args:

@@ -12,8 +12,8 @@ from flask import Flask
 from werkzeug.datastructures import FileStorage
 
 from flask_storage import FileNotFoundInStorageError, Storage, StorageOperations, current_storage, send_stored_file
-from flask_storage.delivery import CHUNK_BYTES
-from flask_storage.values import WriteOptions
+from flask_storage.http.send_file import CHUNK_BYTES
+from flask_storage.types import WriteOptions
 from tests.counts import count
 from tests.services.fault_proxy import FaultProxy
 
@@ -233,12 +233,12 @@ class RemoteApp:
 
     def test_unfinished_uploads_are_listed_and_swept(self, run, docs):
         """First only shown, then forgotten; how many is said, and what was begun a moment ago is left alone."""
-        begun = {docs.parts.begin(path, WriteOptions()): path for path in ("a/1.bin", "b.bin")}
-        docs.parts.put_part("b.bin", list(begun)[1], 1, b"1")
+        begun = {docs.multipart.create(path, WriteOptions()): path for path in ("a/1.bin", "b.bin")}
+        docs.multipart.upload_part("b.bin", list(begun)[1], 1, b"1")
 
         listed = run("sweep", "--dry-run", "--older-than", "0")
         early = run("sweep")
-        left = len(list(docs.parts.list_uploads()))
+        left = len(list(docs.multipart.list_uploads()))
         late = run("sweep", "--older-than", "0")
 
         rows = [line.split("\t") for line in listed.stdout.splitlines()]
@@ -247,4 +247,4 @@ class RemoteApp:
         assert listed.stderr == "2 unfinished uploads in parts in docs.\n"
         assert (early.stderr, left) == ("Removed 0 leftovers from docs.\n", 2)
         assert late.stderr == "Removed 2 leftovers from docs.\n"
-        assert list(docs.parts.list_uploads()) == []
+        assert list(docs.multipart.list_uploads()) == []

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flask_storage.backends.sftp.packing import packed
-from flask_storage.backends.sftp.protocol import Pending, Session
+from flask_storage.backends.sftp.codec import pack_string
+from flask_storage.backends.sftp.protocol import PendingReply, Session
 
 if TYPE_CHECKING:
     import pytest
@@ -136,10 +136,10 @@ class Turns:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0
         self.asked = 0
-        after: dict[Pending, int] = {}
-        ask, send, wait = Session._ask, Session._send, Session.wait
+        after: dict[PendingReply, int] = {}
+        ask, send, wait = Session._request, Session._send, Session.wait
 
-        def asking(session: Session, *arguments: Any, **options: Any) -> Pending:
+        def asking(session: Session, *arguments: Any, **options: Any) -> PendingReply:
             self.asked += 1
             return ask(session, *arguments, **options)
 
@@ -148,13 +148,13 @@ class Turns:
                 after.setdefault(pending, self.now + 1)
             send(session)
 
-        def waiting(session: Session, pending: Pending) -> Any:
+        def waiting(session: Session, pending: PendingReply) -> Any:
             try:
                 return wait(session, pending)
             finally:
                 self.now = max(self.now, after.get(pending, 0))
 
-        monkeypatch.setattr(Session, "_ask", asking)
+        monkeypatch.setattr(Session, "_request", asking)
         monkeypatch.setattr(Session, "_send", sending)
         monkeypatch.setattr(Session, "wait", waiting)
 
@@ -177,7 +177,9 @@ def message(kind: int, body: bytes) -> bytes:
 
 def version(number: int = 3, extensions: tuple[bytes, ...] = ()) -> bytes:
     """Return a server's first words."""
-    return message(2, struct.pack(">I", number) + b"".join(packed(name) + packed(b"1") for name in extensions))
+    return message(
+        2, struct.pack(">I", number) + b"".join(pack_string(name) + pack_string(b"1") for name in extensions)
+    )
 
 
 def answer(request: Request, kind: int, body: bytes) -> bytes:
@@ -187,17 +189,17 @@ def answer(request: Request, kind: int, body: bytes) -> bytes:
 
 def status(request: Request, code: int, text: bytes = b"words") -> bytes:
     """Return "done" (0) or "no"."""
-    return answer(request, STATUS, struct.pack(">I", code) + packed(text) + packed(b"en"))
+    return answer(request, STATUS, struct.pack(">I", code) + pack_string(text) + pack_string(b"en"))
 
 
 def handle(request: Request, name: bytes = b"h") -> bytes:
     """Return the answer to an open."""
-    return answer(request, HANDLE, packed(name))
+    return answer(request, HANDLE, pack_string(name))
 
 
 def data(request: Request, content: bytes) -> bytes:
     """Return the answer to a read."""
-    return answer(request, DATA, packed(content))
+    return answer(request, DATA, pack_string(content))
 
 
 def attributes(mode: int | None = FILE, size: int = 1, mtime: int = 1) -> bytes:
@@ -208,5 +210,5 @@ def attributes(mode: int | None = FILE, size: int = 1, mtime: int = 1) -> bytes:
 
 def names(request: Request, *entries: tuple[bytes, bytes]) -> bytes:
     """Return names, each with what :func:`attributes` gives."""
-    body = b"".join(packed(name) + packed(b"long") + about for name, about in entries)
+    body = b"".join(pack_string(name) + pack_string(b"long") + about for name, about in entries)
     return answer(request, NAME, struct.pack(">I", len(entries)) + body)

@@ -61,11 +61,11 @@ def settle(storage: SFTPStorage, path: str) -> None:
 def session_of(storage: SFTPStorage) -> Iterator[Session]:
     """Borrow one of a storage's sessions for a block."""
     pool = storage._pool()
-    session, _ = pool.take()
+    session, _ = pool.acquire()
     try:
         yield session
     finally:
-        pool.give_back(session)
+        pool.release(session)
 
 
 def soon(reached: Callable[[], bool]) -> None:

@@ -30,8 +30,8 @@ from flask_storage.errors import (
     IntegrityError,
     PreconditionFailedError,
 )
-from flask_storage.testing.together import PATIENCE, together
-from flask_storage.values import WriteOptions
+from flask_storage.testing.concurrency import TIMEOUT, run_concurrently
+from flask_storage.types import WriteOptions
 from tests.counts import count
 from tests.plain_client import send
 
@@ -88,7 +88,7 @@ def mixed_work(storage, where, threads=THREADS):
                     assert {entry.name for entry in storage.list(folder)} == set(expected)
         _find(storage, expected)
 
-    together(work, threads)
+    run_concurrently(work, threads)
 
 
 def _read_in_pieces(storage, path, content):
@@ -149,7 +149,7 @@ def take_turns(storage):
             assert len(storage.read("shared")) == 100_000
             assert storage.list(f"own/{number}") == []
 
-    together(work, THREADS)
+    run_concurrently(work, THREADS)
 
 
 def share_among_large_and_small(storage, size):
@@ -165,7 +165,7 @@ def share_among_large_and_small(storage, size):
             storage.write(f"large/{number}", large)
             assert hashlib.sha256(storage.read(f"large/{number}")).digest() == hashlib.sha256(large).digest()
 
-    together(work, 8)
+    run_concurrently(work, 8)
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
@@ -174,7 +174,9 @@ def share_among_large_and_small(storage, size):
 def work_in_forked_children(storage):
     """Use a storage, fork, and have the children and the parent use it at once; return how the children ended."""
     storage.write("before.bin", PREFORK)
-    assert together(lambda number: storage.read("before.bin"), 20) == [PREFORK] * 20  # as many connections as allowed
+    assert (
+        run_concurrently(lambda number: storage.read("before.bin"), 20) == [PREFORK] * 20
+    )  # as many connections as allowed
     fork = multiprocessing.get_context("fork")
     children = [fork.Process(target=_in_a_child, args=(storage, f"child {number}")) for number in range(CHILDREN)]
 
@@ -183,7 +185,7 @@ def work_in_forked_children(storage):
     try:
         mixed_work(storage, "parent", threads=20)
         for child in children:
-            child.join(2 * PATIENCE)  # a child gives up on its threads before we give up on it
+            child.join(2 * TIMEOUT)  # a child gives up on its threads before we give up on it
         return [child.exitcode for child in children]
     finally:
         for child in children:
@@ -208,26 +210,26 @@ def fork_while_threads_use(storage):
 
     def use(number):
         storage.read("before.bin")
-        busy.wait(PATIENCE)
+        busy.wait(TIMEOUT)
         while not ended.is_set():
             assert storage.read("before.bin") == PREFORK
 
     threads = [threading.Thread(target=use, args=(number,), daemon=True) for number in range(10)]
     for thread in threads:
         thread.start()
-    busy.wait(PATIENCE)
+    busy.wait(TIMEOUT)
     fork = multiprocessing.get_context("fork")
     ends = []
 
     for _ in range(count(5, 50)):
         child = fork.Process(target=_read_once, args=(storage,))
         child.start()
-        child.join(PATIENCE)
+        child.join(TIMEOUT)
         ends.append(child.exitcode)
         child.kill()
     ended.set()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
 
     assert not any(thread.is_alive() for thread in threads)
     return ends
@@ -310,7 +312,7 @@ def serve_from_workers(storage, profile, folder):
 
     def ask(number, is_piece):
         content = contents[f"{number}.bin"]
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
         connection.request("GET", f"/files/{number}.bin", headers={"Range": "bytes=1000-199999"} if is_piece else {})
         with contextlib.closing(connection), connection.getresponse() as answer:
             assert answer.read() == (content[1000:200_000] if is_piece else content)
@@ -321,8 +323,8 @@ def serve_from_workers(storage, profile, folder):
         return {ask(number % 8, turn % 2) for turn in range(count(10, 100))}
 
     with _gunicorn(profile, folder) as port:
-        workers = set().union(*together(work, 16))
-        deadline = time.monotonic() + PATIENCE
+        workers = set().union(*run_concurrently(work, 16))
+        deadline = time.monotonic() + TIMEOUT
         while len(workers) < 2 and time.monotonic() < deadline:  # one may have been slow to start
             workers.add(ask(0, False))
             time.sleep(0.1)
@@ -374,7 +376,7 @@ def write_and_read_one_name(storage, *, mixes=False, overtaken=()):
                 finished.set()
         return None
 
-    reads = together(work, 12)[8:]
+    reads = run_concurrently(work, 12)[8:]
 
     assert all(reads)
     assert storage.read("file.bin") in {_version(number, rounds - 1) for number in range(8)}
@@ -401,11 +403,11 @@ def write_and_read_one_large_name(storage, size, overtaken=PreconditionFailedErr
                 outcomes.append(None)
         return outcomes
 
-    outcomes = together(work, 3)
+    outcomes = run_concurrently(work, 3)
 
     assert False not in [outcome for each in outcomes for outcome in each]
     assert storage.read("file.bin") in versions
-    assert list(storage.parts.list_uploads()) == []
+    assert list(storage.multipart.list_uploads()) == []
 
 
 def create_at_once(storage, verb, path):
@@ -413,28 +415,28 @@ def create_at_once(storage, verb, path):
 
     Args:
         storage: Which one.
-        verb: By what: ``"write"``, ``"copy"``, ``"move"`` or ``"finish"``.
+        verb: By what: ``"write"``, ``"copy"``, ``"move"`` or ``"complete"``.
         path: The name.
     """
     exclusive = WriteOptions(exclusive=True)
-    uploads, parts = {}, storage.parts
+    uploads, parts = {}, storage.multipart
     for number in range(8):
         storage.write(f"sources/{number}", str(number).encode())
-        if verb == "finish":
-            upload_id = parts.begin(path, WriteOptions())
-            uploads[number] = upload_id, parts.put_part(path, upload_id, 1, str(number).encode())
+        if verb == "complete":
+            upload_id = parts.create(path, WriteOptions())
+            uploads[number] = upload_id, parts.upload_part(path, upload_id, 1, str(number).encode())
 
     def create(number):
         try:
             if verb == "write":
                 storage.write(path, str(number).encode(), exclusive=True)
-            elif verb == "finish":
+            elif verb == "complete":
                 upload_id, part = uploads[number]
-                parts.finish(path, upload_id, [part], exclusive)
+                parts.complete(path, upload_id, [part], exclusive)
             else:
                 getattr(storage, verb)(f"sources/{number}", path, exclusive=True)
         except FileExistsInStorageError:
             return False
         return True
 
-    return together(create, 8)
+    return run_concurrently(create, 8)

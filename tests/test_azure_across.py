@@ -11,7 +11,7 @@ from flask_storage import (
     MemoryStorage,
     PreconditionFailedError,
 )
-from flask_storage.backends.azure.copying import copy_blob
+from flask_storage.backends.azure.copy import copy_blob
 from tests.azure_places import place
 
 pytest_plugins = ["tests.services.azurite"]
@@ -57,7 +57,7 @@ def test_where_the_service_copies_no_blocks_the_content_comes_through_here(two, 
     source.write("a", b"hello", **HEADERS)
     monkeypatch.setattr(
         "flask_storage.backends.azure.storage.copy_blob",
-        lambda *args, **kwargs: copy_blob(*args, **kwargs, at_once=1),
+        lambda *args, **kwargs: copy_blob(*args, **kwargs, max_single_copy=1),
     )
 
     target.copy_from(source, "a", "b")

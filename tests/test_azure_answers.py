@@ -173,7 +173,7 @@ VERBS = {
     "delete": lambda storage: storage.delete("a.bin"),
     "list": lambda storage: list(storage.list()),
     "copy": lambda storage: storage.copy("a.bin", "b.bin"),
-    "begin": lambda storage: storage.parts.begin("a.bin", WriteOptions()),
+    "create": lambda storage: storage.multipart.create("a.bin", WriteOptions()),
     "sweep": lambda storage: storage.sweep(NOW),
 }
 PAGE = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
@@ -408,11 +408,11 @@ def test_a_write_that_was_not_done_and_cannot_be_looked_for_is_an_error(ground, 
 
 def test_finishing_parts_exclusively_whose_answer_was_lost_is_success(ground):
     """The same for whoever drives the part calls."""
-    upload = ground.through.parts.begin("new.bin", WriteOptions())
-    part = ground.through.parts.put_part("new.bin", upload, 1, NEW)
+    upload = ground.through.multipart.create("new.bin", WriteOptions())
+    part = ground.through.multipart.upload_part("new.bin", upload, 1, NEW)
     ground.script("Put Block List", Lose(after_server=True))
 
-    ground.through.parts.finish("new.bin", upload, [part], WriteOptions(exclusive=True))
+    ground.through.multipart.complete("new.bin", upload, [part], WriteOptions(exclusive=True))
 
     assert ground.direct.read("new.bin") == NEW
 

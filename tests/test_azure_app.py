@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from azure.storage.blob import BlobBlock
 
-from flask_storage.delivery import CHUNK_BYTES
+from flask_storage.http.send_file import CHUNK_BYTES
 from tests.counts import count
 from tests.plain_client import send
 from tests.remote_app import Invoice, MiB, RemoteApp, make_app
@@ -165,7 +165,9 @@ class TestAzure(RemoteApp):
         """It shows no signature in what the shell says of it."""
         link = docs.create_container_url(timedelta(hours=1))
         docs.write("a.txt", b"hello")
-        app = make_app(tmp_path, {"docs": {"backend": "azure", "sas_container_url": link, "prefix": docs._door.prefix}})
+        app = make_app(
+            tmp_path, {"docs": {"backend": "azure", "sas_container_url": link, "prefix": docs._gateway.prefix}}
+        )
 
         checked = app.test_cli_runner().invoke(args=["storage", "profiles", "--check"])
         got = app.test_client().get("/files/a.txt")

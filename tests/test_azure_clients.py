@@ -29,9 +29,9 @@ from flask_storage import (
     UnsupportedOperationError,
     WriteOptions,
 )
+from flask_storage.backends.azure.account import Account
 from flask_storage.backends.azure.client import Clients, ClientSettings
-from flask_storage.backends.azure.settings import Account
-from flask_storage.testing.together import together
+from flask_storage.testing.concurrency import run_concurrently
 from tests.azure_places import place
 from tests.counts import count
 from tests.services.fault_proxy import FaultProxy
@@ -144,7 +144,7 @@ def test_fifty_threads_share_the_connections_that_are_allowed(proxied, allowed):
             storage.delete(f"{number}/a")
             assert not storage.exists(f"{number}/a")
 
-    together(work, THREADS)
+    run_concurrently(work, THREADS)
 
     assert proxy.counters.connections - before <= allowed
     storage.close()
@@ -415,7 +415,7 @@ def test_closing_while_others_ask_harms_nobody_for_long(azurite):
                 told.add("makes no sense" in str(error))
         return told
 
-    told = set().union(*together(work, 8))
+    told = set().union(*run_concurrently(work, 8))
 
     assert True not in told
     assert storage.read("a") == b"1"
@@ -453,8 +453,8 @@ def test_a_storage_of_a_container_link_works_as_any_other(azurite):
 
     storage.write("a/ü+%.txt", b"hello", metadata={"a": "b"})
     storage.move("a/ü+%.txt", "b")
-    upload_id = storage.parts.begin("c", _OPTIONS)
-    storage.parts.finish("c", upload_id, [storage.parts.put_part("c", upload_id, 1, b"part")], _OPTIONS)
+    upload_id = storage.multipart.create("c", _OPTIONS)
+    storage.multipart.complete("c", upload_id, [storage.multipart.upload_part("c", upload_id, 1, b"part")], _OPTIONS)
 
     assert storage.bucket == inside.bucket
     assert [entry.name for entry in storage.list()] == ["b", "c"]
@@ -534,7 +534,7 @@ def test_a_storage_of_a_blob_link_lists_nothing(azurite):
         assert isinstance(told.value, ConfigurationError)
         assert "sig=" not in str(told.value)
     with pytest.raises(UnsupportedOperationError):
-        storage.parts.begin("file.txt", _OPTIONS)
+        storage.multipart.create("file.txt", _OPTIONS)
     assert storage.read("file.txt") == b"1"
     storage.close()
     inside.close()

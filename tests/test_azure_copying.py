@@ -17,8 +17,8 @@ from flask_storage import (
     StorageUnavailableError,
     WriteOptions,
 )
-from flask_storage.backends.azure import copying, storage as storage_module
-from flask_storage.backends.azure.copying import copy_blob
+from flask_storage.backends.azure import copy as copy_module, storage as storage_module
+from flask_storage.backends.azure.copy import copy_blob
 from tests.azure_places import place
 from tests.copies import (
     ASCII_HEADERS,
@@ -71,8 +71,8 @@ def large():
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of 1 MiB, from 1 byte on."""
-    monkeypatch.setattr(copying, "_PART", MIB)
-    monkeypatch.setattr(storage_module, "copy_blob", partial(copy_blob, at_once=1))
+    monkeypatch.setattr(copy_module, "_PART", MIB)
+    monkeypatch.setattr(storage_module, "copy_blob", partial(copy_blob, max_single_copy=1))
 
 
 @pytest.fixture
@@ -248,7 +248,9 @@ def test_what_the_service_does_not_copy_is_streamed(storage, small_blocks, large
     """An emulator answers that it copies no blocks: then the bytes come here, and go back with all that they have."""
     storage.write("a", large, **ASCII_HEADERS)
 
-    copied = copy_blob(storage._door, "a", "b", WriteOptions(), storage._workers, storage._links, at_once=MIB)
+    copied = copy_blob(
+        storage._gateway, "a", "b", WriteOptions(), storage._workers, storage._sas_builder, max_single_copy=MIB
+    )
     storage.copy("a", "c")
 
     assert copied is False
@@ -475,14 +477,14 @@ def test_a_copy_may_take_longer_than_other_answers(seen, large, monkeypatch):
     _, storage = seen
     storage.write("a", large)
     patience = {}
-    ask = storage._door.ask
+    ask = storage._gateway.call
 
     def noted(operation, *arguments, **more):
         patience[operation] = more.get("read_timeout")
         return ask(operation, *arguments, **more)
 
-    monkeypatch.setattr(storage._door, "ask", noted)
+    monkeypatch.setattr(storage._gateway, "call", noted)
     storage.copy("a", "b")
-    copy_blob(storage._door, "a", "c", WriteOptions(), storage._workers, storage._links)
+    copy_blob(storage._gateway, "a", "c", WriteOptions(), storage._workers, storage._sas_builder)
 
     assert patience["stage_block_from_url"] == patience["start_copy_from_url"] == 300

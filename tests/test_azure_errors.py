@@ -40,8 +40,8 @@ from flask_storage.backends.azure.errors import (
     _BY_STATUS,
     code_of,
     status_of,
-    told_of_conditions,
-    translated,
+    translate_error,
+    translating_conditions,
 )
 from tests.azure_places import place
 from tests.services.s3_servers import free_port
@@ -75,7 +75,7 @@ def http_error(code="", status=400, kind=sdk.HttpResponseError):
 
 def made_of(error, path: str | None = "a.txt"):
     """Return our error for one of the SDK's."""
-    made = translated(error, path, "files", "docs")
+    made = translate_error(error, path, "files", "docs")
     assert made is not None
     return made
 
@@ -212,7 +212,7 @@ def test_any_other_error_of_the_sdk_is_ours_too():
 @pytest.mark.parametrize("error", [ValueError("x"), OSError("x"), KeyError("x"), StorageError("x"), RuntimeError("x")])
 def test_what_is_not_the_sdks_stays_what_it_is(error):
     """A mistake in our own code must look like one."""
-    assert translated(error, "a.txt", "files", "docs") is None
+    assert translate_error(error, "a.txt", "files", "docs") is None
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_condition_is_told_as_whose_it_was(code):
     for options, kind in zip(
         (WriteOptions(exclusive=True), WriteOptions(if_match="tag"), WriteOptions()), expected[code], strict=True
     ):
-        with pytest.raises(kind) as caught, told_of_conditions("a.txt", options):
+        with pytest.raises(kind) as caught, translating_conditions("a.txt", options):
             raise error
 
         assert kind is other or caught.value.__cause__ is error
@@ -267,11 +267,11 @@ VERBS = {
     "delete a folder": lambda storage: storage.delete_prefix("folder"),
     "sweep": lambda storage: storage.sweep(),
     "check": lambda storage: storage.check(),
-    "begin": lambda storage: storage.parts.begin("a.txt", WriteOptions()),
-    "list uploads": lambda storage: list(storage.parts.list_uploads()),
-    "put a part": lambda storage: storage.parts.put_part("a.txt", UPLOAD, 1, b"1"),
-    "list parts": lambda storage: storage.parts.list_parts("a.txt", UPLOAD),
-    "discard": lambda storage: storage.parts.discard("a.txt", UPLOAD),
+    "create": lambda storage: storage.multipart.create("a.txt", WriteOptions()),
+    "list uploads": lambda storage: list(storage.multipart.list_uploads()),
+    "put a part": lambda storage: storage.multipart.upload_part("a.txt", UPLOAD, 1, b"1"),
+    "list parts": lambda storage: storage.multipart.list_parts("a.txt", UPLOAD),
+    "abort": lambda storage: storage.multipart.abort("a.txt", UPLOAD),
 }
 
 
@@ -359,7 +359,7 @@ ALLOWS = {
     "delete": "d",
     "delete many": "d",
     "sweep": "l",
-    "begin": "cw",
+    "create": "cw",
 }
 
 

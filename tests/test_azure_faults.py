@@ -16,7 +16,7 @@ from flask_storage import (
     StorageUnavailableError,
     WriteOptions,
 )
-from flask_storage.parts import Part
+from flask_storage.multipart import Part
 from tests.azure_places import left_in, place
 from tests.bad_net import (
     IMPATIENT,
@@ -419,7 +419,7 @@ def longest(client):
 
 def patience(storage):
     """What a call may cost, and what a look with haste may, in seconds."""
-    return longest(storage.client), longest(storage._clients._hasty())
+    return longest(storage.client), longest(storage._clients._cleanup_client())
 
 
 @pytest.fixture
@@ -516,8 +516,8 @@ def test_an_upload_that_stalls_once_publishes_nothing(ground, no_more_threads, i
 
 
 LAST_STEPS = {
-    "begin": lambda storage: storage.parts.begin("slow.bin", WriteOptions()),
-    "finish": lambda storage: storage.parts.finish(
+    "create": lambda storage: storage.multipart.create("slow.bin", WriteOptions()),
+    "complete": lambda storage: storage.multipart.complete(
         "slow.bin", "x" * 22, [Part(number=1, size=1, etag="0" * 36)], WriteOptions(exclusive=True)
     ),
 }
@@ -529,16 +529,16 @@ def test_with_the_settings_of_everybody_no_verb_waits_for_more_than_a_minute(gro
     ground.direct.write("slow.bin", LARGE)
     ground.direct.delete("new.bin")
     ground.proxy.down = Faults(cut_after=0, cut_by="stall")
-    usual, hasty = patience(ground.faulty())
+    usual, cleanup_client = patience(ground.faulty())
     storage = ground.faulty(read_timeout=0.2, connect_timeout=0.2, max_attempts=1)
     seconds = [usual] if verb == "list" else []
-    blobs = storage._door.blobs
+    blobs = storage._gateway.get_blob_client
 
-    def counted(name, *, hastily=False):
-        seconds.append(hasty if hastily else usual)
+    def counted(name, *, for_cleanup=False):
+        seconds.append(cleanup_client if for_cleanup else usual)
         return blobs(name)
 
-    storage._door.blobs = counted
+    storage._gateway.get_blob_client = counted
 
     error = attempt(lambda: {**VERBS, **LAST_STEPS}[verb](storage))
 

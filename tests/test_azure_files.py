@@ -227,7 +227,7 @@ def test_bytes_that_were_changed_on_the_way_are_found_out(through, size):
 def test_bytes_that_were_changed_on_their_way_there_are_refused(azurite, monkeypatch):
     """By plain http each request says the digest of what it carries."""
     storage = place(azurite, chunk_size=MIB)
-    monkeypatch.setattr(storage._door, "md5_of", lambda data: bytearray(16))
+    monkeypatch.setattr(storage._gateway, "md5_of", lambda data: bytearray(16))
 
     for content in (b"1", bytes(MIB + 1)):
         with pytest.raises(StorageError) as caught:
@@ -243,7 +243,7 @@ def test_a_storage_by_https_checks_nothing_twice(azurite_https):
     content = _content(7 * MIB)[: 7 * MIB]
     storage.write("a.bin", content)
 
-    assert storage._door.md5_of(b"1") is None
+    assert storage._gateway.md5_of(b"1") is None
     assert storage.read("a.bin") == content
 
 

@@ -16,13 +16,13 @@ NOW = timedelta(0)
 DEEDS = {
     **WRITES,
     "send parts": """
-        from flask_storage.values import WriteOptions
-        upload = storage.parts.begin("a.bin", WriteOptions())
+        from flask_storage.types import WriteOptions
+        upload = storage.multipart.create("a.bin", WriteOptions())
         parts = []
         with open(source, "rb") as file:
             while piece := file.read(1 << 20):
-                parts.append(storage.parts.put_part("a.bin", upload, len(parts) + 1, piece))
-        storage.parts.finish("a.bin", upload, parts, WriteOptions())
+                parts.append(storage.multipart.upload_part("a.bin", upload, len(parts) + 1, piece))
+        storage.multipart.complete("a.bin", upload, parts, WriteOptions())
     """,
     "copy": """
         storage.copy("source.bin", "a.bin")
@@ -98,9 +98,9 @@ def test_a_process_that_is_killed_amid_an_upload_of_parts_leaves_a_note_for_the_
     """It is hidden, it is found, and it goes; a sweep of what is older leaves it."""
     storage.write("a.bin", OLD)
     lines = """
-    from flask_storage.values import WriteOptions
-    upload = storage.parts.begin("a.bin", WriteOptions())
-    storage.parts.put_part("a.bin", upload, 1, b"new")
+    from flask_storage.types import WriteOptions
+    upload = storage.multipart.create("a.bin", WriteOptions())
+    storage.multipart.upload_part("a.bin", upload, 1, b"new")
     print("ready", flush=True)
     sys.stdin.readline()
     sys.stdin.readline()

@@ -15,7 +15,7 @@ from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobClient, ContainerClient, UserDelegationKey
 
 from flask_storage import AzureStorage, signals
-from flask_storage.backends.azure.links import AzureLinks
+from flask_storage.backends.azure.sas import AzureSasBuilder
 from flask_storage.errors import (
     ConfigurationError,
     FileNotFoundInStorageError,
@@ -23,7 +23,7 @@ from flask_storage.errors import (
     InvalidPathError,
     UnsupportedOperationError,
 )
-from flask_storage.values import LinkRequest, ShareLinkOperation, WriteOptions
+from flask_storage.types import LinkRequest, ShareLinkOperation, WriteOptions
 from tests.azure_places import place
 from tests.plain_client import follow, send
 
@@ -131,7 +131,7 @@ def test_a_link_that_has_expired_is_refused(storage, operation):
     chosen = ShareLinkOperation.as_operation(operation)
     method, headers, body, _ = REQUESTS[str(chosen)]
 
-    url = storage._links.url("a", LinkRequest(operations=chosen, expires_at=ended))
+    url = storage._sas_builder.url("a", LinkRequest(operations=chosen, expires_at=ended))
 
     assert send(url, method, headers, body).status == 403
     assert storage.read("a") == BODY
@@ -519,7 +519,7 @@ def test_without_credentials_there_are_no_links(storage, azurite, name):
         assert isinstance(caught.value, ValueError)
         assert str(caught.value) == NO_SIGNER
     assert without.capabilities.links == ShareLinkOperation(0)
-    assert without.capabilities.link_terms == without.capabilities.upload_terms == frozenset()
+    assert without.capabilities.link_constraints == without.capabilities.upload_constraints == frozenset()
 
 
 # -- blocks -----------------------------------------------------------------------------------------------------------
@@ -527,13 +527,13 @@ def test_without_credentials_there_are_no_links(storage, azurite, name):
 
 def test_a_browser_sends_the_blocks_and_the_app_finishes(storage):
     """Two requests without any header; the content type is the app's, and nothing is visible before."""
-    upload_id = storage.parts.begin(PATH, WriteOptions(content_type="video/mp4"))
+    upload_id = storage.multipart.create(PATH, WriteOptions(content_type="video/mp4"))
     requests = [storage.block_request(PATH, upload_id, number, HOUR) for number in (1, 2)]
 
     statuses = [follow(request, body).status for request, body in zip(requests, (b"first,", b"second"), strict=True)]
     early = storage.exists(PATH)
-    listed = storage.parts.list_parts(PATH, upload_id)
-    storage.parts.finish(PATH, upload_id, listed, WriteOptions())
+    listed = storage.multipart.list_parts(PATH, upload_id)
+    storage.multipart.complete(PATH, upload_id, listed, WriteOptions())
 
     assert (statuses, early) == ([201, 201], False)
     assert [(part.number, part.size) for part in listed] == [(1, 6), (2, 6)]
@@ -543,19 +543,19 @@ def test_a_browser_sends_the_blocks_and_the_app_finishes(storage):
 
 def test_a_block_that_is_sent_twice_counts_once(storage):
     """A browser tries again where the net broke off."""
-    upload_id = storage.parts.begin("a", WriteOptions())
+    upload_id = storage.multipart.create("a", WriteOptions())
     request = storage.block_request("a", upload_id, 1, HOUR)
 
     for body in (b"cut o", b"whole"):
         follow(request, body)
-    storage.parts.finish("a", upload_id, storage.parts.list_parts("a", upload_id), WriteOptions())
+    storage.multipart.complete("a", upload_id, storage.multipart.list_parts("a", upload_id), WriteOptions())
 
     assert storage.read("a") == b"whole"
 
 
 def test_a_block_is_bound_to_its_blob(storage):
     """The link is for this name, and ends."""
-    upload_id = storage.parts.begin("a", WriteOptions())
+    upload_id = storage.multipart.create("a", WriteOptions())
     request = storage.block_request("a", upload_id, 1, HOUR)
 
     assert send(request.url.replace("/a?", "/b?"), "PUT", {}, BODY).status == 403
@@ -613,7 +613,7 @@ def _ends_otherwise(link):
 def test_other_links_of_an_identity_work_too(identified, azurite_https):
     """In bulk, to the container, for blocks and for a copy."""
     identified.write("a", BODY)
-    upload_id = identified.parts.begin("b", WriteOptions())
+    upload_id = identified.multipart.create("b", WriteOptions())
     block = identified.block_request("b", upload_id, 1, HOUR)
     identified.copy("a", "c")
 
@@ -662,7 +662,7 @@ def delegated():
 
     storage = AzureStorage("acct", bucket="files", credential=Identity())
     keys, clock = Keys(), Clock()
-    storage._links = AzureLinks(storage._door, storage._account, keys, clock=clock)  # type: ignore[arg-type]  # gives keys
+    storage._sas_builder = AzureSasBuilder(storage._gateway, storage._account, keys, clock=clock)  # type: ignore[arg-type]  # gives keys
     return storage, keys, clock
 
 
@@ -753,7 +753,7 @@ def test_a_link_of_an_identity_names_the_key_and_does_not_contain_it(delegated):
     keys.asked.clear()
 
     url = storage.link_to("a", "download", NOON + HOUR)
-    shown = f"{unquote(url)} {storage!r} {storage._links!r} {vars(storage._links)!r} {storage._links._delegated()!r}"
+    shown = f"{unquote(url)} {storage!r} {storage._sas_builder!r} {vars(storage._sas_builder)!r} {storage._sas_builder._delegated()!r}"
 
     assert {name: query_of(url)[name] for name in ("skoid", "sktid", "skt", "ske", "sks", "skv")} == {
         "skoid": "an-identity",

@@ -29,7 +29,7 @@ class _Forgetting(AzureStorage):
 
     def _forget(self, path):
         if not self.exists(path):
-            blob = self.client.get_blob_client(self._door.key(path))
+            blob = self.client.get_blob_client(self._gateway.key(path))
             blob.commit_block_list([])
             blob.delete_blob()
 

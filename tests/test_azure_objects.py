@@ -272,8 +272,8 @@ def test_a_prefix_confines_a_storage(azurite, storage, raw):
         for path in ("x", "tenant/b", "tenant/ab/x", "tenant/a"):
             storage.write(path, b"others")
         below.write("x", b"own")
-        foreign = storage.parts.begin("y", WriteOptions())
-        own = below.parts.begin("y", WriteOptions())
+        foreign = storage.multipart.create("y", WriteOptions())
+        own = below.multipart.create("y", WriteOptions())
 
         swept = below.sweep(older_than=timedelta(seconds=-5))
         assert [entry.name for entry in below.list()] == ["x"]
@@ -281,18 +281,18 @@ def test_a_prefix_confines_a_storage(azurite, storage, raw):
         below.delete_many(["x"])
 
     assert swept == 1
-    assert [upload.upload_id for upload in storage.parts.list_uploads()] == [foreign] != [own]
+    assert [upload.upload_id for upload in storage.multipart.list_uploads()] == [foreign] != [own]
     assert [entry.name for entry in storage.list()] == ["tenant/a", "tenant/ab/x", "tenant/b", "x"]
 
 
 def test_a_sweep_spares_what_is_young(storage):
     """And what is no upload at all."""
-    storage.parts.begin("a", WriteOptions())
+    storage.multipart.create("a", WriteOptions())
     storage.write("b", b"1")
 
     assert storage.sweep() == 0
     assert storage.sweep(older_than=timedelta(seconds=-5)) == 1
-    assert list(storage.parts.list_uploads()) == []
+    assert list(storage.multipart.list_uploads()) == []
     assert storage.read("b") == b"1"
 
 

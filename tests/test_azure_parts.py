@@ -16,9 +16,9 @@ from flask_storage import (
     PreconditionFailedError,
     WriteOptions,
 )
-from flask_storage.backends.azure.parts import BlockWrites, block_name
-from flask_storage.backends.upload_notes import is_upload_id
-from flask_storage.parts import Part
+from flask_storage.backends.azure.multipart import BlockUpload, block_name
+from flask_storage.backends.multipart_manifest import is_upload_id
+from flask_storage.multipart import Part
 from tests.azure_places import left_in, place
 from tests.services.scripted_proxy import Lose, ScriptedProxy, azure_error
 
@@ -56,13 +56,13 @@ def through(azurite):
 
 def test_an_upload_keeps_what_its_blob_will_have(storage):
     """Headers and metadata are told when it begins; those told at its end win."""
-    upload = storage.parts.begin(
+    upload = storage.multipart.create(
         PATH, WriteOptions(content_type="text/x-a", cache_control="private", metadata={"color": "blue \u00e9"})
     )
-    sent = [storage.parts.put_part(PATH, upload, number, content) for number, content in ((2, b"b"), (1, b"a"))]
-    pending = list(storage.parts.list_uploads("a folder"))
+    sent = [storage.multipart.upload_part(PATH, upload, number, content) for number, content in ((2, b"b"), (1, b"a"))]
+    pending = list(storage.multipart.list_uploads("a folder"))
 
-    storage.parts.finish(
+    storage.multipart.complete(
         PATH, upload, sorted(sent, key=lambda part: part.number), WriteOptions(content_type="text/x-b")
     )
 
@@ -71,47 +71,47 @@ def test_an_upload_keeps_what_its_blob_will_have(storage):
     assert pending[0].started_at > datetime.now(UTC) - timedelta(minutes=5)
     assert storage.read(PATH) == b"ab"
     assert (info.content_type, info.cache_control, info.metadata) == ("text/x-b", "private", {"color": "blue \u00e9"})
-    assert (list(storage.parts.list_uploads()), left_in(storage)) == ([], [])
+    assert (list(storage.multipart.list_uploads()), left_in(storage)) == ([], [])
 
 
 def test_two_uploads_of_one_name_do_not_mix(storage):
     """Their blocks tell whose they are; the one that ends first takes the blocks of the other away."""
-    first, second = (storage.parts.begin("a", WriteOptions()) for _ in range(2))
-    one = storage.parts.put_part("a", first, 1, b"first")
-    two = storage.parts.put_part("a", second, 1, b"second")
+    first, second = (storage.multipart.create("a", WriteOptions()) for _ in range(2))
+    one = storage.multipart.upload_part("a", first, 1, b"first")
+    two = storage.multipart.upload_part("a", second, 1, b"second")
 
-    listed = [[part.etag for part in storage.parts.list_parts("a", upload)] for upload in (first, second)]
-    storage.parts.finish("a", second, [two], WriteOptions())
+    listed = [[part.etag for part in storage.multipart.list_parts("a", upload)] for upload in (first, second)]
+    storage.multipart.complete("a", second, [two], WriteOptions())
 
     assert listed == [[one.etag], [two.etag]]
     with pytest.raises(IntegrityError, match="part 1 is missing: send it again"):
-        storage.parts.finish("a", first, [one], WriteOptions())
+        storage.multipart.complete("a", first, [one], WriteOptions())
     assert storage.read("a") == b"second"
 
 
 def test_a_part_that_is_sent_again_replaces_the_first(storage):
     """And the first may no longer be named."""
-    upload = storage.parts.begin("a", WriteOptions())
-    old = storage.parts.put_part("a", upload, 1, b"old")
-    new = storage.parts.put_part("a", upload, 1, b"new!")
+    upload = storage.multipart.create("a", WriteOptions())
+    old = storage.multipart.upload_part("a", upload, 1, b"old")
+    new = storage.multipart.upload_part("a", upload, 1, b"new!")
 
-    assert [(part.number, part.size) for part in storage.parts.list_parts("a", upload)] == [(1, 4)]
+    assert [(part.number, part.size) for part in storage.multipart.list_parts("a", upload)] == [(1, 4)]
     with pytest.raises(IntegrityError, match="part 1 is not the one that was named"):
-        storage.parts.finish("a", upload, [old], WriteOptions())
-    storage.parts.finish("a", upload, [new], WriteOptions())
+        storage.multipart.complete("a", upload, [old], WriteOptions())
+    storage.multipart.complete("a", upload, [new], WriteOptions())
     assert storage.read("a") == b"new!"
 
 
 def test_a_promised_size_is_held(storage):
     """Or nothing is published, and the upload stays."""
-    upload = storage.parts.begin("a", WriteOptions())
-    part = storage.parts.put_part("a", upload, 1, b"12345")
+    upload = storage.multipart.create("a", WriteOptions())
+    part = storage.multipart.upload_part("a", upload, 1, b"12345")
 
     with pytest.raises(IntegrityError, match="5 bytes were sent where 6 were promised; nothing was published"):
-        storage.parts.finish("a", upload, [part], WriteOptions(size=6))
+        storage.multipart.complete("a", upload, [part], WriteOptions(size=6))
 
     assert not storage.exists("a")
-    storage.parts.finish("a", upload, [part], WriteOptions(size=5))
+    storage.multipart.complete("a", upload, [part], WriteOptions(size=5))
     assert storage.read("a") == b"12345"
 
 
@@ -119,28 +119,28 @@ def test_a_promised_size_is_held(storage):
 def test_an_upload_that_does_not_exist_is_not_found(storage, upload_id):
     """Whatever is asked of it; to discard it is no error."""
     for verb in (
-        lambda: storage.parts.put_part("a", upload_id, 1, b"1"),
-        lambda: storage.parts.list_parts("a", upload_id),
-        lambda: storage.parts.finish("a", upload_id, [Part(number=1, size=1, etag="")], WriteOptions()),
+        lambda: storage.multipart.upload_part("a", upload_id, 1, b"1"),
+        lambda: storage.multipart.list_parts("a", upload_id),
+        lambda: storage.multipart.complete("a", upload_id, [Part(number=1, size=1, etag="")], WriteOptions()),
     ):
         with pytest.raises(FileNotFoundInStorageError):
             verb()
-    storage.parts.discard("a", upload_id)
+    storage.multipart.abort("a", upload_id)
 
 
 def test_an_upload_is_of_one_path(storage):
     """By another, it is not found; discarded, it is gone for all."""
-    upload = storage.parts.begin("a", WriteOptions())
+    upload = storage.multipart.create("a", WriteOptions())
 
     with pytest.raises(FileNotFoundInStorageError, match=r"b \(upload\)"):
-        storage.parts.put_part("b", upload, 1, b"1")
-    storage.parts.discard("b", upload)
-    still = [found.upload_id for found in storage.parts.list_uploads()]
-    storage.parts.discard("a", upload)
-    storage.parts.discard("a", upload)
+        storage.multipart.upload_part("b", upload, 1, b"1")
+    storage.multipart.abort("b", upload)
+    still = [found.upload_id for found in storage.multipart.list_uploads()]
+    storage.multipart.abort("a", upload)
+    storage.multipart.abort("a", upload)
 
     assert still == [upload]
-    assert list(storage.parts.list_uploads()) == []
+    assert list(storage.multipart.list_uploads()) == []
 
 
 def test_notes_of_others_are_no_uploads(storage, azurite):
@@ -150,32 +150,32 @@ def test_notes_of_others_are_no_uploads(storage, azurite):
         client.upload_blob(f".fs-tmp-upload-{'B' * 22}", b"")
         client.upload_blob(f".fs-tmp-upload-{'C' * 22}", b"", metadata={"path": "/w=="})
 
-    assert list(storage.parts.list_uploads()) == []
+    assert list(storage.multipart.list_uploads()) == []
     assert storage.sweep(older_than=timedelta(seconds=-5)) == 0
     with pytest.raises(FileNotFoundInStorageError):
-        storage.parts.list_parts("a", "B" * 22)
+        storage.multipart.list_parts("a", "B" * 22)
 
 
 def test_blocks_of_others_are_not_taken_for_ours(storage, azurite):
     """A program that shares the name names its blocks otherwise; with names as long, both can be."""
-    upload = storage.parts.begin("a", WriteOptions())
+    upload = storage.multipart.create("a", WriteOptions())
     with azurite.service() as service, service.get_blob_client(storage.bucket, "a") as blob:
         blob.stage_block(block_name(upload, 1).replace("0", "x"), b"of others")
-        part = storage.parts.put_part("a", upload, 1, b"ours")
+        part = storage.multipart.upload_part("a", upload, 1, b"ours")
 
-        assert storage.parts.list_parts("a", upload) == [part]
-        storage.parts.finish("a", upload, [part], WriteOptions())
+        assert storage.multipart.list_parts("a", upload) == [part]
+        storage.multipart.complete("a", upload, [part], WriteOptions())
     assert storage.read("a") == b"ours"
 
 
 def test_blocks_of_another_length_in_their_names_are_explained(through):
     """The service refuses to mix them; the text says what to do."""
     storage, proxy = through
-    upload = storage.parts.begin("a", WriteOptions())
+    upload = storage.multipart.create("a", WriteOptions())
     proxy.script = lambda request: azure_error(400, "InvalidBlobOrBlock") if "blockid" in request.query else None
 
     with pytest.raises(PreconditionFailedError, match="blocks of another program wait under this name"):
-        storage.parts.put_part("a", upload, 1, b"ours")
+        storage.multipart.upload_part("a", upload, 1, b"ours")
 
 
 def test_a_writer_that_was_overtaken_is_told(azurite, storage):
@@ -183,7 +183,7 @@ def test_a_writer_that_was_overtaken_is_told(azurite, storage):
     slow = place(azurite, bucket=storage.bucket, chunk_size=1000)
     writer = slow.open("a", "w")
     writer.write(bytes(5000))
-    while not BlockWrites(slow._door)._container.ask("get_block_list", "a", "uncommitted")[1]:
+    while not BlockUpload(slow._gateway)._container.call("get_block_list", "a", "uncommitted")[1]:
         pass
     slow.write("a", b"quick" * 1000)
 
@@ -196,8 +196,8 @@ def test_a_writer_that_was_overtaken_is_told(azurite, storage):
 def test_parts_that_vanish_at_the_end_are_told(through):
     """Between the look and the commit, another write may end."""
     storage, proxy = through
-    upload = storage.parts.begin("a", WriteOptions())
-    part = storage.parts.put_part("a", upload, 1, b"1")
+    upload = storage.multipart.create("a", WriteOptions())
+    part = storage.multipart.upload_part("a", upload, 1, b"1")
     proxy.script = lambda request: (
         azure_error(400, "InvalidBlockList")
         if (request.method, request.query.get("comp")) == ("PUT", "blocklist")
@@ -205,16 +205,16 @@ def test_parts_that_vanish_at_the_end_are_told(through):
     )
 
     with pytest.raises(IntegrityError, match="parts are missing: another write of this file ended meanwhile"):
-        storage.parts.finish("a", upload, [part], WriteOptions())
+        storage.multipart.complete("a", upload, [part], WriteOptions())
 
 
-@pytest.mark.parametrize("verb", ["finish", "list_parts", "discard", "delete note"])
+@pytest.mark.parametrize("verb", ["complete", "list_parts", "abort", "delete note"])
 def test_a_refusal_is_never_a_missing_upload(through, verb):
     """Nor is it "done"."""
     storage, proxy = through
-    upload = storage.parts.begin("a", WriteOptions())
-    part = storage.parts.put_part("a", upload, 1, b"1")
-    refused = {"finish": ("PUT", "blocklist"), "list_parts": ("GET", "blocklist"), "discard": ("HEAD", None)}
+    upload = storage.multipart.create("a", WriteOptions())
+    part = storage.multipart.upload_part("a", upload, 1, b"1")
+    refused = {"complete": ("PUT", "blocklist"), "list_parts": ("GET", "blocklist"), "abort": ("HEAD", None)}
     refused["delete note"] = ("DELETE", None)
     proxy.script = lambda request: (
         azure_error(403, "AuthorizationFailure")
@@ -222,8 +222,8 @@ def test_a_refusal_is_never_a_missing_upload(through, verb):
         else None
     )
 
-    arguments = ("a", upload, [part], WriteOptions()) if verb == "finish" else ("a", upload)
-    ask = getattr(storage.parts, verb.replace("delete note", "discard"))
+    arguments = ("a", upload, [part], WriteOptions()) if verb == "complete" else ("a", upload)
+    ask = getattr(storage.multipart, verb.replace("delete note", "abort"))
     with pytest.raises(PermissionDeniedError):
         ask(*arguments)
 
@@ -231,12 +231,12 @@ def test_a_refusal_is_never_a_missing_upload(through, verb):
 def test_an_upload_that_somebody_else_ended_meanwhile_is_ended(through):
     """The note that is to be deleted may be gone."""
     storage, proxy = through
-    upload = storage.parts.begin("a", WriteOptions())
+    upload = storage.multipart.create("a", WriteOptions())
     proxy.script = lambda request: azure_error(404, "BlobNotFound") if request.method == "DELETE" else None
 
-    storage.parts.discard("a", upload)
+    storage.multipart.abort("a", upload)
 
-    assert [found.upload_id for found in storage.parts.list_uploads()] == [upload]
+    assert [found.upload_id for found in storage.multipart.list_uploads()] == [upload]
 
 
 @pytest.mark.parametrize("size", [5, 3000])
@@ -274,13 +274,13 @@ def test_a_write_that_cannot_look_is_not_taken_for_done(through):
 
 def test_what_a_writer_begins_is_known_to_nobody_else(storage):
     """It leaves no note, lists no uploads, and finds no blocks where there is no blob."""
-    store = BlockWrites(storage._door)
-    upload = store.begin("a", WriteOptions())
+    store = BlockUpload(storage._gateway)
+    upload = store.create("a", WriteOptions())
 
     assert list(store.list_uploads()) == []
     assert store.list_parts("a", upload) == []
-    store.discard("a", upload)
-    store.discard("a", upload)
+    store.abort("a", upload)
+    store.abort("a", upload)
     assert left_in(storage) == []
 
 
@@ -288,8 +288,8 @@ def test_the_blocks_of_a_writer_are_not_asked_for_in_a_missing_container(azurite
     """That is a mistake in the configuration."""
     storage = place(azurite, bucket="no-such-container", max_attempts=1)
 
-    with pytest.raises(ConfigurationError), storage._guard("a"):
-        BlockWrites(storage._door).list_parts("a", NONE)
+    with pytest.raises(ConfigurationError), storage._error_translator("a"):
+        BlockUpload(storage._gateway).list_parts("a", NONE)
 
 
 def test_all_names_of_blocks_are_of_one_length():
@@ -304,25 +304,25 @@ def test_all_names_of_blocks_are_of_one_length():
 
 def test_a_part_is_never_empty(storage):
     """Azure has no empty blocks."""
-    upload = storage.parts.begin("a", WriteOptions())
+    upload = storage.multipart.create("a", WriteOptions())
 
     with pytest.raises(ValueError, match="one byte at least"):
-        storage.parts.put_part("a", upload, 1, b"")
+        storage.multipart.upload_part("a", upload, 1, b"")
 
 
 def test_an_upload_whose_note_cannot_be_deleted_is_published(through, caplog):
     """An error would deny it; the sweep takes the note."""
     storage, proxy = through
-    upload = storage.parts.begin("a", WriteOptions())
-    part = storage.parts.put_part("a", upload, 1, b"1")
+    upload = storage.multipart.create("a", WriteOptions())
+    part = storage.multipart.upload_part("a", upload, 1, b"1")
     proxy.script = lambda request: azure_error(503, "ServerBusy") if request.method == "DELETE" else None
 
-    storage.parts.finish("a", upload, [part], WriteOptions())
+    storage.multipart.complete("a", upload, [part], WriteOptions())
 
     assert storage.read("a") == b"1"
     assert "left for the sweep" in caplog.text
     proxy.script = lambda _: None
-    storage.parts.finish("a", upload, [part], WriteOptions())  # by somebody who was not told
+    storage.multipart.complete("a", upload, [part], WriteOptions())  # by somebody who was not told
     assert storage.read("a") == b"1"
     assert not left_in(storage)
 
@@ -331,16 +331,16 @@ def test_an_upload_whose_note_cannot_be_deleted_is_published(through, caplog):
 def test_what_is_no_text_is_no_upload(storage, upload_id):
     """It is told so, as any other that is not there."""
     with pytest.raises(FileNotFoundInStorageError):
-        storage.parts.list_parts("a", upload_id)
+        storage.multipart.list_parts("a", upload_id)
 
 
 def test_a_condition_that_cannot_be_looked_at_is_an_error_of_its_own(through):
     """A part is missing, and whether the name was taken meanwhile is not told."""
     storage, proxy = through
-    upload = storage.parts.begin("a", WriteOptions())
+    upload = storage.multipart.create("a", WriteOptions())
     proxy.script = lambda request: (
         azure_error(403, "AuthorizationFailure") if request.method == "HEAD" and request.path.endswith("/a") else None
     )
 
     with pytest.raises(PermissionDeniedError):
-        storage.parts.finish("a", upload, [Part(number=1, size=1, etag="")], WriteOptions(exclusive=True))
+        storage.multipart.complete("a", upload, [Part(number=1, size=1, etag="")], WriteOptions(exclusive=True))

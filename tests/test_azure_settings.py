@@ -35,8 +35,8 @@ from flask_storage import (
     StorageUnavailableError,
     UnsupportedOperationError,
 )
-from flask_storage.backends.azure import settings as azure_settings
-from flask_storage.backends.azure.settings import account_of
+from flask_storage.backends.azure import account as azure_account
+from flask_storage.backends.azure.account import resolve_account
 from tests.azure_places import place
 from tests.services.s3_servers import free_port
 
@@ -63,7 +63,7 @@ class Identity:
 def account(**arguments):
     """Return what is made of the arguments that say where the container is."""
     unsaid: dict[str, Any] = dict.fromkeys([*EVERYTHING, "credential", "connection_string", "endpoint_url"])
-    return account_of(**{**unsaid, **arguments})
+    return resolve_account(**{**unsaid, **arguments})
 
 
 def from_profile(spec):
@@ -203,7 +203,7 @@ def test_times_may_be_spans_and_settings_arrive():
     assert (made.connect_timeout, made.read_timeout, made.max_attempts, made.max_connections) == (3, 60, 7, 9)
     assert (made.verify, given["retry_policy"], given["api_version"]) == (__file__, policy, "2021-12-02")
     assert storage.client.api_version == "2021-12-02"
-    assert storage._door.patience == 60
+    assert storage._gateway.read_timeout == 60
 
 
 def test_a_block_has_a_hundred_mebibytes_at_most():
@@ -215,10 +215,10 @@ def test_content_is_checked_where_the_connection_protects_nothing():
     """Or where somebody says so."""
     local = "http://127.0.0.1:10000/acct"
 
-    assert AzureStorage(**WAY)._door.checks is False
-    assert AzureStorage(**WAY, endpoint_url=local)._door.checks is True
-    assert AzureStorage(**WAY, check_content=True)._door.checks is True
-    assert AzureStorage(**WAY, check_content="no", endpoint_url=local)._door.checks is False  # type: ignore[arg-type]  # from a URL
+    assert AzureStorage(**WAY)._gateway.check_content is False
+    assert AzureStorage(**WAY, endpoint_url=local)._gateway.check_content is True
+    assert AzureStorage(**WAY, check_content=True)._gateway.check_content is True
+    assert AzureStorage(**WAY, check_content="no", endpoint_url=local)._gateway.check_content is False  # type: ignore[arg-type]  # from a URL
 
 
 @pytest.mark.parametrize("prefix", ["a/b", "/a/b", "a/b/"])
@@ -591,7 +591,7 @@ def _check_text_was_understood(storage):
     made = settings_of(storage)
     assert isinstance(storage, AzureStorage)
     assert (storage.name, storage.bucket, storage._account.name) == ("docs", "files", "acct")
-    assert (storage._chunk_size, storage._concurrency, storage._door.checks) == (6 * MIB, 4, True)
+    assert (storage._chunk_size, storage._concurrency, storage._gateway.check_content) == (6 * MIB, 4, True)
     assert (made.connect_timeout, made.read_timeout, made.max_attempts, made.max_connections) == (1.5, 20, 2, 7)
     assert made.verify is False
     assert storage.capabilities.guesses_content_type is False
@@ -665,7 +665,7 @@ def test_the_prefix_of_a_url_may_be_escaped():
     storage = from_profile(f"azure://acct/files/a%20folder/?key={KEY.replace('=', '%3D')}")
 
     assert isinstance(storage, AzureStorage)
-    assert storage._door.prefix == "a folder/"
+    assert storage._gateway.prefix == "a folder/"
 
 
 def test_an_unknown_argument_of_a_url_is_told():
@@ -707,8 +707,8 @@ def test_no_secret_is_shown(arguments):
     storage._clients.blob("a.txt")
 
     shown = [repr(storage), str(storage), repr(settings_of(storage)), repr(storage._account), str(storage._account)]
-    shown += [repr(value) for value in [*vars(storage).values(), *vars(storage._links).values()]]
-    shown += [repr(value) for value in [*vars(storage._door).values(), *vars(storage._clients).values()]]
+    shown += [repr(value) for value in [*vars(storage).values(), *vars(storage._sas_builder).values()]]
+    shown += [repr(value) for value in [*vars(storage._gateway).values(), *vars(storage._clients).values()]]
 
     assert repr(storage) == "<AzureStorage 'azure'>"
     assert not [text for text in shown if HIDDEN in text or KEY in text]
@@ -799,9 +799,9 @@ def test_the_address_of_a_blob_lists_nothing():
     for verb in (storage.list, lambda: list(storage.iter(details=True)), lambda: storage.client):
         with pytest.raises(ConfigurationError, match="Cannot perform list operation when configured with SAS blob URL"):
             verb()
-    assert storage.capabilities.parts is False
+    assert storage.capabilities.multipart is False
     with pytest.raises(UnsupportedOperationError):
-        list(storage.parts.list_uploads())
+        list(storage.multipart.list_uploads())
 
 
 def test_the_address_of_a_blob_with_a_prefix_counts_from_there():
@@ -876,7 +876,7 @@ def test_without_the_sdk_a_profile_says_what_to_install():
 
 def test_the_emulators_key_is_base64():
     """Nobody's secret: Microsoft publishes it."""
-    assert len(base64.b64decode(azure_settings._EMULATOR["accountkey"])) == 64
+    assert len(base64.b64decode(azure_account._EMULATOR["accountkey"])) == 64
 
 
 def test_an_error_of_a_verb_shows_no_signature(azurite):

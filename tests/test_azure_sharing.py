@@ -7,8 +7,8 @@ from threading import Barrier
 import pytest
 
 from flask_storage.errors import FileExistsInStorageError, IntegrityError, PreconditionFailedError
-from flask_storage.testing.together import PATIENCE, together
-from flask_storage.values import WriteOptions
+from flask_storage.testing.concurrency import TIMEOUT, run_concurrently
+from flask_storage.types import WriteOptions
 from tests.azure_places import place
 from tests.counts import count
 from tests.sharing import (
@@ -127,7 +127,7 @@ def test_every_read_of_a_large_file_is_one_complete_version(azurite):
     storage.close()
 
 
-@pytest.mark.parametrize("verb", ["write", "copy", "move", "finish"])
+@pytest.mark.parametrize("verb", ["write", "copy", "move", "complete"])
 def test_exactly_one_of_eight_creates(storage, verb):
     """Of eight that create one name at the same moment one wins, and its content is what is there."""
     for turn in range(count(3, 50)):
@@ -154,7 +154,7 @@ def test_long_writes_of_one_name_never_mix(azurite):
                 return False
             return True
 
-        written = together(write, 6)
+        written = run_concurrently(write, 6)
 
         assert any(written)
         assert storage.read("file.bin") in [_long_content(number, turn) for number in range(6) if written[number]]
@@ -206,12 +206,12 @@ def test_exactly_one_of_eight_creates_a_long_file(azurite):
             try:
                 with storage.open(f"{turn}/new.bin", "w", exclusive=True) as writer:
                     writer.write(_long_content(number, turn)[:MIB])
-                    sent.wait(PATIENCE)
+                    sent.wait(TIMEOUT)
             except (FileExistsInStorageError, PreconditionFailedError):
                 return False
             return True
 
-        won = together(create, 8)
+        won = run_concurrently(create, 8)
 
         assert won.count(True) == 1
         assert storage.read(f"{turn}/new.bin") == _long_content(won.index(True), turn)[:MIB]
@@ -224,18 +224,18 @@ def test_uploads_of_one_name_never_mix(storage):
     for turn in range(count(2, 30)):
         path, uploads = f"{turn}.bin", []
         for content in contents:
-            upload_id = storage.parts.begin(path, WriteOptions())
+            upload_id = storage.multipart.create(path, WriteOptions())
             halves = enumerate([content[:500], content[500:]], 1)
-            uploads.append((upload_id, [storage.parts.put_part(path, upload_id, n, half) for n, half in halves]))
+            uploads.append((upload_id, [storage.multipart.upload_part(path, upload_id, n, half) for n, half in halves]))
 
         def finish(number, path=path, uploads=uploads):
             try:
-                storage.parts.finish(path, *uploads[number], WriteOptions())
+                storage.multipart.complete(path, *uploads[number], WriteOptions())
             except IntegrityError:
                 return False
             return True
 
-        won = together(finish, 8)
+        won = run_concurrently(finish, 8)
 
         assert won.count(True) == 1
         assert storage.read(path) == contents[won.index(True)]
@@ -246,20 +246,22 @@ def test_finishing_under_a_condition_that_broke_says_so(storage):
     storage.write("file.bin", b"old")
     etag = storage.stat("file.bin").etag
     asked = {"new.bin": WriteOptions(exclusive=True), "file.bin": WriteOptions(if_match=etag)}
-    uploads = {path: storage.parts.begin(path, WriteOptions()) for path in asked}
-    parts = {path: [storage.parts.put_part(path, uploads[path], 1, b"late")] for path in asked}
+    uploads = {path: storage.multipart.create(path, WriteOptions()) for path in asked}
+    parts = {path: [storage.multipart.upload_part(path, uploads[path], 1, b"late")] for path in asked}
     for path in asked:
-        other = storage.parts.begin(path, WriteOptions())
-        storage.parts.finish(path, other, [storage.parts.put_part(path, other, 1, b"early")], WriteOptions())
+        other = storage.multipart.create(path, WriteOptions())
+        storage.multipart.complete(
+            path, other, [storage.multipart.upload_part(path, other, 1, b"early")], WriteOptions()
+        )
 
     with pytest.raises(FileExistsInStorageError):
-        storage.parts.finish("new.bin", uploads["new.bin"], parts["new.bin"], asked["new.bin"])
+        storage.multipart.complete("new.bin", uploads["new.bin"], parts["new.bin"], asked["new.bin"])
     with pytest.raises(PreconditionFailedError):
-        storage.parts.finish("file.bin", uploads["file.bin"], parts["file.bin"], asked["file.bin"])
+        storage.multipart.complete("file.bin", uploads["file.bin"], parts["file.bin"], asked["file.bin"])
     with pytest.raises(IntegrityError, match="missing"):
-        storage.parts.finish("file.bin", uploads["file.bin"], parts["file.bin"], WriteOptions())
+        storage.multipart.complete("file.bin", uploads["file.bin"], parts["file.bin"], WriteOptions())
     storage.delete("new.bin")
     with pytest.raises(IntegrityError, match="missing"):
-        storage.parts.finish("new.bin", uploads["new.bin"], parts["new.bin"], asked["new.bin"])
+        storage.multipart.complete("new.bin", uploads["new.bin"], parts["new.bin"], asked["new.bin"])
 
     assert storage.read("file.bin") == b"early"

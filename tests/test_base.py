@@ -31,12 +31,12 @@ from flask_storage import (
     StorageUnavailableError,
     UnsupportedOperationError,
 )
-from flask_storage.backends.hooks import StorageHooks
-from flask_storage.parts import Part, PartStore
+from flask_storage.backends.driver import StorageDriver
+from flask_storage.files import FileAdapter
+from flask_storage.multipart import MultipartStore, Part
 from flask_storage.streams import LocalFile
 from flask_storage.testing import FailingStorage
-from flask_storage.values import FileInfo, LinkBinding, LinkRequest, ShareLinkOperation, WriteOptions
-from flask_storage.wrapped_files import WrappedFile
+from flask_storage.types import FileInfo, LinkContext, LinkRequest, ShareLinkOperation, WriteOptions
 
 
 class _TroubleError(Exception):
@@ -57,7 +57,7 @@ def failing():
 
 
 def _binding(profile="docs", **arguments):
-    return LinkBinding(
+    return LinkContext(
         profile=profile, secrets=lambda: (b"s" * 32,), link_url=lambda token, endpoint: f"/{token}", **arguments
     )
 
@@ -80,9 +80,9 @@ def _binding(profile="docs", **arguments):
         ("copy", lambda storage: storage.copy("folder/file.bin", "new.bin")),
         ("move", lambda storage: storage.move("folder/file.bin", "new.bin")),
         ("delete_prefix", lambda storage: storage.delete_prefix("folder")),
-        ("begin", lambda storage: storage.parts.begin("folder/file.bin", WriteOptions())),
-        ("put_whole", lambda storage: storage.parts.put_whole("folder/file.bin", b"x", WriteOptions())),
-        ("list_uploads", lambda storage: list(storage.parts.list_uploads("folder"))),
+        ("create", lambda storage: storage.multipart.create("folder/file.bin", WriteOptions())),
+        ("put", lambda storage: storage.multipart.put("folder/file.bin", b"x", WriteOptions())),
+        ("list_uploads", lambda storage: list(storage.multipart.list_uploads("folder"))),
     ],
 )
 def test_a_places_error_becomes_ours(failing, call, use):
@@ -205,8 +205,8 @@ def test_what_could_not_be_deleted_is_named(failing):
 class _DefaultVerbs(MemoryStorage):
     """Memory with nothing but the wall's defaults for what could be done better."""
 
-    _copy = StorageHooks._copy
-    _move = StorageHooks._move
+    _copy = StorageDriver._copy
+    _move = StorageDriver._move
 
 
 def test_the_default_copy_keeps_everything():
@@ -407,10 +407,10 @@ def test_an_edit_promises_no_size(storage):
 def test_a_storage_belongs_to_one_profile():
     """A second profile of the same object would share its name and its links."""
     storage = MemoryStorage()
-    storage.bind_links(_binding("docs"))
+    storage.set_link_context(_binding("docs"))
 
     with pytest.raises(ConfigurationError, match="docs"):
-        storage.bind_links(_binding("images"))
+        storage.set_link_context(_binding("images"))
 
 
 def test_a_backend_without_a_url_form_says_so():
@@ -449,7 +449,7 @@ def test_the_hooks_of_a_contract_without_a_place_are_empty():
     for refused in (
         lambda: bare._open_updater("a", WriteOptions()),
         lambda: bare._link_to("a", request),
-        lambda: bare.parts,
+        lambda: bare.multipart,
         lambda: bare.url("a"),
     ):
         with pytest.raises(UnsupportedOperationError) as caught:
@@ -471,7 +471,7 @@ def test_the_check_tells_what_is_wrong(failing, call):
     with pytest.raises(StorageFullError):
         failing.check()
 
-    failing.heal()
+    failing.reset()
     assert failing.list() == []
     if call != "delete":
         assert failing.inner._files == {}
@@ -482,7 +482,7 @@ def test_the_check_compares_the_bytes():
 
     class _Liar(MemoryStorage):
         def _open_reader(self, path):
-            return WrappedFile(io.BytesIO(b"something else"), "r", info=super()._open_reader(path).info)
+            return FileAdapter(io.BytesIO(b"something else"), "r", info=super()._open_reader(path).info)
 
     with pytest.raises(IntegrityError, match="other bytes"):
         _Liar().check()
@@ -493,13 +493,13 @@ def test_the_check_compares_the_bytes():
 
 def test_finishing_announces_the_file(memory_storage, storage_events):
     """An upload in parts is announced when it is published, as every other write."""
-    parts = memory_storage.parts
-    upload_id = parts.begin("a.bin", WriteOptions())
-    part = parts.put_part("a.bin", upload_id, 1, b"x")
+    parts = memory_storage.multipart
+    upload_id = parts.create("a.bin", WriteOptions())
+    part = parts.upload_part("a.bin", upload_id, 1, b"x")
     assert storage_events == []
 
-    parts.finish("a.bin", upload_id, [part], WriteOptions())
-    parts.put_whole("b.bin", b"y", WriteOptions())
+    parts.complete("a.bin", upload_id, [part], WriteOptions())
+    parts.put("b.bin", b"y", WriteOptions())
 
     assert [(event.signal, event.path) for event in storage_events] == [
         ("file-stored", "a.bin"),
@@ -512,32 +512,32 @@ def test_parts_are_handed_over_in_their_order():
     handed: list[int] = []
 
     class _Noting(MemoryStorage):
-        def _parts(self):
-            inner: Any = super()._parts()
-            finish = inner.finish
+        def _multipart(self):
+            inner: Any = super()._multipart()
+            finish = inner.complete
 
             def note(path, upload_id, parts, options):
                 handed.extend(part.number for part in parts)
                 finish(path, upload_id, parts, options)
 
-            inner.finish = note
+            inner.complete = note
             return inner
 
     storage = _Noting()
-    upload_id = storage.parts.begin("a", WriteOptions())
-    parts = [storage.parts.put_part("a", upload_id, number, b"x") for number in (3, 1, 2)]
+    upload_id = storage.multipart.create("a", WriteOptions())
+    parts = [storage.multipart.upload_part("a", upload_id, number, b"x") for number in (3, 1, 2)]
 
-    storage.parts.finish("a", upload_id, parts, WriteOptions())
+    storage.multipart.complete("a", upload_id, parts, WriteOptions())
 
     assert handed == [1, 2, 3]
-    assert isinstance(storage.parts, PartStore)
+    assert isinstance(storage.multipart, MultipartStore)
     assert isinstance(parts[0], Part)
 
 
 class _HalfConditional(MemoryStorage):
     """Decides conditions when a file is written, and nowhere else, as some services do."""
 
-    capabilities = replace(MemoryStorage.capabilities, copy_conditions=False, part_conditions=False)
+    capabilities = replace(MemoryStorage.capabilities, copy_conditions=False, multipart_conditions=False)
 
 
 @pytest.mark.parametrize("terms", [{"exclusive": True}, {"if_match": "x"}], ids=str)
@@ -545,14 +545,14 @@ def test_a_condition_that_a_place_ignores_is_refused_where_it_does(terms):
     """Copying, moving and finishing parts may each have none, while a plain write has them."""
     storage = _HalfConditional()
     storage.write("a.txt", b"1", exclusive=True)
-    upload_id = storage.parts.begin("b.txt", WriteOptions())
-    part = storage.parts.put_part("b.txt", upload_id, 1, b"1")
+    upload_id = storage.multipart.create("b.txt", WriteOptions())
+    part = storage.multipart.upload_part("b.txt", upload_id, 1, b"1")
 
     for deed in (storage.copy, storage.move):
         with pytest.raises(UnsupportedOperationError, match="when it copies or moves"):
             deed("a.txt", "b.txt", **terms)
     with pytest.raises(UnsupportedOperationError, match="for an upload in parts"):
-        storage.parts.finish("b.txt", upload_id, [part], WriteOptions(**terms))
+        storage.multipart.complete("b.txt", upload_id, [part], WriteOptions(**terms))
 
     assert [entry.name for entry in storage.list()] == ["a.txt"]
 

@@ -21,7 +21,7 @@ from flask_storage import (
 )
 from flask_storage.files import RemoteFile
 from flask_storage.testing import Call, FailingStorage
-from flask_storage.values import LinkBinding
+from flask_storage.types import LinkContext
 
 HOUR = timedelta(hours=1)
 
@@ -33,7 +33,7 @@ def failing(memory_storage):
 
 
 def _binding(profile="docs", **arguments):
-    return LinkBinding(
+    return LinkContext(
         profile=profile, secrets=lambda: (b"s" * 32,), link_url=lambda token, endpoint: f"/{token}", **arguments
     )
 
@@ -73,7 +73,7 @@ def test_a_failure_can_last_and_be_healed(failing):
     for _ in range(3):
         with pytest.raises(StorageUnavailableError, match="made to fail at stat"):
             failing.exists("a.txt")
-    failing.heal()
+    failing.reset()
 
     assert not failing.exists("a.txt")
 
@@ -88,7 +88,7 @@ def test_a_file_can_fail_in_its_middle(failing, after):
         failing.write("a.bin", bytes(1000))
 
     assert failing.read("a.bin") == b"old"
-    failing.heal()
+    failing.reset()
     failing.write("a.bin", bytes(1000))
     failing.fail("read", after=after)
     with pytest.raises(StorageUnavailableError), failing.open("a.bin", "r") as reader:
@@ -128,7 +128,7 @@ def test_a_failure_must_be_possible(failing):
 def test_a_wrapped_storage_offers_what_it_wraps(failing, local_storage):
     """Links, attributes of the place and local paths are reached through the wrapper."""
     wrapped = FailingStorage(local_storage)
-    failing.bind_links(_binding())
+    failing.set_link_context(_binding())
 
     token = failing.link_to("a.txt", "d", timedelta(hours=1)).removeprefix("/")
     failing.fail("link_to", error=LocalFSError("no"))
@@ -286,7 +286,7 @@ def test_an_upload_can_fail_where_it_would_become_visible(failing):
 
     assert caught.value.path == "a"
     assert [entry.name for entry in failing.list()] == ["b"]
-    assert failing.parts.limits == failing.inner.parts.limits
+    assert failing.multipart.limits == failing.inner.multipart.limits
 
 
 def test_another_missing_module_is_not_blamed_on_the_extra(monkeypatch):

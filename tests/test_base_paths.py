@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from flask_storage import InvalidPathError, LocalFSStorage, MemoryStorage, StorageBackend
 from flask_storage.paths import normalize
 from flask_storage.testing import FailingStorage
-from flask_storage.testing.conformance.naming import FILE_VERBS, FOLDER_VERBS, PART_VERBS
+from flask_storage.testing.conformance.paths import DIRECTORY_OPERATIONS, FILE_OPERATIONS, MULTIPART_OPERATIONS
 
 from .corpora import FOLDERS_ONLY, HOSTILE_PATHS, LEGAL_PATHS, NOT_PORTABLE_PATHS, decomposed
 from .counts import count
@@ -57,13 +57,13 @@ def world(request, tmp_path):
     world.assert_untouched()
 
 
-@pytest.mark.parametrize("verb", [*FILE_VERBS, *PART_VERBS])
+@pytest.mark.parametrize("verb", [*FILE_OPERATIONS, *MULTIPART_OPERATIONS])
 def test_no_verb_asks_the_place_about_a_hostile_path(world, verb):
     """The whole corpus is refused by each verb before any hook is called."""
     storage = world.storage
     storage.write("there.bin", b"kept")
     storage.calls.clear()
-    act = {**FILE_VERBS, **PART_VERBS}[verb]
+    act = {**FILE_OPERATIONS, **MULTIPART_OPERATIONS}[verb]
 
     for path in HOSTILE_PATHS:
         with pytest.raises(InvalidPathError):
@@ -73,7 +73,7 @@ def test_no_verb_asks_the_place_about_a_hostile_path(world, verb):
     assert storage.read("there.bin") == b"kept"
 
 
-@pytest.mark.parametrize("verb", FOLDER_VERBS)
+@pytest.mark.parametrize("verb", DIRECTORY_OPERATIONS)
 def test_no_verb_asks_the_place_about_a_hostile_folder(world, verb):
     """The same of folders, but for the spellings that only a folder may have."""
     storage = world.storage
@@ -81,7 +81,7 @@ def test_no_verb_asks_the_place_about_a_hostile_folder(world, verb):
 
     for path in hostile:
         with pytest.raises(InvalidPathError):
-            FOLDER_VERBS[verb](storage, path, world.here)
+            DIRECTORY_OPERATIONS[verb](storage, path, world.here)
 
     assert len(hostile) > len(HOSTILE_PATHS) * 0.9
     assert storage.calls == []
@@ -109,7 +109,7 @@ def test_what_windows_cannot_hold_is_refused_where_asked(tmp_path):
     plain, portable = _World(tmp_path / "1", "local"), _World(tmp_path / "2", "local", portable=True)
 
     for path in NOT_PORTABLE_PATHS:
-        for act in FILE_VERBS.values():
+        for act in FILE_OPERATIONS.values():
             with pytest.raises(InvalidPathError):
                 act(portable.storage, path, portable.here)
         _round_trip(plain.storage, path, unicodedata.normalize("NFC", path))
@@ -197,7 +197,7 @@ def test_an_invented_path_is_refused_or_kept(tmp_path, kind):
             stored = normalize(path)
         except InvalidPathError:
             storage.calls.clear()
-            for act in (*FILE_VERBS.values(), *PART_VERBS.values()):
+            for act in (*FILE_OPERATIONS.values(), *MULTIPART_OPERATIONS.values()):
                 with pytest.raises(InvalidPathError):
                     act(storage, path, world.here)
             assert storage.calls == []

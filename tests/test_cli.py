@@ -639,8 +639,8 @@ def test_check_tries_one_profile(run, docs):
 
 def test_sweep_removes_leftovers(run, scratch):
     """Only of what was begun long enough ago."""
-    scratch.parts.begin("a", WriteOptions())
-    scratch.parts.begin("b", WriteOptions())
+    scratch.multipart.create("a", WriteOptions())
+    scratch.multipart.create("b", WriteOptions())
 
     early = run("--profile", "scratch", "sweep")
     late = run("--profile", "scratch", "sweep", "--older-than", "0")
@@ -653,8 +653,8 @@ def test_sweep_removes_leftovers(run, scratch):
 
 def test_a_dry_run_lists_unfinished_uploads_and_removes_nothing(run, scratch):
     """When each was begun, its id and its path; only of what was begun long enough ago."""
-    first = scratch.parts.begin("a/1.bin", WriteOptions())
-    second = scratch.parts.begin("b.bin", WriteOptions())
+    first = scratch.multipart.create("a/1.bin", WriteOptions())
+    second = scratch.multipart.create("b.bin", WriteOptions())
 
     early = run("--profile", "scratch", "sweep", "--dry-run")
     late = run("--profile", "scratch", "sweep", "--dry-run", "--older-than", "0")
@@ -664,12 +664,12 @@ def test_a_dry_run_lists_unfinished_uploads_and_removes_nothing(run, scratch):
     assert [row[1:] for row in rows] == [[first, "a/1.bin"], [second, "b.bin"]]
     assert all(datetime.fromisoformat(row[0]).tzinfo for row in rows)
     assert late.stderr == "2 unfinished uploads in parts in scratch.\n"
-    assert len(list(scratch.parts.list_uploads())) == 2
+    assert len(list(scratch.multipart.list_uploads())) == 2
 
 
 def test_a_dry_run_as_json_has_every_fact(run, scratch):
     """One document, as of the sweep itself."""
-    upload_id = scratch.parts.begin("a", WriteOptions())
+    upload_id = scratch.multipart.create("a", WriteOptions())
 
     facts = json.loads(run("--profile", "scratch", "sweep", "--dry-run", "--older-than", "0", "--json").stdout)
 
@@ -684,7 +684,7 @@ def test_a_dry_run_as_json_has_every_fact(run, scratch):
 
 def test_a_dry_run_where_nothing_comes_in_parts_says_so(run, scratch, monkeypatch):
     """It is no failure: there is nothing to list."""
-    monkeypatch.setattr(type(scratch), "capabilities", replace(scratch.capabilities, parts=False))
+    monkeypatch.setattr(type(scratch), "capabilities", replace(scratch.capabilities, multipart=False))
 
     result = run("--profile", "scratch", "sweep", "--dry-run")
 
@@ -694,7 +694,7 @@ def test_a_dry_run_where_nothing_comes_in_parts_says_so(run, scratch, monkeypatc
 
 def test_one_leftover_is_one(run, scratch):
     """The message is English."""
-    scratch.parts.begin("a", WriteOptions())
+    scratch.multipart.create("a", WriteOptions())
 
     assert run("--profile", "scratch", "sweep", "--older-than", "0").stderr == "Removed 1 leftover from scratch.\n"
 

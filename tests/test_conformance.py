@@ -19,8 +19,8 @@ from flask_storage import (
     StorageBackend,
 )
 from flask_storage.errors import FileNotFoundInStorageError
+from flask_storage.files import FileAdapter
 from flask_storage.testing import BackendConformance, FailingStorage
-from flask_storage.wrapped_files import WrappedFile
 from tests.variants import extra_variant
 
 
@@ -78,7 +78,7 @@ class _BareStorage(StorageBackend):
         return [list(found.values())]
 
     def _open_reader(self, path):
-        return WrappedFile(io.BytesIO(self._find(path)), FileMode.read, info=self._stat(path))
+        return FileAdapter(io.BytesIO(self._find(path)), FileMode.read, info=self._stat(path))
 
     def _open_writer(self, path, options):
         return _BareWriter(self, path)

@@ -12,14 +12,14 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 from werkzeug.wsgi import FileWrapper
 
 from flask_storage import LocalFSStorage, MemoryStorage, errors, send_stored_file
-from flask_storage.delivery import CHUNK_BYTES
-from flask_storage.values import FileInfo
-from flask_storage.wrapped_files import WrappedFile
+from flask_storage.files import FileAdapter
+from flask_storage.http.send_file import CHUNK_BYTES
+from flask_storage.types import FileInfo
 
 CONTENT = bytes(range(256)) * 4
 
 
-class WatchedFile(WrappedFile):
+class RecordingFile(FileAdapter):
     def __init__(self, storage, *args, **options):
         super().__init__(*args, **options)
         self.storage = storage
@@ -48,7 +48,7 @@ class WatchedStorage(MemoryStorage):
         with super()._open_reader(path) as reader:
             content = io.BytesIO(reader.read())
         self.opened += 1
-        return WatchedFile(self, content, "r", info=reader.info if self.knows_info else None)
+        return RecordingFile(self, content, "r", info=reader.info if self.knows_info else None)
 
 
 class BrokenStorage(MemoryStorage):
@@ -170,7 +170,7 @@ def test_a_file_that_ends_early_breaks_the_response(app, storage):
     class Shrunk(WatchedStorage):
         def _open_reader(self, path):
             info = self._stat(path)
-            return WrappedFile(io.BytesIO(b"short"), "r", info=info)
+            return FileAdapter(io.BytesIO(b"short"), "r", info=info)
 
     shrunk = Shrunk()
     shrunk.write("file", b"a longer content")

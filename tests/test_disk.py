@@ -28,10 +28,10 @@ from flask_storage import (
     StorageFullError,
     UnsupportedOperationError,
 )
-from flask_storage.backends.disk_folder import Folder
+from flask_storage.backends.local.directory import Directory
 from flask_storage.errors import IntegrityError, NotAFileError
-from flask_storage.parts import Part
-from flask_storage.values import WriteOptions
+from flask_storage.multipart import Part
+from flask_storage.types import WriteOptions
 from tests.descriptors import descriptors
 
 PLAIN = WriteOptions()
@@ -60,7 +60,7 @@ def disk(tmp_path):
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o177])
 @pytest.mark.parametrize(
-    "modes", [{}, {"file_mode": 0o640, "folder_mode": 0o750}, {"file_mode": 0o444, "folder_mode": 0o2775}]
+    "modes", [{}, {"file_mode": 0o640, "directory_mode": 0o750}, {"file_mode": 0o444, "directory_mode": 0o2775}]
 )
 def test_modes_are_the_options_whatever_the_umask(mask, modes, tmp_path):
     """Files, their folders, every folder between, and the root with what is above it."""
@@ -72,16 +72,16 @@ def test_modes_are_the_options_whatever_the_umask(mask, modes, tmp_path):
         storage.move("m.txt", "f/g/moved.txt")
         with storage.open("a/b/c.txt", "rw") as file:
             file.write(b"3")
-        upload_id = storage.parts.begin("h/i/joined.txt", PLAIN)
+        upload_id = storage.multipart.create("h/i/joined.txt", PLAIN)
         hidden = mode(storage.root / f".fs-tmp-{upload_id}" / "upload.json")
-        part = storage.parts.put_part("h/i/joined.txt", upload_id, 1, b"4")
-        storage.parts.finish("h/i/joined.txt", upload_id, [part], PLAIN)
+        part = storage.multipart.upload_part("h/i/joined.txt", upload_id, 1, b"4")
+        storage.multipart.complete("h/i/joined.txt", upload_id, [part], PLAIN)
 
     below = list(storage.root.rglob("*"))
     assert len([path for path in below if path.is_file()]) == 4
     assert {mode(path) for path in below if path.is_file()} == {modes.get("file_mode", 0o600)}
-    assert {mode(path) for path in below if path.is_dir()} == {modes.get("folder_mode", 0o700)}
-    assert mode(storage.root) == mode(storage.root.parent) == modes.get("folder_mode", 0o700)
+    assert {mode(path) for path in below if path.is_dir()} == {modes.get("directory_mode", 0o700)}
+    assert mode(storage.root) == mode(storage.root.parent) == modes.get("directory_mode", 0o700)
     assert hidden == 0o600
 
 
@@ -377,7 +377,7 @@ def test_folders_are_listed_on_their_own_level(disk):
     """Those with files below them, once each; hidden ones never."""
     disk.write("a/b/c.txt", b"1")
     disk.write("d.txt", b"2")
-    disk.parts.begin("e.txt", PLAIN)
+    disk.multipart.create("e.txt", PLAIN)
     (disk.root / "empty/emptier").mkdir(parents=True)
 
     assert [entry.name for entry in disk.list(recursive=False)] == ["a/", "d.txt"]
@@ -389,7 +389,7 @@ def test_a_file_that_goes_while_it_is_listed_is_left_out(disk):
     """Like one that was never there."""
     for name in range(3):
         disk.write(f"{name}.txt", b"1")
-    walk = disk.disk.walk
+    walk = disk.tree.walk
 
     def walk_and_delete(*arguments, **keywords):
         for prefix, entry in walk(*arguments, **keywords):
@@ -398,7 +398,7 @@ def test_a_file_that_goes_while_it_is_listed_is_left_out(disk):
                 os.unlink(disk.root / "1.txt")
             yield prefix, entry
 
-    disk.disk.walk = walk_and_delete
+    disk.tree.walk = walk_and_delete
 
     assert [entry.name for entry in disk.list()] == ["0.txt", "2.txt"]
 
@@ -406,7 +406,7 @@ def test_a_file_that_goes_while_it_is_listed_is_left_out(disk):
 def test_a_file_that_goes_while_a_folder_is_deleted_is_not_counted(disk):
     """Somebody else deleted it, and its folder."""
     disk.write("a/b/1.txt", b"1")
-    walk = disk.disk.walk
+    walk = disk.tree.walk
 
     def walk_and_delete(*arguments, **keywords):
         for prefix, entry in walk(*arguments, **keywords):
@@ -414,7 +414,7 @@ def test_a_file_that_goes_while_a_folder_is_deleted_is_not_counted(disk):
             os.rmdir(disk.root / "a/b")
             yield prefix, entry
 
-    disk.disk.walk = walk_and_delete
+    disk.tree.walk = walk_and_delete
 
     assert disk.delete_prefix("a") == 0
     assert list(disk.root.iterdir()) == []
@@ -423,7 +423,7 @@ def test_a_file_that_goes_while_a_folder_is_deleted_is_not_counted(disk):
 def test_the_sweep_takes_what_is_old_and_leaves_what_is_young(disk):
     """A writer at work must not lose its file to somebody's cron job."""
     writer = disk.open("d/young.txt", "w")
-    upload_id = disk.parts.begin("big.bin", PLAIN)
+    upload_id = disk.multipart.create("big.bin", PLAIN)
     for path in (disk.root / "e/.fs-tmp-0000000000000000", disk.root / ".fs-tmp-1111111111111111"):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"left over")
@@ -439,21 +439,21 @@ def test_the_sweep_takes_what_is_old_and_leaves_what_is_young(disk):
 
     assert swept == 3
     assert [entry.name for entry in disk.list()] == ["d/young.txt"]
-    assert [pending.upload_id for pending in disk.parts.list_uploads()] == [upload_id]
+    assert [pending.upload_id for pending in disk.multipart.list_uploads()] == [upload_id]
     assert sorted(path.name for path in disk.root.iterdir()) == [f".fs-tmp-{upload_id}", "d"]
 
 
 def test_a_leftover_that_goes_while_it_is_swept_is_not_counted(disk):
     """Its writer published it in that moment."""
     (disk.root / ".fs-tmp-0000000000000000").write_bytes(b"")
-    walk = disk.disk.walk
+    walk = disk.tree.walk
 
     def walk_and_delete(*arguments, **keywords):
         for prefix, entry in walk(*arguments, **keywords):
             os.unlink(disk.root / entry.name)
             yield prefix, entry
 
-    disk.disk.walk = walk_and_delete
+    disk.tree.walk = walk_and_delete
 
     assert disk.sweep(timedelta(0)) == 0
 
@@ -462,63 +462,63 @@ def test_a_leftover_that_goes_while_it_is_swept_is_not_counted(disk):
 def test_an_upload_id_that_is_none_of_ours_finds_nothing(upload_id, disk):
     """It never becomes part of a path."""
     for deed in (
-        lambda: disk.parts.put_part("a.bin", upload_id, 1, b"1"),
-        lambda: disk.parts.list_parts("a.bin", upload_id),
-        lambda: disk.parts.finish("a.bin", upload_id, [Part(number=1, size=1, etag="x")], PLAIN),
+        lambda: disk.multipart.upload_part("a.bin", upload_id, 1, b"1"),
+        lambda: disk.multipart.list_parts("a.bin", upload_id),
+        lambda: disk.multipart.complete("a.bin", upload_id, [Part(number=1, size=1, etag="x")], PLAIN),
     ):
         with pytest.raises(FileNotFoundInStorageError):
             deed()
-    disk.parts.discard("a.bin", upload_id)
+    disk.multipart.abort("a.bin", upload_id)
 
 
 def test_an_upload_belongs_to_its_path(disk):
     """Another path with its id finds nothing."""
-    upload_id = disk.parts.begin("a.bin", PLAIN)
+    upload_id = disk.multipart.create("a.bin", PLAIN)
 
     with pytest.raises(FileNotFoundInStorageError):
-        disk.parts.put_part("b.bin", upload_id, 1, b"1")
+        disk.multipart.upload_part("b.bin", upload_id, 1, b"1")
 
-    assert disk.parts.list_parts("a.bin", upload_id) == []
+    assert disk.multipart.list_parts("a.bin", upload_id) == []
 
 
 def test_uploads_are_listed_by_folder(disk):
     """What is being begun, or was left by a crash without a note, is none yet."""
-    ids = {path: disk.parts.begin(path, PLAIN) for path in ("a/1.bin", "ab/2.bin", "3.bin")}
+    ids = {path: disk.multipart.create(path, PLAIN) for path in ("a/1.bin", "ab/2.bin", "3.bin")}
     (disk.root / ".fs-tmp-BBBBBBBBBBBBBBBBBBBBBB").mkdir()
     disk.write("4.bin", b"1")
 
-    assert {pending.path: pending.upload_id for pending in disk.parts.list_uploads()} == ids
-    assert [pending.path for pending in disk.parts.list_uploads("a")] == ["a/1.bin"]
+    assert {pending.path: pending.upload_id for pending in disk.multipart.list_uploads()} == ids
+    assert [pending.path for pending in disk.multipart.list_uploads("a")] == ["a/1.bin"]
 
 
 def test_a_note_that_cannot_be_read_loses_no_descriptor(disk):
     """Whatever damaged it."""
-    upload_id = disk.parts.begin("a.bin", PLAIN)
+    upload_id = disk.multipart.create("a.bin", PLAIN)
     (disk.root / f".fs-tmp-{upload_id}" / "upload.json").write_bytes(b"{")
     before = descriptors()
 
     with pytest.raises(IntegrityError, match="begin anew"):
-        disk.parts.list_parts("a.bin", upload_id)
-    assert list(disk.parts.list_uploads()) == []
+        disk.multipart.list_parts("a.bin", upload_id)
+    assert list(disk.multipart.list_uploads()) == []
 
     assert descriptors() == before
 
 
 def test_a_part_is_replaced_and_compared(disk):
     """Only the parts that were named are joined, and only as they were named."""
-    upload_id = disk.parts.begin("a.bin", WriteOptions(content_type="text/plain"))
-    first = disk.parts.put_part("a.bin", upload_id, 1, b"old")
-    new = disk.parts.put_part("a.bin", upload_id, 1, b"new")
-    other = disk.parts.put_part("a.bin", upload_id, 2, memoryview(b"er"))
-    extra = disk.parts.put_part("a.bin", upload_id, 3, b"not wanted")
+    upload_id = disk.multipart.create("a.bin", WriteOptions(content_type="text/plain"))
+    first = disk.multipart.upload_part("a.bin", upload_id, 1, b"old")
+    new = disk.multipart.upload_part("a.bin", upload_id, 1, b"new")
+    other = disk.multipart.upload_part("a.bin", upload_id, 2, memoryview(b"er"))
+    extra = disk.multipart.upload_part("a.bin", upload_id, 3, b"not wanted")
 
     with pytest.raises(IntegrityError, match="not the one"):
-        disk.parts.finish("a.bin", upload_id, [first, other], PLAIN)
+        disk.multipart.complete("a.bin", upload_id, [first, other], PLAIN)
     (disk.root / f".fs-tmp-{upload_id}" / "part-00003").unlink()
     with pytest.raises(IntegrityError, match="missing"):
-        disk.parts.finish("a.bin", upload_id, [new, extra], PLAIN)
-    listed = disk.parts.list_parts("a.bin", upload_id)
-    disk.parts.finish("a.bin", upload_id, [new, other], PLAIN)
+        disk.multipart.complete("a.bin", upload_id, [new, extra], PLAIN)
+    listed = disk.multipart.list_parts("a.bin", upload_id)
+    disk.multipart.complete("a.bin", upload_id, [new, other], PLAIN)
 
     assert listed == [new, other]
     assert disk.read("a.bin") == b"newer"
@@ -528,10 +528,10 @@ def test_a_part_is_replaced_and_compared(disk):
 
 def test_a_small_upload_goes_in_whole(disk):
     """With its options."""
-    disk.parts.put_whole("a/b.bin", b"12", WriteOptions(content_type="text/plain", size=2))
+    disk.multipart.put("a/b.bin", b"12", WriteOptions(content_type="text/plain", size=2))
 
     with pytest.raises(IntegrityError):
-        disk.parts.put_whole("a/b.bin", b"1", WriteOptions(size=2))
+        disk.multipart.put("a/b.bin", b"1", WriteOptions(size=2))
 
     assert disk.read("a/b.bin") == b"12"
     assert disk.stat("a/b.bin").content_type == "text/plain"
@@ -539,7 +539,7 @@ def test_a_small_upload_goes_in_whole(disk):
 
 def test_a_part_that_cannot_be_stored_leaves_no_file(disk, monkeypatch):
     """Neither when it is written nor when it is named."""
-    upload_id = disk.parts.begin("a.bin", PLAIN)
+    upload_id = disk.multipart.create("a.bin", PLAIN)
 
     def fail(*_, **__):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -548,9 +548,9 @@ def test_a_part_that_cannot_be_stored_leaves_no_file(disk, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(os, name, fail)
             with pytest.raises(StorageError):
-                disk.parts.put_part("a.bin", upload_id, 1, b"1")
+                disk.multipart.upload_part("a.bin", upload_id, 1, b"1")
             with pytest.raises(StorageError):
-                disk.parts.begin("b.bin", PLAIN)
+                disk.multipart.create("b.bin", PLAIN)
 
     assert os.listdir(disk.root) == [f".fs-tmp-{upload_id}"]
     assert os.listdir(disk.root / f".fs-tmp-{upload_id}") == ["upload.json"]
@@ -568,7 +568,7 @@ def test_a_folder_swapped_for_a_link_while_it_is_entered_is_refused(disk, monkey
     disk.write("d/a.txt", b"1")
     (disk.root.parent / "outside").mkdir()
     (disk.root.parent / "outside/secret.txt").write_bytes(b"secret")
-    child = type(disk.disk.folder("")).child
+    child = type(disk.tree.open_directory("")).child
 
     def late(folder, name):
         if not (disk.root / "d").is_symlink():
@@ -576,7 +576,7 @@ def test_a_folder_swapped_for_a_link_while_it_is_entered_is_refused(disk, monkey
             (disk.root / "d").symlink_to(disk.root.parent / "outside")
         return child(folder, name)
 
-    monkeypatch.setattr("flask_storage.backends.disk_folder.Folder.child", late)
+    monkeypatch.setattr("flask_storage.backends.local.directory.Directory.child", late)
     names = [entry.name for entry in disk.list()]
     with pytest.raises(PermissionDeniedError):
         disk.read("d/secret.txt")
@@ -602,7 +602,7 @@ def test_every_verb_syncs_files_and_folders(tmp_path, monkeypatch):
         "move": lambda: storage.move("b.txt", "d/b.txt"),
         "delete": lambda: storage.delete("a.txt"),
         "delete_prefix": lambda: storage.delete_prefix("d"),
-        "begin an upload": lambda: storage.parts.begin("a.txt", PLAIN),
+        "begin an upload": lambda: storage.multipart.create("a.txt", PLAIN),
     }.items():
         synced.clear()
         deed()
@@ -629,14 +629,14 @@ def test_an_attribute_on_the_root_itself_does_no_harm(disk):
 def test_a_folder_that_is_not_ours_to_look_into_is_shown(disk):
     """Whether a file is below it, nobody here can say."""
     disk.write("d/a.txt", b"1")
-    walk = disk.disk.walk
+    walk = disk.tree.walk
 
     def refuse(path="", **keywords):
         if path:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return walk(path, **keywords)
 
-    disk.disk.walk = refuse
+    disk.tree.walk = refuse
 
     assert [entry.name for entry in disk.list(recursive=False)] == ["d/"]
 
@@ -644,7 +644,7 @@ def test_a_folder_that_is_not_ours_to_look_into_is_shown(disk):
 def test_a_system_without_posix_locks_is_named(monkeypatch):
     """Instead of a missing module that nobody knows."""
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    shipped = importlib.util.find_spec("flask_storage.backends.disk_folder")
+    shipped = importlib.util.find_spec("flask_storage.backends.local.directory")
     assert shipped
     assert shipped.origin
     spec = importlib.util.spec_from_file_location("flask_storage.backends.disk_again", shipped.origin)
@@ -657,14 +657,14 @@ def test_a_system_without_posix_locks_is_named(monkeypatch):
 
 def test_a_note_that_is_no_file_is_refused(disk, in_bounded_time):
     """Whoever put a pipe in its place gets no answer, and nobody waits for one."""
-    upload_id = disk.parts.begin("a.bin", PLAIN)
+    upload_id = disk.multipart.create("a.bin", PLAIN)
     note = disk.root / f".fs-tmp-{upload_id}" / "upload.json"
     note.unlink()
     os.mkfifo(note)
     before = descriptors()
 
     with pytest.raises(NotAFileError):
-        disk.parts.list_parts("a.bin", upload_id)
+        disk.multipart.list_parts("a.bin", upload_id)
 
     assert descriptors() == before
 
@@ -690,7 +690,7 @@ def test_two_folders_of_one_name_do_not_accept_each_others_tokens(tmp_path):
 
 def test_modes_may_be_text_and_nonsense_is_refused(tmp_path):
     """Settings from the environment and from URLs are text."""
-    storage = LocalFSStorage(tmp_path / "root", create=True, file_mode="0o640", folder_mode="750")
+    storage = LocalFSStorage(tmp_path / "root", create=True, file_mode="0o640", directory_mode="750")
 
     storage.write("d/a.txt", b"1")
     with pytest.raises(ConfigurationError, match="is no file_mode"):
@@ -728,7 +728,7 @@ def test_a_folder_that_another_process_makes_first_is_used(disk, monkeypatch):
 
 def test_an_upload_that_is_discarded_twice_is_gone(disk, monkeypatch):
     """Also when another process removes it at the same moment."""
-    upload_id = disk.parts.begin("a.bin", PLAIN)
+    upload_id = disk.multipart.create("a.bin", PLAIN)
     hidden = disk.root / f".fs-tmp-{upload_id}"
     really = os.listdir
 
@@ -739,8 +739,8 @@ def test_an_upload_that_is_discarded_twice_is_gone(disk, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "listdir", late)
-        disk.parts.discard("a.bin", upload_id)
-    disk.parts.discard("a.bin", upload_id)
+        disk.multipart.abort("a.bin", upload_id)
+    disk.multipart.abort("a.bin", upload_id)
 
     assert list(disk.root.iterdir()) == []
 
@@ -785,14 +785,14 @@ def test_a_folder_that_is_closed_to_us_is_no_empty_one(disk, monkeypatch):
     """What may be below it nobody knows, so a listing says so instead of leaving it out."""
     disk.write("open/a.txt", b"1")
     disk.write("closed/b.txt", b"1")
-    open_child = Folder.child
+    open_child = Directory.child
 
     def refuse(folder, name):
         if name == "closed":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return open_child(folder, name)
 
-    monkeypatch.setattr(Folder, "child", refuse)
+    monkeypatch.setattr(Directory, "child", refuse)
 
     with pytest.raises(PermissionDeniedError):
         disk.list()
@@ -802,14 +802,14 @@ def test_the_systems_folder_is_left_out_where_it_is_closed(disk, monkeypatch):
     """At the top of an ext4 volume stands one that is nobody's."""
     disk.write("a.txt", b"1")
     (disk.root / "lost+found").mkdir()
-    open_child = Folder.child
+    open_child = Directory.child
 
     def refuse(folder, name):
         if name == "lost+found":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return open_child(folder, name)
 
-    monkeypatch.setattr(Folder, "child", refuse)
+    monkeypatch.setattr(Directory, "child", refuse)
 
     assert [entry.name for entry in disk.list()] == ["a.txt"]
     assert [entry.name for entry in disk.list(recursive=False)] == ["a.txt"]

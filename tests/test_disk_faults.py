@@ -26,7 +26,7 @@ from flask_storage import (
     UnsupportedOperationError,
 )
 from flask_storage.errors import NotAFileError
-from flask_storage.values import WriteOptions
+from flask_storage.types import WriteOptions
 from tests.counts import count
 from tests.crash.unprivileged import NOBODY, as_nobody
 from tests.descriptors import descriptors
@@ -116,16 +116,16 @@ def test_a_full_disk_refuses_copies_and_parts_too(no_room, tmp_path):
     """An upload that no longer fits keeps its parts, so that it can be finished when there is room."""
     with no_room(tmp_path / "disk") as root:
         storage = LocalFSStorage(root, fsync=False)
-        upload_id = storage.parts.begin("a.bin", WriteOptions())
-        parts = [storage.parts.put_part("a.bin", upload_id, number, bytes(3 * 1024 * 1024)) for number in (1, 2)]
+        upload_id = storage.multipart.create("a.bin", WriteOptions())
+        parts = [storage.multipart.upload_part("a.bin", upload_id, number, bytes(3 * 1024 * 1024)) for number in (1, 2)]
 
         with pytest.raises(StorageFullError):
-            storage.parts.put_part("a.bin", upload_id, 3, bytes(9 * 1024 * 1024))
+            storage.multipart.upload_part("a.bin", upload_id, 3, bytes(9 * 1024 * 1024))
         if no_room is full_disk:
             with pytest.raises(StorageFullError):
-                storage.parts.finish("a.bin", upload_id, parts, WriteOptions())
+                storage.multipart.complete("a.bin", upload_id, parts, WriteOptions())
 
-        assert storage.parts.list_parts("a.bin", upload_id) == parts
+        assert storage.multipart.list_parts("a.bin", upload_id) == parts
         assert storage.list() == []
         assert not [name for name in os.listdir(root / f".fs-tmp-{upload_id}") if name.startswith(".fs-tmp-")]
 
@@ -168,7 +168,7 @@ def shared():
     """A storage with ``d/a.txt`` in a folder that every user may reach; pytest's own belong to one."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        storage = LocalFSStorage(Path(folder, "root"), create=True, file_mode=0o644, folder_mode=0o755)
+        storage = LocalFSStorage(Path(folder, "root"), create=True, file_mode=0o644, directory_mode=0o755)
         storage.write("d/a.txt", b"old")
         yield storage
         (storage.root / "d").chmod(0o755)
@@ -878,11 +878,11 @@ def test_what_could_not_be_cleared_away_does_not_hide_why(tmp_path, monkeypatch,
 def test_a_finished_upload_is_reported_though_its_parts_stay(tmp_path, monkeypatch):
     """It is published; the sweep removes the parts."""
     storage = LocalFSStorage(tmp_path, fsync=False)
-    upload_id = storage.parts.begin("a.bin", WriteOptions())
-    part = storage.parts.put_part("a.bin", upload_id, 1, b"1")
+    upload_id = storage.multipart.create("a.bin", WriteOptions())
+    part = storage.multipart.upload_part("a.bin", upload_id, 1, b"1")
     fail_once(monkeypatch, "unlink", errno.EIO)
 
-    storage.parts.finish("a.bin", upload_id, [part], WriteOptions())
+    storage.multipart.complete("a.bin", upload_id, [part], WriteOptions())
 
     assert storage.read("a.bin") == b"1"
     assert storage.sweep(timedelta(0)) == 1

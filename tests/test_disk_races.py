@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from flask_storage import FileExistsInStorageError, LocalFSStorage, PreconditionFailedError, StorageError
-from flask_storage.testing.together import PATIENCE, together as in_threads
-from flask_storage.values import WriteOptions
+from flask_storage.testing.concurrency import TIMEOUT, run_concurrently as in_threads
+from flask_storage.types import WriteOptions
 from tests import crash
 from tests.counts import count
 
@@ -163,7 +163,7 @@ def create(root, number, barrier, rounds, wins):
             wins.put(turn)
 
 
-def together(target, *arguments, processes=8):
+def run_concurrently(target, *arguments, processes=8):
     """Run *target* in some processes at once and return what they put into their queue."""
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
@@ -190,7 +190,7 @@ def test_processes_that_fill_and_empty_one_folder_never_fail(tmp_path):
     """A folder goes with its last file while another process is about to put one into it."""
     storage = LocalFSStorage(tmp_path / "root", create=True)
 
-    errors = together(churn, str(storage.root), lambda _, number: number, count(100, 1000))
+    errors = run_concurrently(churn, str(storage.root), lambda _, number: number, count(100, 1000))
 
     assert errors == []
     assert list(storage.root.iterdir()) == []
@@ -202,7 +202,7 @@ def test_of_processes_that_replace_one_version_exactly_one_wins(tmp_path):
     storage.write("number.txt", b"0")
     rounds = count(15, 100)
 
-    wins = together(increment, str(storage.root), rounds)
+    wins = run_concurrently(increment, str(storage.root), rounds)
 
     assert sorted(wins) == list(range(1, 8 * rounds + 1))
     assert storage.read("number.txt") == str(8 * rounds).encode()
@@ -214,7 +214,7 @@ def test_of_processes_that_create_one_file_exactly_one_wins(tmp_path):
     rounds = count(25, 200)
     barrier = multiprocessing.get_context("spawn").Barrier(8)
 
-    wins = together(create, str(storage.root), lambda _, number: number, barrier, rounds)
+    wins = run_concurrently(create, str(storage.root), lambda _, number: number, barrier, rounds)
 
     assert sorted(wins) == list(range(rounds))
 
@@ -280,7 +280,7 @@ def test_a_delete_waits_for_a_publication_that_compares(tmp_path, monkeypatch, v
 
     def slow(*args, **options):
         deleting.start()
-        assert went_on.wait(PATIENCE)
+        assert went_on.wait(TIMEOUT)
         found.append((storage.root / "d/a.txt").exists())
         rename(*args, **options)
 
@@ -288,7 +288,7 @@ def test_a_delete_waits_for_a_publication_that_compares(tmp_path, monkeypatch, v
     monkeypatch.setattr(fcntl, "flock", watched)
     monkeypatch.setattr(os, "rename", slow)
     storage.write("d/a.txt", b"new", if_match=tag)
-    deleting.join(PATIENCE)
+    deleting.join(TIMEOUT)
 
     assert found == [True]
     assert not deleting.is_alive()
@@ -302,13 +302,13 @@ def test_two_uploads_that_are_discarded_or_finished_at_once_end_well(tmp_path):
 
     def discard(upload_id):
         try:
-            storage.parts.discard("a.bin", upload_id)
+            storage.multipart.abort("a.bin", upload_id)
         except StorageError as error:
             errors.append(error)
 
     for _ in range(50):
-        upload_id = storage.parts.begin("a.bin", WriteOptions())
-        storage.parts.put_part("a.bin", upload_id, 1, b"1")
+        upload_id = storage.multipart.create("a.bin", WriteOptions())
+        storage.multipart.upload_part("a.bin", upload_id, 1, b"1")
         threads = [threading.Thread(target=discard, args=(upload_id,)) for _ in range(4)]
         for thread in threads:
             thread.start()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from flask_storage import LocalFSStorage, StorageError
-from flask_storage.values import WriteOptions
+from flask_storage.types import WriteOptions
 from tests.counts import count
 from tests.crash.tracing import clean_environment
 from tests.descriptors import descriptors
@@ -346,11 +346,11 @@ def test_a_promised_checksum_is_kept_by_parts_and_files(right, tmp_path):
     storage = LocalFSStorage(tmp_path / "root", create=True, fsync=False)
     (tmp_path / "local").write_bytes(b"12")
     checksum = "sha256:" + hashlib.sha256(b"12" if right else b"21").hexdigest()
-    upload_id = storage.parts.begin("a.bin", WriteOptions())
-    parts = [storage.parts.put_part("a.bin", upload_id, number, b"%d" % number) for number in (1, 2)]
+    upload_id = storage.multipart.create("a.bin", WriteOptions())
+    parts = [storage.multipart.upload_part("a.bin", upload_id, number, b"%d" % number) for number in (1, 2)]
 
     def finish():
-        storage.parts.finish("a.bin", upload_id, parts, WriteOptions(checksum=checksum, size=2))
+        storage.multipart.complete("a.bin", upload_id, parts, WriteOptions(checksum=checksum, size=2))
 
     def put():
         storage.put(tmp_path / "local", "b.bin", checksum=checksum)

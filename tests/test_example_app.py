@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from example_app import config, create_app
+from example_app.file_types import file_type_of
 from example_app.formats import filesize
-from example_app.kinds import kind_of
 from example_app.secret_key import load_or_create
 from flask_storage import MemoryStorage, StorageUnavailableError, current_storage
 
@@ -50,7 +50,7 @@ class Visitor:
 
     def confirm(self, instruction):
         """Say that the content was sent, as the page's script does."""
-        return self.post("/uploads/done", {"receipt": instruction["receipt"]})
+        return self.post("/uploads/done", {"upload_token": instruction["upload_token"]})
 
     def names(self):
         """The file names on the page, in order."""
@@ -289,7 +289,7 @@ def test_what_has_arrived_is_looked_at(app, visitor):
 
 
 @pytest.mark.parametrize(
-    "wish", [None, [], {}, {"receipt": ""}, {"receipt": ["a.txt", 1]}, {"receipt": "WyJhIiwxXQ.x"}]
+    "wish", [None, [], {}, {"upload_token": ""}, {"upload_token": ["a.txt", 1]}, {"upload_token": "WyJhIiwxXQ.x"}]
 )
 def test_only_an_upload_of_ours_can_be_confirmed(visitor, wish):
     """Nobody has a file deleted by a receipt that we did not sign."""
@@ -302,7 +302,9 @@ def test_only_an_upload_of_ours_can_be_confirmed(visitor, wish):
 class Plain(MemoryStorage):
     """A place that binds nothing in a link."""
 
-    capabilities = replace(MemoryStorage.capabilities, link_terms=frozenset({"disposition"}), upload_terms=frozenset())
+    capabilities = replace(
+        MemoryStorage.capabilities, link_constraints=frozenset({"disposition"}), upload_constraints=frozenset()
+    )
 
 
 def test_what_a_place_cannot_bind_is_not_asked_of_it(tmp_path):
@@ -590,7 +592,7 @@ def test_sizes_read_as_people_write_them(size, words):
 
 def test_a_kind_is_told_by_the_last_extension_in_any_case():
     """And what looks like a picture but can run scripts is none to show."""
-    assert kind_of("a.tar.GZ").icon == "archive"
-    assert kind_of("photo.JPeG").preview == "image"
-    assert kind_of("photo.png.html").preview is None
-    assert kind_of("logo.svg") == ("image", "application/octet-stream", None)
+    assert file_type_of("a.tar.GZ").icon == "archive"
+    assert file_type_of("photo.JPeG").preview == "image"
+    assert file_type_of("photo.png.html").preview is None
+    assert file_type_of("logo.svg") == ("image", "application/octet-stream", None)

@@ -25,8 +25,8 @@ def test_what_type_checkers_see_is_what_loads(name):
     package = importlib.import_module(name)
 
     modules = {"azure", "base", "filesystem", "memory", "s3", "sftp"} if name == "flask_storage" else set()
-    missing = {module for module, needed in _lazy.NEEDS.items() if not _lazy.is_installed(needed)}
-    optional = {name for module in missing for name in package._WHERE[module].split()}
+    missing = {module for module, needed in _lazy.REQUIRED_PACKAGES.items() if not _lazy.is_installed(needed)}
+    optional = {name for module in missing for name in package._EXPORTS[module].split()}
     assert _typed_names(package) == set(package.__all__) | modules | optional
     assert all(getattr(package, public) is not None for public in package.__all__)
     assert set(package.__all__) <= set(dir(package))
@@ -102,21 +102,21 @@ def test_the_namesake_beside_us_is_warned_of(tmp_path, folder):
     (tmp_path / folder).mkdir()
 
     with pytest.warns(RuntimeWarning, match="pip uninstall flask-storage"):
-        _lazy.warn_of_namesake(str(tmp_path / "flask_storage" / "__init__.py"))
+        _lazy.warn_about_conflicting_distribution(str(tmp_path / "flask_storage" / "__init__.py"))
 
 
 def test_our_own_distribution_is_no_namesake(tmp_path, recwarn):
     """Its name only begins alike."""
     (tmp_path / "flask_storage_profiles-0.1.0.dist-info").mkdir()
 
-    _lazy.warn_of_namesake(str(tmp_path / "flask_storage" / "__init__.py"))
+    _lazy.warn_about_conflicting_distribution(str(tmp_path / "flask_storage" / "__init__.py"))
 
     assert not recwarn
 
 
 def test_a_zip_file_holds_no_namesake(tmp_path, recwarn):
     """The package can be imported from one, where no folder can be listed."""
-    _lazy.warn_of_namesake(str(tmp_path / "app.zip" / "flask_storage" / "__init__.py"))
+    _lazy.warn_about_conflicting_distribution(str(tmp_path / "app.zip" / "flask_storage" / "__init__.py"))
 
     assert not recwarn
 

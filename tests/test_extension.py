@@ -210,7 +210,7 @@ def test_urls_say_what_the_arguments_say(make_app, tmp_path):
 
     assert storage.root == root
     assert storage.file_mode == 0o640
-    assert not storage.disk.sync
+    assert not storage.tree.sync
     assert storage.base_url == "/media"
 
 

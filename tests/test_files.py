@@ -10,8 +10,7 @@ import os
 import pytest
 
 from flask_storage import FileMode, IntegrityError, RemoteFile, StorageError, WriteOptions
-from flask_storage.files import parse_checksum
-from flask_storage.wrapped_files import WrappedFile
+from flask_storage.files import FileAdapter, parse_checksum
 
 
 class _Writer(RemoteFile):
@@ -304,7 +303,7 @@ def test_a_wrapped_file_is_its_file(tmp_path):
     source = tmp_path / "source.txt"
     source.write_bytes(b"first line\nsecond")
     with open(source, "rb") as fp:
-        reader = WrappedFile(fp, FileMode.read)
+        reader = FileAdapter(fp, FileMode.read)
 
         assert reader.seekable()
         assert reader.fileno() == fp.fileno()
@@ -342,7 +341,7 @@ def test_a_promise_is_kept_or_nothing_is_published():
     options = WriteOptions(size=3, checksum="sha256:" + hashlib.sha256(b"abc").hexdigest())
     kept, longer, shorter, other = (_Writer() for _ in range(4))
     for writer in (kept, longer, shorter, other):
-        writer.promise(options)
+        writer.set_expected(options)
 
     kept.write(b"ab")
     kept.write(b"c")
@@ -363,7 +362,7 @@ def test_a_promise_is_kept_or_nothing_is_published():
 def test_an_edited_file_is_held_to_no_length():
     """What counts of an edit is not how much was written."""
     updater = _Writer("rw")
-    updater.promise(WriteOptions(size=1))
+    updater.set_expected(WriteOptions(size=1))
 
     updater.write(b"abc")
     updater.close()

@@ -8,7 +8,7 @@ import pytest
 
 from flask_storage import ConfigurationError, InvalidLinkError, LocalFSStorage, MemoryStorage
 from flask_storage.tokens import LinkSigner
-from flask_storage.values import LinkRequest, ShareLinkOperation, as_moment
+from flask_storage.types import LinkRequest, ShareLinkOperation, to_utc
 
 HOUR = timedelta(hours=1)
 SECRET = "s" * 32
@@ -66,8 +66,8 @@ def test_a_path_signed_by_hand_comes_back_in_its_one_form():
     """Whoever signs without the wall may write a leading slash, or another normal form."""
     storage = MemoryStorage(secret_key=SECRET)
     download = ShareLinkOperation.download
-    request = LinkRequest(operations=download, expires_at=as_moment(HOUR), filename="f")
-    now = as_moment(timedelta(microseconds=1))
+    request = LinkRequest(operations=download, expires_at=to_utc(HOUR), filename="f")
+    now = to_utc(timedelta(microseconds=1))
 
     data = storage.deserialize_link_token(LinkSigner([SECRET.encode()], "memory").sign("/u\u0308.txt", request, now))
 

@@ -21,15 +21,15 @@ from flask_storage.errors import (
     ThrottledError,
     TooLargeError,
 )
-from flask_storage.parts import Part, PartLimits, PartPlan, PartStore, PartWriter, PendingUpload
-from flask_storage.values import WriteOptions
+from flask_storage.multipart import MultipartStore, MultipartWriter, Part, PartLimits, PartSizing, PendingUpload
+from flask_storage.types import WriteOptions
 
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40
 SECONDS = 60  # until a test that waits for a thread gives up
 S3_LIMITS = PartLimits(min_size=5 * MIB, max_size=5 * GIB, max_count=10_000)
 
 
-class Place(PartStore):
+class Place(MultipartStore):
     """A place in memory, which notes every call that it gets."""
 
     def __init__(self, limits=None):
@@ -42,22 +42,22 @@ class Place(PartStore):
         self.failures = {}
         self._lock = threading.Lock()
 
-    def put_whole(self, path, data, options):
+    def put(self, path, data, options):
         """Store a file at once."""
-        self._note("put_whole")
-        self.options["put_whole"] = options
+        self._note("put")
+        self.options["put"] = options
         self.handed_in.append(data)
         self.files[path] = bytes(data)
 
-    def begin(self, path, options):
+    def create(self, path, options):
         """Open an upload."""
-        self._note("begin")
-        self.options["begin"] = options
+        self._note("create")
+        self.options["create"] = options
         return "upload"
 
-    def put_part(self, path, upload_id, number, data):
+    def upload_part(self, path, upload_id, number, data):
         """Keep a part, or fail as often as was asked for."""
-        self._note(f"put_part {number}")
+        self._note(f"upload_part {number}")
         with self._lock:
             failures = self.failures.get(number)
             if failures:
@@ -66,17 +66,17 @@ class Place(PartStore):
             self.parts[number] = bytes(data)
         return Part(number=number, size=len(data), etag=f"tag-{number}")
 
-    def finish(self, path, upload_id, parts, options):
+    def complete(self, path, upload_id, parts, options):
         """Join the parts."""
-        self._note("finish")
-        self.options["finish"] = options
+        self._note("complete")
+        self.options["complete"] = options
         assert [part.number for part in parts] == sorted(self.parts)
         assert [part.etag for part in parts] == [f"tag-{part.number}" for part in parts]
         self.files[path] = b"".join(self.parts[part.number] for part in parts)
 
-    def discard(self, path, upload_id):
+    def abort(self, path, upload_id):
         """Forget the upload."""
-        self._note("discard")
+        self._note("abort")
         self.parts.clear()
 
     def list_parts(self, path, upload_id):
@@ -101,11 +101,11 @@ class Gated(Place):
         self.gate = threading.Event()
         self.arrived = threading.Semaphore(0)
 
-    def put_part(self, path, upload_id, number, data):
+    def upload_part(self, path, upload_id, number, data):
         """Wait for the gate, then keep the part."""
         self.arrived.release()
         assert self.gate.wait(SECONDS)
-        return super().put_part(path, upload_id, number, data)
+        return super().upload_part(path, upload_id, number, data)
 
     def wait_for(self, count):
         """Return when so many more parts have come to the gate."""
@@ -125,7 +125,7 @@ def write_to(pool):
     """Make a writer with small parts."""
 
     def make(place, *, chunk_size=10, concurrency=2, workers=pool, **options):
-        return PartWriter(
+        return MultipartWriter(
             place,
             "a.bin",
             WriteOptions(**options),
@@ -148,7 +148,7 @@ def test_what_fits_one_part_is_stored_by_one_call(write_to, size):
     with write_to(place) as writer:
         writer.write(b"x" * size)
 
-    assert place.calls == ["put_whole"]
+    assert place.calls == ["put"]
     assert place.files == {"a.bin": b"x" * size}
 
 
@@ -175,8 +175,8 @@ def test_more_goes_out_in_full_parts(write_to, size, parts, step):
     assert place.files == {"a.bin": content}
     assert len(place.parts) == parts
     assert {len(place.parts[number]) for number in range(1, parts)} == {10}
-    assert place.calls[0] == "begin"
-    assert place.calls[-1] == "finish"
+    assert place.calls[0] == "create"
+    assert place.calls[-1] == "complete"
 
 
 def test_the_size_of_the_next_part_is_told(write_to):
@@ -197,8 +197,8 @@ def test_each_end_gets_the_options_that_it_decides(write_to):
     with write_to(place, if_match="tag", size=11, checksum="md5:" + "0" * 32, **kept) as writer:
         writer.write(b"x" * 11)
 
-    assert place.options["begin"] == WriteOptions(**kept)
-    assert place.options["finish"] == WriteOptions(if_match="tag")
+    assert place.options["create"] == WriteOptions(**kept)
+    assert place.options["complete"] == WriteOptions(if_match="tag")
 
 
 def test_one_call_gets_all_options(write_to):
@@ -209,7 +209,7 @@ def test_one_call_gets_all_options(write_to):
     with write_to(place, **options) as writer:
         writer.write(b"abc")
 
-    assert place.options == {"put_whole": WriteOptions(**options)}
+    assert place.options == {"put": WriteOptions(**options)}
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------
@@ -311,12 +311,12 @@ class _Counting(Place):
         super().__init__()
         self.now = self.most = 0
 
-    def put_part(self, path, upload_id, number, data):
+    def upload_part(self, path, upload_id, number, data):
         """Count while the part is being kept."""
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
-        part = super().put_part(path, upload_id, number, data)
+        part = super().upload_part(path, upload_id, number, data)
         with self._lock:
             self.now -= 1
         return part
@@ -335,7 +335,7 @@ def test_a_part_that_was_not_taken_is_sent_once_more(write_to, error):
         writer.write(b"x" * 25)
 
     assert place.files == {"a.bin": b"x" * 25}
-    assert sorted(place.calls) == ["begin", "finish", *(f"put_part {number}" for number in (1, 1, 2, 2, 3, 3))]
+    assert sorted(place.calls) == ["complete", "create", *(f"upload_part {number}" for number in (1, 1, 2, 2, 3, 3))]
 
 
 @pytest.mark.parametrize(
@@ -357,8 +357,8 @@ def test_a_part_that_fails_for_good_ends_the_upload(write_to, failures, attempts
         writer.write(b"x" * 100)
 
     assert place.files == {}
-    assert place.calls.count("put_part 1") == attempts
-    assert place.calls[-1] == "discard"
+    assert place.calls.count("upload_part 1") == attempts
+    assert place.calls[-1] == "abort"
     assert writer.closed
     assert not writer.published
 
@@ -374,8 +374,8 @@ def test_a_failure_that_shows_only_at_the_end_ends_the_upload_too(write_to):
         writer.close()
 
     assert place.files == {}
-    assert "finish" not in place.calls
-    assert place.calls[-1] == "discard"
+    assert "complete" not in place.calls
+    assert place.calls[-1] == "abort"
 
 
 def test_a_failing_completion_discards_the_upload(write_to):
@@ -385,13 +385,13 @@ def test_a_failing_completion_discards_the_upload(write_to):
     def refuse(*_):
         raise StorageError("not like this")
 
-    place.finish = refuse  # type: ignore[method-assign]  # the fault itself
+    place.complete = refuse  # type: ignore[method-assign]  # the fault itself
     writer = write_to(place)
 
     with pytest.raises(StorageError, match="not like this"), writer:
         writer.write(b"x" * 11)
 
-    assert place.calls[-1] == "discard"
+    assert place.calls[-1] == "abort"
     assert place.files == {}
 
 
@@ -404,7 +404,7 @@ def test_an_exception_in_the_block_discards_the_upload(write_to, error):
         _write_and_fail(write_to(place), b"x" * 25, error)
 
     assert place.files == {}
-    assert place.calls[-1] == "discard"
+    assert place.calls[-1] == "abort"
 
 
 def test_an_exception_before_the_first_part_needs_no_call(write_to):
@@ -431,14 +431,14 @@ def test_an_upload_is_discarded_after_the_parts_on_their_way(write_to, pool):
     place.wait_for(2)
 
     aborting = pool.submit(writer.abort)
-    discarded_early = "discard" in place.calls
+    discarded_early = "abort" in place.calls
     place.gate.set()
     aborting.result(SECONDS)
 
     assert not discarded_early
-    assert place.calls[0] == "begin"
-    assert sorted(place.calls[1:-1]) == ["put_part 1", "put_part 2"]
-    assert place.calls[-1] == "discard"
+    assert place.calls[0] == "create"
+    assert sorted(place.calls[1:-1]) == ["upload_part 1", "upload_part 2"]
+    assert place.calls[-1] == "abort"
 
 
 @pytest.mark.usefixtures("in_bounded_time")
@@ -453,7 +453,7 @@ def test_a_part_that_has_not_left_yet_is_called_back(write_to):
 
     assert len(queue.waiting) == 4
     assert all(future.cancelled() for future in queue.waiting)
-    assert place.calls == ["begin", "discard"]
+    assert place.calls == ["create", "abort"]
 
 
 class Queue(Executor):
@@ -473,7 +473,7 @@ class Queue(Executor):
 
 def test_content_of_unknown_size_fits_up_to_five_terabytes():
     """From parts of 5 MiB on; the first 10 GiB of it in parts of one size."""
-    plan = PartPlan.of(S3_LIMITS, 5 * MIB, None)
+    plan = PartSizing.for_upload(S3_LIMITS, 5 * MIB, None)
 
     sizes = [plan.size_of(number, S3_LIMITS) for number in range(1, 10_001)]
 
@@ -486,7 +486,7 @@ def test_content_of_unknown_size_fits_up_to_five_terabytes():
 @pytest.mark.parametrize("chunk", [5 * MIB, 8 * MIB, 64 * MIB, GIB, 5 * GIB])
 def test_a_part_never_grows_beyond_what_the_place_takes(chunk):
     """However large it began."""
-    plan = PartPlan.of(S3_LIMITS, chunk, None)
+    plan = PartSizing.for_upload(S3_LIMITS, chunk, None)
 
     last = plan.size_of(10_000, S3_LIMITS)
 
@@ -498,7 +498,7 @@ def test_a_part_never_grows_beyond_what_the_place_takes(chunk):
 @pytest.mark.parametrize("size", [0, 1, 5 * MIB, 50_000 * MIB, 50_001 * MIB, 5 * TIB])
 def test_a_known_size_makes_parts_of_one_size(size):
     """Large enough for the number of parts allowed, in whole MiB beyond what was asked for, and never growing."""
-    plan = PartPlan.of(S3_LIMITS, 5 * MIB, size)
+    plan = PartSizing.for_upload(S3_LIMITS, 5 * MIB, size)
 
     sizes = {plan.size_of(number, S3_LIMITS) for number in (1, 2000, 2001, 10_000)}
 
@@ -513,7 +513,7 @@ def test_where_all_parts_must_be_of_one_size_they_are():
     """Also when nobody knows how much will come."""
     limits = PartLimits(min_size=5 * MIB, max_size=5 * GIB, uniform=True)
 
-    plan = PartPlan.of(limits, 5 * MIB, None)
+    plan = PartSizing.for_upload(limits, 5 * MIB, None)
 
     assert {plan.size_of(number, limits) for number in (1, 2001, 10_000)} == {5 * MIB}
 
@@ -522,8 +522,8 @@ def test_the_limits_of_the_place_win():
     """A smaller wish than its least part is raised, a larger one than its largest lowered; None is no limit."""
     limits = PartLimits(min_size=100, max_size=1000)
 
-    planned = [PartPlan.of(limits, wish, None).first for wish in (1, 100, 500, 5000)]
-    boundless = PartPlan.of(PartLimits(), 5000, None)
+    planned = [PartSizing.for_upload(limits, wish, None).first for wish in (1, 100, 500, 5000)]
+    boundless = PartSizing.for_upload(PartLimits(), 5000, None)
 
     assert planned == [100, 100, 500, 1000]
     assert boundless.first == 5000
@@ -547,7 +547,7 @@ def test_the_size_is_known_by_promise_or_by_hint(pool, promise):
     """The promise counts, the hint where there is none."""
     place = Place(PartLimits(max_count=4))
 
-    writer = PartWriter(
+    writer = MultipartWriter(
         place,
         "a.bin",
         WriteOptions(**promise),
@@ -572,8 +572,8 @@ def test_too_many_parts_are_an_error_that_says_what_to_do(write_to):
     ):
         writer.write(b"x" * 31)
 
-    assert place.calls[-1] == "discard"
-    assert "put_part 4" not in place.calls
+    assert place.calls[-1] == "abort"
+    assert "upload_part 4" not in place.calls
     assert place.files == {}
 
 
@@ -591,7 +591,7 @@ def test_as_many_parts_as_allowed_are_none_too_many(write_to):
 
 
 @pytest.mark.parametrize("size", [0, 10, 25])
-def test_a_forgotten_writer_warns_and_publishes_nothing(write_to, size):
+def test_an_unclosed_writer_warns_and_publishes_nothing(write_to, size):
     """Nor does it use the network to clear away."""
     place = Place()
     kept = [write_to(place)]
@@ -601,7 +601,7 @@ def test_a_forgotten_writer_warns_and_publishes_nothing(write_to, size):
         kept.clear()
 
     assert place.files == {}
-    assert not {"put_whole", "finish", "discard"} & set(place.calls)
+    assert not {"put", "complete", "abort"} & set(place.calls)
 
 
 def test_a_writer_can_be_forgotten_while_parts_are_on_their_way(write_to):
@@ -650,7 +650,7 @@ def _end(writer, end, place, before):
             writer.__del__()
         else:
             getattr(writer, end)()
-    return not {"put_whole", "finish", "discard"} & set(place.calls[before:]) and not writer.published
+    return not {"put", "complete", "abort"} & set(place.calls[before:]) and not writer.published
 
 
 def _in_a_child(deed):
@@ -670,18 +670,18 @@ def test_a_child_that_ends_in_order_leaves_the_upload_alone():
     script = """
         import os, sys
         from concurrent.futures import ThreadPoolExecutor
-        from flask_storage.parts import PartWriter
-        from flask_storage.values import WriteOptions
+        from flask_storage.multipart import MultipartWriter
+        from flask_storage.types import WriteOptions
         from tests.test_parts_writer import Place
 
         pool = ThreadPoolExecutor(1)
         place = Place()
-        writer = PartWriter(place, "a.bin", WriteOptions(), chunk_size=10, concurrency=1, workers=lambda: pool)
+        writer = MultipartWriter(place, "a.bin", WriteOptions(), chunk_size=10, concurrency=1, workers=lambda: pool)
         writer.write(b"x" * 25)
         child = os.fork()
         writer.close()
         if child == 0:
-            sys.exit(0 if not place.files and "discard" not in place.calls else 1)
+            sys.exit(0 if not place.files and "abort" not in place.calls else 1)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         print(status, place.files)
     """

@@ -15,12 +15,12 @@ from flask_storage.paths import (
     is_one_line,
     is_valid,
     normalize,
-    normalize_folder,
+    normalize_directory,
     normalize_prefix,
     parent,
     safe_filename,
     safe_path,
-    suffixed,
+    with_suffix,
 )
 
 from . import corpora
@@ -145,7 +145,7 @@ def test_one_leading_slash_is_dropped():
 
 
 @pytest.mark.parametrize("thing", [None, 1, b"a", ["a"], object()], ids=lambda thing: type(thing).__name__)
-@pytest.mark.parametrize("function", [normalize, normalize_folder, normalize_prefix])
+@pytest.mark.parametrize("function", [normalize, normalize_directory, normalize_prefix])
 def test_only_text_is_a_path(function, thing):
     """Bytes have an encoding that we would have to guess."""
     with pytest.raises(InvalidPathError, match="is a str, not"):
@@ -227,7 +227,7 @@ def test_a_huge_text_is_refused_before_work_is_done_on_it(path, monkeypatch):
 )
 def test_a_folder_may_end_in_a_slash_and_the_root_is_one(path, folder):
     """One trailing slash, as people write folders."""
-    assert normalize_folder(path) == folder
+    assert normalize_directory(path) == folder
 
 
 def test_a_hostile_folder_is_refused():
@@ -237,7 +237,7 @@ def test_a_hostile_folder_is_refused():
     taken = []
     for path in hostile:
         with contextlib.suppress(InvalidPathError):
-            taken.append(normalize_folder(path))
+            taken.append(normalize_directory(path))
 
     assert len(hostile) > 500
     assert taken == []
@@ -246,7 +246,7 @@ def test_a_hostile_folder_is_refused():
 def test_a_folder_can_be_held_to_windows():
     """As a file can."""
     with pytest.raises(InvalidPathError, match="Windows"):
-        normalize_folder("con/", portable=True)
+        normalize_directory("con/", portable=True)
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ _WITH_ROOM = [path for path in corpora.LEGAL_PATHS if len(parent(path).encode())
 def test_a_suffixed_path_is_legal_in_the_same_folder(path, suffix):
     """However long the name was, it keeps its folder and its extension."""
     path = normalize(path)
-    result = suffixed(path, suffix)
+    result = with_suffix(path, suffix)
 
     assert normalize(result) == result
     assert parent(result) == parent(path)
@@ -418,14 +418,14 @@ def test_a_suffixed_path_is_legal_in_the_same_folder(path, suffix):
 
 def test_a_suffix_stands_before_the_extension():
     """So that a picture stays one."""
-    assert suffixed("a/photo.jpg", "1") == "a/photo_1.jpg"
-    assert suffixed("a.b/README", "1") == "a.b/README_1"
-    assert suffixed(".env", "1") == ".env_1"
+    assert with_suffix("a/photo.jpg", "1") == "a/photo_1.jpg"
+    assert with_suffix("a.b/README", "1") == "a.b/README_1"
+    assert with_suffix(".env", "1") == ".env_1"
 
 
 def test_a_suffix_without_a_name_is_random():
     """32 hexadecimal digits, never the same."""
-    results = {suffixed("a.txt") for _ in range(100)}
+    results = {with_suffix("a.txt") for _ in range(100)}
 
     assert len(results) == 100
     assert all(re.fullmatch(r"a_[0-9a-f]{32}\.txt", result) for result in results)
@@ -435,7 +435,7 @@ def test_a_folder_that_leaves_no_room_for_a_suffix_is_refused_by_the_grammar():
     """A path that grows past its limit is not cut into a path somewhere else: normalizing it tells."""
     path = "/".join(["a" * 255] * 3 + ["b" * 253, "c"])
 
-    result = suffixed(path)
+    result = with_suffix(path)
 
     with pytest.raises(InvalidPathError, match="1024 bytes"):
         normalize(result)
@@ -451,7 +451,7 @@ def test_any_path_with_room_can_be_suffixed(path, suffix):
         return
     if len(parent(path).encode()) > MAX_PATH_BYTES - 60:
         return
-    result = suffixed(path, suffix)
+    result = with_suffix(path, suffix)
 
     assert normalize(result) == result
     assert parent(result) == parent(path)

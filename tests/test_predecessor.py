@@ -28,7 +28,7 @@ from flask_storage import (
 )
 from flask_storage.testing import FailingStorage
 from flask_storage.tokens import LinkSigner, derive_key
-from flask_storage.values import LinkBinding
+from flask_storage.types import LinkContext
 
 HOUR = timedelta(hours=1)
 
@@ -321,8 +321,8 @@ def test_words_are_not_read_by_their_letters():
 def test_the_saved_name_is_signed():
     """The name of a download was an unsigned parameter that anybody could change."""
     bound = MemoryStorage()
-    bound.bind_links(
-        LinkBinding(profile="docs", secrets=lambda: (b"s" * 32,), link_url=lambda token, endpoint: f"/x?token={token}")
+    bound.set_link_context(
+        LinkContext(profile="docs", secrets=lambda: (b"s" * 32,), link_url=lambda token, endpoint: f"/x?token={token}")
     )
 
     url = bound.link_to("a.txt", "d", HOUR, output_path='in"voice.txt')
@@ -421,14 +421,14 @@ def test_a_listing_survives_files_that_vanish(local_storage, monkeypatch):
     """A file that goes between being seen and being asked for its size is left out."""
     for name in ("a", "b", "c"):
         local_storage.write(name, b"1")
-    walk = local_storage.disk.walk
+    walk = local_storage.tree.walk
 
     def slowly(*arguments, **options):
         for found in walk(*arguments, **options):
             (local_storage.root / "b").unlink(missing_ok=True)
             yield found
 
-    monkeypatch.setattr(local_storage.disk, "walk", slowly)
+    monkeypatch.setattr(local_storage.tree, "walk", slowly)
 
     assert [entry.name for entry in local_storage.list()] == ["a", "c"]
 

@@ -20,11 +20,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from flask_storage import FileInfo, IntegrityError, MemoryStorage, StorageUnavailableError
-from flask_storage.ranges import RangedReader
+from flask_storage.range_reader import RangeReader
 from tests.counts import count
 
 MIB, GIB = 1 << 20, 1 << 30
-LEAST = RangedReader.least_fetch
+LEAST = RangeReader.min_fetch_size
 SECONDS = 60  # until a test that waits for a thread gives up
 
 
@@ -142,7 +142,7 @@ def info_of(size):
     return FileInfo(path="file.bin", size=size, last_modified=arrow.utcnow())
 
 
-def open_reader(place, pool=None, *, kind=RangedReader, chunk_size=MIB, concurrency=4, **options):
+def open_reader(place, pool=None, *, kind=RangeReader, chunk_size=MIB, concurrency=4, **options):
     """Open the file of *place*; without a pool no thread may be used."""
     workers = no_threads if pool is None else lambda: pool
     return kind(
@@ -170,10 +170,10 @@ def pool():
 # -- the right bytes --------------------------------------------------------------------------------------------------
 
 
-class SmallReader(RangedReader):
+class SmallReader(RangeReader):
     """A reader whose ranges are so small that a short file has many."""
 
-    least_fetch = 16
+    min_fetch_size = 16
 
 
 CHUNK = 64
@@ -267,7 +267,7 @@ def test_a_chunk_that_is_read_whole_is_not_copied(pool):
         buffer.write(place.content[start:stop])
         buffers.append(buffer)
 
-    reader = RangedReader(fetch, info_of(place.size), chunk_size=MIB, concurrency=2, workers=lambda: pool)
+    reader = RangeReader(fetch, info_of(place.size), chunk_size=MIB, concurrency=2, workers=lambda: pool)
 
     chunks = list(reader.iter_chunks())
 
@@ -510,7 +510,7 @@ def test_what_is_wanted_for_sure_is_fetched_in_parallel(eager, reads, pool):
         together.wait(SECONDS)
         return content[start:stop]
 
-    reader = RangedReader(
+    reader = RangeReader(
         _into(fetch),
         info_of(len(content)),
         head=content[:gate],
@@ -538,7 +538,7 @@ def test_never_more_at_a_time_than_allowed(way, pool):
             running -= 1
         return data
 
-    reader = RangedReader(
+    reader = RangeReader(
         _into(fetch), info_of(len(content)), chunk_size=MIB // 2, concurrency=3, workers=lambda: pool, eager=True
     )
 
@@ -566,7 +566,7 @@ def test_no_more_is_held_than_promised(way):
         buffer.write(memoryview(source)[begin : begin + stop - start])
 
     def read():
-        return way(RangedReader(fetch, info_of(16 * MIB), chunk_size=MIB, concurrency=4, workers=Near, eager=True))
+        return way(RangeReader(fetch, info_of(16 * MIB), chunk_size=MIB, concurrency=4, workers=Near, eager=True))
 
     read()
     tracemalloc.start()
@@ -590,7 +590,7 @@ def test_what_was_given_up_and_still_runs_counts():
         return place.fetch(start, stop)
 
     first, second = ThreadPoolExecutor(8), Near()
-    reader = RangedReader(
+    reader = RangeReader(
         _into(fetch), info_of(5 * GIB), head=b"?", chunk_size=MIB, concurrency=2, workers=lambda: pools[-1], eager=True
     )
     pools: list[Executor] = [first]
@@ -683,7 +683,7 @@ def test_a_large_read_that_failed_moves_nothing_on(read, number, pool):
 
 def test_a_range_of_another_length_is_an_error(pool):
     """Whatever the place did there: bytes in the wrong place are worse than none."""
-    reader = RangedReader(
+    reader = RangeReader(
         _into(lambda start, stop: bytes(stop - start - 1)),
         info_of(MIB),
         chunk_size=MIB,
@@ -710,7 +710,7 @@ def test_closing_waits_for_nobody(end, capfd, recwarn):
         return place.content[start:stop]
 
     pool = ThreadPoolExecutor(1)
-    reader = RangedReader(
+    reader = RangeReader(
         _into(fetch), info_of(place.size), head=b"?", chunk_size=MIB, concurrency=4, workers=lambda: pool, eager=True
     )
     reader.read(MIB)
@@ -773,7 +773,7 @@ def test_a_reader_goes_on_in_a_forked_child(in_bounded_time):
         return pools.setdefault(os.getpid(), ThreadPoolExecutor(2))
 
     head = place.content[:1]
-    reader = RangedReader(
+    reader = RangeReader(
         _into(fetch), info_of(place.size), head=head, chunk_size=MIB, concurrency=4, workers=workers, eager=True
     )
     first = reader.read(MIB)
@@ -813,7 +813,7 @@ def test_a_child_leaves_the_parents_futures_alone(way, monkeypatch):
 
     place = Place(content_of(8 * MIB))
     pools: list[Executor] = [Parents()]
-    reader = RangedReader(
+    reader = RangeReader(
         _into(place.fetch),
         info_of(place.size),
         head=place.content[:1],
@@ -963,7 +963,7 @@ def test_what_is_expected_is_fetched_in_chunks_and_nothing_beyond_it():
     reader = open_reader(place, Near(), concurrency=4)
     reader.seek(GIB)
 
-    reader.expect(10 * MIB)
+    reader.will_read(10 * MIB)
     for _ in range(40):
         assert len(reader.read(MIB // 4)) == MIB // 4
 
@@ -974,11 +974,11 @@ def test_after_what_was_expected_reading_goes_on_as_always():
     """An expectation is no limit: what lies behind it is there, and so is what was read before."""
     place = Place(content_of(3 * MIB))
     reader = open_reader(place, Near())
-    reader.expect(MIB)
+    reader.will_read(MIB)
 
     assert reader.read() == place.content
     reader.seek(5)
-    reader.expect(10)
+    reader.will_read(10)
     assert reader.read(20) == place.content[5:25]
 
 
@@ -988,5 +988,5 @@ def test_to_expect_something_of_a_file_that_is_near_changes_nothing():
     storage.write("file.bin", b"abc")
 
     with storage.open("file.bin", "r") as reader:
-        reader.expect(1)
+        reader.will_read(1)
         assert reader.read() == b"abc"

@@ -53,7 +53,7 @@ class Ground(ScriptedGround):
 
     def left(self):
         """The uploads that were begun and not ended."""
-        return list(self.direct.parts.list_uploads())
+        return list(self.direct.multipart.list_uploads())
 
     def close(self):
         """Remove everything."""

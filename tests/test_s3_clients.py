@@ -197,10 +197,10 @@ def test_clearing_away_has_little_patience():
     """The service may be the one in trouble."""
     clients = Clients(ClientSettings(region="us-east-1", access_key="AKID", secret_key="secret", read_timeout=100))
 
-    config = clients.hasty().client.meta.config
+    config = clients.cleanup_client().client.meta.config
 
     assert (config.connect_timeout, config.read_timeout) == (2, 2)
-    assert clients.hasty() is not clients.connection()
+    assert clients.cleanup_client() is not clients.connection()
 
 
 def test_a_request_is_tried_as_often_as_was_said(scripted):

@@ -70,7 +70,7 @@ class TestLocalStackByHttps(TestLocalStack):
 class TestCeph(_OnAServer):
     """Ceph, which checks every signature, knows no checksums, and ignores conditions when an upload is completed."""
 
-    overtaken = OVERTAKEN_ON_CEPH
+    replaced_errors = OVERTAKEN_ON_CEPH
 
     @pytest.fixture
     def server(self, rgw):
@@ -101,13 +101,13 @@ class TestRclone(_OnAServer):
         return {"preset": S3Preset(bulk_delete=1000, metadata=False, upload_listing=False)}
 
     # A sweep that cannot see what is left refuses instead of finding nothing; tests/test_s3_objects.py asks for that.
-    test_sweeping_takes_no_file = None  # type: ignore[assignment]  # taken out
-    test_nothing_is_left_to_sweep_after_clean_work = None  # type: ignore[assignment]  # likewise
-    test_sweeping_leaves_the_young = None  # type: ignore[assignment]  # likewise
+    test_sweep_removes_no_published_file = None  # type: ignore[assignment]  # taken out
+    test_finished_writes_leave_nothing_to_sweep = None  # type: ignore[assignment]  # likewise
+    test_sweep_leaves_recent_writes = None  # type: ignore[assignment]  # likewise
     # Its objects are files of a disk: one in place of a folder costs the folder, deleting what would lie below a file
     # deletes the file, and while a file is replaced the listing shows it twice or shows a leftover.
-    test_deleting_what_is_not_there_is_no_error = None  # type: ignore[assignment]  # likewise
-    test_a_file_in_place_of_a_folder_harms_neither = None  # type: ignore[assignment]  # likewise
+    test_deleting_a_missing_file_is_no_error = None  # type: ignore[assignment]  # likewise
+    test_a_file_in_place_of_a_directory_leaves_both_intact = None  # type: ignore[assignment]  # likewise
     test_every_read_is_one_whole_version = None  # type: ignore[assignment]  # likewise
     test_names_are_sorted_as_text = None  # type: ignore[assignment]  # likewise
 

@@ -14,7 +14,7 @@ from flask_storage import (
     UnsupportedOperationError,
     WriteOptions,
 )
-from flask_storage.backends.s3.copying import copy_object
+from flask_storage.backends.s3.copy import copy_object
 from flask_storage.backends.s3.presets import PRESETS
 from tests.copies import (
     HEADERS,
@@ -59,7 +59,9 @@ def _behind_a_proxy(server):
 
 def copy_in_parts(storage, path, new_path, **options):
     """Copy as an object is that is larger than ours; errors are boto3's own."""
-    return copy_object(storage._door, path, new_path, WriteOptions(**options), storage._workers, in_parts_from=5 * MIB)
+    return copy_object(
+        storage._gateway, path, new_path, WriteOptions(**options), storage._workers, multipart_threshold=5 * MIB
+    )
 
 
 # -- at once ----------------------------------------------------------------------------------------------------------
@@ -73,7 +75,7 @@ def test_a_copy_has_all_that_belongs_to_the_file(server, content):
 
 def test_what_is_too_large_for_one_call_goes_through_here_where_nothing_else_is_offered(s3, monkeypatch):
     """Some services copy no parts; with them a copy is a download and an upload, and the same file."""
-    monkeypatch.setattr("flask_storage.backends.s3.copying.MAX_PART", 4)
+    monkeypatch.setattr("flask_storage.backends.s3.copy.MAX_PART", 4)
     storage = place(s3, preset=dataclasses.replace(PRESETS["ceph"], part_copy=False))
     storage.write("a", b"hello", **HEADERS)
 
@@ -160,7 +162,7 @@ def test_conditions_count_in_parts_too(localstack, large):
         copy_in_parts(storage, "a", "b", if_match="0" * 32)
 
     assert storage.read("b") == b"old"
-    assert list(storage.parts.list_uploads()) == []
+    assert list(storage.multipart.list_uploads()) == []
 
 
 # -- in parts ---------------------------------------------------------------------------------------------------------
@@ -176,7 +178,7 @@ def test_a_copy_in_parts_has_all_that_belongs_to_the_file(server, large):
     assert copied
     assert storage.read("b") == large
     assert kept(storage.stat("b")) == HEADERS
-    assert list(storage.parts.list_uploads()) == []
+    assert list(storage.multipart.list_uploads()) == []
 
 
 def test_a_copy_in_parts_has_the_metadata_of_others(rgw):
@@ -239,11 +241,11 @@ def test_a_failing_part_ends_the_copy(seen, large):
     storage.write("b", b"old")
     proxy.script = lambda request: s3_error(500, "InternalError") if request.query.get("partNumber") == "2" else None
 
-    with pytest.raises(StorageUnavailableError), storage._guard("a"):
+    with pytest.raises(StorageUnavailableError), storage._error_translator("a"):
         copy_in_parts(storage, "a", "b")
 
     assert storage.read("b") == b"old"
-    assert list(storage.parts.list_uploads()) == []
+    assert list(storage.multipart.list_uploads()) == []
     methods = [(exchange.request.method, "uploadId" in exchange.request.query) for exchange in proxy.exchanges]
     assert methods.index(("DELETE", True)) > max(
         position
@@ -261,11 +263,11 @@ def test_a_copy_that_cannot_be_completed_leaves_nothing(seen):
         s3_error(500, "InternalError") if request.method == "POST" and "uploadId" in request.query else None
     )
 
-    with pytest.raises(StorageUnavailableError), storage._guard("a"):
+    with pytest.raises(StorageUnavailableError), storage._error_translator("a"):
         copy_in_parts(storage, "a", "b")
 
     assert not storage.exists("b")
-    assert list(storage.parts.list_uploads()) == []
+    assert list(storage.multipart.list_uploads()) == []
 
 
 @pytest.mark.parametrize("in_parts", [False, True], ids=["at once", "in parts"])
@@ -283,11 +285,11 @@ def test_a_source_that_is_replaced_meanwhile_is_an_error(localstack, in_parts):
                 inside.write("a", b"x" * (5 * MIB))
 
         proxy.script = script
-        with pytest.raises(PreconditionFailedError), storage._guard("a"):
+        with pytest.raises(PreconditionFailedError), storage._error_translator("a"):
             copy_in_parts(storage, "a", "b") if in_parts else storage.copy("a", "b")
 
     assert not inside.exists("b")
-    assert list(inside.parts.list_uploads()) == []
+    assert list(inside.multipart.list_uploads()) == []
 
 
 # -- what a service cannot --------------------------------------------------------------------------------------------

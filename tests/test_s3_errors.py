@@ -32,8 +32,8 @@ from flask_storage.backends.s3.errors import (
     _BY_STATUS,
     code_of,
     status_of,
-    told_of_conditions,
-    translated,
+    translate_error,
+    translating_conditions,
 )
 from tests.s3_places import place
 from tests.services.s3_servers import free_port
@@ -64,7 +64,7 @@ def client_error(code="", status=400, **more):
 
 def made_of(error, path="a.txt"):
     """Return our error for one of boto3's."""
-    made = translated(error, path, "bucket", "docs")
+    made = translate_error(error, path, "bucket", "docs")
     assert made is not None
     return made
 
@@ -264,7 +264,7 @@ def test_no_class_is_shadowed():
 @pytest.mark.parametrize("error", [ValueError("x"), OSError("x"), KeyError("x"), StorageError("x")])
 def test_what_is_not_boto3s_stays_what_it_is(error):
     """A mistake in our own code must look like one."""
-    assert translated(error, "a.txt", "bucket", "docs") is None
+    assert translate_error(error, "a.txt", "bucket", "docs") is None
 
 
 @pytest.mark.parametrize("code", ["PreconditionFailed", "NoSuchKey", "AccessDenied"])
@@ -281,7 +281,7 @@ def test_a_condition_is_told_as_whose_it_was(code):
     for options, kind in zip(
         (WriteOptions(exclusive=True), WriteOptions(if_match="tag"), WriteOptions()), expected[code], strict=True
     ):
-        with pytest.raises(kind) as caught, told_of_conditions("a.txt", options):
+        with pytest.raises(kind) as caught, translating_conditions("a.txt", options):
             raise error
 
         assert kind is other or caught.value.__cause__ is error
@@ -307,11 +307,11 @@ VERBS = {
     "delete a folder": lambda storage: storage.delete_prefix("folder"),
     "sweep": lambda storage: storage.sweep(),
     "check": lambda storage: storage.check(),
-    "begin": lambda storage: storage.parts.begin("a.txt", WriteOptions()),
-    "list uploads": lambda storage: list(storage.parts.list_uploads()),
-    "put a part": lambda storage: storage.parts.put_part("a.txt", "some-upload", 1, b"1"),
-    "list parts": lambda storage: storage.parts.list_parts("a.txt", "some-upload"),
-    "discard": lambda storage: storage.parts.discard("a.txt", "some-upload"),
+    "create": lambda storage: storage.multipart.create("a.txt", WriteOptions()),
+    "list uploads": lambda storage: list(storage.multipart.list_uploads()),
+    "put a part": lambda storage: storage.multipart.upload_part("a.txt", "some-upload", 1, b"1"),
+    "list parts": lambda storage: storage.multipart.list_parts("a.txt", "some-upload"),
+    "abort": lambda storage: storage.multipart.abort("a.txt", "some-upload"),
 }
 
 
@@ -344,7 +344,7 @@ def test_an_error_carries_its_facts(s3):
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
-ASKED = sorted(set(VERBS) - {"put a part", "list parts", "discard", "list uploads", "begin", "save"})
+ASKED = sorted(set(VERBS) - {"put a part", "list parts", "abort", "list uploads", "create", "save"})
 
 
 @pytest.fixture(scope="module")
@@ -436,22 +436,22 @@ def test_a_storage_class_that_does_not_exist_is_told(rgw, localstack):
 
 def test_a_part_that_is_too_small_is_told(s3):
     """Every one but the last has 5 MiB at least."""
-    parts = place(s3).parts
-    upload = parts.begin("a.txt", WriteOptions())
-    sent = [parts.put_part("a.txt", upload, number, b"small") for number in (1, 2)]
+    parts = place(s3).multipart
+    upload = parts.create("a.txt", WriteOptions())
+    sent = [parts.upload_part("a.txt", upload, number, b"small") for number in (1, 2)]
 
     with pytest.raises(IntegrityError, match="a part other than the last is smaller than 5 MiB"):
-        parts.finish("a.txt", upload, sent, WriteOptions())
+        parts.complete("a.txt", upload, sent, WriteOptions())
 
 
 def test_a_part_that_never_came_is_told(rgw):
     """The upload stays."""
-    parts = place(rgw).parts
-    upload = parts.begin("a.txt", WriteOptions())
-    sent = parts.put_part("a.txt", upload, 1, b"first")
+    parts = place(rgw).multipart
+    upload = parts.create("a.txt", WriteOptions())
+    sent = parts.upload_part("a.txt", upload, 1, b"first")
 
     with pytest.raises(IntegrityError, match="a part is missing, or is not the one that was stored"):
-        parts.finish("a.txt", upload, [sent, dataclasses.replace(sent, number=2)], WriteOptions())
+        parts.complete("a.txt", upload, [sent, dataclasses.replace(sent, number=2)], WriteOptions())
 
     assert [part.number for part in parts.list_parts("a.txt", upload)] == [1]
 

@@ -15,7 +15,7 @@ from flask_storage import (
     WriteOptions,
 )
 from flask_storage.backends.s3.presets import PRESETS
-from flask_storage.parts import Part
+from flask_storage.multipart import Part
 from tests.bad_net import (
     IMPATIENT,
     MIB,
@@ -54,7 +54,7 @@ class Ground(FaultyGround):
 
     def left(self):
         """The uploads that were begun and not ended."""
-        return list(self.direct.parts.list_uploads())
+        return list(self.direct.multipart.list_uploads())
 
     def close(self):
         """Remove everything."""
@@ -111,7 +111,7 @@ def test_an_upload_that_is_cut_once_is_all_there_or_not_at_all(ground, content, 
     total = ground.passed(lambda storage: storage.write("cut.bin", content))[way == "down"]
     if ground.server.name == "localstack":
         total = min(total, PART)  # it ends each connection after one response: the longest one carries a part
-    _, of_begin = ground.passed(lambda storage: storage.parts.begin("x", WriteOptions()))
+    _, of_begin = ground.passed(lambda storage: storage.multipart.create("x", WriteOptions()))
     ground.direct.sweep(NOW)
     successes = 0
 
@@ -506,7 +506,7 @@ def test_an_upload_that_stalls_once_leaves_nothing_behind(ground, no_more_thread
 
 
 LAST_STEP = {
-    "finish": lambda storage: storage.parts.finish(
+    "complete": lambda storage: storage.multipart.complete(
         "slow.bin", "x" * 20, [Part(number=1, size=1, etag="0" * 32)], WriteOptions()
     )
 }
@@ -519,12 +519,12 @@ def test_with_the_settings_of_everybody_no_verb_waits_for_more_than_a_minute(gro
     ground.proxy.down = Faults(cut_after=0, cut_by="stall")
     usual = ground.faulty()
     storage = ground.faulty(read_timeout=0.2, connect_timeout=0.2, max_attempts=1)
-    hasty = storage._clients.hasty()
-    hasty.client = storage._clients.settings.client(storage.session)
+    cleanup_client = storage._clients.cleanup_client()
+    cleanup_client.client = storage._clients.settings.client(storage.session)
     seconds = []
     for clients, config in (
         (storage.client, usual.client.meta.config),
-        (hasty.client, usual._clients.hasty().client.meta.config),
+        (cleanup_client.client, usual._clients.cleanup_client().client.meta.config),
     ):
         clients.meta.events.register(
             "before-send.s3", lambda config=config, **_: seconds.append(longest(config)), unique_id="counting"

@@ -24,9 +24,9 @@ from flask_storage import (
     WriteOptions,
     signals,
 )
-from flask_storage.backends.s3 import copying
-from flask_storage.backends.s3.content_checks import check_for
-from flask_storage.backends.s3.errors import translated
+from flask_storage.backends.s3 import copy as copy_module
+from flask_storage.backends.s3.errors import translate_error
+from flask_storage.backends.s3.integrity import select_check
 from tests.s3_places import place
 from tests.services.scripted_proxy import ScriptedProxy, s3_error
 
@@ -71,18 +71,20 @@ def test_the_seeds_base_class_keeps_what_it_is_given():
 def test_more_parts_than_fit_one_page_are_listed(s3):
     """The service tells a thousand at a time."""
     storage = place(s3)
-    upload_id = storage.parts.begin("file.bin", WriteOptions())
+    upload_id = storage.multipart.create("file.bin", WriteOptions())
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: storage.parts.put_part("file.bin", upload_id, number, b"x"), range(1, 1003)))
+        list(
+            pool.map(lambda number: storage.multipart.upload_part("file.bin", upload_id, number, b"x"), range(1, 1003))
+        )
 
-    listed = storage.parts.list_parts("file.bin", upload_id)
+    listed = storage.multipart.list_parts("file.bin", upload_id)
 
     assert [part.number for part in listed] == list(range(1, 1003))
 
 
 def test_what_a_service_cannot_copy_goes_through_the_app(s3, monkeypatch):
     """Where there is no copying in parts, a file beyond the limit of one call is read and written."""
-    monkeypatch.setattr(copying, "MAX_PART", 2)
+    monkeypatch.setattr(copy_module, "MAX_PART", 2)
     storage = place(s3, preset=S3Preset(bulk_delete=1000))
     storage.write("from.bin", b"more than two", content_type="text/plain")
 
@@ -107,8 +109,8 @@ def test_trouble_with_clearing_away_a_copy_hides_nothing(s3, caplog):
         proxy.script = script
 
         with pytest.raises(ClientError, match="AccessDenied"):
-            copying.copy_object(
-                through._door, "from.bin", "to.bin", WriteOptions(), through._workers, in_parts_from=5 * MIB
+            copy_module.copy_object(
+                through._gateway, "from.bin", "to.bin", WriteOptions(), through._workers, multipart_threshold=5 * MIB
             )
 
     assert "an unfinished copy was left behind for the sweep" in caplog.text
@@ -120,8 +122,8 @@ def test_a_checksum_of_the_whole_is_compared(content):
     kept = base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode()
     answer = {"ChecksumCRC32": kept, "ChecksumType": "FULL_OBJECT", "ETag": '"x"'}
 
-    right = check_for(answer, etag_is_md5=True)
-    wrong = check_for(answer, etag_is_md5=True)
+    right = select_check(answer, etag_is_md5=True)
+    wrong = select_check(answer, etag_is_md5=True)
     assert right is not None
     assert wrong is not None
     right.update(content)
@@ -144,7 +146,7 @@ def test_a_checksum_of_the_whole_is_compared(content):
 )
 def test_an_etag_that_is_no_md5_is_not_taken_for_one(answer):
     """Nor is one of parts."""
-    assert check_for(answer, etag_is_md5=True) is None
+    assert select_check(answer, etag_is_md5=True) is None
 
 
 @pytest.mark.parametrize(
@@ -152,11 +154,11 @@ def test_an_etag_that_is_no_md5_is_not_taken_for_one(answer):
 )
 def test_what_a_closed_storage_cut_off_is_told(error):
     """Work that was called back is no mystery to the caller."""
-    found = translated(error, "a.bin", "bucket", "s3")
+    found = translate_error(error, "a.bin", "bucket", "s3")
 
     assert isinstance(found, StorageUnavailableError)
     assert "closed meanwhile" in str(found)
-    assert translated(RuntimeError("something else"), "a.bin", "bucket", "s3") is None
+    assert translate_error(RuntimeError("something else"), "a.bin", "bucket", "s3") is None
 
 
 def test_a_refusal_in_the_middle_of_a_read_is_a_refusal(s3):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flask_storage import LinkRequest, S3Storage, ShareLinkOperation
-from flask_storage.backends.s3.links import S3Links
-from flask_storage.backends.s3.parts import MIN_PART
+from flask_storage.backends.s3.multipart import MIN_PART
+from flask_storage.backends.s3.presign import S3Presigner
 from flask_storage.errors import UnsupportedOperationError
 from tests.plain_client import follow, post, send
 from tests.s3_places import place
@@ -205,7 +205,7 @@ def test_a_form_is_for_its_own_bucket(strict, rgw):
 
 def test_a_form_that_has_expired_is_refused(storage):
     """It was good until five seconds ago."""
-    links = S3Links(storage._door, storage._clients, clock=lambda: time.time() - 100)
+    links = S3Presigner(storage._gateway, storage._clients, clock=lambda: time.time() - 100)
     end = datetime.now(UTC) - timedelta(seconds=5)
     form = links.form("a", LinkRequest(operations=ShareLinkOperation.upload, expires_at=end, max_size=5))
 
@@ -338,8 +338,8 @@ def test_a_request_for_one_part_is_good_for_that_part(storage):
     answers.append(send(mixed, "PUT", {}, b"x"))
 
     assert {answer.status for answer in answers} == {403}
-    assert {upload.upload_id for upload in storage.parts.list_uploads()} == {upload_id, other_id}
-    assert [*storage.parts.list_parts(PATH, upload_id), *storage.parts.list_parts(PATH, other_id)] == []
+    assert {upload.upload_id for upload in storage.multipart.list_uploads()} == {upload_id, other_id}
+    assert [*storage.multipart.list_parts(PATH, upload_id), *storage.multipart.list_parts(PATH, other_id)] == []
 
 
 def test_an_upload_in_parts_is_given_up(storage):
@@ -350,7 +350,7 @@ def test_an_upload_in_parts_is_given_up(storage):
     answer = ask(storage, "abort", upload_id=upload_id)
 
     assert answer.status == 204
-    assert list(storage.parts.list_uploads()) == []
+    assert list(storage.multipart.list_uploads()) == []
     assert storage.list() == []
 
 

@@ -19,10 +19,10 @@ DEEDS = {
         storage.copy("source.bin", "a.bin")
     """,
     "copy in parts": """
-        import flask_storage.backends.s3.copying as copying
-        from flask_storage.values import WriteOptions
-        copying._PART = 5 << 20
-        copying.copy_object(storage._door, "source.bin", "a.bin", WriteOptions(), storage._workers, in_parts_from=1)
+        import flask_storage.backends.s3.copy as copy_module
+        from flask_storage.types import WriteOptions
+        copy_module._PART = 5 << 20
+        copy_module.copy_object(storage._gateway, "source.bin", "a.bin", WriteOptions(), storage._workers, multipart_threshold=1)
     """,
 }
 
@@ -76,7 +76,7 @@ def test_killed_at_any_moment_nothing_is_torn(program, storage, deed):
 
     # What was on its way to the server when the process died may have arrived since.
     storage.sweep(NOW)
-    assert not list(storage.parts.list_uploads())
+    assert not list(storage.multipart.list_uploads())
     assert -signal.SIGKILL in ends
 
 
@@ -95,7 +95,7 @@ def test_a_program_that_ends_with_an_open_writer_publishes_nothing(program, stor
     assert content(storage, "old.bin") == OLD
     assert not storage.exists("new.bin")
     storage.sweep(NOW)
-    assert not list(storage.parts.list_uploads())
+    assert not list(storage.multipart.list_uploads())
 
 
 @pytest.mark.parametrize("size", [0, 4, 6 * MIB, 11 * MIB])

@@ -17,11 +17,11 @@ from botocore.credentials import RefreshableCredentials
 from hypothesis import given, settings, strategies as st
 
 from flask_storage import S3Storage, signals
-from flask_storage.backends.s3.links import S3Links
-from flask_storage.backends.s3.signing import MAX_EXPIRES
+from flask_storage.backends.s3.presign import S3Presigner
+from flask_storage.backends.s3.sigv4 import MAX_EXPIRES
 from flask_storage.errors import ConfigurationError, InvalidPathError, UnsupportedOperationError
 from flask_storage.paths import normalize
-from flask_storage.values import LinkRequest, ShareLinkOperation
+from flask_storage.types import LinkRequest, ShareLinkOperation
 from tests.counts import count
 from tests.plain_client import follow, send
 from tests.s3_places import place
@@ -73,7 +73,7 @@ def far(**arguments):
 
 def at(storage, clock, rounding=0):
     """Make the links of a storage go by another clock."""
-    storage._links = S3Links(storage._door, storage._clients, clock=clock, rounding=rounding)
+    storage._presigner = S3Presigner(storage._gateway, storage._clients, clock=clock, rounding=rounding)
     return storage
 
 
@@ -403,7 +403,7 @@ def test_terms_that_s3_cannot_bind_are_refused(terms):
 def test_a_link_that_has_expired_is_refused(storage, operation):
     """It was good until five seconds ago."""
     storage.write("a", BODY)
-    links = S3Links(storage._door, storage._clients, clock=lambda: time.time() - 100)
+    links = S3Presigner(storage._gateway, storage._clients, clock=lambda: time.time() - 100)
     ended = datetime.now(UTC) - timedelta(seconds=5)
     method = {"download": "GET", "upload": "PUT", "remove": "DELETE"}[operation]
     url = links.url("a", LinkRequest(operations=ShareLinkOperation.as_operation(operation), expires_at=ended))
@@ -829,7 +829,7 @@ ADDRESSES = [
     ("cn-north-1", "virtual"),
 ]
 FAR = {(region, style): far(aws_region=region, addressing_style=style) for region, style in ADDRESSES}
-TERMS = {
+LINK_CONSTRAINTS = {
     "download": {"content_type": "ResponseContentType", "cache_control": "ResponseCacheControl"},
     "upload": {"content_type": "ContentType", "cache_control": "CacheControl", "content_encoding": "ContentEncoding"},
     "remove": {},
@@ -863,7 +863,7 @@ def test_a_link_is_the_one_that_boto3_makes(address):
         ),
     )
     def compare(path, operation, life, terms):
-        known = TERMS[operation]
+        known = LINK_CONSTRAINTS[operation]
         terms = {name: value for name, value in terms.items() if name in known}
         if operation == "upload":
             terms.setdefault("content_type", "application/octet-stream")

@@ -95,7 +95,7 @@ def on(buckets, storage_on):
 def head(raw):
     """What the server itself says of a file."""
     return lambda server, storage, path, **more: raw(server).head_object(
-        Bucket=storage.bucket, Key=storage._door.key(path), **more
+        Bucket=storage.bucket, Key=storage._gateway.key(path), **more
     )
 
 
@@ -191,7 +191,7 @@ def test_a_header_may_be_other_text_than_ascii(server, on):
 def test_metadata_of_others_is_read_where_it_can_be(rgw, on, raw, sent, found):
     """S3 itself writes other text than ASCII so; what nobody can read is left as it is."""
     storage = on(rgw)
-    raw(rgw).put_object(Bucket=storage.bucket, Key=storage._door.key("a"), Body=b"1", Metadata={"color": sent})
+    raw(rgw).put_object(Bucket=storage.bucket, Key=storage._gateway.key("a"), Body=b"1", Metadata={"color": sent})
 
     info = storage.stat("a")
 
@@ -217,7 +217,7 @@ def test_a_header_of_others_that_is_no_utf_8_is_left_as_it_is(s3, on, watched):
 def test_a_checksum_of_checksums_is_not_shown(localstack, on, raw):
     """It says nothing to those who do not know the parts."""
     storage, client = on(localstack), raw(localstack)
-    whose = {"Bucket": storage.bucket, "Key": storage._door.key("a")}
+    whose = {"Bucket": storage.bucket, "Key": storage._gateway.key("a")}
     upload = client.create_multipart_upload(**whose, ChecksumAlgorithm="SHA256")["UploadId"]
     part = client.upload_part(**whose, UploadId=upload, PartNumber=1, Body=b"1", ChecksumAlgorithm="SHA256")
     named = {"PartNumber": 1, "ETag": part["ETag"], "ChecksumSHA256": part["ChecksumSHA256"]}
@@ -307,7 +307,7 @@ def test_a_version_is_told_where_the_bucket_keeps_them(server, on, raw, storage_
 
 def grants(client, storage, path):
     """Return whom an object is open to beside its owner."""
-    acl = client.get_object_acl(Bucket=storage.bucket, Key=storage._door.key(path))
+    acl = client.get_object_acl(Bucket=storage.bucket, Key=storage._gateway.key(path))
     return [grant["Permission"] for grant in acl["Grants"] if grant["Grantee"]["Type"] == "Group"]
 
 
@@ -423,10 +423,10 @@ def test_uploads_in_parts_with_a_customers_key_can_be_driven_by_hand(keyed):
     """Each call sends the key."""
     _, storage, _ = keyed
 
-    upload = storage.parts.begin("a", WriteOptions())
-    sent = storage.parts.put_part("a", upload, 1, b"hello")
-    listed = storage.parts.list_parts("a", upload)
-    storage.parts.finish("a", upload, [sent], WriteOptions(size=5))
+    upload = storage.multipart.create("a", WriteOptions())
+    sent = storage.multipart.upload_part("a", upload, 1, b"hello")
+    listed = storage.multipart.list_parts("a", upload)
+    storage.multipart.complete("a", upload, [sent], WriteOptions(size=5))
 
     assert [part.number for part in listed] == [1]
     assert storage.read("a") == b"hello"
@@ -467,9 +467,9 @@ def test_any_legal_path_goes_through_every_verb(server, on, key):
         content = reader.read()
     storage.copy(key, f"copies/{key}")
     storage.move(f"copies/{key}", f"moved/{key}")
-    upload = storage.parts.begin(key, WriteOptions())
-    pending = [upload.path for upload in storage.parts.list_uploads()]
-    storage.parts.discard(key, upload)
+    upload = storage.multipart.create(key, WriteOptions())
+    pending = [upload.path for upload in storage.multipart.list_uploads()]
+    storage.multipart.abort(key, upload)
     moved = storage.read(f"moved/{key}")
     storage.delete_many([key])
     deleted = storage.delete_prefix("moved")
@@ -516,7 +516,7 @@ def littered(server, on, raw):
     """A storage with a few files of ours, and keys that no verb would take beside them."""
     storage = on(server)
     for key in FOREIGN:
-        raw(server).put_object(Bucket=storage.bucket, Key=f"{storage._door.prefix}{key}", Body=b"1")
+        raw(server).put_object(Bucket=storage.bucket, Key=f"{storage._gateway.prefix}{key}", Body=b"1")
     for path in ("a/ours", "folder/ours", "ours"):
         storage.write(path, b"1")
     return storage
@@ -524,9 +524,9 @@ def littered(server, on, raw):
 
 def keys_of(client, storage):
     """Return what lies below the prefix, as the server itself tells it."""
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=storage.bucket, Prefix=storage._door.prefix)
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=storage.bucket, Prefix=storage._gateway.prefix)
     keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
-    return sorted(key.removeprefix(storage._door.prefix) for key in keys)
+    return sorted(key.removeprefix(storage._gateway.prefix) for key in keys)
 
 
 @pytest.mark.parametrize("details", [False, True])
@@ -603,17 +603,17 @@ def test_a_sweep_stays_below_the_prefix(server, storage_on):
     outer = storage_on(server)
     inner = storage_on(server, bucket=outer.bucket, prefix="a")
     for path in ("ab/x", "x", "a/x", "a/sub/x"):
-        outer.parts.begin(path, WriteOptions())
+        outer.multipart.create(path, WriteOptions())
 
-    pending = sorted(upload.path for upload in inner.parts.list_uploads())
-    in_folder = [upload.path for upload in inner.parts.list_uploads("sub")]
+    pending = sorted(upload.path for upload in inner.multipart.list_uploads())
+    in_folder = [upload.path for upload in inner.multipart.list_uploads("sub")]
     young = inner.sweep(timedelta(hours=1))
     swept = inner.sweep(timedelta(seconds=-60))  # the server's clock counts whole seconds
 
     assert pending == ["sub/x", "x"]
     assert in_folder == ["sub/x"]
     assert (young, swept) == (0, 2)
-    assert sorted(upload.path for upload in outer.parts.list_uploads()) == ["ab/x", "x"]
+    assert sorted(upload.path for upload in outer.multipart.list_uploads()) == ["ab/x", "x"]
 
 
 def test_a_sweep_is_refused_where_uploads_cannot_be_listed(s3, on):
@@ -769,7 +769,7 @@ def test_keys_that_no_list_could_hold_are_deleted_one_by_one(s3, on, raw):
     """XML cannot write control characters; the keys beside them go all the same."""
     storage = on(s3)
     for key in ("folder/a\x01", "folder/b\x1f", "folder/c"):
-        raw(s3).put_object(Bucket=storage.bucket, Key=storage._door.key(key), Body=b"1")
+        raw(s3).put_object(Bucket=storage.bucket, Key=storage._gateway.key(key), Body=b"1")
 
     deleted = storage.delete_prefix("folder")
 

@@ -24,7 +24,7 @@ def ground(request):
 @pytest.fixture
 def storage(ground):
     """The storage with one object in it, and afterwards too: no other, and no unfinished upload."""
-    with unharmed(ground, lambda storage: list(storage.parts.list_uploads())):
+    with unharmed(ground, lambda storage: list(storage.multipart.list_uploads())):
         yield ground
 
 

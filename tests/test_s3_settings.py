@@ -336,9 +336,9 @@ def test_what_the_service_cannot_do_is_declared(preset, exclusive, on_copy, form
     """Conditions count only where parts honour them too; a form needs POST policies."""
     able = S3Storage("bucket", preset=preset).capabilities
 
-    assert (able.exclusive, able.if_match, able.part_conditions) == (exclusive, exclusive, exclusive)
+    assert (able.exclusive, able.if_match, able.multipart_conditions) == (exclusive, exclusive, exclusive)
     assert able.copy_conditions == on_copy
-    assert ("max_size" in able.upload_terms) == forms
+    assert ("max_size" in able.upload_constraints) == forms
 
 
 # -- from text --------------------------------------------------------------------------------------------------------
@@ -458,7 +458,7 @@ def test_the_prefix_of_a_url_may_be_escaped():
     """As paths of URLs are."""
     storage = from_profile("s3://bucket/a%20folder/?region=eu-central-1")
 
-    assert storage._door.prefix == "a folder/"
+    assert storage._gateway.prefix == "a folder/"
 
 
 def test_an_unknown_argument_of_a_url_is_told():
@@ -495,7 +495,7 @@ def test_no_secret_is_shown():
         **KEYS,
     )
 
-    shown = [repr(storage), str(storage), repr(storage._clients.settings), repr(storage._door.objects)]
+    shown = [repr(storage), str(storage), repr(storage._clients.settings), repr(storage._gateway.object_settings)]
     shown += [repr(value) for value in vars(storage).values()]
 
     assert not [text for text in shown if "not-for-the-logs" in text or "AKID" in text]

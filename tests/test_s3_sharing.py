@@ -56,7 +56,7 @@ def test_large_files_and_small_ones_share_connections(s3):
         share_among_large_and_small(storage, 21 * MIB)
 
     assert sockets.most <= 4
-    assert list(storage.parts.list_uploads()) == []
+    assert list(storage.multipart.list_uploads()) == []
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
@@ -112,7 +112,7 @@ def test_every_read_of_a_large_file_is_one_complete_version(s3):
     write_and_read_one_large_name(place(s3, chunk_size=5 * MIB), 11 * MIB, OVERTAKEN_ON_CEPH)
 
 
-@pytest.mark.parametrize("verb", ["write", "copy", "move", "finish"])
+@pytest.mark.parametrize("verb", ["write", "copy", "move", "complete"])
 def test_exactly_one_of_eight_creates(localstack, verb):
     """Of eight that create one name at the same moment one wins, and its content is what is there."""
     storage = place(localstack)
@@ -121,7 +121,7 @@ def test_exactly_one_of_eight_creates(localstack, verb):
 
         assert won.count(True) == 1
         # A copy that LocalStack refuses has overwritten the bytes all the same: the answers are right, the file is not.
-        if verb in ("write", "finish"):
+        if verb in ("write", "complete"):
             assert storage.read(f"round {turn}/new.bin") == str(won.index(True)).encode()
 
 

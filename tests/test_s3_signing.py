@@ -14,8 +14,8 @@ import pytest
 from botocore.config import Config
 from hypothesis import given, settings, strategies as st
 
-from flask_storage.backends.s3 import signing
-from flask_storage.backends.s3.signing import MAX_EXPIRES, Credentials, Endpoint, UrlSigner, sign_policy
+from flask_storage.backends.s3 import sigv4
+from flask_storage.backends.s3.sigv4 import MAX_EXPIRES, Credentials, Endpoint, UrlSigner, sign_policy
 from flask_storage.errors import InvalidPathError
 from flask_storage.paths import normalize
 from tests.counts import count
@@ -344,8 +344,8 @@ def test_no_secret_prints():
     signer = UrlSigner(HOME, PASSING, "GET", NOON, 60, headers={"x-amz-acl": "private"})
     signer.sign("a")
 
-    printed = f"{PASSING!r} {signer!r} {HOME!r} {signing._signing_keys!r}"
-    printed += "".join(repr(key) for key in signing._signing_keys.kept.values())
+    printed = f"{PASSING!r} {signer!r} {HOME!r} {sigv4._signing_keys!r}"
+    printed += "".join(repr(key) for key in sigv4._signing_keys.kept.values())
 
     assert SECRET_KEY not in printed
     assert TOKEN not in printed
@@ -369,7 +369,7 @@ def test_a_secret_is_in_no_link():
 
 def test_few_keys_are_kept_however_many_sign():
     """Credentials change by the hour; a process that lives for weeks does not collect them."""
-    keys = signing._SigningKeys()
+    keys = sigv4._SigningKeys()
 
     for number in range(100):
         keys.of(Credentials("name", f"secret {number}"), "eu-central-1", "20260601")
@@ -379,7 +379,7 @@ def test_few_keys_are_kept_however_many_sign():
 
 def test_a_key_is_derived_once_a_day():
     """The same credentials, region and day: the same key, not one like it."""
-    keys = signing._SigningKeys()
+    keys = sigv4._SigningKeys()
     first = keys.of(LASTING, "eu-central-1", "20260601")
 
     again = keys.of(Credentials(ACCESS_KEY, SECRET_KEY), "eu-central-1", "20260601")
@@ -398,7 +398,7 @@ def test_a_key_is_derived_once_a_day():
 )
 def test_who_signs_where_has_a_key_of_its_own(credentials, region):
     """Nobody gets what was derived for somebody else."""
-    keys = signing._SigningKeys()
+    keys = sigv4._SigningKeys()
     ours = keys.of(LASTING, "eu-central-1", "20260601")
 
     theirs = keys.of(credentials, region, "20260601")
@@ -414,7 +414,7 @@ def test_who_signs_where_has_a_key_of_its_own(credentials, region):
 
 def test_another_day_has_another_key_and_forgets_the_old_ones():
     """What was derived yesterday signs nothing today, and is not kept either."""
-    keys = signing._SigningKeys()
+    keys = sigv4._SigningKeys()
     yesterday = keys.of(LASTING, "eu-central-1", "20260601")
     keys.of(PASSING, "eu-central-1", "20260601")
 
@@ -436,7 +436,7 @@ def test_links_of_two_days_are_both_right():
 
 def test_threads_with_credentials_of_their_own_do_not_meet():
     """More threads than keys are kept, all at once: each link is signed by its own credentials."""
-    crowd = [Credentials(f"name {number}", f"secret {number}") for number in range(2 * signing._SigningKeys.LIMIT)]
+    crowd = [Credentials(f"name {number}", f"secret {number}") for number in range(2 * sigv4._SigningKeys.LIMIT)]
     expected = [UrlSigner(HOME, credentials, "GET", NOON, 60).sign("a") for credentials in crowd]
     barrier = threading.Barrier(len(crowd))
     links = {}

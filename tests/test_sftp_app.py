@@ -23,7 +23,7 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from example_app import config, create_app
 from flask_storage import FileNotFoundInStorageError, SFTPStorage, current_storage
-from flask_storage.delivery import CHUNK_BYTES
+from flask_storage.http.send_file import CHUNK_BYTES
 from flask_storage.tokens import derive_key
 from tests.counts import count
 from tests.remote_app import SMALL, Invoice, MiB, RemoteApp, make_app
@@ -553,7 +553,7 @@ def test_the_example_app_names_the_same_server_in_every_form(tmp_path):
         with app.app_context():
             storage = current_storage["server"]
             assert isinstance(storage, SFTPStorage)
-            login = storage._login
+            login = storage._connection_settings
             seen.append((login.host, login.username, login.key_filenames, storage.root))
 
     assert seen == [("files.example.com", "web", ("/etc/drop/id_ed25519",), "/srv/drop")] * 3

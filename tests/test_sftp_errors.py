@@ -22,7 +22,7 @@ from flask_storage import (
     StorageUnavailableError,
     UnsupportedOperationError,
 )
-from flask_storage.backends.sftp.errors import STATVFS, not_written, translated
+from flask_storage.backends.sftp.errors import STATVFS, translate_error, write_error
 from flask_storage.backends.sftp.protocol import (
     BAD_MESSAGE,
     EOF,
@@ -31,7 +31,7 @@ from flask_storage.backends.sftp.protocol import (
     OP_UNSUPPORTED,
     PERMISSION_DENIED,
     ConnectionLostError,
-    Pending,
+    PendingReply,
     ProtocolError,
     Session,
     StatusError,
@@ -51,7 +51,7 @@ STEP = re.compile(r"check|try again|begin anew|choose|see its log|does not do th
 
 def made_of(error, path: str | None = "a.txt"):
     """Return our error for one of the server's or the connection's."""
-    made = translated(error, path, "docs")
+    made = translate_error(error, path, "docs")
     assert made is not None
     return made
 
@@ -116,7 +116,7 @@ def test_a_trouble_that_concerns_no_file_names_none():
 )
 def test_what_is_neither_the_servers_nor_the_connections_is_left_alone(error):
     """A mistake of ours, or of who called, must not look like one of the server's."""
-    assert translated(error, "a.txt", "docs") is None
+    assert translate_error(error, "a.txt", "docs") is None
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_disk_is_full_when_nothing_is_left_for_users(numbers, is_full):
     asked, _ = session(lambda request: answer(request, EXTENDED_REPLY, said), extensions=(STATVFS,))
     asked.root = b"/srv"
 
-    found = not_written(asked, StatusError(FAILURE, "Failure"))
+    found = write_error(asked, StatusError(FAILURE, "Failure"))
 
     assert isinstance(found, StorageFullError) == is_full
 
@@ -145,7 +145,7 @@ def test_an_answer_about_the_disk_that_is_cut_short_tells_nothing():
     asked, _ = session(lambda request: answer(request, EXTENDED_REPLY, bytes(87)), extensions=(STATVFS,))
     asked.root = b"/srv"
 
-    assert not_written(asked, error) is error
+    assert write_error(asked, error) is error
 
 
 # -- as servers say it ------------------------------------------------------------------------------------------------
@@ -409,8 +409,8 @@ def say_of_the_disk(monkeypatch, *numbers):
     def extended(session, name, *fields):
         if name != STATVFS:
             return ask(session, name, *fields)
-        answer = Pending()
-        answer.value, answer.is_here = struct.pack(">11Q", *numbers), True
+        answer = PendingReply()
+        answer.value, answer.is_done = struct.pack(">11Q", *numbers), True
         return answer
 
     monkeypatch.setattr(Session, "extended", extended)

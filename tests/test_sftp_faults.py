@@ -87,7 +87,7 @@ def ground(whole_ground):
 def line(request, monkeypatch):
     """How far the server is, as far as a writer knows: to a far one it writes through several sessions."""
     if request.param == "far":
-        monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 0)
+        monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
 
 
 @pytest.mark.parametrize(

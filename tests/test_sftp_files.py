@@ -26,24 +26,24 @@ from flask_storage import (
     StorageUnavailableError,
     signals,
 )
-from flask_storage.backends.sftp import copying
-from flask_storage.backends.sftp.drafts import HARDLINK, Drafts
+from flask_storage.backends.sftp import copy as copy_module
+from flask_storage.backends.sftp.atomic_write import HARDLINK, AtomicWrite
 from flask_storage.backends.sftp.protocol import (
     FAILURE,
-    FOR_WRITING,
     FSTAT,
+    FXF_WRITE,
     NO_SUCH_FILE,
     PERMISSION_DENIED,
     REALPATH,
     REMOVE,
     WRITE,
     ConnectionLostError,
-    Pending,
+    PendingReply,
     Session,
     StatusError,
 )
-from flask_storage.backends.sftp.tree import Tree
-from flask_storage.backends.sftp.writes import SFTPWrites, _Stripe
+from flask_storage.backends.sftp.remote_tree import RemoteTree
+from flask_storage.backends.sftp.upload import SFTPUpload, _UploadSession
 from flask_storage.streams import copy_chunks
 from tests.scripted_sftp import Turns
 from tests.sftp_places import left_in, place, session_of, settle, soon
@@ -118,7 +118,7 @@ def test_a_connection_that_ends_after_half_an_answer_is_taken_up(storage, monkey
 
 def test_a_new_file_is_not_read_on_where_another_version_may_look_alike(storage, monkeypatch):
     """SFTP tells times in whole seconds; who can begin anew, does."""
-    monkeypatch.setattr("flask_storage.backends.sftp.files._SETTLED", 3600)  # the machine may be slow
+    monkeypatch.setattr("flask_storage.backends.sftp.files._MTIME_MARGIN", 3600)  # the machine may be slow
     storage.write("b.bin", CONTENT)
     with storage.open("b.bin", "r") as reader:
         reader.read(10)
@@ -143,7 +143,7 @@ def test_a_file_that_is_cut_off_while_it_is_read_is_told(here, mode):
 
 def test_a_file_that_is_cut_off_while_it_is_copied_is_told(storage, monkeypatch):
     """Where the bytes come by here."""
-    monkeypatch.setattr(copying, "COPY_DATA", b"no such thing")
+    monkeypatch.setattr(copy_module, "COPY_DATA", b"no such thing")
     opened = storage._tree.open_file
 
     def longer(*arguments):
@@ -165,28 +165,28 @@ def test_a_read_that_fails_is_told(storage, mode):
     with storage.open("a.bin", mode) as reader:
         holder = reader._source if mode == "r" else reader
         session = holder._session
-        storage._tree.let_go(session, holder._handle)
+        storage._tree.close_handle(session, holder._handle)
         with pytest.raises(StorageError, match="the server"):
             reader.read()
-        holder._handle = session.wait(session.open(storage._tree.at(session, "a.bin"), 1))
+        holder._handle = session.wait(session.open(storage._tree.remote_path(session, "a.bin"), 1))
         reader.abort()
 
 
 def test_a_copy_for_which_there_is_no_room_is_told(here, monkeypatch):
     """Also when the server says so while more of it is asked for."""
     storage, root = here
-    monkeypatch.setattr(copying, "_AT_ONCE", 100 * KIB)
+    monkeypatch.setattr(copy_module, "_COPY_DATA_SIZE", 100 * KIB)
     ask = Session.extended
 
     def extended(session, name, *fields):
         pending = ask(session, name, *fields)
-        if name == copying.COPY_DATA:
+        if name == copy_module.COPY_DATA:
             session.wait(pending)
             pending.error = StatusError(FAILURE, "Failure")
         return pending
 
     monkeypatch.setattr(Session, "extended", extended)
-    monkeypatch.setattr(copying, "not_written", lambda *_: StorageFullError("full"))
+    monkeypatch.setattr(copy_module, "write_error", lambda *_: StorageFullError("full"))
     with pytest.raises(StorageFullError):
         storage.copy("a.bin", "b.bin")
 
@@ -210,7 +210,7 @@ def test_there_is_nothing_before_the_first_byte(storage):
 def test_an_edit_whose_connection_ends_at_its_beginning_begins_anew(here, monkeypatch):
     """Nothing has been promised yet. What the first attempt had made is left to the sweep."""
     storage, _ = here
-    copy, tried = copying.copy_bytes, []
+    copy, tried = copy_module.copy_bytes, []
 
     def copied(session, *arguments):
         tried.append(session)
@@ -230,17 +230,17 @@ def test_an_edit_whose_connection_ends_at_its_beginning_begins_anew(here, monkey
 def test_an_edit_whose_end_is_not_answered_may_have_been_published(here, monkeypatch):
     """The error says so."""
     storage, _ = here
-    finish = Drafts.finish
+    finish = AtomicWrite.commit
 
-    def unheard(drafts, session, *arguments, **more):
-        finish(drafts, session, *arguments, **more)
+    def unheard(atomic_write, session, *arguments, **more):
+        finish(atomic_write, session, *arguments, **more)
         session.close()
         raise ConnectionLostError("cut")
 
     both = storage.open("a.bin", "rw")
     both.write(b"new")
     with monkeypatch.context() as patch:
-        patch.setattr(Drafts, "finish", unheard)
+        patch.setattr(AtomicWrite, "commit", unheard)
         with pytest.raises(StorageUnavailableError, match="it may have been done, or not"):
             both.close()
 
@@ -277,7 +277,7 @@ def test_a_file_that_is_forgotten_publishes_nothing(here, monkeypatch, mode, inh
     assert [str(warning.message)[:8] for warning in recwarn] == ([] if inherited else ["unclosed"])
     assert storage.read("a.bin") == CONTENT
     if not inherited:
-        soon(lambda: storage.exists("a.bin") and not pool._lent)  # a thread may be sending still
+        soon(lambda: storage.exists("a.bin") and not pool._in_use)  # a thread may be sending still
     assert storage.sweep(timedelta(seconds=-10)) == 1
     assert os.listdir(root) == ["a.bin"]
 
@@ -288,26 +288,26 @@ def test_a_file_that_is_forgotten_publishes_nothing(here, monkeypatch, mode, inh
 def test_a_session_that_cannot_open_the_file_is_done_without(here, monkeypatch):
     """Those that could are enough."""
     storage, _ = here
-    monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 0)
+    monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
     opened, refused = Session.open, []
 
     def refusing(session, path, flags, mode=None):
         pending = opened(session, path, flags, mode)
-        if flags == FOR_WRITING:  # for what is there already: the first session made it
+        if flags == FXF_WRITE:  # for what is there already: the first session made it
             refused.append(session)
             tried.set()
             session.wait(pending)
             pending.error = StatusError(FAILURE, "Failure")
         return pending
 
-    def slow(stripe, *arguments):
+    def slow(upload_session, *arguments):
         tried.wait(30)  # as long as the first one is busy, another one is wanted
-        write(stripe, *arguments)
+        write(upload_session, *arguments)
 
-    tried, write = threading.Event(), _Stripe.write
+    tried, write = threading.Event(), _UploadSession.write
     monkeypatch.setattr(Session, "open", refusing)
-    monkeypatch.setattr(_Stripe, "write", slow)
+    monkeypatch.setattr(_UploadSession, "write", slow)
     storage.write("b.bin", CONTENT[:1])
     with storage.open("b.bin", "w") as writer:
         for start in range(0, len(CONTENT), KIB):
@@ -320,26 +320,28 @@ def test_a_session_that_cannot_open_the_file_is_done_without(here, monkeypatch):
 def test_a_file_written_through_several_sessions_is_finished_as_soon_as_by_one(here, monkeypatch):
     """They hear together that all has arrived; then it is looked at, and gets its name. The root is known to all."""
     storage, _ = here
-    monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 0)
+    monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
-    everybody, write, finish = threading.Barrier(4), _Stripe.write, SFTPWrites.finish
+    everybody, write, finish = threading.Barrier(4), _UploadSession.write, SFTPUpload.finish
     used, turns, before = set(), Turns(monkeypatch), []
 
-    def together(stripe, *arguments):
+    def together(upload_session, *arguments):
         everybody.wait(30)
-        used.add(stripe)
-        write(stripe, *arguments)
+        used.add(upload_session)
+        write(upload_session, *arguments)
 
     def finished(*arguments):
         before.append(turns.now)
         finish(*arguments)
 
-    monkeypatch.setattr(_Stripe, "write", together)
-    monkeypatch.setattr(SFTPWrites, "finish", finished)
+    monkeypatch.setattr(_UploadSession, "write", together)
+    monkeypatch.setattr(SFTPUpload, "finish", finished)
     storage.upload(io.BytesIO(bytes(256 * KIB)), "b.bin")
 
     assert len(used) == 4
-    assert len({(stripe.session.root, stripe.session.distance) for stripe in used}) == 1  # asked once
+    assert (
+        len({(upload_session.session.root, upload_session.session.round_trip_time) for upload_session in used}) == 1
+    )  # asked once
     assert turns.now - before[0] <= 3
     assert storage.read("b.bin") == bytes(256 * KIB)
 
@@ -347,14 +349,14 @@ def test_a_file_written_through_several_sessions_is_finished_as_soon_as_by_one(h
 def test_what_one_of_several_sessions_could_not_write_is_not_published(here, monkeypatch):
     """It is heard of at the end, before the file is looked at."""
     storage, root = here
-    monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 0)
+    monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
-    everybody, write, wait, sessions = threading.Barrier(4), _Stripe.write, Session.wait, set()
+    everybody, write, wait, sessions = threading.Barrier(4), _UploadSession.write, Session.wait, set()
 
-    def together(stripe, *arguments):
+    def together(upload_session, *arguments):
         everybody.wait(30)
-        sessions.add(stripe.session)
-        write(stripe, *arguments)
+        sessions.add(upload_session.session)
+        write(upload_session, *arguments)
 
     def waited(session, pending):
         answer = wait(session, pending)
@@ -362,7 +364,7 @@ def test_what_one_of_several_sessions_could_not_write_is_not_published(here, mon
             raise StatusError(FAILURE, "Failure")
         return answer
 
-    monkeypatch.setattr(_Stripe, "write", together)
+    monkeypatch.setattr(_UploadSession, "write", together)
     with monkeypatch.context() as patch:
         patch.setattr(Session, "wait", waited)
         with pytest.raises(StorageError):
@@ -375,7 +377,7 @@ def test_what_one_of_several_sessions_could_not_write_is_not_published(here, mon
 def test_an_upload_that_cannot_begin_leaves_nothing(here, monkeypatch):
     """Also when the server has made its file already."""
     storage, root = here
-    monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 0)
+    monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     wait = Session.wait
 
     def waited(session, pending):
@@ -395,7 +397,7 @@ def test_an_upload_that_cannot_begin_leaves_nothing(here, monkeypatch):
 def test_an_upload_whose_line_breaks_as_it_begins_begins_anew(here, monkeypatch):
     """On another session; the sweep takes what the first one had made."""
     storage, root = here
-    monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 0)
+    monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     wait, lost = Session.wait, threading.Event()
 
     def waited(session, pending):
@@ -418,18 +420,18 @@ def test_a_hidden_file_of_somebody_else_is_not_joined(here):
     """Even if all but its owner is the same."""
     storage, _ = here
     with session_of(storage) as session:
-        temporary, handle = storage._drafts.create(session, "b.bin")
-        made = session.wait(session.about(FSTAT, handle))
+        temporary, handle = storage._atomic_write.create(session, "b.bin")
+        made = session.wait(session.request(FSTAT, handle))
 
-        assert storage._drafts.open_again(session, temporary, made)
+        assert storage._atomic_write.reopen(session, temporary, made)
         with pytest.raises(PermissionDeniedError, match="another file in the place"):
-            storage._drafts.open_again(session, temporary, dataclasses.replace(made, owner=made.owner + 1))
+            storage._atomic_write.reopen(session, temporary, dataclasses.replace(made, owner=made.owner + 1))
 
 
 def test_whoever_is_interrupted_while_joining_hears_of_that(here, monkeypatch):
     """And not that the connection was lost by it."""
     storage, _ = here
-    look, looked = Tree.look, []
+    look, looked = RemoteTree.stat, []
 
     def interrupted(tree, session, path):
         looked.append(path)
@@ -439,11 +441,11 @@ def test_whoever_is_interrupted_while_joining_hears_of_that(here, monkeypatch):
         return look(tree, session, path)
 
     with session_of(storage) as session:
-        temporary, handle = storage._drafts.create(session, "b.bin")
-        made = session.wait(session.about(FSTAT, handle))
-        monkeypatch.setattr(Tree, "look", interrupted)
+        temporary, handle = storage._atomic_write.create(session, "b.bin")
+        made = session.wait(session.request(FSTAT, handle))
+        monkeypatch.setattr(RemoteTree, "stat", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            storage._drafts.open_again(session, temporary, made)
+            storage._atomic_write.reopen(session, temporary, made)
 
 
 def test_the_first_question_of_a_session_is_answered_in_the_second_turn(openssh, monkeypatch):
@@ -481,10 +483,10 @@ def test_a_server_that_has_one_word_for_everything_is_understood(storage, monkey
 def test_a_folder_that_somebody_makes_between_two_questions_is_asked_about_again(storage, monkeypatch):
     """One answer says that it is not there, and the next that it is."""
     storage.write("d/b.bin", b"1")
-    leads_to, asked = storage._tree.leads_to, []
+    request_realpath, asked = storage._tree.request_realpath, []
 
     def not_there(*arguments):
-        pending = leads_to(*arguments)
+        pending = request_realpath(*arguments)
         asked.append(pending)
         if len(asked) <= 2:
             arguments[0].wait(pending)
@@ -492,7 +494,7 @@ def test_a_folder_that_somebody_makes_between_two_questions_is_asked_about_again
         return pending
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage._tree, "leads_to", not_there)
+        patch.setattr(storage._tree, "request_realpath", not_there)
         storage.write("d/c.bin", b"1")
 
     assert len(asked) > 3
@@ -504,14 +506,14 @@ def test_what_somebody_else_sweeps_meanwhile_is_not_counted(here, monkeypatch):
     storage, root = here
     for number in range(3):
         (root / f".fs-tmp-{number}").touch()
-    clear = storage._tree.clear
+    clear = storage._tree.remove_temporary
 
     def cleared(session, path):
         if path == ".fs-tmp-1":
             (root / path).unlink()
         clear(session, path)
 
-    monkeypatch.setattr(storage._tree, "clear", cleared)
+    monkeypatch.setattr(storage._tree, "remove_temporary", cleared)
 
     assert storage.sweep(timedelta(seconds=-10)) == 2
     assert os.listdir(root) == ["a.bin"]
@@ -519,16 +521,16 @@ def test_what_somebody_else_sweeps_meanwhile_is_not_counted(here, monkeypatch):
 
 def test_a_deletion_that_is_refused_is_told(storage, monkeypatch):
     """Here before the server has even looked for the file."""
-    leads_to = storage._tree.leads_to
+    request_realpath = storage._tree.request_realpath
 
     def refused(*arguments):
-        pending = leads_to(*arguments)
+        pending = request_realpath(*arguments)
         arguments[0].wait(pending)
         pending.error = StatusError(PERMISSION_DENIED, "Permission denied")
         return pending
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage._tree, "leads_to", refused)
+        patch.setattr(storage._tree, "request_realpath", refused)
         with pytest.raises(PermissionDeniedError, match="denies this user access"):
             storage.delete("a.bin")
 
@@ -539,12 +541,12 @@ def test_a_small_file_whose_end_is_not_answered_is_left_to_the_sweep(here, monke
     """The session is of no more use; nothing waits for it once more."""
     storage, _ = here
 
-    def unanswered(drafts, session, *arguments, **more):
+    def unanswered(atomic_write, session, *arguments, **more):
         session.close()
         raise TimeoutError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Drafts, "finish", unanswered)
+        patch.setattr(AtomicWrite, "commit", unanswered)
         with pytest.raises(StorageTimeoutError):
             storage.write("a.bin", b"new")
 
@@ -557,12 +559,12 @@ def test_a_session_that_is_given_back_twice_is_lent_once(storage):
     """A file may be closed and forgotten by different threads."""
     pool = storage._pool()
     with session_of(storage) as session:
-        pool.give_back(session)
+        pool.release(session)
         with session_of(storage) as another:
             assert another is session
-    pool.give_back(session)
+    pool.release(session)
 
-    assert [one for one, _, _ in pool._waiting].count(session) == 1
+    assert [one for one, _, _ in pool._idle_sessions].count(session) == 1
 
 
 def test_a_name_that_cannot_be_taken_over_stays_with_the_old_file(plain_sftp, monkeypatch):
@@ -598,7 +600,7 @@ def test_who_is_slower_takes_the_name_over_once_more(plain_sftp, monkeypatch, be
         def renamed(session, source, target):
             asked.append(source)
             if len(asked) == before:
-                session.wait(session.about(REALPATH, b"."))  # all before it is done
+                session.wait(session.request(REALPATH, b"."))  # all before it is done
                 path.unlink(missing_ok=True)
                 if before == 3:
                     path.write_bytes(b"theirs")
@@ -614,13 +616,13 @@ def test_who_is_slower_takes_the_name_over_once_more(plain_sftp, monkeypatch, be
 def test_a_file_that_is_moved_is_never_deleted_by_its_name(here, monkeypatch):
     """By then, somebody else may have written another one there."""
     storage, root = here
-    about, deleted = Session.about, []
+    about, deleted = Session.request, []
 
     def asked(session, kind, name, *more):
         deleted.extend([name] if kind == REMOVE else [])
         return about(session, kind, name, *more)
 
-    monkeypatch.setattr(Session, "about", asked)
+    monkeypatch.setattr(Session, "request", asked)
     storage.move("a.bin", "b.bin", exclusive=True)
     storage.move("b.bin", "c.bin")
 
@@ -688,13 +690,13 @@ def test_what_takes_the_place_of_a_hidden_file_is_not_published(here):
 def test_no_session_writes_through_what_was_put_in_the_place_of_a_hidden_file(here, monkeypatch, tmp_path, kind):
     """Those that join look at it before they open it."""
     storage, root = here
-    monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 0)
+    monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
     outside = tmp_path / "outside"
     outside.write_bytes(b"")
-    begun, write = threading.Event(), _Stripe.write
+    begun, write = threading.Event(), _UploadSession.write
 
-    def slow(stripe, *arguments):
+    def slow(upload_session, *arguments):
         if not begun.is_set():
             [draft] = root.glob(".fs-tmp-*")
             draft.unlink()
@@ -704,9 +706,9 @@ def test_no_session_writes_through_what_was_put_in_the_place_of_a_hidden_file(he
             else:
                 draft.symlink_to(outside) if kind == "link" else os.mkfifo(draft)
             begun.set()
-        write(stripe, *arguments)
+        write(upload_session, *arguments)
 
-    monkeypatch.setattr(_Stripe, "write", slow)
+    monkeypatch.setattr(_UploadSession, "write", slow)
     with pytest.raises(PermissionDeniedError), storage.open("b.bin", "w") as writer:
         copy_chunks(io.BytesIO(CONTENT), writer, chunk_size=KIB)
 
@@ -740,7 +742,7 @@ def test_what_was_set_aside_outlives_the_sweep(plain_sftp, monkeypatch, size):
         def renamed(session, source, target):
             asked.append(source)
             if len(asked) == 3:
-                session.wait(session.about(REALPATH, b"."))  # all before it is done
+                session.wait(session.request(REALPATH, b"."))  # all before it is done
                 session.close()
             return rename(session, source, target)
 
@@ -833,7 +835,7 @@ def test_the_garbage_collector_never_uses_the_network(here, monkeypatch, kind):
 
     assert used == []
     assert storage.read("a.bin") == CONTENT
-    assert (len(pool._lent), len(pool._left)) == (0, 0)
+    assert (len(pool._in_use), len(pool._released)) == (0, 0)
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
@@ -903,7 +905,7 @@ def test_a_receiver_that_fails_leaves_nothing_open(here):
     with signals.file_read.connected_to(fail), pytest.raises(RuntimeError):
         storage.open("a.bin", "r")
 
-    assert not storage._pool()._lent
+    assert not storage._pool()._in_use
 
 
 @pytest.mark.parametrize(
@@ -974,9 +976,9 @@ def test_files_that_were_deleted_are_counted_once_wherever_the_line_broke(here, 
     (root / "d").mkdir()
     for number in range(300):
         (root / "d" / f"{number}.txt").touch()
-    wait, about = Session.wait, Session.about
-    heard: list[Pending] = []
-    asked: dict[bytes, Pending] = {}
+    wait, about = Session.wait, Session.request
+    heard: list[PendingReply] = []
+    asked: dict[bytes, PendingReply] = {}
 
     def waited(session, pending):
         answer = wait(session, pending)
@@ -998,7 +1000,7 @@ def test_files_that_were_deleted_are_counted_once_wherever_the_line_broke(here, 
         return pending
 
     monkeypatch.setattr(Session, "wait", waited)
-    monkeypatch.setattr(Session, "about", asking)
+    monkeypatch.setattr(Session, "request", asking)
 
     assert storage.delete_prefix("d") == 300
     assert os.listdir(root) == ["a.bin"]

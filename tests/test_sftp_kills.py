@@ -16,19 +16,19 @@ NOW = timedelta(0)
 DEEDS = {
     "write in pieces": WRITES["write in pieces"],
     "upload through several sessions": """
-        import flask_storage.backends.sftp.writes as writes
-        writes.NEAR = 0
+        import flask_storage.backends.sftp.upload as upload_module
+        upload_module.NEAR_ROUND_TRIP = 0
         with open(source, "rb") as file:
             storage.upload(file, "a.bin")
     """,
     "send parts": """
-        from flask_storage.values import WriteOptions
-        upload = storage.parts.begin("a.bin", WriteOptions())
+        from flask_storage.types import WriteOptions
+        upload = storage.multipart.create("a.bin", WriteOptions())
         parts = []
         with open(source, "rb") as file:
             while piece := file.read(1 << 20):
-                parts.append(storage.parts.put_part("a.bin", upload, len(parts) + 1, piece))
-        storage.parts.finish("a.bin", upload, parts, WriteOptions())
+                parts.append(storage.multipart.upload_part("a.bin", upload, len(parts) + 1, piece))
+        storage.multipart.complete("a.bin", upload, parts, WriteOptions())
     """,
     "edit": """
         with storage.open("a.bin", "rw") as file, open(source, "rb") as new:
@@ -127,9 +127,9 @@ def test_a_process_that_is_killed_amid_an_upload_of_parts_leaves_a_hidden_folder
     """It is one leftover, with all that is in it."""
     storage.write("a.bin", OLD)
     lines = """
-    from flask_storage.values import WriteOptions
-    upload = storage.parts.begin("a.bin", WriteOptions())
-    storage.parts.put_part("a.bin", upload, 1, b"new")
+    from flask_storage.types import WriteOptions
+    upload = storage.multipart.create("a.bin", WriteOptions())
+    storage.multipart.upload_part("a.bin", upload, 1, b"new")
     print("ready", flush=True)
     sys.stdin.readline()
     sys.stdin.readline()
@@ -138,7 +138,7 @@ def test_a_process_that_is_killed_amid_an_upload_of_parts_leaves_a_hidden_folder
     assert killed(program(lines), 0)[0] == -signal.SIGKILL
 
     assert left_in(storage)
-    assert len(list(storage.parts.list_uploads())) == 1
+    assert len(list(storage.multipart.list_uploads())) == 1
     assert [entry.name for entry in storage.list()] == ["a.bin"]
     assert storage.sweep(timedelta(hours=1)) == 0
     assert storage.sweep(NOW) == 1

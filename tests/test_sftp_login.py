@@ -21,9 +21,9 @@ import pytest
 from paramiko.common import AUTH_FAILED, AUTH_PARTIALLY_SUCCESSFUL, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 from flask_storage import ConfigurationError, PermissionDeniedError, StorageTimeoutError, StorageUnavailableError
-from flask_storage.backends.sftp.connection import _Answer
+from flask_storage.backends.sftp.connection import _ChannelEvent
 from flask_storage.backends.sftp.protocol import ConnectionLostError
-from flask_storage.backends.sftp.ways import Line
+from flask_storage.backends.sftp.transport import SendTimeoutSocket
 from tests.services.s3_servers import free_port
 from tests.sftp_places import place
 
@@ -49,7 +49,7 @@ def refusal(server, kind=PermissionDeniedError, **arguments):
     return str(caught.value)
 
 
-def transport_of(client) -> Any:
+def require_transport(client) -> Any:
     """Return what a client speaks through."""
     return client.get_transport()
 
@@ -162,7 +162,7 @@ def test_a_hashed_file_serves_as_well(openssh, known):
 def test_the_server_is_asked_for_the_key_that_is_known(openssh, known, text, kind):
     """It has several, and would show another one by itself."""
     with place(openssh, known_hosts_fpath=known(text)).create_client() as client:
-        assert transport_of(client).get_remote_server_key().get_name() == kind
+        assert require_transport(client).get_remote_server_key().get_name() == kind
 
 
 @pytest.mark.parametrize(
@@ -684,7 +684,7 @@ def test_keys_are_tried_before_a_password(openssh, doorman):
     keeper, way = doorman
     keeper.takes_keys = False
     with place(openssh, **way, password=PASSPHRASE).create_client() as client:
-        assert transport_of(client).is_authenticated()
+        assert require_transport(client).is_authenticated()
     assert keeper.passwords == [PASSPHRASE]
 
     keeper.takes_keys = True
@@ -776,7 +776,7 @@ def test_a_command_that_ends_is_noticed(openssh, lead, tmp_path):
 )
 def test_a_command_that_leads_nowhere_is_told(openssh, monkeypatch, command, kind, text):
     """And does not stay behind, even if it wants to."""
-    monkeypatch.setattr("flask_storage.backends.sftp.ways._GOODBYE", 0.1)
+    monkeypatch.setattr("flask_storage.backends.sftp.transport._TERMINATE_TIMEOUT", 0.1)
     patience = SOON if kind is StorageTimeoutError else PATIENCE
     told = refusal(openssh, kind, proxy_command=command, connect_timeout=patience)
 
@@ -885,7 +885,7 @@ def test_a_connection_of_ones_own_ends_with_the_one_that_carries_it(openssh, str
     known = both_known(openssh, strict, tmp_path)
     with closing(place(openssh, proxy_jump=f"127.0.0.1:{strict.port}", known_hosts_fpath=known)) as storage:
         client: Any = storage.create_client()
-        first = client.through
+        first = client.jump_client
         client.close()
 
     assert first.get_transport() is None
@@ -894,11 +894,11 @@ def test_a_connection_of_ones_own_ends_with_the_one_that_carries_it(openssh, str
 def test_a_line_that_takes_nothing_ends(monkeypatch):
     """After a while, which begins anew whenever it takes something: paramiko would try for ever."""
     now = [0.0]
-    monkeypatch.setattr("flask_storage.backends.sftp.ways.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("flask_storage.backends.sftp.transport.time.monotonic", lambda: now[0])
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(0.001)
-        line = Line(ours, 5)
+        line = SendTimeoutSocket(ours, 5)
 
         def fill():
             while True:
@@ -922,7 +922,7 @@ def test_a_line_that_takes_nothing_ends(monkeypatch):
 def test_an_answer_for_which_paramiko_would_wait_for_ever_is_given_up():
     """As that of a server that never says whether it serves files."""
     with pytest.raises(TimeoutError):
-        _Answer(0.01).wait()
+        _ChannelEvent(0.01).wait()
 
 
 # -- ciphers ----------------------------------------------------------------------------------------------------------
@@ -941,7 +941,7 @@ def test_an_answer_for_which_paramiko_would_wait_for_ever_is_given_up():
 def test_the_favourite_cipher_of_both_is_used(strict, ciphers, used):
     """Those that the server or paramiko does not have are passed over."""
     with place(strict, ciphers=ciphers).create_client() as client:
-        assert transport_of(client).remote_cipher == used
+        assert require_transport(client).remote_cipher == used
 
 
 def test_ciphers_that_nobody_has_are_told(strict):
@@ -1062,13 +1062,13 @@ def test_a_client_of_ones_own_is_the_same_as_ours(openssh):
     storage = place(openssh)
     client = storage.create_client()
     with client:
-        transport = transport_of(client)
+        transport = require_transport(client)
         assert isinstance(client, paramiko.SSHClient)
         assert transport.is_authenticated()
         assert transport.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert storage.root in client.open_sftp().listdir()
     assert not transport.is_active()
-    assert storage._pool.take() is None
+    assert storage._pool.pop() is None
 
 
 def test_a_client_that_cannot_be_had_is_an_error_of_ours(openssh):
@@ -1098,7 +1098,7 @@ def test_a_connection_is_lent_for_a_block(openssh):
 
 def test_a_connection_knows_when_it_has_ended(openssh):
     """And ends as often as somebody likes."""
-    connection = place(openssh)._login.connect()
+    connection = place(openssh)._connection_settings.connect()
     states = [connection.is_alive]
     connection.close()
     connection.close()

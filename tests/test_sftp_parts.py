@@ -21,20 +21,20 @@ from flask_storage import (
     UnsupportedOperationError,
     WriteOptions,
 )
-from flask_storage.backends.sftp.parts import SFTPParts
-from flask_storage.backends.sftp.protocol import FAILURE, ConnectionLostError, StatusError
-from flask_storage.backends.sftp.writes import SFTPWrites
-from flask_storage.backends.upload_notes import (
-    NOTE_NAME,
+from flask_storage.backends.multipart_manifest import (
+    MANIFEST_NAME,
+    encode_manifest,
     is_upload_id,
     new_upload_id,
-    note_of,
-    number_in,
+    parse_manifest,
     part_name,
-    read_note,
+    part_number_of,
 )
-from flask_storage.parts import Part
-from flask_storage.testing.together import together
+from flask_storage.backends.sftp.multipart import SFTPMultipart
+from flask_storage.backends.sftp.protocol import FAILURE, ConnectionLostError, StatusError
+from flask_storage.backends.sftp.upload import SFTPUpload
+from flask_storage.multipart import Part
+from flask_storage.testing.concurrency import run_concurrently
 from tests.counts import count
 from tests.scripted_sftp import Turns
 from tests.services.fault_proxy import FaultProxy, Faults
@@ -66,7 +66,7 @@ def here(openssh):
 
 def uploads(storage, folder=""):
     """Which are pending."""
-    return [found.upload_id for found in storage.parts.list_uploads(folder)]
+    return [found.upload_id for found in storage.multipart.list_uploads(folder)]
 
 
 # -- as everywhere ----------------------------------------------------------------------------------------------------
@@ -74,14 +74,16 @@ def uploads(storage, folder=""):
 
 def test_parts_become_a_file(storage):
     """Sent in any order; nothing is to be seen before, and nothing is left afterwards."""
-    upload = storage.parts.begin(PATH, PLAIN)
+    upload = storage.multipart.create(PATH, PLAIN)
     content = {1: b"a" * 70 * KIB, 2: b"", 3: b"c" * 300 * KIB, 10_000: b"d"}
-    sent = {number: storage.parts.put_part(PATH, upload, number, content[number]) for number in (3, 10_000, 1, 2)}
-    pending = list(storage.parts.list_uploads("a folder"))
+    sent = {
+        number: storage.multipart.upload_part(PATH, upload, number, content[number]) for number in (3, 10_000, 1, 2)
+    }
+    pending = list(storage.multipart.list_uploads("a folder"))
     before = storage.list()
-    listed = storage.parts.list_parts(PATH, upload)
+    listed = storage.multipart.list_parts(PATH, upload)
 
-    storage.parts.finish(PATH, upload, listed, WriteOptions(exclusive=True, size=sum(map(len, content.values()))))
+    storage.multipart.complete(PATH, upload, listed, WriteOptions(exclusive=True, size=sum(map(len, content.values()))))
 
     assert before == []
     assert listed == [sent[number] for number in sorted(sent)]
@@ -94,10 +96,10 @@ def test_parts_become_a_file(storage):
 
 def test_only_the_parts_that_are_named_are_joined(storage):
     """The others go with the upload."""
-    upload = storage.parts.begin("a", PLAIN)
-    parts = [storage.parts.put_part("a", upload, number, b"%d" % number) for number in range(1, 6)]
+    upload = storage.multipart.create("a", PLAIN)
+    parts = [storage.multipart.upload_part("a", upload, number, b"%d" % number) for number in range(1, 6)]
 
-    storage.parts.finish("a", upload, [parts[4], parts[0], parts[2]], PLAIN)
+    storage.multipart.complete("a", upload, [parts[4], parts[0], parts[2]], PLAIN)
 
     assert storage.read("a") == b"135"
     assert left_in(storage) == []
@@ -105,13 +107,13 @@ def test_only_the_parts_that_are_named_are_joined(storage):
 
 def test_two_uploads_of_one_name_do_not_mix(storage):
     """Each has its own parts, and the one that ends last wins."""
-    first, second = (storage.parts.begin("a", PLAIN) for _ in range(2))
-    one = storage.parts.put_part("a", first, 1, b"first")
-    two = storage.parts.put_part("a", second, 1, b"second")
+    first, second = (storage.multipart.create("a", PLAIN) for _ in range(2))
+    one = storage.multipart.upload_part("a", first, 1, b"first")
+    two = storage.multipart.upload_part("a", second, 1, b"second")
 
-    listed = [storage.parts.list_parts("a", upload) for upload in (first, second)]
-    storage.parts.finish("a", second, [two], PLAIN)
-    storage.parts.finish("a", first, [one], PLAIN)
+    listed = [storage.multipart.list_parts("a", upload) for upload in (first, second)]
+    storage.multipart.complete("a", second, [two], PLAIN)
+    storage.multipart.complete("a", first, [one], PLAIN)
 
     assert listed == [[one], [two]]
     assert storage.read("a") == b"first"
@@ -120,55 +122,55 @@ def test_two_uploads_of_one_name_do_not_mix(storage):
 @pytest.mark.parametrize("new", [b"new!", b"new"])
 def test_a_part_that_is_sent_again_replaces_the_first(storage, new):
     """And the first may no longer be named, also where both are of one length and one second."""
-    upload = storage.parts.begin("a", PLAIN)
-    old = storage.parts.put_part("a", upload, 1, b"old")
-    part = storage.parts.put_part("a", upload, 1, new)
+    upload = storage.multipart.create("a", PLAIN)
+    old = storage.multipart.upload_part("a", upload, 1, b"old")
+    part = storage.multipart.upload_part("a", upload, 1, new)
 
-    assert storage.parts.list_parts("a", upload) == [part]
+    assert storage.multipart.list_parts("a", upload) == [part]
     with pytest.raises(IntegrityError, match="part 1 is not the one that was named"):
-        storage.parts.finish("a", upload, [old], PLAIN)
+        storage.multipart.complete("a", upload, [old], PLAIN)
     assert not storage.exists("a")
-    storage.parts.finish("a", upload, [part], PLAIN)
+    storage.multipart.complete("a", upload, [part], PLAIN)
     assert storage.read("a") == new
 
 
 def test_a_part_that_is_missing_is_told(storage):
     """Nothing is published, and the upload stays."""
-    upload = storage.parts.begin("a", PLAIN)
-    part = storage.parts.put_part("a", upload, 1, b"1")
+    upload = storage.multipart.create("a", PLAIN)
+    part = storage.multipart.upload_part("a", upload, 1, b"1")
 
     with pytest.raises(IntegrityError, match="part 2 is missing: send it again") as caught:
-        storage.parts.finish("a", upload, [part, Part(number=2, size=1, etag="1-1")], PLAIN)
+        storage.multipart.complete("a", upload, [part, Part(number=2, size=1, etag="1-1")], PLAIN)
 
     assert caught.value.path == "a"
     assert not storage.exists("a")
-    assert storage.parts.list_parts("a", upload) == [part]
+    assert storage.multipart.list_parts("a", upload) == [part]
 
 
 def test_a_promised_size_is_held(storage):
     """Or nothing is published, and the upload stays."""
-    upload = storage.parts.begin("a", PLAIN)
-    part = storage.parts.put_part("a", upload, 1, b"12345")
+    upload = storage.multipart.create("a", PLAIN)
+    part = storage.multipart.upload_part("a", upload, 1, b"12345")
 
     with pytest.raises(IntegrityError, match="5 bytes were sent where 6 were promised; nothing was published"):
-        storage.parts.finish("a", upload, [part], WriteOptions(size=6))
+        storage.multipart.complete("a", upload, [part], WriteOptions(size=6))
 
     assert not storage.exists("a")
-    storage.parts.finish("a", upload, [part], WriteOptions(size=5))
+    storage.multipart.complete("a", upload, [part], WriteOptions(size=5))
     assert storage.read("a") == b"12345"
 
 
 def test_a_name_that_is_taken_refuses_an_exclusive_end(storage):
     """The old file stays, and so does the upload, to be finished otherwise."""
-    upload = storage.parts.begin("a", PLAIN)
-    part = storage.parts.put_part("a", upload, 1, b"new")
+    upload = storage.multipart.create("a", PLAIN)
+    part = storage.multipart.upload_part("a", upload, 1, b"new")
     storage.write("a", b"old")
 
     with pytest.raises(FileExistsInStorageError, match="choose another name"):
-        storage.parts.finish("a", upload, [part], WriteOptions(exclusive=True))
+        storage.multipart.complete("a", upload, [part], WriteOptions(exclusive=True))
 
     assert storage.read("a") == b"old"
-    storage.parts.finish("a", upload, [part], PLAIN)
+    storage.multipart.complete("a", upload, [part], PLAIN)
     assert (storage.read("a"), left_in(storage)) == (b"new", [])
 
 
@@ -176,27 +178,27 @@ def test_a_name_that_is_taken_refuses_an_exclusive_end(storage):
 def test_an_upload_that_does_not_exist_is_not_found(storage, upload_id):
     """Whatever is asked of it; to discard it is no error."""
     for verb in (
-        lambda: storage.parts.put_part("a", upload_id, 1, b"1"),
-        lambda: storage.parts.list_parts("a", upload_id),
-        lambda: storage.parts.finish("a", upload_id, [Part(number=1, size=1, etag="")], PLAIN),
+        lambda: storage.multipart.upload_part("a", upload_id, 1, b"1"),
+        lambda: storage.multipart.list_parts("a", upload_id),
+        lambda: storage.multipart.complete("a", upload_id, [Part(number=1, size=1, etag="")], PLAIN),
     ):
         with pytest.raises(FileNotFoundInStorageError):
             verb()
-    storage.parts.discard("a", upload_id)
+    storage.multipart.abort("a", upload_id)
     assert left_in(storage) == []
 
 
 def test_an_upload_is_of_one_path(storage):
     """By another, it is not found; discarded, it is gone for all, and with it what was sent."""
-    upload = storage.parts.begin("a", PLAIN)
-    storage.parts.put_part("a", upload, 1, b"1")
+    upload = storage.multipart.create("a", PLAIN)
+    storage.multipart.upload_part("a", upload, 1, b"1")
 
     with pytest.raises(FileNotFoundInStorageError, match=r"b \(upload\)"):
-        storage.parts.put_part("b", upload, 1, b"1")
-    storage.parts.discard("b", upload)
+        storage.multipart.upload_part("b", upload, 1, b"1")
+    storage.multipart.abort("b", upload)
     still = uploads(storage)
-    storage.parts.discard("a", upload)
-    storage.parts.discard("a", upload)
+    storage.multipart.abort("a", upload)
+    storage.multipart.abort("a", upload)
 
     assert still == [upload]
     assert (uploads(storage), left_in(storage)) == ([], [])
@@ -204,7 +206,7 @@ def test_an_upload_is_of_one_path(storage):
 
 def test_uploads_are_listed_by_the_folder_of_their_path(storage):
     """A folder, not the beginning of a name."""
-    begun = {path: storage.parts.begin(path, PLAIN) for path in ("a/1.bin", "ab/2.bin", "3.bin", "a/b/4.bin")}
+    begun = {path: storage.multipart.create(path, PLAIN) for path in ("a/1.bin", "ab/2.bin", "3.bin", "a/b/4.bin")}
 
     assert sorted(uploads(storage)) == sorted(begun.values())
     assert sorted(uploads(storage, "a")) == sorted([begun["a/1.bin"], begun["a/b/4.bin"]])
@@ -214,7 +216,7 @@ def test_uploads_are_listed_by_the_folder_of_their_path(storage):
 def test_a_folder_that_looks_like_an_upload_is_none(here):
     """Its name lacks what hides it; and what is hidden may be something else."""
     storage, root = here
-    upload = storage.parts.begin("a", PLAIN)
+    upload = storage.multipart.create("a", PLAIN)
     for name in (upload, "B" * 22, ".fs-tmp-" + "C" * 22, ".fs-tmp-short", ".fs-tmp-" + "\u00e4" * 22):
         (root / name).mkdir()
     (root / (".fs-tmp-" + "D" * 22)).touch()
@@ -225,14 +227,14 @@ def test_a_folder_that_looks_like_an_upload_is_none(here):
 def test_what_a_place_cannot_keep_is_refused_when_it_begins(storage):
     """Nothing is left of it."""
     with pytest.raises(UnsupportedOperationError):
-        storage.parts.begin("a", WriteOptions(metadata={"color": "blue"}))
+        storage.multipart.create("a", WriteOptions(metadata={"color": "blue"}))
 
     assert left_in(storage) == []
 
 
 def test_a_file_stored_whole_is_there_at_once(storage):
     """As for uploads too short for parts."""
-    storage.parts.put_whole("d/a", memoryview(b"12"), WriteOptions(size=2))
+    storage.multipart.put("d/a", memoryview(b"12"), WriteOptions(size=2))
 
     assert storage.read("d/a") == b"12"
     assert left_in(storage) == []
@@ -241,18 +243,18 @@ def test_a_file_stored_whole_is_there_at_once(storage):
 def test_an_upload_whose_end_is_not_answered_can_be_ended_again(here, monkeypatch):
     """The session is of no more use; the parts are there."""
     storage, _ = here
-    upload = storage.parts.begin("a", PLAIN)
-    part = storage.parts.put_part("a", upload, 1, b"1")
+    upload = storage.multipart.create("a", PLAIN)
+    part = storage.multipart.upload_part("a", upload, 1, b"1")
 
-    def unanswered(drafts, session, *arguments, **more):
+    def unanswered(atomic_write, session, *arguments, **more):
         session.close()
         raise TimeoutError
 
     with monkeypatch.context() as patch:
-        patch.setattr("flask_storage.backends.sftp.drafts.Drafts.finish", unanswered)
+        patch.setattr("flask_storage.backends.sftp.atomic_write.AtomicWrite.commit", unanswered)
         with pytest.raises(StorageTimeoutError):
-            storage.parts.finish("a", upload, [part], PLAIN)
-    storage.parts.finish("a", upload, [part], PLAIN)
+            storage.multipart.complete("a", upload, [part], PLAIN)
+    storage.multipart.complete("a", upload, [part], PLAIN)
 
     assert storage.read("a") == b"1"
     assert storage.sweep(older_than=timedelta(seconds=-10)) == 1
@@ -265,8 +267,8 @@ def test_what_others_put_there_hides_no_upload(here):
     for number, make in enumerate((os.mkdir, os.mkfifo, lambda path: path.symlink_to("../pipe"))):
         folder = root / f".fs-tmp-{number:022}"
         folder.mkdir()
-        make(folder / NOTE_NAME)
-    upload = storage.parts.begin("a", PLAIN)
+        make(folder / MANIFEST_NAME)
+    upload = storage.multipart.create("a", PLAIN)
 
     assert uploads(storage) == [upload]
 
@@ -296,11 +298,11 @@ DAMAGED = [
 def test_a_damaged_note_is_told(here, content):
     """It is an error for who asks for the upload, and none for others; the sweep takes it."""
     storage, root = here
-    upload = storage.parts.begin("a", PLAIN)
-    (root / f".fs-tmp-{upload}" / NOTE_NAME).write_bytes(content)
+    upload = storage.multipart.create("a", PLAIN)
+    (root / f".fs-tmp-{upload}" / MANIFEST_NAME).write_bytes(content)
 
     with pytest.raises(IntegrityError, match="the note of this upload is damaged: begin anew"):
-        storage.parts.list_parts("a", upload)
+        storage.multipart.list_parts("a", upload)
 
     assert uploads(storage) == []
     assert storage.sweep(older_than=timedelta(seconds=-10)) == 1
@@ -311,31 +313,31 @@ def test_a_damaged_note_is_told(here, content):
 def test_a_damaged_note_is_never_read(content):
     """Without a server too."""
     with pytest.raises(IntegrityError):
-        read_note(content)
+        parse_manifest(content)
 
 
 def test_a_note_tells_what_is_to_come():
     """Under ids that nobody can guess, and that are all of a name."""
     options = WriteOptions(content_type="text/x-\u00e4")
-    note = read_note(note_of(PATH, options))
+    note = parse_manifest(encode_manifest(PATH, options))
     ids = {new_upload_id() for _ in range(1000)}
 
     assert (note["path"], note["headers"]) == (PATH, options.headers)
     assert len(ids) == 1000
     assert all(map(is_upload_id, ids))
     assert not any(map(is_upload_id, ("", "A" * 23, f"{NONE}\n", "../" + "A" * 19, None, b"A" * 22)))
-    assert [number_in(part_name(number)) for number in (1, 99_999, 100_000)] == [1, 99_999, 100_000]
+    assert [part_number_of(part_name(number)) for number in (1, 99_999, 100_000)] == [1, 99_999, 100_000]
     assert [
-        number_in(name) for name in (NOTE_NAME, "part-1", "part-\u0661\u0662\u0663\u0664\u0665", "part-00001x")
+        part_number_of(name) for name in (MANIFEST_NAME, "part-1", "part-\u0661\u0662\u0663\u0664\u0665", "part-00001x")
     ] == ([None] * 4)
 
 
 def test_the_note_of_the_longest_path_is_read_whole(storage):
     """Escaped, it is six times as long."""
     path = "/".join(["\u00e4" * 120] * 4)
-    upload = storage.parts.begin(path, PLAIN)
+    upload = storage.multipart.create(path, PLAIN)
 
-    storage.parts.finish(path, upload, [storage.parts.put_part(path, upload, 1, b"1")], PLAIN)
+    storage.multipart.complete(path, upload, [storage.multipart.upload_part(path, upload, 1, b"1")], PLAIN)
 
     assert storage.read(path) == b"1"
 
@@ -343,13 +345,13 @@ def test_the_note_of_the_longest_path_is_read_whole(storage):
 def test_an_upload_without_its_note_is_none(here):
     """As when somebody else is removing it."""
     storage, root = here
-    upload = storage.parts.begin("a", PLAIN)
-    storage.parts.put_part("a", upload, 1, b"1")
-    (root / f".fs-tmp-{upload}" / NOTE_NAME).unlink()
+    upload = storage.multipart.create("a", PLAIN)
+    storage.multipart.upload_part("a", upload, 1, b"1")
+    (root / f".fs-tmp-{upload}" / MANIFEST_NAME).unlink()
 
     assert uploads(storage) == []
     with pytest.raises(FileNotFoundInStorageError):
-        storage.parts.list_parts("a", upload)
+        storage.multipart.list_parts("a", upload)
     assert storage.sweep(older_than=timedelta(seconds=-10)) == 1
     assert os.listdir(root) == []
 
@@ -357,25 +359,25 @@ def test_an_upload_without_its_note_is_none(here):
 def test_a_note_that_is_no_file_is_refused(here, in_bounded_time):
     """Whoever put a pipe or a link in its place gets no answer, and nobody waits for one."""
     storage, root = here
-    (root / "secret").write_bytes(note_of("a", PLAIN))
-    upload = storage.parts.begin("a", PLAIN)
-    note = root / f".fs-tmp-{upload}" / NOTE_NAME
+    (root / "secret").write_bytes(encode_manifest("a", PLAIN))
+    upload = storage.multipart.create("a", PLAIN)
+    note = root / f".fs-tmp-{upload}" / MANIFEST_NAME
 
     note.unlink()
     os.mkfifo(note)
     with pytest.raises(NotAFileError):
-        storage.parts.list_parts("a", upload)
+        storage.multipart.list_parts("a", upload)
     note.unlink()
     note.symlink_to(root / "secret")
     with pytest.raises(PermissionDeniedError):
-        storage.parts.list_parts("a", upload)
+        storage.multipart.list_parts("a", upload)
 
 
 def test_a_part_that_is_a_link_is_refused(here, tmp_path):
     """What it leads to is never published."""
     storage, root = here
-    upload = storage.parts.begin("a", PLAIN)
-    part = storage.parts.put_part("a", upload, 1, b"12")
+    upload = storage.multipart.create("a", PLAIN)
+    part = storage.multipart.upload_part("a", upload, 1, b"12")
     (tmp_path / "secret").write_bytes(b"xy")
     hidden = root / f".fs-tmp-{upload}" / part_name(1)
     os.utime(tmp_path / "secret", (hidden.stat().st_mtime,) * 2)
@@ -383,10 +385,10 @@ def test_a_part_that_is_a_link_is_refused(here, tmp_path):
     hidden.symlink_to(tmp_path / "secret")
 
     with pytest.raises(PermissionDeniedError):
-        storage.parts.finish("a", upload, [part], PLAIN)
+        storage.multipart.complete("a", upload, [part], PLAIN)
 
     assert not storage.exists("a")
-    storage.parts.discard("a", upload)
+    storage.multipart.abort("a", upload)
     storage.sweep(older_than=timedelta(seconds=-10))  # a pipe could have been there: the session was ended
     assert os.listdir(root) == []
     assert (tmp_path / "secret").read_bytes() == b"xy"
@@ -395,19 +397,19 @@ def test_a_part_that_is_a_link_is_refused(here, tmp_path):
 def test_a_hidden_folder_that_is_a_link_is_refused(here, tmp_path):
     """Its note would be somebody else's."""
     storage, root = here
-    (tmp_path / NOTE_NAME).write_bytes(note_of("a", PLAIN))
+    (tmp_path / MANIFEST_NAME).write_bytes(encode_manifest("a", PLAIN))
     (root / f".fs-tmp-{NONE}").symlink_to(tmp_path)
 
     for verb in (
-        lambda: storage.parts.put_part("a", NONE, 1, b"1"),
-        lambda: storage.parts.list_parts("a", NONE),
-        lambda: storage.parts.discard("a", NONE),
+        lambda: storage.multipart.upload_part("a", NONE, 1, b"1"),
+        lambda: storage.multipart.list_parts("a", NONE),
+        lambda: storage.multipart.abort("a", NONE),
     ):
         with pytest.raises(PermissionDeniedError):
             verb()
 
     assert storage.sweep(older_than=timedelta(seconds=-10)) == 1
-    assert (os.listdir(root), os.listdir(tmp_path)) == ([], [NOTE_NAME])
+    assert (os.listdir(root), os.listdir(tmp_path)) == ([], [MANIFEST_NAME])
 
 
 # -- trouble ----------------------------------------------------------------------------------------------------------
@@ -419,8 +421,8 @@ def test_a_hidden_folder_that_is_a_link_is_refused(here, tmp_path):
 def test_an_upload_whose_parts_cannot_be_deleted_is_published(here, monkeypatch, caplog, error):
     """An error would deny it; the sweep takes the rest, or whoever asks once more."""
     storage, root = here
-    upload = storage.parts.begin("a", PLAIN)
-    part = storage.parts.put_part("a", upload, 1, b"1")
+    upload = storage.multipart.create("a", PLAIN)
+    part = storage.multipart.upload_part("a", upload, 1, b"1")
 
     def fail(_, session, *__):
         if not isinstance(error, StatusError | StorageError):
@@ -428,48 +430,48 @@ def test_an_upload_whose_parts_cannot_be_deleted_is_published(here, monkeypatch,
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("flask_storage.backends.sftp.parts.remove_upload", fail)
-        storage.parts.finish("a", upload, [part], WriteOptions(exclusive=True))
+        patch.setattr("flask_storage.backends.sftp.multipart.remove_upload", fail)
+        storage.multipart.complete("a", upload, [part], WriteOptions(exclusive=True))
 
     assert storage.read("a") == b"1"
     assert "left for the sweep" in caplog.text
-    storage.parts.finish("a", upload, [part], PLAIN)  # by somebody who was not told
+    storage.multipart.complete("a", upload, [part], PLAIN)  # by somebody who was not told
     assert os.listdir(root) == ["a"]
 
 
 def test_an_end_whose_answer_is_lost_is_neither_done_nor_undone(here, monkeypatch):
     """It is not done twice: the second time, the name would be taken by our own file."""
     storage, _ = here
-    upload = storage.parts.begin("a", PLAIN)
-    part = storage.parts.put_part("a", upload, 1, b"1")
-    publish = type(storage._drafts).publish
+    upload = storage.multipart.create("a", PLAIN)
+    part = storage.multipart.upload_part("a", upload, 1, b"1")
+    publish = type(storage._atomic_write).publish
 
-    def lost(drafts, session, *arguments):
-        publish(drafts, session, *arguments)
+    def lost(atomic_write, session, *arguments):
+        publish(atomic_write, session, *arguments)
         session.close()
         raise ConnectionLostError("gone")
 
-    monkeypatch.setattr(type(storage._drafts), "publish", lost)
+    monkeypatch.setattr(type(storage._atomic_write), "publish", lost)
     with pytest.raises(StorageUnavailableError, match="it may have been done, or not"):
-        storage.parts.finish("a", upload, [part], WriteOptions(exclusive=True))
+        storage.multipart.complete("a", upload, [part], WriteOptions(exclusive=True))
 
     assert storage.read("a") == b"1"
     assert uploads(storage) == [upload]
 
 
-@pytest.mark.parametrize("verb", ["list_parts", "put_part", "finish", "discard", "list_uploads"])
+@pytest.mark.parametrize("verb", ["list_parts", "upload_part", "complete", "abort", "list_uploads"])
 def test_a_refusal_is_never_a_missing_upload(ordinary, verb):
     """Nor is it "done"."""
     storage, root = ordinary
-    upload = storage.parts.begin("a", PLAIN)
-    part = storage.parts.put_part("a", upload, 1, b"1")
+    upload = storage.multipart.create("a", PLAIN)
+    part = storage.multipart.upload_part("a", upload, 1, b"1")
     hidden = root / f".fs-tmp-{upload}"
-    (hidden if verb != "list_uploads" else hidden / NOTE_NAME).chmod(0o000)
+    (hidden if verb != "list_uploads" else hidden / MANIFEST_NAME).chmod(0o000)
     asked = {
-        "list_parts": lambda: storage.parts.list_parts("a", upload),
-        "put_part": lambda: storage.parts.put_part("a", upload, 2, b"2"),
-        "finish": lambda: storage.parts.finish("a", upload, [part], PLAIN),
-        "discard": lambda: storage.parts.discard("a", upload),
+        "list_parts": lambda: storage.multipart.list_parts("a", upload),
+        "upload_part": lambda: storage.multipart.upload_part("a", upload, 2, b"2"),
+        "finish": lambda: storage.multipart.complete("a", upload, [part], PLAIN),
+        "discard": lambda: storage.multipart.abort("a", upload),
         "list_uploads": lambda: uploads(storage),
     }
 
@@ -479,15 +481,15 @@ def test_a_refusal_is_never_a_missing_upload(ordinary, verb):
     assert not (root / "a").exists()
 
 
-@pytest.mark.parametrize("verb", ["discard", "sweep"])
+@pytest.mark.parametrize("verb", ["abort", "sweep"])
 def test_parts_that_may_not_be_deleted_are_told(ordinary, verb):
     """They would be there for ever."""
     storage, root = ordinary
-    upload = storage.parts.begin("a", PLAIN)
+    upload = storage.multipart.create("a", PLAIN)
     (root / f".fs-tmp-{upload}").chmod(0o555)
 
     deeds = {
-        "discard": lambda: storage.parts.discard("a", upload),
+        "discard": lambda: storage.multipart.abort("a", upload),
         "sweep": lambda: storage.sweep(older_than=timedelta(seconds=-10)),
     }
     with pytest.raises(PermissionDeniedError):
@@ -515,13 +517,13 @@ def ordinary(openssh):
 def test_what_somebody_else_puts_beside_the_parts_does_no_harm(here):
     """It is no part, and keeps its folder; the upload goes."""
     storage, root = here
-    upload = storage.parts.begin("a", PLAIN)
-    part = storage.parts.put_part("a", upload, 1, b"1")
+    upload = storage.multipart.create("a", PLAIN)
+    part = storage.multipart.upload_part("a", upload, 1, b"1")
     (root / f".fs-tmp-{upload}/theirs/deep").mkdir(parents=True)
     (root / f".fs-tmp-{upload}/part-x").touch()
 
-    assert storage.parts.list_parts("a", upload) == [part]
-    storage.parts.finish("a", upload, [part], PLAIN)
+    assert storage.multipart.list_parts("a", upload) == [part]
+    storage.multipart.complete("a", upload, [part], PLAIN)
 
     assert storage.read("a") == b"1"
     assert uploads(storage) == []
@@ -531,14 +533,14 @@ def test_what_somebody_else_puts_beside_the_parts_does_no_harm(here):
 def test_an_end_that_fails_leaves_no_file_open(here):
     """Deleted files that are open take up room for as long as the session lives."""
     storage, root = here
-    upload = storage.parts.begin("a", PLAIN)
-    part = storage.parts.put_part("a", upload, 1, b"1")
+    upload = storage.multipart.create("a", PLAIN)
+    part = storage.multipart.upload_part("a", upload, 1, b"1")
 
     for _ in range(3):
         with pytest.raises(IntegrityError):
-            storage.parts.finish("a", upload, [Part(number=1, size=part.size, etag="other")], PLAIN)
+            storage.multipart.complete("a", upload, [Part(number=1, size=part.size, etag="other")], PLAIN)
         with pytest.raises(IntegrityError):
-            storage.parts.finish("a", upload, [part, Part(number=2, size=1, etag="")], PLAIN)
+            storage.multipart.complete("a", upload, [part, Part(number=2, size=1, etag="")], PLAIN)
     storage.exists("a")
 
     held = []
@@ -552,17 +554,19 @@ def test_an_end_that_fails_leaves_no_file_open(here):
 def test_parts_sent_at_once_all_arrive(here):
     """Each through a session of its own."""
     storage, _ = here
-    upload = storage.parts.begin("a", PLAIN)
+    upload = storage.multipart.create("a", PLAIN)
     number = count(8, 40)
 
-    sent = together(lambda at: storage.parts.put_part("a", upload, at + 1, bytes([at]) * 100_000), number)
-    storage.parts.finish("a", upload, sent, PLAIN)
+    sent = run_concurrently(
+        lambda at: storage.multipart.upload_part("a", upload, at + 1, bytes([at]) * 100_000), number
+    )
+    storage.multipart.complete("a", upload, sent, PLAIN)
 
     assert storage.read("a") == b"".join(bytes([at]) * 100_000 for at in range(number))
 
 
 def _discard(storage, upload, _):
-    storage.parts.discard("a", upload)
+    storage.multipart.abort("a", upload)
 
 
 def test_an_upload_that_is_discarded_by_several_is_gone(here):
@@ -570,9 +574,9 @@ def test_an_upload_that_is_discarded_by_several_is_gone(here):
     storage, root = here
 
     for _ in range(count(5, 50)):
-        upload = storage.parts.begin("a", PLAIN)
-        storage.parts.put_part("a", upload, 1, b"1")
-        together(partial(_discard, storage, upload), 4)
+        upload = storage.multipart.create("a", PLAIN)
+        storage.multipart.upload_part("a", upload, 1, b"1")
+        run_concurrently(partial(_discard, storage, upload), 4)
         assert os.listdir(root) == []
 
 
@@ -581,31 +585,31 @@ def test_an_upload_goes_on_in_another_process_and_after_a_cut(openssh):
     with FaultProxy("127.0.0.1", openssh.port) as proxy:
         openssh.know(proxy.port)
         first = place(openssh, port=proxy.port)
-        upload = first.parts.begin("a", PLAIN)
-        one = first.parts.put_part("a", upload, 1, b"one")
+        upload = first.multipart.create("a", PLAIN)
+        one = first.multipart.upload_part("a", upload, 1, b"one")
         proxy.up = Faults(cut_after=0)
         proxy.kill()
         with pytest.raises(StorageError):
-            first.parts.put_part("a", upload, 2, b"two")
+            first.multipart.upload_part("a", upload, 2, b"two")
         proxy.heal()
-        two = first.parts.put_part("a", upload, 2, b"two")
+        two = first.multipart.upload_part("a", upload, 2, b"two")
         first.close()
     with closing(place(openssh, root=first.root)) as second:
-        assert second.parts.list_parts("a", upload) == [one, two]
-        second.parts.finish("a", upload, [one, two], PLAIN)
+        assert second.multipart.list_parts("a", upload) == [one, two]
+        second.multipart.complete("a", upload, [one, two], PLAIN)
         assert second.read("a") == b"onetwo"
 
 
 def test_a_thousand_parts_are_removed_in_few_turns(here, monkeypatch):
     """None waits for another; and parts that were given by hand are found."""
     storage, root = here
-    upload = storage.parts.begin("a", PLAIN)
+    upload = storage.multipart.create("a", PLAIN)
     for number in range(1, 1001):
         (root / f".fs-tmp-{upload}" / part_name(number)).touch()
     turns = Turns(monkeypatch)
 
-    listed = storage.parts.list_parts("a", upload)
-    storage.parts.discard("a", upload)
+    listed = storage.multipart.list_parts("a", upload)
+    storage.multipart.abort("a", upload)
 
     assert [part.number for part in listed] == list(range(1, 1001))
     assert turns.asked > 1000
@@ -619,31 +623,31 @@ def test_a_thousand_parts_are_removed_in_few_turns(here, monkeypatch):
 def test_what_a_writer_begins_is_known_to_nobody_else(here):
     """It leaves no note, lists no uploads, and has to be begun."""
     storage, root = here
-    writes = storage._writes()
+    writes = storage._file_upload()
 
     with pytest.raises(LookupError, match=r"begin\(\) comes first"):
-        writes.put_part("a", "", 1, b"1")
-    writes.discard("a", "")
+        writes.upload_part("a", "", 1, b"1")
+    writes.abort("a", "")
     writes.abandon()
-    upload = writes.begin("a", PLAIN)
+    upload = writes.create("a", PLAIN)
 
-    assert isinstance(writes, SFTPWrites)
+    assert isinstance(writes, SFTPUpload)
     assert list(writes.list_uploads()) == []
     assert writes.list_parts("a", upload) == []
     assert uploads(storage) == []
-    writes.discard("a", upload)
+    writes.abort("a", upload)
     assert os.listdir(root) == []
 
 
 def test_a_note_is_small_and_plain(here):
     """Others may have to read it."""
     storage, root = here
-    upload = storage.parts.begin(PATH, PLAIN)
+    upload = storage.multipart.create(PATH, PLAIN)
 
-    note = json.loads((root / f".fs-tmp-{upload}" / NOTE_NAME).read_bytes())
+    note = json.loads((root / f".fs-tmp-{upload}" / MANIFEST_NAME).read_bytes())
 
     assert set(note) == {"path", "headers", "started_at"}
     assert note["path"] == PATH
     shutil.rmtree(root / f".fs-tmp-{upload}")
     assert uploads(storage) == []
-    assert isinstance(storage._parts(), SFTPParts)
+    assert isinstance(storage._multipart(), SFTPMultipart)

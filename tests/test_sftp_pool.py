@@ -13,7 +13,7 @@ import pytest
 from flask_storage.backends.sftp.pool import _close_all
 from flask_storage.backends.sftp.protocol import REALPATH
 from flask_storage.errors import StorageError, StorageTimeoutError, StorageUnavailableError
-from flask_storage.testing.together import together
+from flask_storage.testing.concurrency import run_concurrently
 from tests.counts import count
 from tests.services.fault_proxy import FaultProxy
 from tests.sftp_places import let_end, place, session_of, settle, soon
@@ -134,7 +134,7 @@ def test_fifty_threads_have_no_more_connections_than_were_allowed(make, way):
         storage.write(f"{number}.txt", str(number).encode())
         return storage.read(f"{number}.txt")
 
-    assert together(work, 50) == [str(number).encode() for number in range(50)]
+    assert run_concurrently(work, 50) == [str(number).encode() for number in range(50)]
     assert way.counters.connections == 2
     assert way.counters.closed == 0
 
@@ -144,12 +144,12 @@ def test_a_session_that_much_is_still_to_come_of_is_not_kept(make):
     pool = make()._pool()
 
     def given_back(questions):
-        session, _ = pool.take()
-        session.check()
+        session, _ = pool.acquire()
+        session.ping()
         for _ in range(questions):
-            session.about(REALPATH, b".")
-        pool.give_back(session)
-        return session in [one for one, _, _ in pool._waiting]
+            session.request(REALPATH, b".")
+        pool.release(session)
+        return session in [one for one, _, _ in pool._idle_sessions]
 
     assert given_back(4)
     assert not given_back(5)
@@ -158,58 +158,58 @@ def test_a_session_that_much_is_still_to_come_of_is_not_kept(make):
 def test_a_session_that_cannot_be_flushed_is_given_back_all_the_same(make, monkeypatch):
     """Whatever comes in between; it is an error, and no session less."""
     pool = make(max_connections=1, max_sessions=1)._pool()
-    session, _ = pool.take()
+    session, _ = pool.acquire()
     with monkeypatch.context() as patch:
         patch.setattr(session, "flush", fail)
         with pytest.raises(KeyboardInterrupt):
-            pool.give_back(session)
+            pool.release(session)
 
-    assert not pool._lent
-    assert pool.take()[0] is session
+    assert not pool._in_use
+    assert pool.acquire()[0] is session
 
 
 def test_a_session_that_cannot_be_checked_is_given_back_all_the_same(make, monkeypatch):
     """Likewise."""
     pool = make(max_connections=1, max_sessions=1)._pool()
-    session, _ = pool.take()
-    pool.give_back(session)
-    pool._trust = 0
+    session, _ = pool.acquire()
+    pool.release(session)
+    pool._recheck_after = 0
     with monkeypatch.context() as patch:
-        patch.setattr(session, "check", fail)
+        patch.setattr(session, "ping", fail)
         with pytest.raises(KeyboardInterrupt):
-            pool.take()
+            pool.acquire()
 
-    assert not pool._lent
+    assert not pool._in_use
 
 
 def test_who_can_do_without_leaves_the_last_sessions_to_others(make):
     """Large files that many write at once would take them all, for as long as that lasts."""
     pool = make(max_connections=2, max_sessions=4)._pool()
     for _ in range(6):
-        pool.take(at_once=True)
+        pool.acquire(nowait=True)
     with pytest.raises(StorageTimeoutError):
-        pool.take(at_once=True)
+        pool.acquire(nowait=True)
 
-    assert pool.take()
-    assert pool.take()
+    assert pool.acquire()
+    assert pool.acquire()
 
 
 def test_a_session_that_is_left_twice_ends_once(make):
     """A file may be forgotten by the garbage collector and by its process's end."""
     storage = make()
     pool = storage._pool()
-    session, _ = pool.take()
-    pool.leave(session)
-    pool.leave(session)
+    session, _ = pool.acquire()
+    pool.release_from_finalizer(session)
+    pool.release_from_finalizer(session)
     storage.write("a.txt", b"1")
 
-    assert [connection.carried for connection in pool._connections] == [1]
+    assert [connection.session_count for connection in pool._connections] == [1]
 
 
 def test_a_large_file_goes_to_a_near_server_through_one_session(make, server, monkeypatch):
     """Its answers come at once, so that the line is never empty."""
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", MIB // 4)
-    monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 60)  # whatever else the machine does
+    monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 60)  # whatever else the machine does
     storage = make()
     storage.write("a.txt", b"1")
     before = sessions(server)
@@ -224,13 +224,13 @@ def test_it_is_measured_how_far_a_server_is(make, way):
     storage = make()
     storage.exists("a.txt")
     with session_of(storage) as session:
-        assert 0 < session.distance < 0.2
+        assert 0 < session.round_trip_time < 0.2
     way.up.latency = 0.2
     storage.close()
     storage.exists("a.txt")
 
     with session_of(storage) as session:
-        assert session.distance >= 0.2
+        assert session.round_trip_time >= 0.2
 
 
 # -- servers that allow little ----------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_a_server_that_allows_few_sessions_is_believed(narrow):
             assert storage.read(f"{number}.bin") == bytes([turn]) * 1000
         return True
 
-    assert all(together(work, 8))
+    assert all(run_concurrently(work, 8))
     assert sessions(narrow) == before + 2
     assert 0 < narrow.log.count("no more sessions") - refused < 8
     storage.close()
@@ -257,25 +257,25 @@ def test_a_server_that_allowed_few_sessions_is_asked_again_some_day(narrow):
     """When all of a connection have ended: it may have been slow to see the end of those before."""
     with contextlib.closing(place(narrow, max_connections=1)) as storage:
         pool = storage._pool()
-        pool._wait = SOON
-        lent = [pool.take()[0] for _ in range(2)]
+        pool._acquire_timeout = SOON
+        lent = [pool.acquire()[0] for _ in range(2)]
         with pytest.raises(StorageTimeoutError):
-            pool.take()
+            pool.acquire()
         [connection] = pool._connections
-        assert connection.limit == 2
+        assert connection.session_limit == 2
 
         for session in lent:
             for _ in range(5):
-                session.about(REALPATH, b".")
-            pool.give_back(session)  # and as much is still to come of it, it ends
+                session.request(REALPATH, b".")
+            pool.release(session)  # and as much is still to come of it, it ends
 
         assert pool._connections == [connection]
-        assert connection.limit > 2
+        assert connection.session_limit > 2
 
 
 def test_a_server_that_allows_few_sessions_takes_large_files(narrow, monkeypatch):
     """What would be written through eight sessions goes through two, and comes back."""
-    monkeypatch.setattr("flask_storage.backends.sftp.writes.NEAR", 0)
+    monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", MIB // 4)
     storage = place(narrow, max_connections=1)
     content = bytes(range(256)) * 16 * 1024 + b"end"
@@ -289,7 +289,7 @@ def test_a_server_that_allows_few_sessions_takes_large_files(narrow, monkeypatch
 def test_another_connection_has_the_room_that_one_has_not(narrow):
     """Of two sessions each; who comes fifth is told."""
     storage = place(narrow, max_connections=2)
-    storage._pool()._wait = SOON
+    storage._pool()._acquire_timeout = SOON
     storage.write("a.txt", b"1")
     before = narrow.log.count("Accepted publickey")
 
@@ -307,7 +307,7 @@ def test_another_connection_has_the_room_that_one_has_not(narrow):
 def test_who_finds_all_sessions_lent_is_told_what_to_do(make):
     """How many there are, and which argument makes more; nothing is broken by it."""
     storage = make(max_connections=1, max_sessions=3)
-    storage._pool()._wait = SOON
+    storage._pool()._acquire_timeout = SOON
     storage.write("a.txt", b"1")
 
     with contextlib.ExitStack() as stack:
@@ -376,7 +376,7 @@ def test_a_session_that_is_in_use_is_not_idle(make, way):
         before = way.counters.closed
         with storage.open("a.txt", "r"):
             pass
-        soon(lambda: not storage._pool()._waiting)
+        soon(lambda: not storage._pool()._idle_sessions)
         assert reader.read() == b"1" * 3 * MIB
         assert way.counters.closed == before
 
@@ -408,7 +408,7 @@ def test_a_server_that_is_not_there_is_an_error_for_everybody_who_waits(make, wa
         with pytest.raises(StorageUnavailableError, match="cannot be reached"):
             storage.read("a.txt")
 
-    together(work, 8)
+    run_concurrently(work, 8)
     way.accept()
 
     assert storage.read("a.txt") == b"1"
@@ -464,7 +464,7 @@ def test_closing_while_others_work_leaves_nothing_open(make, way):
             with contextlib.suppress(StorageUnavailableError):
                 assert storage.read("a.txt") == b"1"
 
-    together(work, 4)
+    run_concurrently(work, 4)
     storage.close()
 
     way.wait_until(lambda counters: counters.closed == counters.connections)
@@ -500,8 +500,8 @@ def run(server, storage, lines):
         "entries = storage.iter()\nnext(entries)",
         'threading.Thread(target=lambda: storage.read("a.txt")).start()',
         """
-        import flask_storage.backends.sftp.writes as writes
-        writes.NEAR = 0
+        import flask_storage.backends.sftp.upload as upload_module
+        upload_module.NEAR_ROUND_TRIP = 0
         storage.write("c.bin", bytes(9 << 20))
         """,
     ],
@@ -587,15 +587,15 @@ def test_what_a_child_throws_away_says_nothing_on_the_connection_of_its_parent(s
 def test_a_child_gives_nothing_back_that_is_its_parents(make, monkeypatch):
     """It is the parent's to give back."""
     pool = make()._pool()
-    session, _ = pool.take()
+    session, _ = pool.acquire()
     with monkeypatch.context() as child:
         child.setattr(os, "getpid", lambda: -1)
-        pool.give_back(session)
-    assert session in pool._lent
+        pool.release(session)
+    assert session in pool._in_use
 
-    pool.give_back(session)
+    pool.release(session)
 
-    assert session not in pool._lent
+    assert session not in pool._in_use
 
 
 def test_a_child_that_ends_as_python_does_leaves_the_connections_of_its_parent_alone(server):

@@ -7,13 +7,13 @@ import tracemalloc
 
 import pytest
 
-from flask_storage.backends.sftp.packing import Attributes, packed
+from flask_storage.backends.sftp.codec import Attributes, pack_string
 from flask_storage.backends.sftp.protocol import (
     CLOSE,
     EOF,
     FAILURE,
-    FOR_READING,
     FSTAT,
+    FXF_READ,
     LSTAT,
     OPENDIR,
     READDIR,
@@ -91,7 +91,7 @@ def test_a_server_tells_what_it_can_do():
         (b"\x00\x00\x00\x04\x02\x00\x00\x00", ProtocolError, "a login that prints text breaks SFTP"),
         (b"\x00\x00\x00\x00\x02", ProtocolError, "a login that prints text breaks SFTP"),
         (b"\xff\xff\xff\xff\x02", ProtocolError, "a login that prints text breaks SFTP"),
-        (message(2, struct.pack(">I", 3) + packed(b"half")), ProtocolError, "an answer makes no sense"),
+        (message(2, struct.pack(">I", 3) + pack_string(b"half")), ProtocolError, "an answer makes no sense"),
         (message(2, struct.pack(">II", 3, 999) + b"name"), ProtocolError, "an answer makes no sense"),
         (b"", ConnectionLostError, "the server ended the connection"),
         (version()[:7], ConnectionLostError, "the server ended the connection"),
@@ -174,13 +174,13 @@ def test_what_is_asked_looks_as_the_protocol_has_it():
     """Byte by byte."""
     made, channel = session()
     for ask in (
-        lambda: made.open(b"/a", FOR_READING, 0o640),
-        lambda: made.about(LSTAT, b"/b"),
+        lambda: made.open(b"/a", FXF_READ, 0o640),
+        lambda: made.request(LSTAT, b"/b"),
         lambda: made.read(b"h", 1 << 40, memoryview(bytearray(7))),
         lambda: made.write(b"h", 3, b"xyz"),
         lambda: made.rename(b"/a", b"/b"),
         lambda: made.extended(b"a@b", b"more"),
-        lambda: made.about(SETSTAT, b"h", Attributes(size=5, mode=0o600, mtime=9).pack()),
+        lambda: made.request(SETSTAT, b"h", Attributes(size=5, mode=0o600, mtime=9).pack()),
     ):
         ask()
     made.flush()
@@ -189,13 +189,13 @@ def test_what_is_asked_looks_as_the_protocol_has_it():
         *((3, 1), (7, 2), (5, 3), (6, 4), (18, 5), (200, 6), (9, 7))
     ]
     assert [request.body for request in channel.asked] == [
-        packed(b"/a") + struct.pack(">III", 1, 4, 0o640),
-        packed(b"/b"),
-        packed(b"h") + struct.pack(">QI", 1 << 40, 7),
-        packed(b"h") + struct.pack(">Q", 3) + packed(b"xyz"),
-        packed(b"/a") + packed(b"/b"),
-        packed(b"a@b") + b"more",
-        packed(b"h") + struct.pack(">IQIII", 0xD, 5, 0o600, 9, 9),
+        pack_string(b"/a") + struct.pack(">III", 1, 4, 0o640),
+        pack_string(b"/b"),
+        pack_string(b"h") + struct.pack(">QI", 1 << 40, 7),
+        pack_string(b"h") + struct.pack(">Q", 3) + pack_string(b"xyz"),
+        pack_string(b"/a") + pack_string(b"/b"),
+        pack_string(b"a@b") + b"more",
+        pack_string(b"h") + struct.pack(">IQIII", 0xD, 5, 0o600, 9, 9),
     ]
 
 
@@ -203,8 +203,8 @@ def test_what_is_asked_waits_for_company():
     """Requests go together, until somebody waits, or a packet is full."""
     made, channel = session(lambda request: status(request, 0))
 
-    first = made.about(REMOVE, b"/a")
-    made.about(REMOVE, b"/b")
+    first = made.request(REMOVE, b"/a")
+    made.request(REMOVE, b"/b")
     before = len(channel.asked)
     made.wait(first)
     after = len(channel.asked)
@@ -216,7 +216,7 @@ def test_what_is_asked_waits_for_company():
 
 def test_every_attribute_is_taken_and_others_are_passed_over():
     """A server may tell all that there is, with pairs of its own."""
-    pairs = packed(b"a") + packed(b"b") + packed(b"") + packed(b"\xff")
+    pairs = pack_string(b"a") + pack_string(b"b") + pack_string(b"") + pack_string(b"\xff")
     told = struct.pack(">IQIIIIII", ALL_FLAGS, 1 << 40, 1001, 1000, 0o100644, 111, 222, 2) + pairs
 
     def script(request):
@@ -226,8 +226,8 @@ def test_every_attribute_is_taken_and_others_are_passed_over():
 
     made, _ = session(script)
 
-    assert made.wait(made.about(LSTAT, b"/a")) == Attributes(1 << 40, 0o100644, 222, 1001)
-    assert made.wait(made.about(READDIR, b"h")) == [
+    assert made.wait(made.request(LSTAT, b"/a")) == Attributes(1 << 40, 0o100644, 222, 1001)
+    assert made.wait(made.request(READDIR, b"h")) == [
         (b"one", b"long", Attributes(1 << 40, 0o100644, 222, 1001)),
         (b"two", b"long", Attributes(5, 0o100600, 1)),
     ]
@@ -237,7 +237,7 @@ def test_what_a_server_does_not_tell_is_unknown():
     """All of it may be missing."""
     made, _ = session(lambda request: answer(request, ATTRS, bytes(4)))
 
-    assert made.wait(made.about(LSTAT, b"/a")) == Attributes(None, None, None)
+    assert made.wait(made.request(LSTAT, b"/a")) == Attributes(None, None, None)
 
 
 @pytest.mark.parametrize("piece", [1, 3, 1000, 1 << 20])
@@ -263,7 +263,7 @@ def test_answers_come_in_any_order_and_any_pieces(piece):
     made = Session(Channel(script, piece=piece), 1)
     place = bytearray(9000)
     view = memoryview(place)
-    about = made.about(LSTAT, b"/a")
+    about = made.request(LSTAT, b"/a")
     asked = [made.read(b"h", start, view[start : start + 1000]) for start in range(0, 9000, 1000)]
 
     counts = made.wait_for_all(asked)
@@ -276,7 +276,7 @@ def test_answers_come_in_any_order_and_any_pieces(piece):
 
 def test_fewer_bytes_than_were_asked_for_are_told():
     """A short read is no end; nothing behind them is touched, and what else is in the answer is passed over."""
-    made, _ = session(lambda request: answer(request, DATA, packed(b"abc") + b"more"))
+    made, _ = session(lambda request: answer(request, DATA, pack_string(b"abc") + b"more"))
     place = bytearray(b"-" * 10)
 
     assert made.wait(made.read(b"h", 0, memoryview(place))) == 3
@@ -294,7 +294,7 @@ def test_a_no_is_an_answer_like_any_other():
         b"/done": lambda request: answer(request, STATUS, bytes(4)),
     }
     made, _ = session(lambda request: said[request.texts[0]](request))
-    asked = [made.about(REMOVE, path) for path in said]
+    asked = [made.request(REMOVE, path) for path in said]
 
     noes = []
     for one in asked[:-1]:
@@ -314,18 +314,18 @@ def test_of_several_answers_all_are_here_before_the_first_no_is_raised():
     made, _ = session(lambda request: status(request, 0 if request.number > 2 else FAILURE, b"%d" % request.number))
 
     with pytest.raises(StatusError, match="status 4: 1"):
-        made.wait_for_all([made.about(REMOVE, b"/a") for _ in range(5)])
+        made.wait_for_all([made.request(REMOVE, b"/a") for _ in range(5)])
 
     assert made.outstanding == 0
-    assert made.wait(made.about(REMOVE, b"/a")) is None
+    assert made.wait(made.request(REMOVE, b"/a")) is None
 
 
 def test_numbers_of_requests_begin_anew():
     """After four billion of them."""
     made, channel = session(lambda request: status(request, 0))
-    made._number = 0xFFFFFFFE
+    made._request_id = 0xFFFFFFFE
 
-    made.wait_for_all([made.about(REMOVE, b"/a") for _ in range(3)])
+    made.wait_for_all([made.request(REMOVE, b"/a") for _ in range(3)])
 
     assert [request.number for request in channel.asked] == [0xFFFFFFFF, 0, 1]
 
@@ -333,15 +333,15 @@ def test_numbers_of_requests_begin_anew():
 # -- nonsense ---------------------------------------------------------------------------------------------------------
 
 ASKED = {
-    "open": (lambda made: made.open(b"/a", FOR_READING), {HANDLE}),
-    "opendir": (lambda made: made.about(OPENDIR, b"/a"), {HANDLE}),
+    "open": (lambda made: made.open(b"/a", FXF_READ), {HANDLE}),
+    "opendir": (lambda made: made.request(OPENDIR, b"/a"), {HANDLE}),
     "read": (lambda made: made.read(b"h", 0, memoryview(bytearray(10))), {DATA}),
-    "readdir": (lambda made: made.about(READDIR, b"h"), {NAME}),
-    "realpath": (lambda made: made.about(REALPATH, b"/a"), {NAME}),
-    "lstat": (lambda made: made.about(LSTAT, b"/a"), {ATTRS}),
-    "stat": (lambda made: made.about(STAT, b"/a"), {ATTRS}),
-    "fstat": (lambda made: made.about(FSTAT, b"h"), {ATTRS}),
-    "close": (lambda made: made.about(CLOSE, b"h"), {STATUS}),
+    "readdir": (lambda made: made.request(READDIR, b"h"), {NAME}),
+    "realpath": (lambda made: made.request(REALPATH, b"/a"), {NAME}),
+    "lstat": (lambda made: made.request(LSTAT, b"/a"), {ATTRS}),
+    "stat": (lambda made: made.request(STAT, b"/a"), {ATTRS}),
+    "fstat": (lambda made: made.request(FSTAT, b"h"), {ATTRS}),
+    "close": (lambda made: made.request(CLOSE, b"h"), {STATUS}),
     "write": (lambda made: made.write(b"h", 0, b"1"), {STATUS}),
     "extended": (lambda made: made.extended(b"a@b"), {EXTENDED_REPLY, STATUS}),
 }
@@ -373,7 +373,7 @@ def test_an_answer_to_another_question_is_none(verb, kind):
 
 
 def _too_many(request):
-    return answer(request, NAME, struct.pack(">I", 0xFFFFFFFF) + packed(b"a") + packed(b"") + attributes())
+    return answer(request, NAME, struct.pack(">I", 0xFFFFFFFF) + pack_string(b"a") + pack_string(b"") + attributes())
 
 
 NONSENSE = {
@@ -395,7 +395,7 @@ NONSENSE = {
     "lying pairs": (LSTAT, lambda request: answer(request, ATTRS, struct.pack(">II", 0x80000000, 0xFFFFFFFF))),
     "pairs by half": (
         LSTAT,
-        lambda request: answer(request, ATTRS, struct.pack(">II", 0x80000000, 1) + packed(b"a")),
+        lambda request: answer(request, ATTRS, struct.pack(">II", 0x80000000, 1) + pack_string(b"a")),
     ),
     "empty names": (READDIR, lambda request: answer(request, NAME, b"")),
     "lying count": (READDIR, _too_many),
@@ -412,7 +412,7 @@ def test_nonsense_ends_the_session(case):
     made, _ = session(said)
 
     def ask():
-        first, second = made.about(kind, b"/a"), made.about(kind, b"/b")
+        first, second = made.request(kind, b"/a"), made.request(kind, b"/b")
         for one in (first, second):
             try:
                 made.wait(one)
@@ -428,7 +428,7 @@ def test_nonsense_ends_the_session(case):
 @pytest.mark.parametrize(
     "body",
     [
-        packed(bytes(11)),
+        pack_string(bytes(11)),
         struct.pack(">I", 9) + bytes(3),
         struct.pack(">I", 0xFFFFFFFF) + bytes(10),
         b"",
@@ -456,7 +456,7 @@ def test_answers_cannot_be_made_to_fill_the_memory():
         for kind, said in NONSENSE.values():
             made, _ = session(said)
             with pytest.raises((ProtocolError, StatusError)):
-                made.wait_for_all([made.about(kind, b"/a"), made.about(kind, b"/b")])
+                made.wait_for_all([made.request(kind, b"/a"), made.request(kind, b"/b")])
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -490,30 +490,30 @@ def test_random_bytes_are_never_anything_but_an_error_of_the_session():
 def test_a_session_that_is_broken_is_asked_nothing_more():
     """Neither what was asked before nor anything new is waited for, and nothing is sent."""
     made, channel = session()
-    before = made.about(LSTAT, b"/a")
+    before = made.request(LSTAT, b"/a")
     made.close()
     made.close()
 
     for deed in (
-        lambda: made.about(LSTAT, b"/a"),
-        lambda: made.open(b"/a", FOR_READING),
+        lambda: made.request(LSTAT, b"/a"),
+        lambda: made.open(b"/a", FXF_READ),
         lambda: made.wait(before),
         made.flush,
     ):
         refused(ConnectionLostError, "the connection has ended", deed)
     assert (channel.asked, channel.is_closed, made.outstanding) == ([], False, 0)
-    made.hang_up()
+    made.close_channel()
     assert channel.is_closed
 
 
 def test_the_child_of_a_fork_sends_nothing_on_its_parents_connection(monkeypatch):
     """Not even that it hangs up."""
     made, channel = session()
-    asked = made.about(LSTAT, b"/a")
+    asked = made.request(LSTAT, b"/a")
     monkeypatch.setattr(os, "getpid", lambda: -1)
 
     refused(ConnectionLostError, "belongs to the process that forked this one", lambda: made.wait(asked))
-    made.hang_up()
+    made.close_channel()
 
     assert (channel.asked, channel.is_closed) == ([], False)
 
@@ -521,7 +521,7 @@ def test_the_child_of_a_fork_sends_nothing_on_its_parents_connection(monkeypatch
 def test_an_answer_that_is_here_outlives_its_session():
     """It was given."""
     made, _ = session(lambda request: answer(request, ATTRS, attributes(size=5)))
-    first, second = made.about(LSTAT, b"/a"), made.about(LSTAT, b"/b")
+    first, second = made.request(LSTAT, b"/a"), made.request(LSTAT, b"/b")
     made.wait_for_all([first, second])
     made.close()
 
@@ -534,7 +534,7 @@ def test_a_server_that_hangs_up_is_no_server_that_refuses(cut):
     made, channel = session(lambda request: answer(request, ATTRS, attributes())[:cut])
     channel.ends = True
 
-    refused(ConnectionLostError, "the server ended the connection", lambda: made.wait(made.about(LSTAT, b"/a")))
+    refused(ConnectionLostError, "the server ended the connection", lambda: made.wait(made.request(LSTAT, b"/a")))
     assert made.broken
 
 
@@ -560,7 +560,7 @@ def test_trouble_of_the_channel_ends_the_session(monkeypatch, way, error, kind):
 
     monkeypatch.setattr(channel, way, fail)
     with pytest.raises(kind):
-        made.wait(made.about(LSTAT, b"/a"))
+        made.wait(made.request(LSTAT, b"/a"))
 
     assert made.broken
 
@@ -582,7 +582,7 @@ def test_a_channel_that_cannot_be_closed_is_closed_all_the_same(monkeypatch):
         raise OSError("gone")
 
     monkeypatch.setattr(channel, "close", fail)
-    made.hang_up()
+    made.close_channel()
 
     assert made.broken
 
@@ -592,16 +592,16 @@ def test_a_channel_that_cannot_be_closed_is_closed_all_the_same(monkeypatch):
 
 def test_an_answer_that_does_not_come_is_given_up(clock):
     """After as long as the caller wants to wait, and what a slow disk is granted beyond that."""
-    for grace in (0, 100):
+    for extra_timeout in (0, 100):
         channel = Channel(clock=clock)
         made = Session(channel, 7)
-        made.grace = grace
+        made.extra_timeout = extra_timeout
         begun = clock.now
 
         with pytest.raises(TimeoutError):
-            made.wait(made.about(LSTAT, b"/a"))
+            made.wait(made.request(LSTAT, b"/a"))
 
-        assert clock.now - begun == 7 + grace
+        assert clock.now - begun == 7 + extra_timeout
         assert made.broken
 
 
@@ -647,5 +647,5 @@ def test_each_answer_has_its_own_time(clock):
     made = Session(channel, 7)
 
     for _ in range(3):
-        assert made.wait(made.about(LSTAT, b"/a")).size == 5
+        assert made.wait(made.request(LSTAT, b"/a")).size == 5
     assert clock.now >= 1015

@@ -5,7 +5,7 @@ from contextlib import closing
 import pytest
 
 from flask_storage import StorageUnavailableError
-from flask_storage.backends.sftp.drafts import Drafts
+from flask_storage.backends.sftp.atomic_write import AtomicWrite
 from flask_storage.backends.sftp.protocol import ConnectionLostError
 from tests.sftp_places import left_in, place
 from tests.writing_trouble import OLD, WRAPPERS, trouble_tests, unharmed, write_until
@@ -20,7 +20,7 @@ def ground(openssh):
     """A storage that writes through several sessions, in small parts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", PART)
-        patch.setattr("flask_storage.backends.sftp.writes.NEAR", 0)
+        patch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
         made = place(openssh)
         yield made
         made.close()
@@ -49,7 +49,7 @@ def test_trouble_while_a_file_is_edited_publishes_nothing(storage):
 def test_what_may_have_been_done_is_not_done_twice(make_openssh, monkeypatch, verb):
     """The server goes away after it has given the new name, and before it could say so."""
     server = make_openssh()
-    publish = Drafts.publish
+    publish = AtomicWrite.publish
 
     def published(*arguments):
         publish(*arguments)
@@ -58,7 +58,7 @@ def test_what_may_have_been_done_is_not_done_twice(make_openssh, monkeypatch, ve
 
     with closing(place(server)) as storage:
         storage.write("a/old.bin", OLD)
-        monkeypatch.setattr(Drafts, "publish", published)
+        monkeypatch.setattr(AtomicWrite, "publish", published)
         with pytest.raises(StorageUnavailableError, match="may have been done, or not; look before you try again"):
             getattr(storage, verb)("a/old.bin", "b/new.bin", exclusive=True)
         server.start()

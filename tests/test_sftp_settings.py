@@ -16,9 +16,9 @@ import pytest
 from flask import Flask
 
 from flask_storage import ConfigurationError, SFTPStorage, Storage
-from flask_storage.backends.sftp.hosts import KnownHosts
-from flask_storage.backends.sftp.login import CIPHERS
-from flask_storage.backends.sftp.ways import Jump
+from flask_storage.backends.sftp.auth import CIPHERS
+from flask_storage.backends.sftp.host_keys import KnownHosts
+from flask_storage.backends.sftp.transport import JumpHost
 from tests.sftp_places import place
 
 pytest_plugins = ["tests.services.openssh"]
@@ -35,7 +35,7 @@ def made(**arguments):
 
 def login_of(storage):
     """Return what the arguments about the connection became."""
-    return storage._login
+    return storage._connection_settings
 
 
 def from_profile(spec):
@@ -162,8 +162,8 @@ def test_a_host_is_enough():
         ({"file_mode": 640}, "no file_mode: write it in octal"),
         ({"file_mode": "rw"}, "no file_mode: write it in octal"),
         ({"file_mode": 0o400}, "no file_mode: write it in octal"),
-        ({"folder_mode": 0o600}, "no folder_mode: write it in octal"),
-        ({"folder_mode": None}, "no folder_mode: write it in octal"),
+        ({"directory_mode": 0o600}, "no directory_mode: write it in octal"),
+        ({"directory_mode": None}, "no directory_mode: write it in octal"),
         ({"fsync": "perhaps"}, "fsync is true or false"),
         ({"base_url": 5}, "base_url"),
     ],
@@ -224,12 +224,12 @@ def test_fingerprints_may_be_several(given):
 @pytest.mark.parametrize(
     ("given", "jump"),
     [
-        ("gate", Jump(None, "gate", 22)),
-        ("gate:2222", Jump(None, "gate", 2222)),
-        ("web@gate", Jump("web", "gate", 22)),
-        ("web@gate.example.com:2222", Jump("web", "gate.example.com", 2222)),
-        ("web@[::1]:2222", Jump("web", "::1", 2222)),
-        ("@gate", Jump(None, "gate", 22)),
+        ("gate", JumpHost(None, "gate", 22)),
+        ("gate:2222", JumpHost(None, "gate", 2222)),
+        ("web@gate", JumpHost("web", "gate", 22)),
+        ("web@gate.example.com:2222", JumpHost("web", "gate.example.com", 2222)),
+        ("web@[::1]:2222", JumpHost("web", "::1", 2222)),
+        ("@gate", JumpHost(None, "gate", 22)),
     ],
 )
 def test_a_server_in_between_is_named_as_with_openssh(given, jump):
@@ -265,14 +265,19 @@ def test_the_pool_gets_its_bounds():
     """How many connections, how many sessions on each, and how long they wait for work."""
     pool = made(max_connections="3", max_sessions=5, idle_timeout=timedelta(minutes=1))._pool()
 
-    assert (pool._most, pool._each, pool._idle, pool._wait) == (3, 5, 60, 25)
+    assert (pool._max_connections, pool._sessions_per_connection, pool._idle_timeout, pool._acquire_timeout) == (
+        3,
+        5,
+        60,
+        25,
+    )
 
 
 def test_nobody_is_asked_when_a_storage_is_made():
     """An app starts while the server is away."""
     storage = made(host="no-such-host.invalid", known_hosts_fpath="/no/such/file", key_filename="/no/such/key")
 
-    assert storage._pool.take() is None
+    assert storage._pool.pop() is None
 
 
 # -- as URL, JSON, environment and pair -------------------------------------------------------------------------------
@@ -282,7 +287,7 @@ def test_a_profile_may_be_a_url():
     """Text becomes what it means."""
     storage = from_profile(
         "sftp://web@files.example.com:2222/srv/files?key_filename=/keys/id&known_hosts_fpath=/keys/known"
-        f"&host_key_fingerprint={quote(PRINT)}&connect_timeout=3&keepalive=0&fsync=no&file_mode=640&folder_mode=0750"
+        f"&host_key_fingerprint={quote(PRINT)}&connect_timeout=3&keepalive=0&fsync=no&file_mode=640&directory_mode=0750"
         "&allow_agent=true&look_for_keys=1&ciphers=aes256-ctr,aes128-ctr&max_connections=2&max_sessions=4&proxy_jump=gate"
     )
     login = login_of(storage)
@@ -292,9 +297,9 @@ def test_a_profile_may_be_a_url():
     assert (login.key_filenames, str(login.known_hosts.path)) == (("/keys/id",), "/keys/known")
     assert (login.fingerprints, login.connect_timeout, login.keepalive) == ({PRINT}, 3, 0)
     assert (login.allow_agent, login.look_for_keys) == (True, True)
-    assert (login.ciphers, login.proxy_jump) == (("aes256-ctr", "aes128-ctr"), Jump(None, "gate", 22))
-    drafts = storage._drafts
-    assert (drafts._file_mode, drafts.tree._folder_mode, drafts._sync) == (0o640, 0o750, False)
+    assert (login.ciphers, login.proxy_jump) == (("aes256-ctr", "aes128-ctr"), JumpHost(None, "gate", 22))
+    atomic_write = storage._atomic_write
+    assert (atomic_write._file_mode, atomic_write.tree._directory_mode, atomic_write._sync) == (0o640, 0o750, False)
 
 
 @pytest.mark.parametrize(
@@ -369,7 +374,7 @@ def test_a_profile_may_be_json():
         ("aes256-ctr",),
         None,
     )
-    assert (storage._drafts._file_mode, storage._drafts._sync, storage.root) == (0o640, False, "files")
+    assert (storage._atomic_write._file_mode, storage._atomic_write._sync, storage.root) == (0o640, False, "files")
 
 
 @pytest.mark.parametrize("backend", ["sftp", SFTPStorage, "flask_storage.backends.sftp:SFTPStorage"])
@@ -428,17 +433,17 @@ def test_a_passphrase_reaches_no_log_and_no_error(openssh, tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "file_mode", "folder_mode"),
+    ("arguments", "file_mode", "directory_mode"),
     [
         ({}, 0o600, 0o700),
-        ({"file_mode": 0o640, "folder_mode": 0o750}, 0o640, 0o750),
-        ({"file_mode": "666", "folder_mode": "0o777"}, 0o666, 0o777),
-        ({"file_mode": 0o640, "folder_mode": 0o2770}, 0o640, 0o2770),
-        ({"folder_mode": 0o2700}, 0o600, 0o2700),
+        ({"file_mode": 0o640, "directory_mode": 0o750}, 0o640, 0o750),
+        ({"file_mode": "666", "directory_mode": "0o777"}, 0o666, 0o777),
+        ({"file_mode": 0o640, "directory_mode": 0o2770}, 0o640, 0o2770),
+        ({"directory_mode": 0o2700}, 0o600, 0o2700),
     ],
     ids=str,
 )
-def test_files_and_folders_get_their_modes(openssh, arguments, file_mode, folder_mode):
+def test_files_and_folders_get_their_modes(openssh, arguments, file_mode, directory_mode):
     """Exactly, whatever the umask of the server is, and however a file is written."""
     with closing(place(openssh, **arguments)) as storage:
         storage.write("a/b/one.txt", b"1")
@@ -451,7 +456,7 @@ def test_files_and_folders_get_their_modes(openssh, arguments, file_mode, folder
         folders = {path.name: path.stat().st_mode & 0o7777 for path in here.rglob("*") if path.is_dir()}
 
     assert files == dict.fromkeys(["one.txt", "two.txt", "three.txt"], file_mode)
-    assert folders == dict.fromkeys(["a", "b", "c", "d"], folder_mode)
+    assert folders == dict.fromkeys(["a", "b", "c", "d"], directory_mode)
 
 
 def test_what_was_replaced_gets_the_mode_of_the_profile(openssh):

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from flask_storage.errors import StorageError, StorageTimeoutError
-from flask_storage.testing.together import together
+from flask_storage.testing.concurrency import run_concurrently
 from tests.counts import count
 from tests.sftp_places import left_in, place
 from tests.sharing import (
@@ -61,7 +61,7 @@ def test_a_line_that_went_dead_while_it_was_idle_is_noticed_before_it_is_used(ma
     for writer in writers:  # each in a session of its own
         writer.close()
     pool = storage._pool()
-    pool._trust = 0
+    pool._recheck_after = 0
 
     server.freeze()
     storage.write("b.txt", b"written later")
@@ -111,7 +111,7 @@ def test_many_writers_on_a_line_that_stalls_are_all_given_up(make_openssh):
                 return True
         return False
 
-    assert together(work, 6) == [True] * 6
+    assert run_concurrently(work, 6) == [True] * 6
     assert not storage.exists("0.bin")
     storage.close()
 
@@ -129,7 +129,7 @@ def test_listings_that_are_left_early_disturb_nobody(openssh):
             else:
                 assert next(storage.iter("")).name
 
-    together(work, 4)
+    run_concurrently(work, 4)
     storage.close()
 
 
@@ -160,7 +160,7 @@ def test_large_files_and_small_ones_share_connections(openssh):
 def test_who_finds_all_sessions_taken_is_told_in_the_end(openssh):
     """A file that is left open holds one."""
     storage = place(openssh, max_connections=1, max_sessions=1)
-    storage._pool()._wait = 0.5
+    storage._pool()._acquire_timeout = 0.5
     storage.write("a", b"1")
 
     with storage.open("a", "r"), pytest.raises(StorageTimeoutError, match="all 1 sessions are in use"):
@@ -214,7 +214,7 @@ def test_every_read_of_a_large_file_is_one_complete_version(openssh):
     storage.close()
 
 
-@pytest.mark.parametrize("verb", ["write", "copy", "move", "finish"])
+@pytest.mark.parametrize("verb", ["write", "copy", "move", "complete"])
 def test_exactly_one_of_eight_creates(storage, verb):
     """Of eight that create one name at the same moment one wins, and its content is what is there."""
     for turn in range(count(3, 50)):
@@ -234,7 +234,7 @@ def test_folders_that_come_and_go_are_in_nobodys_way(storage):
             assert storage.read(path) == b"1"
             storage.delete(path)
 
-    together(work, 6)
+    run_concurrently(work, 6)
 
     assert storage.list() == []
     assert left_in(storage) == []

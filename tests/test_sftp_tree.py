@@ -25,7 +25,7 @@ from flask_storage import (
     StorageFullError,
     WriteOptions,
 )
-from flask_storage.backends.sftp.drafts import FSYNC, HARDLINK, POSIX_RENAME, Drafts
+from flask_storage.backends.sftp.atomic_write import FSYNC, HARDLINK, POSIX_RENAME, AtomicWrite
 from flask_storage.backends.sftp.protocol import (
     CLOSE,
     EOF,
@@ -46,8 +46,8 @@ from flask_storage.backends.sftp.protocol import (
     STAT,
     StatusError,
 )
-from flask_storage.backends.sftp.tree import Tree
-from flask_storage.testing.together import together
+from flask_storage.backends.sftp.remote_tree import RemoteTree
+from flask_storage.testing.concurrency import run_concurrently
 from tests import crash
 from tests.counts import count
 from tests.scripted_sftp import ATTRS, EXTENDED, FILE, FOLDER, Turns, answer, attributes, handle, names, session, status
@@ -181,7 +181,7 @@ def test_nothing_is_written_through_a_link(linked, folder):
         lambda: storage.save(f"{folder}/new.txt", b"1"),
         lambda: storage.copy("d/ours.txt", f"{folder}/new.txt"),
         lambda: storage.move("d/ours.txt", f"{folder}/new.txt"),
-        lambda: storage.parts.put_whole(f"{folder}/new.txt", b"1", WriteOptions()),
+        lambda: storage.multipart.put(f"{folder}/new.txt", b"1", WriteOptions()),
     ):
         with pytest.raises((PermissionDeniedError, FileNotFoundInStorageError)) as caught:
             deed()
@@ -284,7 +284,7 @@ def test_a_link_that_comes_before_a_file_is_opened_is_noticed(here, tmp_path, mo
     (tmp_path / "a.txt").write_bytes(SECRET)
     storage.write("d/a.txt", b"ours")
     tree = type(storage._tree)
-    judge = tree._judge
+    judge = tree._check_stat
     seen = []
 
     def late(*arguments):
@@ -292,7 +292,7 @@ def test_a_link_that_comes_before_a_file_is_opened_is_noticed(here, tmp_path, mo
         seen.append(told)
         return told
 
-    ask = tree._ask_about
+    ask = tree._request_stat
 
     def asked(self, session, path):
         pending = ask(self, session, path)
@@ -307,8 +307,8 @@ def test_a_link_that_comes_before_a_file_is_opened_is_noticed(here, tmp_path, mo
                 (root / "d/a.txt").symlink_to(tmp_path / "a.txt")
         return pending
 
-    monkeypatch.setattr(tree, "_judge", late)
-    monkeypatch.setattr(tree, "_ask_about", asked)
+    monkeypatch.setattr(tree, "_check_stat", late)
+    monkeypatch.setattr(tree, "_request_stat", asked)
 
     with pytest.raises(PermissionDeniedError, match=LINKS):
         storage.read("d/a.txt")
@@ -475,8 +475,8 @@ def test_modes_are_those_of_the_profile_whatever_the_servers_umask(make_openssh,
     """For files of every kind of write, and for every folder that is made."""
     server = make_openssh(arguments=f"-u {umask}")
 
-    for file_mode, folder_mode in ((0o600, 0o700), (0o664, 0o775), (0o640, 0o750)):
-        with closing(place(server, file_mode=file_mode, folder_mode=folder_mode)) as storage:
+    for file_mode, directory_mode in ((0o600, 0o700), (0o664, 0o775), (0o640, 0o750)):
+        with closing(place(server, file_mode=file_mode, directory_mode=directory_mode)) as storage:
             root = server.folder / storage.root
             storage.write("a/b/c.txt", b"1")
             storage.copy("a/b/c.txt", "d/e/c.txt")
@@ -486,7 +486,7 @@ def test_modes_are_those_of_the_profile_whatever_the_servers_umask(make_openssh,
                 file.write(b"3")
 
             for folder in ("a", "a/b", "d", "d/e"):
-                assert mode(root / folder) == folder_mode, folder
+                assert mode(root / folder) == directory_mode, folder
             for path in ("a/b/c.txt", "d/e/c.txt", "a/b/f.txt"):
                 assert mode(root / path) == file_mode, path
 
@@ -523,7 +523,7 @@ def test_folders_that_others_remove_are_made_again(request, server):
                     storage.list(recursive=False)
                     storage.delete_prefix("nowhere/at/all")
 
-        together(churn, 6)
+        run_concurrently(churn, 6)
 
         assert os.listdir(request.getfixturevalue(server).folder / storage.root) == []
 
@@ -536,14 +536,14 @@ def test_a_folder_that_is_deleted_by_several_is_gone(here):
         for number in range(150):
             (root / f"d/{number % 7}").mkdir(parents=True, exist_ok=True)
             (root / f"d/{number % 7}/{number}.txt").touch()
-        deleted = together(lambda _: storage.delete_prefix("d"), 4)
+        deleted = run_concurrently(lambda _: storage.delete_prefix("d"), 4)
         assert (sum(deleted), os.listdir(root)) == (150, [])
 
 
 def test_a_folder_that_is_removed_for_ever_is_told(here, monkeypatch):
     """Instead of trying for ever."""
     storage, _ = here
-    monkeypatch.setattr(type(storage._tree), "make_folders", lambda *_: None)
+    monkeypatch.setattr(type(storage._tree), "make_directories", lambda *_: None)
 
     storage.write("a.txt", b"1")
     for deed in (lambda: storage.write("d/a.txt", b"1"), lambda: storage.move("a.txt", "d/a.txt")):
@@ -560,13 +560,13 @@ def test_a_file_that_goes_while_it_is_moved_is_missing(either, monkeypatch, take
     storage.write("a.txt", b"1")
     if taken:
         storage.write("d/b.txt", b"2")
-    publish = type(storage._drafts).publish
+    publish = type(storage._atomic_write).publish
 
     def late(*arguments):
         (root / "a.txt").unlink(missing_ok=True)
         publish(*arguments)
 
-    monkeypatch.setattr(type(storage._drafts), "publish", late)
+    monkeypatch.setattr(type(storage._atomic_write), "publish", late)
     with pytest.raises(FileNotFoundInStorageError) as caught:
         storage.move("a.txt", "d/b.txt")
 
@@ -590,7 +590,7 @@ def test_a_sweep_leaves_what_is_new(here):
 
 
 def stubborn(answers, *extensions, there=()):
-    """Return drafts on a server that answers some kinds of requests, or extensions, with a status; and its session.
+    """Return atomic_write on a server that answers some kinds of requests, or extensions, with a status; and its session.
 
     Args:
         answers: Codes by kind, or by the name of an extension; everything else is done.
@@ -614,15 +614,15 @@ def stubborn(answers, *extensions, there=()):
 
     made, channel = session(script, extensions=extensions)
     made.root = b"/r"
-    return Drafts(Tree("r", folder_mode=0o750, storage="sftp"), file_mode=0o640, sync=True), made, channel
+    return AtomicWrite(RemoteTree("r", directory_mode=0o750, storage="sftp"), file_mode=0o640, sync=True), made, channel
 
 
 def finished(given, path="a.txt", *, exclusive=False):
     """Write a file of one byte, and return which kinds of requests that took after the last byte."""
-    drafts, made, channel = given
-    temporary, opened = drafts.create(made, path)
+    atomic_write, made, channel = given
+    temporary, opened = atomic_write.create(made, path)
     channel.asked.clear()
-    drafts.finish(made, opened, 1, temporary, path, WriteOptions(exclusive=exclusive))
+    atomic_write.commit(made, opened, 1, temporary, path, WriteOptions(exclusive=exclusive))
     return [request.kind for request in channel.asked]
 
 
@@ -716,10 +716,12 @@ def test_a_folder_in_the_place_of_a_file_is_told(extensions):
 @pytest.mark.parametrize("kind", [OPEN, LSTAT, MKDIR, REALPATH])
 def test_a_refusal_while_a_folder_is_made_is_told(kind):
     """It is not tried again and again."""
-    drafts, made, channel = stubborn({kind: PERMISSION_DENIED})
+    atomic_write, made, channel = stubborn({kind: PERMISSION_DENIED})
 
     with pytest.raises(StatusError) as caught:
-        drafts.create(made, "new/a.txt") if kind in (OPEN, REALPATH) else drafts.tree.make_folders(made, "new")
+        atomic_write.create(made, "new/a.txt") if kind in (OPEN, REALPATH) else atomic_write.tree.make_directories(
+            made, "new"
+        )
 
     assert caught.value.code == PERMISSION_DENIED
     assert len(channel.asked) < 10
@@ -727,19 +729,19 @@ def test_a_refusal_while_a_folder_is_made_is_told(kind):
 
 def test_a_hidden_file_that_cannot_be_made_is_told():
     """Once it is sure that no file stands where its folder should be."""
-    drafts, made, channel = stubborn({OPEN: FAILURE})
+    atomic_write, made, channel = stubborn({OPEN: FAILURE})
 
     with pytest.raises(StatusError):
-        drafts.create(made, "d/a.txt")
+        atomic_write.create(made, "d/a.txt")
 
     assert [request.kind for request in channel.asked] == [REALPATH, OPEN, REALPATH, LSTAT]
 
 
 def test_a_mode_that_cannot_be_set_on_a_folder_is_passed_over():
     """It may have been pruned by somebody else."""
-    drafts, made, channel = stubborn({SETSTAT: NO_SUCH_FILE})
+    atomic_write, made, channel = stubborn({SETSTAT: NO_SUCH_FILE})
 
-    drafts.tree.make_folders(made, "new/deep")
+    atomic_write.tree.make_directories(made, "new/deep")
 
     assert [request.kind for request in channel.asked].count(SETSTAT) == 2
 
@@ -747,10 +749,10 @@ def test_a_mode_that_cannot_be_set_on_a_folder_is_passed_over():
 @pytest.mark.parametrize(("code", "kind"), [(NO_SUCH_FILE, None), (PERMISSION_DENIED, StatusError)])
 def test_a_file_that_is_gone_when_it_is_deleted_is_deleted(code, kind):
     """One that may not be deleted is not."""
-    drafts, made, _ = stubborn({REMOVE: code}, there=[b"/r/a.txt"])
+    atomic_write, made, _ = stubborn({REMOVE: code}, there=[b"/r/a.txt"])
 
     with pytest.raises(kind) if kind else nullcontext():
-        drafts.tree.remove(made, "a.txt")
+        atomic_write.tree.remove(made, "a.txt")
 
 
 @pytest.mark.parametrize(
@@ -760,10 +762,10 @@ def test_a_file_that_is_gone_when_it_is_deleted_is_deleted(code, kind):
 )
 def test_what_is_open_must_be_a_file_of_some_length(about, error):
     """Whatever the server said before it was opened."""
-    drafts, made, channel = stubborn({"about": about}, there=[b"/r/a.txt"])
+    atomic_write, made, channel = stubborn({"about": about}, there=[b"/r/a.txt"])
 
     with pytest.raises(error, match=r"no regular file|how long files are"):
-        drafts.tree.open_file(made, "a.txt")
+        atomic_write.tree.open_file(made, "a.txt")
 
     made.flush()
     assert channel.asked[-1].kind == CLOSE
@@ -771,20 +773,20 @@ def test_what_is_open_must_be_a_file_of_some_length(about, error):
 
 def test_a_file_that_the_server_does_not_open_is_not_taken_for_missing():
     """Its own word stays."""
-    drafts, made, _ = stubborn({OPEN: FAILURE}, there=[b"/r/a.txt"])
+    atomic_write, made, _ = stubborn({OPEN: FAILURE}, there=[b"/r/a.txt"])
 
     with pytest.raises(StatusError) as caught:
-        drafts.tree.open_file(made, "a.txt")
+        atomic_write.tree.open_file(made, "a.txt")
 
     assert caught.value.code == FAILURE
 
 
 def test_a_file_that_goes_before_it_is_opened_is_missing():
     """It was there a moment ago."""
-    drafts, made, _ = stubborn({OPEN: NO_SUCH_FILE}, there=[b"/r/a.txt"])
+    atomic_write, made, _ = stubborn({OPEN: NO_SUCH_FILE}, there=[b"/r/a.txt"])
 
     with pytest.raises(FileNotFoundInStorageError):
-        drafts.tree.open_file(made, "a.txt")
+        atomic_write.tree.open_file(made, "a.txt")
 
 
 def test_a_hidden_file_that_nobody_can_look_at_is_not_taken_for_swept():
@@ -800,23 +802,23 @@ def test_a_hidden_file_that_nobody_can_look_at_is_not_taken_for_swept():
 
 def test_a_folder_for_which_there_is_no_room_is_told(monkeypatch):
     """And not that others delete it again and again."""
-    monkeypatch.setattr("flask_storage.backends.sftp.tree.not_written", lambda *_: StorageFullError("make room"))
-    drafts, made, _ = stubborn({MKDIR: FAILURE})
+    monkeypatch.setattr("flask_storage.backends.sftp.remote_tree.write_error", lambda *_: StorageFullError("make room"))
+    atomic_write, made, _ = stubborn({MKDIR: FAILURE})
 
     with pytest.raises(StorageFullError):
-        drafts.tree.make_folders(made, "new")
+        atomic_write.tree.make_directories(made, "new")
 
 
 @pytest.mark.parametrize("code", [EOF, FAILURE])
 def test_the_first_bytes_of_a_file_come_with_it(code):
     """An empty one has none; one that cannot be read is given back."""
-    drafts, made, channel = stubborn({READ: code}, there=[b"/r/a.txt"])
+    atomic_write, made, channel = stubborn({READ: code}, there=[b"/r/a.txt"])
 
     if code == EOF:
-        assert drafts.tree.open_file(made, "a.txt", first=100)[2] == b""
+        assert atomic_write.tree.open_file(made, "a.txt", first=100)[2] == b""
         return
     with pytest.raises(StatusError):
-        drafts.tree.open_file(made, "a.txt", first=100)
+        atomic_write.tree.open_file(made, "a.txt", first=100)
     made.flush()
     assert channel.asked[-1].kind == CLOSE
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flask_storage import PermissionDeniedError
+from flask_storage.backends.sftp.listing import walk
 from flask_storage.backends.sftp.protocol import (
     CLOSE,
     EOF,
@@ -24,9 +25,8 @@ from flask_storage.backends.sftp.protocol import (
     ProtocolError,
     StatusError,
 )
-from flask_storage.backends.sftp.tree import Tree
-from flask_storage.backends.sftp.walking import walk
-from flask_storage.values import WriteOptions
+from flask_storage.backends.sftp.remote_tree import RemoteTree
+from flask_storage.types import WriteOptions
 from tests.counts import count
 from tests.scripted_sftp import ATTRS, FILE, FOLDER, LINK, Turns, answer, attributes, handle, names, session, status
 from tests.services.fault_proxy import FaultProxy, Faults
@@ -315,8 +315,8 @@ def test_a_folder_that_becomes_a_link_meanwhile_is_refused(storage, root, tmp_pa
 
 def test_hidden_folders_are_entered_only_to_clean_up(storage, root):
     """What is being uploaded is nobody's business yet."""
-    upload = storage.parts.begin("a.bin", WriteOptions())
-    storage.parts.put_part("a.bin", upload, 1, b"1")
+    upload = storage.multipart.create("a.bin", WriteOptions())
+    storage.multipart.upload_part("a.bin", upload, 1, b"1")
 
     assert (found(storage), found(storage, recursive=False)) == ([], [])
     assert storage.sweep(older_than=timedelta(seconds=-10)) == 1
@@ -375,7 +375,7 @@ def scripted(folders, *, opened=None):
     return made, channel
 
 
-TREE = Tree("r", folder_mode=0o700, storage="sftp")
+TREE = RemoteTree("r", directory_mode=0o700, storage="sftp")
 
 
 def entries(*told):

@@ -9,7 +9,7 @@ import pytest
 
 from flask_storage import MemoryStorage
 from flask_storage.errors import InvalidPathError
-from flask_storage.values import FileMode, LinkBinding, ShareLinkOperation, WriteOptions
+from flask_storage.types import FileMode, LinkContext, ShareLinkOperation, WriteOptions
 
 _HOUR = timedelta(hours=1)
 
@@ -90,13 +90,13 @@ FOLDER_VERBS = {
     "iter details": lambda storage, path, here: list(storage.iter(path, details=True)),
     "delete_prefix": lambda storage, path, here: storage.delete_prefix(path),
 }
-PART_VERBS = {
-    "put_whole": lambda storage, path, here: storage.parts.put_whole(path, b"x", WriteOptions()),
-    "begin": lambda storage, path, here: storage.parts.begin(path, WriteOptions()),
-    "put_part": lambda storage, path, here: storage.parts.put_part(path, "x" * 22, 1, b"x"),
-    "finish": lambda storage, path, here: storage.parts.finish(path, "x" * 22, [], WriteOptions()),
-    "discard": lambda storage, path, here: storage.parts.discard(path, "x" * 22),
-    "list_parts": lambda storage, path, here: storage.parts.list_parts(path, "x" * 22),
+MULTIPART_VERBS = {
+    "put": lambda storage, path, here: storage.multipart.put(path, b"x", WriteOptions()),
+    "create": lambda storage, path, here: storage.multipart.create(path, WriteOptions()),
+    "upload_part": lambda storage, path, here: storage.multipart.upload_part(path, "x" * 22, 1, b"x"),
+    "complete": lambda storage, path, here: storage.multipart.complete(path, "x" * 22, [], WriteOptions()),
+    "abort": lambda storage, path, here: storage.multipart.abort(path, "x" * 22),
+    "list_parts": lambda storage, path, here: storage.multipart.list_parts(path, "x" * 22),
 }
 
 
@@ -109,8 +109,8 @@ def storage():
 @pytest.fixture
 def linked(storage):
     """The storage as a profile of an app, with a secret and an address for links."""
-    storage.bind_links(
-        LinkBinding(
+    storage.set_link_context(
+        LinkContext(
             profile="conformance",
             secrets=lambda: (b"conformance" * 4,),
             strict=False,
@@ -121,7 +121,7 @@ def linked(storage):
 
 
 @pytest.mark.parametrize("mode", ["r", "rb", "br", FileMode.read])
-def test_a_mode_has_several_spellings(storage, mode):
+def test_every_spelling_of_a_mode_is_accepted(storage, mode):
     """Python's spelling of reading is as good as ours."""
     storage.write("file.bin", b"abc")
 
@@ -145,7 +145,7 @@ def test_an_unknown_mode_is_refused(storage, mode):
     [{"content_type": "a/b"}, {"exclusive": True}, {"size": 3}, {"extra_args": {"ContentType": "a/b"}}],
     ids=str,
 )
-def test_reading_takes_no_options_of_writing(storage, arguments):
+def test_reading_refuses_write_options(storage, arguments):
     """What has no meaning for a reader is refused, not ignored."""
     storage.write("file.bin", b"abc")
 
@@ -180,7 +180,7 @@ def test_an_unknown_extra_arg_is_refused(storage):
     "metadata",
     [{"Upper": "x"}, {"with space": "x"}, {"1st": "x"}, {"a": "line\nbreak"}, {"a": "x" * 3000}, {"a": 1}],
 )
-def test_metadata_that_no_place_keeps_is_refused(storage, metadata):
+def test_unportable_metadata_is_refused(storage, metadata):
     """Keys and values that would be lost elsewhere are refused here already."""
     storage.write("kept.txt", b"abc", metadata={"probe": "1"})
 
@@ -200,7 +200,7 @@ def test_a_header_of_two_lines_is_refused(storage, header):
 
 
 @pytest.mark.parametrize("checksum", ["sha256", "sha256:", "crc99:abc", "nonsense"])
-def test_a_checksum_of_no_algorithm_is_refused(storage, checksum):
+def test_an_invalid_checksum_is_refused(storage, checksum):
     """A promise that nobody can check is no promise."""
     with pytest.raises(ValueError, match="checksum"):
         storage.write("file.bin", b"abc", checksum=checksum)
@@ -221,10 +221,10 @@ def test_invalid_directories_are_refused(storage, tmp_path, verb):
     _refuses(storage, tmp_path, FOLDER_VERBS[verb], hostile + _NOT_STRINGS)
 
 
-@pytest.mark.parametrize("verb", PART_VERBS)
+@pytest.mark.parametrize("verb", MULTIPART_VERBS)
 def test_invalid_paths_are_refused_in_multipart_calls(storage, tmp_path, verb):
     """The multipart calls refuse an invalid path."""
-    _refuses(storage, tmp_path, PART_VERBS[verb], HOSTILE + _NOT_STRINGS)
+    _refuses(storage, tmp_path, MULTIPART_VERBS[verb], HOSTILE + _NOT_STRINGS)
 
 
 def test_invalid_prefixes_are_refused(storage):
@@ -259,7 +259,7 @@ def test_an_unknown_operation_is_refused(linked, operation):
 
 
 @pytest.mark.parametrize("past", [timedelta(0), timedelta(seconds=-1), datetime(2001, 1, 1, tzinfo=UTC)])
-def test_the_past_is_refused(linked, past):
+def test_an_expiry_in_the_past_is_refused(linked, past):
     """A link that nobody could use is not made, by any of the verbs."""
     for verb in (
         lambda: linked.link_to("file.txt", "d", past),
@@ -272,7 +272,7 @@ def test_the_past_is_refused(linked, past):
 
 @pytest.mark.parametrize("term", ["output_path", "content_type", "content_encoding", "cache_control"])
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\x00b", "a\u2028b", "a\ud800b"], ids=ascii)
-def test_a_term_of_two_lines_is_refused(linked, term, value):
+def test_a_constraint_of_two_lines_is_refused(linked, term, value):
     """Nothing that becomes a header can hold the end of one."""
     with pytest.raises(ValueError, match="one line"):
         linked.link_to("file.txt", "download", _HOUR, **{term: value})
@@ -294,14 +294,14 @@ def test_a_term_of_two_lines_is_refused(linked, term, value):
     ],
     ids=str,
 )
-def test_terms_without_sense_are_refused(linked, terms):
+def test_invalid_constraints_are_refused(linked, terms):
     """What nobody could honour is refused when the link is made."""
     with pytest.raises(ValueError, match=next(iter(terms))):
         linked.link_to("file.txt", "download", _HOUR, **terms)
 
 
 @pytest.mark.parametrize("terms", [{"size": 1}, {"max_size": 1}, {"exclusive": True}], ids=str)
-def test_terms_of_uploads_are_for_uploads(linked, terms):
+def test_upload_constraints_need_an_upload_link(linked, terms):
     """A link that only downloads cannot limit an upload."""
     with pytest.raises(ValueError, match="upload"):
         linked.link_to("file.txt", "d", _HOUR, **terms)
@@ -312,12 +312,12 @@ def test_terms_of_uploads_are_for_uploads(linked, terms):
     [{"exclusive": True}, {"if_match": "x"}, {"size": 0}, {"checksum": f"sha256:{'0' * 64}"}],
     ids=lambda decided: next(iter(decided)),
 )
-def test_what_the_end_decides_is_not_given_at_the_beginning(storage, decided):
+def test_create_refuses_options_of_complete(storage, decided):
     """A condition that nobody would remember until the end is refused when an upload begins."""
-    parts = storage.parts
+    parts = storage.multipart
 
     with pytest.raises(ValueError, match="finish"):
-        parts.begin("file.bin", WriteOptions(**decided))
+        parts.create("file.bin", WriteOptions(**decided))
 
     assert list(parts.list_uploads()) == []
 
@@ -325,13 +325,13 @@ def test_what_the_end_decides_is_not_given_at_the_beginning(storage, decided):
 @pytest.mark.parametrize("number", [0, -1])
 def test_parts_are_numbered_from_one(storage, number):
     """Zero and below are no numbers of parts."""
-    upload_id = storage.parts.begin("file.bin", WriteOptions())
+    upload_id = storage.multipart.create("file.bin", WriteOptions())
 
     with pytest.raises(ValueError, match="numbered"):
-        storage.parts.put_part("file.bin", upload_id, number, b"x")
+        storage.multipart.upload_part("file.bin", upload_id, number, b"x")
 
 
-def test_a_prefix_and_a_folder_are_not_mixed(storage):
+def test_prefix_and_directory_are_exclusive(storage):
     """Asking for both is a mistake that is told."""
     with pytest.raises(ValueError, match="prefix"):
         storage.list("b", prefix="b/c")

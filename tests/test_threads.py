@@ -10,8 +10,8 @@ import traceback
 import pytest
 
 from flask_storage.errors import FileExistsInStorageError
-from flask_storage.testing import together as together_module
-from flask_storage.testing.together import PATIENCE, together
+from flask_storage.testing import concurrency
+from flask_storage.testing.concurrency import TIMEOUT, run_concurrently
 
 from .counts import count
 
@@ -55,7 +55,7 @@ def _mixed_work(storage, place):
         for path, content in expected.items():
             assert storage.read(path) == content
 
-    together(work, THREADS)
+    run_concurrently(work, THREADS)
 
 
 def _in_a_child(storage, place):
@@ -84,7 +84,7 @@ def test_forked_children_share_one_storage(storage):
         child.start()
     try:
         for child in children:
-            child.join(2 * PATIENCE)  # a child gives up on its threads before we give up on it
+            child.join(2 * TIMEOUT)  # a child gives up on its threads before we give up on it
         ends = [child.exitcode for child in children]
     finally:
         for child in children:
@@ -123,17 +123,17 @@ def test_every_read_is_one_complete_version(storage):
                 finished.set()
         return None
 
-    reads = together(work, 12)[8:]
+    reads = run_concurrently(work, 12)[8:]
 
     assert all(reads)
     assert storage.read("file.bin") in {_version(number, rounds - 1) for number in range(8)}
     assert [entry.name for entry in storage.list()] == ["file.bin"]
 
 
-@pytest.mark.parametrize("verb", ["write", "copy", "move", "finish"])
+@pytest.mark.parametrize("verb", ["write", "copy", "move", "complete"])
 def test_exactly_one_of_eight_creates(storage, verb):
     """Of eight that create one name at the same moment one wins, and its content is what is there."""
-    from flask_storage.values import WriteOptions
+    from flask_storage.types import WriteOptions
 
     exclusive = WriteOptions(exclusive=True)
     for turn in range(count(12, 50)):
@@ -141,23 +141,23 @@ def test_exactly_one_of_eight_creates(storage, verb):
         uploads = {}
         for number in range(8):
             storage.write(f"sources/{number}", str(number).encode())
-            upload_id = storage.parts.begin(path, WriteOptions())
-            uploads[number] = upload_id, storage.parts.put_part(path, upload_id, 1, str(number).encode())
+            upload_id = storage.multipart.create(path, WriteOptions())
+            uploads[number] = upload_id, storage.multipart.upload_part(path, upload_id, 1, str(number).encode())
 
         def create(number, path=path, uploads=uploads):
             try:
                 if verb == "write":
                     storage.write(path, str(number).encode(), exclusive=True)
-                elif verb == "finish":
+                elif verb == "complete":
                     upload_id, part = uploads[number]
-                    storage.parts.finish(path, upload_id, [part], exclusive)
+                    storage.multipart.complete(path, upload_id, [part], exclusive)
                 else:
                     getattr(storage, verb)(f"sources/{number}", path, exclusive=True)
             except FileExistsInStorageError:
                 return False
             return True
 
-        won = together(create, 8)
+        won = run_concurrently(create, 8)
 
         assert won.count(True) == 1
         assert storage.read(path) == str(won.index(True)).encode()
@@ -165,7 +165,7 @@ def test_exactly_one_of_eight_creates(storage, verb):
             left = {entry.name for entry in storage.list("sources")}
             assert left == {f"sources/{number}" for number in range(8) if not won[number]}
         for upload_id, _ in uploads.values():
-            storage.parts.discard(path, upload_id)
+            storage.multipart.abort(path, upload_id)
 
 
 def test_exactly_one_of_eight_replaces_a_version(storage):
@@ -185,7 +185,7 @@ def test_exactly_one_of_eight_replaces_a_version(storage):
                     continue
                 break
 
-    together(add_one, 8)
+    run_concurrently(add_one, 8)
 
     assert storage.read("counter.txt") == str(8 * count(5, 20)).encode()
 
@@ -193,9 +193,9 @@ def test_exactly_one_of_eight_replaces_a_version(storage):
 def test_a_thread_that_never_ends_fails_the_test(monkeypatch):
     """Instead of keeping everybody waiting for ever."""
     never = threading.Event()
-    monkeypatch.setattr(together_module, "PATIENCE", 2)
+    monkeypatch.setattr(concurrency, "TIMEOUT", 2)
 
     with pytest.raises(pytest.fail.Exception, match="1 of 2 threads wait for ever"):
-        together(lambda number: never.wait() if number else None, 2)
+        run_concurrently(lambda number: never.wait() if number else None, 2)
 
     never.set()

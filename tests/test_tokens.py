@@ -23,7 +23,7 @@ from flask_storage.tokens import (
     derive_key,
     hkdf,
 )
-from flask_storage.values import LinkRequest, ShareLinkOperation
+from flask_storage.types import LinkRequest, ShareLinkOperation
 
 from .hostile_tokens import mutations, signed_by_hand
 
@@ -43,7 +43,7 @@ OTHER = b"what somebody else signs with..."
 NOW = datetime.now(UTC).replace(microsecond=0)
 LATER = NOW + timedelta(hours=1)
 
-TERMS: dict[str, list[Any]] = {
+LINK_CONSTRAINTS: dict[str, list[Any]] = {
     "filename": ["a.txt", 'say "hi".txt', "\u4e2d\u6587.png", "\u05e9\u05dc\u05d5\u05dd \U0001f600", "a;b=c", ""],
     "disposition": ["attachment", "inline"],
     "content_type": ["image/png", "text/html; charset=utf-8"],
@@ -105,7 +105,9 @@ def test_a_grant_comes_back_as_it_was_signed(signer, operations):
     assert data.allow_remove is bool(operations & REMOVE)
 
 
-@pytest.mark.parametrize(("term", "value"), [(term, value) for term, values in TERMS.items() for value in values])
+@pytest.mark.parametrize(
+    ("term", "value"), [(term, value) for term, values in LINK_CONSTRAINTS.items() for value in values]
+)
 def test_every_term_comes_back_as_it_was_signed(signer, term, value):
     """Of the same type, too."""
     request = request_for(DOWNLOAD | UPLOAD, **{term: value})
@@ -118,7 +120,7 @@ def test_every_term_comes_back_as_it_was_signed(signer, term, value):
 
 def test_all_terms_fit_into_one_token(signer):
     """They do not get in each other's way."""
-    request = request_for(DOWNLOAD | UPLOAD, uses=3, **{term: values[-1] for term, values in TERMS.items()})
+    request = request_for(DOWNLOAD | UPLOAD, uses=3, **{term: values[-1] for term, values in LINK_CONSTRAINTS.items()})
 
     data = signer.verify(signer.sign("a.txt", request, NOW))
 

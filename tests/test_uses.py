@@ -17,13 +17,11 @@ import redis
 import sqlalchemy
 
 from flask_storage.errors import ConfigurationError, StorageUnavailableError
-from flask_storage.uses import (
-    FileLinkUses,
-    LinkUses,
-    MemoryLinkUses,
-    contract,
-    in_sql,
-    open_link_uses,
+from flask_storage.link_usage import (
+    FileUsageStore,
+    LinkUsageStore,
+    MemoryUsageStore,
+    open_usage_store,
 )
 
 from .counts import count
@@ -43,10 +41,10 @@ def expires_at():
 
 @pytest.fixture
 def setting(request, tmp_path):
-    """What STORAGE_LINK_USES says, and a store behind it that knows of no link yet."""
+    """What STORAGE_LINK_USAGE says, and a store behind it that knows of no link yet."""
     kind = request.param
     if kind == "memory":
-        return MemoryLinkUses()
+        return MemoryUsageStore()
     if kind == "sqlite":
         return "sqlite:///links/used.db"
     if kind == "postgres":
@@ -62,7 +60,7 @@ def setting(request, tmp_path):
 @pytest.fixture
 def store(setting, tmp_path):
     """The store of `setting`."""
-    store = open_link_uses(setting, tmp_path)
+    store = open_usage_store(setting, tmp_path)
     yield store
     store.close()
 
@@ -70,7 +68,7 @@ def store(setting, tmp_path):
 def _without_table(url):
     engine = sqlalchemy.create_engine(url)
     with engine.begin() as connection:
-        connection.execute(sqlalchemy.text("DROP TABLE IF EXISTS storage_link_uses"))
+        connection.execute(sqlalchemy.text("DROP TABLE IF EXISTS storage_link_usage"))
     engine.dispose()
     return url
 
@@ -112,7 +110,7 @@ def test_a_link_has_as_many_uses_as_it_says(store, expires_at):
 def test_a_link_without_uses_is_refused(store, expires_at):
     """A limit of none allows none."""
     assert store.consume("id", 0, expires_at) is False
-    assert store.spent("id", 0) is True
+    assert store.is_exhausted("id", 0) is True
 
 
 @every_store
@@ -130,14 +128,14 @@ def test_links_are_counted_apart(store, expires_at):
 @every_store
 def test_looking_takes_nothing(store, expires_at):
     """`spent` may be asked at any time: it is true when the last use is gone, and changes nothing."""
-    before = [store.spent("id", 2) for _ in range(5)]
+    before = [store.is_exhausted("id", 2) for _ in range(5)]
     store.consume("id", 2, expires_at)
-    between = [store.spent("id", 2) for _ in range(5)]
+    between = [store.is_exhausted("id", 2) for _ in range(5)]
     store.consume("id", 2, expires_at)
 
     assert before == [False] * 5
     assert between == [False] * 5
-    assert store.spent("id", 2) is True
+    assert store.is_exhausted("id", 2) is True
 
 
 @every_store
@@ -147,7 +145,7 @@ def test_a_use_given_back_can_be_taken_again(store, expires_at):
 
     store.release("id")
 
-    assert store.spent("id", 1) is False
+    assert store.is_exhausted("id", 1) is False
     assert [store.consume("id", 1, expires_at) for _ in range(2)] == [True, False]
 
 
@@ -180,7 +178,7 @@ def test_fifty_threads_share_twenty_uses(store, expires_at):
     taken = together(THREADS, lambda: store.consume("id", 20, expires_at))
 
     assert taken.count(True) == 20
-    assert store.spent("id", 20) is True
+    assert store.is_exhausted("id", 20) is True
 
 
 @every_store
@@ -211,7 +209,7 @@ def test_a_clock_that_is_slow_does_not_revive_a_link(store):
     store.sweep()
 
     assert taken == [True, False]
-    assert store.spent("id", 1) is True
+    assert store.is_exhausted("id", 1) is True
 
 
 @every_store
@@ -236,8 +234,8 @@ def test_a_sweep_forgets_expired_links_and_no_others(store, expires_at):
     in_time = store.sweep(expires_at + timedelta(minutes=61))
 
     assert (too_early, in_time) == (0, 3)
-    assert store.spent("early", 3) is False
-    assert store.spent("late", 1) is True
+    assert store.is_exhausted("early", 3) is False
+    assert store.is_exhausted("late", 1) is True
 
 
 @every_store
@@ -273,10 +271,10 @@ def test_sweeping_while_links_are_used_loses_no_use(store, expires_at):
 _PROCESS = """
 import sys
 from datetime import UTC, datetime, timedelta
-from flask_storage.uses import open_link_uses
+from flask_storage.link_usage import open_usage_store
 
 setting, instance_path, tries = sys.argv[1:]
-store = open_link_uses(setting or None, instance_path)
+store = open_usage_store(setting or None, instance_path)
 expires_at = datetime.now(UTC) + timedelta(hours=1)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -311,9 +309,9 @@ def test_processes_share_the_uses_of_a_link(setting, tmp_path):
 _FORKING = """
 import gc, os, sys
 from datetime import UTC, datetime, timedelta
-from flask_storage.uses import open_link_uses
+from flask_storage.link_usage import open_usage_store
 
-store = open_link_uses(sys.argv[1] or None, sys.argv[2])
+store = open_usage_store(sys.argv[1] or None, sys.argv[2])
 expires_at = datetime.now(UTC) + timedelta(hours=1)
 taken = [store.consume("id", 30, expires_at)]
 children = []
@@ -327,7 +325,7 @@ for _ in range(4):
 taken += [store.consume("id", 30, expires_at) for _ in range(10)]
 codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 taken += [store.consume("id", 30, expires_at)]
-print(sum(taken) + sum(codes), store.spent("id", 30))
+print(sum(taken) + sum(codes), store.is_exhausted("id", 30))
 store.close()
 """
 
@@ -356,11 +354,11 @@ def test_a_closed_store_can_be_used_again(store, expires_at):
 @every_shared_store
 def test_a_restarted_app_remembers(setting, tmp_path, expires_at):
     """Another object with the same setting sees the uses that the first one took."""
-    first, second = open_link_uses(setting, tmp_path), open_link_uses(setting, tmp_path)
+    first, second = open_usage_store(setting, tmp_path), open_usage_store(setting, tmp_path)
 
     first.consume("id", 1, expires_at)
 
-    assert second.spent("id", 1) is True
+    assert second.is_exhausted("id", 1) is True
     assert second.consume("id", 1, expires_at) is False
     first.close()
     second.close()
@@ -369,24 +367,24 @@ def test_a_restarted_app_remembers(setting, tmp_path, expires_at):
 # -- sweeping by itself -----------------------------------------------------------------------------------------------
 
 
-class _Recording(LinkUses):
+class _Recording(LinkUsageStore):
     """A store of somebody else's, made of the four hooks."""
 
     def __init__(self):
         self.calls = []
 
-    def _used(self, key):
+    def _count(self, key):
         self.calls.append(("used", key))
         return 0
 
-    def _take(self, key, uses, expiry):
+    def _increment(self, key, uses, expiry):
         self.calls.append(("take", key))
         return True
 
-    def _give_back(self, key):
+    def _decrement(self, key):
         self.calls.append(("give back", key))
 
-    def _forget(self, expired):
+    def _delete_expired(self, expired):
         self.calls.append(("forget", expired))
         return 0
 
@@ -404,7 +402,7 @@ def test_taking_a_use_sweeps_now_and_then(expires_at):
 def test_a_long_lived_process_sweeps_again(expires_at, monkeypatch):
     """When the pause between two sweeps is over, the next use sweeps."""
     store = _Recording()
-    monkeypatch.setattr(contract, "SWEEP_EVERY", 0)
+    monkeypatch.setattr(base, "SWEEP_INTERVAL", 0)
 
     for _ in range(2):
         store.consume("id", 3, expires_at)
@@ -418,7 +416,7 @@ def test_a_store_never_sees_an_id(expires_at):
 
     store.consume("../../etc", 1, expires_at)
     store.release("../../etc")
-    store.spent("../../etc", 1)
+    store.is_exhausted("../../etc", 1)
 
     keys = [value for call, value in store.calls if call != "forget"]
     assert len(keys) == 3
@@ -433,7 +431,7 @@ def test_a_store_never_sees_an_id(expires_at):
 def test_files_lie_in_a_folder_of_their_own_for_the_owner_alone(tmp_path, expires_at):
     """The folder appears with the first use, closed to others; names are hashes and numbers, files are empty."""
     folder = tmp_path / "instance" / "storage-links"
-    store = open_link_uses(None, tmp_path / "instance")
+    store = open_usage_store(None, tmp_path / "instance")
     exists_before = folder.exists()
 
     store.consume("../../evil", 2, expires_at)
@@ -453,7 +451,7 @@ def test_files_lie_in_a_folder_of_their_own_for_the_owner_alone(tmp_path, expire
 
 def test_a_use_is_durable_before_it_is_granted(tmp_path, expires_at, monkeypatch):
     """After a power failure no link works again: file, link's folder and store's folder are synced, names last."""
-    store = FileLinkUses(tmp_path / "links")
+    store = FileUsageStore(tmp_path / "links")
     synced: list[str] = []
     fsync = os.fsync
 
@@ -487,20 +485,20 @@ def test_a_folder_that_cannot_be_synced_is_no_error_but_a_broken_disk_is(tmp_pat
 
     monkeypatch.setattr(os, "fsync", refuse)
     if reason == errno.EINVAL:
-        assert FileLinkUses(tmp_path).consume("a", 1, expires_at)
+        assert FileUsageStore(tmp_path).consume("a", 1, expires_at)
     else:
         with pytest.raises(StorageUnavailableError, match="Input/output"):
-            FileLinkUses(tmp_path).consume("a", 1, expires_at)
+            FileUsageStore(tmp_path).consume("a", 1, expires_at)
 
 
 def test_a_first_use_clears_away_what_expired_long_ago(tmp_path, expires_at):
     """Files of old links do not pile up, though no one ever calls `sweep`."""
-    FileLinkUses(tmp_path).consume("old", 1, expires_at)
+    FileUsageStore(tmp_path).consume("old", 1, expires_at)
     (old,) = tmp_path.iterdir()
     long_ago = time.time() - 7200
     os.utime(old / "1", (long_ago, long_ago))
 
-    FileLinkUses(tmp_path).consume("new", 1, expires_at)
+    FileUsageStore(tmp_path).consume("new", 1, expires_at)
 
     (left,) = tmp_path.iterdir()
     assert left.name != old.name
@@ -511,7 +509,7 @@ def test_a_sweep_leaves_alone_what_is_not_its_own(tmp_path, expires_at):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "1").write_text("mine")
-    store = FileLinkUses(tmp_path)
+    store = FileUsageStore(tmp_path)
     store.consume("id", 1, expires_at)
 
     forgotten = store.sweep(datetime.now(UTC) + timedelta(days=1000))
@@ -522,7 +520,7 @@ def test_a_sweep_leaves_alone_what_is_not_its_own(tmp_path, expires_at):
 
 def test_a_use_that_is_just_being_taken_is_not_swept_away(tmp_path, expires_at):
     """Between the creation of a file and its date lies a moment in which it is no older than now: it stays."""
-    store = FileLinkUses(tmp_path)
+    store = FileUsageStore(tmp_path)
     store.consume("id", 1, expires_at)
     (link,) = tmp_path.iterdir()
     os.utime(link / "1")
@@ -530,30 +528,30 @@ def test_a_use_that_is_just_being_taken_is_not_swept_away(tmp_path, expires_at):
     forgotten = store.sweep()
 
     assert forgotten == 0
-    assert store.spent("id", 1) is True
+    assert store.is_exhausted("id", 1) is True
 
 
 def _a_file_where_the_folder_should_be(tmp_path, postgres, redis_server):
     (tmp_path / "storage-links").write_text("")
-    return open_link_uses(None, tmp_path)
+    return open_usage_store(None, tmp_path)
 
 
 def _a_database_that_is_none(tmp_path, postgres, redis_server):
     (tmp_path / "links.db").write_text("this is no database, and long enough to be one " * 100)
-    return open_link_uses("sqlite:///links.db", tmp_path)
+    return open_usage_store("sqlite:///links.db", tmp_path)
 
 
 def _a_database_below_a_file(tmp_path, postgres, redis_server):
     (tmp_path / "links").write_text("")
-    return open_link_uses("sqlite:///links/used.db", tmp_path)
+    return open_usage_store("sqlite:///links/used.db", tmp_path)
 
 
 def _postgres_with_a_wrong_password(tmp_path, postgres, redis_server):
-    return open_link_uses(postgres.url.replace("tester:", "tester:wrong"), tmp_path)
+    return open_usage_store(postgres.url.replace("tester:", "tester:wrong"), tmp_path)
 
 
 def _postgres_at_a_wrong_address(tmp_path, postgres, redis_server):
-    return open_link_uses(postgres.url.replace(quote(str(postgres.folder), safe=""), "%2Fnowhere"), tmp_path)
+    return open_usage_store(postgres.url.replace(quote(str(postgres.folder), safe=""), "%2Fnowhere"), tmp_path)
 
 
 def _postgres_without_the_right_to_make_tables(tmp_path, postgres, redis_server):
@@ -563,15 +561,15 @@ def _postgres_without_the_right_to_make_tables(tmp_path, postgres, redis_server)
         connection.execute(sqlalchemy.text(f"CREATE ROLE guest LOGIN PASSWORD '{postgres.password}'"))
         connection.execute(sqlalchemy.text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
     engine.dispose()
-    return open_link_uses(postgres.url.replace("tester:", "guest:"), tmp_path)
+    return open_usage_store(postgres.url.replace("tester:", "guest:"), tmp_path)
 
 
 def _redis_with_a_wrong_password(tmp_path, postgres, redis_server):
-    return open_link_uses(redis_server.url.replace("redis://:", "redis://:wrong"), tmp_path)
+    return open_usage_store(redis_server.url.replace("redis://:", "redis://:wrong"), tmp_path)
 
 
 def _redis_at_a_wrong_address(tmp_path, postgres, redis_server):
-    return open_link_uses(f"unix://:{redis_server.password}@{tmp_path}/no-socket", tmp_path)
+    return open_usage_store(f"unix://:{redis_server.password}@{tmp_path}/no-socket", tmp_path)
 
 
 TROUBLES = [
@@ -593,7 +591,7 @@ def test_a_store_that_cannot_be_asked_grants_nothing(trouble, tmp_path, postgres
     questions = [
         lambda: store.consume("id", 1, expires_at),
         lambda: store.consume("id", 1, expires_at),
-        lambda: store.spent("id", 1),
+        lambda: store.is_exhausted("id", 1),
         lambda: store.release("id"),
     ]
 
@@ -604,7 +602,7 @@ def test_a_store_that_cannot_be_asked_grants_nothing(trouble, tmp_path, postgres
         errors.append(caught.value)
 
     assert all(error.__cause__ is not None for error in errors)
-    assert all("STORAGE_LINK_USES" in str(error) for error in errors)
+    assert all("STORAGE_LINK_USAGE" in str(error) for error in errors)
     shown = repr(store) + "".join("".join(traceback.format_exception(error)) for error in errors)
     assert postgres.password not in shown
     assert redis_server.password not in shown
@@ -616,7 +614,7 @@ def test_a_store_heals_when_its_server_comes_back(server_name, request, tmp_path
     """While the server is away nothing is granted; afterwards the same object goes on."""
     server = request.getfixturevalue(server_name)
     url = _without_table(server.url) if server_name == "postgres" else server.url
-    store = open_link_uses(url, tmp_path)
+    store = open_usage_store(url, tmp_path)
     assert store.consume("before", 1, expires_at) is True
 
     server.stop()
@@ -624,7 +622,7 @@ def test_a_store_heals_when_its_server_comes_back(server_name, request, tmp_path
         with pytest.raises(StorageUnavailableError):
             store.consume("during", 1, expires_at)
         with pytest.raises(StorageUnavailableError):
-            store.sweep() if server_name == "postgres" else store.spent("during", 1)
+            store.sweep() if server_name == "postgres" else store.is_exhausted("during", 1)
     finally:
         server.start()
 
@@ -639,7 +637,7 @@ def test_a_store_heals_when_its_server_comes_back(server_name, request, tmp_path
 @pytest.mark.parametrize("setting", ["sqlite", "postgres"], indirect=True)
 def test_a_table_that_another_worker_makes_at_the_same_moment_is_used(setting, tmp_path, expires_at):
     """Two workers find no table; the slower one takes the table of the quicker one."""
-    store, quicker = open_link_uses(setting, tmp_path), open_link_uses(setting, tmp_path)
+    store, quicker = open_usage_store(setting, tmp_path), open_usage_store(setting, tmp_path)
     created: list[str] = []
 
     @sqlalchemy.event.listens_for(sqlalchemy.Engine, "before_cursor_execute")
@@ -663,7 +661,7 @@ def test_a_relative_sqlite_file_lies_in_the_instance_folder(tmp_path, expires_at
     """Workers with different working folders share one file; the instance folder is made when it is missing."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    store = open_link_uses("sqlite:///links.db", tmp_path / "instance")
+    store = open_usage_store("sqlite:///links.db", tmp_path / "instance")
 
     store.consume("id", 1, expires_at)
 
@@ -674,7 +672,7 @@ def test_a_relative_sqlite_file_lies_in_the_instance_folder(tmp_path, expires_at
 
 def test_an_absolute_sqlite_file_lies_where_it_says(tmp_path, expires_at):
     """Four slashes mean the place itself."""
-    store = open_link_uses(f"sqlite:///{tmp_path}/here/links.db", tmp_path / "instance")
+    store = open_usage_store(f"sqlite:///{tmp_path}/here/links.db", tmp_path / "instance")
 
     store.consume("id", 1, expires_at)
 
@@ -687,12 +685,12 @@ def test_an_absolute_sqlite_file_lies_where_it_says(tmp_path, expires_at):
 def test_a_database_in_memory_is_refused(url, tmp_path):
     """Every worker would have one of its own, and each would grant the uses again."""
     with pytest.raises(ConfigurationError, match="not shared by the app's workers"):
-        open_link_uses(url, tmp_path)
+        open_usage_store(url, tmp_path)
 
 
 def test_a_given_connect_timeout_is_kept(postgres, tmp_path, expires_at):
     """What the URL says about the connection is not overruled."""
-    store = open_link_uses(_without_table(postgres.url) + "&connect_timeout=3", tmp_path)
+    store = open_usage_store(_without_table(postgres.url) + "&connect_timeout=3", tmp_path)
 
     assert store.consume("id", 1, expires_at) is True
     store.close()
@@ -712,14 +710,14 @@ def test_redis_forgets_by_itself(store, setting, expires_at):
         (key,) = client.keys("*")
         remaining = client.ttl(key)
 
-    assert key.startswith(b"flask-storage:link-uses:")
+    assert key.startswith(b"flask-storage:link-usage:")
     assert 3600 < remaining <= 2 * 3600
     assert store.sweep(expires_at + timedelta(days=1)) == 0
 
 
 def test_redis_is_reached_by_its_socket(redis_server, tmp_path, expires_at):
     """`unix://` works like `redis://`."""
-    store = open_link_uses(redis_server.socket_url, tmp_path)
+    store = open_usage_store(redis_server.socket_url, tmp_path)
 
     taken = [store.consume("by socket", 1, expires_at) for _ in range(2)]
 
@@ -734,27 +732,27 @@ def test_redis_is_reached_by_its_socket(redis_server, tmp_path, expires_at):
 
 def test_the_setting_chooses_the_store(tmp_path):
     """Nothing, a URL, or an object: each names one kind of store, and opening it asks no server."""
-    own = MemoryLinkUses()
+    own = MemoryUsageStore()
     postgres = "postgresql+psycopg://user:password@192.0.2.1/name"
 
     shown = {
-        "None": repr(open_link_uses(None, tmp_path)),
-        "file": repr(open_link_uses("file:///srv/used%20links", tmp_path)),
-        "sqlite": repr(open_link_uses("sqlite:///links.db", tmp_path)),
-        "postgresql": repr(open_link_uses(postgres, tmp_path)),
-        "redis": repr(open_link_uses("redis://:password@192.0.2.1", tmp_path)),
-        "rediss": repr(open_link_uses("rediss://:password@192.0.2.1:7000/2", tmp_path)),
+        "None": repr(open_usage_store(None, tmp_path)),
+        "file": repr(open_usage_store("file:///srv/used%20links", tmp_path)),
+        "sqlite": repr(open_usage_store("sqlite:///links.db", tmp_path)),
+        "postgresql": repr(open_usage_store(postgres, tmp_path)),
+        "redis": repr(open_usage_store("redis://:password@192.0.2.1", tmp_path)),
+        "rediss": repr(open_usage_store("rediss://:password@192.0.2.1:7000/2", tmp_path)),
     }
 
-    assert open_link_uses(own, tmp_path) is own
-    assert repr(own) == "<MemoryLinkUses>"
+    assert open_usage_store(own, tmp_path) is own
+    assert repr(own) == "<MemoryUsageStore>"
     assert shown == {
-        "None": f"<FileLinkUses in {tmp_path}/storage-links>",
-        "file": "<FileLinkUses in /srv/used links>",
-        "sqlite": f"<SQLLinkUses in sqlite /{tmp_path}/links.db>",
-        "postgresql": "<SQLLinkUses in postgresql 192.0.2.1/name>",
-        "redis": "<RedisLinkUses in 192.0.2.1:6379>",
-        "rediss": "<RedisLinkUses in 192.0.2.1:7000>",
+        "None": f"<FileUsageStore in {tmp_path}/storage-links>",
+        "file": "<FileUsageStore in /srv/used links>",
+        "sqlite": f"<SQLUsageStore in sqlite /{tmp_path}/links.db>",
+        "postgresql": "<SQLUsageStore in postgresql 192.0.2.1/name>",
+        "redis": "<RedisUsageStore in 192.0.2.1:6379>",
+        "rediss": "<RedisUsageStore in 192.0.2.1:7000>",
     }
 
 
@@ -772,11 +770,11 @@ def test_the_setting_chooses_the_store(tmp_path):
 def test_an_unknown_place_is_refused_and_the_known_ones_are_named(setting, tmp_path):
     """The message lists what exists; the setting itself, which may hold a password, is not shown."""
     with pytest.raises(ConfigurationError) as caught:
-        open_link_uses(setting, tmp_path)
+        open_usage_store(setting, tmp_path)
 
     message = str(caught.value)
     assert all(
-        known in message for known in ("redis://", "postgresql+psycopg://", "sqlite:///", "file:///", "LinkUses")
+        known in message for known in ("redis://", "postgresql+psycopg://", "sqlite:///", "file:///", "LinkUsageStore")
     )
     assert "hunter2" not in message
 
@@ -785,7 +783,7 @@ def test_an_unknown_place_is_refused_and_the_known_ones_are_named(setting, tmp_p
 def test_a_setting_of_another_type_is_refused(setting, tmp_path):
     """JSON in the environment may say anything: the message names the type that was found."""
     with pytest.raises(ConfigurationError, match=type(setting).__name__) as caught:
-        open_link_uses(setting, tmp_path)
+        open_usage_store(setting, tmp_path)
 
     assert "hunter2" not in str(caught.value)
 
@@ -804,7 +802,7 @@ def test_a_setting_of_another_type_is_refused(setting, tmp_path):
 def test_a_url_that_cannot_be_read_is_refused_without_showing_it(setting, tmp_path):
     """Neither the message nor the traceback repeats what may be a password."""
     with pytest.raises(ConfigurationError) as caught:
-        open_link_uses(setting, tmp_path)
+        open_usage_store(setting, tmp_path)
 
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
@@ -822,7 +820,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(missing, s
     monkeypatch.setitem(sys.modules, missing, None)
 
     with pytest.raises(ConfigurationError) as caught:
-        open_link_uses(setting, tmp_path)
+        open_usage_store(setting, tmp_path)
 
     assert command in str(caught.value)
     assert isinstance(caught.value.__cause__, ImportError)
@@ -830,13 +828,13 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(missing, s
 
 def test_a_database_that_keeps_a_worker_waiting_is_given_up(postgres, expires_at, monkeypatch):
     """A lock that somebody else holds costs a request seconds, not its worker."""
-    monkeypatch.setattr(in_sql, "TIMEOUT", 4)
-    store = open_link_uses(postgres.url, "")
-    assert not store.spent("locked out", 1)  # the table is there
+    monkeypatch.setattr(sql_store, "TIMEOUT", 4)
+    store = open_usage_store(postgres.url, "")
+    assert not store.is_exhausted("locked out", 1)  # the table is there
     engine = sqlalchemy.create_engine(postgres.url)
 
     with engine.begin() as connection:
-        connection.execute(sqlalchemy.text("LOCK TABLE storage_link_uses IN ACCESS EXCLUSIVE MODE"))
+        connection.execute(sqlalchemy.text("LOCK TABLE storage_link_usage IN ACCESS EXCLUSIVE MODE"))
         with pytest.raises(StorageUnavailableError):
             store.consume("locked out", 1, expires_at)
 

@@ -8,15 +8,15 @@ import arrow
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from flask_storage.values import (
+from flask_storage.types import (
     FileInfo,
     FileMode,
-    LinkBinding,
+    LinkContext,
     LinkRequest,
     ListEntry,
     ShareLinkOperation,
     WriteOptions,
-    as_moment,
+    to_utc,
 )
 
 READ, WRITE = FileMode.read, FileMode.write
@@ -232,7 +232,7 @@ def test_an_operation_prints_as_letters_in_one_order(operation):
 )
 def test_an_expiry_is_understood_in_every_form(expire):
     """Naive means UTC, a duration counts from now, an Arrow is what it shows; what comes out is aware and in UTC."""
-    moment = as_moment(expire, now=NOW)
+    moment = to_utc(expire, now=NOW)
 
     assert moment == datetime(2026, 11, 20, 13, tzinfo=UTC)
     assert type(moment) is datetime
@@ -254,27 +254,27 @@ def test_an_expiry_is_understood_in_every_form(expire):
 def test_an_expiry_that_is_not_in_the_future_is_refused(expire):
     """A link that nobody could use is a mistake, not a link."""
     with pytest.raises(ValueError, match="Expiration time is in the past"):
-        as_moment(expire, now=NOW)
+        to_utc(expire, now=NOW)
 
 
 def test_an_expiry_beyond_the_calendar_is_refused():
     """`timedelta.max` is no date."""
     with pytest.raises(ValueError, match="beyond the year 9999"):
-        as_moment(timedelta.max)
+        to_utc(timedelta.max)
 
 
 @pytest.mark.parametrize("thing", [None, 3600, 3600.0, "2026-11-20", "tomorrow", NOW.date(), NOW.time()], ids=repr)
 def test_an_expiry_of_another_type_is_refused(thing):
     """A number could mean a moment or a duration; the message says what to give."""
     with pytest.raises(TypeError, match=r"datetime, an arrow\.Arrow or a timedelta"):
-        as_moment(thing, now=NOW)
+        to_utc(thing, now=NOW)
 
 
 def test_an_expiry_counts_from_the_present():
     """Without `now` the clock is asked."""
     before = datetime.now(UTC)
 
-    moment = as_moment(timedelta(hours=1))
+    moment = to_utc(timedelta(hours=1))
 
     assert before + timedelta(hours=1) <= moment <= datetime.now(UTC) + timedelta(hours=1)
 
@@ -293,7 +293,7 @@ def test_a_listing_tells_folders_by_their_slash():
 
 def test_options_come_from_keywords():
     """What is not given stays at its default."""
-    options = WriteOptions.of(None, {"content_type": "image/png", "exclusive": True})
+    options = WriteOptions.from_arguments(None, {"content_type": "image/png", "exclusive": True})
 
     assert options == WriteOptions(content_type="image/png", exclusive=True)
 
@@ -308,7 +308,7 @@ def test_options_come_from_extra_args_of_keg_storage():
         "Metadata": {"a": "b"},
     }
 
-    options = WriteOptions.of(extra_args, {"content_type": "text/plain", "content_encoding": "gzip"})
+    options = WriteOptions.from_arguments(extra_args, {"content_type": "text/plain", "content_encoding": "gzip"})
 
     assert options == WriteOptions(
         content_type="image/png",
@@ -322,7 +322,7 @@ def test_options_come_from_extra_args_of_keg_storage():
 def test_unknown_extra_args_are_refused():
     """Nothing is dropped in silence: the message names what is unknown and what is known."""
     with pytest.raises(ValueError, match=r"unknown extra_args ACL, Tagging: known are CacheControl, Content"):
-        WriteOptions.of({"Tagging": "a=b", "ACL": "public-read", "ContentType": "a/b"}, {})
+        WriteOptions.from_arguments({"Tagging": "a=b", "ACL": "public-read", "ContentType": "a/b"}, {})
 
 
 def test_options_name_what_is_kept_beside_the_content():
@@ -356,6 +356,6 @@ def test_values_do_not_change(value):
 
 def test_a_binding_prints_no_secret():
     """Neither the secrets nor what could lead to them."""
-    binding = LinkBinding(profile="docs", secrets=lambda: (b"hunter2",), link_url=lambda token, endpoint: "hunter2")
+    binding = LinkContext(profile="docs", secrets=lambda: (b"hunter2",), link_url=lambda token, endpoint: "hunter2")
 
-    assert repr(binding) == "LinkBinding(profile='docs', strict=True)"
+    assert repr(binding) == "LinkContext(profile='docs', strict=True)"

@@ -23,10 +23,10 @@ from flask_storage import (
     UnsupportedOperationError,
     errors,
 )
+from flask_storage.files import FileAdapter
 from flask_storage.signals import link_used
 from flask_storage.tokens import derive_key
-from flask_storage.values import TERMS, Capabilities
-from flask_storage.wrapped_files import WrappedFile
+from flask_storage.types import LINK_CONSTRAINTS, Capabilities
 
 HOUR = timedelta(hours=1)
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -69,7 +69,7 @@ class TypelessPlace(Place):
     def capabilities(self):  # type: ignore[override]  # a property where the wall has an attribute
         """Take neither headers nor metadata."""
         able = super().capabilities
-        return Capabilities(exclusive=True, links=able.links, link_combinations=True, link_terms=TERMS)
+        return Capabilities(exclusive=True, links=able.links, link_combinations=True, link_constraints=LINK_CONSTRAINTS)
 
 
 class NoLinks(StorageBackend):
@@ -316,7 +316,7 @@ def test_a_signed_path_that_is_none_is_a_bad_request(client, method, key):
         ("PUT", "folder/file/below", 403),
     ],
 )
-def test_a_folder_is_no_file(app, client, link, method, path, status):
+def test_a_directory_is_not_a_file(app, client, link, method, path, status):
     """A folder is neither sent nor replaced nor deleted, and what is in it stays."""
     disk = app.extensions["storage"]["disk"]
     disk.write("folder/file", CONTENT)
@@ -888,7 +888,7 @@ def test_a_file_that_is_kept_open_by_nobody(app, docs, link):
     """A reader is closed after the last byte, after a refusal and after a 304."""
     readers = []
 
-    class Noted(WrappedFile):
+    class Noted(FileAdapter):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
             readers.append(self)

@@ -16,7 +16,7 @@ __all__ = ["app", "client", "docs", "link"]  # fixtures
 @pytest.fixture
 def uses(app):
     """The app's store of used links."""
-    return app.extensions["storage"].link_uses
+    return app.extensions["storage"].link_usage
 
 
 def statuses(client, url, *methods, **options):
@@ -188,7 +188,7 @@ def test_a_failure_of_an_uncounted_link_gives_nothing_back(client, docs, link, u
     """The store of used links is not asked about links that are not counted."""
     monkeypatch.setattr(type(uses), "release", _forbidden)
     monkeypatch.setattr(type(uses), "consume", _forbidden)
-    monkeypatch.setattr(type(uses), "spent", _forbidden)
+    monkeypatch.setattr(type(uses), "is_exhausted", _forbidden)
     docs.fails = {"delete": errors.StorageUnavailableError("away")}
 
     assert client.delete(link("remove")).status_code == 503
@@ -199,7 +199,7 @@ def _forbidden(*args):
     raise AssertionError("the store of used links was asked")
 
 
-@pytest.mark.parametrize("call", ["spent", "consume"])
+@pytest.mark.parametrize("call", ["is_exhausted", "consume"])
 @pytest.mark.parametrize(("method", "operation"), [("GET", "d"), ("PUT", "u"), ("DELETE", "r")])
 def test_without_the_store_no_counted_link_is_honoured(
     app, client, docs, link, uses, monkeypatch, method, operation, call
@@ -223,7 +223,7 @@ def _away(*args):
 def test_a_refused_download_closes_the_file(app, client, docs, link, uses, monkeypatch):
     """Another request took the last use between opening and sending: the reader is closed at once."""
     url, readers, open_reader = link("download", uses=1), [], docs._open_reader
-    monkeypatch.setattr(type(uses), "spent", lambda *args: False)
+    monkeypatch.setattr(type(uses), "is_exhausted", lambda *args: False)
 
     def noted(path):
         readers.append(open_reader(path))

@@ -150,7 +150,7 @@ class Upload {
     this.say("Starting");
     const instruction = await ask(dropzone.dataset.uploads, { name: this.file.name, size: this.file.size });
     if (!this.cancelled) await this.send(instruction);
-    if (!this.cancelled) await ask(dropzone.dataset.done, { receipt: instruction.receipt });
+    if (!this.cancelled) await ask(dropzone.dataset.done, { upload_token: instruction.upload_token });
   }
 
   send({ method, url, headers, fields }) {

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._lazy import lazily
+from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ..errors import FileNotFoundInStorageError as FileNotFoundInStorageError, LocalFSError as LocalFSError
     from ..files import RemoteFile as RemoteFile
     from ..tokens import InternalLinkTokenData as InternalLinkTokenData
-    from ..values import (
+    from ..types import (
         FileMode as FileMode,
         ListEntry as ListEntry,
         ProgressCallback as ProgressCallback,
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         AzureWriter as AzureWriter,
     )
     from .base import StorageBackend as StorageBackend
-    from .filesystem import LocalFSFile as LocalFSFile, LocalFSStorage as LocalFSStorage
     from .internal_links import InternalLinksStorageBackend as InternalLinksStorageBackend
+    from .local.storage import LocalFSFile as LocalFSFile, LocalFSStorage as LocalFSStorage
     from .memory import MemoryStorage as MemoryStorage
     from .s3 import (
         S3FileBase as S3FileBase,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from .sftp import SFTPRemoteFile as SFTPRemoteFile, SFTPStorage as SFTPStorage
 
-_WHERE = {
+_EXPORTS = {
     "backends.azure": "AzureFile AzureReader AzureStorage AzureWriter",
     "backends.base": "StorageBackend",
     "backends.filesystem": "LocalFSFile LocalFSStorage",
@@ -46,9 +46,9 @@ _WHERE = {
     "errors": "FileNotFoundInStorageError LocalFSError",
     "files": "RemoteFile",
     "tokens": "InternalLinkTokenData",
-    "values": "FileMode ListEntry ProgressCallback ShareLinkOperation",
+    "types": "FileMode ListEntry ProgressCallback ShareLinkOperation",
 }
-__all__, _load = lazily(__name__, _WHERE)
+__all__, _load = lazy_exports(__name__, _EXPORTS)
 
 
 def __getattr__(name: str) -> Any:

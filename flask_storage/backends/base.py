@@ -19,21 +19,21 @@ from ..errors import (
     PreconditionFailedError,
 )
 from ..files import RemoteFile
-from ..parts import PartStore
-from ..paths import is_valid, normalize_folder, normalize_prefix
+from ..multipart import MultipartStore
+from ..paths import is_valid, normalize_directory, normalize_prefix
 from ..signals import file_deleted
-from ..values import (
+from ..types import (
     FileInfo,
     FileMode,
-    LinkBinding,
+    LinkContext,
     ListEntry,
     ProgressCallback,
     ShareLinkOperation,
     WriteOptions,
 )
-from .checked_parts import CheckedParts
-from .linking import LinkVerbs, one_by_one
-from .transfers import TransferVerbs
+from .links import LinkOperations, reject_single_path
+from .multipart_checks import CheckedMultipart
+from .transfers import TransferOperations
 
 __all__ = [
     "FileMode",
@@ -48,12 +48,12 @@ __all__ = [
 logger = logging.getLogger("flask_storage")
 
 
-class StorageBackend(TransferVerbs, LinkVerbs):
+class StorageBackend(TransferOperations, LinkOperations):
     """One place that keeps files.
 
     Every public verb checks and normalizes its paths before the place is asked anything, and raises only
     :class:`~flask_storage.errors.StorageError` for what goes wrong there. The verbs are final; a backend overrides the
-    underscored hooks of :class:`~flask_storage.backends.hooks.StorageHooks`. A storage may be shared between threads;
+    underscored hooks of :class:`~flask_storage.backends.driver.StorageDriver`. A storage may be shared between threads;
     the files it opens may not.
 
     Args:
@@ -63,7 +63,7 @@ class StorageBackend(TransferVerbs, LinkVerbs):
         portable: Refuse paths that Windows could not hold.
     """
 
-    url_names: ClassVar[Mapping[str, str]] = {}
+    url_aliases: ClassVar[Mapping[str, str]] = {}
     """Short names of arguments in a profile's URL, and what they stand for."""
 
     def __init__(self, name: str, *, base_url: str | None = None, portable: bool = False) -> None:
@@ -72,7 +72,7 @@ class StorageBackend(TransferVerbs, LinkVerbs):
         self.name = name
         self.base_url = base_url
         self.portable = portable
-        self.link_binding: LinkBinding | None = None
+        self.link_context: LinkContext | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -92,17 +92,17 @@ class StorageBackend(TransferVerbs, LinkVerbs):
         """
         raise ConfigurationError(f"{cls.__name__} cannot be configured by a URL: write a mapping instead")
 
-    def bind_links(self, binding: LinkBinding) -> None:
+    def set_link_context(self, binding: LinkContext) -> None:
         """Lend the storage what an app has for making links; called once, by the extension.
 
         Raises:
             ConfigurationError: when the storage already belongs to a profile.
         """
-        if self.link_binding is not None:
+        if self.link_context is not None:
             raise ConfigurationError(
-                f"{self!r} is already the profile {self.link_binding.profile!r}: make one storage for each profile"
+                f"{self!r} is already the profile {self.link_context.profile!r}: make one storage for each profile"
             )
-        self.link_binding = binding
+        self.link_context = binding
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class StorageBackend(TransferVerbs, LinkVerbs):
             prefix = normalize_prefix(prefix)
             folder = prefix.rpartition("/")[0]
         else:
-            folder = normalize_folder(path)
+            folder = normalize_directory(path)
         if details:
             found: Iterator[FileInfo] = self._iter_details(folder, prefix, recursive)
             return found
@@ -169,7 +169,7 @@ class StorageBackend(TransferVerbs, LinkVerbs):
             FileNotFoundInStorageError: when there is none.
         """
         path = self._path(path)
-        with self._guard(path):
+        with self._error_translator(path):
             return self._stat(path)
 
     def size(self, path: str) -> int:
@@ -203,21 +203,21 @@ class StorageBackend(TransferVerbs, LinkVerbs):
             FileNotFoundInStorageError: when there is no file under *path*.
             FileExistsInStorageError, PreconditionFailedError: as asked for; the target is untouched.
         """
-        copied = self._transplant(self._copy, path, new_path, exclusive, if_match)
+        copied = self._copy_or_move(self._copy, path, new_path, exclusive, if_match)
         if copied:
-            self._stored(copied[1])
+            self._notify_stored(copied[1])
 
     def move(self, path: str, new_path: str, *, exclusive: bool = False, if_match: str | None = None) -> None:
         """Move a file; arguments and errors are those of :meth:`copy`. A failure leaves at least one of the two."""
-        moved = self._transplant(self._move, path, new_path, exclusive, if_match)
+        moved = self._copy_or_move(self._move, path, new_path, exclusive, if_match)
         if moved:
-            self._stored(moved[1])
+            self._notify_stored(moved[1])
             file_deleted.send(self, path=moved[0])
 
     def delete(self, path: str) -> None:
         """Delete a file; one that does not exist is no error."""
         path = self._path(path)
-        with self._guard(path):
+        with self._error_translator(path):
             self._delete(path)
         file_deleted.send(self, path=path)
 
@@ -228,8 +228,8 @@ class StorageBackend(TransferVerbs, LinkVerbs):
             InvalidPathError: when one of the paths is none; nothing was deleted.
             PartialFailureError: when some could not be deleted; its ``errors`` has one for each, the rest are gone.
         """
-        normalized = [self._path(path) for path in one_by_one(paths)]
-        with self._guard():
+        normalized = [self._path(path) for path in reject_single_path(paths)]
+        with self._error_translator():
             failed = self._delete_many(normalized)
         for path in normalized:
             if path not in failed:
@@ -247,10 +247,10 @@ class StorageBackend(TransferVerbs, LinkVerbs):
         Raises:
             InvalidPathError: for the root; delete its folders one by one.
         """
-        folder = normalize_folder(path)
+        folder = normalize_directory(path)
         if not folder:
             raise InvalidPathError("delete_prefix() does not empty a whole storage: name a folder", path=path)
-        with self._guard(folder):
+        with self._error_translator(folder):
             count = self._delete_prefix(folder)
         file_deleted.send(self, path=folder + "/")
         return count
@@ -258,20 +258,20 @@ class StorageBackend(TransferVerbs, LinkVerbs):
     # -- upkeep -------------------------------------------------------------------------------------------------------
 
     @property
-    def parts(self) -> PartStore:
-        """The seven calls behind an upload in parts (see :class:`~flask_storage.parts.PartStore`).
+    def multipart(self) -> MultipartStore:
+        """The seven calls behind an upload in parts (see :class:`~flask_storage.multipart.MultipartStore`).
 
         Raises:
             UnsupportedOperationError: when the storage takes none.
         """
-        return CheckedParts(
-            self._parts(),
+        return CheckedMultipart(
+            self._multipart(),
             normalize=self._path,
-            normalize_folder=normalize_folder,
-            check=self._checked,
-            check_ending=self._checked_for_finish,
-            guard=self._guard,
-            published=self._stored,
+            normalize_directory=normalize_directory,
+            check=self._check_options,
+            check_complete=self._check_complete_options,
+            translator=self._error_translator,
+            published=self._notify_stored,
         )
 
     def sweep(self, older_than: timedelta = timedelta(days=1)) -> int:
@@ -280,7 +280,7 @@ class StorageBackend(TransferVerbs, LinkVerbs):
         Args:
             older_than: Only what was begun longer ago; keep it above the longest upload you expect.
         """
-        with self._guard():
+        with self._error_translator():
             return self._sweep(datetime.now(UTC) - older_than)
 
     def check(self) -> None:
@@ -289,7 +289,7 @@ class StorageBackend(TransferVerbs, LinkVerbs):
         Raises:
             StorageError: what is wrong, and what to do.
         """
-        with self._guard():
+        with self._error_translator():
             self._check()
 
     def close(self) -> None:
@@ -298,13 +298,13 @@ class StorageBackend(TransferVerbs, LinkVerbs):
         An app need not call it. It is for whoever makes storages as they go. Close what is open first: a transfer that
         is under way fails.
         """
-        with self._guard():
+        with self._error_translator():
             self._close()
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
     def _iter_entries(self, folder: str, prefix: str | None, recursive: bool) -> Iterator[ListEntry]:
-        with self._guard(folder):
+        with self._error_translator(folder):
             pages = self._list(folder, recursive) if prefix is None else self._list_prefix(prefix, recursive)
             skipped = 0
             for page in pages:
@@ -313,55 +313,55 @@ class StorageBackend(TransferVerbs, LinkVerbs):
                         yield entry
                     else:
                         skipped += 1
-        self._note_skipped(folder, skipped)
+        self._log_skipped(folder, skipped)
 
     def _iter_details(self, folder: str, prefix: str | None, recursive: bool) -> Iterator[FileInfo]:
-        with self._guard(folder):
+        with self._error_translator(folder):
             skipped = 0
             for info in self._list_details(folder, recursive, prefix):
                 if is_valid(info.path):
                     yield info
                 else:
                     skipped += 1
-        self._note_skipped(folder, skipped)
+        self._log_skipped(folder, skipped)
 
-    def _note_skipped(self, folder: str, skipped: int) -> None:
+    def _log_skipped(self, folder: str, skipped: int) -> None:
         if skipped:
             logger.warning("%d names below %r in %r are no paths and were skipped", skipped, folder, self.name)
 
-    def _checked_for_finish(self, options: WriteOptions) -> WriteOptions:
+    def _check_complete_options(self, options: WriteOptions) -> WriteOptions:
         able = self.capabilities
-        self._require_conditions(able.part_conditions, options, "for an upload in parts")
-        if options.headers and not able.part_headers:
+        self._require_conditions(able.multipart_conditions, options, "for an upload in parts")
+        if options.headers and not able.multipart_headers:
             raise self._unsupported(
-                "change headers or metadata when an upload in parts ends", instead="give them to begin()"
+                "change headers or metadata when an upload in parts ends", instead="give them to create()"
             )
-        if options.checksum is not None and not able.part_checksums:
+        if options.checksum is not None and not able.multipart_checksums:
             raise self._unsupported(
                 "compare a checksum before it publishes an upload in parts", instead="promise it to open() or upload()"
             )
-        return self._checked(options)
+        return self._check_options(options)
 
     def _require_conditions(self, able: bool, options: WriteOptions, when: str) -> None:
         if not able and (options.exclusive or options.if_match is not None):
             raise self._unsupported(f"decide exclusive or if_match {when}")
 
-    def _transplant(
+    def _copy_or_move(
         self,
-        deed: Callable[[str, str, WriteOptions], None],
+        operation: Callable[[str, str, WriteOptions], None],
         path: str,
         new_path: str,
         exclusive: bool,
         if_match: str | None,
     ) -> tuple[str, str] | None:
-        """Check both paths and the conditions, then do the deed; None when there is nothing to do."""
+        """Check both paths and the conditions, then do the operation; None when there is nothing to do."""
         path, new_path = self._path(path), self._path(new_path)
         options = WriteOptions(exclusive=exclusive, if_match=if_match)
         self._check_conditions(options)
         self._require_conditions(self.capabilities.copy_conditions, options, "when it copies or moves")
-        with self._guard(path):
+        with self._error_translator(path):
             if path != new_path:
-                deed(path, new_path, options)
+                operation(path, new_path, options)
                 return path, new_path
             info = self._stat(path)
             if options.exclusive:

@@ -8,7 +8,7 @@ from typing import Unpack
 
 from ..errors import ConfigurationError
 from ..tokens import InternalLinkTokenData, LinkSigner
-from ..values import Expiry, LinkArguments, LinkBinding, LinkRequest, ShareLinkOperation
+from ..types import Expiry, LinkArguments, LinkContext, LinkRequest, ShareLinkOperation
 from .base import StorageBackend
 
 __all__ = ["InternalLinkTokenData", "InternalLinksStorageBackend"]
@@ -17,7 +17,7 @@ MIN_SECRET_BYTES = 32
 
 logger = logging.getLogger("flask_storage")
 
-_UNCONFIGURED = (
+_NOT_CONFIGURED = (
     "Backend must be configured with linked_endpoint and secret_key to use this feature: give {backend!r} both, or put "
     "it into STORAGE_PROFILES of an app that has a SECRET_KEY"
 )
@@ -60,14 +60,14 @@ class InternalLinksStorageBackend(StorageBackend):
             )
         self._signer: LinkSigner | None = None
 
-    def bind_links(self, binding: LinkBinding) -> None:
-        """See :meth:`StorageBackend.bind_links`; a secret of its own has 32 bytes, unless *binding* is lenient."""
+    def set_link_context(self, binding: LinkContext) -> None:
+        """See :meth:`StorageBackend.set_link_context`; a secret of its own has 32 bytes, unless *binding* is lenient."""
         if self._secret_key is not None and len(self._secret_key) < MIN_SECRET_BYTES and binding.strict:
             raise ConfigurationError(
                 f"the secret_key of profile {binding.profile!r} has fewer than {MIN_SECRET_BYTES} bytes: make one with "
                 "secrets.token_bytes(32), or leave it out to use the app's SECRET_KEY"
             )
-        super().bind_links(binding)
+        super().set_link_context(binding)
         self._signer = None
 
     def create_link_token(
@@ -91,10 +91,10 @@ class InternalLinksStorageBackend(StorageBackend):
     # -- hooks --------------------------------------------------------------------------------------------------------
 
     def _link_to(self, path: str, request: LinkRequest) -> str:
-        if self.link_binding is not None:
-            return self.link_binding.link_url(self._sign(path, request), self.linked_endpoint)
+        if self.link_context is not None:
+            return self.link_context.link_url(self._sign(path, request), self.linked_endpoint)
         if self.linked_endpoint is None:
-            raise ConfigurationError(_UNCONFIGURED.format(backend=self), path=path)
+            raise ConfigurationError(_NOT_CONFIGURED.format(backend=self), path=path)
         return self._build_url(self.linked_endpoint, self._sign(path, request))
 
     def _verify_link(self, token: str) -> InternalLinkTokenData:
@@ -108,7 +108,7 @@ class InternalLinksStorageBackend(StorageBackend):
 
     def _link_audience(self) -> str:
         """Return whom tokens are for: the profile, or outside an app the storage's name."""
-        return self.link_binding.profile if self.link_binding is not None else self.name
+        return self.link_context.profile if self.link_context is not None else self.name
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
@@ -119,14 +119,14 @@ class InternalLinksStorageBackend(StorageBackend):
         keys: tuple[bytes, ...] = ()
         if self._secret_key is not None:
             keys = (self._secret_key,)
-        elif self.link_binding is not None:
-            keys = self.link_binding.secrets()
+        elif self.link_context is not None:
+            keys = self.link_context.secrets()
         if not keys:
-            advice = ": set the app's SECRET_KEY, or secret_key for this profile" if self.link_binding else ""
+            advice = ": set the app's SECRET_KEY, or secret_key for this profile" if self.link_context else ""
             raise ConfigurationError("Backend must be configured with secret_key to use this feature" + advice)
         signer = self._signer
         if signer is None or signer.secrets != keys:
             signer = self._signer = LinkSigner(keys, self._link_audience())
-            if self.link_binding is None and len(keys[0]) < MIN_SECRET_BYTES:
+            if self.link_context is None and len(keys[0]) < MIN_SECRET_BYTES:
                 logger.warning("the secret_key of %r is short: links can be forged by guessing it", self.name)
         return signer

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import SplitResult
 
 from ..errors import FileExistsInStorageError, FileNotFoundInStorageError, IntegrityError, PreconditionFailedError
-from ..files import RemoteFile
-from ..parts import Part, PartStore, PendingUpload
-from ..values import TERMS, Capabilities, FileInfo, FileMode, ListEntry, ShareLinkOperation, WriteOptions
-from ..wrapped_files import WrappedFile
+from ..files import FileAdapter, RemoteFile
+from ..multipart import MultipartStore, Part, PendingUpload
+from ..types import LINK_CONSTRAINTS, Capabilities, FileInfo, FileMode, ListEntry, ShareLinkOperation, WriteOptions
 from .internal_links import InternalLinksStorageBackend
 
 if TYPE_CHECKING:
@@ -44,16 +43,16 @@ class MemoryStorage(InternalLinksStorageBackend):
         exclusive=True,
         if_match=True,
         copy_conditions=True,
-        part_conditions=True,
-        part_headers=True,
-        part_checksums=True,
+        multipart_conditions=True,
+        multipart_headers=True,
+        multipart_checksums=True,
         content_headers=True,
         metadata=True,
         links=~ShareLinkOperation(0),
         link_combinations=True,
-        link_terms=TERMS,
-        upload_terms=TERMS,
-        parts=True,
+        link_constraints=LINK_CONSTRAINTS,
+        upload_constraints=LINK_CONSTRAINTS,
+        multipart=True,
         server_side_copy=True,
     )
 
@@ -70,7 +69,7 @@ class MemoryStorage(InternalLinksStorageBackend):
             linked_endpoint=linked_endpoint, secret_key=secret_key, name=name, base_url=base_url, portable=portable
         )
         self._files: dict[str, _Stored] = {}
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, _PendingUpload] = {}
         self._lock = threading.RLock()
 
     @classmethod
@@ -95,7 +94,7 @@ class MemoryStorage(InternalLinksStorageBackend):
 
     def _open_reader(self, path: str) -> RemoteFile:
         file = self._find(path)
-        return WrappedFile(io.BytesIO(file.data), FileMode.read, info=file.info())
+        return FileAdapter(io.BytesIO(file.data), FileMode.read, info=file.info())
 
     def _open_writer(self, path: str, options: WriteOptions) -> RemoteFile:
         return _MemoryWriter(self, path, options, FileMode.write)
@@ -121,8 +120,8 @@ class MemoryStorage(InternalLinksStorageBackend):
     def _stat(self, path: str) -> FileInfo:
         return self._find(path).info()
 
-    def _parts(self) -> PartStore:
-        return _MemoryParts(self)
+    def _multipart(self) -> MultipartStore:
+        return _MemoryMultipart(self)
 
     def _sweep(self, before: datetime) -> int:
         with self._lock:
@@ -174,7 +173,7 @@ class _Stored:
         )
 
 
-class _MemoryWriter(WrappedFile):
+class _MemoryWriter(FileAdapter):
     def __init__(
         self,
         storage: MemoryStorage,
@@ -200,34 +199,34 @@ class _MemoryWriter(WrappedFile):
 
 
 @dataclass(slots=True)
-class _Pending:
+class _PendingUpload:
     path: str
     options: WriteOptions
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     parts: dict[int, tuple[Part, bytes]] = field(default_factory=dict)
 
 
-class _MemoryParts(PartStore):
+class _MemoryMultipart(MultipartStore):
     def __init__(self, storage: MemoryStorage) -> None:
         self._storage = storage
 
-    def put_whole(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
+    def put(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
         self._store(path, bytes(data), options.headers, options)
 
-    def begin(self, path: str, options: WriteOptions) -> str:
+    def create(self, path: str, options: WriteOptions) -> str:
         upload_id = secrets.token_urlsafe(16)
         with self._storage._lock:
-            self._storage._pending[upload_id] = _Pending(path, options)
+            self._storage._pending[upload_id] = _PendingUpload(path, options)
         return upload_id
 
-    def put_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
+    def upload_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
         content = bytes(data)
         part = Part(number=number, size=len(content), etag=hashlib.sha256(content).hexdigest())
         with self._storage._lock:
             self._pending(path, upload_id).parts[number] = part, content
         return part
 
-    def finish(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
+    def complete(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
         with self._storage._lock:
             pending = self._pending(path, upload_id)
             if any(pending.parts.get(part.number, (None,))[0] != part for part in parts):
@@ -236,7 +235,7 @@ class _MemoryParts(PartStore):
             self._store(path, content, {**pending.options.headers, **options.headers}, options)
             del self._storage._pending[upload_id]
 
-    def discard(self, path: str, upload_id: str) -> None:
+    def abort(self, path: str, upload_id: str) -> None:
         with self._storage._lock:
             self._storage._pending.pop(upload_id, None)
 
@@ -253,10 +252,10 @@ class _MemoryParts(PartStore):
 
     def _store(self, path: str, content: bytes, headers: dict[str, Any], options: WriteOptions) -> None:
         with _MemoryWriter(self._storage, path, options, FileMode.write, headers=headers) as writer:
-            writer.promise(options)
+            writer.set_expected(options)
             writer.write(content)
 
-    def _pending(self, path: str, upload_id: str) -> _Pending:
+    def _pending(self, path: str, upload_id: str) -> _PendingUpload:
         pending = self._storage._pending.get(upload_id)
         if pending is None or pending.path != path:
             raise FileNotFoundInStorageError(self._storage.name, f"{path} (upload)")

@@ -11,21 +11,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, BinaryIO, TypeVar, Unpack, cast
 
-from ..arguments import check_count, check_metadata
 from ..errors import FileExistsInStorageError, PreconditionFailedError, TooLargeError
 from ..files import RemoteFile, parse_checksum
-from ..paths import is_one_line, safe_path, suffixed
+from ..paths import is_one_line, safe_path, with_suffix
 from ..signals import file_read, file_stored
 from ..streams import LocalFile, SupportsRead, SupportsWrite, copy_chunks
-from ..values import CONTENT_HEADERS, FileMode, ProgressCallback, WriteArguments, WriteOptions
-from .hooks import StorageHooks
+from ..types import CONTENT_HEADERS, FileMode, ProgressCallback, WriteArguments, WriteOptions
+from ..validation import check_count, check_metadata
+from .driver import StorageDriver
 
 _T = TypeVar("_T")
-_READINGS = 20  # of a file that is replaced again and again while it is read
+_MAX_READS = 20  # of a file that is replaced again and again while it is read
 _SPOOL_BYTES = 8 * 1024 * 1024
 
 
-class TransferVerbs(StorageHooks):
+class TransferOperations(StorageDriver):
     """Everything through which content enters or leaves a storage; written once, on top of the hooks."""
 
     def open(
@@ -46,7 +46,7 @@ class TransferVerbs(StorageHooks):
             path: The path in the storage.
             mode: ``"r"``, ``"w"``, ``"rw"`` or a :class:`~flask_storage.FileMode`.
             extra_args: keg-storage's ``{"ContentType": …}``; prefer keyword arguments.
-            **arguments: See :class:`~flask_storage.values.WriteOptions`.
+            **arguments: See :class:`~flask_storage.types.WriteOptions`.
 
         Returns:
             A binary file object; use it in a ``with`` block.
@@ -76,19 +76,19 @@ class TransferVerbs(StorageHooks):
                 reader.close()
                 raise
             return reader
-        guard = self._guard(path)
+        translator = self._error_translator(path)
         if not file_mode & FileMode.read:
             writer = self._writer(path, options)
         elif options.size is not None or options.checksum is not None:
             raise ValueError("size and checksum are promised of what is written anew, not of what is edited")
         elif self.capabilities.read_write:
-            with guard:
+            with translator:
                 writer = self._open_updater(path, options)
         else:
             raise self._unsupported(
                 "open a file for reading and writing at once", path, instead="read it, then write it anew"
             )
-        return writer.attach(path, guard, lambda: self._stored(path))
+        return writer.attach(path, translator, lambda: self._notify_stored(path))
 
     def upload(
         self,
@@ -106,7 +106,7 @@ class TransferVerbs(StorageHooks):
             path: The path in the storage.
             progress_callback: Called after each chunk with the number of bytes stored so far.
             extra_args: keg-storage's ``{"ContentType": …}``; prefer keyword arguments.
-            **arguments: See :class:`~flask_storage.values.WriteOptions`.
+            **arguments: See :class:`~flask_storage.types.WriteOptions`.
 
         Raises:
             TypeError: when the source yields text.
@@ -115,7 +115,7 @@ class TransferVerbs(StorageHooks):
         path = self._path(path)
         options = self._options(extra_args, arguments)
         self._upload_file(file_obj, path, options, progress_callback)
-        self._stored(path)
+        self._notify_stored(path)
 
     def download(
         self, path: str, file_obj: SupportsWrite, *, progress_callback: ProgressCallback | None = None
@@ -148,7 +148,7 @@ class TransferVerbs(StorageHooks):
             path: The local file.
             dest: The path in the storage.
             progress_callback: Called after each chunk with the number of bytes stored so far.
-            **arguments: See :class:`~flask_storage.values.WriteOptions`.
+            **arguments: See :class:`~flask_storage.types.WriteOptions`.
         """
         with open(path, "rb") as source:
             self.upload(source, dest, progress_callback=progress_callback, **arguments)
@@ -179,7 +179,7 @@ class TransferVerbs(StorageHooks):
             mode = 0o600 if os.path.exists(dest) else 0o666
             fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with LocalFile(fd, "wb") as target:
-                self._undisturbed(lambda: self._download_anew(path, target, progress_callback))
+                self._retry_if_replaced(lambda: self._download_from_start(path, target, progress_callback))
             with contextlib.suppress(FileNotFoundError):
                 os.chmod(unfinished, os.stat(dest).st_mode & 0o7777)
             os.replace(unfinished, dest)
@@ -211,7 +211,7 @@ class TransferVerbs(StorageHooks):
         Raises:
             TooLargeError: when the file is larger than *max_size*.
         """
-        data = self._undisturbed(lambda: self._read_whole(path, max_size))
+        data = self._retry_if_replaced(lambda: self._read_whole(path, max_size))
         if max_size is not None and len(data) > max_size:
             raise TooLargeError(
                 f"{path} is larger than {max_size} bytes: open it and read it in chunks", path=path, backend=self.name
@@ -233,7 +233,7 @@ class TransferVerbs(StorageHooks):
         Args:
             name: The wished path, as it came.
             content: Bytes, or a binary file object. One that cannot seek is spooled, past 8 MiB to disk.
-            **arguments: See :class:`~flask_storage.values.WriteOptions`.
+            **arguments: See :class:`~flask_storage.types.WriteOptions`.
 
         Returns:
             The path that the content is stored under.
@@ -256,23 +256,23 @@ class TransferVerbs(StorageHooks):
             arguments["exclusive"] = self.capabilities.exclusive
             options = self._options(None, arguments)
             if not options.exclusive:
-                path = suffixed(path)
+                path = with_suffix(path)
             while True:
                 try:
                     self._upload_file(source, path, options, None)
                 except FileExistsInStorageError:
                     source.seek(start)
-                    path = suffixed(safe_path(name))
+                    path = with_suffix(safe_path(name))
                 else:
                     break
-        self._stored(path)
+        self._notify_stored(path)
         return path
 
     # -- inner ------------------------------------------------------------------------------------------------------
 
-    def _undisturbed(self, read: Callable[[], _T]) -> _T:
+    def _retry_if_replaced(self, read: Callable[[], _T]) -> _T:
         """Return what *read* returns; read again when the file was replaced meanwhile, as nobody has seen any of it."""
-        for _ in range(_READINGS - 1):
+        for _ in range(_MAX_READS - 1):
             try:
                 return read()
             except PreconditionFailedError:
@@ -283,18 +283,18 @@ class TransferVerbs(StorageHooks):
         with self.open(path, FileMode.read) as reader:
             return reader.read(-1 if max_size is None else max_size + 1)
 
-    def _download_anew(self, path: str, target: BinaryIO, progress_callback: ProgressCallback | None) -> None:
+    def _download_from_start(self, path: str, target: BinaryIO, progress_callback: ProgressCallback | None) -> None:
         target.seek(0)
         target.truncate()
         self.download(path, target, progress_callback=progress_callback)
 
-    def _stored(self, path: str) -> None:
+    def _notify_stored(self, path: str) -> None:
         file_stored.send(self, path=path)
 
     def _options(self, extra_args: Mapping[str, Any] | None, arguments: WriteArguments) -> WriteOptions:
-        return self._checked(WriteOptions.of(extra_args, arguments))
+        return self._check_options(WriteOptions.from_arguments(extra_args, arguments))
 
-    def _checked(self, options: WriteOptions) -> WriteOptions:
+    def _check_options(self, options: WriteOptions) -> WriteOptions:
         """Return *options* as they are, or refuse what this storage cannot honour, before anything is sent."""
         able = self.capabilities
         for header in CONTENT_HEADERS:

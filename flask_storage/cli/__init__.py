@@ -1,6 +1,6 @@
 """``flask storage …``: everyday work with an app's profiles, from a shell.
 
-Every command is a thin call of one verb of :class:`~flask_storage.StorageBackend`. Results go to standard output,
+Every command is a thin call of one operation of :class:`~flask_storage.StorageBackend`. Results go to standard output,
 messages to standard error. The exit status is 0 when it worked, 1 when the storage or the local disk refused or failed,
 2 when the command line asked for what cannot be (an unknown profile, a bad path), 130 after an interrupt.
 """
@@ -15,17 +15,17 @@ from .profile import profile_options
 
 # A command's module is imported when that command runs, so that `flask --help` and `flask run` do not wait for it.
 _COMMANDS = {
-    "check": "upkeep",
+    "check": "maintenance",
     "copy": "files",
-    "delete": "removal",
+    "delete": "delete",
     "get": "files",
     "link": "links",
     "list": "listing",
     "move": "files",
-    "profiles": "upkeep",
+    "profiles": "maintenance",
     "put": "files",
     "stat": "listing",
-    "sweep": "upkeep",
+    "sweep": "maintenance",
 }
 
 

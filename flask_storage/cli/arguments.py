@@ -36,7 +36,7 @@ def size(text: str) -> int:
     return int(match[1]) << 10 * "bkmgt".index(match[2] or "b")
 
 
-def kept_name(path: str, name: str) -> str:
+def target_path(path: str, name: str) -> str:
     """Return the path of a target; one that ends in ``/`` is a folder, in which the file keeps its own name."""
     return path + name if path.endswith("/") else path
 

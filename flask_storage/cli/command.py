@@ -63,7 +63,7 @@ def local_file(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def checked_arguments() -> Iterator[None]:
+def usage_errors() -> Iterator[None]:
     """Report an argument that the wall refuses (a content type of two lines) as the mistake it is."""
     try:
         yield

@@ -9,10 +9,10 @@ from contextlib import nullcontext
 import click
 
 from ..backends.base import StorageBackend
-from .arguments import exclusive_option, kept_name, last_segment
-from .command import StorageCommand, checked_arguments, local_file
-from .output import binary, note, progress, standard_output
-from .profile import chosen_storage, complete_path
+from .arguments import exclusive_option, last_segment, target_path
+from .command import StorageCommand, local_file, usage_errors
+from .output import binary, print_status, progress, standard_output
+from .profile import complete_path, selected_storage
 
 _CHUNK = 1024 * 1024
 
@@ -27,7 +27,7 @@ def get_command(path: str, file: str | None, exclusive: bool) -> None:
     Without FILE, or when FILE is a folder, the local file is called as in the storage. It appears, or is replaced, when
     all of it has arrived.
     """
-    storage = chosen_storage()
+    storage = selected_storage()
     if file == "-":
         _get_to_stdout(storage, path)
         return
@@ -39,7 +39,7 @@ def get_command(path: str, file: str | None, exclusive: bool) -> None:
         raise click.ClickException(f"{click.format_filename(file)} exists.")
     with local_file(file), progress(last_segment(path), lambda: storage.size(path)) as callback:
         storage.get(path, file, progress_callback=callback)
-    note(f"Downloaded {path} to {click.format_filename(file)}.")
+    print_status(f"Downloaded {path} to {click.format_filename(file)}.")
 
 
 @click.command("put", cls=StorageCommand, short_help="Store a file.")
@@ -53,18 +53,18 @@ def put_command(file: str, path: str, content_type: str | None, exclusive: bool)
     A PATH that ends in a slash is a folder, in which the file keeps its name. What was stored under PATH is replaced
     when all of FILE has arrived.
     """
-    storage = chosen_storage()
+    storage = selected_storage()
     if file == "-" and path.endswith("/"):
         raise click.UsageError("Standard input has no name: give the whole PATH, not a folder.")
-    path = kept_name(path, os.path.basename(file))
+    path = target_path(path, os.path.basename(file))
     with (
         local_file(file),
         nullcontext(binary(sys.stdin, "standard input")) if file == "-" else open(file, "rb") as source,
-        checked_arguments(),
+        usage_errors(),
         progress(last_segment(path), lambda: os.fstat(source.fileno()).st_size) as callback,
     ):
         storage.upload(source, path, progress_callback=callback, content_type=content_type, exclusive=exclusive)
-    note(f"Uploaded {click.format_filename(file)} to {path}.")
+    print_status(f"Uploaded {click.format_filename(file)} to {path}.")
 
 
 @click.command("copy", cls=StorageCommand, short_help="Copy a file.")
@@ -73,9 +73,9 @@ def put_command(file: str, path: str, content_type: str | None, exclusive: bool)
 @exclusive_option
 def copy_command(source: str, target: str, exclusive: bool) -> None:
     """Copy the file PATH to NEW_PATH, which is replaced; one that ends in a slash is a folder."""
-    target = kept_name(target, last_segment(source))
-    chosen_storage().copy(source, target, exclusive=exclusive)
-    note(f"Copied {source} to {target}.")
+    target = target_path(target, last_segment(source))
+    selected_storage().copy(source, target, exclusive=exclusive)
+    print_status(f"Copied {source} to {target}.")
 
 
 @click.command("move", cls=StorageCommand, short_help="Move a file.")
@@ -84,9 +84,9 @@ def copy_command(source: str, target: str, exclusive: bool) -> None:
 @exclusive_option
 def move_command(source: str, target: str, exclusive: bool) -> None:
     """Move the file PATH to NEW_PATH, which is replaced; one that ends in a slash is a folder."""
-    target = kept_name(target, last_segment(source))
-    chosen_storage().move(source, target, exclusive=exclusive)
-    note(f"Moved {source} to {target}.")
+    target = target_path(target, last_segment(source))
+    selected_storage().move(source, target, exclusive=exclusive)
+    print_status(f"Moved {source} to {target}.")
 
 
 def _get_to_stdout(storage: StorageBackend, path: str) -> None:
@@ -103,4 +103,4 @@ def _get_to_stdout(storage: StorageBackend, path: str) -> None:
             done += len(chunk)
             if callback is not None:
                 callback(done)
-    note(f"Downloaded {path} to standard output.")
+    print_status(f"Downloaded {path} to standard output.")

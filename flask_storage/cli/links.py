@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from ..values import ShareLinkOperation
+from ..types import ShareLinkOperation
 from .arguments import duration, json_option, size
-from .command import StorageCommand, checked_arguments
+from .command import StorageCommand, usage_errors
 from .output import as_json, operation_names, write_lines
-from .profile import chosen_storage, complete_path
+from .profile import complete_path, selected_storage
 
 
 @click.command("link", cls=StorageCommand, short_help="Print a signed URL of a file.")
@@ -53,9 +53,9 @@ def link_command(
     if not upload and (exclusive or max_size is not None):
         raise click.UsageError("--max-size and --exclusive are for links with --upload.")
     operations = "d" * download + "u" * upload + "r" * delete
-    with checked_arguments():
+    with usage_errors():
         expires_at = datetime.now(UTC) + expiration
-        url = chosen_storage().link_to(
+        url = selected_storage().link_to(
             path,
             operations,
             expires_at,

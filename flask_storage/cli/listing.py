@@ -11,10 +11,10 @@ import click
 from .arguments import json_option
 from .command import StorageCommand
 from .output import as_json, human_date, human_size, printable, write_lines
-from .profile import chosen_storage, complete_path
+from .profile import complete_path, selected_storage
 
 if TYPE_CHECKING:
-    from ..values import FileInfo, ListEntry
+    from ..types import FileInfo, ListEntry
 
 
 @click.command("list", cls=StorageCommand, short_help="List files.")
@@ -31,8 +31,8 @@ def list_command(path: str, recursive: bool, simple: bool, unsorted: bool, wants
     """
     if simple and wants_json:
         raise click.UsageError("--simple and --json exclude each other.")
-    verb = chosen_storage().iter if unsorted else chosen_storage().list
-    entries: Any = verb(path, recursive=recursive)
+    operation = selected_storage().iter if unsorted else selected_storage().list
+    entries: Any = operation(path, recursive=recursive)
     line = _simple_line if simple else _json_line if wants_json else _human_line
     write_lines(line(entry) for entry in entries)
 
@@ -42,9 +42,9 @@ def list_command(path: str, recursive: bool, simple: bool, unsorted: bool, wants
 @json_option
 def stat_command(path: str, wants_json: bool) -> None:
     """Show what the storage knows of the file PATH."""
-    info = chosen_storage().stat(path)
+    info = selected_storage().stat(path)
 
-    write_lines([as_json(_facts(info))] if wants_json else _stat_lines(info))
+    write_lines([as_json(_info_dict(info))] if wants_json else _stat_lines(info))
 
 
 def _simple_line(entry: ListEntry) -> str:
@@ -68,13 +68,13 @@ def _json_line(entry: ListEntry) -> str:
     )
 
 
-def _facts(info: FileInfo) -> dict[str, Any]:
+def _info_dict(info: FileInfo) -> dict[str, Any]:
     facts = {field.name: getattr(info, field.name) for field in fields(info)}
     return {**facts, "checksums": dict(info.checksums), "metadata": dict(info.metadata)}
 
 
 def _stat_lines(info: FileInfo) -> Iterator[str]:
-    facts = _facts(info)
+    facts = _info_dict(info)
     facts["size"] = f"{info.size} ({human_size(info.size)})"
     facts["last_modified"] = info.last_modified.isoformat()
     del facts["etag_is_strong"]

@@ -15,10 +15,10 @@ import click
 from ..errors import StorageError
 
 if TYPE_CHECKING:
-    from ..values import ProgressCallback, ShareLinkOperation
+    from ..types import ProgressCallback, ShareLinkOperation
 
 _LONG_TRANSFER = 8 * 1024 * 1024
-_THIS_SEASON = 5 * 365 / 12
+_DATE_WITHOUT_YEAR_DAYS = 5 * 365 / 12
 
 
 def binary(stream: TextIO | None, name: str) -> BinaryIO:
@@ -60,7 +60,7 @@ def write_lines(lines: Iterable[str]) -> None:
             out.write(f"{line}\n".encode())
 
 
-def note(text: str) -> None:
+def print_status(text: str) -> None:
     """Tell the person at the terminal what was done."""
     click.echo(printable(text), err=True)
 
@@ -103,7 +103,7 @@ def human_date(moment: datetime | None, *, now: datetime | None = None) -> str:
     day = moment.astimezone().date()
     age = (today - day).days
     near = {0: "today", 1: "yesterday", -1: "tomorrow"}
-    return near.get(age) or day.strftime("%b %d" if abs(age) < _THIS_SEASON else "%b %d %Y")
+    return near.get(age) or day.strftime("%b %d" if abs(age) < _DATE_WITHOUT_YEAR_DAYS else "%b %d %Y")
 
 
 def is_terminal(stream: Any) -> bool:

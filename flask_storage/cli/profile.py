@@ -42,7 +42,7 @@ def app_profiles() -> Profiles:
     return profiles_of(current_app)
 
 
-def asked_for() -> str | None:
+def requested_profile() -> str | None:
     """Return the name that the command line gives, None for the default profile.
 
     Raises:
@@ -55,9 +55,9 @@ def asked_for() -> str | None:
     return name
 
 
-def chosen_storage() -> StorageBackend:
+def selected_storage() -> StorageBackend:
     """Return the storage of the profile that the command line names, or of the default one."""
-    name = asked_for()
+    name = requested_profile()
     return app_profiles().default if name is None else app_profiles()[name]
 
 

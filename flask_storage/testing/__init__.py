@@ -15,26 +15,26 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .._lazy import lazily
+from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .conformance import BackendConformance as BackendConformance
     from .failing import Call as Call, FailingStorage as FailingStorage
-    from .machine import StorageMachine as StorageMachine
+    from .stateful import StorageMachine as StorageMachine
 
-__all__, _load = lazily(
+__all__, _load = lazy_exports(
     __name__,
     {
         "testing.conformance": "BackendConformance",
         "testing.failing": "Call FailingStorage",
         "testing.fixtures": "",
-        "testing.machine": "StorageMachine",
+        "testing.stateful": "StorageMachine",
     },
 )
 
 _TESTERS = ("hypothesis", "pytest")
-_ASSERTING = ("BackendConformance", "StorageMachine", "conformance", "machine")
-_SUITES = (f"{__name__}.conformance", f"{__name__}.machine")
+_ASSERTING = ("BackendConformance", "StorageMachine", "conformance", "stateful")
+_SUITES = (f"{__name__}.conformance", f"{__name__}.stateful")
 
 
 def __getattr__(name: str) -> Any:

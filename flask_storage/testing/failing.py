@@ -12,20 +12,20 @@ from typing import Any, NamedTuple
 from ..backends.base import StorageBackend
 from ..errors import StorageError, StorageUnavailableError
 from ..files import RemoteFile
-from ..parts import PartStore
+from ..multipart import MultipartStore
 from ..streams import SupportsRead, SupportsWrite
 from ..tokens import InternalLinkTokenData
-from ..values import (
+from ..types import (
     Capabilities,
     FileInfo,
-    LinkBinding,
+    LinkContext,
     LinkRequest,
     ListEntry,
+    PresignedUpload,
     ProgressCallback,
-    UploadInstruction,
     WriteOptions,
 )
-from ._watched import WatchedFile, WatchedParts, WatchedSource, WatchedTarget
+from ._recording import RecordingFile, RecordingMultipart, RecordingSource, RecordingTarget
 
 CALLS = frozenset(
     {
@@ -47,11 +47,11 @@ CALLS = frozenset(
         "sweep",
         "check",
         "verify_link",
-        "put_whole",
-        "begin",
-        "put_part",
-        "finish",
-        "discard_upload",
+        "put",
+        "create",
+        "upload_part",
+        "complete",
+        "abort",
         "list_parts",
         "list_uploads",
     }
@@ -75,7 +75,7 @@ class _Fault:
     error: Exception | type[Exception] | None
     seen: int = 0
 
-    def strike(self) -> None:
+    def trigger(self) -> None:
         self.seen += 1
         if self.seen >= self.on and (self.times is None or self.seen < self.on + self.times):
             raise self.error or StorageUnavailableError(f"the storage was made to fail at {self.call}")
@@ -84,10 +84,10 @@ class _Fault:
 class FailingStorage(StorageBackend):
     """Wraps any storage; every call goes through to it until one is made to fail.
 
-    Calls are named after the hooks of :class:`~flask_storage.backends.hooks.StorageHooks` without their underscore
+    Calls are named after the hooks of :class:`~flask_storage.backends.driver.StorageDriver` without their underscore
     (``"list"``, ``"open_writer"``, ``"delete"``, ``"stat"``, ``"copy"``, …), after what an open file does (``"read"``,
-    ``"write"``, ``"publish"``, ``"discard"``), and after the part calls (``"put_part"``, ``"finish"``, …,
-    ``"discard_upload"``). Uploads and downloads stream through open files, so a failing ``"write"`` reaches all of
+    ``"write"``, ``"publish"``, ``"discard"``), and after the part calls (``"upload_part"``, ``"complete"``, …,
+    ``"abort"``). Uploads and downloads stream through open files, so a failing ``"write"`` reaches all of
     ``write()``, ``put()``, ``upload()`` and ``save()``.
 
     Attributes:
@@ -111,7 +111,7 @@ class FailingStorage(StorageBackend):
         self.inner = inner
         self.calls: list[Call] = []
         self._faults: list[_Fault] = []
-        self.link_binding = inner.link_binding
+        self.link_context = inner.link_context
 
     def __getattr__(self, name: str) -> Any:
         # What a place offers beyond the wall (deserialize_link_token, root, …) is reached through us too.
@@ -150,7 +150,7 @@ class FailingStorage(StorageBackend):
             raise ValueError("only 'read' and 'write' can fail after a number of bytes")
         self._faults.append(_Fault(call, on, times, after, path, error))
 
-    def heal(self) -> None:
+    def reset(self) -> None:
         """Forget every failure that was asked for; what happened so far stays in ``calls``."""
         self._faults.clear()
 
@@ -159,32 +159,32 @@ class FailingStorage(StorageBackend):
         """What the storage underneath can do."""
         return self.inner.capabilities
 
-    def bind_links(self, binding: LinkBinding) -> None:
+    def set_link_context(self, binding: LinkContext) -> None:
         """Bind the storage underneath."""
-        self.inner.bind_links(binding)
-        self.link_binding = binding
+        self.inner.set_link_context(binding)
+        self.link_context = binding
 
     # -- the one gate -------------------------------------------------------------------------------------------------
 
-    def _called(self, call: str, path: str | None = None) -> None:
+    def _record(self, call: str, path: str | None = None) -> None:
         """Note a call, and raise if it was made to fail."""
         self.calls.append(Call(call, path))
-        for fault in self._matching(call, path):
+        for fault in self._matching_faults(call, path):
             if fault.after is None:
-                fault.strike()
+                fault.trigger()
 
-    def _room(self, call: str, path: str, moved: int, count: int) -> int:
+    def _allowed_bytes(self, call: str, path: str, moved: int, count: int) -> int:
         """Return how many of *count* bytes may pass in a file through which *moved* have passed."""
-        limits = [fault.after for fault in self._matching(call, path) if fault.after is not None]
+        limits = [fault.after for fault in self._matching_faults(call, path) if fault.after is not None]
         return max(min([count, *(limit - moved for limit in limits)]), 0)
 
-    def _crossed(self, call: str, path: str, moved: int) -> None:
+    def _check_limit(self, call: str, path: str, moved: int) -> None:
         """Raise if a call was made to fail before *moved* bytes of a file had passed."""
-        for fault in self._matching(call, path):
+        for fault in self._matching_faults(call, path):
             if fault.after is not None and moved > fault.after:
-                fault.strike()
+                fault.trigger()
 
-    def _matching(self, call: str, path: str | None) -> list[_Fault]:
+    def _matching_faults(self, call: str, path: str | None) -> list[_Fault]:
         return [fault for fault in self._faults if fault.call == call and fault.path in (None, path)]
 
     def _translate(self, error: Exception, path: str | None) -> StorageError | None:
@@ -200,100 +200,100 @@ class FailingStorage(StorageBackend):
 
     def _pages(self, pages: Iterable[Sequence[ListEntry]], path: str) -> Iterator[Sequence[ListEntry]]:
         for page in pages:
-            self._called("list", path)
+            self._record("list", path)
             yield page
 
     def _list_details(self, path: str, recursive: bool, prefix: str | None) -> Iterator[FileInfo]:
-        self._called("list", path if prefix is None else prefix)
+        self._record("list", path if prefix is None else prefix)
         return self.inner._list_details(path, recursive, prefix)
 
     def _open_reader(self, path: str) -> RemoteFile:
-        self._called("open_reader", path)
-        return WatchedFile(self, self.inner._open_reader(path), path)
+        self._record("open_reader", path)
+        return RecordingFile(self, self.inner._open_reader(path), path)
 
     def _open_writer(self, path: str, options: WriteOptions) -> RemoteFile:
-        self._called("open_writer", path)
-        return WatchedFile(self, self.inner._open_writer(path, options), path)
+        self._record("open_writer", path)
+        return RecordingFile(self, self.inner._open_writer(path, options), path)
 
     def _open_updater(self, path: str, options: WriteOptions) -> RemoteFile:
-        self._called("open_updater", path)
-        return WatchedFile(self, self.inner._open_updater(path, options), path)
+        self._record("open_updater", path)
+        return RecordingFile(self, self.inner._open_updater(path, options), path)
 
     def _upload_file(
         self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
     ) -> None:
-        guard = self._guard(path)
-        with guard:
-            self._called("open_writer", path)
+        translator = self._error_translator(path)
+        with translator:
+            self._record("open_writer", path)
         try:
-            self.inner._upload_file(WatchedSource(self, file_obj, path), path, options, progress)
+            self.inner._upload_file(RecordingSource(self, file_obj, path), path, options, progress)
         except BaseException:
-            with suppress(StorageError), guard:  # what made it give up matters more
-                self._called("discard", path)
+            with suppress(StorageError), translator:  # what made it give up matters more
+                self._record("discard", path)
             raise
 
     def _download_file(self, path: str, file_obj: SupportsWrite, progress: ProgressCallback | None) -> None:
-        with self._guard(path):
-            self._called("open_reader", path)
-        self.inner._download_file(path, WatchedTarget(self, file_obj, path), progress)
+        with self._error_translator(path):
+            self._record("open_reader", path)
+        self.inner._download_file(path, RecordingTarget(self, file_obj, path), progress)
 
     def _delete(self, path: str) -> None:
-        self._called("delete", path)
+        self._record("delete", path)
         self.inner._delete(path)
 
     def _delete_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
         failed: dict[str, StorageError] = {}
         for path in paths:
             try:
-                with self._guard(path):
-                    self._called("delete", path)
+                with self._error_translator(path):
+                    self._record("delete", path)
             except StorageError as error:
                 failed[path] = error
         return failed | self.inner._delete_many([path for path in paths if path not in failed])
 
     def _delete_prefix(self, path: str) -> int:
-        self._called("delete_prefix", path)
+        self._record("delete_prefix", path)
         return self.inner._delete_prefix(path)
 
     def _stat(self, path: str) -> FileInfo:
-        self._called("stat", path)
+        self._record("stat", path)
         return self.inner._stat(path)
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
-        self._called("copy", path)
+        self._record("copy", path)
         self.inner._copy(path, new_path, options)
 
     def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
-        self._called("move", path)
+        self._record("move", path)
         self.inner._move(path, new_path, options)
 
     def _url(self, path: str) -> str | None:
         return self.inner._url(path)
 
     def _link_to(self, path: str, request: LinkRequest) -> str:
-        self._called("link_to", path)
+        self._record("link_to", path)
         return self.inner._link_to(path, request)
 
     def _verify_link(self, token: str) -> InternalLinkTokenData:
-        self._called("verify_link")
+        self._record("verify_link")
         return self.inner._verify_link(token)
 
-    def _upload_request(self, path: str, request: LinkRequest) -> UploadInstruction:
-        self._called("upload_request", path)
+    def _upload_request(self, path: str, request: LinkRequest) -> PresignedUpload:
+        self._record("upload_request", path)
         return self.inner._upload_request(path, request)
 
-    def _parts(self) -> PartStore:
-        return WatchedParts(self, self.inner._parts())
+    def _multipart(self) -> MultipartStore:
+        return RecordingMultipart(self, self.inner._multipart())
 
     def _sweep(self, before: datetime) -> int:
-        self._called("sweep")
+        self._record("sweep")
         return self.inner._sweep(before)
 
     def _close(self) -> None:
         self.inner._close()
 
     def _check(self) -> None:
-        self._called("check")
+        self._record("check")
         if type(self.inner)._check is StorageBackend._check:
             super()._check()  # through us, so that what fails in it is what was made to fail
         else:

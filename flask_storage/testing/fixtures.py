@@ -11,7 +11,7 @@ from flask import Flask
 
 from .. import signals
 from ..backends.base import StorageBackend
-from ..backends.filesystem import LocalFSStorage
+from ..backends.local.storage import LocalFSStorage
 from ..backends.memory import MemoryStorage
 from ..extension import Storage
 from .failing import FailingStorage

@@ -316,19 +316,19 @@ def test_a_page_uploads_in_blocks(page, azure_app):
     """The app begins and ends the upload; each block has a link of its own, and nothing shows before the end."""
     storage = azure_app.storage
     sizes = [5 * MiB, 5 * MiB, 10]
-    upload_id = storage.parts.begin("in/film.mp4", WriteOptions(content_type="video/mp4"))
+    upload_id = storage.multipart.create("in/film.mp4", WriteOptions(content_type="video/mp4"))
     requests = [plain(storage.block_request("in/film.mp4", upload_id, number, HOUR)) for number in (1, 2, 3)]
 
     values = page.evaluate(BLOCKS, [requests, sizes])
 
     assert storage.list() == []
-    arrived = storage.parts.list_parts("in/film.mp4", upload_id)
+    arrived = storage.multipart.list_parts("in/film.mp4", upload_id)
     assert [part.size for part in arrived] == sizes
-    storage.parts.finish("in/film.mp4", upload_id, arrived, WriteOptions(size=sum(sizes)))
+    storage.multipart.complete("in/film.mp4", upload_id, arrived, WriteOptions(size=sum(sizes)))
     info = storage.confirm_upload("in/film.mp4", size=sum(sizes), content_type="video/mp4")
     assert info.content_type == "video/mp4"
     assert storage.read("in/film.mp4") == b"a" * 5 * MiB + b"b" * 5 * MiB + b"c" * 10
-    assert list(storage.parts.list_uploads()) == []
+    assert list(storage.multipart.list_uploads()) == []
     assert len(set(values)) >= 3
     assert values == sorted(values)
     assert values[-1] == 1
@@ -339,7 +339,7 @@ def test_blocks_of_another_origin_are_refused(open_browser, azure_app, complaint
     for text in UNREADABLE:
         complaints.expect(text)
     storage = azure_app.storage
-    upload_id = storage.parts.begin("in/film.mp4", WriteOptions())
+    upload_id = storage.multipart.create("in/film.mp4", WriteOptions())
     page = open_browser()
     page.goto(azure_app.url.replace("127.0.0.1", "localhost"))
     asked = plain(storage.block_request("in/film.mp4", upload_id, 1, HOUR))
@@ -347,5 +347,5 @@ def test_blocks_of_another_origin_are_refused(open_browser, azure_app, complaint
     with pytest.raises(BrowserError, match="no answer"):
         page.evaluate(BLOCKS, [[asked], [10]])
 
-    assert storage.parts.list_parts("in/film.mp4", upload_id) == []
-    storage.parts.discard("in/film.mp4", upload_id)
+    assert storage.multipart.list_parts("in/film.mp4", upload_id) == []
+    storage.multipart.abort("in/film.mp4", upload_id)

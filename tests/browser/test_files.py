@@ -11,7 +11,7 @@ from playwright.sync_api import Error as BrowserError, expect
 
 from example_app import create_app
 from flask_storage.tokens import LinkSigner
-from flask_storage.values import LinkRequest, ShareLinkOperation
+from flask_storage.types import LinkRequest, ShareLinkOperation
 from tests.browser.webm import make_video
 
 

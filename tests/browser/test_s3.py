@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.sync_api import Error as BrowserError, expect
 
-from flask_storage.backends.s3.links import S3Links
-from flask_storage.values import LinkRequest, ShareLinkOperation
+from flask_storage.backends.s3.presign import S3Presigner
+from flask_storage.types import LinkRequest, ShareLinkOperation
 from tests.browser.test_files import share
 from tests.browser.test_uploads import slow_down, watch_bars
 from tests.browser.webm import make_video
@@ -151,7 +151,7 @@ def spoiled(instruction, storage):
 def expired(instruction, storage):
     """The same, signed an hour ago for a minute."""
     now = datetime.now(UTC)
-    late = S3Links(storage._door, storage._clients, clock=lambda: now.timestamp() - 3600)
+    late = S3Presigner(storage._gateway, storage._clients, clock=lambda: now.timestamp() - 3600)
     request = LinkRequest(
         operations=ShareLinkOperation.upload,
         expires_at=now - timedelta(minutes=59),
@@ -355,4 +355,4 @@ def test_a_page_uploads_in_parts(page, s3_app):
     info = storage.confirm_upload("in/large.bin", size=10 * MiB + 10)
     assert info.size == 10 * MiB + 10
     assert storage.read("in/large.bin") == b"a" * 5 * MiB + b"b" * 5 * MiB + b"c" * 10
-    assert list(storage.parts.list_uploads()) == []
+    assert list(storage.multipart.list_uploads()) == []

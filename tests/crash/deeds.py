@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from flask_storage import LocalFSStorage
-from flask_storage.parts import Part
-from flask_storage.values import WriteOptions
+from flask_storage.multipart import Part
+from flask_storage.types import WriteOptions
 
 OLD = b"old " * 20_000
 NEW = b"new!" * 150_000
@@ -63,15 +63,15 @@ def _edit(storage: LocalFSStorage, told: dict[str, Any]) -> None:
 
 
 def _upload(storage: LocalFSStorage, local: Path) -> dict[str, Any]:
-    upload_id = storage.parts.begin("a.bin", TYPED)
+    upload_id = storage.multipart.create("a.bin", TYPED)
     halves = NEW[:300_000], NEW[300_000:]
-    parts = [storage.parts.put_part("a.bin", upload_id, number, data) for number, data in enumerate(halves, 1)]
+    parts = [storage.multipart.upload_part("a.bin", upload_id, number, data) for number, data in enumerate(halves, 1)]
     return {"upload_id": upload_id, "parts": [(part.number, part.size, part.etag) for part in parts]}
 
 
 def _finish(storage: LocalFSStorage, told: dict[str, Any]) -> None:
     parts = [Part(number=number, size=size, etag=etag) for number, size, etag in told["parts"]]
-    storage.parts.finish("a.bin", told["upload_id"], parts, WriteOptions())
+    storage.multipart.complete("a.bin", told["upload_id"], parts, WriteOptions())
 
 
 _old = {"a.bin": (OLD, "text/plain")}
@@ -115,15 +115,15 @@ DEEDS = {
         {},
         tuple(dict(some) for count in (1, 2) for some in combinations(_tree.items(), count)),
     ),
-    "begin_parts": Deed(lambda storage, told: storage.parts.begin("a.bin", TYPED), _old, _old),
-    "put_part": Deed(
-        lambda storage, told: storage.parts.put_part("a.bin", told["upload_id"], 2, OLD),
+    "begin_parts": Deed(lambda storage, told: storage.multipart.create("a.bin", TYPED), _old, _old),
+    "upload_part": Deed(
+        lambda storage, told: storage.multipart.upload_part("a.bin", told["upload_id"], 2, OLD),
         _old,
         _old,
         prepare=_upload,
     ),
     "finish_parts": Deed(_finish, _old, _typed, prepare=_upload),
     "discard_parts": Deed(
-        lambda storage, told: storage.parts.discard("a.bin", told["upload_id"]), _old, _old, prepare=_upload
+        lambda storage, told: storage.multipart.abort("a.bin", told["upload_id"]), _old, _old, prepare=_upload
     ),
 }

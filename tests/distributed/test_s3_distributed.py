@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from flask_storage import WriteOptions
-from flask_storage.testing.together import together
+from flask_storage.testing.concurrency import run_concurrently
 from tests.counts import count
 from tests.s3_places import place
 
@@ -55,7 +55,7 @@ def test_nothing_that_was_acknowledged_is_lost(distributed_rgw, gateways):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    results = together(write, WRITERS)
+    results = run_concurrently(write, WRITERS)
     killer.join()
 
     assert all(was_killed for _, was_killed in results), "the load was over before the process was killed"
@@ -65,7 +65,7 @@ def test_nothing_that_was_acknowledged_is_lost(distributed_rgw, gateways):
         sample = stored if one is gateways[0] else dict(list(stored.items())[::7])
         for path, digest in sample.items():
             assert hashlib.sha256(other.read(path)).digest() == digest
-    assert list(gateways[0].parts.list_uploads()) == []
+    assert list(gateways[0].multipart.list_uploads()) == []
 
 
 def test_what_one_door_stores_the_other_shows_at_once(gateways):
@@ -83,17 +83,17 @@ def test_an_upload_is_finished_through_another_door_than_it_was_begun(gateways):
     """Ids of uploads mean the same to both gateways, and so does the sweep."""
     one, other = gateways
     content = _content("parts", LARGE)
-    upload_id = one.parts.begin("file.bin", WriteOptions())
+    upload_id = one.multipart.create("file.bin", WriteOptions())
     size = 5 * 1024 * 1024
     pieces = [content[start : start + size] for start in range(0, LARGE, size)]
     parts = [
-        (one, other)[number % 2].parts.put_part("file.bin", upload_id, number, piece)
+        (one, other)[number % 2].multipart.upload_part("file.bin", upload_id, number, piece)
         for number, piece in enumerate(pieces, 1)
     ]
 
-    other.parts.finish("file.bin", upload_id, parts, WriteOptions())
-    one.parts.begin("never.bin", WriteOptions())
+    other.multipart.complete("file.bin", upload_id, parts, WriteOptions())
+    one.multipart.create("never.bin", WriteOptions())
 
     assert one.read("file.bin") == content
     assert other.sweep(timedelta(0)) == 1
-    assert list(one.parts.list_uploads()) == []
+    assert list(one.multipart.list_uploads()) == []

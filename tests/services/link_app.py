@@ -19,7 +19,7 @@ def make_app(root, address):
     app.config.from_prefixed_env()
     app.config.update(
         SECRET_KEY=SECRET_KEY,
-        STORAGE_PROFILES={PROFILE: {"backend": "local", "root": root, "file_mode": 0o644, "folder_mode": 0o755}},
+        STORAGE_PROFILES={PROFILE: {"backend": "local", "root": root, "file_mode": 0o644, "directory_mode": 0o755}},
         STORAGE_EXTERNAL_URL=address,
     )
     Storage(app)

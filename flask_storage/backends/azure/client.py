@@ -13,12 +13,12 @@ from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from azure.storage.blob import BlobClient, BlobServiceClient, ContainerClient, ExponentialRetry
 
 from ...errors import ConfigurationError, InvalidPathError
-from ...workers import PerProcess
-from .settings import DEFAULT_CREDENTIAL, Account
-from .transport import transport_of
+from ...process_local import ProcessLocal
+from .account import DEFAULT_CREDENTIAL, Account
+from .transport import make_transport
 
-_PUT_AT_ONCE = 100 * 1024 * 1024
-_LONGEST_WAIT = 40
+_MAX_SINGLE_PUT = 100 * 1024 * 1024
+_MAX_BACKOFF = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,26 +43,26 @@ class ClientSettings:
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of a client, with a transport of its own."""
         return {
-            "transport": transport_of(
+            "transport": make_transport(
                 connect_timeout=self.connect_timeout,
                 read_timeout=self.read_timeout,
                 max_connections=self.max_connections,
                 verify=self.verify,
             ),
-            "retry_policy": self.retry_policy or _SoonAgain(retry_total=self.max_attempts - 1),
-            "max_single_put_size": _PUT_AT_ONCE,
-            "max_block_size": _PUT_AT_ONCE,
+            "retry_policy": self.retry_policy or _FastRetry(retry_total=self.max_attempts - 1),
+            "max_single_put_size": _MAX_SINGLE_PUT,
+            "max_block_size": _MAX_SINGLE_PUT,
             # What is signed, or secret, is for one place; and no content goes where nobody configured it.
             "permit_redirects": False,
             **self.options,
         }
 
 
-class _SoonAgain(ExponentialRetry):
+class _FastRetry(ExponentialRetry):
     """Waits a moment before it tries again, and twice as long each time; the SDK's own waits a quarter of a minute."""
 
     def get_backoff_time(self, settings: dict[str, Any]) -> float:
-        return random.uniform(0, min(2 ** settings["count"], _LONGEST_WAIT)) / 2  # noqa: S311 - spreads, hides nothing
+        return random.uniform(0, min(2 ** settings["count"], _MAX_BACKOFF)) / 2  # noqa: S311 - spreads, hides nothing
 
 
 class Clients:
@@ -76,11 +76,11 @@ class Clients:
     def __init__(self, account: Account, settings: ClientSettings) -> None:
         self._account = account
         self._settings = settings
-        self._normal = PerProcess(lambda: self._connect(settings))
+        self._client = ProcessLocal(lambda: self._connect(settings))
         # It has connections of its own, which a fork must not share.
-        self._found = PerProcess(_default_credential)
+        self._identity = ProcessLocal(_default_credential)
         # To clear away what a failure left: the service may be the one in trouble.
-        self._hasty = PerProcess(
+        self._cleanup_client = ProcessLocal(
             lambda: self._connect(
                 replace(
                     settings,
@@ -98,10 +98,10 @@ class Clients:
                 "Cannot perform list operation when configured with SAS blob URL, which opens one blob and nothing "
                 "else: configure a sas_container_url"
             )
-        client: ContainerClient = self._normal()
+        client: ContainerClient = self._client()
         return client
 
-    def blob(self, name: str, *, hastily: bool = False) -> BlobClient:
+    def blob(self, name: str, *, for_cleanup: bool = False) -> BlobClient:
         """Return this process's client of one blob, or one that gives up soon.
 
         Raises:
@@ -109,18 +109,18 @@ class Clients:
         """
         if self._account.blob not in (None, name):
             raise InvalidPathError("Invalid path for the configured SAS blob URL")
-        client = (self._hasty if hastily else self._normal)()
+        client = (self._cleanup_client if for_cleanup else self._client)()
         return client if isinstance(client, BlobClient) else client.get_blob_client(name)
 
     def delegation_key(self, starts: datetime, ends: datetime) -> Any:
         """Ask the service for a key that signs links in the name of the identity that asks."""
-        with self._made(BlobServiceClient, self._account.url, settings=self._settings) as service:
+        with self._make_client(BlobServiceClient, self._account.url, settings=self._settings) as service:
             return service.get_user_delegation_key(starts, ends)
 
     def close(self) -> None:
         """Close this process's connections; later ones are new."""
-        self._found.take()  # not closed: a file that is open may need one more token
-        for held in (self._normal.take(), self._hasty.take()):
+        self._identity.take()  # not closed: a file that is open may need one more token
+        for held in (self._client.pop(), self._cleanup_client.take()):
             if held is not None:
                 held.close()
 
@@ -128,10 +128,10 @@ class Clients:
         account = self._account
         if account.blob is not None:
             # Taken apart by us: the SDK takes a folder in the name for the container, where the domain is not Azure's.
-            return self._made(BlobClient, account.url, account.container, account.blob, settings=settings)
-        return self._made(ContainerClient, account.url, account.container, settings=settings)
+            return self._make_client(BlobClient, account.url, account.container, account.blob, settings=settings)
+        return self._make_client(ContainerClient, account.url, account.container, settings=settings)
 
-    def _made(self, kind: Callable[..., Any], *place: str, settings: ClientSettings) -> Any:
+    def _make_client(self, kind: Callable[..., Any], *place: str, settings: ClientSettings) -> Any:
         credential = self._credential()
         try:
             return kind(*place, credential=credential, **settings.arguments())
@@ -146,7 +146,7 @@ class Clients:
             return AzureSasCredential(account.sas)
         if account.credential is None:
             return AzureNamedKeyCredential(account.name, account.key or "")
-        return self._found() if account.credential == DEFAULT_CREDENTIAL else account.credential
+        return self._identity() if account.credential == DEFAULT_CREDENTIAL else account.credential
 
 
 def _default_credential() -> Any:
@@ -163,5 +163,5 @@ def is_plain_http(url: str) -> bool:
     return urlsplit(url).scheme == "http"
 
 
-Blobs = Callable[..., BlobClient]
-"""Gives the client of a blob by its name; with ``hastily=True`` one that gives up soon."""
+BlobClientFactory = Callable[..., BlobClient]
+"""Gives the client of a blob by its name; with ``for_cleanup=True`` one that gives up soon."""

@@ -24,22 +24,24 @@ from ...errors import (
     TooLargeError,
     UnsupportedOperationError,
 )
-from ...values import WriteOptions
+from ...types import WriteOptions
 
-_SIGNED = "the signature does not fit: check the key or the SAS, the endpoint_url, and this machine's clock (NTP)"
+_SIGNATURE_MISMATCH = (
+    "the signature does not fit: check the key or the SAS, the endpoint_url, and this machine's clock (NTP)"
+)
 _LEASED = "somebody holds a lease on it: wait until it ends, or break it"
-_KEPT = "a policy or a legal hold keeps it unchanged: it can be neither replaced nor deleted before that ends"
-_BUSY = "the service asks to slow down: send fewer requests, or raise max_attempts"
-_OTHER_BYTES = "the bytes that arrived are not the ones that were sent"
-_OTHER_VERSION = "the stored file is not the version that was named"
+_IMMUTABLE = "a policy or a legal hold keeps it unchanged: it can be neither replaced nor deleted before that ends"
+_THROTTLED = "the service asks to slow down: send fewer requests, or raise max_attempts"
+_CONTENT_MISMATCH = "the bytes that arrived are not the ones that were sent"
+_ETAG_MISMATCH = "the stored file is not the version that was named"
 
 # By the code in the answer: https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes and
 # https://learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes
 _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
-    "AuthenticationFailed": (PermissionDeniedError, _SIGNED),
+    "AuthenticationFailed": (PermissionDeniedError, _SIGNATURE_MISMATCH),
     "AuthorizationFailure": (
         PermissionDeniedError,
-        f"not allowed from here, or by this signature: check the account's network rules; {_SIGNED}",
+        f"not allowed from here, or by this signature: check the account's network rules; {_SIGNATURE_MISMATCH}",
     ),
     "AuthorizationPermissionMismatch": (
         PermissionDeniedError,
@@ -50,7 +52,7 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "AuthorizationResourceTypeMismatch": (PermissionDeniedError, "the SAS is not for this kind of resource"),
     "AuthorizationServiceMismatch": (PermissionDeniedError, "the SAS is not for blobs"),
     "InsufficientAccountPermissions": (PermissionDeniedError, "the account does not allow this"),
-    "InvalidAuthenticationInfo": (PermissionDeniedError, _SIGNED),
+    "InvalidAuthenticationInfo": (PermissionDeniedError, _SIGNATURE_MISMATCH),
     "NoAuthenticationInformation": (PermissionDeniedError, "nothing was given to prove who asks"),
     "KeyBasedAuthenticationNotPermitted": (
         PermissionDeniedError,
@@ -61,9 +63,9 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "AccountIsDisabled": (PermissionDeniedError, "the account is disabled: ask its owner"),
     "BlobArchived": (PermissionDeniedError, "the blob is archived: rehydrate it first (Set Blob Tier)"),
     "BlobBeingRehydrated": (PermissionDeniedError, "the blob is being rehydrated: that takes hours"),
-    "BlobImmutableDueToPolicy": (PermissionDeniedError, _KEPT),
-    "BlobImmutableDueToLegalHold": (PermissionDeniedError, _KEPT),
-    "ContainerImmutableDueToPolicy": (PermissionDeniedError, _KEPT),
+    "BlobImmutableDueToPolicy": (PermissionDeniedError, _IMMUTABLE),
+    "BlobImmutableDueToLegalHold": (PermissionDeniedError, _IMMUTABLE),
+    "ContainerImmutableDueToPolicy": (PermissionDeniedError, _IMMUTABLE),
     "LeaseIdMissing": (PermissionDeniedError, _LEASED),
     "LeaseIdMismatchWithBlobOperation": (PermissionDeniedError, _LEASED),
     "LeaseAlreadyPresent": (PermissionDeniedError, _LEASED),
@@ -83,8 +85,8 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
         "the service does not take what a header says; an emulator older than the SDK wants --skipApiVersionCheck",
     ),
     "BlobAlreadyExists": (FileExistsInStorageError, "the name is taken: choose another"),
-    "ConditionNotMet": (PreconditionFailedError, _OTHER_VERSION),
-    "TargetConditionNotMet": (PreconditionFailedError, _OTHER_VERSION),
+    "ConditionNotMet": (PreconditionFailedError, _ETAG_MISMATCH),
+    "TargetConditionNotMet": (PreconditionFailedError, _ETAG_MISMATCH),
     "SourceConditionNotMet": (PreconditionFailedError, "the file was replaced while it was being copied"),
     "PendingCopyOperation": (PreconditionFailedError, "somebody else is copying to this name: wait until that ends"),
     "InvalidBlobOrBlock": (
@@ -96,8 +98,8 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
         "another write of this file ended while this one went on, by which Azure forgets what was sent: write it anew",
     ),
     "InvalidBlobType": (PreconditionFailedError, "an append blob or a page blob stands there, not a block blob"),
-    "Md5Mismatch": (IntegrityError, _OTHER_BYTES),
-    "Crc64Mismatch": (IntegrityError, _OTHER_BYTES),
+    "Md5Mismatch": (IntegrityError, _CONTENT_MISMATCH),
+    "Crc64Mismatch": (IntegrityError, _CONTENT_MISMATCH),
     "InvalidMd5": (IntegrityError, "the checksum that was sent is none"),
     "RequestBodyTooLarge": (TooLargeError, "the service takes no blob or block as large as this"),
     "BlockCountExceedsLimit": (TooLargeError, "the service takes 50,000 blocks at most: choose a larger chunk_size"),
@@ -108,7 +110,7 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "OutOfRangeInput": (InvalidPathError, "the service cannot hold a blob of this name"),
     "AccountLimitExceeded": (StorageFullError, "the account is full"),
     "Redirected": (ConfigurationError, "the answer points elsewhere: check the account and the endpoint_url"),
-    "ServerBusy": (ThrottledError, _BUSY),
+    "ServerBusy": (ThrottledError, _THROTTLED),
     "OperationTimedOut": (StorageUnavailableError, "the service did not get it done in time: try again"),
     "InternalError": (StorageUnavailableError, "the service has a trouble of its own: try again"),
     "FeatureVersionMismatch": (UnsupportedOperationError, "the blob has features that this request does not know"),
@@ -149,7 +151,7 @@ _BY_CLASS: tuple[tuple[type[Exception], type[StorageError], str], ...] = (
 )
 
 
-def translated(error: Exception, path: str | None, container: str, storage: str) -> StorageError | None:
+def translate_error(error: Exception, path: str | None, container: str, storage: str) -> StorageError | None:
     """Return our error for one of the SDK's, or None when it is not the SDK's.
 
     No text is taken over from the service but its code: its messages quote what was signed.
@@ -211,7 +213,7 @@ def status_of(error: sdk.HttpResponseError) -> int:
 
 
 @contextmanager
-def told_of_conditions(path: str, options: WriteOptions) -> Iterator[None]:
+def translating_conditions(path: str, options: WriteOptions) -> Iterator[None]:
     """Say whose condition did not hold: Azure answers a taken name and another version in several ways."""
     try:
         yield

@@ -8,23 +8,23 @@ from typing import Any
 
 from azure.storage.blob import BlobClient
 
-from ...arguments import check_count
-from ...bodies import Md5
 from ...files import RemoteFile
-from ...parts import PartWriter
-from ...ranges import RangedReader
-from ...values import FileMode, WriteOptions
-from ...workers import pool_of
-from .blobs import info_of
+from ...multipart import MultipartWriter
+from ...process_local import thread_pool
+from ...range_download import MD5Check
+from ...range_reader import RangeReader
+from ...types import FileMode, WriteOptions
+from ...validation import check_count
+from .blob_metadata import info_of
 from .client import is_plain_http
-from .container import Container
-from .parts import MAX_BLOCK, BlockWrites
+from .gateway import ContainerGateway
+from .multipart import MAX_BLOCK, BlockUpload
 
 CHUNK_SIZE = 5 * 1024 * 1024
 CONCURRENCY = 8
 _FIRST = 64 * 1024
 
-_workers = pool_of(CONCURRENCY)
+_workers = thread_pool(CONCURRENCY)
 
 
 class AzureFile(RemoteFile):
@@ -50,8 +50,8 @@ class AzureFile(RemoteFile):
         self.chunk_size = chunk_size
 
 
-class AzureReader(AzureFile, RangedReader):
-    """Reads a blob by ranges, all of one version; see :class:`~flask_storage.ranges.RangedReader`.
+class AzureReader(AzureFile, RangeReader):
+    """Reads a blob by ranges, all of one version; see :class:`~flask_storage.range_reader.RangeReader`.
 
     Opening brings the first 64 KiB along, so a small blob costs one request. Over plain HTTP every range is compared
     with its MD5, and what is read from beginning to end with that of the blob, where it has one.
@@ -60,14 +60,14 @@ class AzureReader(AzureFile, RangedReader):
         mode: ``"r"``.
         blob_client: The SDK's client of the blob.
         chunk_size: The largest range asked for at once, in bytes.
-        door: The container, where there is more to know than the client knows.
-        path: The path below the door's prefix.
+        gateway: The container, where there is more to know than the client knows.
+        path: The path below the gateway's prefix.
         concurrency: How many ranges may be on their way at once.
         workers: Gives the threads that fetch them.
         whole: All of it will be read, from the beginning.
 
     Raises:
-        FileNotFoundInStorageError: when there is no such blob (behind a storage's door; else the SDK's own error).
+        FileNotFoundInStorageError: when there is no such blob (behind a storage's gateway; else the SDK's own error).
         ValueError: when *chunk_size* is no size.
     """
 
@@ -77,7 +77,7 @@ class AzureReader(AzureFile, RangedReader):
         blob_client: BlobClient,
         chunk_size: int = CHUNK_SIZE,
         *,
-        door: Container | None = None,
+        gateway: ContainerGateway | None = None,
         path: str | None = None,
         concurrency: int = CONCURRENCY,
         workers: Callable[[], Executor] = _workers,
@@ -85,17 +85,17 @@ class AzureReader(AzureFile, RangedReader):
     ) -> None:
         _check_mode(mode, FileMode.read)
         check_count("chunk_size", chunk_size, 1)
-        container = door or _door(blob_client)
+        container = gateway or _gateway(blob_client)
         name = blob_client.blob_name if path is None else path
-        head, blob = container.first(name, chunk_size if whole else min(_FIRST, chunk_size))
+        head, blob = container.get_first_bytes(name, chunk_size if whole else min(_FIRST, chunk_size))
         info = info_of(name, blob)
-        md5 = info.checksums.get("md5") if container.checks else None
-        RangedReader.__init__(
+        md5 = info.checksums.get("md5") if container.check_content else None
+        RangeReader.__init__(
             self,
-            lambda start, stop, into: container.fetch(name, start, stop, into, blob),
+            lambda start, stop, into: container.get_range(name, start, stop, into, blob),
             info,
             head=head,
-            check=Md5(md5) if md5 else None,
+            check=MD5Check(md5) if md5 else None,
             chunk_size=chunk_size,
             concurrency=concurrency,
             workers=workers,
@@ -104,8 +104,8 @@ class AzureReader(AzureFile, RangedReader):
         self._belong(blob_client, chunk_size)
 
 
-class AzureWriter(AzureFile, PartWriter):
-    """Writes a blob in blocks; see :class:`~flask_storage.parts.PartWriter`. It is visible when it is closed.
+class AzureWriter(AzureFile, MultipartWriter):
+    """Writes a blob in blocks; see :class:`~flask_storage.multipart.MultipartWriter`. It is visible when it is closed.
 
     A file that is written by somebody else while this one is open is not mixed up with it: whoever ends second is told
     so by a :class:`~flask_storage.errors.PreconditionFailedError`, as Azure has forgotten its blocks by then. Content
@@ -115,8 +115,8 @@ class AzureWriter(AzureFile, PartWriter):
         mode: ``"w"``.
         blob_client: The SDK's client of the blob.
         chunk_size: The size of a block, in bytes; at most 100 MiB.
-        door: The container, where there is more to know than the client knows.
-        path: The path below the door's prefix.
+        gateway: The container, where there is more to know than the client knows.
+        path: The path below the gateway's prefix.
         options: How the blob is written.
         concurrency: How many blocks may be on their way at once.
         workers: Gives the threads that send them.
@@ -132,7 +132,7 @@ class AzureWriter(AzureFile, PartWriter):
         blob_client: BlobClient,
         chunk_size: int = CHUNK_SIZE,
         *,
-        door: Container | None = None,
+        gateway: ContainerGateway | None = None,
         path: str | None = None,
         options: WriteOptions | None = None,
         concurrency: int = CONCURRENCY,
@@ -142,9 +142,9 @@ class AzureWriter(AzureFile, PartWriter):
         _check_mode(mode, FileMode.write)
         check_count("chunk_size", chunk_size, 1)
         chunk_size = min(chunk_size, MAX_BLOCK)
-        PartWriter.__init__(
+        MultipartWriter.__init__(
             self,
-            BlockWrites(door or _door(blob_client)),
+            BlockUpload(gateway or _gateway(blob_client)),
             blob_client.blob_name if path is None else path,
             options or WriteOptions(),
             chunk_size=chunk_size,
@@ -157,7 +157,7 @@ class AzureWriter(AzureFile, PartWriter):
     @property
     def buffer(self) -> bytes:
         """What was written and is not on its way yet."""
-        return bytes(self._buffer if self._whole is None else self._whole)
+        return bytes(self._buffer if self._full_part is None else self._full_part)
 
 
 def _check_mode(mode: FileMode | str, wanted: FileMode) -> None:
@@ -165,8 +165,8 @@ def _check_mode(mode: FileMode | str, wanted: FileMode) -> None:
         raise ValueError(f"this file is opened with {str(wanted)!r}, not {str(FileMode.as_mode(mode))!r}")
 
 
-def _door(client: BlobClient) -> Container:
+def _gateway(client: BlobClient) -> ContainerGateway:
     def the_one(_name: str, **_: Any) -> BlobClient:
         return client
 
-    return Container(client.container_name, "azure", the_one, checks=is_plain_http(client.url))
+    return ContainerGateway(client.container_name, "azure", the_one, check_content=is_plain_http(client.url))

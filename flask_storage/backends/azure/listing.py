@@ -7,18 +7,18 @@ from collections.abc import Iterator, Sequence
 import arrow
 from azure.storage.blob import ContainerClient
 
-from ...values import FileInfo, ListEntry
-from .blobs import info_of
-from .container import Container, pages_of
+from ...types import FileInfo, ListEntry
+from .blob_metadata import info_of
+from .gateway import ContainerGateway, iter_pages
 
 
 def entries_of(
-    client: ContainerClient, container: Container, prefix: str, recursive: bool
+    client: ContainerClient, container: ContainerGateway, prefix: str, recursive: bool
 ) -> Iterator[Sequence[ListEntry]]:
     """Yield pages of what begins with *prefix*; without *recursive*, one entry for all that has a further slash."""
     as_path, starts = container.path, container.key(prefix)
     found = client.list_blobs(starts) if recursive else client.walk_blobs(starts, delimiter="/")
-    for page in pages_of(found):
+    for page in iter_pages(found):
         # A name that ends in a slash is what tools make to show an empty folder; it is no file.
         yield [
             ListEntry(as_path(blob.name), None, 0)
@@ -29,7 +29,9 @@ def entries_of(
         ]
 
 
-def details_of(client: ContainerClient, container: Container, prefix: str, recursive: bool) -> Iterator[FileInfo]:
+def details_of(
+    client: ContainerClient, container: ContainerGateway, prefix: str, recursive: bool
+) -> Iterator[FileInfo]:
     """Yield what is known of each file that begins with *prefix*, as the pages come."""
     starts, include = container.key(prefix), ["metadata"]
     found = (
@@ -37,7 +39,7 @@ def details_of(client: ContainerClient, container: Container, prefix: str, recur
         if recursive
         else client.walk_blobs(starts, include=include, delimiter="/")
     )
-    for page in pages_of(found):
+    for page in iter_pages(found):
         for blob in page:
             if not (hasattr(blob, "prefix") or blob.name.endswith("/")):
                 yield info_of(container.path(blob.name), blob)

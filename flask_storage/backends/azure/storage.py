@@ -12,21 +12,12 @@ from urllib.parse import SplitResult, unquote
 from azure.core import exceptions as sdk
 from azure.storage.blob import ContainerClient
 
-from ...arguments import (
-    authority,
-    connections,
-    mapping_of,
-    optional_flag,
-    optional_text,
-    seconds,
-    web_address,
-    whole_number,
-)
 from ...errors import ConfigurationError, FileNotFoundInStorageError, InvalidPathError, StorageError
-from ...parts import PartStore
-from ...paths import MAX_PATH_BYTES, folder_prefix
-from ...streams import SupportsRead, SupportsWrite, copy_chunks, rest_of
-from ...values import (
+from ...multipart import MultipartStore
+from ...paths import MAX_PATH_BYTES, directory_prefix
+from ...process_local import thread_pool
+from ...streams import SupportsRead, SupportsWrite, copy_chunks, remaining_size
+from ...types import (
     Capabilities,
     FileInfo,
     ListEntry,
@@ -34,25 +25,34 @@ from ...values import (
     ShareLinkOperation,
     WriteOptions,
 )
-from ...workers import pool_of
-from .blobs import info_of
+from ...validation import (
+    parse_ca,
+    parse_connections,
+    parse_http_url,
+    parse_int,
+    parse_mapping,
+    parse_optional_bool,
+    parse_optional_text,
+    parse_seconds,
+)
+from .account import metadata_of, resolve_account
+from .blob_metadata import info_of
 from .client import Clients, ClientSettings, is_plain_http
-from .container import BlobSettings, Container, that_makes_sense
-from .copying import copy_blob
-from .errors import code_of, error_of, known_code, translated
+from .copy import copy_blob
+from .errors import code_of, error_of, known_code, translate_error
 from .files import CHUNK_SIZE, CONCURRENCY, AzureReader, AzureWriter
-from .link_verbs import AzureLinkVerbs
-from .links import AzureLinks
+from .gateway import BlobSettings, ContainerGateway, translating_parse_errors
+from .link_operations import AzureLinkOperations
 from .listing import details_of, entries_of
-from .parts import MAX_BLOCK, AzureParts
-from .settings import account_of, metadata_of
+from .multipart import MAX_BLOCK, AzureMultipart
+from .sas import AzureSasBuilder
 
-_BATCH = 256
+_DELETE_BATCH_SIZE = 256
 """One request deletes no more: https://learn.microsoft.com/rest/api/storageservices/blob-batch"""
-_TERMS = frozenset({"disposition", "exclusive", "ip"})
+_LINK_CONSTRAINTS = frozenset({"disposition", "exclusive", "ip"})
 
 
-class AzureStorage(AzureLinkVerbs):
+class AzureStorage(AzureLinkOperations):
     """Keeps files in a container.
 
     Nothing is asked of the service before the first verb is used. A storage may be shared between threads and made
@@ -136,7 +136,7 @@ class AzureStorage(AzureLinkVerbs):
         portable: bool = False,
     ) -> None:
         super().__init__(name, base_url=base_url, portable=portable)
-        self._account = account_of(
+        self._account = resolve_account(
             account,
             key,
             bucket,
@@ -147,29 +147,29 @@ class AzureStorage(AzureLinkVerbs):
             endpoint_url=endpoint_url,
         )
         self.bucket = self._account.container
-        self._chunk_size = min(whole_number("chunk_size", chunk_size, 1), MAX_BLOCK)
-        self._concurrency = whole_number("concurrency", concurrency, 1)
+        self._chunk_size = min(parse_int("chunk_size", chunk_size, 1), MAX_BLOCK)
+        self._concurrency = parse_int("concurrency", concurrency, 1)
         settings = ClientSettings(
-            connect_timeout=seconds("connect_timeout", connect_timeout),
-            read_timeout=seconds("read_timeout", read_timeout),
-            max_attempts=whole_number("max_attempts", max_attempts, 1),
-            max_connections=connections("max_connections", max_connections),
-            verify=authority("verify", verify),
+            connect_timeout=parse_seconds("connect_timeout", connect_timeout),
+            read_timeout=parse_seconds("read_timeout", read_timeout),
+            max_attempts=parse_int("max_attempts", max_attempts, 1),
+            max_connections=parse_connections("max_connections", max_connections),
+            verify=parse_ca("verify", verify),
             retry_policy=retry_policy,
-            options=mapping_of("client_options", client_options),
+            options=parse_mapping("client_options", client_options),
         )
         self._clients = Clients(self._account, settings)
-        self._workers = pool_of(settings.max_connections)
-        checks = optional_flag("check_content", check_content)
-        scope = optional_text("encryption_scope", encryption_scope)
-        guesses = optional_flag("guess_content_type", guess_content_type) is not False
-        content_type = optional_text("content_type", content_type)
-        cache_control = optional_text("cache_control", cache_control)
-        self._door = Container(
+        self._workers = thread_pool(settings.max_connections)
+        check_content = parse_optional_bool("check_content", check_content)
+        scope = parse_optional_text("encryption_scope", encryption_scope)
+        guesses = parse_optional_bool("guess_content_type", guess_content_type) is not False
+        content_type = parse_optional_text("content_type", content_type)
+        cache_control = parse_optional_text("cache_control", cache_control)
+        self._gateway = ContainerGateway(
             self.bucket,
             name,
             self._clients.blob,
-            prefix=folder_prefix(prefix),
+            prefix=directory_prefix(prefix),
             settings=BlobSettings(
                 stored={"encryption_scope": scope} if scope else {},
                 metadata=metadata_of(metadata, content_type, cache_control),
@@ -177,33 +177,33 @@ class AzureStorage(AzureLinkVerbs):
                 cache_control=cache_control,
                 guess_content_type=guesses,
             ),
-            checks=is_plain_http(self._account.url) if checks is None else checks,
-            patience=settings.read_timeout,
+            check_content=is_plain_http(self._account.url) if check_content is None else check_content,
+            read_timeout=settings.read_timeout,
             attempts=settings.max_attempts,
         )
-        self._links = AzureLinks(
-            self._door,
+        self._sas_builder = AzureSasBuilder(
+            self._gateway,
             self._account,
             self._clients,
-            endpoint_url=web_address("link_endpoint_url", link_endpoint_url),
-            https_only=optional_flag("link_https_only", link_https_only),
+            endpoint_url=parse_http_url("link_endpoint_url", link_endpoint_url),
+            https_only=parse_optional_bool("link_https_only", link_https_only),
         )
         signs = self._account.key is not None or self._account.credential is not None
         self.capabilities = Capabilities(
             exclusive=True,
             if_match=True,
             copy_conditions=True,
-            part_conditions=True,
-            part_headers=True,
+            multipart_conditions=True,
+            multipart_headers=True,
             content_headers=True,
             metadata=True,
             guesses_content_type=guesses,
-            overlapping_writes=False,
+            concurrent_writes=False,
             links=~ShareLinkOperation(0) if signs else ShareLinkOperation(0),
             link_combinations=True,
-            link_terms=_TERMS if signs else frozenset(),
-            upload_terms=_TERMS if signs else frozenset(),
-            parts=self._account.blob is None,
+            link_constraints=_LINK_CONSTRAINTS if signs else frozenset(),
+            upload_constraints=_LINK_CONSTRAINTS if signs else frozenset(),
+            multipart=self._account.blob is None,
             server_side_copy=True,
         )
 
@@ -236,23 +236,23 @@ class AzureStorage(AzureLinkVerbs):
         return self._list_prefix(f"{path}/" if path else "", recursive)
 
     def _list_prefix(self, prefix: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
-        return entries_of(self.client, self._door, prefix, recursive)
+        return entries_of(self.client, self._gateway, prefix, recursive)
 
     def _list_details(self, path: str, recursive: bool, prefix: str | None) -> Iterator[FileInfo]:
         start = (f"{path}/" if path else "") if prefix is None else prefix
-        return details_of(self.client, self._door, start, recursive)
+        return details_of(self.client, self._gateway, start, recursive)
 
     def _stat(self, path: str) -> FileInfo:
-        return info_of(path, self._door.head(path))
+        return info_of(path, self._gateway.head(path))
 
     # -- content ------------------------------------------------------------------------------------------------------
 
     def _open_reader(self, path: str, *, whole: bool = False) -> AzureReader:
         return AzureReader(
             "r",
-            self._clients.blob(self._door.key(path)),
+            self._clients.blob(self._gateway.key(path)),
             self._chunk_size,
-            door=self._door,
+            gateway=self._gateway,
             path=path,
             concurrency=self._concurrency,
             workers=self._workers,
@@ -262,9 +262,9 @@ class AzureStorage(AzureLinkVerbs):
     def _open_writer(self, path: str, options: WriteOptions, *, size: int | None = None) -> AzureWriter:
         return AzureWriter(
             "w",
-            self._clients.blob(self._door.key(path)),
+            self._clients.blob(self._gateway.key(path)),
             self._chunk_size,
-            door=self._door,
+            gateway=self._gateway,
             path=path,
             options=options,
             concurrency=self._concurrency,
@@ -275,7 +275,7 @@ class AzureStorage(AzureLinkVerbs):
     def _upload_file(
         self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
     ) -> None:
-        with self._writer(path, options, partial(self._open_writer, size=rest_of(file_obj))) as writer:
+        with self._writer(path, options, partial(self._open_writer, size=remaining_size(file_obj))) as writer:
             # Whole blocks are handed on without a copy.
             copy_chunks(file_obj, writer, progress, chunk_size=writer.iter_chunk_size)
 
@@ -283,15 +283,15 @@ class AzureStorage(AzureLinkVerbs):
         with self._reader(path, partial(self._open_reader, whole=True)) as reader:
             copy_chunks(reader, file_obj, progress, chunk_size=reader.iter_chunk_size)
 
-    def _parts(self) -> PartStore:
-        if not self.capabilities.parts:
-            return super()._parts()
-        return AzureParts(self._door, self._clients.container)
+    def _multipart(self) -> MultipartStore:
+        if not self.capabilities.multipart:
+            return super()._multipart()
+        return AzureMultipart(self._gateway, self._clients.container)
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
-        if not copy_blob(self._door, path, new_path, options, self._workers, self._links):
+        if not copy_blob(self._gateway, path, new_path, options, self._workers, self._sas_builder):
             super()._copy(path, new_path, options)
 
     def copy_from(
@@ -324,16 +324,16 @@ class AzureStorage(AzureLinkVerbs):
         path, new_path = other._path(path), self._path(new_path)
         options = WriteOptions(exclusive=exclusive, if_match=if_match)
         self._check_conditions(options)
-        with other._guard(path):
-            blob = other._door.head(path)  # what is wrong there is said of that side, and the rest of this one
-        with self._guard(new_path):
-            if not copy_blob(self._door, path, new_path, options, self._workers, other._links, blob=blob):
+        with other._error_translator(path):
+            blob = other._gateway.head(path)  # what is wrong there is said of that side, and the rest of this one
+        with self._error_translator(new_path):
+            if not copy_blob(self._gateway, path, new_path, options, self._workers, other._sas_builder, blob=blob):
                 other._stream_to(self, path, new_path, options)
-        self._stored(new_path)
+        self._notify_stored(new_path)
 
     def _delete(self, path: str) -> None:
         try:
-            self._door.ask("delete_blob", path, delete_snapshots="include")
+            self._gateway.call("delete_blob", path, delete_snapshots="include")
         except sdk.HttpResponseError as error:
             if code_of(error) != "BlobNotFound":
                 raise
@@ -342,12 +342,12 @@ class AzureStorage(AzureLinkVerbs):
         if self._account.blob is not None:
             return super()._delete_many(paths)
         failed: dict[str, StorageError] = {}
-        for start in range(0, len(paths), _BATCH):
-            batch = paths[start : start + _BATCH]
-            with that_makes_sense():
+        for start in range(0, len(paths), _DELETE_BATCH_SIZE):
+            batch = paths[start : start + _DELETE_BATCH_SIZE]
+            with translating_parse_errors():
                 answers = list(
                     self.client.delete_blobs(
-                        *[self._door.key(path) for path in batch],
+                        *[self._gateway.key(path) for path in batch],
                         delete_snapshots="include",
                         raise_on_any_failure=False,
                     )
@@ -362,13 +362,13 @@ class AzureStorage(AzureLinkVerbs):
         return failed
 
     def _sweep(self, before: datetime) -> int:
-        if not self.capabilities.parts:
+        if not self.capabilities.multipart:
             return 0  # of one blob there is nothing else
-        parts = AzureParts(self._door, self._clients.container)
+        parts = AzureMultipart(self._gateway, self._clients.container)
         count = 0
         for upload in list(parts.list_uploads()):
             if upload.started_at < before:
-                parts.discard(upload.path, upload.upload_id)
+                parts.abort(upload.path, upload.upload_id)
                 count += 1
         return count
 
@@ -377,11 +377,11 @@ class AzureStorage(AzureLinkVerbs):
             super()._check()
         else:
             # All that may be touched is the app's own file, which may be yet to come.
-            with suppress(FileNotFoundInStorageError), self._guard():
-                self._stat(self._door.path(self._account.blob))
+            with suppress(FileNotFoundInStorageError), self._error_translator():
+                self._stat(self._gateway.path(self._account.blob))
 
     def _close(self) -> None:
-        pool = self._workers.take()
+        pool = self._workers.pop()
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
         self._clients.close()
@@ -390,11 +390,11 @@ class AzureStorage(AzureLinkVerbs):
 
     def _path(self, path: str) -> str:
         path = super()._path(path)
-        if len(self._door.key(path).encode()) > MAX_PATH_BYTES:
+        if len(self._gateway.key(path).encode()) > MAX_PATH_BYTES:
             raise InvalidPathError(f"with its prefix the path is longer than {MAX_PATH_BYTES} bytes", path=path)
-        if self._account.blob not in (None, self._door.key(path)):
+        if self._account.blob not in (None, self._gateway.key(path)):
             raise InvalidPathError("Invalid path for the configured SAS blob URL", path=path)
         return path
 
     def _translate(self, error: Exception, path: str | None) -> StorageError | None:
-        return translated(error, path, self.bucket, self.name)
+        return translate_error(error, path, self.bucket, self.name)

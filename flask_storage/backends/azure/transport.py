@@ -12,13 +12,13 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ProtocolError
 from urllib3.util.retry import Retry
 
-from ...bodies import SENT_AT_ONCE, Pieces
+from ...range_download import SEND_CHUNK_SIZE, Pieces
 
 _SUCCESS = (200, 201, 202, 206)
 _SIGNATURE = re.compile(r"(\bsig=)[^&\s]+")
 
 
-def transport_of(
+def make_transport(
     *, connect_timeout: float, read_timeout: float, max_connections: int, verify: bool | str | None
 ) -> RequestsTransport:
     """Return a transport of the SDK's own kind.
@@ -49,7 +49,7 @@ class _Transport(RequestsTransport):  # type: ignore[misc]  # the SDK loads it w
         self.session.close()
 
 
-class _WithoutSignatures(logging.Filter):
+class _RedactSignatures(logging.Filter):
     """Takes signatures out of what urllib3 logs of each request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -60,7 +60,7 @@ class _WithoutSignatures(logging.Filter):
         return True
 
 
-logging.getLogger("urllib3.connectionpool").addFilter(_WithoutSignatures())
+logging.getLogger("urllib3.connectionpool").addFilter(_RedactSignatures())
 
 
 class _Adapter(HTTPAdapter):
@@ -72,7 +72,7 @@ class _Adapter(HTTPAdapter):
         Raises:
             requests.ConnectionError: when there is none, or half of one.
         """
-        if isinstance(request.body, bytes | memoryview) and len(request.body) > SENT_AT_ONCE:
+        if isinstance(request.body, bytes | memoryview) and len(request.body) > SEND_CHUNK_SIZE:
             request.body = Pieces(request.body)
         answer = super().send(request, *args, **kwargs)
         if not _is_whole(answer):

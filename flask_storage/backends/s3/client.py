@@ -18,9 +18,9 @@ from botocore.config import Config
 from botocore.exceptions import ProfileNotFound
 from botocore.handlers import add_expect_header
 
-from ...bodies import SENT_AT_ONCE
 from ...errors import ConfigurationError
-from ...workers import PerProcess
+from ...process_local import ProcessLocal
+from ...range_download import SEND_CHUNK_SIZE
 
 _WITH_CONTENT = {
     "CompleteMultipartUpload",
@@ -95,7 +95,7 @@ class ClientSettings:
                 user_agent=f"flask-storage-profiles Boto3/{boto3.__version__}",
             ),
         )
-        _send_at_once(client)
+        _skip_expect_header(client)
         client.meta.events.register("before-parse.s3", _have_it_tried_again)
         if self.bulk_delete_md5:
             client.meta.events.register("before-call.s3.DeleteObjects", _send_md5)
@@ -139,17 +139,17 @@ class Clients:
 
     def __init__(self, settings: ClientSettings, *, session: Any = None, client: Any = None) -> None:
         self.settings = settings
-        self._given_session = session
-        self._given_client = client
+        self._app_session = session
+        self._app_client = client
         self._pid = os.getpid()
         if session is None and client is None:
             settings.session()  # a profile that does not exist is told at once
-        self.session: Callable[[], Any] = PerProcess(
+        self.session: Callable[[], Any] = ProcessLocal(
             lambda: session or (settings.session() if client is None else None)
         )
-        self.connection = PerProcess(lambda: self._connect(settings))
+        self.connection = ProcessLocal(lambda: self._connect(settings))
         # To clear away what a failure left: the service may be the one in trouble.
-        self.hasty = PerProcess(
+        self.cleanup_client = ProcessLocal(
             lambda: self._connect(
                 replace(
                     settings,
@@ -162,15 +162,15 @@ class Clients:
 
     def close(self) -> None:
         """Close this process's connections; later ones are new. A client that the app made stays its own."""
-        for made in (self.connection.take(), self.hasty.take()):
-            if made is not None and made.client is not self._given_client:
+        for made in (self.connection.pop(), self.cleanup_client.take()):
+            if made is not None and made.client is not self._app_client:
                 made.client.close()
 
     def is_plain_http(self) -> bool:
         """Whether what is sent and read has no protection of its own on the way."""
         return bool(self.connection().client.meta.endpoint_url.startswith("http:"))
 
-    def for_links(self, pair: tuple[str, str, str | None] | None, endpoint_url: str | None) -> tuple[Any, Any]:
+    def signing_client(self, pair: tuple[str, str, str | None] | None, endpoint_url: str | None) -> tuple[Any, Any]:
         """Return a client that knows the address for links, and the credentials that sign them.
 
         Args:
@@ -180,10 +180,10 @@ class Clients:
         if pair is None and endpoint_url is None:
             client = signer = self.connection().client
         else:
-            signer = self._given_client if pair is None else None
+            signer = self._app_client if pair is None else None
             if signer is not None and signer._request_signer._credentials is not None:
                 pair = signer._request_signer._credentials.get_frozen_credentials()
-            settings = self._settings_for_links()
+            settings = self._signing_client_settings()
             settings = replace(settings, endpoint_url=endpoint_url or settings.endpoint_url)
             session = self.session() or settings.session()
             if pair is not None:
@@ -193,11 +193,11 @@ class Clients:
         # boto3 has no public way from a client to the credentials that it signs with.
         return client, (signer or client)._request_signer._credentials
 
-    def _settings_for_links(self) -> ClientSettings:
+    def _signing_client_settings(self) -> ClientSettings:
         """Return what another client for the same bucket is made of; the app's own client knows where that is."""
-        if self._given_client is None:
+        if self._app_client is None:
             return self.settings
-        meta = self._given_client.meta
+        meta = self._app_client.meta
         return replace(
             self.settings,
             region=meta.region_name,
@@ -206,14 +206,14 @@ class Clients:
         )
 
     def _connect(self, settings: ClientSettings) -> Connection:
-        if self._given_client is None:
+        if self._app_client is None:
             return Connection(settings.client(self.session()), settings.max_connections)
         if self._pid != os.getpid():
-            self._given_client.close()  # the child of a fork drops the connections that it shares with its parent
-        return Connection(self._given_client, self._given_client.meta.config.max_pool_connections)
+            self._app_client.close()  # the child of a fork drops the connections that it shares with its parent
+        return Connection(self._app_client, self._app_client.meta.config.max_pool_connections)
 
 
-def _send_at_once(client: Any) -> None:
+def _skip_expect_header(client: Any) -> None:
     """Ask no leave before sending a part or a small object.
 
     Asking (``Expect: 100-continue``) costs a round trip. An upload was let begin when its parts come, and a small
@@ -241,4 +241,4 @@ def _have_it_tried_again(operation_model: Any, response_dict: Any, **_: Any) -> 
 def _is_small(body: Any) -> bool:
     size = body.seek(0, io.SEEK_END)
     body.seek(0)
-    return bool(size <= SENT_AT_ONCE)
+    return bool(size <= SEND_CHUNK_SIZE)

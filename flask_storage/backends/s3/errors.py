@@ -24,7 +24,7 @@ from ...errors import (
     TooLargeError,
     UnsupportedOperationError,
 )
-from ...values import WriteOptions
+from ...types import WriteOptions
 
 # By the code in the answer; https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
@@ -163,7 +163,7 @@ _BY_CLASS: tuple[tuple[type[Exception], type[StorageError], str], ...] = (
 )
 
 
-def translated(error: Exception, path: str | None, bucket: str, storage: str) -> StorageError | None:
+def translate_error(error: Exception, path: str | None, bucket: str, storage: str) -> StorageError | None:
     """Return our error for one of boto3's, or None when it is not boto3's.
 
     No text is taken over from the service but its code: its messages quote what was signed, and so do some of boto3's.
@@ -208,7 +208,7 @@ def status_of(error: sdk.ClientError) -> int:
 
 
 @contextmanager
-def told_of_conditions(path: str, options: WriteOptions) -> Iterator[None]:
+def translating_conditions(path: str, options: WriteOptions) -> Iterator[None]:
     """Say whose condition did not hold: S3 answers the same to a taken name and to another version."""
     try:
         yield

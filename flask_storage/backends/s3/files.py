@@ -8,22 +8,22 @@ from typing import Any
 
 from ...errors import ConfigurationError
 from ...files import RemoteFile
-from ...parts import PartWriter
-from ...ranges import RangedReader
-from ...values import FileMode, WriteArguments, WriteOptions
-from ...workers import pool_of
-from .bucket import Bucket, etag_of, size_of
+from ...multipart import MultipartWriter
+from ...process_local import thread_pool
+from ...range_reader import RangeReader
+from ...types import FileMode, WriteArguments, WriteOptions
 from .client import Connection
-from .content_checks import check_for
-from .objects import info_of
-from .parts import S3Parts
+from .gateway import BucketGateway, etag_of, size_of
+from .integrity import select_check
+from .multipart import S3Multipart
+from .object_metadata import info_of
 from .presets import PRESETS, UNKNOWN
 
 CHUNK_SIZE = 5 * 1024 * 1024
 CONCURRENCY = 8
 _FIRST = 64 * 1024
 
-_workers = pool_of(CONCURRENCY)
+_workers = thread_pool(CONCURRENCY)
 
 
 class S3FileBase(RemoteFile):
@@ -46,16 +46,16 @@ class S3FileBase(RemoteFile):
         self.s3 = client
 
 
-class S3Reader(S3FileBase, RangedReader):
-    """Reads an object by ranges, all of one version; see :class:`~flask_storage.ranges.RangedReader`.
+class S3Reader(S3FileBase, RangeReader):
+    """Reads an object by ranges, all of one version; see :class:`~flask_storage.range_reader.RangeReader`.
 
     Opening brings the first 64 KiB along, so a small object costs one request. Content that is read through from the
     first byte to the last is compared with what the service remembers of it, where the connection itself does not.
 
     Args:
-        bucket: The name of the bucket, or the door to one.
-        filename: The key, or the path below the door's prefix.
-        client: A boto3 client; not needed with a door.
+        bucket: The name of the bucket, or the gateway to one.
+        filename: The key, or the path below the gateway's prefix.
+        client: A boto3 client; not needed with a gateway.
         chunk_size: The largest range asked for at once, in bytes.
         concurrency: How many ranges may be on their way at once.
         workers: Gives the threads that fetch them.
@@ -63,12 +63,12 @@ class S3Reader(S3FileBase, RangedReader):
         whole: All of it will be read, from the beginning.
 
     Raises:
-        FileNotFoundInStorageError: when there is no such object (behind a storage's door; else boto3's own error).
+        FileNotFoundInStorageError: when there is no such object (behind a storage's gateway; else boto3's own error).
     """
 
     def __init__(
         self,
-        bucket: str | Bucket,
+        bucket: str | BucketGateway,
         filename: str,
         client: Any = None,
         *,
@@ -78,31 +78,31 @@ class S3Reader(S3FileBase, RangedReader):
         verify: bool = True,
         whole: bool = False,
     ) -> None:
-        door = _door(bucket, client)
-        head, answer = door.first(filename, chunk_size if whole else min(_FIRST, chunk_size))
+        gateway = _gateway(bucket, client)
+        head, answer = gateway.get_first_bytes(filename, chunk_size if whole else min(_FIRST, chunk_size))
         size = size_of(answer)
         etag = etag_of(answer)
-        RangedReader.__init__(
+        RangeReader.__init__(
             self,
-            lambda start, stop, into: door.fetch(filename, start, stop, into, etag),
-            info_of(door, filename, answer, size),
+            lambda start, stop, into: gateway.get_range(filename, start, stop, into, etag),
+            info_of(gateway, filename, answer, size),
             head=head,
             chunk_size=chunk_size,
             concurrency=concurrency,
             workers=workers,
-            check=check_for(answer, etag_is_md5=door.preset.etag_is_md5) if verify else None,
+            check=select_check(answer, etag_is_md5=gateway.preset.etag_is_md5) if verify else None,
             eager=whole,
         )
-        self._belong(door.name, door.key(filename), door.client)
+        self._belong(gateway.name, gateway.key(filename), gateway.client)
 
 
-class S3Writer(S3FileBase, PartWriter):
-    """Writes an object in parts; see :class:`~flask_storage.parts.PartWriter`.
+class S3Writer(S3FileBase, MultipartWriter):
+    """Writes an object in parts; see :class:`~flask_storage.multipart.MultipartWriter`.
 
     Args:
-        bucket: The name of the bucket, or the door to one.
-        filename: The key, or the path below the door's prefix.
-        client: A boto3 client; not needed with a door.
+        bucket: The name of the bucket, or the gateway to one.
+        filename: The key, or the path below the gateway's prefix.
+        client: A boto3 client; not needed with a gateway.
         chunk_size: The size of a part, in bytes; at least 5 MiB.
         extra_args: keg-storage's ``{"ContentType": …}``.
         options: How the object is written.
@@ -113,7 +113,7 @@ class S3Writer(S3FileBase, PartWriter):
 
     def __init__(
         self,
-        bucket: str | Bucket,
+        bucket: str | BucketGateway,
         filename: str,
         client: Any = None,
         chunk_size: int = 10485760,
@@ -124,29 +124,29 @@ class S3Writer(S3FileBase, PartWriter):
         workers: Callable[[], Executor] = _workers,
         size: int | None = None,
     ) -> None:
-        door = _door(bucket, client)
-        self._parts = S3Parts(door)
-        PartWriter.__init__(
+        gateway = _gateway(bucket, client)
+        self._multipart = S3Multipart(gateway)
+        MultipartWriter.__init__(
             self,
-            self._parts,
+            self._multipart,
             filename,
-            options or WriteOptions.of(extra_args, WriteArguments()),
+            options or WriteOptions.from_arguments(extra_args, WriteArguments()),
             chunk_size=chunk_size,
             concurrency=concurrency,
             workers=workers,
             size=size,
         )
-        self._belong(door.name, door.key(filename), door.client)
+        self._belong(gateway.name, gateway.key(filename), gateway.client)
 
-    def _begin(self) -> str:
-        return self._parts.begin_own(self.name, self._kept())
+    def _create_upload(self) -> str:
+        return self._multipart.begin_own(self.name, self._stored_options())
 
 
-def _door(bucket: str | Bucket, client: Any) -> Bucket:
-    if isinstance(bucket, Bucket):
+def _gateway(bucket: str | BucketGateway, client: Any) -> BucketGateway:
+    if isinstance(bucket, BucketGateway):
         return bucket
     if client is None:
         raise ConfigurationError("give the boto3 client with which the bucket is reached")
     connection = Connection(client, client.meta.config.max_pool_connections)
     preset = PRESETS["aws"] if ".amazonaws.com" in client.meta.endpoint_url else UNKNOWN
-    return Bucket(bucket, "s3", lambda: connection, preset=preset)
+    return BucketGateway(bucket, "s3", lambda: connection, preset=preset)

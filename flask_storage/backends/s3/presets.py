@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import ConfigurationError
-from ...values import Capabilities, ShareLinkOperation
+from ...types import Capabilities, ShareLinkOperation
 
 ADDRESSING = ("auto", "path", "virtual")
 CHECKSUMS = ("when_required", "when_supported")
@@ -141,13 +141,13 @@ def capabilities_of(preset: S3Preset, *, signs: bool, guesses: bool) -> Capabili
         exclusive=conditions,
         if_match=conditions,
         copy_conditions=conditions and preset.copy_conditions,
-        part_conditions=conditions,
+        multipart_conditions=conditions,
         content_headers=True,
         metadata=preset.metadata,
         guesses_content_type=guesses,
         links=~ShareLinkOperation(0) if signs else ShareLinkOperation(0),
-        link_terms=frozenset(terms) if signs else frozenset(),
-        upload_terms=frozenset(terms | ({"max_size"} if preset.post_policy else set())) if signs else frozenset(),
-        parts=preset.upload_listing,
+        link_constraints=frozenset(terms) if signs else frozenset(),
+        upload_constraints=frozenset(terms | ({"max_size"} if preset.post_policy else set())) if signs else frozenset(),
+        multipart=preset.upload_listing,
         server_side_copy=True,
     )

@@ -1,4 +1,4 @@
-"""Checking what a profile says of a bucket, beyond what every backend is told; see :mod:`flask_storage.arguments`."""
+"""Checking what a profile says of a bucket, beyond what every backend is told; see :mod:`flask_storage.validation`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from ...arguments import choice, optional_text, seconds
 from ...errors import ConfigurationError
+from ...validation import parse_choice, parse_optional_text, parse_seconds
 
 _ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 _KEY_BYTES = 32
@@ -23,7 +23,7 @@ def rounding_of(value: float | str | timedelta) -> int:
     Raises:
         ConfigurationError: when it is no whole number of seconds up to a day: what a link lives longer must stay small.
     """
-    count = seconds("link_rounding", value, zero=True)
+    count = parse_seconds("link_rounding", value, zero=True)
     if count > _LONGEST_ROUNDING or count != int(count):
         raise ConfigurationError("link_rounding is a whole number of seconds, at most a day")
     return int(count)
@@ -37,14 +37,14 @@ def stored_arguments(
     Raises:
         ConfigurationError: when they contradict each other.
     """
-    choice("server_side_encryption", encryption, _ENCRYPTIONS)
+    parse_choice("server_side_encryption", encryption, _ENCRYPTIONS)
     if kms_key_id and (encryption or "aws:kms") == "AES256":
         raise ConfigurationError('kms_key_id goes with server_side_encryption "aws:kms"')
     given = {
         "ServerSideEncryption": encryption or ("aws:kms" if kms_key_id else None),
-        "SSEKMSKeyId": optional_text("kms_key_id", kms_key_id),
-        "StorageClass": optional_text("storage_class", storage_class),
-        "ACL": optional_text("acl", acl),
+        "SSEKMSKeyId": parse_optional_text("kms_key_id", kms_key_id),
+        "StorageClass": parse_optional_text("storage_class", storage_class),
+        "ACL": parse_optional_text("acl", acl),
     }
     return {name: value for name, value in given.items() if value}
 

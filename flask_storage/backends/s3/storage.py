@@ -12,45 +12,45 @@ from urllib.parse import SplitResult, unquote
 
 import arrow
 
-from ...arguments import (
-    authority,
-    choice,
-    connections,
-    optional_flag,
-    optional_text,
-    seconds,
-    web_address,
-    whole_number,
-)
 from ...errors import ConfigurationError, FileNotFoundInStorageError, InvalidPathError, StorageError
-from ...parts import PartStore
-from ...paths import MAX_PATH_BYTES, folder_prefix
-from ...streams import SupportsRead, SupportsWrite, copy_chunks, rest_of
-from ...values import (
+from ...multipart import MultipartStore
+from ...paths import MAX_PATH_BYTES, directory_prefix
+from ...process_local import thread_pool
+from ...streams import SupportsRead, SupportsWrite, copy_chunks, remaining_size
+from ...types import (
     Capabilities,
     FileInfo,
     ListEntry,
     ProgressCallback,
     WriteOptions,
 )
-from ...workers import pool_of
-from .bucket import Bucket, ObjectSettings, size_of
+from ...validation import (
+    parse_ca,
+    parse_choice,
+    parse_connections,
+    parse_http_url,
+    parse_int,
+    parse_optional_bool,
+    parse_optional_text,
+    parse_seconds,
+)
 from .client import Clients, ClientSettings
-from .copying import copy_object
-from .errors import error_of, translated
+from .copy import copy_object
+from .errors import error_of, translate_error
 from .files import CHUNK_SIZE, CONCURRENCY, S3Reader, S3Writer
-from .link_verbs import S3LinkVerbs
-from .links import S3Links
-from .objects import info_of
-from .parts import MIN_PART, S3Parts
+from .gateway import BucketGateway, ObjectSettings, size_of
+from .link_operations import S3LinkOperations
+from .multipart import MIN_PART, S3Multipart
+from .object_metadata import info_of
 from .presets import ADDRESSING, CHECKSUMS, S3Preset, capabilities_of, preset_of
+from .presign import S3Presigner
 from .settings import customer_arguments, key_pair, rounding_of, stored_arguments
 
 # XML 1.0 cannot hold these, or does not keep them; no path of ours has them, but somebody else's key may.
 _NOT_IN_XML = re.compile("[\x00-\x1f\ufffe\uffff]")
 
 
-class S3Storage(S3LinkVerbs):
+class S3Storage(S3LinkOperations):
     """Keeps files in a bucket.
 
     Nothing is asked of the service before the first verb is used. A storage may be shared between threads and made
@@ -159,58 +159,60 @@ class S3Storage(S3LinkVerbs):
             raise ConfigurationError("this service has no ACL for single objects: leave acl out")
         if bool(aws_access_key_id) != bool(aws_secret_access_key):
             raise ConfigurationError("aws_access_key_id and aws_secret_access_key go together")
-        self._chunk_size = whole_number("chunk_size", chunk_size, MIN_PART)
-        self._concurrency = whole_number("concurrency", concurrency, 1)
-        endpoint_url = web_address("endpoint_url", endpoint_url)
+        self._chunk_size = parse_int("chunk_size", chunk_size, MIN_PART)
+        self._concurrency = parse_int("concurrency", concurrency, 1)
+        endpoint_url = parse_http_url("endpoint_url", endpoint_url)
         settings = ClientSettings(
-            region=optional_text("aws_region", aws_region) or (self.preset.region if endpoint_url else None),
-            access_key=optional_text("aws_access_key_id", aws_access_key_id),
-            secret_key=optional_text("aws_secret_access_key", aws_secret_access_key),
-            token=optional_text("aws_session_token", aws_session_token),
-            profile=optional_text("aws_profile", aws_profile),
+            region=parse_optional_text("aws_region", aws_region) or (self.preset.region if endpoint_url else None),
+            access_key=parse_optional_text("aws_access_key_id", aws_access_key_id),
+            secret_key=parse_optional_text("aws_secret_access_key", aws_secret_access_key),
+            token=parse_optional_text("aws_session_token", aws_session_token),
+            profile=parse_optional_text("aws_profile", aws_profile),
             endpoint_url=endpoint_url,
-            addressing=choice("addressing_style", addressing_style, ADDRESSING) or self.preset.addressing,
-            checksums=choice("checksums", checksums, CHECKSUMS) or self.preset.checksums,
-            connect_timeout=seconds("connect_timeout", connect_timeout),
-            read_timeout=seconds("read_timeout", read_timeout),
-            max_attempts=whole_number("max_attempts", max_attempts, 1),
-            max_connections=connections("max_connections", max_connections),
+            addressing=parse_choice("addressing_style", addressing_style, ADDRESSING) or self.preset.addressing,
+            checksums=parse_choice("checksums", checksums, CHECKSUMS) or self.preset.checksums,
+            connect_timeout=parse_seconds("connect_timeout", connect_timeout),
+            read_timeout=parse_seconds("read_timeout", read_timeout),
+            max_attempts=parse_int("max_attempts", max_attempts, 1),
+            max_connections=parse_connections("max_connections", max_connections),
             bulk_delete_md5=self.preset.bulk_delete_md5,
-            verify=authority("verify", verify),
+            verify=parse_ca("verify", verify),
         )
         self.preset = replace(self.preset, checksums=settings.checksums)
         self._clients = Clients(settings, session=session, client=client)
-        self._workers = pool_of(settings.max_connections)
-        self._verify_downloads = optional_flag("verify_downloads", verify_downloads)
-        guesses = optional_flag("guess_content_type", guess_content_type) is not False
-        self._door = Bucket(
+        self._workers = thread_pool(settings.max_connections)
+        self._verify_downloads = parse_optional_bool("verify_downloads", verify_downloads)
+        guesses = parse_optional_bool("guess_content_type", guess_content_type) is not False
+        self._gateway = BucketGateway(
             bucket,
             name,
             self._clients.connection,
-            hasty=self._clients.hasty,
-            prefix=folder_prefix(prefix),
+            cleanup_client=self._clients.cleanup_client,
+            prefix=directory_prefix(prefix),
             preset=self.preset,
-            objects=ObjectSettings(
+            object_settings=ObjectSettings(
                 stored=stored_arguments(server_side_encryption, kms_key_id, storage_class, acl),
                 customer=customer_arguments(customer_key),
-                content_type=optional_text("content_type", content_type),
-                cache_control=optional_text("cache_control", cache_control),
+                content_type=parse_optional_text("content_type", content_type),
+                cache_control=parse_optional_text("cache_control", cache_control),
                 guess_content_type=guesses,
             ),
-            patience=settings.read_timeout,
+            read_timeout=settings.read_timeout,
             attempts=settings.max_attempts,
         )
-        self._links = S3Links(
-            self._door,
+        self._presigner = S3Presigner(
+            self._gateway,
             self._clients,
             credentials=key_pair("link_credentials", link_credentials),
-            endpoint_url=web_address("link_endpoint_url", link_endpoint_url),
+            endpoint_url=parse_http_url("link_endpoint_url", link_endpoint_url),
             rounding=rounding_of(link_rounding),
         )
-        self.capabilities = capabilities_of(self.preset, signs=not self._door.objects.customer, guesses=guesses)
+        self.capabilities = capabilities_of(
+            self.preset, signs=not self._gateway.object_settings.customer, guesses=guesses
+        )
 
     capabilities = Capabilities()
-    url_names: ClassVar[Mapping[str, str]] = {"region": "aws_region"}
+    url_aliases: ClassVar[Mapping[str, str]] = {"region": "aws_region"}
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
@@ -230,7 +232,7 @@ class S3Storage(S3LinkVerbs):
     @property
     def client(self) -> Any:
         """This process's boto3 client."""
-        return self._door.client
+        return self._gateway.client
 
     @property
     def session(self) -> Any:
@@ -244,8 +246,8 @@ class S3Storage(S3LinkVerbs):
 
     def _list_prefix(self, prefix: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
         arguments = {} if recursive else {"Delimiter": "/"}
-        as_path = self._door.path
-        for page in self._door.pages("list_objects_v2", Prefix=self._door.key(prefix), **arguments):
+        as_path = self._gateway.path
+        for page in self._gateway.pages("list_objects_v2", Prefix=self._gateway.key(prefix), **arguments):
             # A key that ends in a slash is what consoles make to show an empty folder; it is no file.
             yield [
                 ListEntry(as_path(item["Key"]), arrow.Arrow.fromdatetime(item["LastModified"]), item["Size"])
@@ -263,8 +265,8 @@ class S3Storage(S3LinkVerbs):
                 yield from filter(None, self._workers().map(self._stat_if_there, asked))
 
     def _stat(self, path: str) -> FileInfo:
-        answer = self._door.head(path)
-        return info_of(self._door, path, answer, size_of(answer))
+        answer = self._gateway.head(path)
+        return info_of(self._gateway, path, answer, size_of(answer))
 
     def _stat_if_there(self, path: str) -> FileInfo | None:
         try:
@@ -277,7 +279,7 @@ class S3Storage(S3LinkVerbs):
     def _open_reader(self, path: str, *, whole: bool = False) -> S3Reader:
         verify = self._verify_downloads
         return S3Reader(
-            self._door,
+            self._gateway,
             path,
             chunk_size=self._chunk_size,
             concurrency=self._concurrency,
@@ -288,7 +290,7 @@ class S3Storage(S3LinkVerbs):
 
     def _open_writer(self, path: str, options: WriteOptions, *, size: int | None = None) -> S3Writer:
         return S3Writer(
-            self._door,
+            self._gateway,
             path,
             chunk_size=self._chunk_size,
             options=options,
@@ -300,7 +302,7 @@ class S3Storage(S3LinkVerbs):
     def _upload_file(
         self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
     ) -> None:
-        with self._writer(path, options, partial(self._open_writer, size=rest_of(file_obj))) as writer:
+        with self._writer(path, options, partial(self._open_writer, size=remaining_size(file_obj))) as writer:
             # Whole parts are handed on without a copy.
             copy_chunks(file_obj, writer, progress, chunk_size=writer.iter_chunk_size)
 
@@ -308,19 +310,19 @@ class S3Storage(S3LinkVerbs):
         with self._reader(path, partial(self._open_reader, whole=True)) as reader:
             copy_chunks(reader, file_obj, progress, chunk_size=reader.iter_chunk_size)
 
-    def _parts(self) -> PartStore:
+    def _multipart(self) -> MultipartStore:
         if not self.preset.upload_listing:
             raise self._unsupported("offer uploads in parts", instead="its own writers use them all the same")
-        return S3Parts(self._door)
+        return S3Multipart(self._gateway)
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
-        if not copy_object(self._door, path, new_path, options, self._workers):
+        if not copy_object(self._gateway, path, new_path, options, self._workers):
             super()._copy(path, new_path, options)
 
     def _delete(self, path: str) -> None:
-        self._door.call("delete_object", Key=self._door.key(path))
+        self._gateway.call("delete_object", Key=self._gateway.key(path))
 
     def _delete_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
         size = self.preset.bulk_delete
@@ -330,26 +332,26 @@ class S3Storage(S3LinkVerbs):
         failed = super()._delete_many([path for path in paths if _NOT_IN_XML.search(path)])
         for start in range(0, len(in_xml), size):
             batch = in_xml[start : start + size]
-            answer = self._door.call(
+            answer = self._gateway.call(
                 "delete_objects",
-                Delete={"Objects": [{"Key": self._door.key(path)} for path in batch], "Quiet": True},
+                Delete={"Objects": [{"Key": self._gateway.key(path)} for path in batch], "Quiet": True},
             )
             for trouble in answer.get("Errors", ()):
-                path = self._door.path(trouble["Key"])
+                path = self._gateway.path(trouble["Key"])
                 failed[path] = error_of(str(trouble.get("Code", "")), path, self.bucket, self.name)
         return failed
 
     def _delete_prefix(self, path: str) -> int:
         count = 0
-        for page in self._door.pages("list_objects_v2", Prefix=self._door.key(f"{path}/")):
-            keys = [self._door.path(item["Key"]) for item in page.get("Contents", ())]
+        for page in self._gateway.pages("list_objects_v2", Prefix=self._gateway.key(f"{path}/")):
+            keys = [self._gateway.path(item["Key"]) for item in page.get("Contents", ())]
             for error in self._delete_many(keys).values():
                 raise error
             count += sum(not key.endswith("/") for key in keys)
         return count
 
     def _close(self) -> None:
-        pool = self._workers.take()
+        pool = self._workers.pop()
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
         self._clients.close()
@@ -357,11 +359,11 @@ class S3Storage(S3LinkVerbs):
     def _sweep(self, before: datetime) -> int:
         if not self.preset.upload_listing:
             raise self._unsupported("list unfinished uploads", instead="have the service abort them: a lifecycle rule")
-        parts = S3Parts(self._door)
+        parts = S3Multipart(self._gateway)
         count = 0
         for upload in list(parts.list_uploads()):
             if upload.started_at < before:
-                parts.discard(upload.path, upload.upload_id)
+                parts.abort(upload.path, upload.upload_id)
                 count += 1
         return count
 
@@ -369,9 +371,9 @@ class S3Storage(S3LinkVerbs):
 
     def _path(self, path: str) -> str:
         path = super()._path(path)
-        if len(self._door.key(path).encode()) > MAX_PATH_BYTES:
+        if len(self._gateway.key(path).encode()) > MAX_PATH_BYTES:
             raise InvalidPathError(f"with its prefix the path is longer than {MAX_PATH_BYTES} bytes", path=path)
         return path
 
     def _translate(self, error: Exception, path: str | None) -> StorageError | None:
-        return translated(error, path, self.bucket, self.name)
+        return translate_error(error, path, self.bucket, self.name)

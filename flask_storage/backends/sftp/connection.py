@@ -14,22 +14,22 @@ WINDOW = 32 * 1024 * 1024
 PACKET = 256 * 1024
 UNLIMITED = 1 << 30
 # OpenSSH looks at the folder only now, and closes the connection without a word.
-_HUNG_UP = (
+_CLOSED_BY_SERVER = (
     "the server hung up before the first request: its log says why; a ChrootDirectory and all above it must belong to "
     "root, and nobody else may write there"
 )
 
 
-class _Answer(threading.Event):
+class _ChannelEvent(threading.Event):
     """What paramiko waits for, and would for ever.
 
     Args:
-        patience: How long it may take, in seconds.
+        default_timeout: How long it may take, in seconds.
     """
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, default_timeout: float) -> None:
         super().__init__()
-        self._patience = patience
+        self._default_timeout = default_timeout
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for it.
@@ -37,7 +37,7 @@ class _Answer(threading.Event):
         Raises:
             TimeoutError: when it does not come.
         """
-        if not super().wait(self._patience if timeout is None else timeout):
+        if not super().wait(self._default_timeout if timeout is None else timeout):
             raise TimeoutError
         return True
 
@@ -55,13 +55,13 @@ class Connection:
         self.client = client
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
-        self.carried = 0
+        self.session_count = 0
         """How many conversations there are, and are about to be."""
-        self.limit = UNLIMITED
+        self.session_limit = UNLIMITED
         """How many the server allows, as far as anybody knows."""
-        self.is_doubted = False
+        self.needs_check = False
         """Whether one of its conversations ended in trouble."""
-        self.empty_since = 0.0
+        self.idle_since = 0.0
         """When its last conversation ended, by the monotonic clock."""
 
     @property
@@ -80,12 +80,12 @@ class Connection:
             TimeoutError: when the server does not answer.
         """
         try:
-            channel = transport_of(self.client).open_session(
+            channel = require_transport(self.client).open_session(
                 window_size=WINDOW, max_packet_size=PACKET, timeout=self._connect_timeout
             )
             try:
                 channel.settimeout(self._connect_timeout)
-                channel.event = _Answer(self._connect_timeout)
+                channel.event = _ChannelEvent(self._connect_timeout)
                 channel.invoke_subsystem("sftp")
                 return Session(channel, self._read_timeout)
             except BaseException as error:
@@ -103,7 +103,7 @@ class Connection:
                 # Of several that are refused at the same moment, it tells only one why.
                 raise paramiko.ChannelException(1, "Refused") from error
             # Where the connection has ended, paramiko raises whatever has ended it.
-            raise ConnectionLostError(_HUNG_UP) from error
+            raise ConnectionLostError(_CLOSED_BY_SERVER) from error
 
     def close(self) -> None:
         """End it."""
@@ -111,7 +111,7 @@ class Connection:
             self.client.close()
 
 
-def transport_of(client: paramiko.SSHClient) -> paramiko.Transport:
+def require_transport(client: paramiko.SSHClient) -> paramiko.Transport:
     """Return what carries a client's channels.
 
     Raises:

@@ -17,7 +17,7 @@ from ...errors import (
     StorageUnavailableError,
     UnsupportedOperationError,
 )
-from .packing import packed
+from .codec import pack_string
 from .protocol import (
     BAD_MESSAGE,
     FAILURE,
@@ -34,7 +34,7 @@ STATVFS = b"statvfs@openssh.com"
 _IS_READ_ONLY = 1
 
 
-def translated(error: Exception, path: str | None, storage: str) -> StorageError | None:
+def translate_error(error: Exception, path: str | None, storage: str) -> StorageError | None:
     """Return our error for one of the server's or the connection's, or None when it is neither's.
 
     Args:
@@ -61,12 +61,12 @@ def translated(error: Exception, path: str | None, storage: str) -> StorageError
     return None
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """Return a server's words as they can stand in a message: no line of it, and nothing for a terminal."""
     return text if text.isprintable() else ascii(text)
 
 
-def not_written(session: Session, error: StatusError) -> Exception:
+def write_error(session: Session, error: StatusError) -> Exception:
     """Return what a failure to write means: the server has one word for a full disk and for everything else.
 
     Args:
@@ -75,7 +75,7 @@ def not_written(session: Session, error: StatusError) -> Exception:
     """
     if error.code == FAILURE and STATVFS in session.extensions and session.root is not None:
         with suppress(StatusError):
-            answer = session.wait(session.extended(STATVFS, packed(session.root)))
+            answer = session.wait(session.extended(STATVFS, pack_string(session.root)))
             if len(answer or b"") < 88:
                 return error
             numbers = [int.from_bytes(answer[start : start + 8]) for start in range(0, 88, 8)]
@@ -87,7 +87,7 @@ def not_written(session: Session, error: StatusError) -> Exception:
     return error
 
 
-def unknown(error: ConnectionLostError) -> StorageUnavailableError:
+def unknown_outcome(error: ConnectionLostError) -> StorageUnavailableError:
     """Return what is said where the connection broke off, and the server may have done what was asked, or not."""
     return StorageUnavailableError(
         f"the connection broke off ({error}): it may have been done, or not; look before you try again"

@@ -14,22 +14,22 @@ from typing import Any
 
 from ...errors import IntegrityError, PreconditionFailedError
 from ...files import RemoteFile
-from ...parts import PartWriter
-from ...ranges import RangedReader
-from ...values import FileInfo, FileMode, WriteOptions
-from .copying import copy_bytes, read
-from .drafts import Drafts
-from .errors import unknown
+from ...multipart import MultipartWriter
+from ...range_reader import RangeReader
+from ...types import FileInfo, FileMode, WriteOptions
+from .atomic_write import AtomicWrite
+from .copy import copy_bytes, read
+from .errors import unknown_outcome
 from .pool import Pool
-from .protocol import ConnectionLostError, Pending, Session
-from .tree import Tree
-from .writes import SFTPWrites, write
+from .protocol import ConnectionLostError, PendingReply, Session
+from .remote_tree import RemoteTree
+from .upload import SFTPUpload, write
 
 CHUNK_SIZE = 1024 * 1024
 """How much of a file is asked for at a time, in bytes."""
-CHUNKS_AHEAD = 12
+READAHEAD_CHUNKS = 12
 """How many chunks are on their way at once, at most: 12 MiB fill a line of 300 MiB/s whose answers take 40 ms."""
-_SETTLED = 2
+_MTIME_MARGIN = 2
 """Before how many seconds a file must have been written for its time to tell versions apart."""
 PART_SIZE = 2 * 1024 * 1024
 """How much each session writes at a time, in bytes."""
@@ -48,7 +48,7 @@ class SFTPRemoteFile(RemoteFile):
     path: str
 
 
-class SFTPReader(RangedReader, SFTPRemoteFile):
+class SFTPReader(RangeReader, SFTPRemoteFile):
     """Reads through one session; what will probably be read next is asked for before it is needed.
 
     Args:
@@ -61,18 +61,18 @@ class SFTPReader(RangedReader, SFTPRemoteFile):
         FileNotFoundInStorageError: when there is none.
     """
 
-    def __init__(self, path: str, *, tree: Tree, pool: Callable[[], Pool], whole: bool = False) -> None:
+    def __init__(self, path: str, *, tree: RemoteTree, pool: Callable[[], Pool], whole: bool = False) -> None:
         self.path = path
-        self._source = _Source(path, tree, pool)
+        self._source = RemoteSource(path, tree, pool)
         source = self._source
-        source.open(first=RangedReader.least_fetch)
-        RangedReader.__init__(
+        source.open(first=RangeReader.min_fetch_size)
+        RangeReader.__init__(
             self,
             source.fetch,
             source.info,
             head=source.head[: source.info.size],
             chunk_size=CHUNK_SIZE,
-            concurrency=CHUNKS_AHEAD,
+            concurrency=READAHEAD_CHUNKS,
             workers=lambda: source,  # not of self, which would then wait for the garbage collector
             eager=whole,
         )
@@ -82,12 +82,12 @@ class SFTPReader(RangedReader, SFTPRemoteFile):
         super()._release()
         self._source.close()
 
-    def _forget(self) -> None:
-        self._source.leave()
+    def _finalize(self) -> None:
+        self._source.release_from_finalizer()
 
 
-class _Source(Executor):
-    """An open file of the server. To RangedReader it is the threads that fetch: here the line itself is what waits.
+class RemoteSource(Executor):
+    """An open file of the server. To RangeReader it is the threads that fetch: here the line itself is what waits.
 
     Args:
         path: The file.
@@ -95,15 +95,15 @@ class _Source(Executor):
         pool: Lends the session.
     """
 
-    def __init__(self, path: str, tree: Tree, pool: Callable[[], Pool]) -> None:
+    def __init__(self, path: str, tree: RemoteTree, pool: Callable[[], Pool]) -> None:
         self._path = path
         self._tree = tree
-        self._pools = pool
+        self._get_pool = pool
         self._pool: Pool | None = None
         self._session: Session | None = None
         self._handle = b""
         self._pid = 0
-        self._began = time.time()
+        self._opened_at = time.time()
         self.info: FileInfo
         self.head = b""
 
@@ -113,23 +113,23 @@ class _Source(Executor):
         Args:
             first: How many bytes the head has, at most.
         """
-        self._pid, self._pool = os.getpid(), self._pools()
+        self._pid, self._pool = os.getpid(), self._get_pool()
 
         def opened(session: Session) -> Session:
             self._handle, attributes, self.head = self._tree.open_file(session, self._path, first)
-            self.info = self._tree.info(self._path, attributes)
+            self.info = self._tree.file_info(self._path, attributes)
             return session
 
-        self._session = self._pool.keep(opened)
+        self._session = self._pool.run_and_keep(opened)
         return self._session
 
     def submit(self, _: Any, /, start: int, stop: int, into: io.BytesIO) -> Future[Any]:  # type: ignore[override]  # one function alone is ever run
         """Ask for a range; what is returned waits for it. The function is always :meth:`fetch`."""
-        return _Flight(self, start, stop, into)
+        return PendingRange(self, start, stop, into)
 
     def fetch(self, start: int, stop: int, into: io.BytesIO) -> None:
         """Bring a range."""
-        _Flight(self, start, stop, into).result()
+        PendingRange(self, start, stop, into).result()
 
     def session(self) -> tuple[Session, bytes]:
         """Return the session and the handle; in the child of a fork, or after the connection broke off, new ones.
@@ -143,7 +143,7 @@ class _Source(Executor):
             self.close()
             before = self.info
             session = self.open()
-            is_new = before.last_modified.timestamp() > self._began - _SETTLED
+            is_new = before.last_modified.timestamp() > self._opened_at - _MTIME_MARGIN
             if is_new or self.info != before:
                 self.info = before
                 self.close()
@@ -156,35 +156,35 @@ class _Source(Executor):
         session, self._session = self._session, None
         if session is not None and self._pid == os.getpid() and self._pool is not None:
             if not session.broken:
-                self._tree.let_go(session, self._handle)
-            self._pool.give_back(session)
+                self._tree.close_handle(session, self._handle)
+            self._pool.release(session)
 
-    def leave(self) -> None:
+    def release_from_finalizer(self) -> None:
         """Leave the session to whoever comes next."""
         session, self._session = self._session, None
         if session is not None and self._pool is not None:
-            self._pool.leave(session)
+            self._pool.release_from_finalizer(session)
 
 
-class _Flight(Future[Any]):
+class PendingRange(Future[Any]):
     """A range that is on its way. Asking for the result is what brings it."""
 
-    def __init__(self, source: _Source, start: int, stop: int, into: io.BytesIO) -> None:
+    def __init__(self, source: RemoteSource, start: int, stop: int, into: io.BytesIO) -> None:
         super().__init__()
         self._source = source
         self._start = start
         self._stop = stop
         self._into = into
-        self._asked: deque[tuple[int, int, Pending]] = deque()
+        self._pending: deque[tuple[int, int, PendingReply]] = deque()
         self._session: Session | None = None
-        self._place = into.getbuffer()
-        self._is_over = False
+        self._buffer = into.getbuffer()
+        self._is_finished = False
         with suppress(ConnectionLostError):
-            self._ask(start, stop)
+            self._request(start, stop)
 
     def done(self) -> bool:
         """Whether it is here."""
-        return self._is_over or all(pending.is_here for _, _, pending in self._asked)
+        return self._is_finished or all(pending.is_done for _, _, pending in self._pending)
 
     def cancel(self) -> bool:
         """Nothing that was asked can be taken back."""
@@ -201,47 +201,47 @@ class _Flight(Future[Any]):
             try:
                 self._collect()
             except ConnectionLostError:
-                self._asked.clear()
+                self._pending.clear()
                 self._session = None
-                self._ask(self._start, self._stop)
+                self._request(self._start, self._stop)
                 self._collect()
         finally:
-            self._asked.clear()
-            self._is_over = True
-            self._place.release()
+            self._pending.clear()
+            self._is_finished = True
+            self._buffer.release()
         self._into.seek(self._stop - self._start)
 
-    def _ask(self, start: int, stop: int) -> None:
+    def _request(self, start: int, stop: int) -> None:
         session, handle = self._source.session()
         if self._session not in (None, session):
             raise ConnectionLostError("the session was replaced")
         self._session = session
         while start < stop:
             end = min(start + session.read_size, stop)
-            place = self._place[start - self._start : end - self._start]
-            self._asked.append((start, end, session.read(handle, start, place)))
+            place = self._buffer[start - self._start : end - self._start]
+            self._pending.append((start, end, session.read(handle, start, place)))
             start = end
         session.flush()
 
     def _collect(self) -> None:
-        if not self._asked or self._session is None or self._session.broken:
+        if not self._pending or self._session is None or self._session.broken:
             raise ConnectionLostError("the session ended")
-        while self._asked:
-            start, end, pending = self._asked.popleft()
-            count = self._session.count(pending)
+        while self._pending:
+            start, end, pending = self._pending.popleft()
+            count = self._session.byte_count(pending)
             if not count:
                 raise IntegrityError(f"the file ends at byte {start}, where more was promised")
             if start + count < end:  # a server may give less than it was asked for
-                self._ask(start + count, end)
+                self._request(start + count, end)
 
 
-class SFTPWriter(PartWriter, SFTPRemoteFile):
+class SFTPWriter(MultipartWriter, SFTPRemoteFile):
     """Writes a file in parts, each at its place in one hidden file; over a far line through several sessions at once.
 
     Args:
         path: The file.
         options: How it is written.
-        writes: What opens, fills and publishes the hidden file.
+        upload: What opens, fills and publishes the hidden file.
         concurrency: Through how many sessions at most.
         workers: Gives the threads that write.
         size: How much will come, as far as anybody knows.
@@ -252,19 +252,19 @@ class SFTPWriter(PartWriter, SFTPRemoteFile):
         path: str,
         options: WriteOptions,
         *,
-        writes: SFTPWrites,
+        upload: SFTPUpload,
         concurrency: int,
         workers: Callable[[], Executor],
         size: int | None = None,
     ) -> None:
         self.path = path
-        self._writes = writes
-        PartWriter.__init__(
+        self._file_upload = upload
+        MultipartWriter.__init__(
             self,
-            writes,
+            upload,
             path,
             options,
-            chunk_size=writes.part_size,
+            chunk_size=upload.part_size,
             concurrency=concurrency,
             workers=workers,
             size=size,
@@ -273,7 +273,7 @@ class SFTPWriter(PartWriter, SFTPRemoteFile):
     def _release(self) -> None:
         super()._release()
         if self._pid == os.getpid():
-            self._writes.abandon()
+            self._file_upload.abandon()
 
 
 class SFTPUpdater(SFTPRemoteFile):
@@ -282,7 +282,7 @@ class SFTPUpdater(SFTPRemoteFile):
     Args:
         path: The file.
         options: How it is written.
-        drafts: Makes the copy, and publishes it.
+        atomic_write: Makes the copy, and publishes it.
         pool: Lends the session.
     """
 
@@ -291,30 +291,30 @@ class SFTPUpdater(SFTPRemoteFile):
         path: str,
         options: WriteOptions,
         *,
-        drafts: Drafts,
+        atomic_write: AtomicWrite,
         pool: Pool,
     ) -> None:
         def opened(session: Session) -> Session:
-            tree = drafts.tree
+            tree = atomic_write.tree
             original, attributes, _ = tree.open_file(session, path)
             self._size = attributes.size or 0
             try:
-                self._temporary, self._handle = drafts.create(session, path, readable=True)
+                self._temporary, self._handle = atomic_write.create(session, path, readable=True)
                 try:
                     copy_bytes(session, original, self._handle, self._size)
                 except BaseException:
                     if not session.broken:
-                        drafts.give_up(session, self._temporary, self._handle)
+                        atomic_write.discard(session, self._temporary, self._handle)
                     raise
             finally:
-                tree.let_go(session, original)
+                tree.close_handle(session, original)
             return session
 
-        self._session = pool.keep(opened)
+        self._session = pool.run_and_keep(opened)
         super().__init__(FileMode.read | FileMode.write)
         self.path = path
         self._options = options
-        self._drafts = drafts
+        self._atomic_write = atomic_write
         self._pool = pool
         self._position = 0
 
@@ -340,8 +340,8 @@ class SFTPUpdater(SFTPRemoteFile):
         """Make the file so long, in bytes; None for up to here."""
         self._check(FileMode.write)
         size = _position(self._position if size is None else operator.index(size))
-        with self._undone_by_failure():
-            self._drafts.resize(self._session, self._handle, size)
+        with self._discard_on_error():
+            self._atomic_write.resize(self._session, self._handle, size)
         self._size = size
         return size
 
@@ -353,8 +353,10 @@ class SFTPUpdater(SFTPRemoteFile):
 
     def _readinto(self, view: memoryview) -> int:
         count = max(min(len(view), self._size - self._position), 0)
-        for start in range(0, count, _AT_ONCE):
-            read(self._session, self._handle, self._position + start, view[start : min(start + _AT_ONCE, count)])
+        for start in range(0, count, _COPY_BUFFER_SIZE):
+            read(
+                self._session, self._handle, self._position + start, view[start : min(start + _COPY_BUFFER_SIZE, count)]
+            )
         self._position += count
         return count
 
@@ -365,23 +367,25 @@ class SFTPUpdater(SFTPRemoteFile):
 
     def _publish(self) -> None:
         try:
-            self._drafts.finish(self._session, self._handle, self._size, self._temporary, self.path, self._options)
+            self._atomic_write.commit(
+                self._session, self._handle, self._size, self._temporary, self.path, self._options
+            )
         except ConnectionLostError as error:
-            raise unknown(error) from error
-        self._pool.give_back(self._session)
+            raise unknown_outcome(error) from error
+        self._pool.release(self._session)
 
     def _discard(self) -> None:
         try:
             if self._session.broken:
-                self._pool.run(lambda session: self._drafts.tree.drop(session, self._temporary))
+                self._pool.run(lambda session: self._atomic_write.tree.try_remove_temporary(session, self._temporary))
             else:
-                self._drafts.give_up(self._session, self._temporary, self._handle)
+                self._atomic_write.discard(self._session, self._temporary, self._handle)
         finally:
-            self._pool.give_back(self._session)
+            self._pool.release(self._session)
 
     def _release(self) -> None:
         if self._pid == os.getpid():
-            self._pool.leave(self._session)
+            self._pool.release_from_finalizer(self._session)
 
 
 def _position(number: int) -> int:
@@ -392,5 +396,5 @@ def _position(number: int) -> int:
 
 _LAST_POSITION = (1 << 63) - 1 - (1 << 40)
 """What comes after it has to fit into the numbers of the server's file system too."""
-_AT_ONCE = 8 * 1024 * 1024
+_COPY_BUFFER_SIZE = 8 * 1024 * 1024
 """How much is asked for before any of it is waited for, in bytes."""

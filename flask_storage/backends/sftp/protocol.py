@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .packing import Attributes, Body, packed
+from .codec import Attributes, MessageReader, pack_string
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -27,27 +27,27 @@ OPENDIR, READDIR, REMOVE, MKDIR, RMDIR, REALPATH, STAT, RENAME = 11, 12, 13, 14,
 _EXTENDED = 200
 _STATUS, _HANDLE, _DATA, _NAME, _ATTRS, _EXTENDED_REPLY = 101, 102, 103, 104, 105, 201
 # What a request is answered with, where "done" is no answer.
-_ANSWERS = {
+_REPLY_KINDS = {
     **dict.fromkeys((OPEN, OPENDIR), _HANDLE),
     **dict.fromkeys((READDIR, REALPATH), _NAME),
     **dict.fromkeys((LSTAT, STAT, FSTAT), _ATTRS),
     READ: _DATA,
 }
 
-FOR_READING, FOR_WRITING, TO_CREATE, IF_NEW = 0x01, 0x02, 0x08, 0x20
+FXF_READ, FXF_WRITE, FXF_CREAT, FXF_EXCL = 0x01, 0x02, 0x08, 0x20
 
 OK, EOF, NO_SUCH_FILE, PERMISSION_DENIED, FAILURE, BAD_MESSAGE, OP_UNSUPPORTED = 0, 1, 2, 3, 4, 5, 8
 
 _LIMITS = b"limits@openssh.com"
-_MOST_EXTENSIONS = 64
-_LONGEST_WORDS = 500
+_MAX_EXTENSIONS = 64
+_MAX_STATUS_TEXT = 500
 # What every server takes at once, and the longest answer that any of them has a reason to give.
-_PLAIN_READ = 32 * 1024
-_MOST_AT_ONCE = 255 * 1024
-_LONGEST_ANSWER = 4 * 1024 * 1024
+_DEFAULT_DATA_SIZE = 32 * 1024
+_MAX_DATA_SIZE = 255 * 1024
+_MAX_REPLY_SIZE = 4 * 1024 * 1024
 _SSH_PACKET = 32 * 1024
 # What stays behind, paramiko moves to the front each time; and what is taken is held twice for a moment.
-_TAKEN_AT_ONCE = 2 * 1024 * 1024
+_RECV_SIZE = 2 * 1024 * 1024
 
 _HEADER = struct.Struct(">IBI")
 
@@ -74,19 +74,19 @@ class ProtocolError(Exception):
     """The server does not speak the protocol, or no longer."""
 
 
-class Pending:
+class PendingReply:
     """A request whose answer may not be here yet; :meth:`Session.wait` gets it."""
 
-    __slots__ = ("error", "is_here", "kind", "place", "value")
+    __slots__ = ("buffer", "error", "is_done", "kind", "value")
 
-    def __init__(self, kind: int = 0, place: memoryview | None = None) -> None:
+    def __init__(self, kind: int = 0, buffer: memoryview | None = None) -> None:
         self.kind = kind
         """Of the request."""
-        self.place = place
+        self.buffer = buffer
         """Where the bytes of a file are written."""
         self.value: Any = None
         self.error: Exception | None = None
-        self.is_here = False
+        self.is_done = False
 
 
 class Session:
@@ -94,94 +94,94 @@ class Session:
 
     Args:
         channel: An SSH channel with the subsystem ``sftp`` at its other end.
-        patience: How long nothing may come, or be taken, in seconds.
+        timeout: How long nothing may come, or be taken, in seconds.
 
     Raises:
         ConnectionLostError, ProtocolError, TimeoutError: as every method that waits.
     """
 
-    def __init__(self, channel: Any, patience: float) -> None:
+    def __init__(self, channel: Any, timeout: float) -> None:
         self._channel = channel
         self._pid = os.getpid()
-        self._patience = patience
-        self._number = 0
-        self._pending: dict[int, Pending] = {}
+        self._timeout = timeout
+        self._request_id = 0
+        self._pending: dict[int, PendingReply] = {}
         self._queue: list[bytes] = []
         self._queued = 0
-        self._came: memoryview = memoryview(b"")
+        self._unread: memoryview = memoryview(b"")
         self.broken = False
         """Whether nothing more can be asked here."""
-        self.grace = 0.0
+        self.extra_timeout = 0.0
         """How much longer than usual an answer may take, in seconds: a disk may have much to write first."""
         self.root: bytes | None = None
-        """Where the storage's root really is, once somebody has asked; see :class:`~.tree.Tree`."""
-        self.distance = 0.0
+        """Where the storage's root really is, once somebody has asked; see :class:`~.remote_tree.RemoteTree`."""
+        self.round_trip_time = 0.0
         """How long the answer to that took, in seconds; 0 as long as nobody has asked."""
-        with _Breaking(self):
+        with _MarkingBroken(self):
             self._send_all(_HEADER.pack(5, _INIT, 3))
-            self.extensions = self._hello()
+            self.extensions = self._receive_version()
         # Who asks for something next gets this answer along with theirs.
         self._limits = self.extended(_LIMITS) if _LIMITS in self.extensions else None
-        self._most: tuple[int, int] | None = None
+        self._data_sizes: tuple[int, int] | None = None
 
     @property
     def read_size(self) -> int:
         """How many bytes are asked for at once, at most."""
-        return (self._most or self._learn())[0]
+        return (self._data_sizes or self._query_limits())[0]
 
     @property
     def write_size(self) -> int:
         """How many bytes are sent at once, at most."""
-        return (self._most or self._learn())[1]
+        return (self._data_sizes or self._query_limits())[1]
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
-    def open(self, path: bytes, flags: int, mode: int | None = None) -> Pending:
+    def open(self, path: bytes, flags: int, mode: int | None = None) -> PendingReply:
         """Ask for a handle of a file."""
-        return self._ask(OPEN, packed(path), struct.pack(">I", flags), Attributes(mode=mode).pack())
+        return self._request(OPEN, pack_string(path), struct.pack(">I", flags), Attributes(mode=mode).pack())
 
-    def read(self, handle: bytes, offset: int, place: memoryview) -> Pending:
-        """Ask for as many bytes as *place* has room for; the answer is how many came, fewer also amid the file.
+    def read(self, handle: bytes, offset: int, buffer: memoryview) -> PendingReply:
+        """Ask for as many bytes as *buffer* has room for; the answer is how many came, fewer also amid the file.
 
         At the end of the file the answer is a :class:`StatusError`.
         """
-        return self._ask(READ, packed(handle), struct.pack(">QI", offset, len(place)), place=place)
+        return self._request(READ, pack_string(handle), struct.pack(">QI", offset, len(buffer)), buffer=buffer)
 
-    def write(self, handle: bytes, offset: int, data: ReadableBuffer) -> Pending:
+    def write(self, handle: bytes, offset: int, data: ReadableBuffer) -> PendingReply:
         """Send bytes, no more than :attr:`write_size` of them."""
         view = memoryview(data).cast("B")
-        return self._ask(WRITE, packed(handle), struct.pack(">QI", offset, len(view)), bytes(view))
+        return self._request(WRITE, pack_string(handle), struct.pack(">QI", offset, len(view)), bytes(view))
 
-    def about(self, kind: int, path: bytes, *fields: bytes) -> Pending:
+    def request(self, kind: int, path: bytes, *fields: bytes) -> PendingReply:
         """Make any request about one path or handle: what :data:`LSTAT` and so on take."""
-        return self._ask(kind, packed(path), *fields)
+        return self._request(kind, pack_string(path), *fields)
 
-    def rename(self, path: bytes, new_path: bytes) -> Pending:
+    def rename(self, path: bytes, new_path: bytes) -> PendingReply:
         """Rename; a target that is there makes it fail (says the protocol: some servers replace it)."""
-        return self._ask(RENAME, packed(path), packed(new_path))
+        return self._request(RENAME, pack_string(path), pack_string(new_path))
 
-    def extended(self, name: bytes, *fields: bytes) -> Pending:
+    def extended(self, name: bytes, *fields: bytes) -> PendingReply:
         """Make a request of an extension; its answer is bytes, or None."""
-        return self._ask(_EXTENDED, packed(name), *fields)
+        return self._request(_EXTENDED, pack_string(name), *fields)
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
-    def wait(self, pending: Pending) -> Any:
+    def wait(self, pending: PendingReply) -> Any:
         """Return the answer to a request: a handle, attributes, names, a path, a count, bytes, or None for "done".
 
         Raises:
             StatusError: when the answer is no.
         """
-        if not pending.is_here:
-            with _Breaking(self):
+        if not pending.is_done:
+            with _MarkingBroken(self):
                 self._send()
-                while not pending.is_here:
-                    self._take_answer()
+                while not pending.is_done:
+                    self._read_reply()
         if pending.error is not None:
             raise pending.error
         return pending.value
 
-    def wait_for_all(self, pending: Iterable[Pending]) -> list[Any]:
+    def wait_for_all(self, pending: Iterable[PendingReply]) -> list[Any]:
         """Return the answers to several requests; all are here before the first that means no is raised."""
         asked = list(pending)
         for one in asked:
@@ -191,7 +191,7 @@ class Session:
                 continue
         return [self.wait(one) for one in asked]
 
-    def count(self, pending: Pending) -> int:
+    def byte_count(self, pending: PendingReply) -> int:
         """Return how many bytes of a file came; at its end there are none.
 
         Raises:
@@ -204,10 +204,10 @@ class Session:
                 raise
             return 0
 
-    def check(self) -> None:
+    def ping(self) -> None:
         """Hear that the server is there still."""
         with suppress(StatusError):
-            self.wait(self.about(REALPATH, b"."))
+            self.wait(self.request(REALPATH, b"."))
 
     @property
     def outstanding(self) -> int:
@@ -216,7 +216,7 @@ class Session:
 
     def flush(self) -> None:
         """Send what was asked and is not sent yet."""
-        with _Breaking(self):
+        with _MarkingBroken(self):
             self._send()
 
     def _send(self) -> None:
@@ -225,15 +225,15 @@ class Session:
             self._send_all(data)
 
     def close(self) -> None:
-        """End the conversation; what is asked afterwards is an error. Nothing is sent: :meth:`hang_up` does that."""
+        """End the conversation; what is asked afterwards is an error. Nothing is sent: :meth:`close_channel` does that."""
         self.broken = True
         self._pending.clear()
 
-    def disown(self) -> None:
+    def detach(self) -> None:
         """In the child of a fork: see to it that nothing is sent any more. paramiko's finalizer would say goodbye."""
         self._channel.closed = True
 
-    def hang_up(self) -> None:
+    def close_channel(self) -> None:
         """Tell the server that the conversation has ended. In the child of a fork it is the parent's, and goes on."""
         self.close()
         if self._pid == os.getpid():
@@ -242,117 +242,119 @@ class Session:
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
-    def _learn(self) -> tuple[int, int]:
+    def _query_limits(self) -> tuple[int, int]:
         try:
             answer = (self._limits and self.wait(self._limits)) or b""
             _, *most, _ = struct.unpack(">QQQQ", answer[:32])
         except (StatusError, struct.error):
             most = [0, 0]
-        read, written = (min(size or _PLAIN_READ, _MOST_AT_ONCE) for size in most)
-        self._most = read, written
-        return self._most
+        read, written = (min(size or _DEFAULT_DATA_SIZE, _MAX_DATA_SIZE) for size in most)
+        self._data_sizes = read, written
+        return self._data_sizes
 
-    def _ask(self, kind: int, *fields: bytes, place: memoryview | None = None) -> Pending:
+    def _request(self, kind: int, *fields: bytes, buffer: memoryview | None = None) -> PendingReply:
         if self.broken:
             raise ConnectionLostError("the connection has ended")
-        self._number = (self._number + 1) & 0xFFFFFFFF
-        pending = self._pending[self._number] = Pending(kind, place)
+        self._request_id = (self._request_id + 1) & 0xFFFFFFFF
+        pending = self._pending[self._request_id] = PendingReply(kind, buffer)
         length = sum(map(len, fields))
-        self._queue += (_HEADER.pack(5 + length, kind, self._number), *fields)
+        self._queue += (_HEADER.pack(5 + length, kind, self._request_id), *fields)
         self._queued += length + 9
         if self._queued >= _SSH_PACKET:
-            with _Breaking(self):
+            with _MarkingBroken(self):
                 self._send()
         return pending
 
     def _send_all(self, data: bytes) -> None:
         view = memoryview(data)
-        self._channel.settimeout(self._patience)
+        self._channel.settimeout(self._timeout)
         while view:
             count = self._channel.send(bytes(view[:_SSH_PACKET]))
             if not count:
                 raise ConnectionLostError("the server ended the connection")
             view = view[count:]
 
-    def _hello(self) -> dict[bytes, bytes]:
-        length, kind = struct.unpack(">IB", self._take(5))
-        if kind != _VERSION or not 5 <= length <= _LONGEST_ANSWER:
+    def _receive_version(self) -> dict[bytes, bytes]:
+        length, kind = struct.unpack(">IB", self._read_bytes(5))
+        if kind != _VERSION or not 5 <= length <= _MAX_REPLY_SIZE:
             raise ProtocolError("what answers is no SFTP server: a login that prints text breaks SFTP")
-        body = Body(self._take(length - 1))
-        version = body.number()
+        body = MessageReader(self._read_bytes(length - 1))
+        version = body.get_uint32()
         if version < 3:
             raise ProtocolError(f"the server speaks version {version} of SFTP, which is too old")
         extensions: dict[bytes, bytes] = {}
-        while body.left and len(extensions) < _MOST_EXTENSIONS:
-            name = body.text()
-            extensions[name] = body.text()
+        while body.remaining and len(extensions) < _MAX_EXTENSIONS:
+            name = body.get_string()
+            extensions[name] = body.get_string()
         return extensions
 
-    def _take_answer(self) -> None:
+    def _read_reply(self) -> None:
         """Take the next answer, whichever request it belongs to."""
-        length, kind, number = _HEADER.unpack(self._take(9))
+        length, kind, number = _HEADER.unpack(self._read_bytes(9))
         length -= 5
         pending = self._pending.pop(number, None)
-        if pending is None or not 0 <= length <= _LONGEST_ANSWER:
+        if pending is None or not 0 <= length <= _MAX_REPLY_SIZE:
             raise ProtocolError("an answer came that nobody had asked for")
-        if kind == _DATA and pending.place is not None and length >= 4:
-            (count,) = struct.unpack(">I", self._take(4))
-            if count > len(pending.place) or count > length - 4:
+        if kind == _DATA and pending.buffer is not None and length >= 4:
+            (count,) = struct.unpack(">I", self._read_bytes(4))
+            if count > len(pending.buffer) or count > length - 4:
                 raise ProtocolError("more bytes came than were asked for")
-            self._take_into(pending.place[:count])
-            self._take(length - 4 - count)
+            self._read_into(pending.buffer[:count])
+            self._read_bytes(length - 4 - count)
             pending.value = count
         else:
-            self._understand(pending, kind, Body(self._take(length)))
-        pending.place = None
-        pending.is_here = True
+            self._parse_reply(pending, kind, MessageReader(self._read_bytes(length)))
+        pending.buffer = None
+        pending.is_done = True
 
-    def _understand(self, pending: Pending, kind: int, body: Body) -> None:
+    def _parse_reply(self, pending: PendingReply, kind: int, body: MessageReader) -> None:
         if kind == _STATUS:
-            code = body.number()
-            text = body.text()[:_LONGEST_WORDS].decode("utf-8", "replace") if body.left >= 4 else ""
+            code = body.get_uint32()
+            text = body.get_string()[:_MAX_STATUS_TEXT].decode("utf-8", "replace") if body.remaining >= 4 else ""
             if code != OK:
                 pending.error = StatusError(code, text)
-            elif pending.kind in _ANSWERS:
+            elif pending.kind in _REPLY_KINDS:
                 raise ProtocolError('"done" came where there was something to tell')
         elif kind == _EXTENDED_REPLY and pending.kind == _EXTENDED:
-            pending.value = body.rest()
-        elif kind == _DATA or kind != _ANSWERS.get(pending.kind):
+            pending.value = body.get_remainder()
+        elif kind == _DATA or kind != _REPLY_KINDS.get(pending.kind):
             raise ProtocolError(f"an answer of kind {kind} came, which makes no sense here")
         elif kind == _HANDLE:
-            pending.value = body.text()
+            pending.value = body.get_string()
         elif kind == _ATTRS:
-            pending.value = body.attributes()
+            pending.value = body.get_attributes()
         else:
-            pending.value = [(body.text(), body.text(), body.attributes()) for _ in range(body.number())]
+            pending.value = [
+                (body.get_string(), body.get_string(), body.get_attributes()) for _ in range(body.get_uint32())
+            ]
             if pending.kind == REALPATH and len(pending.value) != 1:
                 raise ProtocolError("a path leads to one place")
 
-    def _take(self, count: int) -> bytes:
-        if len(self._came) >= count:
-            data, self._came = self._came[:count], self._came[count:]
+    def _read_bytes(self, count: int) -> bytes:
+        if len(self._unread) >= count:
+            data, self._unread = self._unread[:count], self._unread[count:]
             return bytes(data)
         taken = bytearray(count)
-        self._take_into(memoryview(taken))
+        self._read_into(memoryview(taken))
         return bytes(taken)
 
-    def _take_into(self, place: memoryview) -> None:
-        while len(place):
-            if not len(self._came):
+    def _read_into(self, buffer: memoryview) -> None:
+        while len(buffer):
+            if not len(self._unread):
                 self._receive()
-            count = min(len(place), len(self._came))
-            place[:count] = self._came[:count]
-            place, self._came = place[count:], self._came[count:]
+            count = min(len(buffer), len(self._unread))
+            buffer[:count] = self._unread[:count]
+            buffer, self._unread = buffer[count:], self._unread[count:]
 
     def _receive(self) -> None:
-        self._channel.settimeout(self._patience + self.grace)
-        data = self._channel.recv(_TAKEN_AT_ONCE)
+        self._channel.settimeout(self._timeout + self.extra_timeout)
+        data = self._channel.recv(_RECV_SIZE)
         if not data:
             raise ConnectionLostError("the server ended the connection")
-        self._came = memoryview(data)
+        self._unread = memoryview(data)
 
 
-class _Breaking:
+class _MarkingBroken:
     """Notes of a session that it is of no more use when anything but a plain "no" leaves the block."""
 
     __slots__ = ("_session",)

@@ -13,39 +13,47 @@ from urllib.parse import SplitResult, unquote
 
 import paramiko
 
-from ...arguments import (
-    connections,
-    file_mode as mode_of,
-    optional_flag,
-    optional_text,
-    seconds,
-    text,
-    whole_number,
-)
 from ...errors import ConfigurationError, StorageError
 from ...files import RemoteFile
-from ...parts import PartStore
+from ...multipart import MultipartStore
 from ...paths import RESERVED_PREFIX, parent
-from ...streams import SupportsRead, SupportsWrite, copy_chunks, rest_of
-from ...values import TERMS, Capabilities, FileInfo, ListEntry, ProgressCallback, ShareLinkOperation, WriteOptions
-from ...workers import PerProcess, pool_of
+from ...process_local import ProcessLocal, thread_pool
+from ...streams import SupportsRead, SupportsWrite, copy_chunks, remaining_size
+from ...types import (
+    LINK_CONSTRAINTS,
+    Capabilities,
+    FileInfo,
+    ListEntry,
+    ProgressCallback,
+    ShareLinkOperation,
+    WriteOptions,
+)
+from ...validation import (
+    parse_connections,
+    parse_int,
+    parse_mode,
+    parse_optional_bool,
+    parse_optional_text,
+    parse_seconds,
+    parse_text,
+)
 from ..internal_links import InternalLinksStorageBackend
-from .copying import copy_bytes
-from .drafts import Drafts, Temporary
-from .errors import translated, unknown
+from .atomic_write import AtomicWrite, TemporaryPath
+from .auth import ConnectionSettings, ciphers_of
+from .copy import copy_bytes
+from .delete import DirectoryDelete, Sweep
+from .errors import translate_error, unknown_outcome
 from .files import CHUNK_SIZE, PART_SIZE, SFTPReader, SFTPUpdater, SFTPWriter
-from .hosts import KnownHosts, fingerprints
-from .login import Login, ciphers_of
-from .parts import SFTPParts
+from .host_keys import KnownHosts, parse_fingerprints
+from .listing import directories_with_files, is_directory, is_file, walk
+from .multipart import SFTPMultipart
 from .pool import Pool
 from .protocol import ConnectionLostError, Session
-from .removal import FolderRemoval, Sweep
-from .tree import Tree, moment
-from .walking import holding, is_file, is_folder, walk
-from .ways import Jump, words_of
-from .writes import SFTPWrites
+from .remote_tree import RemoteTree, to_datetime
+from .transport import JumpHost, split_command
+from .upload import SFTPUpload
 
-_SESSIONS_A_FILE = 8
+_SESSIONS_PER_FILE = 8
 _LAST_PORT = 65535
 
 
@@ -89,7 +97,7 @@ class SFTPStorage(InternalLinksStorageBackend):
         max_sessions: How many sessions a connection carries at most; OpenSSH's ``MaxSessions`` is 10.
         idle_timeout: After how long an idle session is closed, in seconds.
         file_mode: Mode of files, as a number or as octal text.
-        folder_mode: Mode of folders that are made.
+        directory_mode: Mode of folders that are made.
         fsync: Make content durable before it is published.
         base_url: See :class:`~flask_storage.StorageBackend`.
         portable: Likewise.
@@ -129,7 +137,7 @@ class SFTPStorage(InternalLinksStorageBackend):
         max_sessions: int = 8,
         idle_timeout: float = 300,
         file_mode: int | str = 0o600,
-        folder_mode: int | str = 0o700,
+        directory_mode: int | str = 0o700,
         fsync: bool = True,
         base_url: str | None = None,
         portable: bool = False,
@@ -143,48 +151,48 @@ class SFTPStorage(InternalLinksStorageBackend):
         keys = () if keys is None else keys
         if not isinstance(keys, list | tuple):
             raise ConfigurationError("key_filename is a path, or a list of paths")
-        self._login = Login(
+        self._connection_settings = ConnectionSettings(
             host=_host(host),
             port=_port(port),
-            username=optional_text("username", username),
+            username=parse_optional_text("username", username),
             key_filenames=tuple(os.path.expanduser(_path("key_filename", key)) for key in keys),
-            passphrase=optional_text("passphrase", passphrase),
-            password=optional_text("password", password),
-            allow_agent=bool(optional_flag("allow_agent", allow_agent)),
-            look_for_keys=bool(optional_flag("look_for_keys", look_for_keys)),
+            passphrase=parse_optional_text("passphrase", passphrase),
+            password=parse_optional_text("password", password),
+            allow_agent=bool(parse_optional_bool("allow_agent", allow_agent)),
+            look_for_keys=bool(parse_optional_bool("look_for_keys", look_for_keys)),
             known_hosts=KnownHosts(
                 None if known_hosts_fpath is None else _path("known_hosts_fpath", known_hosts_fpath)
             ),
-            fingerprints=fingerprints(host_key_fingerprint),
-            proxy_command=words_of(optional_text("proxy_command", proxy_command)),
-            proxy_jump=Jump.parsed(optional_text("proxy_jump", proxy_jump)),
-            connect_timeout=seconds("connect_timeout", connect_timeout),
-            read_timeout=seconds("read_timeout", read_timeout),
-            keepalive=seconds("keepalive", keepalive, zero=True),
+            fingerprints=parse_fingerprints(host_key_fingerprint),
+            proxy_command=split_command(parse_optional_text("proxy_command", proxy_command)),
+            proxy_jump=JumpHost.parse(parse_optional_text("proxy_jump", proxy_jump)),
+            connect_timeout=parse_seconds("connect_timeout", connect_timeout),
+            read_timeout=parse_seconds("read_timeout", read_timeout),
+            keepalive=parse_seconds("keepalive", keepalive, zero=True),
             ciphers=ciphers_of(ciphers),
         )
-        self.root = text("root", root)
-        self._tree = Tree(
+        self.root = parse_text("root", root)
+        self._tree = RemoteTree(
             self.root,
-            folder_mode=mode_of("folder_mode", folder_mode, 0o700),
+            directory_mode=parse_mode("directory_mode", directory_mode, 0o700),
             storage=self.name,
         )
-        self._drafts = Drafts(
+        self._atomic_write = AtomicWrite(
             self._tree,
-            file_mode=mode_of("file_mode", file_mode, 0o600),
-            sync=bool(optional_flag("fsync", fsync)),
+            file_mode=parse_mode("file_mode", file_mode, 0o600),
+            sync=bool(parse_optional_bool("fsync", fsync)),
         )
-        self._pool = PerProcess(
+        self._pool = ProcessLocal(
             partial(
                 Pool,
-                self._login.connect,
-                connections=connections("max_connections", max_connections),
-                each=connections("max_sessions", max_sessions),
-                idle=seconds("idle_timeout", idle_timeout),
-                wait=self._login.connect_timeout + self._login.read_timeout,
+                self._connection_settings.connect,
+                max_connections=parse_connections("max_connections", max_connections),
+                sessions_per_connection=parse_connections("max_sessions", max_sessions),
+                idle_timeout=parse_seconds("idle_timeout", idle_timeout),
+                acquire_timeout=self._connection_settings.connect_timeout + self._connection_settings.read_timeout,
             )
         )
-        self._workers = pool_of(_SESSIONS_A_FILE * 4)
+        self._workers = thread_pool(_SESSIONS_PER_FILE * 4)
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
@@ -214,12 +222,12 @@ class SFTPStorage(InternalLinksStorageBackend):
         read_write=True,
         exclusive=True,
         copy_conditions=True,
-        part_conditions=True,
+        multipart_conditions=True,
         links=~ShareLinkOperation(0),
         link_combinations=True,
-        link_terms=TERMS,
-        upload_terms=TERMS,
-        parts=True,
+        link_constraints=LINK_CONSTRAINTS,
+        upload_constraints=LINK_CONSTRAINTS,
+        multipart=True,
         server_side_copy=False,
     )
 
@@ -229,8 +237,8 @@ class SFTPStorage(InternalLinksStorageBackend):
         Raises:
             StorageError: when there is no way in.
         """
-        with self._guard():
-            return self._login.connect().client
+        with self._error_translator():
+            return self._connection_settings.connect().client
 
     @contextmanager
     def connection(self) -> Iterator[paramiko.SFTPClient]:
@@ -240,17 +248,17 @@ class SFTPStorage(InternalLinksStorageBackend):
             StorageError: when there is no way in. What is done in the block raises paramiko's errors.
         """
         with self.create_client() as client:
-            with self._guard():
+            with self._error_translator():
                 lent = client.open_sftp()
             yield lent
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 
     def _translate(self, error: Exception, path: str | None) -> StorageError | None:
-        return translated(error, path, self.name)
+        return translate_error(error, path, self.name)
 
     def _close(self) -> None:
-        for held in (self._workers.take(), self._pool.take()):
+        for held in (self._workers.pop(), self._pool.pop()):
             if isinstance(held, Pool):
                 held.close()
             elif held is not None:
@@ -262,28 +270,32 @@ class SFTPStorage(InternalLinksStorageBackend):
             return session, next(pages, None), pages
 
         pool = self._pool()
-        session, page, pages = pool.keep(begun)
+        session, page, pages = pool.run_and_keep(begun)
         try:
             while page is not None:
                 yield page
                 page = next(pages, None)
         except GeneratorExit:  # which may come from the garbage collector
-            pool.leave(session)
+            pool.release_from_finalizer(session)
             raise
         except BaseException:
             pages.close()
-            pool.give_back(session)
+            pool.release(session)
             raise
-        pool.give_back(session)
+        pool.release(session)
 
     def _pages(self, session: Session, path: str, recursive: bool) -> Generator[Sequence[ListEntry]]:
         for _, folder, entries in walk(self._tree, session, [path], recursive=recursive):
             prefix = f"{folder}/" if folder else ""
             shown = [(prefix + name, about) for name, about in entries if not name.startswith(RESERVED_PREFIX)]
-            page = [ListEntry(name, moment(about.mtime), about.size or 0) for name, about in shown if is_file(about)]
+            page = [
+                ListEntry(name, to_datetime(about.mtime), about.size or 0) for name, about in shown if is_file(about)
+            ]
             if not recursive:
-                folders = [name for name, about in shown if is_folder(about)]
-                page += [ListEntry(f"{name}/", None, 0) for name in holding(self._tree, session, folders)]
+                folders = [name for name, about in shown if is_directory(about)]
+                page += [
+                    ListEntry(f"{name}/", None, 0) for name in directories_with_files(self._tree, session, folders)
+                ]
             yield page
 
     def _open_reader(self, path: str) -> RemoteFile:
@@ -293,22 +305,22 @@ class SFTPStorage(InternalLinksStorageBackend):
         return SFTPWriter(
             path,
             options,
-            writes=self._writes(),
-            concurrency=_SESSIONS_A_FILE,
+            upload=self._file_upload(),
+            concurrency=_SESSIONS_PER_FILE,
             workers=self._workers,
             size=size,
         )
 
-    def _parts(self) -> PartStore:
-        return SFTPParts(self._drafts, self._pool(), self._writes())
+    def _multipart(self) -> MultipartStore:
+        return SFTPMultipart(self._atomic_write, self._pool(), self._file_upload())
 
     def _open_updater(self, path: str, options: WriteOptions) -> RemoteFile:
-        return SFTPUpdater(path, options, drafts=self._drafts, pool=self._pool())
+        return SFTPUpdater(path, options, atomic_write=self._atomic_write, pool=self._pool())
 
     def _upload_file(
         self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
     ) -> None:
-        with self._writer(path, options, partial(self._open_writer, size=rest_of(file_obj))) as writer:
+        with self._writer(path, options, partial(self._open_writer, size=remaining_size(file_obj))) as writer:
             copy_chunks(file_obj, writer, progress, chunk_size=writer.iter_chunk_size)
 
     def _download_file(self, path: str, file_obj: SupportsWrite, progress: ProgressCallback | None) -> None:
@@ -318,28 +330,28 @@ class SFTPStorage(InternalLinksStorageBackend):
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
         def copied(session: Session) -> None:
             original, about, _ = self._tree.open_file(session, path)
-            made: tuple[Temporary, bytes] | None = None
-            with self._guard(new_path), _once():
+            made: tuple[TemporaryPath, bytes] | None = None
+            with self._error_translator(new_path), _translating_unknown_outcome():
                 try:
-                    temporary, handle = made = self._drafts.create(session, new_path)
+                    temporary, handle = made = self._atomic_write.create(session, new_path)
                     copy_bytes(session, original, handle, about.size or 0)
-                    self._tree.let_go(session, original)
-                    self._drafts.finish(session, handle, about.size or 0, temporary, new_path, options)
+                    self._tree.close_handle(session, original)
+                    self._atomic_write.commit(session, handle, about.size or 0, temporary, new_path, options)
                 except BaseException:
                     if not session.broken:
-                        self._tree.let_go(session, original)
+                        self._tree.close_handle(session, original)
                         if made is not None:
-                            self._drafts.give_up(session, *made)
+                            self._atomic_write.discard(session, *made)
                     raise
 
         self._pool().run(copied)
 
     def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
         def moved(session: Session) -> None:
-            about = self._tree.look(session, path)
-            with self._guard(new_path), _once():
-                self._drafts.move(session, path, about, new_path, options)
-                self._tree.prune(session, parent(path))
+            about = self._tree.stat(session, path)
+            with self._error_translator(new_path), _translating_unknown_outcome():
+                self._atomic_write.move(session, path, about, new_path, options)
+                self._tree.remove_empty_parents(session, parent(path))
 
         self._pool().run(moved)
 
@@ -351,49 +363,49 @@ class SFTPStorage(InternalLinksStorageBackend):
         found = self._pool().run(lambda session: self._tree.remove_all(session, paths))
         for path, error in found.items():
             try:
-                with self._guard(path):
+                with self._error_translator(path):
                     raise error
             except StorageError as ours:
                 failed[path] = ours
         return failed
 
     def _delete_prefix(self, path: str) -> int:
-        return self._pool().run(FolderRemoval(self._tree, path))
+        return self._pool().run(DirectoryDelete(self._tree, path))
 
     def _stat(self, path: str) -> FileInfo:
-        return self._tree.info(path, self._pool().run(lambda session: self._tree.look(session, path)))
+        return self._tree.file_info(path, self._pool().run(lambda session: self._tree.stat(session, path)))
 
     def _sweep(self, before: datetime) -> int:
         return self._pool().run(Sweep(self._tree, before))
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
-    def _writes(self) -> SFTPWrites:
-        return SFTPWrites(self._drafts, self._pool(), part_size=PART_SIZE, sessions=_SESSIONS_A_FILE)
+    def _file_upload(self) -> SFTPUpload:
+        return SFTPUpload(self._atomic_write, self._pool(), part_size=PART_SIZE, sessions=_SESSIONS_PER_FILE)
 
 
 @contextmanager
-def _once() -> Iterator[None]:
+def _translating_unknown_outcome() -> Iterator[None]:
     """Do in the block what may have been done already when the connection breaks off."""
     try:
         yield
     except ConnectionLostError as error:
-        raise unknown(error) from error
+        raise unknown_outcome(error) from error
 
 
 def _path(name: str, value: object) -> str:
-    return text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
+    return parse_text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
 def _host(value: str) -> str:
-    host = text("host", value)
+    host = parse_text("host", value)
     if any(character in "@/" or character.isspace() for character in host):
         raise ConfigurationError("host is a name or an address, and nothing else: user and password are arguments")
     return host
 
 
 def _port(value: int) -> int:
-    port = whole_number("port", value, 1)
+    port = parse_int("port", value, 1)
     if port > _LAST_PORT:
         raise ConfigurationError(f"port is at most {_LAST_PORT}")
     return port

@@ -6,42 +6,42 @@ it is refused with :class:`~flask_storage.errors.UnsupportedOperationError`.
 
 from __future__ import annotations
 
-from .copying import Copying
-from .deleting import Deleting
-from .fetching import Fetching
-from .finishing import Finishing
-from .ground import Ground, needs
-from .links import Links
-from .listing import Listing
-from .naming import Naming
-from .options import Options
-from .parts import PartUploads
-from .publishing import Publishing
-from .reading import Reading
-from .saving import Saving
-from .sharing import Sharing
-from .upkeep import Upkeep
-from .writing import Writing
+from .atomic_writes import AtomicWriteTests
+from .base import ConformanceBase, needs
+from .concurrency import ConcurrencyTests
+from .copy_and_move import CopyAndMoveTests
+from .delete import DeleteTests
+from .download import DownloadTests
+from .links import LinkTests
+from .listing import ListTests
+from .maintenance import MaintenanceTests
+from .multipart import MultipartTests
+from .multipart_complete import MultipartCompleteTests
+from .paths import PathTests
+from .read import ReadTests
+from .save import SaveTests
+from .write import WriteTests
+from .write_options import WriteOptionsTests
 
-__all__ = ["BackendConformance", "Ground", "needs"]
+__all__ = ["BackendConformance", "ConformanceBase", "needs"]
 
 
 class BackendConformance(
-    Reading,
-    Fetching,
-    Writing,
-    Options,
-    Saving,
-    Publishing,
-    Naming,
-    Listing,
-    Deleting,
-    Copying,
-    Links,
-    PartUploads,
-    Finishing,
-    Sharing,
-    Upkeep,
+    ReadTests,
+    DownloadTests,
+    WriteTests,
+    WriteOptionsTests,
+    SaveTests,
+    AtomicWriteTests,
+    PathTests,
+    ListTests,
+    DeleteTests,
+    CopyAndMoveTests,
+    LinkTests,
+    MultipartTests,
+    MultipartCompleteTests,
+    ConcurrencyTests,
+    MaintenanceTests,
 ):
     """Subclass this in your tests, make your storage, and run pytest.
 

@@ -15,8 +15,8 @@ from ... import signals
 from ...backends.base import StorageBackend
 from ...backends.internal_links import InternalLinksStorageBackend
 from ...errors import ConfigurationError, InvalidLinkError, InvalidPathError, UnsupportedOperationError
-from ...values import TERMS, LinkBinding, ShareLinkOperation
-from .ground import Ground, needs
+from ...types import LINK_CONSTRAINTS, LinkContext, ShareLinkOperation
+from .base import ConformanceBase, needs
 
 _HOUR = timedelta(hours=1)
 _OPERATIONS = ["download", "upload", "remove"]
@@ -47,15 +47,15 @@ def _link_url(token: str, endpoint: str | None) -> str:
     return f"https://app.example.com/storage/conformance?token={quote(token)}"
 
 
-class Links(Ground):
+class LinkTests(ConformanceBase):
     """Verbs that make URLs."""
 
     @pytest.fixture
     def linked(self, storage: StorageBackend) -> StorageBackend:
         """Return the storage as a profile of an app, which lends it a secret and an address where it needs them."""
-        if storage.link_binding is None:
-            storage.bind_links(
-                LinkBinding(
+        if storage.link_context is None:
+            storage.set_link_context(
+                LinkContext(
                     profile="conformance", secrets=lambda: (b"conformance" * 4,), strict=False, link_url=_link_url
                 )
             )
@@ -81,7 +81,7 @@ class Links(Ground):
                 linked.link_to("file.txt", operation, _HOUR)
 
     @needs("links")
-    def test_an_expiry_has_several_spellings(self, linked: StorageBackend) -> None:
+    def test_every_expiry_type_is_accepted(self, linked: StorageBackend) -> None:
         """A span, a naive moment in UTC, an aware one and an Arrow are all good; other things are a TypeError."""
         operation = self._operation(linked)
         aware = datetime.now(UTC) + _HOUR
@@ -92,7 +92,7 @@ class Links(Ground):
             linked.link_to("file.txt", operation, 3600)  # type: ignore[arg-type]  # wrong on purpose
 
     @needs("links")
-    def test_links_to_makes_one_for_each(self, linked: StorageBackend) -> None:
+    def test_links_to_returns_one_link_for_each_path(self, linked: StorageBackend) -> None:
         """Many links come in the order of their paths; one bad path makes none."""
         operation = self._operation(linked)
 
@@ -106,7 +106,7 @@ class Links(Ground):
             linked.links_to(["a.txt", "../b.txt"], operation, _HOUR)
 
     @needs("links")
-    def test_a_link_is_announced(self, linked: StorageBackend) -> None:
+    def test_a_link_sends_a_signal(self, linked: StorageBackend) -> None:
         """Whoever audits hears which link was issued, on which terms."""
         operation = self._operation(linked)
         issued = []
@@ -119,32 +119,32 @@ class Links(Ground):
 
         assert issued == [("file.txt", operation, "Name.txt")]
 
-    @pytest.mark.parametrize("term", sorted(TERMS))
-    def test_terms_are_signed_or_refused(self, linked: StorageBackend, term: str) -> None:
+    @pytest.mark.parametrize("term", sorted(LINK_CONSTRAINTS))
+    def test_constraints_are_signed_or_refused(self, linked: StorageBackend, term: str) -> None:
         """A term that a place cannot sign is refused, not left out."""
         able = linked.capabilities
         operation = self._operation(linked)
         if term in _OF_UPLOADS:
             operation = ShareLinkOperation.upload
 
-        if operation & able.links and term in able.link_terms:
+        if operation & able.links and term in able.link_constraints:
             assert linked.link_to("file.txt", operation, _HOUR, **_terms(term))
         else:
             with pytest.raises(UnsupportedOperationError):
                 linked.link_to("file.txt", operation, _HOUR, **_terms(term))
 
-    @pytest.mark.parametrize("term", sorted(TERMS - {"disposition"}))
-    def test_terms_of_an_upload_request_are_bound_or_refused(self, linked: StorageBackend, term: str) -> None:
+    @pytest.mark.parametrize("term", sorted(LINK_CONSTRAINTS - {"disposition"}))
+    def test_upload_request_constraints_are_enforced_or_refused(self, linked: StorageBackend, term: str) -> None:
         """What a browser uploads is held to what was asked, or nothing is promised."""
         able = linked.capabilities
 
-        if able.links & ShareLinkOperation.upload and term in able.upload_terms:
+        if able.links & ShareLinkOperation.upload and term in able.upload_constraints:
             assert linked.upload_request("file.txt", _HOUR, **_terms(term)).url
         else:
             with pytest.raises(UnsupportedOperationError):
                 linked.upload_request("file.txt", _HOUR, **_terms(term))
 
-    def test_an_upload_request_says_how(self, linked: StorageBackend) -> None:
+    def test_an_upload_request_describes_the_request(self, linked: StorageBackend) -> None:
         """Method, absolute URL, headers and expiry: all that a browser needs, or a refusal."""
         if not linked.capabilities.links & ShareLinkOperation.upload:
             with pytest.raises(UnsupportedOperationError):
@@ -163,14 +163,14 @@ class Links(Ground):
         assert instruction.expires_at > datetime.now(UTC)
         assert all(isinstance(value, str) for value in {**instruction.headers, **instruction.fields}.values())
 
-    def test_a_token_grants_what_was_asked(self, linked: StorageBackend) -> None:
+    def test_a_token_contains_the_request(self, linked: StorageBackend) -> None:
         """Where tokens are ours, one comes back as path, operations and terms, and unpacks into the first two."""
         able = linked.capabilities
         if not (_has_tokens(linked) and able.link_combinations and _BOTH_WAYS in able.links):
             self._links_differ(linked)
             return
         terms: dict[str, Any] = {"content_type": "text/plain"} if able.content_headers else {}
-        if "max_size" in able.link_terms:
+        if "max_size" in able.link_constraints:
             terms["max_size"] = 5
         token = linked.create_link_token(
             path="/a b/ü.txt", operation="du", expire=_HOUR, output_path='Ü "1".txt', **terms
@@ -185,7 +185,7 @@ class Links(Ground):
         assert (data.request.filename, data.request.exclusive) == ('Ü "1".txt', False)
         assert {name: getattr(data.request, name) for name in terms} == terms
 
-    def test_a_link_carries_its_token(self, linked: StorageBackend) -> None:
+    def test_a_link_contains_its_token(self, linked: StorageBackend) -> None:
         """Where tokens are ours, the link holds one that this storage, and no other profile's, honours."""
         if not _has_tokens(linked):
             self._links_differ(linked)
@@ -201,14 +201,14 @@ class Links(Ground):
                 linked.verify_link(forged)
 
     @pytest.mark.parametrize("token", ["", "x", "a.b.c", "\x00", "é" * 100])
-    def test_what_is_no_token_grants_nothing(self, linked: StorageBackend, token: str) -> None:
+    def test_an_invalid_token_is_refused(self, linked: StorageBackend, token: str) -> None:
         """It is refused as no link of ours, or as what the place itself would have to verify."""
         with pytest.raises((InvalidLinkError, UnsupportedOperationError)):
             linked.verify_link(token)
 
-    def test_an_unconfigured_storage_explains_itself(self, storage: StorageBackend) -> None:
+    def test_an_unconfigured_storage_says_what_is_missing(self, storage: StorageBackend) -> None:
         """Before an app lends a secret, a storage that needs one says what is missing; any other needs no app."""
-        if storage.link_binding is None and _has_tokens(storage):
+        if storage.link_context is None and _has_tokens(storage):
             with pytest.raises(ConfigurationError, match="secret_key"):
                 storage.link_to("file.txt", self._operation(storage), _HOUR)
         else:
@@ -222,7 +222,7 @@ class Links(Ground):
         storage.base_url = "/media"
         assert storage.url("/a.txt") == "/media/a.txt"
 
-    def test_without_an_address_there_is_no_public_url(self, storage: StorageBackend) -> None:
+    def test_without_a_base_url_there_is_no_public_url(self, storage: StorageBackend) -> None:
         """A storage has a public URL or says that it has none."""
         storage.base_url = None
 

@@ -9,14 +9,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ...backends.base import StorageBackend
-from ...values import FileInfo, ListEntry
-from ..together import together
-from .ground import Ground, names
+from ...types import FileInfo, ListEntry
+from ..concurrency import run_concurrently
+from .base import ConformanceBase, names
 
 _TREE = ["a.txt", "b/c.txt", "b/d/e.txt", "b/d/f.txt", "b.txt", "bc/g.txt", "b-side/h.txt", "z/z/z/z.txt"]
 
 
-class Listing(Ground):
+class ListTests(ConformanceBase):
     """Every file below a folder, by its full path, sorted."""
 
     @pytest.fixture
@@ -53,24 +53,24 @@ class Listing(Ground):
             assert not entry.is_directory
 
     @pytest.mark.parametrize("folder", ["b", "b/", "/b", "/b/"])
-    def test_a_folder_lists_what_is_below_it(self, tree: StorageBackend, folder: str) -> None:
+    def test_a_directory_lists_what_is_below_it(self, tree: StorageBackend, folder: str) -> None:
         """Names stay full paths; a sibling whose name begins alike is no part of the folder."""
         assert names(tree, folder) == ["b/c.txt", "b/d/e.txt", "b/d/f.txt"]
 
     @pytest.mark.parametrize("folder", ["missing", "missing/deeper", "b/missing", "B"])
-    def test_a_missing_folder_is_empty(self, tree: StorageBackend, folder: str) -> None:
+    def test_a_missing_directory_is_empty(self, tree: StorageBackend, folder: str) -> None:
         """What is not there is an empty list, not an error."""
         assert tree.list(folder) == []
         assert tree.list(folder, recursive=False) == []
         assert list(tree.iter(folder, details=True)) == []
 
-    def test_a_file_is_an_empty_folder(self, tree: StorageBackend) -> None:
+    def test_listing_a_file_is_empty(self, tree: StorageBackend) -> None:
         """Below a file there is nothing."""
         assert tree.list("a.txt") == []
         assert tree.list("a.txt", recursive=False) == []
         assert tree.list("a.txt/deeper") == []
 
-    def test_one_level_shows_files_and_folders(self, tree: StorageBackend) -> None:
+    def test_one_level_shows_files_and_directories(self, tree: StorageBackend) -> None:
         """Without recursion a folder is one entry that ends in a slash and says that it is one."""
         entries = tree.list(recursive=False)
 
@@ -82,11 +82,11 @@ class Listing(Ground):
         ("folder", "shown"),
         [("b", ["b/c.txt", "b/d/"]), ("b/d", ["b/d/e.txt", "b/d/f.txt"]), ("z", ["z/z/"]), ("z/z/z", ["z/z/z/z.txt"])],
     )
-    def test_one_level_of_a_folder(self, tree: StorageBackend, folder: str, shown: list[str]) -> None:
+    def test_one_level_of_a_directory(self, tree: StorageBackend, folder: str, shown: list[str]) -> None:
         """One level is that folder's own files and sub-folders, by full path."""
         assert names(tree, folder, recursive=False) == shown
 
-    def test_folders_in_a_listing_can_be_listed(self, tree: StorageBackend) -> None:
+    def test_listed_directories_can_be_listed(self, tree: StorageBackend) -> None:
         """Walking level by level, by the names as they were listed, meets every file once."""
         found, folders = list[str](), [""]
         while folders:
@@ -131,7 +131,7 @@ class Listing(Ground):
         assert sorted(tree.iter("b", recursive=False)) == tree.list("b", recursive=False)
         assert sorted(tree.iter(prefix="b/d")) == tree.list(prefix="b/d")
 
-    def test_details_are_what_stat_tells(self, tree: StorageBackend) -> None:
+    def test_details_equal_stat(self, tree: StorageBackend) -> None:
         """With `details=True` each file comes with all that is known of it; folders are left out."""
         infos = sorted(tree.iter(details=True), key=lambda info: info.path)
 
@@ -142,13 +142,13 @@ class Listing(Ground):
         assert [info.path for info in tree.iter("b", recursive=False, details=True)] == ["b/c.txt"]
         assert {info.path for info in tree.iter(prefix="b/d", details=True)} == {"b/d/e.txt", "b/d/f.txt"}
 
-    def test_a_deleted_file_is_listed_no_more(self, tree: StorageBackend) -> None:
+    def test_a_deleted_file_is_not_listed(self, tree: StorageBackend) -> None:
         """The listing follows at once."""
         tree.delete("b/d/e.txt")
 
         assert names(tree, "b") == ["b/c.txt", "b/d/f.txt"]
 
-    def test_an_emptied_folder_is_gone(self, tree: StorageBackend) -> None:
+    def test_an_empty_directory_is_not_listed(self, tree: StorageBackend) -> None:
         """After its last file a folder is not listed either, however deep it was."""
         tree.delete("z/z/z/z.txt")
         tree.move("b/c.txt", "c.txt")
@@ -175,7 +175,7 @@ class Listing(Ground):
             for name in many[thread::8]:
                 storage.write(name, b"")
 
-        together(write, 8)
+        run_concurrently(write, 8)
 
         assert names(storage, "many") == many
 

@@ -1,0 +1,80 @@
+"""Between our words and the SDK's: what a blob is stored with, and what is known of one."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import arrow
+from azure.core import MatchConditions
+from azure.storage.blob import BlobProperties, ContentSettings
+
+from ...content_types import UNSPECIFIED_CONTENT_TYPE, guess_content_type
+from ...errors import PreconditionFailedError
+from ...metadata_encoding import check_ascii, decode_metadata, decode_utf8_header, encode_metadata
+from ...types import CONTENT_HEADERS, FileInfo, WriteOptions
+from .gateway import ContainerGateway
+
+_TAG = re.compile(r"[\x21\x23-\x7e]+")
+WRITE_KEY = "_fs_write"
+"""The metadata key that tells a write from another one; no key of an app begins with an underscore."""
+
+
+def write_arguments(container: ContainerGateway, path: str, options: WriteOptions) -> dict[str, Any]:
+    """Return the SDK's arguments for storing a blob: headers, metadata, and what the profile adds."""
+    settings = container.settings
+    guessed = guess_content_type(path) if settings.guess_content_type else None
+    metadata = {**settings.metadata, **options.metadata}
+    check_ascii({name: getattr(options, name) for name in CONTENT_HEADERS})
+    return {
+        **settings.stored,
+        "content_settings": ContentSettings(
+            content_type=options.content_type or guessed or settings.content_type or UNSPECIFIED_CONTENT_TYPE,
+            content_encoding=options.content_encoding,
+            cache_control=options.cache_control or settings.cache_control,
+            content_disposition=options.content_disposition,
+        ),
+        "metadata": {key: encode_metadata(value) for key, value in metadata.items()},
+    }
+
+
+def condition_arguments(options: WriteOptions) -> dict[str, Any]:
+    """Return the SDK's arguments for the conditions of a write.
+
+    Raises:
+        PreconditionFailedError: when they cannot hold: of a file that is not there, or by what is no tag at all. To the
+            service, a star would be any version.
+    """
+    if options.if_match is not None:
+        if options.exclusive or not _TAG.fullmatch(options.if_match) or options.if_match == "*":
+            raise PreconditionFailedError("no stored file can be the version that was named")
+        return {"etag": f'"{options.if_match}"', "match_condition": MatchConditions.IfNotModified}
+    if options.exclusive:
+        return {"match_condition": MatchConditions.IfMissing}
+    return {}
+
+
+def info_of(path: str, blob: BlobProperties) -> FileInfo:
+    """Return what the SDK says of a blob."""
+    content = blob.content_settings
+    kind = content.content_type
+    md5 = content.content_md5
+    return FileInfo(
+        path=path,
+        size=int(blob.size),
+        last_modified=arrow.Arrow.fromdatetime(blob.last_modified),
+        etag=unquoted_etag(blob),
+        etag_is_strong=True,
+        content_type=None if kind == UNSPECIFIED_CONTENT_TYPE else decode_utf8_header(kind),
+        content_encoding=content.content_encoding or None,
+        cache_control=decode_utf8_header(content.cache_control) or None,
+        content_disposition=decode_utf8_header(content.content_disposition) or None,
+        checksums={"md5": bytes(md5).hex()} if md5 else {},
+        metadata={key: decode_metadata(value) for key, value in (blob.metadata or {}).items() if key != WRITE_KEY},
+        version=getattr(blob, "version_id", None),
+    )
+
+
+def unquoted_etag(blob: BlobProperties) -> str:
+    """Return the ETag of a blob without its quotes, as our own values have it."""
+    return str(blob.etag).strip('"')

@@ -1,0 +1,98 @@
+"""The verbs that hand out addresses, on Azure: links of the wall, and what only Azure has or the seed called so."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from ...errors import ConfigurationError, FileNotFoundInStorageError
+from ...types import Expiry, LinkRequest, PresignedUpload, ShareLinkOperation, to_utc
+from ...validation import check_network
+from ..base import StorageBackend
+from ..multipart_manifest import is_upload_id
+from .sas import NO_SIGNER, AzureSasBuilder
+
+
+class AzureLinkOperations(StorageBackend):
+    """What signs for a container; :class:`~flask_storage.AzureStorage` stands on it."""
+
+    _sas_builder: AzureSasBuilder
+
+    def create_upload_url(self, path: str, expire: Expiry) -> str:
+        """Return ``link_to(path, "upload", expire)``; keg-storage's older name for it."""
+        warnings.warn('create_upload_url is link_to(path, "upload", expire)', DeprecationWarning, stacklevel=2)
+        return self.link_to(path, ShareLinkOperation.upload, expire)
+
+    def create_download_url(self, path: str, expire: Expiry) -> str:
+        """Return ``link_to(path, "download", expire)``; keg-storage's older name for it."""
+        warnings.warn('create_download_url is link_to(path, "download", expire)', DeprecationWarning, stacklevel=2)
+        return self.link_to(path, ShareLinkOperation.download, expire)
+
+    def create_container_url(self, expire: Expiry, ip: str | None = None) -> str:
+        """Return a link that lets its holder list, read, write and delete everything in the container.
+
+        It knows no prefix, and only a new key of the account ends it early: for trusted machines, never for browsers.
+
+        Args:
+            expire: Until when.
+            ip: Only for requests from this address or network.
+
+        Raises:
+            ValueError: when *expire* is past, or *ip* is no address.
+            ConfigurationError: when there is nothing to sign with.
+        """
+        expires_at = to_utc(expire)
+        if ip is not None:
+            check_network(ip)
+        with self._error_translator():
+            return self._sas_builder.container_url(expires_at, ip)
+
+    def block_request(self, path: str, upload_id: str, number: int, expire: Expiry) -> PresignedUpload:
+        """Return one signed request by which a browser sends one part of a large upload.
+
+        The app begins the upload and finishes it (:attr:`~flask_storage.StorageBackend.multipart`), so the content type is
+        the app's and nothing is visible before. A block may have up to 100 MiB. Whoever holds the link may also write
+        the whole file by it: what was finished is worth a look by ``confirm_upload``.
+
+        Args:
+            path: The path in the storage.
+            upload_id: What ``multipart.create`` returned.
+            number: Of the part, from 1 on.
+            expire: Until when.
+
+        Raises:
+            ValueError: when *number* is none.
+            FileNotFoundInStorageError: when there is no such upload.
+
+        Example::
+
+            upload_id = storage.multipart.create("film.mp4", WriteOptions(content_type="video/mp4"))
+            requests = [storage.block_request("film.mp4", upload_id, n, timedelta(hours=1)) for n in (1, 2)]
+            # … the browser sends the blocks, and says that it is done …
+            storage.multipart.complete(
+                "film.mp4", upload_id, storage.multipart.list_parts("film.mp4", upload_id), WriteOptions()
+            )
+        """
+        path = self._path(path)
+        request = self._link_request(ShareLinkOperation.upload, expire, None, None, {}, for_upload=True)
+        if not is_upload_id(upload_id):
+            raise FileNotFoundInStorageError(self.name, f"{path} (upload)")
+        with self._error_translator(path):
+            instruction = self._sas_builder.block(path, request, upload_id, number)
+        self._notify_link_issued(path, request)
+        return instruction
+
+    def _link_request(self, *arguments: Any, **more: Any) -> LinkRequest:
+        if not self.capabilities.links:
+            raise ConfigurationError(NO_SIGNER)
+        return super()._link_request(*arguments, **more)
+
+    def _link_to(self, path: str, request: LinkRequest) -> str:
+        return self._sas_builder.url(path, request)
+
+    def _links_to(self, paths: Sequence[str], request: LinkRequest) -> Sequence[str]:
+        return self._sas_builder.urls(paths, request)
+
+    def _upload_request(self, path: str, request: LinkRequest) -> PresignedUpload:
+        return self._sas_builder.upload(path, request)

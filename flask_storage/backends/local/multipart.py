@@ -1,0 +1,206 @@
+"""Uploads in parts on local tree, and the sweep of what was never finished."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ...errors import FileNotFoundInStorageError, IntegrityError
+from ...multipart import MultipartStore, Part, PendingUpload
+from ...paths import RESERVED_PREFIX
+from ...types import WriteOptions
+from ..multipart_manifest import (
+    MANIFEST_NAME,
+    encode_manifest,
+    is_upload_id,
+    new_upload_id,
+    parse_manifest,
+    part_name,
+    part_number_of,
+    pending_upload,
+)
+from .copy import etag, write_all
+from .directory import Directory
+from .rooted_tree import RootedTree
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+_CHUNK = 1024 * 1024
+
+
+class LocalMultipart(MultipartStore):
+    """Keeps each upload in a hidden folder of its own, beside a note of what it is to become.
+
+    Args:
+        backend: The storage's name.
+        tree: The directory tree of the storage.
+        new_file: Opens a writer on a path.
+    """
+
+    def __init__(self, backend: str, tree: RootedTree, new_file: Callable[[str, WriteOptions], Any]) -> None:
+        self._backend = backend
+        self._tree = tree
+        self._new_file = new_file
+
+    def put(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
+        """See :meth:`MultipartStore.put`."""
+        with self._new_file(path, options) as writer:
+            writer.set_expected(options)
+            writer.write(data)
+
+    def create(self, path: str, options: WriteOptions) -> str:
+        """See :meth:`MultipartStore.create`."""
+        upload_id = new_upload_id()
+        name = RESERVED_PREFIX + upload_id
+        try:
+            with self._tree.open_directory(name, create=True) as folder:
+                self._store(folder, MANIFEST_NAME, encode_manifest(path, options))
+        except BaseException:
+            _remove(self._tree, name)
+            raise
+        return upload_id
+
+    def upload_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
+        """See :meth:`MultipartStore.upload_part`."""
+        folder, _ = self._open(path, upload_id)
+        with folder:
+            return self._store(folder, part_name(number), memoryview(data).cast("B"), number)
+
+    def complete(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
+        """See :meth:`MultipartStore.complete`."""
+        folder, manifest = self._open(path, upload_id)
+        with folder, self._new_file(path, options) as writer:
+            writer.headers = {**manifest["headers"], **options.headers}
+            writer.set_expected(options)
+            for part in parts:
+                try:
+                    fd = folder.open_file(part_name(part.number))
+                except FileNotFoundError as error:
+                    raise IntegrityError(f"part {part.number} is missing: send it again", path=path) from error
+                try:
+                    if etag(os.fstat(fd)) != part.etag:
+                        raise IntegrityError(f"part {part.number} is not the one that was named", path=path)
+                    _append(writer, fd, through_here=bool(options.checksum))
+                finally:
+                    os.close(fd)
+        with suppress(OSError):  # it is published, which an error would deny; the sweep takes the rest
+            _remove(self._tree, RESERVED_PREFIX + upload_id)
+
+    def abort(self, path: str, upload_id: str) -> None:
+        """See :meth:`MultipartStore.abort`."""
+        with suppress(FileNotFoundInStorageError):
+            folder, _ = self._open(path, upload_id)
+            folder.close()
+            _remove(self._tree, RESERVED_PREFIX + upload_id)
+
+    def list_parts(self, path: str, upload_id: str) -> list[Part]:
+        """See :meth:`MultipartStore.list_parts`."""
+        folder, _ = self._open(path, upload_id)
+        parts = []
+        with folder:
+            for name in os.listdir(folder.fd):
+                number = part_number_of(name)
+                if number is not None:
+                    status = folder.stat(name)
+                    parts.append(Part(number=number, size=status.st_size, etag=etag(status)))
+        return sorted(parts, key=lambda part: part.number)
+
+    def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
+        """See :meth:`MultipartStore.list_uploads`."""
+        with self._tree.open_directory("") as root:
+            hidden = [name for name in os.listdir(root.fd) if name.startswith(RESERVED_PREFIX)]
+        for upload_id in [name.removeprefix(RESERVED_PREFIX) for name in hidden]:
+            with suppress(FileNotFoundInStorageError, IntegrityError):
+                folder, manifest = self._open(None, upload_id)
+                folder.close()
+                if not path or manifest["path"].startswith(path + "/"):
+                    yield pending_upload(manifest, upload_id)
+
+    def _open(self, path: str | None, upload_id: str) -> tuple[Directory, dict[str, Any]]:
+        """Open the folder of an upload to *path* (None: to any) and read its note."""
+        missing = FileNotFoundInStorageError(self._backend, f"{path} (upload)")
+        if not is_upload_id(upload_id):
+            raise missing
+        try:
+            folder = self._tree.open_directory(RESERVED_PREFIX + upload_id)
+        except FileNotFoundError as error:
+            raise missing from error
+        try:
+            with os.fdopen(folder.open_file(MANIFEST_NAME), "rb") as file:
+                manifest = parse_manifest(file.read())
+        except FileNotFoundError as error:  # being begun or removed at this moment
+            folder.close()
+            raise missing from error
+        except BaseException:
+            folder.close()
+            raise
+        if path not in (None, manifest["path"]):
+            folder.close()
+            raise missing
+        return folder, manifest
+
+    def _store(self, folder: Directory, name: str, data: bytes | memoryview, number: int = 0) -> Part:
+        temporary, fd = folder.create_temporary()
+        try:
+            try:
+                write_all(fd, data)
+                if self._tree.sync:
+                    os.fsync(fd)
+                status = os.fstat(fd)
+            finally:
+                os.close(fd)
+            folder.publish(temporary, name, exclusive=False, precondition=None, sync=self._tree.sync)
+        except BaseException:
+            folder.unlink(temporary)
+            raise
+        return Part(number=number, size=status.st_size, etag=etag(status))
+
+
+def sweep(tree: RootedTree, before: float) -> int:
+    """Remove hidden files and uploads last touched before the time stamp *before*; return how many.
+
+    Empty folders go too, uncounted: a crash leaves them between the making of a folder and that of its first file.
+    """
+
+    def on_exit(path: str, folder: Directory) -> None:
+        if os.fstat(folder.fd).st_mtime < before:
+            tree.remove_empty_parents(path)
+
+    count = 0
+    for prefix, entry in tree.walk(on_exit=on_exit):
+        if not entry.name.startswith(RESERVED_PREFIX):
+            continue
+        with suppress(FileNotFoundError):  # finished while we look
+            if entry.stat(follow_symlinks=False).st_mtime >= before:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                _remove(tree, prefix + entry.name)
+            else:
+                with tree.open_directory(prefix[:-1]) as folder:
+                    folder.unlink(entry.name)
+                tree.remove_empty_parents(prefix[:-1])
+            count += 1
+    return count
+
+
+def _remove(tree: RootedTree, path: str) -> None:
+    """Remove the hidden folder of an upload with what is in it."""
+    with suppress(FileNotFoundError), tree.open_directory(path) as folder:  # else somebody removes it too
+        for name in os.listdir(folder.fd):
+            folder.unlink(name)
+    tree.remove_empty_parents(path)
+
+
+def _append(writer: Any, part: int, *, through_here: bool) -> None:
+    """Append a part: the kernel copies it, unless its bytes must be seen for a checksum."""
+    if not through_here:
+        writer.append_from(part, 0)
+        return
+    offset = 0
+    while chunk := os.pread(part, _CHUNK, offset):
+        writer.write(chunk)
+        offset += len(chunk)

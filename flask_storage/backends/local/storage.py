@@ -1,0 +1,363 @@
+"""Files on local disk."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, cast
+from urllib.parse import SplitResult, unquote
+
+from ...errors import (
+    FileExistsInStorageError,
+    FileNotFoundInStorageError,
+    InvalidPathError,
+    LocalFSError,
+    LocalNotAFileError,
+    PermissionDeniedError,
+    StorageError,
+    StorageFullError,
+)
+from ...files import RemoteFile
+from ...multipart import MultipartStore
+from ...paths import RESERVED_PREFIX, SYSTEM_DIRECTORY, parent
+from ...streams import SupportsRead, SupportsWrite
+from ...types import (
+    LINK_CONSTRAINTS,
+    Capabilities,
+    FileInfo,
+    FileMode,
+    ListEntry,
+    ProgressCallback,
+    ShareLinkOperation,
+    WriteOptions,
+)
+from ...validation import parse_mode
+from ..internal_links import InternalLinksStorageBackend
+from .copy import copy_bytes
+from .directory import Directory
+from .file import LocalFSFile, file_info, if_match_check, last_modified, read_headers, supports_xattrs
+from .multipart import LocalMultipart, sweep
+from .rooted_tree import RootedTree, create_root
+
+__all__ = ["LocalFSError", "LocalFSFile", "LocalFSStorage"]
+
+_PAGE = 1000
+
+
+class LocalFSStorage(InternalLinksStorageBackend):
+    """Keeps files below a folder of this machine.
+
+    A write goes to a hidden file in the target's folder, is made durable, and is renamed into place; nobody ever sees
+    half a file, also after a crash (:meth:`StorageBackend.sweep` takes the hidden rest). No symbolic link is followed,
+    wherever it points. Folders come with their first file and go with their last.
+
+    Content headers and metadata are kept in an extended attribute of the file; on a file system without those, giving
+    any is an :class:`~flask_storage.errors.UnsupportedOperationError`.
+
+    Args:
+        root: The folder.
+        linked_endpoint: See :class:`~flask_storage.InternalLinksStorageBackend`.
+        secret_key: Likewise.
+        name: ``fs-<name of the root>`` by default.
+        create: Make the root when it does not exist.
+        fsync: Make every change durable before it is reported done. Without, a power cut may lose the last writes, and
+            on some file systems leave the files that they replaced empty.
+        file_mode: Mode of files, as a number or as octal text (``"0o640"``); the umask has no say. A web server that is
+            to read them needs ``0o640`` or so.
+        directory_mode: Mode of folders that are made.
+        base_url: See :class:`~flask_storage.StorageBackend`.
+        portable: Likewise.
+
+    Raises:
+        LocalFSError: when *root* is no folder.
+
+    >>> import tempfile
+    >>> storage = LocalFSStorage(tempfile.mkdtemp(), name="docs")
+    >>> storage.write("2026/report.txt", b"fine")
+    >>> storage.size("2026/report.txt")
+    4
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        linked_endpoint: str | None = None,
+        secret_key: str | bytes | None = None,
+        name: str | None = None,
+        *,
+        create: bool = False,
+        fsync: bool = True,
+        file_mode: int | str = 0o600,
+        directory_mode: int | str = 0o700,
+        base_url: str | None = None,
+        portable: bool = False,
+    ) -> None:
+        super().__init__(
+            linked_endpoint=linked_endpoint,
+            secret_key=secret_key,
+            name=f"fs-{Path(root).name or Path(root).absolute().name}" if name is None else name,
+            base_url=base_url,
+            portable=portable,
+        )
+        self.root = Path(os.path.realpath(root))
+        self.file_mode = parse_mode("file_mode", file_mode, 0o400)
+        directory_mode = parse_mode("directory_mode", directory_mode, 0o700)
+        try:
+            if create:
+                create_root(self.root, directory_mode)
+            is_folder = self.root.is_dir()
+        except OSError as error:
+            kind, text = _ERRORS.get(error.errno or 0, (LocalFSError, "it cannot be used"))
+            raise kind(
+                f"the root {self.root} of {self.name!r}: {text} ({error.strerror})", backend=self.name
+            ) from error
+        if not is_folder:
+            raise LocalFSError(
+                f"Storage root does not exist or is not a directory: {self.root} of {self.name!r}; make it, or pass "
+                "create=True",
+                backend=self.name,
+            )
+        self.tree = RootedTree(self.root, directory_mode=directory_mode, sync=fsync)
+        self._is_named = name is not None
+
+    @classmethod
+    def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
+        """Make a storage of ``local:///srv/files`` (absolute) or ``local:uploads`` (relative to the working folder)."""
+        return cls(unquote(url.netloc + url.path), **options)
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """Everything; content headers and metadata where the file system has extended attributes."""
+        attributes = supports_xattrs(self.root)
+        return Capabilities(
+            read_write=True,
+            exclusive=True,
+            if_match=True,
+            copy_conditions=True,
+            multipart_conditions=True,
+            multipart_headers=True,
+            multipart_checksums=True,
+            content_headers=attributes,
+            metadata=attributes,
+            links=~ShareLinkOperation(0),
+            link_combinations=True,
+            link_constraints=LINK_CONSTRAINTS,
+            upload_constraints=LINK_CONSTRAINTS,
+            multipart=True,
+            local_paths=True,
+            server_side_copy=True,
+        )
+
+    # -- hooks --------------------------------------------------------------------------------------------------------
+
+    def _translate(self, error: Exception, path: str | None) -> StorageError | None:
+        if isinstance(error, UnicodeEncodeError):
+            return InvalidPathError("the file system's encoding cannot write this name: run with a UTF-8 locale")
+        if not isinstance(error, OSError):
+            return None
+        if error.errno == errno.ENOENT:
+            return FileNotFoundInStorageError(self.name, path or str(self.root))
+        kind, text = _ERRORS.get(error.errno or 0, (LocalFSError, "the disk refused"))
+        return kind(f"{text} ({error.strerror or error})")
+
+    def _link_audience(self) -> str:
+        # Two folders called "uploads" have the same default name; without a profile their tokens must still differ.
+        audience = super()._link_audience()
+        if self.link_context is not None or self._is_named:
+            return audience
+        return f"{audience}:{hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]}"
+
+    def _list(self, path: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
+        page: list[ListEntry] = []
+        for prefix, entry in self.tree.walk(path, recursive=recursive):
+            if entry.name.startswith(RESERVED_PREFIX):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                if self._contains_files(prefix + entry.name):
+                    page.append(ListEntry(f"{prefix}{entry.name}/", None, 0))
+            elif entry.is_file(follow_symlinks=False):
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # deleted while we look
+                    continue
+                page.append(ListEntry(prefix + entry.name, last_modified(status), status.st_size))
+            if len(page) >= _PAGE:
+                yield page
+                page = []
+        yield page
+
+    def _open_reader(self, path: str) -> RemoteFile:
+        return LocalFSFile(path, FileMode.read, tree=self.tree)
+
+    def _open_writer(self, path: str, options: WriteOptions) -> RemoteFile:
+        return self._new_file(path, options)
+
+    def _open_updater(self, path: str, options: WriteOptions) -> RemoteFile:
+        mode = FileMode.read | FileMode.write
+        return LocalFSFile(path, mode, tree=self.tree, options=options, file_mode=self.file_mode)
+
+    def _upload_file(
+        self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
+    ) -> None:
+        source = _regular_file(file_obj)
+        if source is None or options.checksum:  # a checksum needs the bytes to pass through here
+            super()._upload_file(file_obj, path, options, progress)
+            return
+        source.flush()  # of a file that was also written to, which may not be on disk yet
+        start = source.tell()
+        with self._new_file(path, options) as writer:
+            writer.set_expected(options)
+            source.seek(start + writer.append_from(source.fileno(), start, progress))
+
+    def _download_file(self, path: str, file_obj: SupportsWrite, progress: ProgressCallback | None) -> None:
+        target = _regular_file(file_obj)
+        if target is None:
+            super()._download_file(path, file_obj, progress)
+            return
+        with self._reader(path) as reader:
+            target.flush()
+            start = target.tell()
+            os.lseek(target.fileno(), start, os.SEEK_SET)
+            translator = self._error_translator(path)
+            target.seek(start + copy_bytes(reader.fileno(), target.fileno(), progress=progress, reading=translator))
+
+    def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
+        with LocalFSFile(path, FileMode.read, tree=self.tree) as reader, self._new_file(new_path, options) as writer:
+            writer.headers = reader.headers
+            writer.append_from(reader.fileno(), 0)
+
+    def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
+        try:
+            self._rename(path, new_path, options)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            super()._move(path, new_path, options)  # a sub-folder is another file system
+        finally:
+            self.tree.remove_empty_parents(parent(path))
+            self.tree.remove_empty_parents(parent(new_path))  # made for nothing where the move was refused
+
+    def _delete(self, path: str) -> None:
+        try:
+            folder, name = self.tree.open_parent(path)
+        except FileNotFoundError:
+            return
+        with folder:
+            with folder.locked():
+                folder.unlink(name)
+            if self.tree.sync:
+                folder.sync()
+        self.tree.remove_empty_parents(parent(path))
+
+    def _delete_prefix(self, path: str) -> int:
+        def on_exit(folder_path: str, folder: Directory) -> None:
+            if self.tree.sync:
+                folder.sync()  # once for all of its files
+            self.tree.remove_empty_parents(folder_path)
+
+        count = 0
+        for prefix, entry in self.tree.walk(path, on_exit=on_exit):
+            if not entry.name.startswith(RESERVED_PREFIX):
+                with (
+                    suppress(FileNotFoundError),
+                    self.tree.open_directory(prefix[:-1]) as folder,
+                ):  # else gone with its folder
+                    with folder.locked():
+                        folder.unlink(entry.name)
+                    count += 1
+        return count
+
+    def _stat(self, path: str) -> FileInfo:
+        fd = self.tree.open_file(path)
+        try:
+            return file_info(path, os.fstat(fd), read_headers(fd))
+        finally:
+            os.close(fd)
+
+    def _local_path(self, path: str) -> Path | None:
+        return self.root / path
+
+    def _multipart(self) -> MultipartStore:
+        return LocalMultipart(self.name, self.tree, self._new_file)
+
+    def _sweep(self, before: datetime) -> int:
+        return sweep(self.tree, before.timestamp())
+
+    # -- inner --------------------------------------------------------------------------------------------------------
+
+    def _new_file(self, path: str, options: WriteOptions) -> LocalFSFile:
+        translator = self._error_translator(path)
+        with translator:
+            file = LocalFSFile(path, FileMode.write, tree=self.tree, options=options, file_mode=self.file_mode)
+        return file.attach(path, translator)
+
+    def _contains_files(self, path: str) -> bool:
+        """Whether there is a file below a folder; an unfinished or broken-off write may have made it for nothing."""
+        try:
+            return any(
+                entry.is_file(follow_symlinks=False) and not entry.name.startswith(RESERVED_PREFIX)
+                for _, entry in self.tree.walk(path)
+            )
+        except PermissionError:  # it is there, and not ours to look into
+            return path != SYSTEM_DIRECTORY
+
+    def _rename(self, path: str, new_path: str, options: WriteOptions) -> None:
+        source, name = self.tree.open_parent(path)
+        with source:
+            os.close(source.open_file(name))  # a folder or a link is not moved
+            while True:
+                target, new_name = self.tree.open_parent(new_path, create=True)
+                with target:
+                    precondition = if_match_check(target, new_name, options)
+                    try:
+                        source.rename_to(name, target, new_name, exclusive=options.exclusive, precondition=precondition)
+                    except FileNotFoundError:  # the target folder was pruned meanwhile, or the source is gone
+                        if source.exists(name):
+                            continue
+                        raise
+                    except (FileExistsError, StorageError):
+                        with self._error_translator(new_path):  # it is the target that stands in the way
+                            raise
+                    if self.tree.sync:
+                        target.fsync_entry(new_name)
+                        source.fsync_entry(name)
+                return
+
+
+_ERRORS: dict[int, tuple[type[StorageError], str]] = {
+    errno.EEXIST: (FileExistsInStorageError, "the name is taken: choose another"),
+    errno.EACCES: (PermissionDeniedError, "the system denies this process access: check owner and mode of the root"),
+    errno.EPERM: (PermissionDeniedError, "the system does not permit this: check owner and flags of the root"),
+    errno.EROFS: (PermissionDeniedError, "the file system is read-only: mount it writable"),
+    errno.ELOOP: (PermissionDeniedError, "a symbolic link is in the way: a storage follows none"),
+    errno.ENOSPC: (StorageFullError, "the disk is full: make room"),
+    errno.EDQUOT: (StorageFullError, "the disk quota is used up: make room"),
+    errno.EFBIG: (StorageFullError, "the file is larger than the system allows: raise the limit"),
+    errno.ENAMETOOLONG: (InvalidPathError, "the name is too long for the file system"),
+    errno.EILSEQ: (InvalidPathError, "the file system cannot write this name"),
+    errno.EISDIR: (LocalNotAFileError, "a folder stands where the file should be"),
+    errno.ENOTDIR: (LocalNotAFileError, "a file stands where a folder should be"),
+    errno.EIO: (LocalFSError, "the disk failed: check the hardware"),
+}
+
+
+def _regular_file(file_obj: object) -> io.BufferedReader | io.BufferedWriter | io.BufferedRandom | None:
+    """Return *file_obj* if it is a file on a disk and nothing else, so that the kernel may copy.
+
+    ``fileno()`` alone says little: a GzipFile has one too, and its content is not what is on disk; nor need it be that
+    of somebody's subclass.
+    """
+    if type(file_obj) not in (io.BufferedReader, io.BufferedWriter, io.BufferedRandom):
+        return None
+    file = cast(io.BufferedRandom, file_obj)
+    if type(file.raw) is not io.FileIO or not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return None
+    return file

@@ -1,0 +1,195 @@
+"""Multipart uploads: the seven part calls on S3, and what to believe when an answer was lost."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from botocore import exceptions as sdk
+
+from ...errors import FileNotFoundInStorageError, IntegrityError, StorageError, StorageUnavailableError
+from ...multipart import MultipartStore, Part, PartLimits, PendingUpload
+from ...range_download import SEND_CHUNK_SIZE, Pieces
+from ...types import WriteOptions
+from .errors import code_of, status_of, translating_conditions
+from .gateway import BucketGateway, unquoted_etag
+from .object_metadata import WRITE_KEY, condition_arguments, write_arguments
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+MIN_PART = 5 * 1024 * 1024
+MAX_PART = 5 * 1024 * 1024 * 1024
+MAX_PARTS = 10_000
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_LONGEST_ID = 1024
+_NOT_FOUND = 404
+_SERVER_ERROR = 500
+# After these nobody knows whether the service did what it was asked.
+_LOST_RESPONSE_ERRORS = (sdk.ReadTimeoutError, sdk.ConnectionClosedError, sdk.HTTPClientError, StorageUnavailableError)
+
+
+class S3Multipart(MultipartStore):
+    """The part calls of one bucket.
+
+    Args:
+        bucket: The gateway to it.
+    """
+
+    def __init__(self, bucket: BucketGateway) -> None:
+        self._bucket = bucket
+        self._nonce = secrets.token_hex(8)
+        self.limits = PartLimits(
+            min_size=MIN_PART, max_size=MAX_PART, max_count=MAX_PARTS, uniform=bucket.preset.uniform_parts
+        )
+
+    def put(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
+        """Store an object by one request."""
+        conditions = condition_arguments(options)
+        arguments = {**write_arguments(self._bucket, path, options), **conditions}
+        if conditions:
+            arguments["Metadata"] = {**arguments.get("Metadata", {}), WRITE_KEY: self._nonce}
+        with translating_conditions(path, options):
+            try:
+                self._bucket.call("put_object", Key=self._bucket.key(path), Body=_body(data), **arguments)
+            except (sdk.ClientError, *_LOST_RESPONSE_ERRORS) as error:
+                etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
+                if not self._confirm_lost_response(error, path, etag, conditional=bool(conditions)):
+                    raise
+
+    def create(self, path: str, options: WriteOptions) -> str:
+        """Open a multipart upload."""
+        return self._create(path, write_arguments(self._bucket, path, options))
+
+    def begin_own(self, path: str, options: WriteOptions) -> str:
+        """Open a multipart upload whose parts this object sends, and which it completes."""
+        arguments = write_arguments(self._bucket, path, options)
+        arguments["Metadata"] = {**arguments.get("Metadata", {}), WRITE_KEY: self._nonce}
+        if self._bucket.preset.checksums == "when_supported":
+            arguments |= {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
+        return self._create(path, arguments)
+
+    def upload_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
+        """Send one part."""
+        answer = self._call("upload_part", path, upload_id, PartNumber=number, Body=_body(data), **self._customer)
+        return Part(number=number, size=memoryview(data).nbytes, etag=unquoted_etag(answer))
+
+    def complete(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
+        """Complete a multipart upload.
+
+        An answer that is lost is made up for by looking at what is stored; with a condition only for uploads that
+        :meth:`begin_own` began, as otherwise nobody can tell whose the same content is.
+        """
+        if options.size is not None:
+            self._check_size(path, upload_id, parts, options.size)
+        named = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
+        conditions = condition_arguments(options)
+        arguments = {**conditions, **self._customer}
+        with translating_conditions(path, options):
+            try:
+                self._call("complete_multipart_upload", path, upload_id, MultipartUpload={"Parts": named}, **arguments)
+            except (sdk.ClientError, *_LOST_RESPONSE_ERRORS) as error:
+                etag = _etag_of_parts([part.etag for part in parts])
+                if etag is None or not self._confirm_lost_response(error, path, etag, conditional=bool(conditions)):
+                    self._raise_if_upload_missing(error, path, upload_id)
+                    raise
+
+    def abort(self, path: str, upload_id: str) -> None:
+        """Abort a multipart upload, without much patience: it is often the service itself that is in trouble."""
+        try:
+            self._call("abort_multipart_upload", path, upload_id, for_cleanup=True)
+        except FileNotFoundInStorageError:
+            pass
+        except sdk.ClientError as error:
+            if code_of(error) not in ("NoSuchUpload", "NoSuchKey"):
+                raise
+
+    def list_parts(self, path: str, upload_id: str) -> list[Part]:
+        """Return the parts that have arrived."""
+        found: list[Part] = []
+        marker = 0
+        while True:
+            answer = self._call("list_parts", path, upload_id, PartNumberMarker=marker, **self._customer)
+            found += [
+                Part(number=part["PartNumber"], size=part["Size"], etag=unquoted_etag(part))
+                for part in answer.get("Parts", ())
+            ]
+            if not answer.get("IsTruncated"):
+                return found
+            marker = answer["NextPartNumberMarker"]
+
+    def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
+        """Yield the multipart uploads that are neither completed nor aborted."""
+        prefix = self._bucket.key(f"{path}/" if path else "")
+        for page in self._bucket.pages("list_multipart_uploads", Prefix=prefix):
+            for upload in page.get("Uploads", ()):
+                yield PendingUpload(
+                    path=self._bucket.path(upload["Key"]),
+                    upload_id=upload["UploadId"],
+                    started_at=upload["Initiated"],
+                )
+
+    # -- inner ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _customer(self) -> dict[str, Any]:
+        return dict(self._bucket.object_settings.customer)
+
+    def _create(self, path: str, arguments: dict[str, Any]) -> str:
+        return str(self._bucket.call("create_multipart_upload", Key=self._bucket.key(path), **arguments)["UploadId"])
+
+    def _call(self, operation: str, path: str, upload_id: str, **arguments: Any) -> Any:
+        # An empty id would make another request of this: storing an object, or deleting it.
+        if not (0 < len(upload_id) <= _LONGEST_ID and upload_id.isascii() and upload_id.isprintable()):
+            raise FileNotFoundInStorageError(self._bucket.storage, f"{path} (upload)")
+        return self._bucket.call(operation, Key=self._bucket.key(path), UploadId=upload_id, **arguments)
+
+    def _check_size(self, path: str, upload_id: str, parts: Sequence[Part], size: int) -> None:
+        sizes = {part.number: part.size for part in self.list_parts(path, upload_id)}
+        found = sum(sizes.get(part.number, 0) for part in parts)
+        if found != size:
+            raise IntegrityError(f"{found} bytes were sent where {size} were promised; nothing was published")
+
+    def _raise_if_upload_missing(self, error: Exception, path: str, upload_id: str) -> None:
+        """Raise that there is no such upload, if that is behind *error*: Ceph says many things of one that is gone."""
+        if isinstance(error, sdk.ClientError) and code_of(error) in ("InternalError", "NoSuchKey"):
+            try:
+                self.list_parts(path, upload_id)
+            except sdk.ClientError as gone:
+                if status_of(gone) == _NOT_FOUND:
+                    raise FileNotFoundInStorageError(self._bucket.storage, f"{path} (upload)") from error
+
+    def _confirm_lost_response(self, error: Exception, path: str, etag: str, *, conditional: bool) -> bool:
+        """Whether the service did what it was asked, though all that is left of its answer is *error*.
+
+        An error of the service's own may come after the deed. And a request that was repeated because its first answer
+        was lost is refused the second time: the upload is gone, the name is taken. What is stored tells; where a
+        condition made it matter who stored it, not by its content alone.
+        """
+        if isinstance(error, sdk.ClientError) and status_of(error) < _SERVER_ERROR:
+            retried = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0
+            if not (retried and code_of(error) in ("NoSuchUpload", "PreconditionFailed", "NoSuchKey")):
+                return False
+        try:
+            answer = self._bucket.head(path, for_cleanup=True)
+            ours = not conditional or answer.get("Metadata", {}).get(WRITE_KEY) == self._nonce
+            return ours and unquoted_etag(answer) == etag
+        except (sdk.ClientError, sdk.BotoCoreError, StorageError):
+            return False
+
+
+def _etag_of_parts(etags: list[str]) -> str | None:
+    """Return the ETag that an object made of parts with these ETags has, or None where those are no MD5s."""
+    if not all(_MD5.fullmatch(etag) for etag in etags):
+        return None
+    joined = hashlib.md5(bytes.fromhex("".join(etags)), usedforsecurity=False).hexdigest()
+    return f"{joined}-{len(etags)}"
+
+
+def _body(data: ReadableBuffer) -> Any:
+    view = memoryview(data)
+    return bytes(view) if len(view) <= SEND_CHUNK_SIZE else Pieces(view)

@@ -1,0 +1,1 @@
+"""Flask views and responses for stored files."""

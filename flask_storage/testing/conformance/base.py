@@ -1,0 +1,92 @@
+"""What every theme of the suite stands on: the storage under test, its declared abilities, and test content."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import pytest
+
+from ...backends.base import StorageBackend
+from ...errors import PreconditionFailedError, StorageError, UnsupportedOperationError
+from ...files import RemoteFile
+from ...multipart import MultipartStore
+
+CHUNK = RemoteFile.iter_chunk_size
+SIZES = [0, 1, 2, 1023, 1024, 1025, 8191, 8192, 8193, 65_536, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 1]
+"""In bytes, around every boundary where a buffer begins or ends."""
+
+Test = TypeVar("Test", bound=Callable[..., None])
+
+
+class ConformanceBase:
+    """One storage for each test."""
+
+    replaced_errors: ClassVar[tuple[type[StorageError], ...]] = (PreconditionFailedError,)
+    """What a reader may be told while its file is replaced again and again; an old service may say more."""
+
+    def make_storage(self, tmp_path: Path) -> StorageBackend:
+        """Return an empty storage; *tmp_path* is a fresh local folder that it may use."""
+        raise NotImplementedError("a conformance test makes the storage that it tests: override make_storage()")
+
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> Iterator[StorageBackend]:
+        """Return the storage under test."""
+        folder = tmp_path / "storage"
+        folder.mkdir()
+        storage = self.make_storage(folder)
+        yield storage
+        storage.close()
+
+
+def needs(*capabilities: str) -> Callable[[Test], Test]:
+    """Mark a test of something that not every place can do.
+
+    Where the storage declares one of *capabilities* missing, the same test must end in
+    :class:`~flask_storage.errors.UnsupportedOperationError`.
+    """
+
+    def decorate(test: Test) -> Test:
+        @functools.wraps(test)
+        def run(self: ConformanceBase, **fixtures: Any) -> None:
+            able = next(value.capabilities for value in fixtures.values() if isinstance(value, StorageBackend))
+            if all(getattr(able, capability) for capability in capabilities):
+                test(self, **fixtures)
+            else:
+                with pytest.raises(UnsupportedOperationError):
+                    test(self, **fixtures)
+
+        return run  # type: ignore[return-value]  # wraps() keeps the signature; the type checker cannot see that
+
+    return decorate
+
+
+def content_of(size: int, seed: int = 0) -> bytes:
+    """Return *size* bytes in which no two blocks are alike, so that none can be lost, doubled or swapped unseen."""
+    return hashlib.shake_128(seed.to_bytes(4, "big")).digest(size)
+
+
+def part_content(parts: MultipartStore, seed: int, size: int = CHUNK) -> bytes:
+    """Return the content of a part that need not be the last: *size* bytes, or as near as the place allows."""
+    limits = parts.limits
+    return content_of(max(limits.min_size, min(size, limits.max_size or size)), seed)
+
+
+def names(storage: StorageBackend, path: str = "", **arguments: Any) -> list[str]:
+    """Return the names in a listing."""
+    return [entry.name for entry in storage.list(path, **arguments)]
+
+
+class UnseekableSource:
+    """A source like a socket: it can be read once, forwards, in pieces of its own choosing."""
+
+    def __init__(self, content: bytes) -> None:
+        self._source = io.BytesIO(content)
+
+    def read(self, size: int = -1) -> bytes:
+        """Return at most 70,000 bytes, however many were asked for."""
+        return self._source.read(min(size, 70_000) if size >= 0 else 70_000)
