@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_storage._lazy import NEEDS, is_installed
+from flask_storage._lazy import REQUIRED_PACKAGES, is_installed
 
 TESTS = Path(__file__).parent
 OURS = ("tests", "flask_storage.testing")
@@ -39,7 +39,7 @@ def missing(file, seen=frozenset()):
     """What is not installed and *file* cannot be imported without."""
     names = set()
     for module in set(imports(file)) - seen:
-        for ours, needed in NEEDS.items():
+        for ours, needed in REQUIRED_PACKAGES.items():
             if f"{module}.".startswith(f"flask_storage.{ours}.") and not is_installed(needed):
                 names.add(needed)
         if not importlib.util.find_spec(module.partition(".")[0]):

@@ -1,5 +1,6 @@
 """Every path that anybody could think of, through every verb: refused before the place is asked, or kept exactly."""
 
+import io
 import os
 import string
 import unicodedata
@@ -11,10 +12,51 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from flask_storage import InvalidPathError, LocalFSStorage, MemoryStorage, StorageBackend
 from flask_storage.paths import normalize
 from flask_storage.testing import FailingStorage
-from flask_storage.testing.conformance.paths import DIRECTORY_OPERATIONS, FILE_OPERATIONS, MULTIPART_OPERATIONS
+from flask_storage.types import WriteOptions
 
 from .corpora import FOLDERS_ONLY, HOSTILE_PATHS, LEGAL_PATHS, NOT_PORTABLE_PATHS, decomposed
 from .counts import count
+
+FILE_OPERATIONS = {
+    "open for reading": lambda storage, path, here: storage.open(path, "r"),
+    "open for writing": lambda storage, path, here: storage.open(path, "w"),
+    "open for both": lambda storage, path, here: storage.open(path, "rw"),
+    "read": lambda storage, path, here: storage.read(path),
+    "write": lambda storage, path, here: storage.write(path, b"x"),
+    "upload": lambda storage, path, here: storage.upload(io.BytesIO(b"x"), path),
+    "download": lambda storage, path, here: storage.download(path, io.BytesIO()),
+    "put": lambda storage, path, here: storage.put(here / "local.bin", path),
+    "get": lambda storage, path, here: storage.get(path, here / "fetched.bin"),
+    "copy from": lambda storage, path, here: storage.copy(path, "new.bin"),
+    "copy to": lambda storage, path, here: storage.copy("there.bin", path),
+    "move from": lambda storage, path, here: storage.move(path, "new.bin"),
+    "move to": lambda storage, path, here: storage.move("there.bin", path),
+    "delete": lambda storage, path, here: storage.delete(path),
+    "delete_many": lambda storage, path, here: storage.delete_many(["there.bin", path]),
+    "exists": lambda storage, path, here: storage.exists(path),
+    "stat": lambda storage, path, here: storage.stat(path),
+    "size": lambda storage, path, here: storage.size(path),
+    "local_path": lambda storage, path, here: storage.local_path(path),
+    "url": lambda storage, path, here: storage.url(path),
+    "link_to": lambda storage, path, here: storage.link_to(path, "d", timedelta(minutes=1)),
+    "links_to": lambda storage, path, here: storage.links_to([path], "d", timedelta(minutes=1)),
+    "upload_request": lambda storage, path, here: storage.upload_request(path, timedelta(minutes=1)),
+}
+DIRECTORY_OPERATIONS = {
+    "list": lambda storage, path, here: storage.list(path),
+    "list one level": lambda storage, path, here: storage.list(path, recursive=False),
+    "iter": lambda storage, path, here: list(storage.iter(path)),
+    "iter details": lambda storage, path, here: list(storage.iter(path, details=True)),
+    "delete_prefix": lambda storage, path, here: storage.delete_prefix(path),
+}
+MULTIPART_OPERATIONS = {
+    "multipart put": lambda storage, path, here: storage.multipart.put(path, b"x", WriteOptions()),
+    "multipart create": lambda storage, path, here: storage.multipart.create(path, WriteOptions()),
+    "multipart upload_part": lambda storage, path, here: storage.multipart.upload_part(path, "x" * 22, 1, b"x"),
+    "multipart complete": lambda storage, path, here: storage.multipart.complete(path, "x" * 22, [], WriteOptions()),
+    "multipart abort": lambda storage, path, here: storage.multipart.abort(path, "x" * 22),
+    "multipart list_parts": lambda storage, path, here: storage.multipart.list_parts(path, "x" * 22),
+}
 
 
 class _World:

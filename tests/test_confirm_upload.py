@@ -16,6 +16,7 @@ from flask_storage.errors import (
 from flask_storage.signals import file_deleted
 from tests.plain_client import follow
 from tests.s3_places import place
+from tests.variants import variants
 
 pytest_plugins = ["tests.services.s3"]
 
@@ -24,12 +25,12 @@ BODY = b"what was uploaded"
 SHA256 = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
 
 
-@pytest.fixture(params=["memory", "local", "s3"])
+@pytest.fixture(params=["memory", "local", *variants("localstack", "rgw")])
 def storage(request):
     """An empty storage: in memory, on local disk, in S3."""
-    if request.param == "s3":
-        return place(request.getfixturevalue("s3"))
-    return request.getfixturevalue(f"{request.param}_storage")
+    if request.param in ("memory", "local"):
+        return request.getfixturevalue(f"{request.param}_storage")
+    return place(request.getfixturevalue(request.param))
 
 
 @pytest.fixture

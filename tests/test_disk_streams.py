@@ -175,7 +175,7 @@ def test_a_deep_tree_is_stored_listed_and_deleted(tmp_path, monkeypatch):
     storage.write(path, b"deep")
     storage.write(beside, b"1")
     most = 0
-    for _ in storage.disk.walk():
+    for _ in storage.tree.walk():
         most = max(most, len(os.listdir("/proc/self/fd")))
     base = len(os.listdir("/proc/self/fd"))
 

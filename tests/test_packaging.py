@@ -31,7 +31,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     package = {
         str(file.relative_to(ROOT))
         for file in (ROOT / "flask_storage").rglob("*")
-        if file.is_file() and "__pycache__" not in file.multipart
+        if file.is_file() and "__pycache__" not in file.parts
     }
 
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}

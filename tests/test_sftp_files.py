@@ -322,7 +322,7 @@ def test_a_file_written_through_several_sessions_is_finished_as_soon_as_by_one(h
     storage, _ = here
     monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
-    everybody, write, finish = threading.Barrier(4), _UploadSession.write, SFTPUpload.finish
+    everybody, write, finish = threading.Barrier(4), _UploadSession.write, SFTPUpload.complete
     used, turns, before = set(), Turns(monkeypatch), []
 
     def together(upload_session, *arguments):

@@ -1,7 +1,6 @@
 """What the public operations of every storage check themselves, before a backend is asked: tested once, in memory."""
 
 import io
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,92 +11,6 @@ from flask_storage.errors import InvalidPathError
 from flask_storage.types import FileMode, LinkContext, ShareLinkOperation, WriteOptions
 
 _HOUR = timedelta(hours=1)
-
-HOSTILE = [
-    ".",
-    "..",
-    "../secret",
-    "../../../../etc/passwd",
-    "a/../b",
-    "a/..",
-    "a/./b",
-    "./a",
-    "a//b",
-    "//etc/passwd",
-    "/",
-    "",
-    "a/",
-    "/a/",
-    "a\\b",
-    "..\\secret",
-    "\\\\host\\share",
-    "nul\x00byte",
-    "line\nbreak",
-    "carriage\rreturn",
-    "tab\there",
-    "escape\x1b[31m",
-    "delete\x7f",
-    "c1\x85control",
-    "\u202egpj.exe",
-    "left\u200eright",
-    "isolate\u2066d",
-    "line\u2028separator",
-    "lone\ud800surrogate",
-    "s" * 256,
-    "ü" * 128,
-    "folder/" + "s" * 256 + "/file",
-    "/".join(["d" * 200] * 5) + "/" + "x" * 100,
-    ".fs-tmp-unfinished",
-    "folder/.fs-tmp-unfinished",
-    ".FS-TMP-unfinished/file",
-]
-"""Names that no verb takes."""
-
-_FOLDERS = {"", "/", "a/", "/a/"}
-"""Legal where a folder is meant."""
-
-_NOT_STRINGS = [None, b"bytes", 5, Path("a"), ["a"]]
-
-FILE_VERBS = {
-    "open for reading": lambda storage, path, here: storage.open(path, "r"),
-    "open for writing": lambda storage, path, here: storage.open(path, "w"),
-    "open for both": lambda storage, path, here: storage.open(path, "rw"),
-    "read": lambda storage, path, here: storage.read(path),
-    "write": lambda storage, path, here: storage.write(path, b"x"),
-    "upload": lambda storage, path, here: storage.upload(io.BytesIO(b"x"), path),
-    "download": lambda storage, path, here: storage.download(path, io.BytesIO()),
-    "put": lambda storage, path, here: storage.put(here / "local.bin", path),
-    "get": lambda storage, path, here: storage.get(path, here / "fetched.bin"),
-    "copy from": lambda storage, path, here: storage.copy(path, "new.bin"),
-    "copy to": lambda storage, path, here: storage.copy("there.bin", path),
-    "move from": lambda storage, path, here: storage.move(path, "new.bin"),
-    "move to": lambda storage, path, here: storage.move("there.bin", path),
-    "delete": lambda storage, path, here: storage.delete(path),
-    "delete_many": lambda storage, path, here: storage.delete_many(["there.bin", path]),
-    "exists": lambda storage, path, here: storage.exists(path),
-    "stat": lambda storage, path, here: storage.stat(path),
-    "size": lambda storage, path, here: storage.size(path),
-    "local_path": lambda storage, path, here: storage.local_path(path),
-    "url": lambda storage, path, here: storage.url(path),
-    "link_to": lambda storage, path, here: storage.link_to(path, "d", timedelta(minutes=1)),
-    "links_to": lambda storage, path, here: storage.links_to([path], "d", timedelta(minutes=1)),
-    "upload_request": lambda storage, path, here: storage.upload_request(path, timedelta(minutes=1)),
-}
-FOLDER_VERBS = {
-    "list": lambda storage, path, here: storage.list(path),
-    "list one level": lambda storage, path, here: storage.list(path, recursive=False),
-    "iter": lambda storage, path, here: list(storage.iter(path)),
-    "iter details": lambda storage, path, here: list(storage.iter(path, details=True)),
-    "delete_prefix": lambda storage, path, here: storage.delete_prefix(path),
-}
-MULTIPART_VERBS = {
-    "put": lambda storage, path, here: storage.multipart.put(path, b"x", WriteOptions()),
-    "create": lambda storage, path, here: storage.multipart.create(path, WriteOptions()),
-    "upload_part": lambda storage, path, here: storage.multipart.upload_part(path, "x" * 22, 1, b"x"),
-    "complete": lambda storage, path, here: storage.multipart.complete(path, "x" * 22, [], WriteOptions()),
-    "abort": lambda storage, path, here: storage.multipart.abort(path, "x" * 22),
-    "list_parts": lambda storage, path, here: storage.multipart.list_parts(path, "x" * 22),
-}
 
 
 @pytest.fixture
@@ -208,45 +121,11 @@ def test_an_invalid_checksum_is_refused(storage, checksum):
     assert not storage.exists("file.bin")
 
 
-@pytest.mark.parametrize("verb", FILE_VERBS)
-def test_invalid_paths_are_refused(storage, tmp_path, verb):
-    """No verb takes a name that is none; nothing is written, read or deleted."""
-    _refuses(storage, tmp_path, FILE_VERBS[verb], HOSTILE + _NOT_STRINGS)
-
-
-@pytest.mark.parametrize("verb", FOLDER_VERBS)
-def test_invalid_directories_are_refused(storage, tmp_path, verb):
-    """No verb takes a folder that is none."""
-    hostile = [name for name in HOSTILE if name not in _FOLDERS]
-    _refuses(storage, tmp_path, FOLDER_VERBS[verb], hostile + _NOT_STRINGS)
-
-
-@pytest.mark.parametrize("verb", MULTIPART_VERBS)
-def test_invalid_paths_are_refused_in_multipart_calls(storage, tmp_path, verb):
-    """The multipart calls refuse an invalid path."""
-    _refuses(storage, tmp_path, MULTIPART_VERBS[verb], HOSTILE + _NOT_STRINGS)
-
-
 def test_invalid_prefixes_are_refused(storage):
     """A prefix that no path could have is refused, not searched for."""
-    for prefix in ("../", "a/../b", "a//", "a\\", "nul\x00", "\u202e", "lone\ud800", *_NOT_STRINGS[1:]):
+    for prefix in ("../", "a/../b", "a//", "a\\", "nul\x00", "\u202e", "lone\ud800", b"bytes", 5, Path("a"), ["a"]):
         with pytest.raises(InvalidPathError):
             storage.list(prefix=prefix)
-
-
-def _refuses(storage, tmp_path, verb, hostile):
-    storage.write("there.bin", b"kept")
-    here = tmp_path / "here"
-    here.mkdir()
-    (here / "local.bin").write_bytes(b"local")
-    for name in hostile:
-        with pytest.raises(InvalidPathError) as caught:
-            verb(storage, name, here)
-        assert isinstance(caught.value, ValueError)
-        assert str(caught.value).isprintable()
-    assert [entry.name for entry in storage.list()] == ["there.bin"]
-    assert storage.read("there.bin") == b"kept"
-    assert os.listdir(here) == ["local.bin"]
 
 
 @pytest.mark.parametrize(
@@ -316,7 +195,7 @@ def test_create_refuses_options_of_complete(storage, decided):
     """A condition that nobody would remember until the end is refused when an upload begins."""
     parts = storage.multipart
 
-    with pytest.raises(ValueError, match="finish"):
+    with pytest.raises(ValueError, match="complete"):
         parts.create("file.bin", WriteOptions(**decided))
 
     assert list(parts.list_uploads()) == []

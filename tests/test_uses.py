@@ -21,7 +21,9 @@ from flask_storage.link_usage import (
     FileUsageStore,
     LinkUsageStore,
     MemoryUsageStore,
+    base,
     open_usage_store,
+    sql_store,
 )
 
 from .counts import count

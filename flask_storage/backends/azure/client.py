@@ -119,8 +119,8 @@ class Clients:
 
     def close(self) -> None:
         """Close this process's connections; later ones are new."""
-        self._identity.take()  # not closed: a file that is open may need one more token
-        for held in (self._client.pop(), self._cleanup_client.take()):
+        self._identity.pop()  # not closed: a file that is open may need one more token
+        for held in (self._client.pop(), self._cleanup_client.pop()):
             if held is not None:
                 held.close()
 

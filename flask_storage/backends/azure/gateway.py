@@ -140,7 +140,7 @@ class ContainerGateway:
             if total != blob.size:
                 raise IntegrityError("one version of the file has two sizes: read the file again")
 
-        download_range(get, start, stop, into, attempts=self._attempts, largest=self._max_range)
+        download_range(get, start, stop, into, attempts=self._attempts, max_request_size=self._max_range)
 
     def md5_of(self, data: ReadableBuffer) -> bytearray | None:
         """Return the MD5 that goes with content on its way, or None where the connection protects it."""

@@ -162,7 +162,7 @@ class Clients:
 
     def close(self) -> None:
         """Close this process's connections; later ones are new. A client that the app made stays its own."""
-        for made in (self.connection.pop(), self.cleanup_client.take()):
+        for made in (self.connection.pop(), self.cleanup_client.pop()):
             if made is not None and made.client is not self._app_client:
                 made.client.close()
 
