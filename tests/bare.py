@@ -20,7 +20,7 @@ ROOMS = ("tests", "flask_storage")
 
 def imports(file):
     """The modules that *file* imports when it is imported, in full, and the plugins that it names."""
-    folders = file.parent.multipart
+    folders = file.parent.parts
     home = next(folders[at:] for at in range(len(folders) - 1, -1, -1) if folders[at] in ROOMS)
     for node in ast.parse(file.read_text("utf-8")).body:
         if isinstance(node, ast.Import):
