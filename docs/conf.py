@@ -28,7 +28,6 @@ if os.environ.get("READTHEDOCS"):
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {
         "arrow": ("https://arrow.readthedocs.io/en/latest/", None),
-        "boto3": ("https://docs.aws.amazon.com/boto3/latest/", None),
         "click": ("https://click.palletsprojects.com/en/stable/", None),
         "flask": ("https://flask.palletsprojects.com/en/stable/", None),
         "paramiko": ("https://docs.paramiko.org/en/stable/", None),
