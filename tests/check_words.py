@@ -42,7 +42,7 @@ WORDS = {
     r"speak(s|ing)? (its|the|that|our) language|speaks? it": "is compatible with",
 }
 _PATTERN = re.compile(
-    "|".join(rf"(?P<w{number}>(?<![A-Za-z]){word}(?![A-Za-z]))" for number, word in enumerate(WORDS)), re.IGNORECASE
+    "|".join(rf"(?P<w{number}>(?<![A-Za-z])(?:{word})(?![A-Za-z]))" for number, word in enumerate(WORDS)), re.IGNORECASE
 )
 _ADVICE = dict(enumerate(WORDS.values()))
 

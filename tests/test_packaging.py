@@ -71,13 +71,15 @@ def test_the_changelog_tells_of_this_version():
 
 
 def test_the_top_level_is_as_short_as_it_was_meant():
-    """What a newcomer sees first: nine names and dot files. What runs leaves its traces in dot folders."""
+    """What a newcomer sees first: eleven names and dot files. What runs leaves its traces in dot folders."""
     names = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
 
     assert names == {
         "CHANGELOG.md",
+        "CONTRIBUTING.md",
         "LICENSE",
         "README.md",
+        "SECURITY.md",
         "docs",
         "example_app",
         "flask_storage",
