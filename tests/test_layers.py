@@ -193,8 +193,8 @@ MAY_IMPORT = {
     "backends.sftp.storage": (
         (
             f"{VALUES} files multipart paths process_local streams validation {INTERNAL_LINKS}"
-            " .atomic_write .auth .copy .delete .errors .files .host_keys .listing .multipart .pool .protocol .remote_tree"
-            " .transport .upload"
+            " .atomic_write .auth .copy .delete .errors .files .host_keys .listing .multipart .pool .protocol"
+            " .remote_tree .transport .upload"
         ),
         "paramiko",
     ),
