@@ -193,7 +193,7 @@ def test_a_collected_writer_only_releases_local_resources():
     assert calls == ["release"]
 
 
-def test_a_file_whose_constructor_failed_is_collected_silently(recwarn):
+def test_a_file_whose_constructor_failed_is_collected_without_a_warning(recwarn):
     """Its finalizer handles the missing attributes."""
     with pytest.raises(ValueError, match="mode"):
         _Writer("nonsense")

@@ -70,8 +70,8 @@ def test_the_changelog_has_an_entry_for_this_version():
     assert f"## [{PROJECT['version']}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_the_top_level_has_only_the_expected_files():
-    """Nine names and dot files; generated files go into dot directories."""
+def test_the_top_level_is_as_short_as_it_was_meant():
+    """What a newcomer sees first: nine names and dot files. What runs leaves its traces in dot folders."""
     names = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
 
     assert names == {
