@@ -297,7 +297,7 @@ def test_only_one_algorithm_is_accepted(algorithm):
 
 @pytest.mark.parametrize("missing", ["exp", "aud", "key", "op"])
 def test_a_token_without_a_required_claim_is_refused(missing):
-    """Without an expiry it never expired, without an audience it was valid for all, without a path it caused a crash."""
+    """Without an expiry it never expired, without an audience it was valid for all, without a path it crashed."""
     claims = {"key": "a", "op": "d", "aud": "docs", "iat": 0, "exp": datetime.now(UTC) + HOUR}
     key = derive_key(b"s" * 32, "docs")
     whole = jwt.encode(claims, key, "HS512")
