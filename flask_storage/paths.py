@@ -168,7 +168,7 @@ def extension_of(filename: str) -> str:
     """Return the last extension with its dot, or ``""`` when it is not 1 to 16 ASCII letters and digits.
 
     >>> extension_of("photo.JPEG"), extension_of("x.tar.gz"), extension_of(".bashrc"), extension_of("README")
-    ('.JPEG', '.gz', '.bashrc', '')
+    ('.JPEG', '.gz', '', '')
     """
     match = _EXTENSION.search(filename)
     return match.group() if match else ""
