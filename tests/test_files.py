@@ -130,15 +130,15 @@ def test_a_reader_is_closed_immediately():
 
 def test_aborting_a_reader_closes_it():
     """A reader has nothing to discard; leaving its block by an exception closes it too."""
-    aborted, left = _Reader(b"abc"), _Reader(b"abc")
+    aborted, failed = _Reader(b"abc"), _Reader(b"abc")
 
     aborted.abort()
-    with pytest.raises(ZeroDivisionError), left:
+    with pytest.raises(ZeroDivisionError), failed:
         raise ZeroDivisionError
 
     assert aborted.closed
-    assert left.closed
-    assert (aborted.released, left.released) == (1, 1)
+    assert failed.closed
+    assert (aborted.released, failed.released) == (1, 1)
 
 
 @pytest.mark.parametrize("error", [StorageError("full"), OSError("disk"), KeyboardInterrupt()])

@@ -594,11 +594,11 @@ def test_the_maximum_number_of_parts_is_allowed(write_to):
 def test_an_unclosed_writer_warns_and_publishes_nothing(write_to, size):
     """It sends no request, not even to abort the upload."""
     store = FakeStore()
-    kept = [write_to(store)]
-    kept[0].write(b"x" * size)
+    writers = [write_to(store)]
+    writers[0].write(b"x" * size)
 
     with pytest.warns(ResourceWarning, match="nothing was published"):
-        kept.clear()
+        writers.clear()
 
     assert store.files == {}
     assert not {"put", "complete", "abort"} & set(store.calls)
@@ -607,17 +607,17 @@ def test_an_unclosed_writer_warns_and_publishes_nothing(write_to, size):
 def test_a_writer_can_be_collected_while_parts_are_in_flight(write_to):
     """The worker threads reference the parts, not the file."""
     store = BlockingStore()
-    kept = [write_to(store, concurrency=2)]
-    kept[0].write(b"x" * 29)
+    writers = [write_to(store, concurrency=2)]
+    writers[0].write(b"x" * 29)
     store.wait_for(2)
-    seen = weakref.ref(kept[0])
+    reference = weakref.ref(writers[0])
 
     with pytest.warns(ResourceWarning, match="nothing was published"):
-        kept.clear()
-    gone = seen() is None
+        writers.clear()
+    collected = reference() is None
     store.resume.set()
 
-    assert gone
+    assert collected
     assert store.files == {}
 
 

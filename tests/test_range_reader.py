@@ -755,11 +755,11 @@ def test_an_error_is_freed_without_the_garbage_collector(pool):
         fail_once()
         reader.close()
         pool.shutdown()
-        left = [error() for error in references]
+        alive = [error() for error in references]
     finally:
         gc.enable()
 
-    assert left == [None]
+    assert alive == [None]
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # the test needs threads before the fork

@@ -78,12 +78,12 @@ def test_a_small_clock_skew_is_tolerated(signer):
     """The hosts of one app verify each other's tokens; a token issued further in the future is rejected."""
     now = datetime.now(UTC)
 
-    near = signer.sign("a.txt", request_for(), now + timedelta(seconds=CLOCK_SKEW - 10))
-    far = signer.sign("a.txt", request_for(), now + timedelta(seconds=CLOCK_SKEW + 10))
+    slightly_ahead = signer.sign("a.txt", request_for(), now + timedelta(seconds=CLOCK_SKEW - 10))
+    too_far_ahead = signer.sign("a.txt", request_for(), now + timedelta(seconds=CLOCK_SKEW + 10))
 
-    assert signer.verify(near).path == "a.txt"
+    assert signer.verify(slightly_ahead).path == "a.txt"
     with pytest.raises(InvalidLinkError, match="not valid yet"):
-        signer.verify(far)
+        signer.verify(too_far_ahead)
 
 
 # -- signed tokens are verified ---------------------------------------------------------------------------------------
