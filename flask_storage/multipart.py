@@ -157,7 +157,7 @@ class MultipartWriter(RemoteFile):
     """Writes one file through a :class:`MultipartStore`, and uploads parts in parallel while the next one is written.
 
     Content that fits into one part, also an empty file, is stored by a single :meth:`MultipartStore.put`. Otherwise
-    worker threads upload each full part. While *concurrency* uploads are in flight, :meth:`write` blocks, so at most
+    worker threads upload each full part. While *concurrency* uploads are in flight, ``write`` blocks, so at most
     ``chunk_size * (concurrency + 1)`` bytes are held; where parts grow (see :class:`PartSizing`), the current part size
     replaces ``chunk_size``. A part that fails because the backend is unavailable is retried once. When a part fails, or
     the file is aborted, the upload is aborted once the parts in flight have ended.
