@@ -64,8 +64,8 @@ class InternalLinksStorageBackend(StorageBackend):
         """See :meth:`StorageBackend.set_link_context`. A strict *context* requires a secret of 32 bytes."""
         if self._secret_key is not None and len(self._secret_key) < MIN_SECRET_BYTES and context.strict:
             raise ConfigurationError(
-                f"the secret_key of profile {context.profile!r} has fewer than {MIN_SECRET_BYTES} bytes: create one with "
-                "secrets.token_bytes(32), or leave it out to use the app's SECRET_KEY"
+                f"the secret_key of profile {context.profile!r} has fewer than {MIN_SECRET_BYTES} bytes: create one "
+                "with secrets.token_bytes(32), or leave it out to use the app's SECRET_KEY"
             )
         super().set_link_context(context)
         self._signer = None
