@@ -1,4 +1,4 @@
-"""What the predecessor did wrong with files on disk and with links must stay dead: one test for each defect."""
+"""Defects of keg-storage with files on disk and with links, one regression test for each."""
 
 import contextlib
 import gc
@@ -41,14 +41,14 @@ def secret(tmp_path):
     return secret
 
 
-# -- lost and damaged data --------------------------------------------------------------------------------------------
+# -- data loss --------------------------------------------------------------------------------------------------------
 
 
 def test_leaving_a_block_by_an_exception_does_not_publish(storage):
-    """Fifteen of thirty megabytes do not replace a good file."""
+    """An incomplete file replaced the complete one."""
     storage.write("good.bin", b"good")
 
-    with pytest.raises(ZeroDivisionError), storage.open("good.bin", "w") as writer:  # noqa: PT012 - it ends in mid-block
+    with pytest.raises(ZeroDivisionError), storage.open("good.bin", "w") as writer:  # noqa: PT012 - the block ends by an exception
         writer.write(bytes(15 * 1024 * 1024))
         raise ZeroDivisionError
 
@@ -56,19 +56,19 @@ def test_leaving_a_block_by_an_exception_does_not_publish(storage):
 
 
 def test_garbage_collection_does_not_publish(storage):
-    """A file appears by being closed, never by being forgotten."""
+    """An unclosed writer published its content when it was collected."""
     writer = storage.open("file.bin", "w")
     writer.write(b"x")
 
-    with pytest.warns(ResourceWarning):  # noqa: PT031 - dropping it is two steps
+    with pytest.warns(ResourceWarning):  # noqa: PT031 - two statements delete the writer
         del writer
         gc.collect()
 
     assert not storage.exists("file.bin")
 
 
-def test_an_empty_write_makes_and_empties_files(storage):
-    """Writing nothing creates an empty file, and replaces a full one by an empty one."""
+def test_an_empty_upload_creates_or_empties_a_file(storage):
+    """Uploading nothing creates an empty file, and replaces an existing one."""
     storage.write("full.bin", b"full")
 
     for path in ("full.bin", "new.bin"):
@@ -77,8 +77,8 @@ def test_an_empty_write_makes_and_empties_files(storage):
     assert storage.read("full.bin") == storage.read("new.bin") == b""
 
 
-def test_a_reader_never_sees_a_file_being_written(storage):
-    """Replacing is not truncating: before, it is the old file; afterwards, the new one."""
+def test_a_reader_never_sees_a_partly_written_file(storage):
+    """The old content is visible until the writer is closed."""
     storage.write("file.bin", b"old")
 
     with storage.open("file.bin", "w") as writer:
@@ -92,7 +92,7 @@ def test_a_reader_never_sees_a_file_being_written(storage):
 
 
 def test_copying_a_file_onto_itself_keeps_it(storage):
-    """It was emptied."""
+    """The file was truncated."""
     storage.write("a/file.bin", b"content")
 
     storage.copy("a/file.bin", "a/file.bin")
@@ -101,21 +101,21 @@ def test_copying_a_file_onto_itself_keeps_it(storage):
     assert storage.read("a/file.bin") == b"content"
 
 
-def test_a_failed_get_leaves_the_local_file_alone(storage, tmp_path):
-    """A missing file neither empties nor creates the local one."""
-    kept = tmp_path / "kept.txt"
-    kept.write_bytes(b"kept")
+def test_a_failed_get_does_not_change_the_local_file(storage, tmp_path):
+    """A missing file neither truncates nor creates it."""
+    existing = tmp_path / "existing.txt"
+    existing.write_bytes(b"local")
 
-    for dest in (kept, tmp_path / "new.txt"):
+    for dest in (existing, tmp_path / "new.txt"):
         with pytest.raises(FileNotFoundInStorageError):
             storage.get("missing.txt", dest)
 
-    assert kept.read_bytes() == b"kept"
+    assert existing.read_bytes() == b"local"
     assert not (tmp_path / "new.txt").exists()
 
 
 def test_closing_after_a_failed_write_publishes_nothing():
-    """The part that failed was sent again by `close`, and the rest was missing from the published file."""
+    """`close` sent the failed part again and published a file that lacked the rest."""
     storage = FailingStorage(MemoryStorage())
     storage.write("file.bin", b"good")
     storage.fail("write", on=2)
@@ -130,7 +130,7 @@ def test_closing_after_a_failed_write_publishes_nothing():
 
 
 def test_reading_and_writing_does_not_truncate(storage):
-    """Opening for both keeps what is there."""
+    """Opening a file with `rw` keeps its content."""
     storage.write("file.bin", b"0123456789")
 
     with storage.open("file.bin", FileMode.read | FileMode.write) as updater:
@@ -139,8 +139,8 @@ def test_reading_and_writing_does_not_truncate(storage):
     assert storage.read("file.bin") == b"ab23456789"
 
 
-def test_the_loser_of_two_writers_gets_no_strange_error(storage):
-    """Of two writers on one path both finish; the last is what remains."""
+def test_two_writers_of_one_path_both_succeed(storage):
+    """The last one that is closed wins."""
     first, second = storage.open("file.bin", "w"), storage.open("file.bin", "w")
     first.write(b"first")
     second.write(b"second")
@@ -151,8 +151,8 @@ def test_the_loser_of_two_writers_gets_no_strange_error(storage):
     assert storage.read("file.bin") == b"second"
 
 
-def test_a_name_with_a_leading_dot_is_another_name(storage):
-    """`.env` and `env` were one file."""
+def test_names_with_and_without_a_leading_dot_differ(storage):
+    """`.env` and `env` were the same file."""
     storage.write(".env", b"hidden")
     storage.write("env", b"plain")
 
@@ -160,12 +160,12 @@ def test_a_name_with_a_leading_dot_is_another_name(storage):
     assert storage.save(".env", b"saved") != storage.save("env", b"saved")
 
 
-# -- out of the root --------------------------------------------------------------------------------------------------
+# -- access outside of the root ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", ["../secret.txt", "../../secret.txt", "{secret}", "/{secret}", "a/../../secret.txt"])
-def test_copy_does_not_read_outside_the_root(local_storage, secret, source):
-    """The source of a copy is confined as every other path is."""
+def test_copy_does_not_read_outside_of_the_root(local_storage, secret, source):
+    """The source path of a copy was not checked."""
     source = source.format(secret=secret)
 
     with pytest.raises(StorageError):
@@ -174,10 +174,10 @@ def test_copy_does_not_read_outside_the_root(local_storage, secret, source):
     assert local_storage.list() == []
 
 
-@pytest.mark.parametrize("kind", ["file", "folder"])
-def test_symbolic_links_lead_nowhere(local_storage, secret, kind):
-    """A link that was planted inside the root is neither read, written, listed nor deleted through."""
-    if kind == "file":
+@pytest.mark.parametrize("target", ["file", "directory"])
+def test_symbolic_links_are_not_followed(local_storage, secret, target):
+    """A link inside the root can be neither read, written, listed nor deleted through."""
+    if target == "file":
         (local_storage.root / "link.txt").symlink_to(secret)
         path = "link.txt"
     else:
@@ -185,22 +185,22 @@ def test_symbolic_links_lead_nowhere(local_storage, secret, kind):
         path = "link/secret.txt"
     outside = sorted(secret.parent.iterdir())
 
-    for verb in (
+    for call in (
         lambda: local_storage.read(path),
         lambda: local_storage.copy(path, "stolen.txt"),
         lambda: local_storage.move(path, "stolen.txt"),
         lambda: local_storage.open(path, "rw"),
     ):
         with pytest.raises(StorageError):
-            verb()
-    for verb in (
+            call()
+    for call in (
         lambda: local_storage.write(path, b"overwritten"),
         lambda: local_storage.delete(path),
         lambda: local_storage.delete_prefix("link"),
         lambda: local_storage.list("link"),
     ):
         with contextlib.suppress(StorageError):
-            assert not verb()
+            assert not call()
 
     assert secret.read_bytes() == b"secret"
     assert sorted(secret.parent.iterdir()) == outside
@@ -208,23 +208,23 @@ def test_symbolic_links_lead_nowhere(local_storage, secret, kind):
 
 
 @pytest.mark.parametrize("path", ["a\x00b", "a\nb", "a\x1b[31mb", "a\u202eb", "x" * 256, "x/" * 600 + "x"])
-def test_a_name_no_system_should_see_is_our_error(storage, path):
-    """Control characters were accepted; NUL and long names raised the system's own errors."""
-    for verb in (storage.read, storage.delete, storage.exists, lambda path: storage.write(path, b"")):
+def test_unsafe_paths_raise_an_invalid_path_error(storage, path):
+    """Control characters were accepted; NUL and long names raised errors of the operating system."""
+    for call in (storage.read, storage.delete, storage.exists, lambda path: storage.write(path, b"")):
         with pytest.raises(InvalidPathError):
-            verb(path)
+            call(path)
 
 
-def test_names_with_shell_characters_are_names(storage):
-    """`~`, `?` and `*` were refused, and so was every file below a root that has one in its own path."""
+def test_names_with_shell_characters_are_valid(storage):
+    """`~`, `?` and `*` were refused, also in the path of the root."""
     for path in ("~a", "what?", "2*3"):
         storage.write(path, b"1")
 
     assert [entry.name for entry in storage.list()] == ["2*3", "what?", "~a"]
 
 
-def test_files_and_folders_are_private(local_storage):
-    """Neither is readable by others, whatever the umask, nor are the folders in between."""
+def test_files_and_directories_are_private(local_storage):
+    """Others cannot read them, whatever the umask; that includes intermediate directories."""
     old = os.umask(0)
     try:
         local_storage.write("a/b/file.txt", b"1")
@@ -244,7 +244,7 @@ def _linked(name="docs", secret_key=b"s" * 32, **arguments):
 
 @pytest.mark.parametrize("empty", [b"", ""])
 def test_an_empty_secret_is_refused(empty):
-    """Anybody could have signed with it."""
+    """An attacker could sign with it."""
     with pytest.raises(ConfigurationError):
         _linked(secret_key=empty)
     with pytest.raises(ValueError, match="empty"):
@@ -252,7 +252,7 @@ def test_an_empty_secret_is_refused(empty):
 
 
 def test_a_secret_may_be_text_or_any_bytes():
-    """Text raised an AttributeError, bytes that are no UTF-8 a UnicodeDecodeError."""
+    """Text raised an AttributeError, bytes that are not UTF-8 a UnicodeDecodeError."""
     for secret in ("text" * 8, bytes(range(224, 256))):
         storage = _linked(secret_key=secret)
 
@@ -261,8 +261,8 @@ def test_a_secret_may_be_text_or_any_bytes():
         assert storage.deserialize_link_token(token).path == "a"
 
 
-def test_name_and_secret_do_not_run_into_each_other():
-    """The key of ("a", "bc") was that of ("ab", "c")."""
+def test_the_key_separates_name_and_secret():
+    """The key of ("a", "bc") was equal to that of ("ab", "c")."""
     pairs = [("a", b"bsigner" + b"c" * 32), ("asignerb", b"c" * 32), ("", b"asignerbsigner" + b"c" * 32)]
 
     keys = {derive_key(secret, name) for name, secret in pairs}
@@ -270,7 +270,7 @@ def test_name_and_secret_do_not_run_into_each_other():
     assert len(keys) == len(pairs)
 
 
-def test_two_roots_of_one_name_do_not_share_links(tmp_path):
+def test_two_roots_with_the_same_name_reject_each_others_tokens(tmp_path):
     """`/t1/uploads` and `/t2/uploads` accepted each other's tokens."""
     one, other = (
         LocalFSStorage(tmp_path / tenant / "uploads", create=True, linked_endpoint="link", secret_key=b"s" * 32)
@@ -286,8 +286,8 @@ def test_two_roots_of_one_name_do_not_share_links(tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "none"])
-def test_only_one_algorithm_is_taken(algorithm):
-    """Any HMAC was good enough."""
+def test_only_one_algorithm_is_accepted(algorithm):
+    """Every HMAC algorithm was accepted."""
     claims = {"key": "a", "op": "d", "aud": "docs", "iat": 0, "exp": datetime.now(UTC) + HOUR}
     key = "" if algorithm == "none" else derive_key(b"s" * 32, "docs")
 
@@ -296,8 +296,8 @@ def test_only_one_algorithm_is_taken(algorithm):
 
 
 @pytest.mark.parametrize("missing", ["exp", "aud", "key", "op"])
-def test_a_token_that_lacks_a_claim_is_refused(missing):
-    """Without an expiry it was good for ever, without an audience everywhere, without a path a crash."""
+def test_a_token_without_a_required_claim_is_refused(missing):
+    """Without an expiry it never expired, without an audience it was valid for all, without a path it crashed."""
     claims = {"key": "a", "op": "d", "aud": "docs", "iat": 0, "exp": datetime.now(UTC) + HOUR}
     key = derive_key(b"s" * 32, "docs")
     whole = jwt.encode(claims, key, "HS512")
@@ -309,8 +309,8 @@ def test_a_token_that_lacks_a_claim_is_refused(missing):
     assert _linked().deserialize_link_token(whole).path == "a"
 
 
-def test_words_are_not_read_by_their_letters():
-    """`upload` also meant download, `read` meant removal."""
+def test_operation_words_are_not_parsed_as_letters():
+    """`upload` also meant download, and `read` meant remove."""
     assert ShareLinkOperation.as_operation("upload") is ShareLinkOperation.upload
     assert ShareLinkOperation.as_operation("remove") is ShareLinkOperation.remove
     for word in ("read", "write", "delete", "up", "r+"):
@@ -318,44 +318,44 @@ def test_words_are_not_read_by_their_letters():
             ShareLinkOperation.as_operation(word)
 
 
-def test_the_saved_name_is_signed():
-    """The name of a download was an unsigned parameter that anybody could change."""
-    bound = MemoryStorage()
-    bound.set_link_context(
+def test_the_download_name_is_signed():
+    """It was an unsigned URL parameter that every client could change."""
+    storage = MemoryStorage()
+    storage.set_link_context(
         LinkContext(profile="docs", secrets=lambda: (b"s" * 32,), link_url=lambda token, endpoint: f"/x?token={token}")
     )
 
-    url = bound.link_to("a.txt", "d", HOUR, output_path='in"voice.txt')
+    url = storage.link_to("a.txt", "d", HOUR, output_path='in"voice.txt')
 
     token = url.partition("token=")[2]
-    request = bound.deserialize_link_token(token).request
+    request = storage.deserialize_link_token(token).request
     assert request is not None
     assert request.filename == 'in"voice.txt'
     assert "voice" not in url
 
 
 def test_a_past_expiry_is_refused():
-    """A naive moment means UTC, whatever the server's clock is set to."""
+    """A naive time means UTC, whatever the server's time zone."""
     past = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=5)
 
     with pytest.raises(ValueError, match="past"):
         _linked().create_link_token(path="a", operation="d", expire=past)
 
 
-# -- one meaning everywhere -------------------------------------------------------------------------------------------
+# -- differences between backends -------------------------------------------------------------------------------------
 
 
-def test_a_root_may_be_text_without_a_name(tmp_path):
-    """A str was annotated and raised an AttributeError."""
+def test_the_root_may_be_text_and_the_name_is_optional(tmp_path):
+    """The annotation allowed a str, which raised an AttributeError."""
     storage = LocalFSStorage(str(tmp_path))
 
     assert storage.name == f"fs-{tmp_path.name}"
     assert storage.root == Path(os.path.realpath(tmp_path))
 
 
-def test_a_missing_file_is_one_error_everywhere(storage):
-    """There were three kinds, and deleting raised on two backends of four."""
-    for verb in (
+def test_a_missing_file_raises_the_same_error_everywhere(storage):
+    """There were three errors, and `delete` raised on two backends of four."""
+    for call in (
         lambda: storage.open("missing", "r"),
         lambda: storage.open("missing", "rw"),
         lambda: storage.stat("missing"),
@@ -363,12 +363,12 @@ def test_a_missing_file_is_one_error_everywhere(storage):
         lambda: storage.move("missing", "new"),
     ):
         with pytest.raises(FileNotFoundInStorageError):
-            verb()
+            call()
     storage.delete("missing")
 
 
-def test_listing_means_one_thing_everywhere(storage):
-    """It meant a prefix, one level, bare names, or everything below."""
+def test_list_has_one_meaning_everywhere(storage):
+    """It meant a prefix, one level, bare names, or everything below, depending on the backend."""
     for path in ("ls/a.txt", "ls/deep/b.txt", "lsother.txt", "z.txt"):
         storage.write(path, b"")
 
@@ -378,8 +378,8 @@ def test_listing_means_one_thing_everywhere(storage):
     assert all(entry.last_modified is not None for entry in storage.list())
 
 
-def test_a_content_type_is_kept(storage):
-    """It was accepted and thrown away."""
+def test_a_content_type_is_stored(storage):
+    """It was accepted and ignored."""
     storage.upload(io.BytesIO(b"1"), "a.png", extra_args={"ContentType": "image/png", "ContentEncoding": "br"})
 
     info = storage.stat("a.png")
@@ -394,8 +394,8 @@ def test_reading_without_a_size_reads_everything(storage):
         assert reader.read(-1) == b"0123456789"
 
 
-def test_a_constructor_that_fails_dies_quietly(storage, recwarn, capfd):
-    """A missing file made noise from `__del__`."""
+def test_opening_a_missing_file_prints_and_warns_nothing(storage, recwarn, capfd):
+    """`__del__` of the incomplete object printed an error."""
     with pytest.raises(FileNotFoundInStorageError):
         storage.open("missing.bin", "r")
     with pytest.raises(FileNotFoundInStorageError):
@@ -407,34 +407,34 @@ def test_a_constructor_that_fails_dies_quietly(storage, recwarn, capfd):
 
 
 @pytest.mark.parametrize("mode", ["a", "x", "w+", "rwa", "U", "rt", ""])
-def test_no_mode_is_dropped_in_silence(storage, mode):
-    """Appending and creating were turned into something else, or into nothing."""
-    storage.write("a.bin", b"kept")
+def test_unknown_modes_are_refused(storage, mode):
+    """Modes for appending and creating were treated as others, or ignored."""
+    storage.write("a.bin", b"content")
 
     with pytest.raises(ValueError, match="mode"):
         storage.open("a.bin", mode)
 
-    assert storage.read("a.bin") == b"kept"
+    assert storage.read("a.bin") == b"content"
 
 
-def test_a_listing_survives_files_that_vanish(local_storage, monkeypatch):
-    """A file that goes between being seen and being asked for its size is left out."""
+def test_a_file_deleted_during_a_listing_is_left_out(local_storage, monkeypatch):
+    """Between reading its directory entry and its size."""
     for name in ("a", "b", "c"):
         local_storage.write(name, b"1")
     walk = local_storage.tree.walk
 
-    def slowly(*arguments, **options):
+    def walk_while_a_file_is_deleted(*arguments, **options):
         for found in walk(*arguments, **options):
             (local_storage.root / "b").unlink(missing_ok=True)
             yield found
 
-    monkeypatch.setattr(local_storage.tree, "walk", slowly)
+    monkeypatch.setattr(local_storage.tree, "walk", walk_while_a_file_is_deleted)
 
     assert [entry.name for entry in local_storage.list()] == ["a", "c"]
 
 
-def test_a_wrong_length_is_noticed(storage):
-    """A body that broke off was taken for the whole."""
+def test_a_wrong_length_is_an_error(storage):
+    """A truncated body was stored as if it were complete."""
     storage.write("a.bin", bytes(1000))
 
     with pytest.raises(StorageError, match="300"):
@@ -444,7 +444,7 @@ def test_a_wrong_length_is_noticed(storage):
 
 
 def test_a_checksum_is_compared(storage):
-    """No backend compared any."""
+    """No backend compared checksums."""
     right = "sha256:" + hashlib.sha256(b"right").hexdigest()
 
     storage.write("a.bin", b"right", checksum=right)
@@ -454,8 +454,8 @@ def test_a_checksum_is_compared(storage):
     assert storage.read("a.bin") == b"right"
 
 
-def test_a_namespace_package_is_not_taken_for_an_sdk(tmp_path):
-    """A folder called `azure` on the path made the import fail."""
+def test_a_directory_is_not_mistaken_for_an_sdk(tmp_path):
+    """A directory `azure` on the path made the import fail."""
     (tmp_path / "azure").mkdir()
     program = "import flask_storage, flask_storage.backends; print(flask_storage.LocalFSStorage.__name__)"
 
@@ -464,8 +464,8 @@ def test_a_namespace_package_is_not_taken_for_an_sdk(tmp_path):
     assert (done.returncode, done.stdout) == (0, "LocalFSStorage\n"), done.stderr
 
 
-def test_text_and_bytes_are_not_confused(storage):
-    """A source in text mode is told, not stored as something else."""
+def test_a_source_in_text_mode_is_refused(storage):
+    """It is not encoded implicitly."""
     with pytest.raises(TypeError, match="binary"):
         storage.upload(io.StringIO("text"), "a.txt")
 

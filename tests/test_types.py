@@ -1,4 +1,4 @@
-"""The words that travel through the wall: what is parsed, what is refused, what is printed."""
+"""The value types of the storage interface: parsing, validation and formatting."""
 
 import dataclasses
 import pickle
@@ -41,7 +41,7 @@ MODES = {
     "rw+": READ | WRITE,
 }
 
-NO_MODES = [
+INVALID_MODES = [
     *(
         "",
         "b",
@@ -88,41 +88,41 @@ NO_MODES = [
 
 
 @pytest.mark.parametrize(("text", "mode"), MODES.items())
-def test_a_mode_is_read_from_its_letters(text, mode):
-    """In any order, with `b` or without."""
+def test_a_mode_is_parsed_from_its_letters(text, mode):
+    """In any order, with or without `b`."""
     assert FileMode.as_mode(text) is mode
 
 
-@pytest.mark.parametrize("text", NO_MODES)
+@pytest.mark.parametrize("text", INVALID_MODES)
 def test_an_unknown_mode_is_refused(text):
-    """A letter that we do not know never turns into something milder: `a` does not truncate, `x` does not replace."""
+    """No unknown letter is ignored: `a` must not truncate, and `x` must not overwrite."""
     with pytest.raises(ValueError, match="unknown file mode"):
         FileMode.as_mode(text)
 
 
 @pytest.mark.parametrize("mode", [READ, WRITE, READ | WRITE, FileMode(0)])
-def test_a_mode_is_a_mode(mode):
-    """What is one already is returned as it is."""
+def test_as_mode_returns_a_mode_unchanged(mode):
+    """Every flag, also the empty one."""
     assert FileMode.as_mode(mode) is mode
 
 
-@pytest.mark.parametrize("thing", [None, 1, b"r", ["r"], DOWNLOAD, object()])
-def test_only_text_and_modes_are_modes(thing):
-    """None is not "the default", and 1 is not `read`."""
+@pytest.mark.parametrize("value", [None, 1, b"r", ["r"], DOWNLOAD, object()])
+def test_only_text_and_modes_are_modes(value):
+    """None does not mean a default, and 1 does not mean `read`."""
     with pytest.raises(ValueError, match="accepts only FileMode or str"):
-        FileMode.as_mode(thing)
+        FileMode.as_mode(value)
 
 
 @pytest.mark.parametrize(("mode", "text"), [(READ, "rb"), (WRITE, "wb"), (READ | WRITE, "rwb"), (FileMode(0), "b")])
-def test_a_mode_prints_as_its_letters(mode, text):
-    """As keg-storage prints them."""
+def test_the_text_of_a_mode_is_its_letters(mode, text):
+    """As in keg-storage."""
     assert str(mode) == text
 
 
 @settings(deadline=None)
 @given(st.text(alphabet="rwb+axtU ", max_size=5))
-def test_what_parses_as_a_mode_prints_as_one_that_parses(text):
-    """The letters that come out mean what went in."""
+def test_the_text_of_a_parsed_mode_parses_to_the_same_mode(text):
+    """Checked with generated text."""
     try:
         mode = FileMode.as_mode(text)
     except ValueError:
@@ -150,7 +150,7 @@ OPERATIONS = {
     "rud": DOWNLOAD | UPLOAD | REMOVE,
 }
 
-NO_OPERATIONS = [
+INVALID_OPERATIONS = [
     *(
         "",
         "read",
@@ -175,47 +175,47 @@ NO_OPERATIONS = [
 
 
 @pytest.mark.parametrize(("text", "operation"), OPERATIONS.items())
-def test_an_operation_is_read_from_a_word_or_from_letters(text, operation):
-    """`upload` is upload and nothing else, though there are a `u` and a `d` in it."""
+def test_an_operation_is_parsed_from_a_word_or_letters(text, operation):
+    """`upload` means upload only, although it contains the letters `u` and `d`."""
     assert ShareLinkOperation.as_operation(text) is operation
 
 
-@pytest.mark.parametrize("text", NO_OPERATIONS)
+@pytest.mark.parametrize("text", INVALID_OPERATIONS)
 def test_an_unknown_operation_is_refused(text):
-    """`read` is not `remove`, and `write` is nothing: no letter is passed over."""
+    """No unknown letter is ignored: `read` is not `remove`."""
     with pytest.raises(ValueError, match="operation"):
         ShareLinkOperation.as_operation(text)
 
 
 @pytest.mark.parametrize("operation", [*ShareLinkOperation, DOWNLOAD | REMOVE, DOWNLOAD | UPLOAD | REMOVE])
-def test_an_operation_is_an_operation(operation):
-    """What is one already is returned as it is."""
+def test_as_operation_returns_an_operation_unchanged(operation):
+    """Single operations and combinations."""
     assert ShareLinkOperation.as_operation(operation) is operation
 
 
-def test_a_link_for_nothing_is_refused():
-    """No operation at all is no operation."""
+def test_an_empty_operation_is_refused():
+    """A link must allow at least one."""
     with pytest.raises(ValueError, match="at least one"):
         ShareLinkOperation.as_operation(ShareLinkOperation(0))
 
 
-@pytest.mark.parametrize("thing", [None, 1, b"d", ["d"], READ, object()])
-def test_only_text_and_operations_are_operations(thing):
-    """1 is not `download`."""
+@pytest.mark.parametrize("value", [None, 1, b"d", ["d"], READ, object()])
+def test_only_text_and_operations_are_operations(value):
+    """1 does not mean `download`."""
     with pytest.raises(ValueError, match="accepts only ShareLinkOperation or str"):
-        ShareLinkOperation.as_operation(thing)
+        ShareLinkOperation.as_operation(value)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS.values())
-def test_an_operation_prints_as_letters_in_one_order(operation):
-    """So that two tokens for the same thing are equal; and what is printed can be read again."""
+def test_the_text_of_an_operation_is_its_letters_in_a_fixed_order(operation):
+    """So tokens for the same request are equal; and the text parses to the same operation."""
     printed = str(operation)
 
     assert printed == "".join(sorted(printed, key="dur".index))
     assert ShareLinkOperation.as_operation(printed) is operation
 
 
-# -- moments ----------------------------------------------------------------------------------------------------------
+# -- expiry times -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -230,13 +230,13 @@ def test_an_operation_prints_as_letters_in_one_order(operation):
     ],
     ids=repr,
 )
-def test_an_expiry_is_understood_in_every_form(expire):
-    """Naive means UTC, a duration counts from now, an Arrow is what it shows; what comes out is aware and in UTC."""
-    moment = to_utc(expire, now=NOW)
+def test_an_expiry_of_every_type_is_converted_to_utc(expire):
+    """A naive time means UTC, a timedelta counts from now; the result is an aware datetime in UTC."""
+    result = to_utc(expire, now=NOW)
 
-    assert moment == datetime(2026, 11, 20, 13, tzinfo=UTC)
-    assert type(moment) is datetime
-    assert moment.tzinfo is UTC
+    assert result == datetime(2026, 11, 20, 13, tzinfo=UTC)
+    assert type(result) is datetime
+    assert result.tzinfo is UTC
 
 
 @pytest.mark.parametrize(
@@ -252,54 +252,54 @@ def test_an_expiry_is_understood_in_every_form(expire):
     ids=repr,
 )
 def test_an_expiry_that_is_not_in_the_future_is_refused(expire):
-    """A link that nobody could use is a mistake, not a link."""
+    """Such a link could never be used."""
     with pytest.raises(ValueError, match="Expiration time is in the past"):
         to_utc(expire, now=NOW)
 
 
 def test_an_expiry_beyond_the_calendar_is_refused():
-    """`timedelta.max` is no date."""
+    """`timedelta.max` from now is not a date."""
     with pytest.raises(ValueError, match="beyond the year 9999"):
         to_utc(timedelta.max)
 
 
-@pytest.mark.parametrize("thing", [None, 3600, 3600.0, "2026-11-20", "tomorrow", NOW.date(), NOW.time()], ids=repr)
-def test_an_expiry_of_another_type_is_refused(thing):
-    """A number could mean a moment or a duration; the message says what to give."""
+@pytest.mark.parametrize("value", [None, 3600, 3600.0, "2026-11-20", "tomorrow", NOW.date(), NOW.time()], ids=repr)
+def test_an_expiry_of_another_type_is_refused(value):
+    """A number could mean a time or a duration; the message lists the accepted types."""
     with pytest.raises(TypeError, match=r"datetime, an arrow\.Arrow or a timedelta"):
-        to_utc(thing, now=NOW)
+        to_utc(value, now=NOW)
 
 
-def test_an_expiry_counts_from_the_present():
-    """Without `now` the clock is asked."""
+def test_a_timedelta_counts_from_the_current_time():
+    """When `now` is not given."""
     before = datetime.now(UTC)
 
-    moment = to_utc(timedelta(hours=1))
+    result = to_utc(timedelta(hours=1))
 
-    assert before + timedelta(hours=1) <= moment <= datetime.now(UTC) + timedelta(hours=1)
+    assert before + timedelta(hours=1) <= result <= datetime.now(UTC) + timedelta(hours=1)
 
 
 # -- listings, options, requests --------------------------------------------------------------------------------------
 
 
-def test_a_listing_tells_folders_by_their_slash():
-    """The tuple stays three fields, as in keg-storage."""
-    folder, file = ListEntry("a/", None, 0), ListEntry("a", arrow.get(0), 7)
+def test_a_list_entry_with_a_trailing_slash_is_a_directory():
+    """The tuple has three fields, as in keg-storage."""
+    directory, file = ListEntry("a/", None, 0), ListEntry("a", arrow.get(0), 7)
 
-    assert (folder.is_directory, file.is_directory) == (True, False)
+    assert (directory.is_directory, file.is_directory) == (True, False)
     name, last_modified, size = file
     assert (name, last_modified, size) == ("a", arrow.get(0), 7)
 
 
-def test_options_come_from_keywords():
-    """What is not given stays at its default."""
+def test_write_options_are_built_from_keywords():
+    """Fields that are not given have their default."""
     options = WriteOptions.from_arguments(None, {"content_type": "image/png", "exclusive": True})
 
     assert options == WriteOptions(content_type="image/png", exclusive=True)
 
 
-def test_options_come_from_extra_args_of_keg_storage():
-    """Its five keys mean our fields; one that is None means nothing, and they win over keywords."""
+def test_write_options_are_built_from_extra_args():
+    """The five keys of keg-storage override keywords; None is ignored."""
     extra_args = {
         "ContentType": "image/png",
         "ContentEncoding": None,
@@ -320,19 +320,19 @@ def test_options_come_from_extra_args_of_keg_storage():
 
 
 def test_unknown_extra_args_are_refused():
-    """Nothing is dropped in silence: the message names what is unknown and what is known."""
+    """The message lists the unknown and the known keys."""
     with pytest.raises(ValueError, match=r"unknown extra_args ACL, Tagging: known are CacheControl, Content"):
         WriteOptions.from_arguments({"Tagging": "a=b", "ACL": "public-read", "ContentType": "a/b"}, {})
 
 
-def test_options_name_what_is_kept_beside_the_content():
-    """Only what was given, and metadata as a copy."""
+def test_the_headers_of_write_options_are_those_that_were_given():
+    """Metadata is copied."""
     metadata = {"a": "b"}
 
-    kept = WriteOptions(content_type="image/png", metadata=metadata, size=3, exclusive=True).headers
+    headers = WriteOptions(content_type="image/png", metadata=metadata, size=3, exclusive=True).headers
     metadata["c"] = "d"
 
-    assert kept == {"content_type": "image/png", "metadata": {"a": "b"}}
+    assert headers == {"content_type": "image/png", "metadata": {"a": "b"}}
     assert WriteOptions().headers == {}
 
 
@@ -345,8 +345,8 @@ def test_options_name_what_is_kept_beside_the_content():
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_values_do_not_change(value):
-    """They are handed through threads and layers: nobody can change one under somebody else's feet."""
+def test_values_are_immutable(value):
+    """They are shared between threads and layers; and they can be pickled."""
     field = dataclasses.fields(value)[0].name
 
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -354,8 +354,8 @@ def test_values_do_not_change(value):
     assert pickle.loads(pickle.dumps(value)) == value
 
 
-def test_a_binding_prints_no_secret():
-    """Neither the secrets nor what could lead to them."""
-    binding = LinkContext(profile="docs", secrets=lambda: (b"hunter2",), link_url=lambda token, endpoint: "hunter2")
+def test_the_repr_of_a_link_context_contains_no_secret():
+    """Nor the function that builds URLs."""
+    context = LinkContext(profile="docs", secrets=lambda: (b"hunter2",), link_url=lambda token, endpoint: "hunter2")
 
-    assert repr(binding) == "LinkContext(profile='docs', strict=True)"
+    assert repr(context) == "LinkContext(profile='docs', strict=True)"
