@@ -20,7 +20,7 @@ WORDS = {
     r"houses?|cages?": "layout, container, limit",
     r"deeds?|verbs?": "operation",
     r"wish(es)?": "payload, request",
-    r"(the|a|every|each|another|some|any|which|remote|other|our) places?": "backend, service, server, position, location",
+    r"(the|a|every|each|another|some|any|which|remote|other|our) places?": "backend, service, server, position",
     r"(hidden|private|working) drafts?|drafts": "temporary file",
     r"patience|patient(ly)?|hasty|hastily": "time-out, cleanup client",
     r"lends?|lent|lending|borrow(s|ed|er|ing)?": "acquire, release, caller",
@@ -41,9 +41,8 @@ WORDS = {
     r"a few words|words of the server": "messages",
     r"speak(s|ing)? (its|the|that|our) language|speaks? it": "is compatible with",
 }
-_PATTERN = re.compile(
-    "|".join(rf"(?P<w{number}>(?<![A-Za-z])(?:{word})(?![A-Za-z]))" for number, word in enumerate(WORDS)), re.IGNORECASE
-)
+_GROUPS = (rf"(?P<w{number}>(?<![A-Za-z])(?:{word})(?![A-Za-z]))" for number, word in enumerate(WORDS))
+_PATTERN = re.compile("|".join(_GROUPS), re.IGNORECASE)
 _ADVICE = dict(enumerate(WORDS.values()))
 
 
