@@ -24,7 +24,7 @@ WORDS = {
     r"(hidden|private|working) drafts?|drafts": "temporary file",
     r"patience|patient(ly)?|hasty|hastily": "time-out, cleanup client",
     r"lends?|lent|lending|borrow(s|ed|er|ing)?": "acquire, release, caller",
-    r"promis(e|es|ed|ing)": "guarantee, expected size, expected checksum",
+    r"promis(e(?!\()|es|ed|ing)": "guarantee, expected size, expected checksum",
     r"nobody|somebody|everybody|whoever|whomever|anybody": "the caller, the client, another process, an attacker",
     r"strangers?": "untrusted user, user-supplied",
     r"anew": "again, retry",
@@ -58,7 +58,7 @@ def findings(file: Path) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print what is found in the files that git knows, below the paths in *arguments*; return 1 if there is anything."""
+    """Print what is found in the files of the repository below the paths in *arguments*; return 1 if there is any."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *arguments]
     names = subprocess.run(listed, cwd=PROJECT, check=True, capture_output=True, text=True).stdout.splitlines()
     files = [PROJECT / name for name in names if Path(name).suffix in KINDS]
