@@ -43,7 +43,7 @@ from flask_storage.backends.azure.errors import (
     translate_error,
     translating_conditions,
 )
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.services.s3_servers import free_port
 from tests.services.scripted_proxy import Answer, Lose, ScriptedProxy, azure_error
 
@@ -286,7 +286,7 @@ def raised_by(verb, storage):
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_missing_container_is_never_a_missing_file(azurite, verb):
     """Whatever is asked of it: somebody must look at the configuration."""
-    error = raised_by(verb, place(azurite, bucket="no-such-container", max_attempts=1, chunk_size=MIB))
+    error = raised_by(verb, make_storage(azurite, bucket="no-such-container", max_attempts=1, chunk_size=MIB))
 
     assert type(error) is ConfigurationError
     assert "the container no-such-container: there is no such container: create it" in str(error).replace(
@@ -296,7 +296,7 @@ def test_a_missing_container_is_never_a_missing_file(azurite, verb):
 
 def test_an_error_carries_its_facts(azurite):
     """The path, the storage, and the SDK's own error before it."""
-    storage = place(azurite, bucket="no-such-container", name="docs")
+    storage = make_storage(azurite, bucket="no-such-container", name="docs")
 
     with pytest.raises(ConfigurationError) as caught:
         storage.write("a.txt", b"1")
@@ -308,7 +308,7 @@ def test_an_error_carries_its_facts(azurite):
 @pytest.mark.parametrize("verb", ["stat", "read", "download", "copy", "move"])
 def test_a_missing_blob_is_a_missing_file(azurite, verb):
     """And its name is told."""
-    error = raised_by(verb, place(azurite))
+    error = raised_by(verb, make_storage(azurite))
 
     assert type(error) is FileNotFoundInStorageError
     assert "a.txt" in str(error)
@@ -320,7 +320,7 @@ def test_a_missing_blob_is_a_missing_file(azurite, verb):
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_wrong_key_is_told(azurite, verb):
     """With what to look at, and never as a missing file; neither key is shown."""
-    storage = place(azurite, key=OTHER_KEY, max_attempts=1, chunk_size=MIB)
+    storage = make_storage(azurite, key=OTHER_KEY, max_attempts=1, chunk_size=MIB)
 
     error = raised_by(verb, storage)
 
@@ -333,7 +333,7 @@ def test_a_wrong_key_is_told(azurite, verb):
 
 def _with_sas(server, permission, lasts=HOUR, **arguments):
     """A storage on a container with a file, by the address of the container with a signature for this."""
-    place(server, bucket=(bucket := server.make_container())).write("a.txt", b"1")
+    make_storage(server, bucket=(bucket := server.make_container())).write("a.txt", b"1")
     sas = generate_container_sas(
         server.account,
         bucket,
@@ -342,7 +342,9 @@ def _with_sas(server, permission, lasts=HOUR, **arguments):
         start=datetime.now(UTC) - 5 * HOUR,
         expiry=datetime.now(UTC) + lasts,
     )
-    return place(server, sas_container_url=f"{server.url}/{bucket}?{sas}", max_attempts=1, chunk_size=MIB, **arguments)
+    return make_storage(
+        server, sas_container_url=f"{server.url}/{bucket}?{sas}", max_attempts=1, chunk_size=MIB, **arguments
+    )
 
 
 ALLOWS = {
@@ -387,7 +389,7 @@ def test_a_signature_that_has_expired_is_told(azurite, verb):
 
 def test_a_token_that_has_expired_is_told(azurite_https, fake_credential):
     """The service says so; the identity has to get another."""
-    storage = place(azurite_https, credential=fake_credential(lasts=-10), max_attempts=1)
+    storage = make_storage(azurite_https, credential=fake_credential(lasts=-10), max_attempts=1)
 
     with pytest.raises(PermissionDeniedError, match="in the container"):
         storage.write("a.txt", b"1")
@@ -404,7 +406,7 @@ class Nobody:
 @pytest.mark.parametrize("verb", ["list", "exists", "write"])
 def test_an_identity_that_gives_no_token_is_told(azurite_https, verb):
     """What it has tried is in the error before; that the service refuses would be wrong."""
-    error = raised_by(verb, place(azurite_https, credential=Nobody(), max_attempts=1))
+    error = raised_by(verb, make_storage(azurite_https, credential=Nobody(), max_attempts=1))
 
     assert type(error) is PermissionDeniedError
     assert "the credential gives no token: see the error before this one for what it tried" in str(error)
@@ -425,7 +427,7 @@ def leased(server, storage):
 @pytest.mark.parametrize("verb", ["write", "write blocks", "delete", "delete many"])
 def test_a_file_that_somebody_holds_is_told(azurite, verb):
     """It is neither replaced nor deleted; afterwards it is."""
-    storage = place(azurite, chunk_size=MIB)
+    storage = make_storage(azurite, chunk_size=MIB)
     storage.write("a.txt", b"old")
 
     with leased(azurite, storage):
@@ -444,7 +446,7 @@ def test_a_file_that_somebody_holds_is_told(azurite, verb):
 
 def test_a_blob_of_another_kind_is_told(azurite):
     """An append blob is another program's; blocks are not added to it, and it is read as any other."""
-    storage = place(azurite, chunk_size=MIB)
+    storage = make_storage(azurite, chunk_size=MIB)
     with azurite.service() as service:
         blob = service.get_blob_client(storage.bucket, "a.txt")
         blob.create_append_blob()
@@ -457,7 +459,7 @@ def test_a_blob_of_another_kind_is_told(azurite):
 
 def test_an_unknown_certificate_is_told(azurite_https):
     """As a service that cannot be reached; the cause says why."""
-    storage = place(azurite_https, verify=None, max_attempts=1)
+    storage = make_storage(azurite_https, verify=None, max_attempts=1)
 
     with pytest.raises(StorageUnavailableError, match="cannot be reached: check account and endpoint_url") as caught:
         storage.list()
@@ -467,7 +469,7 @@ def test_an_unknown_certificate_is_told(azurite_https):
 
 def test_a_refused_connection_is_told(azurite):
     """With what to look at."""
-    storage = place(azurite, endpoint_url=f"http://127.0.0.1:{free_port()}/{azurite.account}", max_attempts=1)
+    storage = make_storage(azurite, endpoint_url=f"http://127.0.0.1:{free_port()}/{azurite.account}", max_attempts=1)
 
     with pytest.raises(StorageUnavailableError, match="the service cannot be reached: check account and endpoint_url"):
         storage.list()
@@ -485,7 +487,7 @@ def scripted(azurite):
         def make(script, **arguments):
             proxy = stack.enter_context(ScriptedProxy(address.hostname or "", address.port or 0, script))
             through = dataclasses.replace(azurite, http=proxy.url + address.path)
-            return place(through, **{"max_attempts": 1, "bucket": "any", **arguments})
+            return make_storage(through, **{"max_attempts": 1, "bucket": "any", **arguments})
 
         yield make
 
@@ -544,7 +546,7 @@ def test_a_service_that_says_nothing_is_told(azurite):
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        storage = place(
+        storage = make_storage(
             azurite, endpoint_url=f"http://127.0.0.1:{port}/{azurite.account}", max_attempts=1, read_timeout=0.2
         )
 

@@ -17,7 +17,7 @@ from flask_storage import (
     WriteOptions,
 )
 from flask_storage.multipart import Part
-from tests.azure_places import left_in, place
+from tests.azure_storages import leftovers, make_storage
 from tests.bad_net import (
     IMPATIENT,
     MIB,
@@ -58,7 +58,7 @@ class Ground(FaultyGround):
 
     def left(self):
         """The notes of uploads that were begun and not ended."""
-        return left_in(self.direct)
+        return leftovers(self.direct)
 
     def close(self):
         """Remove everything."""
@@ -67,7 +67,7 @@ class Ground(FaultyGround):
 
     def _place(self, address, **arguments):
         arguments = {"chunk_size": MIB, **arguments}
-        return place(dataclasses.replace(self.server, http=address), bucket=self.container, **arguments)
+        return make_storage(dataclasses.replace(self.server, http=address), bucket=self.container, **arguments)
 
 
 @pytest.fixture(scope="module")

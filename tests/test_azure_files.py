@@ -17,7 +17,7 @@ from flask_storage import (
     PreconditionFailedError,
     StorageError,
 )
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.services.scripted_proxy import Answer, ScriptedProxy, azure_error
 
 pytest_plugins = ["tests.services.azurite"]
@@ -163,7 +163,7 @@ def through(azurite):
     """A storage through a proxy, and the proxy."""
     address = urlsplit(azurite.http)
     with ScriptedProxy(address.hostname or "", address.port or 0) as proxy:
-        storage = place(azurite, endpoint_url=proxy.url + address.path, max_attempts=1, chunk_size=MIB)
+        storage = make_storage(azurite, endpoint_url=proxy.url + address.path, max_attempts=1, chunk_size=MIB)
         yield storage, proxy
         storage.close()
 
@@ -183,7 +183,7 @@ def test_a_refusal_in_the_middle_of_a_read_is_a_refusal(through):
 @pytest.mark.parametrize("change", ["replaced", "deleted", "shorter"])
 def test_a_blob_that_changes_while_it_is_read_is_not_mixed(azurite, change):
     """Half of one version and half of another is nobody's content."""
-    storage = place(azurite, chunk_size=MIB)
+    storage = make_storage(azurite, chunk_size=MIB)
     storage.write("a.bin", bytes(3 * MIB))
 
     with storage.open("a.bin", "r") as reader:
@@ -226,7 +226,7 @@ def test_bytes_that_were_changed_on_the_way_are_found_out(through, size):
 
 def test_bytes_that_were_changed_on_their_way_there_are_refused(azurite, monkeypatch):
     """By plain http each request says the digest of what it carries."""
-    storage = place(azurite, chunk_size=MIB)
+    storage = make_storage(azurite, chunk_size=MIB)
     monkeypatch.setattr(storage._gateway, "md5_of", lambda data: bytearray(16))
 
     for content in (b"1", bytes(MIB + 1)):
@@ -239,7 +239,7 @@ def test_bytes_that_were_changed_on_their_way_there_are_refused(azurite, monkeyp
 
 def test_a_storage_by_https_checks_nothing_twice(azurite_https):
     """TLS has done it; ranges are larger then, and read as well."""
-    storage = place(azurite_https, chunk_size=6 * MIB)
+    storage = make_storage(azurite_https, chunk_size=6 * MIB)
     content = _content(7 * MIB)[: 7 * MIB]
     storage.write("a.bin", content)
 
@@ -249,7 +249,7 @@ def test_a_storage_by_https_checks_nothing_twice(azurite_https):
 
 def test_a_closed_storage_stops_its_threads(azurite):
     """Those that fetched ahead; a new verb has new ones."""
-    storage = place(azurite, chunk_size=MIB)
+    storage = make_storage(azurite, chunk_size=MIB)
     storage.write("a.bin", bytes(4 * MIB))
     pool: Any = storage._workers()
     storage.close()

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.azure_places import left_in, place
+from tests.azure_storages import leftovers, make_storage
 from tests.counts import count
 from tests.dying_programs import ENDS, MIB, NEW, OLD, WRITES, content, killed, moments, on_demand, program as start
 
@@ -33,7 +33,7 @@ DEEDS = {
 @pytest.fixture(scope="module")
 def ground(azurite):
     """A storage on Azurite."""
-    made = place(azurite)
+    made = make_storage(azurite)
     yield made
     made.close()
     azurite.remove_container(made.bucket)
@@ -73,7 +73,7 @@ def test_killed_at_any_moment_nothing_is_torn(program, storage, deed):
     end, duration = killed(program(lines))
     assert end == 0
     assert content(storage, "a.bin") == NEW
-    assert not left_in(storage)
+    assert not leftovers(storage)
     ends = []
 
     for after in moments(duration, count(3, 50)):
@@ -89,7 +89,7 @@ def test_killed_at_any_moment_nothing_is_torn(program, storage, deed):
 
     # What was on its way to the server when the process died may have arrived since.
     storage.sweep(NOW)
-    assert not left_in(storage)
+    assert not leftovers(storage)
     assert [entry.name for entry in storage.list()] == ["a.bin", "source.bin"]
     assert -signal.SIGKILL in ends
 
@@ -108,11 +108,11 @@ def test_a_process_that_is_killed_amid_an_upload_of_parts_leaves_a_note_for_the_
 
     assert killed(program(lines), 0)[0] == -signal.SIGKILL
 
-    assert len(left_in(storage)) == 1
+    assert len(leftovers(storage)) == 1
     assert [entry.name for entry in storage.list()] == ["a.bin"]
     assert storage.sweep(timedelta(hours=1)) == 0
     assert storage.sweep(NOW) == 1
-    assert not left_in(storage)
+    assert not leftovers(storage)
     assert content(storage, "a.bin") == OLD
 
 
@@ -134,7 +134,7 @@ def test_a_program_that_ends_with_an_open_writer_publishes_nothing(program, stor
     assert process.returncode == (1 if end == "an error" else 0), errors
     assert content(storage, "old.bin") == OLD
     assert not storage.exists("new.bin")
-    assert not left_in(storage)
+    assert not leftovers(storage)
 
 
 @pytest.mark.parametrize("size", [0, 4, 6 * MIB, 11 * MIB])
@@ -151,7 +151,7 @@ def test_a_writer_that_is_forgotten_warns_and_publishes_nothing(storage, size):
 
     assert content(storage, "old.bin") == OLD
     assert content(storage, "new.bin") is None
-    assert not left_in(storage)
+    assert not leftovers(storage)
 
 
 def test_a_forgotten_writer_says_so_at_the_end_of_a_program(program, storage):

@@ -24,7 +24,7 @@ from flask_storage.errors import (
     UnsupportedOperationError,
 )
 from flask_storage.types import LinkRequest, ShareLinkOperation, WriteOptions
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.plain_client import follow, send
 
 pytest_plugins = ["tests.services.azurite"]
@@ -44,7 +44,7 @@ NO_SIGNER = "Cannot create a SAS URL without account credentials: give the accou
 @pytest.fixture(scope="module")
 def ground(azurite):
     """A storage, kept for the whole module."""
-    made = place(azurite)
+    made = make_storage(azurite)
     yield made
     made.close()
     azurite.remove_container(made.bucket)
@@ -168,7 +168,7 @@ def _tampered(url, other_container):
 
 def test_no_changed_download_is_answered(storage, azurite):
     """Nor does anything else than what was signed decide how the service answers."""
-    other = place(azurite)
+    other = make_storage(azurite)
     for held in (storage, other):
         for path in ("folder/file", "folder/filf", "folder/file1"):
             held.write(path, BODY)
@@ -185,7 +185,7 @@ def test_no_changed_download_is_answered(storage, azurite):
 
 def test_no_changed_upload_is_taken(storage, azurite):
     """Neither to another name nor with other terms."""
-    other = place(azurite)
+    other = make_storage(azurite)
     instruction = storage.upload_request("folder/file", HOUR)
     cases = dict(_tampered(instruction.url, other.bucket))
 
@@ -256,7 +256,7 @@ def test_a_link_without_terms_answers_with_what_is_stored(storage):
 
 def test_many_links_are_those_made_one_by_one(azurite):
     """With the text that each has alone, below the prefix, in their order; each is announced."""
-    below = place(azurite, prefix="a/pr\u00e9fix")
+    below = make_storage(azurite, prefix="a/pr\u00e9fix")
     paths = [PATH, "b.txt", "b.txt"]
     issued: list[str] = []
 
@@ -414,7 +414,7 @@ def test_links_are_for_https_where_the_address_is(azurite):
         "told to": far(endpoint_url="http://127.0.0.1:10000/acct", link_https_only=True),
     }
     made = {name: storage.link_to("a b", "download", HOUR) for name, storage in links.items()}
-    refused = place(azurite, link_https_only=True)
+    refused = make_storage(azurite, link_https_only=True)
     refused.write("a", BODY)
 
     assert {name for name, url in made.items() if query_of(url).get("spr") == "https"} == {"https", "told to"}
@@ -502,7 +502,7 @@ def test_without_credentials_there_are_no_links(storage, azurite, name):
     """What signs nothing says so, in its capabilities too, and what to give instead."""
     made = storage.create_container_url(HOUR)
     url = made if name == "sas_container_url" else storage.link_to("a", "du", HOUR)
-    without = place(azurite, **{name: url})
+    without = make_storage(azurite, **{name: url})
 
     for make in (
         lambda: without.link_to("a", "download", HOUR),
@@ -585,7 +585,7 @@ def test_a_block_of_no_upload_is_refused(upload_id):
 @pytest.fixture(scope="module")
 def identified(azurite_https, fake_credential):
     """A storage that an identity opens."""
-    made = place(azurite_https, credential=fake_credential())
+    made = make_storage(azurite_https, credential=fake_credential())
     yield made
     made.close()
 

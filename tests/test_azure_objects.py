@@ -20,7 +20,7 @@ from flask_storage import (
     StorageUnavailableError,
     WriteOptions,
 )
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.counts import count
 from tests.services.scripted_proxy import ScriptedProxy
 
@@ -34,7 +34,7 @@ MANY = count(600, 6_000)
 @pytest.fixture(scope="module")
 def ground(azurite):
     """A storage, kept for the whole module."""
-    made = place(azurite, chunk_size=BLOCK)
+    made = make_storage(azurite, chunk_size=BLOCK)
     yield made
     made.close()
     azurite.remove_container(made.bucket)
@@ -62,7 +62,7 @@ def watched(azurite):
 
         def make(**arguments):
             through = dataclasses.replace(azurite, http=proxy.url + address.path)
-            made = place(through, **arguments)
+            made = make_storage(through, **arguments)
             stack.callback(made.close)
             return made
 
@@ -135,7 +135,7 @@ def test_the_md5_of_a_small_file_is_kept(storage, raw):
 )
 def test_the_content_type_is_given_guessed_or_the_profiles(azurite, storage, path, given, profile, found):
     """In this order; without any, none is told."""
-    with contextlib.closing(place(azurite, bucket=storage.bucket, content_type=profile)) as own:
+    with contextlib.closing(make_storage(azurite, bucket=storage.bucket, content_type=profile)) as own:
         own.write(path, b"1", content_type=given)
 
         assert own.stat(path).content_type == found
@@ -144,7 +144,7 @@ def test_the_content_type_is_given_guessed_or_the_profiles(azurite, storage, pat
 def test_what_the_profile_adds_is_kept_with_every_file(azurite, storage):
     """Metadata and caching, beside what the file is given itself."""
     arguments: dict[str, Any] = {"metadata": {"app": "mine", "kind": "any"}, "cache_control": "max-age=9"}
-    with contextlib.closing(place(azurite, bucket=storage.bucket, guess_content_type=False, **arguments)) as own:
+    with contextlib.closing(make_storage(azurite, bucket=storage.bucket, guess_content_type=False, **arguments)) as own:
         own.write("a.png", b"1", metadata={"kind": "this"})
         own.write("b.png", b"1", cache_control="private")
 
@@ -268,7 +268,7 @@ def test_snapshots_do_not_keep_a_file_from_being_deleted(storage, raw):
 
 def test_a_prefix_confines_a_storage(azurite, storage, raw):
     """What lies beside it is neither seen nor touched, also by a sweep."""
-    with contextlib.closing(place(azurite, bucket=storage.bucket, prefix="tenant/a")) as below:
+    with contextlib.closing(make_storage(azurite, bucket=storage.bucket, prefix="tenant/a")) as below:
         for path in ("x", "tenant/b", "tenant/ab/x", "tenant/a"):
             storage.write(path, b"others")
         below.write("x", b"own")
@@ -302,7 +302,7 @@ def test_a_sweep_spares_what_is_young(storage):
 @pytest.fixture(scope="module")
 def crowded(azurite):
     """A container with more blobs than two requests delete."""
-    made = place(azurite, max_connections=8)
+    made = make_storage(azurite, max_connections=8)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: made.write(f"folder-{number % 2}/{number:04}", b""), range(MANY)))
     yield made
@@ -422,7 +422,7 @@ def test_a_single_blob_has_nothing_to_sweep(ground, azurite):
     ground.write("a.txt", b"hello")
     link = ground.link_to("a.txt", "du", timedelta(hours=1))
 
-    assert place(azurite, sas_blob_url=link).sweep(timedelta(0)) == 0
+    assert make_storage(azurite, sas_blob_url=link).sweep(timedelta(0)) == 0
 
 
 def test_a_batch_that_answers_too_little_is_an_error(ground, monkeypatch):

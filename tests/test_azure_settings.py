@@ -37,7 +37,7 @@ from flask_storage import (
 )
 from flask_storage.backends.azure import account as azure_account
 from flask_storage.backends.azure.account import resolve_account
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.services.s3_servers import free_port
 
 pytest_plugins = ["tests.services.azurite"]
@@ -747,7 +747,7 @@ def test_each_way_leads_into_the_container(azurite, way):
         },
         "container": {"sas_container_url": f"{azurite.url}/{container}?{sas}"},
     }
-    storage = place(azurite, **ways[way], chunk_size=MIB)
+    storage = make_storage(azurite, **ways[way], chunk_size=MIB)
 
     storage.write("a/b é.txt", b"1")
     storage.write("large", bytes(MIB) + b"end")
@@ -764,7 +764,7 @@ def test_each_way_leads_into_the_container(azurite, way):
 @pytest.mark.parametrize("blob", ["a.txt", "a folder/caf\u00e9 \u4e2d+&=%2F#?.txt", "a+b/~c'(d).txt"])
 def test_the_address_of_a_blob_leads_to_it_and_nowhere_else(azurite, blob):
     """Whatever it is called: it is written, read and deleted; every other path is refused without a request."""
-    whole = place(azurite)
+    whole = make_storage(azurite)
     sas = generate_blob_sas(
         azurite.account,
         whole.bucket,
@@ -775,7 +775,7 @@ def test_the_address_of_a_blob_leads_to_it_and_nowhere_else(azurite, blob):
     )
     with azurite.service() as service:
         address = service.get_blob_client(whole.bucket, blob).url
-    storage = place(azurite, sas_blob_url=f"{address}?{sas}", chunk_size=MIB)
+    storage = make_storage(azurite, sas_blob_url=f"{address}?{sas}", chunk_size=MIB)
 
     storage.check()
     storage.write(blob, b"1")
@@ -823,7 +823,7 @@ def test_making_a_storage_asks_nothing_of_the_service():
 
 def test_a_closed_storage_connects_anew(azurite):
     """Closing gives the connections back, also where none was made."""
-    storage = place(azurite)
+    storage = make_storage(azurite)
     storage.close()
     storage.write("a", b"1")
     storage.close()
@@ -883,7 +883,7 @@ def test_an_error_of_a_verb_shows_no_signature(azurite):
     """Not in its text, nor in what came before it."""
     container = azurite.make_container()
     sas = _sas_of_container(azurite, container, "l")
-    storage = place(azurite, sas_container_url=f"{azurite.url}/{container}?{sas}", max_attempts=1)
+    storage = make_storage(azurite, sas_container_url=f"{azurite.url}/{container}?{sas}", max_attempts=1)
 
     with pytest.raises(StorageError) as caught:
         storage.write("a.txt", b"1")
@@ -897,7 +897,7 @@ def test_an_error_of_a_verb_shows_no_signature(azurite):
 )
 def test_what_only_the_sdk_can_judge_is_told_by_the_first_verb(azurite, arguments):
     """As what is wrong with the configuration, or it does no harm."""
-    storage = place(azurite, **arguments)
+    storage = make_storage(azurite, **arguments)
 
     try:
         storage.write("a", b"1")
@@ -921,9 +921,9 @@ def account_storage(**arguments):
 
 def test_no_signature_comes_into_a_log(azurite, caplog):
     """Not even into those of the packages below, where everything is logged."""
-    whole = place(azurite)
+    whole = make_storage(azurite)
     whole.write("a.txt", b"hello")
-    guest = place(azurite, sas_container_url=whole.create_container_url(timedelta(hours=1)))
+    guest = make_storage(azurite, sas_container_url=whole.create_container_url(timedelta(hours=1)))
     signature = parse_qs(guest._account.sas)["sig"][0]
 
     with caplog.at_level(logging.DEBUG):

@@ -9,7 +9,7 @@ import pytest
 from flask_storage.errors import FileExistsInStorageError, IntegrityError, PreconditionFailedError
 from flask_storage.testing.concurrency import TIMEOUT, run_concurrently
 from flask_storage.types import WriteOptions
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.counts import count
 from tests.sharing import (
     CHILDREN,
@@ -33,7 +33,7 @@ MIB = 1024 * 1024
 @pytest.fixture
 def storage(azurite):
     """An empty storage that may have fewer connections than there are threads."""
-    made = place(azurite, max_connections=10)
+    made = make_storage(azurite, max_connections=10)
     yield made
     made.close()
     azurite.remove_container(made.bucket)
@@ -48,7 +48,7 @@ def test_fifty_threads_share_one_storage(storage):
 
 def test_threads_have_no_more_connections_than_were_allowed(azurite):
     """Fifty threads, five connections: they take turns."""
-    storage = place(azurite, max_connections=5)
+    storage = make_storage(azurite, max_connections=5)
 
     with Sockets(azurite.url) as sockets:
         take_turns(storage)
@@ -59,7 +59,7 @@ def test_threads_have_no_more_connections_than_were_allowed(azurite):
 
 def test_large_files_and_small_ones_share_connections(azurite):
     """Blocks that are sent at once and ranges that are fetched ahead take their turns with everything else."""
-    storage = place(azurite, max_connections=4, chunk_size=2 * MIB, concurrency=4)
+    storage = make_storage(azurite, max_connections=4, chunk_size=2 * MIB, concurrency=4)
 
     with Sockets(azurite.url) as sockets:
         share_among_large_and_small(storage, 9 * MIB)
@@ -86,7 +86,7 @@ def test_a_child_inherits_a_storage_that_other_threads_are_using(storage):
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_child_inherits_an_identity_that_other_threads_are_using(azurite_https, fake_credential):
     """By https; the key that signs is asked for anew."""
-    storage = place(azurite_https, credential=fake_credential(), max_connections=10)
+    storage = make_storage(azurite_https, credential=fake_credential(), max_connections=10)
 
     assert set(fork_while_threads_use(storage)) == {0}
     storage.close()
@@ -94,7 +94,7 @@ def test_a_child_inherits_an_identity_that_other_threads_are_using(azurite_https
 
 def test_an_app_that_is_loaded_before_the_workers_serves_from_all_of_them(azurite, tmp_path):
     """Whole files and pieces of them, each to the one who asked, from workers that share what the parent made."""
-    storage = place(azurite)
+    storage = make_storage(azurite)
     profile = {
         "backend": "azure",
         "account": azurite.account,
@@ -120,7 +120,7 @@ def test_every_read_is_one_complete_version(storage):
 
 def test_every_read_of_a_large_file_is_one_complete_version(azurite):
     """Also when it is written in blocks and read in ranges; a reader that is overtaken is told."""
-    storage = place(azurite, chunk_size=MIB)
+    storage = make_storage(azurite, chunk_size=MIB)
 
     write_and_read_one_large_name(storage, 3 * MIB)
 
@@ -144,7 +144,7 @@ def _long_content(number, turn):
 
 def test_long_writes_of_one_name_never_mix(azurite):
     """Every file that is there is a whole one of those who were told that they wrote it; the others are told too."""
-    storage = place(azurite, chunk_size=MIB)
+    storage = make_storage(azurite, chunk_size=MIB)
     for turn in range(count(4, 40)):
 
         def write(number, turn=turn):
@@ -163,7 +163,7 @@ def test_long_writes_of_one_name_never_mix(azurite):
 
 def test_a_long_write_that_is_overtaken_is_told(azurite):
     """Whoever ends first stays; of the blocks of the other nothing is left, and writing anew is all it takes."""
-    storage = place(azurite, chunk_size=MIB)
+    storage = make_storage(azurite, chunk_size=MIB)
     writer = storage.open("file.bin", "w")
     writer.write(_long_content(0, 0))
 
@@ -179,7 +179,7 @@ def test_a_long_write_that_is_overtaken_is_told(azurite):
 
 def test_a_short_write_overtakes_a_long_one_whole(azurite):
     """Azure tells the long one; Azurite keeps its blocks, and it comes last. Nothing is ever mixed."""
-    storage = place(azurite, chunk_size=MIB)
+    storage = make_storage(azurite, chunk_size=MIB)
     writer = storage.open("file.bin", "w")
     writer.write(_long_content(0, 0))
 
@@ -198,7 +198,7 @@ def test_a_short_write_overtakes_a_long_one_whole(azurite):
 
 def test_exactly_one_of_eight_creates_a_long_file(azurite):
     """All have sent their blocks before the first of them commits; the others find the name taken, or their blocks."""
-    storage = place(azurite, chunk_size=256 * 1024)
+    storage = make_storage(azurite, chunk_size=256 * 1024)
     for turn in range(count(2, 30)):
         sent = Barrier(8)
 

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Error as BrowserError, expect
 
 from flask_storage import IntegrityError, WriteOptions
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.browser.test_files import share
 from tests.browser.test_uploads import slow_down, watch_bars
 from tests.browser.webm import make_video
@@ -35,7 +35,7 @@ def profile(server, container):
 @pytest.fixture(scope="module")
 def running_azure_app(azurite, tmp_path_factory):
     """The example app, with files in a container."""
-    storage = place(azurite, prefix="drop")
+    storage = make_storage(azurite, prefix="drop")
     settings = {"STORAGE_PROFILES": {"drop": profile(azurite, storage.bucket)}}
     with LiveApp(tmp_path_factory.mktemp("azure-app"), storage=storage, **settings) as app:
         yield app

@@ -19,7 +19,7 @@ from flask_storage import (
 )
 from flask_storage.backends.azure import copy as copy_module, storage as storage_module
 from flask_storage.backends.azure.copy import copy_blob
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.copies import (
     ASCII_HEADERS,
     copy_all_that_belongs_to_it,
@@ -42,12 +42,12 @@ def storage(request):
     """An empty storage, that comes in by the account's key, by a link to the container, or as an identity."""
     if request.param == "identity":
         server = request.getfixturevalue("azurite_https")
-        made = place(server, credential=request.getfixturevalue("fake_credential")())
+        made = make_storage(server, credential=request.getfixturevalue("fake_credential")())
     else:
         server = request.getfixturevalue("azurite")
-        made = place(server)
+        made = make_storage(server)
         if request.param == "container":
-            made = place(server, sas_container_url=made.create_container_url(HOUR))
+            made = make_storage(server, sas_container_url=made.create_container_url(HOUR))
     yield made
     made.close()
     server.remove_container(made.bucket)
@@ -56,7 +56,7 @@ def storage(request):
 @pytest.fixture
 def by_key(azurite):
     """An empty storage."""
-    made = place(azurite)
+    made = make_storage(azurite)
     yield made
     made.close()
     azurite.remove_container(made.bucket)
@@ -82,7 +82,7 @@ def seen(azurite, by_key, small_blocks):
     with ScriptedProxy(address.hostname, address.port) as proxy:
         proxy.script = _copies_blocks(by_key, address)
         server = dataclasses.replace(azurite, http=f"{proxy.url}{address.path}")
-        storage = place(
+        storage = make_storage(
             server,
             bucket=by_key.bucket,
             max_attempts=1,
@@ -148,7 +148,7 @@ def test_a_copy_is_no_download(by_key, azurite):
     by_key.write("a", b"hello")
     with ScriptedProxy(address.hostname, address.port) as proxy:
         server = dataclasses.replace(azurite, http=f"{proxy.url}{address.path}")
-        storage = place(server, bucket=by_key.bucket)
+        storage = make_storage(server, bucket=by_key.bucket)
         storage.copy("a", "b")
         ours = [each.request for each in proxy.exchanges if "sig" not in each.request.query]
         storage.close()
@@ -162,7 +162,7 @@ def test_a_link_that_only_reads_copies_nothing(azurite, by_key):
     by_key.write("a", b"hello")
     with azurite.service() as service:
         url = f"{service.get_container_client(by_key.bucket).url}?{_read_only(azurite, by_key.bucket)}"
-    storage = place(azurite, sas_container_url=url)
+    storage = make_storage(azurite, sas_container_url=url)
 
     with pytest.raises(PermissionDeniedError):
         storage.copy("a", "b")
@@ -376,7 +376,7 @@ def test_a_copy_that_cannot_be_committed_leaves_the_target(seen, large):
 def test_a_copy_in_blocks_that_is_overtaken_says_so(seen, azurite, large):
     """Somebody else has written the target in blocks while ours were copied: that one is there, whole."""
     proxy, storage = seen
-    other = place(azurite, bucket=storage.bucket, chunk_size=1000)
+    other = make_storage(azurite, bucket=storage.bucket, chunk_size=1000)
     storage.write("a", large)
     storage.write("b", b"old")
     copies_blocks = proxy.script
@@ -400,7 +400,7 @@ def test_a_copy_in_blocks_is_stored_as_the_profile_says(azurite, by_key, small_b
     by_key.write("a", large)
     with ScriptedProxy(address.hostname, address.port) as proxy:
         server = dataclasses.replace(azurite, http=f"{proxy.url}{address.path}")
-        storage = place(server, bucket=by_key.bucket, encryption_scope="ours")
+        storage = make_storage(server, bucket=by_key.bucket, encryption_scope="ours")
         proxy.script = lambda request: Answer(201, headers=_WRITTEN) if request.method == "PUT" else None
         storage.copy("a", "b")
         storage.close()
@@ -435,9 +435,9 @@ def test_a_copy_tells_an_address_that_is_good_for_minutes(by_key):
 def test_a_signature_that_was_given_to_us_is_shown_to_nobody(seen, by_key, azurite, copies):
     """It opens whole containers, for as long as somebody thought fit; so blocks are copied, which tells nobody."""
     proxy, storage = seen
-    other = place(azurite)
+    other = make_storage(azurite)
     other.write("a.txt", b"hello", metadata={"color": "red"})
-    guest = place(azurite, sas_container_url=other.create_container_url(HOUR))
+    guest = make_storage(azurite, sas_container_url=other.create_container_url(HOUR))
     target = storage if copies else by_key
 
     target.copy_from(guest, "a.txt", "b")
@@ -452,9 +452,9 @@ def test_a_signature_that_was_given_to_us_is_shown_to_nobody(seen, by_key, azuri
 
 def test_an_empty_file_is_copied_by_a_signature_that_was_given_to_us(azurite):
     """There is no block to copy."""
-    other = place(azurite)
+    other = make_storage(azurite)
     other.write("a.txt", b"", metadata={"color": "red"})
-    guest = place(azurite, sas_container_url=other.create_container_url(HOUR))
+    guest = make_storage(azurite, sas_container_url=other.create_container_url(HOUR))
 
     guest.copy("a.txt", "b.txt")
 

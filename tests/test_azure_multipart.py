@@ -19,7 +19,7 @@ from flask_storage import (
 from flask_storage.backends.azure.multipart import BlockUpload, block_name
 from flask_storage.backends.multipart_manifest import is_upload_id
 from flask_storage.multipart import Part
-from tests.azure_places import left_in, place
+from tests.azure_storages import leftovers, make_storage
 from tests.services.scripted_proxy import Lose, ScriptedProxy, azure_error
 
 pytest_plugins = ["tests.services.azurite"]
@@ -31,7 +31,7 @@ NONE = "A" * 22
 @pytest.fixture(scope="module")
 def ground(azurite):
     """A storage, kept for the whole module."""
-    made = place(azurite)
+    made = make_storage(azurite)
     yield made
     made.close()
     azurite.remove_container(made.bucket)
@@ -49,7 +49,7 @@ def through(azurite):
     """A storage through a proxy, and the proxy."""
     address = urlsplit(azurite.http)
     with ScriptedProxy(address.hostname or "", address.port or 0) as proxy:
-        made = place(azurite, endpoint_url=proxy.url + address.path, max_attempts=1)
+        made = make_storage(azurite, endpoint_url=proxy.url + address.path, max_attempts=1)
         yield made, proxy
         made.close()
 
@@ -71,7 +71,7 @@ def test_an_upload_keeps_what_its_blob_will_have(storage):
     assert pending[0].started_at > datetime.now(UTC) - timedelta(minutes=5)
     assert storage.read(PATH) == b"ab"
     assert (info.content_type, info.cache_control, info.metadata) == ("text/x-b", "private", {"color": "blue \u00e9"})
-    assert (list(storage.multipart.list_uploads()), left_in(storage)) == ([], [])
+    assert (list(storage.multipart.list_uploads()), leftovers(storage)) == ([], [])
 
 
 def test_two_uploads_of_one_name_do_not_mix(storage):
@@ -180,7 +180,7 @@ def test_blocks_of_another_length_in_their_names_are_explained(through):
 
 def test_a_writer_that_was_overtaken_is_told(azurite, storage):
     """Azure forgets the blocks of a blob when another write of it ends, Azurite when that was one in blocks."""
-    slow = place(azurite, bucket=storage.bucket, chunk_size=1000)
+    slow = make_storage(azurite, bucket=storage.bucket, chunk_size=1000)
     writer = slow.open("a", "w")
     writer.write(bytes(5000))
     while not BlockUpload(slow._gateway)._container.call("get_block_list", "a", "uncommitted")[1]:
@@ -244,7 +244,7 @@ def test_a_write_whose_answer_was_lost_finds_its_own_deed(azurite, size):
     """With a condition, the repeated request is refused for what the first has done: that is no trouble."""
     address = urlsplit(azurite.http)
     with ScriptedProxy(address.hostname or "", address.port or 0) as proxy:
-        storage = place(azurite, endpoint_url=proxy.url + address.path, max_attempts=2, chunk_size=1000)
+        storage = make_storage(azurite, endpoint_url=proxy.url + address.path, max_attempts=2, chunk_size=1000)
         lost: list[Any] = []
 
         def script(request):
@@ -281,12 +281,12 @@ def test_what_a_writer_begins_is_known_to_nobody_else(storage):
     assert store.list_parts("a", upload) == []
     store.abort("a", upload)
     store.abort("a", upload)
-    assert left_in(storage) == []
+    assert leftovers(storage) == []
 
 
 def test_the_blocks_of_a_writer_are_not_asked_for_in_a_missing_container(azurite):
     """That is a mistake in the configuration."""
-    storage = place(azurite, bucket="no-such-container", max_attempts=1)
+    storage = make_storage(azurite, bucket="no-such-container", max_attempts=1)
 
     with pytest.raises(ConfigurationError), storage._error_translator("a"):
         BlockUpload(storage._gateway).list_parts("a", NONE)
@@ -324,7 +324,7 @@ def test_an_upload_whose_note_cannot_be_deleted_is_published(through, caplog):
     proxy.script = lambda _: None
     storage.multipart.complete("a", upload, [part], WriteOptions())  # by somebody who was not told
     assert storage.read("a") == b"1"
-    assert not left_in(storage)
+    assert not leftovers(storage)
 
 
 @pytest.mark.parametrize("upload_id", [None, 5, b"A" * 22])
