@@ -288,7 +288,7 @@ def test_the_outcome_of_a_write_is_checked_with_two_attempts(scripted):
     storage.close()
 
 
-def test_a_silent_service_is_a_timeout(proxied):
+def test_a_service_that_does_not_respond_is_a_timeout(proxied):
     """After read_timeout the connection is free for the next request."""
     proxy, server = proxied
     storage = make_storage(server, max_connections=1, read_timeout=2, max_attempts=1)
