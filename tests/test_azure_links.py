@@ -78,8 +78,8 @@ def send_over_https(server, url, method="GET", headers=None, body=None):
     context = ssl.create_default_context(cafile=str(server.ca))
     connection = http.client.HTTPSConnection(target.hostname or "", target.port, timeout=20, context=context)
     connection.request(method, f"{target.path}?{target.query}", body, headers or {})
-    answer = connection.getresponse()
-    result = answer.status, answer.read()
+    response = connection.getresponse()
+    result = response.status, response.read()
     connection.close()
     return result
 
@@ -183,11 +183,11 @@ def test_every_changed_download_link_is_refused(storage, azurite):
     url = storage.link_to("folder/file", "download", HOUR, "a.txt", "text/plain", cache_control="private")
     cases = dict(_tampered(url, other.bucket))
 
-    answers = {case: send(changed, "GET") for case, changed in cases.items()}
+    responses = {case: send(changed, "GET") for case, changed in cases.items()}
 
     assert len(cases) > 60
-    assert {case: answer.status for case, answer in answers.items() if answer.status not in REFUSALS} == {}
-    assert not any(BODY in answer.body for answer in answers.values())
+    assert {case: response.status for case, response in responses.items() if response.status not in REFUSALS} == {}
+    assert not any(BODY in response.body for response in responses.values())
     assert send(url, "GET").body == BODY
 
 
@@ -233,9 +233,9 @@ def test_a_link_sets_response_headers(storage, arguments, header, value):
     """File name, type, encoding and caching are signed into the link."""
     storage.write(PATH, BODY)
 
-    answer = send(storage.link_to(PATH, "download", HOUR, **arguments), "GET")
+    response = send(storage.link_to(PATH, "download", HOUR, **arguments), "GET")
 
-    assert (answer.status, answer.body, answer.headers[header]) == (200, BODY, value)
+    assert (response.status, response.body, response.headers[header]) == (200, BODY, value)
 
 
 @pytest.mark.parametrize(
@@ -246,9 +246,9 @@ def test_only_content_that_cannot_run_scripts_is_shown_inline(storage, path, con
     """HTML is always an attachment; the stored type does not decide."""
     storage.write(path, BODY, content_type="text/html")
 
-    answer = send(storage.link_to(path, "download", HOUR, disposition="inline", content_type=content_type), "GET")
+    response = send(storage.link_to(path, "download", HOUR, disposition="inline", content_type=content_type), "GET")
 
-    assert answer.headers["Content-Disposition"].startswith("inline" if inline else "attachment")
+    assert response.headers["Content-Disposition"].startswith("inline" if inline else "attachment")
 
 
 def test_a_link_without_arguments_sends_the_stored_type(storage):
@@ -293,10 +293,10 @@ def test_an_upload_stores_the_presigned_headers(storage):
         "a.png", HOUR, content_type="image/png", content_encoding="gzip", cache_control="private"
     )
 
-    answer = follow(presigned, BODY)
+    response = follow(presigned, BODY)
 
     info = storage.confirm_upload("a.png", size=len(BODY), content_type="image/")
-    assert answer.status == 201
+    assert response.status == 201
     assert (info.content_type, info.content_encoding, info.cache_control) == ("image/png", "gzip", "private")
     assert (storage.read("a.png"), presigned.method) == (BODY, "PUT")
     assert presigned.expires_at == expiry_of(presigned.url)
