@@ -115,12 +115,12 @@ def within(seconds: float, work: Callable[..., object]) -> StorageError | None:
 
 
 @contextmanager
-def leaving_no_thread(ground: FaultyGround) -> Iterator[None]:
+def leaving_no_thread(backend: FaultyGround) -> Iterator[None]:
     """After the storages are closed, no thread that was started in the block may be left."""
     before = set(threading.enumerate())
     yield
-    ground.proxy.kill()
-    ground.close_storages()
+    backend.proxy.kill()
+    backend.close_storages()
     for thread in set(threading.enumerate()) - before:
         thread.join(10)
         assert not thread.is_alive(), thread

@@ -167,7 +167,7 @@ def _tampered(url, other_container):
         )
     for case, path in {
         "longer": f"{container}/{blob}1",
-        "prefixed": f"{container}/{blob}/1",
+        "below": f"{container}/{blob}/1",
         "container": container,
     }.items():
         yield case, parts._replace(path=f"/{account}/{path}").geturl()

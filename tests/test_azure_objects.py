@@ -33,7 +33,7 @@ MANY = count(600, 6_000)
 
 @pytest.fixture(scope="module")
 def shared_storage(azurite):
-    """A storage for the list_blobs module."""
+    """A storage for the whole module."""
     storage = make_storage(azurite, chunk_size=BLOCK)
     yield storage
     storage.close()

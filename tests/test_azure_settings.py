@@ -59,6 +59,10 @@ class FakeIdentity:
         """Never called by these tests."""
         raise AssertionError(scopes)
 
+    def __repr__(self):
+        """Return a constant, because test ids contain it: an address would differ between processes."""
+        return "FakeIdentity()"
+
 
 def account(**arguments):
     """Return the account that these arguments describe."""
@@ -115,13 +119,13 @@ def test_the_arguments_are_in_keg_storages_order():
         ({"key": ""}, "key is a text of one line"),
         ({"credential": FakeIdentity()}, "give a key or a credential, not both"),
         ({"connection_string": f"AccountKey={KEY}"}, "already contains account, key and endpoint"),
-        ({"chunk_size": 0}, "chunk_size is a with_key number from 1 on"),
-        ({"chunk_size": "many"}, "chunk_size is a with_key number"),
-        ({"chunk_size": None}, "chunk_size is a with_key number"),
-        ({"concurrency": 0}, "concurrency is a with_key number from 1 on"),
-        ({"concurrency": True}, "concurrency is a with_key number"),
-        ({"max_attempts": 0}, "max_attempts is a with_key number from 1 on"),
-        ({"max_connections": -1}, "max_connections is a with_key number from 1 on"),
+        ({"chunk_size": 0}, "chunk_size is a whole number from 1 on"),
+        ({"chunk_size": "many"}, "chunk_size is a whole number"),
+        ({"chunk_size": None}, "chunk_size is a whole number"),
+        ({"concurrency": 0}, "concurrency is a whole number from 1 on"),
+        ({"concurrency": True}, "concurrency is a whole number"),
+        ({"max_attempts": 0}, "max_attempts is a whole number from 1 on"),
+        ({"max_connections": -1}, "max_connections is a whole number from 1 on"),
         ({"connect_timeout": 0}, "connect_timeout is a number of seconds"),
         ({"connect_timeout": "soon"}, "connect_timeout is a number of seconds"),
         ({"read_timeout": -1}, "read_timeout is a number of seconds"),
