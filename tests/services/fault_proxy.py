@@ -21,7 +21,7 @@ from typing import Any, Literal, Self, TypeVar
 _CHUNK = 64 * 1024  # the most that is read at once
 _BACKLOG = (
     16 * 1024 * 1024
-)  # bytes in transit per direction; a longer backlog would be needed only for extreme latencies
+)  # bytes in transit per direction; a latency that needs more limits the rate
 _TICK = 0.02  # seconds; the granularity of a limited rate
 _CLOSE_TIMEOUT = 5  # seconds; for the peer to receive everything and to close in turn
 _TIMEOUT = 30  # seconds; for what should happen immediately

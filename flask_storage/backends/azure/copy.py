@@ -62,7 +62,7 @@ def copy_blob(
     blob = blob or container.head(path)
     # Readers of the copy can see its source URL with the signature (x-ms-copy-source). So a URL that we sign is valid
     # for minutes only; with a SAS of unknown scope, we copy in blocks, which discloses no URL.
-    in_blocks = blob.size > max_single_copy or sas_builder.uses_given_sas
+    in_blocks = blob.size > max_single_copy or sas_builder.uses_configured_sas
     url = sas_builder.source_url(path, _BLOCK_COPY_URL_LIFETIME if in_blocks else _SINGLE_COPY_URL_LIFETIME)
     if len(url) > _MAX_URL_LENGTH or (in_blocks and not blob.size):
         return False

@@ -70,7 +70,7 @@ class AzureLinkOperations(StorageBackend):
 
             upload_id = storage.multipart.create("film.mp4", WriteOptions(content_type="video/mp4"))
             requests = [storage.block_request("film.mp4", upload_id, n, timedelta(hours=1)) for n in (1, 2)]
-            # … the browser sends the blocks, and says that it is done …
+            # … the browser sends the blocks, and reports that it is done …
             storage.multipart.complete(
                 "film.mp4", upload_id, storage.multipart.list_parts("film.mp4", upload_id), WriteOptions()
             )

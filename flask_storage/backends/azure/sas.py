@@ -127,7 +127,7 @@ class AzureSasBuilder:
         return f"{self._endpoint[:-1]}?{sas}"
 
     @property
-    def uses_given_sas(self) -> bool:
+    def uses_configured_sas(self) -> bool:
         """Whether the profile has a SAS, of unknown scope, instead of a key or an identity."""
         return self._account.sas is not None
 
