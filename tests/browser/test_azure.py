@@ -188,7 +188,7 @@ def test_files_in_a_container_can_be_viewed_downloaded_and_deleted(page, complai
     """Thumbnail and text are loaded from Azure; a downloaded file has its name and content."""
     from PIL import Image
 
-    complaints.expect("Failed to load resource: the server responded with a status of 416")  # an empty file has no range
+    complaints.expect("Failed to load resource: the server responded with a status of 416")  # empty: no range
     with azure_app.storage.open("a/teal.png", "w") as file:
         Image.new("RGB", (640, 480), "teal").save(file, "PNG")
     azure_app.storage.write("b/Grüße 東京.txt", "# Zoë".encode())
