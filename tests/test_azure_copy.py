@@ -1,4 +1,4 @@
-"""Copying inside a container: with everything that belongs to the blob, whole or not at all, whatever its size."""
+"""Copies storage a container: content, headers and metadata are copied, atomically, at every size."""
 
 import base64
 import dataclasses
@@ -19,7 +19,7 @@ from flask_storage import (
 )
 from flask_storage.backends.azure import copy as copy_module, storage as storage_module
 from flask_storage.backends.azure.copy import copy_blob
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.copies import (
     ASCII_HEADERS,
     copy_all_that_belongs_to_it,
@@ -39,15 +39,15 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture(params=["key", "container", "identity"])
 def storage(request):
-    """An empty storage, that comes in by the account's key, by a link to the container, or as an identity."""
+    """An empty storage with the account's key, a container SAS or an identity."""
     if request.param == "identity":
         server = request.getfixturevalue("azurite_https")
-        made = place(server, credential=request.getfixturevalue("fake_credential")())
+        made = make_storage(server, credential=request.getfixturevalue("fake_credential")())
     else:
         server = request.getfixturevalue("azurite")
-        made = place(server)
+        made = make_storage(server)
         if request.param == "container":
-            made = place(server, sas_container_url=made.create_container_url(HOUR))
+            made = make_storage(server, sas_container_url=made.create_container_url(HOUR))
     yield made
     made.close()
     server.remove_container(made.bucket)
@@ -56,7 +56,7 @@ def storage(request):
 @pytest.fixture
 def by_key(azurite):
     """An empty storage."""
-    made = place(azurite)
+    made = make_storage(azurite)
     yield made
     made.close()
     azurite.remove_container(made.bucket)
@@ -64,25 +64,25 @@ def by_key(azurite):
 
 @pytest.fixture
 def large():
-    """What takes four blocks, where a block of a copy is 1 MiB, and is no pattern."""
+    """Random content of four blocks, where a block of a copy is 1 MiB."""
     return random.Random(4).randbytes(3 * MIB + 1)
 
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Blocks of 1 MiB, from 1 byte on."""
+    """Copy in blocks of 1 MiB, from 1 byte on."""
     monkeypatch.setattr(copy_module, "_PART", MIB)
     monkeypatch.setattr(storage_module, "copy_blob", partial(copy_blob, max_single_copy=1))
 
 
 @pytest.fixture
-def seen(azurite, by_key, small_blocks):
-    """A proxy before the server that copies blocks as Azure does, and the storage as it is seen through it."""
+def block_copying(azurite, by_key, small_blocks):
+    """A proxy that copies blocks as Azure does, before a server that cannot, and the storage behind it."""
     address = urlsplit(azurite.url)
     with ScriptedProxy(address.hostname, address.port) as proxy:
-        proxy.script = _copies_blocks(by_key, address)
+        proxy.script = _block_copy_script(by_key, address)
         server = dataclasses.replace(azurite, http=f"{proxy.url}{address.path}")
-        storage = place(
+        storage = make_storage(
             server,
             bucket=by_key.bucket,
             max_attempts=1,
@@ -99,70 +99,70 @@ def _is_block(request):
     return request.query.get("comp") == "block" and "x-ms-copy-source" in request.headers
 
 
-def _copies_blocks(inside, address):
-    """The script for what Azurite cannot: a block whose content is fetched from a signed address."""
+def _block_copy_script(storage, address):
+    """Return a script that does what Azurite cannot: copy a block from a signed URL."""
 
     def script(request):
         if not _is_block(request):
             return None
         source = urlsplit(request.headers["x-ms-copy-source"])._replace(netloc=address.netloc).geturl()
-        wanted = {"Range": request.headers["x-ms-source-range"], "If-Match": request.headers["x-ms-source-if-match"]}
-        got = send(source, "GET", wanted)
-        if got.status != 206:
-            code = "SourceConditionNotMet" if got.status == 412 else "CannotVerifyCopySource"
-            return azure_error(got.status, code)
+        headers = {"Range": request.headers["x-ms-source-range"], "If-Match": request.headers["x-ms-source-if-match"]}
+        response = send(source, "GET", headers)
+        if response.status != 206:
+            code = "SourceConditionNotMet" if response.status == 412 else "CannotVerifyCopySource"
+            return azure_error(response.status, code)
         name = base64.b64decode(request.query["blockid"]).decode()
-        inside.client.get_blob_client(request.path.rpartition("/")[2]).stage_block(name, got.body)
+        storage.client.get_blob_client(request.path.rpartition("/")[2]).stage_block(name, response.body)
         return Answer(201)
 
     return script
 
 
-# -- at once ----------------------------------------------------------------------------------------------------------
+# -- in one call ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", [b"", b"hello"])
-def test_a_copy_has_all_that_belongs_to_the_file(storage, content):
-    """Content, headers and metadata; no byte comes here."""
+def test_a_copy_has_content_headers_and_metadata(storage, content):
+    """The service copies them; no content passes through the client."""
     copy_all_that_belongs_to_it(storage, content, ASCII_HEADERS)
 
 
 def test_a_copy_replaces_its_target(storage):
-    """With everything that belonged to it."""
+    """Content, headers and metadata."""
     replace_by_a_copy(storage)
 
 
-def test_what_is_not_there_cannot_be_copied(storage):
-    """Nor moved; the target stays what it is."""
+def test_a_missing_file_cannot_be_copied_or_moved(storage):
+    """The target is unchanged."""
     copy_what_is_not_there(storage)
 
 
-def test_a_move_leaves_nothing_behind(storage):
-    """But the file under its new name."""
+def test_a_move_deletes_the_source(storage):
+    """The file exists only under its new name."""
     move_away(storage, ASCII_HEADERS)
 
 
-def test_a_copy_is_no_download(by_key, azurite):
-    """The service is asked what is there, and told to copy that."""
+def test_a_copy_is_server_side(by_key, azurite):
+    """One HEAD request and one PUT request."""
     address = urlsplit(azurite.url)
     by_key.write("a", b"hello")
     with ScriptedProxy(address.hostname, address.port) as proxy:
         server = dataclasses.replace(azurite, http=f"{proxy.url}{address.path}")
-        storage = place(server, bucket=by_key.bucket)
+        storage = make_storage(server, bucket=by_key.bucket)
         storage.copy("a", "b")
-        ours = [each.request for each in proxy.exchanges if "sig" not in each.request.query]
+        requests = [each.request for each in proxy.exchanges if "sig" not in each.request.query]
         storage.close()
 
-    assert [request.method for request in ours] == ["HEAD", "PUT"]
+    assert [request.method for request in requests] == ["HEAD", "PUT"]
     assert by_key.read("b") == b"hello"
 
 
-def test_a_link_that_only_reads_copies_nothing(azurite, by_key):
-    """It is refused, and nothing is there."""
+def test_a_read_only_sas_cannot_copy(azurite, by_key):
+    """The error is PermissionDeniedError, and there is no copy."""
     by_key.write("a", b"hello")
     with azurite.service() as service:
         url = f"{service.get_container_client(by_key.bucket).url}?{_read_only(azurite, by_key.bucket)}"
-    storage = place(azurite, sas_container_url=url)
+    storage = make_storage(azurite, sas_container_url=url)
 
     with pytest.raises(PermissionDeniedError):
         storage.copy("a", "b")
@@ -185,53 +185,53 @@ def _read_only(server, container):
 # -- conditions -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["copy", "move"])
-def test_an_exclusive_copy_refuses_a_taken_name(storage, verb):
-    """Both files stay what they are."""
+@pytest.mark.parametrize("operation", ["copy", "move"])
+def test_an_exclusive_copy_of_an_existing_target_is_refused(storage, operation):
+    """Both files are unchanged."""
     storage.write("a", b"new")
     storage.write("b", b"old")
 
     with pytest.raises(FileExistsInStorageError):
-        getattr(storage, verb)("a", "b", exclusive=True)
-    kept_both = storage.read("a"), storage.read("b")
-    getattr(storage, verb)("a", "c", exclusive=True)
+        getattr(storage, operation)("a", "b", exclusive=True)
+    contents = storage.read("a"), storage.read("b")
+    getattr(storage, operation)("a", "c", exclusive=True)
 
-    assert kept_both == (b"new", b"old")
+    assert contents == (b"new", b"old")
     assert storage.read("c") == b"new"
-    assert storage.exists("a") is (verb == "copy")
+    assert storage.exists("a") is (operation == "copy")
 
 
-@pytest.mark.parametrize("verb", ["copy", "move"])
-def test_a_copy_may_ask_for_a_version_of_its_target(storage, verb):
-    """Another one is left alone, and so is a name that is free."""
+@pytest.mark.parametrize("operation", ["copy", "move"])
+def test_if_match_of_a_copy_applies_to_the_target(storage, operation):
+    """Another version is unchanged, and a missing target is not created."""
     storage.write("a", b"new")
     storage.write("b", b"old")
     etag = storage.stat("b").etag
 
     with pytest.raises(PreconditionFailedError):
-        getattr(storage, verb)("a", "b", if_match="0x0")
+        getattr(storage, operation)("a", "b", if_match="0x0")
     with pytest.raises(PreconditionFailedError):
-        getattr(storage, verb)("a", "c", if_match=etag)
+        getattr(storage, operation)("a", "c", if_match=etag)
     untouched = storage.read("a"), storage.read("b"), storage.exists("c")
-    getattr(storage, verb)("a", "b", if_match=etag)
+    getattr(storage, operation)("a", "b", if_match=etag)
 
     assert untouched == (b"new", b"old", False)
     assert storage.read("b") == b"new"
 
 
-@pytest.mark.parametrize("in_blocks", [False, True], ids=["at once", "in blocks"])
-def test_a_source_that_is_replaced_meanwhile_is_an_error(monkeypatch, seen, by_key, large, in_blocks):
-    """And never a mix, nor a version that nobody has looked at."""
-    proxy, storage = seen
+@pytest.mark.parametrize("in_blocks", [False, True], ids=["one call", "in blocks"])
+def test_a_source_that_is_replaced_during_the_copy_is_an_error(monkeypatch, block_copying, by_key, large, in_blocks):
+    """The copy is never a mixture, nor an unchecked version."""
+    proxy, storage = block_copying
     by_key.write("a", large)
-    copies_blocks = proxy.script
+    block_copy = proxy.script
     if not in_blocks:
         monkeypatch.setattr(storage_module, "copy_blob", copy_blob)
 
     def script(request):
         if "x-ms-copy-source" in request.headers:
             by_key.write("a", bytes(len(large)))
-        return copies_blocks(request)
+        return block_copy(request)
 
     proxy.script = script
     with pytest.raises(PreconditionFailedError):
@@ -241,11 +241,11 @@ def test_a_source_that_is_replaced_meanwhile_is_an_error(monkeypatch, seen, by_k
     assert "blocklist" not in [exchange.request.query.get("comp") for exchange in proxy.exchanges]
 
 
-# -- where the service copies no blocks -------------------------------------------------------------------------------
+# -- where the service cannot copy blocks -----------------------------------------------------------------------------
 
 
-def test_what_the_service_does_not_copy_is_streamed(storage, small_blocks, large):
-    """An emulator answers that it copies no blocks: then the bytes come here, and go back with all that they have."""
+def test_a_copy_is_streamed_where_the_service_cannot_copy_blocks(storage, small_blocks, large):
+    """An emulator reports that it cannot: content, headers and metadata are streamed."""
     storage.write("a", large, **ASCII_HEADERS)
 
     copied = copy_blob(
@@ -259,8 +259,8 @@ def test_what_the_service_does_not_copy_is_streamed(storage, small_blocks, large
     assert kept(storage.stat("c")) == ASCII_HEADERS
 
 
-def test_a_streamed_copy_keeps_conditions(by_key, small_blocks, large):
-    """Whatever the way, the target is the one that was named."""
+def test_conditions_apply_to_a_streamed_copy(by_key, small_blocks, large):
+    """As to a server-side copy."""
     by_key.write("a", large)
     by_key.write("b", b"old")
     etag = by_key.stat("b").etag
@@ -280,17 +280,17 @@ def test_a_streamed_copy_keeps_conditions(by_key, small_blocks, large):
 # -- in blocks --------------------------------------------------------------------------------------------------------
 
 
-def test_a_copy_in_blocks_has_all_that_belongs_to_the_file(seen, by_key, large):
-    """As one at once has; no byte of it comes here, and every block is copied once."""
-    proxy, storage = seen
+def test_a_copy_in_blocks_has_content_headers_and_metadata(block_copying, by_key, large):
+    """It is server-side, and every block is copied once."""
+    proxy, storage = block_copying
     by_key.write("a", large, **ASCII_HEADERS)
     proxy.exchanges.clear()
 
     storage.copy("a", "b")
 
-    asked = [exchange.request for exchange in proxy.exchanges]
-    ranges = [request.headers["x-ms-source-range"] for request in asked if _is_block(request)]
-    assert not [request for request in asked if request.method == "GET"]
+    requests = [exchange.request for exchange in proxy.exchanges]
+    ranges = [request.headers["x-ms-source-range"] for request in requests if _is_block(request)]
+    assert not [request for request in requests if request.method == "GET"]
     assert sorted(ranges) == sorted(
         f"bytes={start}-{min(start + MIB, len(large)) - 1}" for start in range(0, len(large), MIB)
     )
@@ -298,9 +298,9 @@ def test_a_copy_in_blocks_has_all_that_belongs_to_the_file(seen, by_key, large):
     assert kept(storage.stat("b")) == ASCII_HEADERS
 
 
-def test_a_copy_in_blocks_gains_nothing(seen, by_key):
-    """No metadata and no headers that were not there, whatever the profile adds to what it writes."""
-    _, storage = seen
+def test_a_copy_in_blocks_gets_no_defaults_of_the_profile(block_copying, by_key):
+    """It has only the headers and metadata of the source."""
+    _, storage = block_copying
     by_key.client.upload_blob("a.txt", bytes(MIB + 1))
 
     storage.copy("a.txt", "b.html")
@@ -310,9 +310,9 @@ def test_a_copy_in_blocks_gains_nothing(seen, by_key):
     assert storage.read("b.html") == bytes(MIB + 1)
 
 
-def test_conditions_count_in_blocks_too(seen, large):
-    """They are decided when the blocks are committed."""
-    _, storage = seen
+def test_conditions_apply_to_a_copy_in_blocks(block_copying, large):
+    """They are checked when the blocks are committed."""
+    _, storage = block_copying
     storage.write("a", large)
     storage.write("b", b"old")
     etag = storage.stat("b").etag
@@ -331,17 +331,17 @@ def test_conditions_count_in_blocks_too(seen, large):
 
 
 @pytest.mark.parametrize("number", [1, 2, 4])
-def test_a_failing_block_ends_the_copy(seen, large, number):
-    """Nothing is committed, nothing of it is still on its way, and the target stays what it is."""
-    proxy, storage = seen
+def test_a_failed_block_ends_the_copy(block_copying, large, number):
+    """Nothing is committed, no block copy is running, and the target is unchanged."""
+    proxy, storage = block_copying
     storage.write("a", large)
     storage.write("b", b"old")
-    copies_blocks = proxy.script
+    block_copy = proxy.script
 
     def script(request):
         if _is_block(request) and base64.b64decode(request.query["blockid"]).startswith(f"{number:05}".encode()):
             return azure_error(500, "InternalError")
-        return copies_blocks(request)
+        return block_copy(request)
 
     proxy.script = script
     with pytest.raises(StorageUnavailableError):
@@ -352,19 +352,19 @@ def test_a_failing_block_ends_the_copy(seen, large, number):
     assert storage.read("a") == large
     assert not [exchange for exchange in proxy.exchanges if exchange.request.query.get("comp") == "blocklist"]
     assert not [exchange for exchange in proxy.exchanges[after:] if _is_block(exchange.request)]
-    proxy.script = copies_blocks
+    proxy.script = block_copy
     storage.copy("a", "b")
     assert storage.read("b") == large
 
 
-def test_a_copy_that_cannot_be_committed_leaves_the_target(seen, large):
-    """And says that it was not done."""
-    proxy, storage = seen
+def test_a_copy_whose_commit_fails_leaves_the_target_unchanged(block_copying, large):
+    """And raises an error."""
+    proxy, storage = block_copying
     storage.write("a", large)
     storage.write("b", b"old")
-    copies_blocks = proxy.script
+    block_copy = proxy.script
     proxy.script = lambda request: (
-        azure_error(500, "InternalError") if request.query.get("comp") == "blocklist" else copies_blocks(request)
+        azure_error(500, "InternalError") if request.query.get("comp") == "blocklist" else block_copy(request)
     )
 
     with pytest.raises(StorageUnavailableError):
@@ -373,18 +373,18 @@ def test_a_copy_that_cannot_be_committed_leaves_the_target(seen, large):
     assert storage.read("b") == b"old"
 
 
-def test_a_copy_in_blocks_that_is_overtaken_says_so(seen, azurite, large):
-    """Somebody else has written the target in blocks while ours were copied: that one is there, whole."""
-    proxy, storage = seen
-    other = place(azurite, bucket=storage.bucket, chunk_size=1000)
+def test_a_copy_in_blocks_fails_if_the_target_is_written_during_the_copy(block_copying, azurite, large):
+    """The content of the other writer remains."""
+    proxy, storage = block_copying
+    other = make_storage(azurite, bucket=storage.bucket, chunk_size=1000)
     storage.write("a", large)
     storage.write("b", b"old")
-    copies_blocks = proxy.script
+    block_copy = proxy.script
 
     def script(request):
         if request.query.get("comp") == "blocklist":
             other.write("b", b"other" * 1000)
-        return copies_blocks(request)
+        return block_copy(request)
 
     proxy.script = script
     with pytest.raises(PreconditionFailedError):
@@ -394,13 +394,13 @@ def test_a_copy_in_blocks_that_is_overtaken_says_so(seen, azurite, large):
     other.close()
 
 
-def test_a_copy_in_blocks_is_stored_as_the_profile_says(azurite, by_key, small_blocks, large):
-    """Every block, and the whole, in the profile's encryption scope."""
+def test_a_copy_in_blocks_uses_the_encryption_scope_of_the_profile(azurite, by_key, small_blocks, large):
+    """For every block and for the commit."""
     address = urlsplit(azurite.url)
     by_key.write("a", large)
     with ScriptedProxy(address.hostname, address.port) as proxy:
         server = dataclasses.replace(azurite, http=f"{proxy.url}{address.path}")
-        storage = place(server, bucket=by_key.bucket, encryption_scope="ours")
+        storage = make_storage(server, bucket=by_key.bucket, encryption_scope="ours")
         proxy.script = lambda request: Answer(201, headers=_WRITTEN) if request.method == "PUT" else None
         storage.copy("a", "b")
         storage.close()
@@ -412,79 +412,79 @@ def test_a_copy_in_blocks_is_stored_as_the_profile_says(azurite, by_key, small_b
 _WRITTEN = {"ETag": '"0x1"', "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT", "x-ms-request-server-encrypted": "true"}
 
 
-# -- the address of the source ----------------------------------------------------------------------------------------
+# -- the URL of the source ---------------------------------------------------------------------------------------------
 
 
-def _told_of_its_source(storage, path):
-    """Return what Azure tells whoever reads a copy of where it came from."""
+def _disclosed_source(storage, path):
+    """Return the source URL that Azure discloses to readers of a copy."""
     return send(storage.link_to(path, "d", HOUR), "GET").headers.get("x-ms-copy-source", "")
 
 
-def test_a_copy_tells_an_address_that_is_good_for_minutes(by_key):
-    """Whoever may read the copy is shown it, and it opens the one source for reading."""
+def test_a_copy_discloses_a_url_that_is_valid_for_minutes(by_key):
+    """It is shown to every reader of the copy, and allows reading this one source."""
     by_key.write("a", b"hello")
 
     by_key.copy("a", "b")
 
-    terms = parse_qs(urlsplit(_told_of_its_source(by_key, "b")).query)
-    assert (terms["sp"], terms["sr"]) == (["r"], ["b"])
-    assert datetime.fromisoformat(terms["se"][0]) - datetime.now(UTC) <= timedelta(minutes=20, seconds=1)
+    parameters = parse_qs(urlsplit(_disclosed_source(by_key, "b")).query)
+    assert (parameters["sp"], parameters["sr"]) == (["r"], ["b"])
+    assert datetime.fromisoformat(parameters["se"][0]) - datetime.now(UTC) <= timedelta(minutes=20, seconds=1)
 
 
-@pytest.mark.parametrize("copies", [True, False], ids=["in blocks", "through here"])
-def test_a_signature_that_was_given_to_us_is_shown_to_nobody(seen, by_key, azurite, copies):
-    """It opens whole containers, for as long as somebody thought fit; so blocks are copied, which tells nobody."""
-    proxy, storage = seen
-    other = place(azurite)
+@pytest.mark.parametrize("copies", [True, False], ids=["in blocks", "streamed"])
+def test_a_configured_sas_is_never_disclosed(block_copying, by_key, azurite, copies):
+    """It may allow much for long, so blocks are copied, which discloses no URL."""
+    proxy, storage = block_copying
+    other = make_storage(azurite)
     other.write("a.txt", b"hello", metadata={"color": "red"})
-    guest = place(azurite, sas_container_url=other.create_container_url(HOUR))
+    with_sas = make_storage(azurite, sas_container_url=other.create_container_url(HOUR))
     target = storage if copies else by_key
 
-    target.copy_from(guest, "a.txt", "b")
-    guest.copy("a.txt", "c.txt")
+    target.copy_from(with_sas, "a.txt", "b")
+    with_sas.copy("a.txt", "c.txt")
 
-    assert target.read("b") == guest.read("c.txt") == b"hello"
+    assert target.read("b") == with_sas.read("c.txt") == b"hello"
     assert target.stat("b").metadata["color"] == "red"
-    assert _told_of_its_source(by_key, "b") == _told_of_its_source(other, "c.txt") == ""
+    assert _disclosed_source(by_key, "b") == _disclosed_source(other, "c.txt") == ""
     assert any(_is_block(exchange.request) for exchange in proxy.exchanges) == copies
     azurite.remove_container(other.bucket)
 
 
-def test_an_empty_file_is_copied_by_a_signature_that_was_given_to_us(azurite):
+def test_an_empty_file_is_copied_with_a_configured_sas(azurite):
     """There is no block to copy."""
-    other = place(azurite)
+    other = make_storage(azurite)
     other.write("a.txt", b"", metadata={"color": "red"})
-    guest = place(azurite, sas_container_url=other.create_container_url(HOUR))
+    with_sas = make_storage(azurite, sas_container_url=other.create_container_url(HOUR))
 
-    guest.copy("a.txt", "b.txt")
+    with_sas.copy("a.txt", "b.txt")
 
-    assert (guest.read("b.txt"), guest.stat("b.txt").metadata) == (b"", {"color": "red"})
+    assert (with_sas.read("b.txt"), with_sas.stat("b.txt").metadata) == (b"", {"color": "red"})
     azurite.remove_container(other.bucket)
 
 
-def test_what_has_too_long_an_address_comes_through_here(by_key):
-    """The service takes 2 KB, which names of other letters than ASCII soon fill."""
+def test_a_source_with_a_too_long_url_is_streamed(by_key):
+    """The service accepts 2 KB, which percent-encoded names soon exceed."""
     path = "/".join(["ж" * 120] * 4)
     by_key.write(path, b"hello", metadata={"color": "red"})
     by_key.copy(path, "b")
 
     assert (by_key.read("b"), by_key.stat("b").metadata) == (b"hello", {"color": "red"})
-    assert _told_of_its_source(by_key, "b") == ""
+    assert _disclosed_source(by_key, "b") == ""
 
 
-def test_a_copy_may_take_longer_than_other_answers(seen, large, monkeypatch):
-    """The service answers when all is copied."""
-    _, storage = seen
+def test_a_copy_has_a_longer_read_timeout(block_copying, large, monkeypatch):
+    """The service responds only when everything is copied."""
+    _, storage = block_copying
     storage.write("a", large)
-    patience = {}
-    ask = storage._gateway.call
+    timeouts = {}
+    call = storage._gateway.call
 
-    def noted(operation, *arguments, **more):
-        patience[operation] = more.get("read_timeout")
-        return ask(operation, *arguments, **more)
+    def record_timeout(operation, *arguments, **keywords):
+        timeouts[operation] = keywords.get("read_timeout")
+        return call(operation, *arguments, **keywords)
 
-    monkeypatch.setattr(storage._gateway, "call", noted)
+    monkeypatch.setattr(storage._gateway, "call", record_timeout)
     storage.copy("a", "b")
     copy_blob(storage._gateway, "a", "c", WriteOptions(), storage._workers, storage._sas_builder)
 
-    assert patience["stage_block_from_url"] == patience["start_copy_from_url"] == 300
+    assert timeouts["stage_block_from_url"] == timeouts["start_copy_from_url"] == 300

@@ -1,4 +1,4 @@
-"""Copying from another container, without a byte coming here."""
+"""Server-side copies from another container."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from flask_storage import (
     PreconditionFailedError,
 )
 from flask_storage.backends.azure.copy import copy_blob
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 
 pytest_plugins = ["tests.services.azurite"]
 
@@ -26,33 +26,33 @@ HEADERS: Any = {
 
 @pytest.fixture
 def two(azurite):
-    """Two storages, in a container each."""
-    storages = place(azurite), place(azurite, prefix="below")
+    """Two storages, each in its own container."""
+    storages = make_storage(azurite), make_storage(azurite, prefix="below")
     yield storages
     for storage in storages:
         storage.close()
         azurite.remove_container(storage.bucket)
 
 
-def kept(info):
-    """Return what belongs to a file beside its content."""
+def properties(info):
+    """Return the headers and metadata of a file."""
     return {name: getattr(info, name) for name in HEADERS}
 
 
 @pytest.mark.parametrize("path", ["a.txt", "folder/ü +%.txt"])
-def test_a_blob_of_another_container_is_copied_with_all_that_belongs_to_it(two, path):
-    """The service reads it by a signature of the other side."""
+def test_a_blob_of_another_container_is_copied_with_headers_and_metadata(two, path):
+    """The service reads the source by a link that the source's storage signs."""
     source, target = two
     source.write(path, b"hello", **HEADERS)
 
     target.copy_from(source, path, "copied.txt")
 
     assert target.read("copied.txt") == b"hello"
-    assert kept(target.stat("copied.txt")) == HEADERS
+    assert properties(target.stat("copied.txt")) == HEADERS
 
 
-def test_where_the_service_copies_no_blocks_the_content_comes_through_here(two, monkeypatch):
-    """As with Azurite, for what is too large for one call."""
+def test_content_is_streamed_where_the_service_cannot_copy_blocks(two, monkeypatch):
+    """Azurite cannot, so blobs that are too large for one copy call are streamed."""
     source, target = two
     source.write("a", b"hello", **HEADERS)
     monkeypatch.setattr(
@@ -63,11 +63,11 @@ def test_where_the_service_copies_no_blocks_the_content_comes_through_here(two, 
     target.copy_from(source, "a", "b")
 
     assert target.read("b") == b"hello"
-    assert kept(target.stat("b")) == HEADERS
+    assert properties(target.stat("b")) == HEADERS
 
 
-def test_conditions_are_those_of_the_target(two):
-    """A taken name and another version are left as they are."""
+def test_conditions_apply_to_the_target(two):
+    """If a condition fails, the target is unchanged."""
     source, target = two
     source.write("a", b"new")
     target.write("b", b"old")
@@ -82,8 +82,8 @@ def test_conditions_are_those_of_the_target(two):
     assert target.read("b") == b"new"
 
 
-def test_what_is_not_there_is_not_copied(two):
-    """The target stays."""
+def test_copying_a_missing_file_leaves_the_target_unchanged(two):
+    """The error says that the source does not exist."""
     source, target = two
     target.write("b", b"old")
 
@@ -94,17 +94,17 @@ def test_what_is_not_there_is_not_copied(two):
 
 
 @pytest.mark.parametrize("other", [MemoryStorage("m"), None, "files"])
-def test_only_another_container_is_copied_from(two, other):
-    """The service reads no other place."""
+def test_copying_from_another_backend_is_refused(two, other):
+    """The service can read only from Azure."""
     with pytest.raises(TypeError, match="another AzureStorage"):
         two[1].copy_from(other, "a", "b")
 
 
-def test_it_is_the_side_that_fails_that_is_named(two, azurite):
-    """Its container and its path."""
+def test_an_error_names_the_side_that_failed(two, azurite):
+    """The message has the container and the path of that side."""
     source, _ = two
     source.write("a", b"hello")
-    missing = place(azurite, bucket="no-such-container")
+    missing = make_storage(azurite, bucket="no-such-container")
 
     with pytest.raises(ConfigurationError, match="b in the container no-such-container") as caught:
         missing.copy_from(source, "a", "b")
