@@ -63,7 +63,7 @@ def scratch(app):
 
 @pytest.fixture
 def run(app, tmp_path, monkeypatch):
-    """Run `flask storage` with these arguments, in an empty directory of its own."""
+    """A function that runs `flask storage` with arguments, in an empty directory."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 

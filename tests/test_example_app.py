@@ -120,7 +120,7 @@ def local_profiles(profiles):
     """Return the profiles that need no service and no optional package."""
     if isinstance(profiles, dict):
         return {name: value for name, value in profiles.items() if name not in {"bucket", "container", "server"}}
-    return [(kind, arguments) for kind, arguments in profiles if kind not in {"azure", "s3", "sftp"}]
+    return [(backend, arguments) for backend, arguments in profiles if backend not in {"azure", "s3", "sftp"}]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -202,13 +202,13 @@ def test_workers_that_start_together_get_the_same_key(tmp_path):
 
 
 def test_a_worker_that_loses_the_race_uses_the_existing_key(tmp_path, monkeypatch):
-    """It found no key file when it checked."""
+    """It path no key file when it checked."""
     file = tmp_path / "secret_key"
     file.write_bytes(b"first")
     monkeypatch.setattr(Path, "exists", lambda _: False)  # a race condition that a test cannot produce
 
     assert load_or_create(file) == b"first"
-    assert [found.name for found in tmp_path.iterdir()] == ["secret_key"]
+    assert [path.name for path in tmp_path.iterdir()] == ["secret_key"]
 
 
 # -- uploads ----------------------------------------------------------------------------------------------------------
@@ -423,8 +423,8 @@ def test_a_download_is_always_an_attachment(visitor):
 
 
 @pytest.mark.parametrize("lifetime", ["minutes", "hour", "day", "once"])
-def test_a_shared_link_expires_at_the_reported_time(visitor, lifetime):
-    """One of the choices is for a single download."""
+def test_a_shared_link_works_as_often_as_chosen(visitor, lifetime):
+    """The choice "1 download" works once, the others repeatedly."""
     path = visitor.upload("a.txt", b"shared")[0]["path"]
 
     shared = visitor.post(f"/share/{path}", {"lifetime": lifetime}).json
@@ -480,7 +480,7 @@ def test_a_missing_file_is_not_found(visitor, method):
     )
 
     assert response.status_code == 404
-    assert "File not found" in response.text
+    assert "File not path" in response.text
     assert "Back to the files" in response.text
 
 
@@ -519,7 +519,7 @@ def test_a_cross_site_request_is_refused_even_with_the_token(visitor):
 
 
 def test_the_session_cookie_is_protected(app):
-    """Scripts cannot read it, other sites do not send it, and file links do not set it."""
+    """It has the app's own name, scripts cannot read it, and other sites do not send it."""
     client = app.test_client()
 
     cookie = client.get("/").headers["Set-Cookie"]
@@ -544,7 +544,7 @@ def test_an_unavailable_storage_is_reported(app, visitor, monkeypatch):
     response = visitor.client.get("/open/a/b.txt")
 
     assert response.status_code == 503
-    assert "The storage does not response" in response.text
+    assert "The storage is unavailable" in response.text
 
 
 def test_an_unexpected_error_is_logged(app, visitor, caplog):
@@ -560,7 +560,7 @@ def test_an_unexpected_error_is_logged(app, visitor, caplog):
 
 def test_an_unknown_url_is_an_error_page_of_the_app(visitor):
     """So is a method that is not allowed, with the Allow header."""
-    assert "File not found" in visitor.client.get("/favicon.ico").text
+    assert "File not path" in visitor.client.get("/favicon.ico").text
     response = visitor.client.put("/")
     assert response.status_code == 405
     assert "GET" in response.headers["Allow"]

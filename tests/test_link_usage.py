@@ -31,8 +31,8 @@ from .counts import count
 pytest_plugins = ["tests.services.postgres", "tests.services.redis"]
 
 THREADS = 50
-SHARED = ["file", "sqlite", "postgres", "redis"]  # by all processes of an app
-STORES = ["memory", *SHARED]
+SHARED_STORES = ["file", "sqlite", "postgres", "redis"]  # shared by all processes of an app
+STORES = ["memory", *SHARED_STORES]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def every_store(function):
 
 def every_shared_store(function):
     """Run the test with all stores that processes share."""
-    return pytest.mark.parametrize("setting", SHARED, indirect=True)(function)
+    return pytest.mark.parametrize("setting", SHARED_STORES, indirect=True)(function)
 
 
 def run_in_threads(threads, function):
@@ -288,7 +288,7 @@ def _line_from(process):
     return process.stdout.readline()
 
 
-def _tell_all(processes, line):
+def _send_line(processes, line):
     for process in processes:
         process.stdin.write(line)
         process.stdin.flush()
@@ -301,7 +301,7 @@ def test_processes_share_the_uses_of_a_link(setting, tmp_path):
     processes = [subprocess.Popen(command, stdin=-1, stdout=-1, text=True) for _ in range(5)]
     assert [_line_from(process) for process in processes] == ["ready\n"] * 5
 
-    _tell_all(processes, "go\n")
+    _send_line(processes, "go\n")
     taken = [int(process.communicate(timeout=60)[0]) for process in processes]
 
     assert [process.returncode for process in processes] == [0] * 5
@@ -321,8 +321,8 @@ for _ in range(4):
     child = os.fork()
     if not child:
         gc.collect()
-        mine = sum(store.consume("id", 30, expires_at) for _ in range(10))
-        os._exit(mine)
+        own_uses = sum(store.consume("id", 30, expires_at) for _ in range(10))
+        os._exit(own_uses)
     children.append(child)
 taken += [store.consume("id", 30, expires_at) for _ in range(10)]
 codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
@@ -432,17 +432,17 @@ def test_a_store_gets_a_hash_instead_of_the_id(expires_at):
 
 def test_files_are_in_a_private_directory(tmp_path, expires_at):
     """The first use creates it with mode 0700; names are hashes and numbers, files are empty."""
-    folder = tmp_path / "instance" / "storage-links"
+    directory = tmp_path / "instance" / "storage-links"
     store = open_usage_store(None, tmp_path / "instance")
-    exists_before = folder.exists()
+    exists_before = directory.exists()
 
     store.consume("../../evil", 2, expires_at)
     store.consume("../../evil", 2, expires_at)
 
-    (link,) = folder.iterdir()
+    (link,) = directory.iterdir()
     files = sorted(link.iterdir())
     assert exists_before is False
-    assert folder.stat().st_mode & 0o777 == 0o700
+    assert directory.stat().st_mode & 0o777 == 0o700
     assert link.stat().st_mode & 0o777 == 0o700
     assert len(link.name) == 64
     assert [file.name for file in files] == ["1", "2"]
@@ -457,11 +457,11 @@ def test_a_use_is_synced_to_disk_before_it_is_granted(tmp_path, expires_at, monk
     synced: list[str] = []
     fsync = os.fsync
 
-    def watched(fd):
+    def recording_fsync(fd):
         synced.append(os.readlink(f"/proc/self/fd/{fd}"))
         fsync(fd)
 
-    monkeypatch.setattr(os, "fsync", watched)
+    monkeypatch.setattr(os, "fsync", recording_fsync)
     assert store.consume("a", 2, expires_at)
     first, synced = synced, []
     assert store.consume("a", 2, expires_at)
@@ -508,15 +508,15 @@ def test_the_first_use_deletes_files_of_expired_links(tmp_path, expires_at):
 
 def test_a_sweep_keeps_other_files_in_the_directory(tmp_path, expires_at):
     """Whatever their age."""
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "notes.txt").write_text("other content")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "1").write_text("mine")
+    (tmp_path / "folder" / "1").write_text("other content")
     store = FileUsageStore(tmp_path)
     store.consume("id", 1, expires_at)
 
-    forgotten = store.sweep(datetime.now(UTC) + timedelta(days=1000))
+    deleted = store.sweep(datetime.now(UTC) + timedelta(days=1000))
 
-    assert forgotten == 1
+    assert deleted == 1
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["1", "folder", "notes.txt"]
 
 
@@ -527,9 +527,9 @@ def test_a_sweep_keeps_a_use_that_is_being_created(tmp_path, expires_at):
     (link,) = tmp_path.iterdir()
     os.utime(link / "1")
 
-    forgotten = store.sweep()
+    deleted = store.sweep()
 
-    assert forgotten == 0
+    assert deleted == 0
     assert store.is_exhausted("id", 1) is True
 
 
@@ -539,7 +539,7 @@ def _file_instead_of_directory(tmp_path, postgres, redis_server):
 
 
 def _not_a_database(tmp_path, postgres, redis_server):
-    (tmp_path / "links.db").write_text("this is no database, and long enough to be one " * 100)
+    (tmp_path / "links.db").write_text("this is not a database, but long enough to be one " * 100)
     return open_usage_store("sqlite:///links.db", tmp_path)
 
 
@@ -553,7 +553,7 @@ def _postgres_wrong_password(tmp_path, postgres, redis_server):
 
 
 def _postgres_wrong_address(tmp_path, postgres, redis_server):
-    return open_usage_store(postgres.url.replace(quote(str(postgres.folder), safe=""), "%2Fnowhere"), tmp_path)
+    return open_usage_store(postgres.url.replace(quote(str(postgres.directory), safe=""), "%2Fnowhere"), tmp_path)
 
 
 def _postgres_without_create_permission(tmp_path, postgres, redis_server):
@@ -586,11 +586,11 @@ UNUSABLE_STORES = [
 ]
 
 
-@pytest.mark.parametrize("make_setting", UNUSABLE_STORES, ids=lambda make_setting: make_setting.__name__.strip("_"))
-def test_an_unavailable_store_grants_no_use(make_setting, tmp_path, postgres, redis_server, expires_at):
+@pytest.mark.parametrize("open_store", UNUSABLE_STORES, ids=lambda open_store: open_store.__name__.strip("_"))
+def test_an_unavailable_store_grants_no_use(open_store, tmp_path, postgres, redis_server, expires_at):
     """Every method raises StorageUnavailableError with the cause chained, and no message shows a password."""
-    store = make_setting(tmp_path, postgres, redis_server)
-    questions = [
+    store = open_store(tmp_path, postgres, redis_server)
+    calls = [
         lambda: store.consume("id", 1, expires_at),
         lambda: store.consume("id", 1, expires_at),
         lambda: store.is_exhausted("id", 1),
@@ -598,9 +598,9 @@ def test_an_unavailable_store_grants_no_use(make_setting, tmp_path, postgres, re
     ]
 
     errors = []
-    for question in questions:
+    for call in calls:
         with pytest.raises(StorageUnavailableError) as caught:
-            question()
+            call()
         errors.append(caught.value)
 
     assert all(error.__cause__ is not None for error in errors)
@@ -724,7 +724,7 @@ def test_redis_works_over_a_unix_socket(redis_server, tmp_path, expires_at):
     taken = [store.consume("by socket", 1, expires_at) for _ in range(2)]
 
     assert taken == [True, False]
-    assert str(redis_server.folder) in repr(store)
+    assert str(redis_server.directory) in repr(store)
     assert redis_server.password not in repr(store)
     store.close()
 

@@ -1,8 +1,8 @@
 """The usage store: counts how often each link with a limited number of uses was used, for all workers of an app.
 
-A link made with ``uses=1`` (or more) carries an id. :meth:`LinkUsageStore.consume` takes one use of it atomically: of all
-calls from the threads, processes and hosts that share the store, exactly as many succeed as there are uses. When the
-store is unavailable, the link is refused.
+A link made with ``uses=1`` (or more) carries an id. :meth:`LinkUsageStore.consume` takes one use of it atomically: of
+all calls from the threads, processes and hosts that share the store, exactly as many succeed as there are uses. When
+the store is unavailable, the link is refused.
 
 >>> from datetime import UTC, datetime, timedelta
 >>> from flask_storage.link_usage import MemoryUsageStore

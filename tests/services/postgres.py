@@ -27,25 +27,25 @@ class PostgresServer:
         self._programs = _programs()
         # PostgreSQL refuses to run as root, and other users cannot access pytest's temporary directories.
         self._user = _unprivileged_user() if os.geteuid() == 0 else None
-        self.folder = Path(tempfile.mkdtemp(prefix="flask-storage-postgres-"))
-        self.log = self.folder / "log"
+        self.directory = Path(tempfile.mkdtemp(prefix="flask-storage-postgres-"))
+        self.log = self.directory / "log"
         self.password = secrets.token_hex(16)
-        self.url = f"postgresql+psycopg://tester:{self.password}@/postgres?host={quote(str(self.folder), safe='')}"
+        self.url = f"postgresql+psycopg://tester:{self.password}@/postgres?host={quote(str(self.directory), safe='')}"
         self._process: subprocess.Popen[bytes] | None = None
         if self._user:
-            shutil.chown(self.folder, self._user)
+            shutil.chown(self.directory, self._user)
         self._initialize()
         self.start()
 
     def start(self) -> None:
         """Start the server and wait until it accepts connections."""
         assert self._process is None, "already running"
-        command = [self._program("postgres"), "-D", self._data, "-k", str(self.folder), "-h", ""]
+        command = [self._program("postgres"), "-D", self._data, "-k", str(self.directory), "-h", ""]
         options = ["-c", "fsync=off", "-c", "max_connections=200", "-c", "logging_collector=off"]
         with self.log.open("ab") as log:
             self._process = self._popen([*command, *options], stdout=log, stderr=log)
         deadline = time.monotonic() + READY_WITHIN
-        while subprocess.run([self._program("pg_isready"), "-q", "-h", str(self.folder)], check=False).returncode:
+        while subprocess.run([self._program("pg_isready"), "-q", "-h", str(self.directory)], check=False).returncode:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"PostgreSQL did not start:\n{self.log.read_text()}")
@@ -71,14 +71,14 @@ class PostgresServer:
             print(f"\nThe log of PostgreSQL is {self.log}")  # noqa: T201 -- for debugging a failed run
             shutil.rmtree(self._data, ignore_errors=True)
         else:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     @property
     def _data(self) -> str:
-        return str(self.folder / "data")
+        return str(self.directory / "data")
 
     def _initialize(self) -> None:
-        password_file = self.folder / "password"
+        password_file = self.directory / "password"
         password_file.write_text(self.password)
         if self._user:
             shutil.chown(password_file, self._user)
@@ -99,7 +99,7 @@ class PostgresServer:
         if self._user:
             process_owner = {"user": self._user, "group": pwd.getpwnam(self._user).pw_gid, "extra_groups": []}
         process: subprocess.Popen[bytes] = subprocess.Popen(
-            command, cwd=self.folder, stdin=subprocess.DEVNULL, **process_owner, **streams
+            command, cwd=self.directory, stdin=subprocess.DEVNULL, **process_owner, **streams
         )
         return process
 

@@ -23,8 +23,8 @@ class RedisServer:
         if program is None:
             raise RuntimeError("these tests need Redis: run tests/services/provision")
         self._program = program
-        self.folder = Path(tempfile.mkdtemp(prefix="flask-storage-redis-"))
-        self.log = self.folder / "log"
+        self.directory = Path(tempfile.mkdtemp(prefix="flask-storage-redis-"))
+        self.log = self.directory / "log"
         self.password = secrets.token_hex(16)
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -38,7 +38,7 @@ class RedisServer:
     @property
     def socket_url(self) -> str:
         """The URL for the Unix socket, with the password."""
-        return f"unix://:{self.password}@{self.folder}/socket"
+        return f"unix://:{self.password}@{self.directory}/socket"
 
     def start(self) -> None:
         """Start the server and wait until it is ready, on another port when that one is taken."""
@@ -74,11 +74,11 @@ class RedisServer:
         if keep_log:
             print(f"\nThe log of Redis is {self.log}")  # noqa: T201 -- for debugging a failed run
         else:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        addresses = ["--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket", str(self.folder / "socket")]
-        options = ["--requirepass", self.password, "--save", "", "--appendonly", "no", "--dir", str(self.folder)]
+        addresses = ["--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket", str(self.directory / "socket")]
+        options = ["--requirepass", self.password, "--save", "", "--appendonly", "no", "--dir", str(self.directory)]
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [self._program, *addresses, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -91,7 +91,7 @@ class RedisServer:
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(5)
-                connection.connect(str(self.folder / "socket"))
+                connection.connect(str(self.directory / "socket"))
                 connection.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())
                 response = b""
                 while response.count(b"\r\n") < 2:
