@@ -155,7 +155,7 @@ def test_list_refuses_simple_and_json_together(run):
     result = run("list", "--simple", "--json")
 
     assert result.exit_code == 2
-    assert "exclude each other" in result.stderr
+    assert "cannot be used together" in result.stderr
 
 
 def test_stat_shows_the_known_attributes(run, scratch):
@@ -307,7 +307,7 @@ def test_put_of_standard_input_requires_a_file_name(run):
     result = run("put", "-", "directory/", stdin=b"1")
 
     assert result.exit_code == 2
-    assert "Standard input has no name" in result.stderr
+    assert "Standard input has no file name" in result.stderr
 
 
 @pytest.mark.parametrize("local", ["missing.txt", "."])
@@ -583,7 +583,7 @@ def test_profiles_are_listed_with_their_capabilities(run):
     """The default one is marked; the columns are aligned."""
     lines = run("profiles").stdout.splitlines()
 
-    assert [line[:12] for line in lines] == ["* docs      ", "  scratch   ", "  protecting  "]
+    assert [line[:14] for line in lines] == ["* docs        ", "  scratch     ", "  protecting  "]
     assert lines[0].split()[:3] == ["*", "docs", "LocalFSStorage"]
     assert "links:download+upload+remove" in lines[0]
     assert "local-paths" in lines[0]
@@ -661,11 +661,11 @@ def test_a_dry_run_lists_unfinished_uploads_and_removes_nothing(run, scratch):
     early = run("--profile", "scratch", "sweep", "--dry-run")
     late = run("--profile", "scratch", "sweep", "--dry-run", "--older-than", "0")
 
-    assert (early.stdout, early.stderr) == ("", "0 unfinished uploads in parts in scratch.\n")
+    assert (early.stdout, early.stderr) == ("", "0 unfinished multipart uploads in scratch.\n")
     rows = [line.split("\t") for line in late.stdout.splitlines()]
     assert [row[1:] for row in rows] == [[first, "a/1.bin"], [second, "b.bin"]]
     assert all(datetime.fromisoformat(row[0]).tzinfo for row in rows)
-    assert late.stderr == "2 unfinished uploads in parts in scratch.\n"
+    assert late.stderr == "2 unfinished multipart uploads in scratch.\n"
     assert len(list(scratch.multipart.list_uploads())) == 2
 
 
@@ -680,7 +680,7 @@ def test_a_dry_run_as_json_lists_unfinished_uploads(run, scratch):
     assert (upload["path"], upload["upload_id"]) == ("a", upload_id)
     assert datetime.fromisoformat(upload["started_at"]).tzinfo
     assert run("--profile", "scratch", "sweep", "--dry-run", "--older-than", "0").stderr.startswith(
-        "1 unfinished upload "
+        "1 unfinished multipart upload "
     )
 
 
@@ -691,7 +691,7 @@ def test_a_dry_run_without_multipart_support_reports_that(run, scratch, monkeypa
     result = run("--profile", "scratch", "sweep", "--dry-run")
 
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == "scratch lists no uploads in parts.\n"
+    assert result.stderr == "scratch has no multipart uploads.\n"
 
 
 def test_sweep_reports_one_leftover_in_the_singular(run, scratch):
@@ -733,7 +733,7 @@ def test_an_unknown_profile_is_a_usage_error(run):
     result = run("list", "--profile", "dosc")
 
     assert result.exit_code == 2
-    assert "There is no profile 'dosc'; there is: docs, scratch, protecting." in result.stderr
+    assert "The app has no profile 'dosc'; its profiles are: docs, scratch, protecting." in result.stderr
 
 
 @pytest.mark.parametrize("path", ["../secret", "a/../../b", "a\\b", "x\x1b[31m", "a" * 300, "", "a//b", ".fs-tmp-1"])

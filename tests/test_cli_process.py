@@ -134,7 +134,7 @@ def test_a_full_disk_behind_standard_output_is_reported(docs, command):
 
     done = in_bash(f"storage {command} >/dev/full")
 
-    assert (done.returncode, done.stderr) == (1, b"Error: standard output: No space remaining on device\n")
+    assert (done.returncode, done.stderr) == (1, b"Error: standard output: No space left on device\n")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_full_disk_behind_the_local_file_is_reported(docs, size):
 
     done = flask("get", "a", "/dev/full")
 
-    assert (done.returncode, done.stderr) == (1, b"Error: /dev/full: No space remaining on device\n")
+    assert (done.returncode, done.stderr) == (1, b"Error: /dev/full: No space left on device\n")
 
 
 def test_a_source_that_cannot_be_read_stores_nothing(docs):
@@ -202,7 +202,7 @@ def _interruptible():
 
 @pytest.mark.usefixtures("_interruptible")
 def test_an_interrupted_transfer_exits_with_130_and_stores_nothing(docs):
-    """After Ctrl-C the old file stays, and no temporary file is remaining."""
+    """After Ctrl-C the old file stays, and no temporary file remains."""
     docs.write("a", b"old")
     process = subprocess.Popen(argv("put", "-", "a"), stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin

@@ -480,7 +480,7 @@ def test_a_missing_file_is_not_found(visitor, method):
     )
 
     assert response.status_code == 404
-    assert "File not path" in response.text
+    assert "File not found" in response.text
     assert "Back to the files" in response.text
 
 
@@ -560,7 +560,7 @@ def test_an_unexpected_error_is_logged(app, visitor, caplog):
 
 def test_an_unknown_url_is_an_error_page_of_the_app(visitor):
     """So is a method that is not allowed, with the Allow header."""
-    assert "File not path" in visitor.client.get("/favicon.ico").text
+    assert "File not found" in visitor.client.get("/favicon.ico").text
     response = visitor.client.put("/")
     assert response.status_code == 405
     assert "GET" in response.headers["Allow"]
