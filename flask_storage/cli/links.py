@@ -24,9 +24,9 @@ from .profile import complete_path, selected_storage
     show_default=True,
     help="How long the link is valid: seconds, or for example 15m, 1h, 2d.",
 )
-@click.option("--download/--no-download", default=True, show_default=True, help="The link may download the file.")
-@click.option("--upload/--no-upload", default=False, show_default=True, help="The link may upload the file.")
-@click.option("--delete/--no-delete", default=False, show_default=True, help="The link may delete the file.")
+@click.option("--download/--no-download", default=True, show_default=True, help="Allow downloading the file.")
+@click.option("--upload/--no-upload", default=False, show_default=True, help="Allow uploading the file.")
+@click.option("--delete/--no-delete", default=False, show_default=True, help="Allow deleting the file.")
 @click.option("--filename", metavar="NAME", help="The name that a browser saves the download under.")
 @click.option("--content-type", metavar="TYPE", help="Download: the type to send. Upload: the type to store.")
 @click.option("--uses", type=click.IntRange(min=1), help="How many times the link can be used.")
