@@ -1,4 +1,4 @@
-"""Signed links over HTTP: who may do what, what an upload must be, and what is told to whom."""
+"""Signed links over HTTP: authorization, checks of uploads, signals and hooks."""
 
 import hashlib
 import io
@@ -33,15 +33,15 @@ SECRET = "0123456789abcdef0123456789abcdef"
 CONTENT = b"0123456789"
 
 
-class Place(MemoryStorage):
-    """A storage that fails where a test wants it to, and counts what is opened."""
+class FailingMemoryStorage(MemoryStorage):
+    """A storage that fails in the operations that a test selects, and counts opened files."""
 
     opened = 0
     fails: dict[str, Exception] = {}  # noqa: RUF012 -- replaced, never changed
 
-    def _fail(self, verb):
-        if verb in self.fails:
-            raise self.fails[verb]
+    def _fail(self, operation_name):
+        if operation_name in self.fails:
+            raise self.fails[operation_name]
 
     def _open_reader(self, path):
         self._fail("read")
@@ -54,7 +54,7 @@ class Place(MemoryStorage):
         return super()._open_writer(path, options)
 
     def _store(self, *args):
-        self._fail("publish")
+        self._fail("store")
         super()._store(*args)
 
     def _delete(self, path):
@@ -62,14 +62,16 @@ class Place(MemoryStorage):
         super()._delete(path)
 
 
-class TypelessPlace(Place):
-    """Keeps nothing beside the content, like a disk without extended attributes."""
+class TypelessStorage(FailingMemoryStorage):
+    """Stores content only, like a file system without extended attributes."""
 
     @property
-    def capabilities(self):  # type: ignore[override]  # a property where the wall has an attribute
-        """Take neither headers nor metadata."""
-        able = super().capabilities
-        return Capabilities(exclusive=True, links=able.links, link_combinations=True, link_constraints=LINK_CONSTRAINTS)
+    def capabilities(self):  # type: ignore[override]  # a property, where the base class has an attribute
+        """Support neither headers nor metadata."""
+        inherited = super().capabilities
+        return Capabilities(
+            exclusive=True, links=inherited.links, link_combinations=True, link_constraints=LINK_CONSTRAINTS
+        )
 
 
 class NoLinks(StorageBackend):
@@ -81,15 +83,15 @@ class NoLinks(StorageBackend):
 
 
 def make_app(tmp_path, **config):
-    """Make an app with four profiles, and files in *tmp_path*."""
+    """Return an app with four profiles, and files in *tmp_path*."""
     app = Flask(__name__, instance_path=str(tmp_path / "instance"))
     app.testing = True
     app.config.update(
         SECRET_KEY=SECRET,
         STORAGE_PROFILES=[
-            (Place, {"name": "docs"}),
+            (FailingMemoryStorage, {"name": "docs"}),
             (LocalFSStorage, {"name": "disk", "root": str(tmp_path / "disk"), "create": True}),
-            (TypelessPlace, {"name": "typeless"}),
+            (TypelessStorage, {"name": "typeless"}),
             (NoLinks, {"name": "nolinks"}),
         ],
     )
@@ -106,7 +108,7 @@ def app(tmp_path):
 
 @pytest.fixture
 def docs(app):
-    """Its first profile, with one file."""
+    """The app's first profile, with one file."""
     docs = app.extensions["storage"]["docs"]
     docs.write("a/file.txt", CONTENT)
     return docs
@@ -114,34 +116,34 @@ def docs(app):
 
 @pytest.fixture
 def client(app, docs):
-    """A client of that app."""
+    """A test client of the app."""
     return app.test_client()
 
 
 @pytest.fixture
 def link(app):
-    """Makes a link relative to the app's root."""
+    """A function that creates a link, relative to the app's root."""
 
-    def link(operation, path="a/file.txt", expire=HOUR, *, profile="docs", **terms):
+    def link(operation, path="a/file.txt", expire=HOUR, *, profile="docs", **constraints):
         with app.test_request_context():
-            return app.extensions["storage"][profile].link_to(path, operation, expire, **terms)
+            return app.extensions["storage"][profile].link_to(path, operation, expire, **constraints)
 
     return link
 
 
 def forge(profile="docs", *, secret=SECRET, algorithm="HS512", headers=None, **claims):
-    """A token signed by hand: whatever the view gets to see, it may see."""
+    """Return a token with any claims, signed with the app's key."""
     now = int(datetime.now(UTC).timestamp())
     claims = {"key": "a/file.txt", "op": "dur", "aud": profile, "iat": now, "exp": now + 3600, **claims}
     claims = {name: value for name, value in claims.items() if value is not None}
     return jwt.encode(claims, derive_key(secret.encode(), profile), algorithm=algorithm, headers=headers)
 
 
-# -- the methods ------------------------------------------------------------------------------------------------------
+# -- methods ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_download_link_downloads(client, link):
-    """GET sends the file, as an attachment, under the path's last part."""
+    """GET sends the file, as an attachment, with the last segment of the path as its name."""
     response = client.get(link("download"))
 
     assert (response.status_code, response.data) == (200, CONTENT)
@@ -149,8 +151,8 @@ def test_a_download_link_downloads(client, link):
     assert response.headers["Cache-Control"] == "private, no-cache"
 
 
-def test_what_the_link_signs_is_what_the_browser_is_told(client, link):
-    """Name, type, disposition, encoding and caching of a download come from the token."""
+def test_a_download_has_the_signed_headers(client, link):
+    """Name, type, disposition, encoding and caching come from the token."""
     url = link(
         "download",
         output_path="Übersicht.txt",
@@ -168,8 +170,8 @@ def test_what_the_link_signs_is_what_the_browser_is_told(client, link):
     assert response.headers["Cache-Control"] == "private, max-age=60"
 
 
-def test_what_is_only_written_into_the_url_is_ignored(client, link):
-    """Nothing unsigned is believed: not a name, not a type, not a disposition."""
+def test_unsigned_query_arguments_are_ignored(client, link):
+    """Name, type and disposition are taken from the token only."""
     url = link("download")
     expected = list(client.get(url).headers)
 
@@ -180,8 +182,8 @@ def test_what_is_only_written_into_the_url_is_ignored(client, link):
     assert list(response.headers) == expected
 
 
-def test_head_describes_and_opens_nothing(client, docs, link):
-    """HEAD has the headers of GET and no data stream is opened."""
+def test_head_opens_no_file(client, docs, link):
+    """It has the headers of GET."""
     url = link("download")
     expected = list(client.get(url).headers)
     docs.opened = 0
@@ -193,8 +195,8 @@ def test_head_describes_and_opens_nothing(client, docs, link):
     assert docs.opened == 0
 
 
-def test_a_range_of_a_link_is_partial_content(client, link):
-    """Videos can be wound through a link."""
+def test_a_link_supports_ranges(client, link):
+    """A browser can seek in a video."""
     response = client.get(link("download"), headers={"Range": "bytes=2-4"})
 
     assert (response.status_code, response.data) == (206, b"234")
@@ -203,7 +205,7 @@ def test_a_range_of_a_link_is_partial_content(client, link):
 @pytest.mark.parametrize("profile", ["docs", "disk"])
 @pytest.mark.parametrize("method", ["PUT", "POST"])
 def test_an_upload_link_stores_the_raw_body(app, client, link, method, profile):
-    """The body is the file, whatever type the client says it has; the answer is a plain OK."""
+    """Whatever content type the client sends; the response is a plain OK."""
     url = link("upload", "new/größe.bin", profile=profile, content_type="application/x-thing")
 
     response = client.open(url, method=method, data=b"raw & body", content_type="application/x-www-form-urlencoded")
@@ -215,8 +217,8 @@ def test_an_upload_link_stores_the_raw_body(app, client, link, method, profile):
     assert stored.stat("new/größe.bin").content_type in {"application/x-thing", None}
 
 
-def test_an_upload_keeps_the_signed_headers(client, docs, link):
-    """Type, encoding and caching are stored as signed, not as the client says."""
+def test_an_upload_is_stored_with_the_signed_headers(client, docs, link):
+    """Type, encoding and caching; not those that the client sends."""
     url = link("upload", content_type="text/css", content_encoding="gzip", cache_control="public, max-age=5")
 
     client.put(
@@ -227,11 +229,11 @@ def test_an_upload_keeps_the_signed_headers(client, docs, link):
     assert (info.content_type, info.content_encoding, info.cache_control) == ("text/css", "gzip", "public, max-age=5")
 
 
-def test_a_place_that_keeps_no_types_signs_none(app, client, link):
-    """Whoever asks for one learns at once that it would be lost; without one an upload is stored."""
-    for lost in ("content_type", "content_encoding", "cache_control"):
+def test_a_storage_without_content_types_refuses_one_in_an_upload_link(app, client, link):
+    """Without one an upload is stored."""
+    for argument in ("content_type", "content_encoding", "cache_control"):
         with pytest.raises(UnsupportedOperationError, match="cannot keep a content type"):
-            link("upload", "a.css", profile="typeless", **{lost: "text/css"})
+            link("upload", "a.css", profile="typeless", **{argument: "text/css"})
 
     response = client.put(link("upload", "a.css", profile="typeless"), data=b"x")
 
@@ -239,8 +241,8 @@ def test_a_place_that_keeps_no_types_signs_none(app, client, link):
     assert app.extensions["storage"]["typeless"].read("a.css") == b"x"
 
 
-def test_a_remove_link_deletes_and_deletes_again(client, docs, link):
-    """DELETE of what is already gone is as good as done."""
+def test_deleting_through_a_link_is_idempotent(client, docs, link):
+    """DELETE of a missing file succeeds."""
     url = link("remove")
 
     first, second = client.delete(url), client.delete(url)
@@ -249,8 +251,8 @@ def test_a_remove_link_deletes_and_deletes_again(client, docs, link):
     assert not docs.exists("a/file.txt")
 
 
-def test_options_names_the_methods(client, link):
-    """OPTIONS is Flask's own answer; PATCH is not offered."""
+def test_options_lists_the_methods(client, link):
+    """Flask handles OPTIONS; PATCH is not allowed."""
     response = client.options(link("download"))
 
     assert response.status_code == 200
@@ -259,8 +261,8 @@ def test_options_names_the_methods(client, link):
     assert client.patch(link("download")).status_code == 405
 
 
-def test_a_token_travels_in_a_header_too(client, link):
-    """A program can keep the token out of URLs and their logs."""
+def test_a_token_can_be_sent_in_the_authorization_header(client, link):
+    """So a script can keep it out of URLs and logs."""
     path, _, token = link("download").partition("?token=")
 
     assert client.get(path, headers={"Authorization": f"Bearer {token}"}).data == CONTENT
@@ -275,20 +277,20 @@ def test_a_token_travels_in_a_header_too(client, link):
 
 @pytest.mark.parametrize("query", ["", "?token=", "?other=x", "?token"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "POST", "DELETE"])
-def test_without_a_token_there_is_nothing(client, method, query):
-    """The URL alone means nothing: 404."""
+def test_a_request_without_a_token_is_not_found(client, method, query):
+    """The URL alone grants nothing."""
     assert client.open(f"/storage/docs{query}", method=method).status_code == 404
 
 
 @pytest.mark.parametrize("profile", ["unknown", "nolinks", "..", "docs%00", "%F0%9F%98%80"])
 def test_a_profile_without_links_is_not_found(client, profile):
-    """Neither a profile that does not exist nor one whose storage signs its own links."""
+    """Neither an unknown profile nor one whose service signs its own links."""
     assert client.get(f"/storage/{profile}?token=x").status_code == 404
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_an_app_without_a_secret_has_no_links(tmp_path, method):
-    """Without a key no link can be good, and asking is no error of the app."""
+def test_an_app_without_a_secret_key_serves_no_links(tmp_path, method):
+    """It responds with 404, not with an error of the app."""
     app = make_app(tmp_path, SECRET_KEY=None)
 
     assert app.test_client().open("/storage/docs?token=a.b.c", method=method).status_code == 404
@@ -296,8 +298,8 @@ def test_an_app_without_a_secret_has_no_links(tmp_path, method):
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
 @pytest.mark.parametrize("key", ["../secret", "a/../b", "a\x00b", "a\\b", "", "a//b", "x" * 1025])
-def test_a_signed_path_that_is_none_is_a_bad_request(client, method, key):
-    """Even a token signed with the right key names no file outside the storage."""
+def test_an_invalid_signed_path_is_a_bad_request(client, method, key):
+    """Even a valid signature does not grant access outside the storage."""
     url = f"/storage/docs?token={forge(key=key)}"
 
     assert client.open(url, method=method, data=b"x").status_code == 400
@@ -316,8 +318,8 @@ def test_a_signed_path_that_is_none_is_a_bad_request(client, method, key):
         ("PUT", "folder/file/below", 403),
     ],
 )
-def test_a_directory_is_not_a_file(app, client, link, method, path, status):
-    """A folder is neither sent nor replaced nor deleted, and what is in it stays."""
+def test_a_link_to_a_directory_is_refused(app, client, link, method, path, status):
+    """It is neither sent nor replaced nor deleted, and its content stays."""
     disk = app.extensions["storage"]["disk"]
     disk.write("folder/file", CONTENT)
 
@@ -340,8 +342,8 @@ def test_a_directory_is_not_a_file(app, client, link, method, path, status):
         ("203.0.113.0/24", "unix:", 403),
     ],
 )
-def test_a_link_for_an_address_works_from_there_only(client, link, network, address, status):
-    """The address is the one the server sees, and IPv4 inside IPv6 is the same address."""
+def test_a_link_for_a_network_is_refused_from_other_addresses(client, link, network, address, status):
+    """The client address is the one that the server sees; an IPv4-mapped IPv6 address is the same address."""
     url = link("dur", ip=network)
 
     response = client.get(url, environ_overrides={"REMOTE_ADDR": address}, headers={"X-Forwarded-For": "203.0.113.7"})
@@ -349,8 +351,8 @@ def test_a_link_for_an_address_works_from_there_only(client, link, network, addr
     assert response.status_code == status
 
 
-def test_an_address_that_is_none_lets_nobody_in(client):
-    """A token signed by hand with nonsense grants nothing."""
+def test_an_invalid_signed_network_grants_nothing(client):
+    """Such a token must be forged with the app's key."""
     assert client.get(f"/storage/docs?token={forge(ip='anywhere')}").status_code == 403
 
 
@@ -366,13 +368,13 @@ def test_an_address_that_is_none_lets_nobody_in(client):
     ],
 )
 @pytest.mark.parametrize(
-    ("method", "verb"), [("GET", "read"), ("PUT", "write"), ("POST", "publish"), ("DELETE", "delete")]
+    ("method", "operation_name"), [("GET", "read"), ("PUT", "write"), ("POST", "store"), ("DELETE", "delete")]
 )
-def test_trouble_of_the_storage_has_a_status_of_its_own(client, docs, link, method, verb, error, status):
-    """Whatever happens, in plain text, without the storage's words, and what was stored before stays."""
+def test_each_storage_error_has_its_own_status(client, docs, link, method, operation_name, error, status):
+    """The text does not contain the storage's message, and the stored content stays."""
     status = status or (404 if method == "GET" else 403)
     url = link("dur")
-    docs.fails = {verb: error}
+    docs.fails = {operation_name: error}
 
     response = client.open(url, method=method, data=b"new")
 
@@ -384,16 +386,16 @@ def test_trouble_of_the_storage_has_a_status_of_its_own(client, docs, link, meth
     assert docs.read("a/file.txt") == CONTENT
 
 
-@pytest.mark.parametrize("verb", ["write", "publish"])
-def test_content_that_arrived_wrong_is_the_clients_to_send_again(client, docs, link, verb):
-    """What the storage itself finds wrong with the bytes is a bad request, too."""
-    docs.fails = {verb: errors.IntegrityError("secret-text")}
+@pytest.mark.parametrize("operation_name", ["write", "store"])
+def test_an_integrity_error_of_an_upload_is_a_bad_request(client, docs, link, operation_name):
+    """The storage rejected the content, and the client can send it again."""
+    docs.fails = {operation_name: errors.IntegrityError("secret-text")}
 
     assert client.put(link("upload"), data=b"new").status_code == 400
 
 
-def test_content_that_is_damaged_in_the_storage_is_no_fault_of_who_downloads_it(client, docs, link):
-    """It stays an error of the app, for the log."""
+def test_an_integrity_error_of_a_download_is_an_error_of_the_app(client, docs, link):
+    """It is logged, and not a bad request."""
     docs.fails = {"read": errors.IntegrityError("damaged")}
 
     with pytest.raises(errors.IntegrityError):
@@ -401,42 +403,42 @@ def test_content_that_is_damaged_in_the_storage_is_no_fault_of_who_downloads_it(
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_error_pages_of_the_app_do_not_reach_clients_of_links(app, client, method):
-    """Programs follow links too: their errors are plain text, short, uncached."""
+def test_link_errors_are_plain_text_despite_error_pages_of_the_app(app, client, method):
+    """Scripts use links too: the errors are short and not cached."""
     app.register_error_handler(403, lambda error: ("<h1>page</h1>", 403))
 
     response = client.open("/storage/docs?token=a.b.c", method=method)
 
-    assert response.text == "The link is not valid, or no longer.\n"
+    assert response.text == "The link is not valid or has expired.\n"
     assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert response.headers["Cache-Control"] == "no-store"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
-# -- what an upload must be -------------------------------------------------------------------------------------------
+# -- checks of uploads ------------------------------------------------------------------------------------------------
 
 
 def put(app, url, body, *, method="PUT", **environ):
-    """Send a body whose headers and reality may differ; return status and text."""
+    """Send a body that may not match its headers; return status and text."""
     builder = EnvironBuilder(path=url, method=method, base_url="http://localhost")
-    given = builder.get_environ()
-    given["wsgi.input"] = body if hasattr(body, "read") else io.BytesIO(body)
-    given.update(environ)
-    for name in [name for name, value in given.items() if value is None]:
-        del given[name]
-    chunks, status, _ = run_wsgi_app(app, given)
+    request_environ = builder.get_environ()
+    request_environ["wsgi.input"] = body if hasattr(body, "read") else io.BytesIO(body)
+    request_environ.update(environ)
+    for name in [name for name, value in request_environ.items() if value is None]:
+        del request_environ[name]
+    chunks, status, _ = run_wsgi_app(app, request_environ)
     return int(status[:3]), b"".join(chunks)
 
 
 class Breaking:
-    """A body whose connection breaks."""
+    """A body whose connection breaks off."""
 
     def __init__(self, content, error=None):
         self._content = io.BytesIO(content)
         self._error = error
 
     def read(self, size=-1):
-        """Return what there is, and then the end or the error."""
+        """Return the content, then an empty chunk or the error."""
         chunk = self._content.read(size)
         if not chunk and self._error is not None:
             raise self._error
@@ -454,21 +456,21 @@ class Breaking:
         (b"half", OSError("unexpected end of file while reading request")),
     ],
 )
-def test_a_body_that_is_cut_publishes_nothing(app, link, profile, content, error):
-    """Fewer bytes than announced, however the server shows it: 400, and the old content stays."""
-    place = app.extensions["storage"][profile]
-    place.write("a/file.txt", CONTENT)
+def test_a_truncated_body_is_not_stored(app, link, profile, content, error):
+    """However the server reports it: 400, and the old content stays."""
+    storage = app.extensions["storage"][profile]
+    storage.write("a/file.txt", CONTENT)
     body = Breaking(content, error)
 
     status, text = put(app, link("upload", profile=profile), body, CONTENT_LENGTH="1000")
 
-    assert (status, text) == (400, b"The body broke off.\n")
-    assert place.read("a/file.txt") == CONTENT
-    assert [entry.name for entry in place.list()] == ["a/file.txt"]
+    assert (status, text) == (400, b"The body is shorter than announced.\n")
+    assert storage.read("a/file.txt") == CONTENT
+    assert [entry.name for entry in storage.list()] == ["a/file.txt"]
 
 
-def test_a_programs_own_failure_while_reading_is_no_cut_body(app, docs, link):
-    """What is neither the connection nor the storage is an error of the app; nothing is published either."""
+def test_another_error_while_reading_the_body_is_an_error_of_the_app(app, docs, link):
+    """It is not reported as a truncated body; nothing is stored either."""
     with pytest.raises(ZeroDivisionError):
         put(app, link("upload"), Breaking(b"half", ZeroDivisionError()), CONTENT_LENGTH="1000")
 
@@ -491,7 +493,7 @@ def test_a_programs_own_failure_while_reading_is_no_cut_body(app, docs, link):
 )
 @pytest.mark.parametrize("method", ["PUT", "POST"])
 def test_a_body_of_unknown_length_is_refused(app, docs, link, method, environ):
-    """411: without a length nobody could tell a cut body from a whole one."""
+    """411: without a length a truncated body cannot be detected."""
     docs.opened = 0
 
     status, _ = put(app, link("upload"), CONTENT, method=method, **environ)
@@ -502,8 +504,8 @@ def test_a_body_of_unknown_length_is_refused(app, docs, link, method, environ):
 
 @pytest.mark.parametrize("method", ["PUT", "POST"])
 @pytest.mark.parametrize("content_type", ["multipart/form-data; boundary=x", "Multipart/Mixed", "multipart/form-data"])
-def test_a_form_is_not_stored_as_a_file(client, docs, link, method, content_type):
-    """A multipart body would store its envelope with the content: 415."""
+def test_a_multipart_form_is_refused(client, docs, link, method, content_type):
+    """It would be stored with its boundaries: 415."""
     response = client.open(link("upload"), method=method, data=b"--x\r\n\r\n1\r\n--x--", content_type=content_type)
 
     assert response.status_code == 415
@@ -511,24 +513,24 @@ def test_a_form_is_not_stored_as_a_file(client, docs, link, method, content_type
 
 
 def test_no_more_than_the_announced_length_is_read(app, docs, link):
-    """What comes after the body belongs to the next request."""
-    rest = io.BytesIO(b"12345GET / HTTP/1.1")
+    """The bytes after the body belong to the next request."""
+    stream = io.BytesIO(b"12345GET / HTTP/1.1")
 
-    status, _ = put(app, link("upload"), rest, CONTENT_LENGTH="5")
+    status, _ = put(app, link("upload"), stream, CONTENT_LENGTH="5")
 
     assert status == 200
     assert docs.read("a/file.txt") == b"12345"
-    assert rest.read() == b"GET / HTTP/1.1"
+    assert stream.read() == b"GET / HTTP/1.1"
 
 
 def test_an_empty_body_is_an_empty_file(app, docs, link):
-    """Zero bytes, announced as zero, are a file."""
+    """A length of zero is valid."""
     assert put(app, link("upload"), b"", CONTENT_LENGTH="0")[0] == 200
     assert docs.read("a/file.txt") == b""
 
 
 @pytest.mark.parametrize(
-    ("terms", "app_limit", "length", "status"),
+    ("constraints", "app_limit", "length", "status"),
     [
         ({}, None, 1000, 200),
         ({}, 10, 10, 200),
@@ -548,33 +550,33 @@ def test_an_empty_body_is_an_empty_file(app, docs, link):
     ],
 )
 @pytest.mark.parametrize("profile", ["docs", "disk"])
-def test_a_signed_size_beats_the_apps_limit(app, link, profile, terms, app_limit, length, status):
-    """The limit of the token holds, or without one MAX_CONTENT_LENGTH; equal is allowed."""
+def test_a_signed_size_takes_precedence_over_the_apps_limit(app, link, profile, constraints, app_limit, length, status):
+    """Without one MAX_CONTENT_LENGTH applies; a size equal to the limit is allowed."""
     app.config["MAX_CONTENT_LENGTH"] = app_limit
-    place = app.extensions["storage"][profile]
+    storage = app.extensions["storage"][profile]
     body = io.BytesIO(bytes(length))
 
-    code, _ = put(app, link("upload", "sized", profile=profile, **terms), body, CONTENT_LENGTH=str(length))
+    code, _ = put(app, link("upload", "sized", profile=profile, **constraints), body, CONTENT_LENGTH=str(length))
 
     assert code == status
-    assert place.exists("sized") == (status == 200)
+    assert storage.exists("sized") == (status == 200)
     assert (body.tell() == length) == (status == 200 or length == 0)
 
 
 @pytest.mark.parametrize("profile", ["docs", "disk"])
-def test_a_checksum_must_be_right(app, client, link, profile):
-    """Content with another digest than the signed one is not published."""
-    place = app.extensions["storage"][profile]
+def test_an_upload_with_a_wrong_checksum_is_not_stored(app, client, link, profile):
+    """The signed checksum is compared with that of the content."""
+    storage = app.extensions["storage"][profile]
     url = link("upload", "sum", profile=profile, checksum="sha256:" + hashlib.sha256(b"right").hexdigest())
 
     assert client.put(url, data=b"wrong").status_code == 400
-    assert not place.exists("sum")
+    assert not storage.exists("sum")
     assert client.put(url, data=b"right").status_code == 200
-    assert place.read("sum") == b"right"
+    assert storage.read("sum") == b"right"
 
 
-def test_a_checksum_nobody_can_compute_is_a_bad_request(client, docs):
-    """A token signed by hand may name an algorithm that does not exist."""
+def test_an_unknown_checksum_algorithm_is_a_bad_request(client, docs):
+    """Such a token must be forged with the app's key."""
     response = client.put(f"/storage/docs?token={forge(sum='crc77:00')}", data=b"x")
 
     assert response.status_code == 400
@@ -582,24 +584,24 @@ def test_a_checksum_nobody_can_compute_is_a_bad_request(client, docs):
 
 
 @pytest.mark.parametrize("profile", ["docs", "disk"])
-def test_an_exclusive_upload_replaces_nothing(app, client, link, profile):
-    """The first one is stored, the second is a conflict, refused before its body is read."""
-    place = app.extensions["storage"][profile]
+def test_an_exclusive_upload_replaces_no_file(app, client, link, profile):
+    """The second upload is a conflict, refused before its body is read."""
+    storage = app.extensions["storage"][profile]
     url = link("upload", "new", profile=profile, exclusive=True)
-    unread = io.BytesIO(b"second")
+    body = io.BytesIO(b"second")
 
     assert client.put(url, data=b"first").status_code == 200
-    assert put(app, url, unread, CONTENT_LENGTH="6")[0] == 409
-    assert unread.tell() == 0
-    assert place.read("new") == b"first"
+    assert put(app, url, body, CONTENT_LENGTH="6")[0] == 409
+    assert body.tell() == 0
+    assert storage.read("new") == b"first"
 
 
 def test_an_exclusive_upload_that_loses_the_race_is_a_conflict(app, docs, link):
-    """Whoever publishes first wins, however the other one began."""
+    """Another upload is stored while the body is read."""
 
     class Rival:
         def read(self, size):
-            """Let another upload be quicker."""
+            """Let another upload finish first."""
             docs.write("new", b"rival")
             return b"x" * size
 
@@ -609,22 +611,22 @@ def test_an_exclusive_upload_that_loses_the_race_is_a_conflict(app, docs, link):
     assert docs.read("new") == b"rival"
 
 
-def test_forms_and_files_of_the_request_are_never_parsed(app, client, link):
-    """The body streams: Flask's parsers, which would buffer it, are not asked."""
-    touched = []
+def test_the_body_is_never_parsed_as_a_form(app, client, link):
+    """Flask's form parser would buffer it."""
+    parsed = []
 
-    class Watched(Request):
+    class RecordingRequest(Request):
         def _load_form_data(self):
-            touched.append(self.path)
+            parsed.append(self.path)
 
-    app.request_class = Watched
+    app.request_class = RecordingRequest
 
     client.post(link("upload"), data=b"a=b", content_type="application/x-www-form-urlencoded")
 
-    assert touched == []
+    assert parsed == []
 
 
-# -- telling others ---------------------------------------------------------------------------------------------------
+# -- signals and logging ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -636,26 +638,26 @@ def test_forms_and_files_of_the_request_are_never_parsed(app, client, link):
         ("DELETE", ShareLinkOperation.remove),
     ],
 )
-def test_a_used_link_is_signalled(client, docs, link, method, operation):
-    """Listeners hear which link was honoured; a refusal and HEAD are no use."""
-    heard = []
+def test_link_used_is_sent_for_each_used_link(client, docs, link, method, operation):
+    """Not for refused links, and not for HEAD."""
+    signals = []
 
     def listen(storage, **facts):
-        heard.append((storage, facts))
+        signals.append((storage, facts))
 
     with link_used.connected_to(listen):
         client.head(link("dur"))
         client.open("/storage/docs?token=x", method=method)
         client.open(link("dur"), method=method, data=b"x")
 
-    [(storage, facts)] = heard
+    [(storage, facts)] = signals
     assert storage is docs
     assert (facts["path"], facts["operation"]) == ("a/file.txt", operation)
     assert facts["token_data"].allow_download
 
 
 def test_tokens_are_never_logged(client, link, caplog):
-    """The log says what was done and refused, and holds nothing that would open a file."""
+    """The log names operation, path and refusal."""
     caplog.set_level(logging.DEBUG, "flask_storage")
     urls = [link("dur"), link("download"), "/storage/docs?token=aaaa.bbbb.cccc"]
 
@@ -663,30 +665,30 @@ def test_tokens_are_never_logged(client, link, caplog):
         for method in ("GET", "HEAD", "PUT", "DELETE"):
             client.open(url, method=method, data=b"x")
 
-    assert "a link was honoured: upload of 'a/file.txt' in 'docs'" in caplog.text
-    assert "a link was refused: 403" in caplog.text
+    assert "link used: upload of 'a/file.txt' in 'docs'" in caplog.text
+    assert "link refused: 403" in caplog.text
     for url in urls:
         assert url.rpartition("=")[2] not in caplog.text
         assert url.rpartition(".")[2] not in caplog.text
 
 
-# -- views of one's own -----------------------------------------------------------------------------------------------
+# -- custom views -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mixin_first", [True, False])
-def test_a_view_of_ones_own_is_told_of_success(app, docs, mixin_first):
-    """The hooks of the mixin run after the deed, and not when it fails; the order of the bases does not matter."""
-    told = []
+def test_hooks_are_called_after_success(app, docs, mixin_first):
+    """And not after a failure; the order of the base classes does not matter."""
+    calls = []
 
     class Hooks(LinkViewMixin):
         def get_storage_backend(self):
             return docs
 
         def on_upload_success(self, token_data):
-            told.append(("upload", *token_data))
+            calls.append(("upload", *token_data))
 
         def on_delete_success(self, token_data):
-            told.append(("delete", token_data.path))
+            calls.append(("delete", token_data.path))
 
     class MixinFirst(Hooks, MethodView): ...
 
@@ -702,20 +704,20 @@ def test_a_view_of_ones_own_is_told_of_success(app, docs, mixin_first):
     assert client.put(url, data=b"four").status_code == 413
     assert client.put(url, data=b"new").status_code == 200
     assert client.delete(url).status_code == 200
-    assert told == [("upload", "b", everything), ("delete", "b")]
+    assert calls == [("upload", "b", everything), ("delete", "b")]
 
 
-def test_a_view_may_grant_by_hand(app, docs):
-    """A session may stand for the token: a pair of path and operations is enough."""
+def test_a_view_can_authorize_without_a_token(app, docs):
+    """`get_token_data` may return a pair of path and operations, for example from the session."""
 
-    class ByHand(LinkViewMixin, MethodView):
+    class SessionView(LinkViewMixin, MethodView):
         def get_storage_backend(self):
             return docs
 
         def get_token_data(self, storage):
             return InternalLinkTokenData("a/file.txt", ShareLinkOperation.as_operation("du"))
 
-    app.add_url_rule("/hand", view_func=ByHand.as_view("hand"))
+    app.add_url_rule("/hand", view_func=SessionView.as_view("hand"))
     client = app.test_client()
 
     assert client.get("/hand").data == CONTENT
@@ -723,24 +725,24 @@ def test_a_view_may_grant_by_hand(app, docs):
     assert client.delete("/hand").status_code == 403
 
 
-def test_a_view_may_carry_the_token_elsewhere(app, docs):
-    """The token may be part of the path."""
+def test_a_view_can_read_the_token_from_the_path(app, docs):
+    """With `get_request_token`."""
 
-    class InPath(LinkViewMixin, MethodView):
+    class PathTokenView(LinkViewMixin, MethodView):
         def get_storage_backend(self):
             return docs
 
         def get_request_token(self):
             return (request.view_args or {})["token"]
 
-    app.add_url_rule("/p/<token>", view_func=InPath.as_view("in_path"))
+    app.add_url_rule("/p/<token>", view_func=PathTokenView.as_view("in_path"))
     token = docs.create_link_token(path="a/file.txt", operation="d", expire=HOUR)
 
     assert app.test_client().get(f"/p/{token}").data == CONTENT
 
 
-def test_a_view_that_names_no_storage_says_so(app):
-    """Forgetting the one hook that is needed is a mistake of the program."""
+def test_a_view_without_a_storage_raises_an_error(app):
+    """The message names the method to override."""
 
     class Own(LinkViewMixin, MethodView): ...
 
@@ -759,8 +761,8 @@ def test_a_view_that_names_no_storage_says_so(app):
         (lambda: (_ for _ in ()).throw(RequestRedirect("http://localhost/x")), 308, None),
     ],
 )
-def test_a_hook_may_refuse_in_its_own_words(app, docs, raised, status, text):
-    """`abort` in a hook is answered in plain text; a response or a redirect is passed on as it is."""
+def test_a_hook_can_abort_with_its_own_response(app, docs, raised, status, text):
+    """`abort` becomes plain text; a response or a redirect is returned unchanged."""
 
     class Own(LinkViewMixin, MethodView):
         def get_storage_backend(self):
@@ -783,7 +785,7 @@ def test_a_hook_may_refuse_in_its_own_words(app, docs, raised, status, text):
 
 @pytest.fixture
 def public(tmp_path):
-    """An app that serves two profiles to everybody."""
+    """An app that serves two profiles publicly."""
     profiles = {
         "media": {"backend": "local", "root": str(tmp_path / "m"), "create": True, "base_url": "/media", "serve": True},
         "pages": {"backend": "memory", "base_url": "/pages/", "serve": True},
@@ -794,8 +796,8 @@ def public(tmp_path):
     return app
 
 
-def test_public_files_are_served_where_url_says(public):
-    """`url()` of a served profile leads to the file, shown where that is safe."""
+def test_public_files_are_served_at_their_url(public):
+    """`url()` returns it; files of a safe type are shown inline."""
     with public.test_request_context():
         url = public.extensions["storage"]["media"].url("a/ü b.png")
 
@@ -808,8 +810,8 @@ def test_public_files_are_served_where_url_says(public):
     assert public.test_client().head(url).headers["Content-Length"] == "10"
 
 
-def test_a_public_file_keeps_its_own_caching_and_never_runs(public):
-    """What was said when the file was stored is passed on, and a page is offered for saving only."""
+def test_a_public_file_has_its_stored_cache_control(public):
+    """An HTML page is an attachment."""
     response = public.test_client().get("/pages/a.html")
 
     assert response.headers["Cache-Control"] == "public, max-age=60"
@@ -832,8 +834,8 @@ def test_a_public_file_keeps_its_own_caching_and_never_runs(public):
         ("DELETE", "/media/a/x", 405),
     ],
 )
-def test_the_public_route_reads_only_and_only_files(public, method, path, status):
-    """Nothing is listed, nothing is written, nothing outside is read."""
+def test_the_public_route_only_reads_files(public, method, path, status):
+    """Nothing is listed or written, and no path leads out of the storage."""
     assert public.test_client().open(path, method=method, data=b"x").status_code == status
 
 
@@ -862,16 +864,16 @@ def test_the_public_route_reads_only_and_only_files(public, method, path, status
         ("DELETE", {}, "d", 403),
     ],
 )
-def test_links_leave_no_cookie_whatever_the_app_does(app, docs, link, profile, method, headers, operation, status):
-    """Answers to links hold no one's session, may be kept by no one else, and HEAD and errors open no file."""
-    place = app.extensions["storage"][profile]
-    place.write("a/file.txt", CONTENT)
+def test_responses_to_links_set_no_cookie(app, docs, link, profile, method, headers, operation, status):
+    """Even when the app changes the session; HEAD and errors open no file."""
+    storage = app.extensions["storage"][profile]
+    storage.write("a/file.txt", CONTENT)
     docs.opened = 0
     path = "missing" if operation == "missing" else "a/file.txt"
     url = link("d" if operation == "missing" else operation, path, profile=profile)
 
     @app.before_request
-    def touch():
+    def change_session():
         session["seen"] = True
 
     response = app.test_client().open(url, method=method, headers=headers, data=b"x" if method in "PUTPOST" else None)
@@ -884,16 +886,16 @@ def test_links_leave_no_cookie_whatever_the_app_does(app, docs, link, profile, m
         assert docs.opened == 0
 
 
-def test_a_file_that_is_kept_open_by_nobody(app, docs, link):
-    """A reader is closed after the last byte, after a refusal and after a 304."""
+def test_every_reader_is_closed(app, docs, link):
+    """After the last byte, after a refusal and after a 304."""
     readers = []
 
-    class Noted(FileAdapter):
+    class RecordingFile(FileAdapter):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
             readers.append(self)
 
-    docs._open_reader = lambda path: Noted(io.BytesIO(CONTENT), "r", info=docs._stat(path))
+    docs._open_reader = lambda path: RecordingFile(io.BytesIO(CONTENT), "r", info=docs._stat(path))
     client = app.test_client()
 
     for headers in ({}, {"If-None-Match": "*"}, {"If-Match": '"x"'}, {"Range": "bytes=99-"}):

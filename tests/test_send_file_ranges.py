@@ -1,4 +1,4 @@
-"""Parts of a file: what is asked for is what is sent, and hardly more is read."""
+"""Range requests: exactly the requested bytes are sent, and hardly more are read."""
 
 import random
 from datetime import timedelta
@@ -8,7 +8,7 @@ from werkzeug.http import http_date
 
 from flask_storage import LocalFSStorage
 from flask_storage.http.send_file import CHUNK_BYTES
-from tests.test_delivery import WatchedStorage, make_app
+from tests.test_send_file import RecordingStorage, make_app
 
 SIZE = 5 * CHUNK_BYTES + 12_345
 CONTENT = random.Random(5).randbytes(SIZE)
@@ -17,21 +17,21 @@ SMALL = bytes(range(100))
 
 @pytest.fixture
 def storage():
-    """A watched storage with a file of several chunks, a small one and an empty one."""
-    storage = WatchedStorage()
+    """A recording storage with a file of several chunks, a small one and an empty one."""
+    storage = RecordingStorage()
     storage.write("file", CONTENT)
     storage.write("small", SMALL)
     storage.write("empty", b"")
     return storage
 
 
-def ask(storage, value, path="small", **headers):
-    """Ask for a range of a file."""
+def request_range(storage, value, path="small", **headers):
+    """Request a range of a file."""
     return make_app(storage).test_client().get(f"/{path}", headers={"Range": value, **headers})
 
 
-def test_a_thousand_random_ranges_are_exact_and_read_hardly_more(storage):
-    """Bytes, length and Content-Range are right, and no byte before the range nor a chunk after it is read."""
+def test_a_thousand_random_ranges_are_exact(storage):
+    """No byte before the range is read, and at most a chunk after it."""
     client = make_app(storage).test_client()
     rng = random.Random(24)
 
@@ -51,7 +51,7 @@ def test_a_thousand_random_ranges_are_exact_and_read_hardly_more(storage):
 
 
 def test_ranges_of_a_local_file_are_exact(tmp_path):
-    """The same on a disk, from any place to any place."""
+    """From any position to any position."""
     disk = LocalFSStorage(tmp_path)
     disk.write("file", CONTENT)
     client = make_app(disk).test_client()
@@ -65,8 +65,8 @@ def test_ranges_of_a_local_file_are_exact(tmp_path):
         assert response.data == CONTENT[start : end + 1]
 
 
-def test_a_range_far_into_a_very_large_file_reads_only_the_range(tmp_path):
-    """At 4.9 of 5 GiB a hundred bytes are a hundred bytes (the file is sparse)."""
+def test_a_range_of_a_very_large_file_reads_only_the_range(tmp_path):
+    """A hundred bytes at 4.9 of 5 GiB (the file is sparse)."""
     disk = LocalFSStorage(tmp_path)
     disk.write("file", b"")
     start, size = 49 * 1024**3 // 10, 5 * 1024**3
@@ -75,7 +75,7 @@ def test_a_range_far_into_a_very_large_file_reads_only_the_range(tmp_path):
         file.seek(start)
         file.write(SMALL)
 
-    response = ask(disk, f"bytes={start}-{start + 99}", "file")
+    response = request_range(disk, f"bytes={start}-{start + 99}", "file")
 
     assert response.status_code == 206
     assert response.data == SMALL
@@ -101,8 +101,8 @@ def test_a_range_far_into_a_very_large_file_reads_only_the_range(tmp_path):
     ],
 )
 def test_one_range_is_sent_as_partial_content(storage, value, first, last):
-    """From a place, to a place, or the last so many bytes."""
-    response = ask(storage, value)
+    """From a position, between two positions, or the last bytes."""
+    response = request_range(storage, value)
 
     assert response.status_code == 206
     assert response.data == SMALL[first : last + 1]
@@ -128,8 +128,8 @@ def test_one_range_is_sent_as_partial_content(storage, value, first, last):
     ],
 )
 def test_a_range_that_does_not_exist_is_refused_with_the_size(storage, value):
-    """416 tells how long the file is, and the file is closed unread."""
-    response = ask(storage, value)
+    """416 with the size of the file, which is closed unread."""
+    response = request_range(storage, value)
 
     assert response.status_code == 416
     assert response.headers["Content-Range"] == "bytes */100"
@@ -151,8 +151,8 @@ def test_a_range_that_does_not_exist_is_refused_with_the_size(storage, value):
     ],
 )
 def test_several_ranges_or_another_unit_get_the_whole_file(storage, value):
-    """A thousand ranges cost what one download costs."""
-    response = ask(storage, value)
+    """A request for a thousand ranges costs no more than one download."""
+    response = request_range(storage, value)
 
     assert response.status_code == 200
     assert response.data == SMALL
@@ -161,9 +161,9 @@ def test_several_ranges_or_another_unit_get_the_whole_file(storage, value):
 
 
 @pytest.mark.parametrize(("value", "status"), [("bytes=-5", 200), ("bytes=0-", 416), ("bytes=-0", 416)])
-def test_an_empty_file_has_no_first_byte(storage, value, status):
-    """Its last five bytes are all of it; nothing begins at byte 0."""
-    response = ask(storage, value, "empty")
+def test_ranges_of_an_empty_file(storage, value, status):
+    """The last five bytes are the whole file; a range that begins at byte 0 does not exist."""
+    response = request_range(storage, value, "empty")
 
     assert (response.status_code, response.headers.get("Content-Range")) == (
         (200, None) if status == 200 else (416, "bytes */0")
@@ -184,21 +184,21 @@ def test_an_empty_file_has_no_first_byte(storage, value, status):
         ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", 200),
     ],
 )
-def test_a_download_is_resumed_only_into_the_same_version(storage, validator, status):
-    """If-Range holds for exactly this tag or exactly this date; everything else starts again."""
+def test_a_range_applies_only_to_the_version_in_if_range(storage, validator, status):
+    """Only this strong ETag or this date matches; otherwise the whole file is sent."""
     info = storage.stat("small")
     if validator[:1] in {"+", "-"}:
         validator = http_date(info.last_modified.datetime + timedelta(seconds=int(validator)))
     headers = {"If-Range": validator.replace("ETAG", f'"{info.etag}"')}
 
-    response = ask(storage, "bytes=50-", **headers)
+    response = request_range(storage, "bytes=50-", **headers)
 
     assert response.status_code == status
     assert response.data == (SMALL[50:] if status == 206 else SMALL)
 
 
 def test_a_range_of_a_cached_version_is_not_modified(storage):
-    """Conditions are weighed before the range."""
-    response = ask(storage, "bytes=500-", **{"If-None-Match": f'"{storage.stat("small").etag}"'})
+    """Preconditions are evaluated before the range."""
+    response = request_range(storage, "bytes=500-", **{"If-None-Match": f'"{storage.stat("small").etag}"'})
 
     assert response.status_code == 304

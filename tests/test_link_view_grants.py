@@ -1,4 +1,4 @@
-"""What a token grants, as one table: every operation, method, profile, key, time and term, and the status of each."""
+"""What a token grants: the status for each operation, method, profile, key, time and constraint."""
 
 import base64
 import hashlib
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import jwt
 import pytest
 
-from tests.test_views import CONTENT, SECRET, app, forge, make_app, put
+from tests.test_link_view import CONTENT, SECRET, app, forge, make_app, put
 
 __all__ = ["app"]  # a fixture
 
@@ -22,7 +22,7 @@ def _now(seconds=0):
     return int(datetime.now(UTC).timestamp()) + seconds
 
 
-# Each is a reason for 403 whatever the method, except "good".
+# Each causes a 403 for every method, except "good".
 TOKENS = {
     "good": lambda op, profile: forge(profile, op=op),
     "expired": lambda op, profile: forge(profile, op=op, exp=_now(-5)),
@@ -46,10 +46,10 @@ TOKENS = {
 @pytest.mark.parametrize("profile", ["docs", "disk"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("operations", OPERATIONS)
-def test_a_token_allows_its_operations_and_no_other(app, operations, method, profile):
-    """For every combination and method: 200 when the letter is there, or else 403 and nothing changed."""
-    place = app.extensions["storage"][profile]
-    place.write("a/file.txt", CONTENT)
+def test_a_token_allows_only_its_operations(app, operations, method, profile):
+    """For each combination and method; a refused request changes nothing."""
+    storage = app.extensions["storage"][profile]
+    storage.write("a/file.txt", CONTENT)
     allowed = METHODS[method] in operations
 
     response = app.test_client().open(
@@ -57,24 +57,24 @@ def test_a_token_allows_its_operations_and_no_other(app, operations, method, pro
     )
 
     assert response.status_code == (200 if allowed else 403)
-    changed = not place.exists("a/file.txt") or place.read("a/file.txt") != CONTENT
+    changed = not storage.exists("a/file.txt") or storage.read("a/file.txt") != CONTENT
     assert changed == (allowed and METHODS[method] in "ur")
 
 
 @pytest.mark.parametrize("profile", ["docs", "disk"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("fault", TOKENS)
-def test_a_token_that_is_not_good_grants_nothing(app, fault, method, profile):
-    """Past, future, signed by or for another, or not signed at all: 403 for every method, and nothing changed."""
-    place = app.extensions["storage"][profile]
-    place.write("a/file.txt", CONTENT)
+def test_an_invalid_token_grants_nothing(app, fault, method, profile):
+    """Expired, not yet valid, for another audience or wrongly signed: 403, and nothing is changed."""
+    storage = app.extensions["storage"][profile]
+    storage.write("a/file.txt", CONTENT)
     token = TOKENS[fault]("dur", profile)
 
     response = app.test_client().open(f"/storage/{profile}?token={token}", method=method, data=b"new")
 
     assert response.status_code == (200 if fault == "good" else 403)
     if fault != "good":
-        assert place.read("a/file.txt") == CONTENT
+        assert storage.read("a/file.txt") == CONTENT
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
@@ -110,15 +110,15 @@ def test_a_token_that_is_not_good_grants_nothing(app, fault, method, profile):
     ],
     ids=str,
 )
-def test_claims_of_another_shape_grant_nothing(app, method, claims):
-    """A token with the right signature and the wrong content is refused, never an error of the app."""
-    place = app.extensions["storage"]["docs"]
-    place.write("a/file.txt", CONTENT)
+def test_malformed_claims_grant_nothing(app, method, claims):
+    """A validly signed token with wrong content is refused, and causes no error of the app."""
+    storage = app.extensions["storage"]["docs"]
+    storage.write("a/file.txt", CONTENT)
 
     response = app.test_client().open(f"/storage/docs?token={forge(**claims)}", method=method, data=b"new")
 
     assert response.status_code == 403
-    assert place.read("a/file.txt") == CONTENT
+    assert storage.read("a/file.txt") == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_claims_of_another_shape_grant_nothing(app, method, claims):
     ids=str,
 )
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_a_token_with_another_header_is_none_of_ours(app, method, headers):
-    """Tokens that we make have one header; every other is refused unread."""
+def test_a_token_with_another_header_is_refused(app, method, headers):
+    """All valid tokens have the same header."""
     app.extensions["storage"]["docs"].write("a/file.txt", CONTENT)
     token = forge(headers=headers) if "b64" not in headers else _with_raw_header(headers)
 
@@ -145,7 +145,7 @@ DIGEST = "sha256:" + hashlib.sha256(b"0123456789").hexdigest()
 
 @pytest.mark.parametrize("profile", ["docs", "disk"])
 @pytest.mark.parametrize("method", ["PUT", "POST"])
-@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("file_exists", [True, False])
 @pytest.mark.parametrize(
     ("claims", "body", "status"),
     [
@@ -164,28 +164,28 @@ DIGEST = "sha256:" + hashlib.sha256(b"0123456789").hexdigest()
         ({"ct": "image/png"}, b"0123456789", 200),
     ],
 )
-def test_an_upload_is_held_to_every_signed_term(app, claims, body, status, there, method, profile):
-    """Size, checksum, type and exclusivity, each alone and together, over a stored file and over none."""
-    place = app.extensions["storage"][profile]
-    if there:
-        place.write("a/file.txt", b"before")
-    expected = (409 if there else 200) if status == "exclusive" else status
+def test_an_upload_must_meet_every_signed_constraint(app, claims, body, status, file_exists, method, profile):
+    """Size, checksum, type and exclusivity, alone and combined, with and without an existing file."""
+    storage = app.extensions["storage"][profile]
+    if file_exists:
+        storage.write("a/file.txt", b"before")
+    expected = (409 if file_exists else 200) if status == "exclusive" else status
     url = f"/storage/{profile}?token={forge(profile, op='u', **claims)}"
 
     code, _ = put(app, url, io.BytesIO(body), method=method, CONTENT_LENGTH=str(len(body)))
 
     assert code == expected
     if expected == 200:
-        assert place.read("a/file.txt") == body
-        assert place.stat("a/file.txt").content_type in ({"image/png", None} if "ct" in claims else {None})
+        assert storage.read("a/file.txt") == body
+        assert storage.stat("a/file.txt").content_type in ({"image/png", None} if "ct" in claims else {None})
     else:
-        assert place.exists("a/file.txt") == there
-        assert not there or place.read("a/file.txt") == b"before"
+        assert storage.exists("a/file.txt") == file_exists
+        assert not file_exists or storage.read("a/file.txt") == b"before"
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_keys_rotate_through_the_fallbacks(tmp_path, method):
-    """An old link works while its key is a fallback and no longer; a new one is signed with the new key only."""
+def test_fallback_keys_verify_links_but_do_not_sign_them(tmp_path, method):
+    """An old link works while its key is a fallback; new links are signed with the current key."""
     old = make_app(tmp_path)
     rotated = make_app(tmp_path, SECRET_KEY=NEW_SECRET, SECRET_KEY_FALLBACKS=[SECRET])
     dropped = make_app(tmp_path, SECRET_KEY=NEW_SECRET)

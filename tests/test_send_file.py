@@ -1,4 +1,4 @@
-"""A stored file as an HTTP response: conditions, errors, what is opened, read and closed."""
+"""`send_stored_file`: conditional requests, errors, and which files are opened, read and closed."""
 
 import io
 from datetime import UTC, datetime, timedelta
@@ -34,13 +34,13 @@ class RecordingFile(FileAdapter):
         super()._release()
 
 
-class WatchedStorage(MemoryStorage):
-    """Counts what is opened, read and closed."""
+class RecordingStorage(MemoryStorage):
+    """Counts opened files, read bytes and closed files."""
 
     opened = closed = 0
     knows_info = True
 
-    def __init__(self, name="watched", **options):
+    def __init__(self, name="recording", **options):
         super().__init__(name, **options)
         self.reads = []
 
@@ -52,7 +52,7 @@ class WatchedStorage(MemoryStorage):
 
 
 class BrokenStorage(MemoryStorage):
-    """Raises one error from everything."""
+    """Raises one error from every operation."""
 
     error: Exception
 
@@ -65,20 +65,20 @@ class BrokenStorage(MemoryStorage):
 
 @pytest.fixture
 def storage():
-    """A watched storage with one file."""
-    storage = WatchedStorage()
+    """A recording storage with one file."""
+    storage = RecordingStorage()
     storage.write("a/b.bin", CONTENT)
     return storage
 
 
 @pytest.fixture
 def app(storage):
-    """An app that sends the files of that storage."""
+    """An app that sends the files of `storage`."""
     return make_app(storage)
 
 
 def make_app(storage, **arguments):
-    """Make an app that sends the files of *storage* with these arguments."""
+    """Return an app that sends the files of *storage* with these arguments."""
     app = Flask(__name__)
 
     @app.route("/<path:path>", methods=["GET", "POST"])
@@ -89,12 +89,12 @@ def make_app(storage, **arguments):
 
 
 def quoted(storage):
-    """Return the file's tag as HTTP writes it."""
+    """Return the file's ETag header."""
     return f'"{storage.stat("a/b.bin").etag}"'
 
 
 def date(storage, seconds=0):
-    """Return the file's date as HTTP writes it, some seconds off."""
+    """Return the file's date as an HTTP date, plus *seconds*."""
     return http_date(storage.stat("a/b.bin").last_modified.datetime + timedelta(seconds=seconds))
 
 
@@ -102,7 +102,7 @@ def date(storage, seconds=0):
 
 
 def test_a_file_is_sent_whole_with_its_length_and_validators(app, storage):
-    """GET answers with every byte, the length, both validators and the offer of ranges."""
+    """With ETag, Last-Modified and Accept-Ranges."""
     response = app.test_client().get("/a/b.bin")
 
     assert response.status_code == 200
@@ -115,7 +115,7 @@ def test_a_file_is_sent_whole_with_its_length_and_validators(app, storage):
 
 
 def test_an_empty_file_is_sent_with_length_zero(app, storage):
-    """A file without content is a file, and its body is one empty chunk: some servers wait for a first one."""
+    """Its body is one empty chunk, because some servers wait for a first chunk."""
     storage.write("empty", b"")
 
     response = app.test_client().get("/empty")
@@ -126,8 +126,8 @@ def test_an_empty_file_is_sent_with_length_zero(app, storage):
     assert storage.closed == storage.opened == 2
 
 
-def test_head_says_what_get_says_and_opens_nothing(app, storage):
-    """HEAD is answered from what the storage knows of the file."""
+def test_head_has_the_headers_of_get_and_opens_no_file(app, storage):
+    """Only `stat` is called."""
     client = app.test_client()
     expected = client.get("/a/b.bin").headers
     storage.opened = 0
@@ -140,8 +140,8 @@ def test_head_says_what_get_says_and_opens_nothing(app, storage):
     assert storage.opened == 0
 
 
-def test_no_more_than_a_chunk_is_read_at_a_time(app, storage):
-    """A large file goes out in chunks, and is closed after the last one."""
+def test_at_most_one_chunk_is_read_at_a_time(app, storage):
+    """The file is closed after the last chunk."""
     storage.write("large", bytes(3 * CHUNK_BYTES + 1))
 
     response = app.test_client().get("/large")
@@ -152,8 +152,8 @@ def test_no_more_than_a_chunk_is_read_at_a_time(app, storage):
     assert storage.closed == storage.opened == 1
 
 
-def test_a_client_that_goes_away_has_the_file_closed(app, storage):
-    """The server closes the body in the middle, and the body closes the file."""
+def test_the_file_is_closed_when_the_client_disconnects(app, storage):
+    """The server closes the body, and the body closes the file."""
     storage.write("large", bytes(3 * CHUNK_BYTES))
     body = run(app, "/large")[0]
 
@@ -164,10 +164,10 @@ def test_a_client_that_goes_away_has_the_file_closed(app, storage):
     assert sum(storage.reads) < 3 * CHUNK_BYTES
 
 
-def test_a_file_that_ends_early_breaks_the_response(app, storage):
-    """A body that is shorter than its length must not look like a complete one."""
+def test_a_file_that_ends_early_aborts_the_response(app, storage):
+    """A truncated body must not look like a complete one."""
 
-    class Shrunk(WatchedStorage):
+    class Shrunk(RecordingStorage):
         def _open_reader(self, path):
             info = self._stat(path)
             return FileAdapter(io.BytesIO(b"short"), "r", info=info)
@@ -179,8 +179,8 @@ def test_a_file_that_ends_early_breaks_the_response(app, storage):
         _ = make_app(shrunk).test_client().get("/file").data
 
 
-def test_a_reader_that_knows_nothing_of_its_file_is_helped_by_stat(app, storage):
-    """A backend of someone else's may open a file and say nothing of it."""
+def test_stat_is_called_for_a_reader_without_info(app, storage):
+    """A third-party backend may return such readers."""
     storage.knows_info = False
 
     response = app.test_client().get("/a/b.bin")
@@ -190,9 +190,9 @@ def test_a_reader_that_knows_nothing_of_its_file_is_helped_by_stat(app, storage)
 
 
 def test_a_failure_after_opening_closes_the_file(storage):
-    """Whatever happens between opening and answering, nothing stays open."""
+    """When no response is returned."""
 
-    class Nameless(WatchedStorage):
+    class Nameless(RecordingStorage):
         knows_info = False
 
         def _stat(self, path):
@@ -208,9 +208,9 @@ def test_a_failure_after_opening_closes_the_file(storage):
 
 
 def test_headers_and_body_are_of_one_version(storage):
-    """A file that is replaced after it was opened is answered as it was when it was opened."""
+    """The file is replaced after it was opened; the response describes the opened version."""
 
-    class Replaced(WatchedStorage):
+    class Replaced(RecordingStorage):
         def _open_reader(self, path):
             reader = super()._open_reader(path)
             self.write(path, b"another and longer content")
@@ -218,17 +218,17 @@ def test_headers_and_body_are_of_one_version(storage):
 
     replaced = Replaced()
     replaced.write("file", b"first")
-    before = replaced.stat("file").etag
+    first_etag = replaced.stat("file").etag
 
     response = make_app(replaced).test_client().get("/file")
 
     assert response.data == b"first"
-    assert response.headers["ETag"] == f'"{before}"'
+    assert response.headers["ETag"] == f'"{first_etag}"'
     assert response.headers["Content-Length"] == "5"
 
 
-def test_other_methods_get_the_file_without_conditions_or_ranges(app, storage):
-    """A view may answer POST with a file; only GET and HEAD have caches and ranges."""
+def test_conditions_and_ranges_are_ignored_for_other_methods(app, storage):
+    """A view may send a file in response to POST."""
     headers = {"If-None-Match": quoted(storage), "Range": "bytes=0-1"}
 
     response = app.test_client().post("/a/b.bin", headers=headers)
@@ -236,11 +236,11 @@ def test_other_methods_get_the_file_without_conditions_or_ranges(app, storage):
     assert (response.status_code, response.data) == (200, CONTENT)
 
 
-# -- the server's own way to send a file ------------------------------------------------------------------------------
+# -- wsgi.file_wrapper ------------------------------------------------------------------------------------------------
 
 
 def run(app, path, **extra) -> tuple[Any, str]:
-    """Return body (as the server gets it, unread) and status of a request with *extra* in its environment."""
+    """Return body (as the server gets it, unread) and status of a request with *extra* in its WSGI environment."""
     environ = EnvironBuilder(path=path).get_environ()
     environ.update(extra)
     body, status, _ = run_wsgi_app(app, environ)
@@ -255,8 +255,8 @@ def disk(tmp_path):
     return disk
 
 
-def test_a_whole_local_file_goes_through_the_servers_file_wrapper(disk):
-    """There it is copied inside the kernel (gunicorn)."""
+def test_a_whole_local_file_uses_the_servers_file_wrapper(disk):
+    """With it, gunicorn sends the file by sendfile(2)."""
     wrapped = []
 
     def wrapper(file, size):
@@ -271,8 +271,8 @@ def test_a_whole_local_file_goes_through_the_servers_file_wrapper(disk):
     assert wrapped[0].closed
 
 
-def test_a_range_of_a_local_file_stops_where_it_ends(disk):
-    """The server's wrapper, which may send up to the end of the file, is not used for a part of it."""
+def test_a_range_of_a_local_file_does_not_use_the_file_wrapper(disk):
+    """The wrapper may send up to the end of the file."""
     extra = {"wsgi.file_wrapper": FileWrapper, "HTTP_RANGE": "bytes=10-19"}
 
     body, status = run(make_app(disk), "/file", **extra)
@@ -282,8 +282,8 @@ def test_a_range_of_a_local_file_stops_where_it_ends(disk):
     body.close()
 
 
-def test_a_file_without_a_descriptor_is_not_given_to_the_file_wrapper(app):
-    """What is in memory or far away has none."""
+def test_a_file_without_a_descriptor_does_not_use_the_file_wrapper(app):
+    """Files in memory or on a remote server have none."""
     body, _ = run(app, "/a/b.bin", **{"wsgi.file_wrapper": _refuse})
 
     assert b"".join(body) == CONTENT
@@ -330,11 +330,11 @@ OTHER = '"0123456789"'
         ({"If-Unmodified-Since": "never"}, 200),
     ],
 )
-def test_conditions_are_weighed_as_http_says(app, storage, method, headers, status):
-    """Tags beat dates, If-Match compares strongly, If-None-Match weakly, and nonsense counts as no date."""
-    given = {name: _filled(value, storage) for name, value in headers.items()}
+def test_conditions_are_evaluated_as_in_rfc_9110(app, storage, method, headers, status):
+    """ETags take precedence over dates, If-Match compares strongly, If-None-Match weakly; invalid dates are ignored."""
+    sent_headers = {name: _filled(value, storage) for name, value in headers.items()}
 
-    response = app.test_client().open("/a/b.bin", method=method, headers=given)
+    response = app.test_client().open("/a/b.bin", method=method, headers=sent_headers)
 
     assert response.status_code == status
     response.close()
@@ -348,8 +348,8 @@ def _filled(value, storage):
     return value.replace("ETAG", quoted(storage))
 
 
-def test_not_modified_carries_the_validators_and_no_body(app, storage):
-    """A 304 renews the cached copy: it has the tag and the caching rule, and neither length nor type."""
+def test_not_modified_has_the_validators_and_no_body(app, storage):
+    """And neither length nor type."""
     response = app.test_client().get("/a/b.bin", headers={"If-None-Match": quoted(storage)})
 
     assert response.data == b""
@@ -358,8 +358,8 @@ def test_not_modified_carries_the_validators_and_no_body(app, storage):
     assert "Content-Type" not in response.headers
 
 
-class Tagged(WatchedStorage):
-    """Says of its files what a test wants said."""
+class TaggedStorage(RecordingStorage):
+    """Returns the file info that a test sets."""
 
     etag: str | None = None
     etag_is_strong = False
@@ -384,8 +384,8 @@ class Tagged(WatchedStorage):
 
 @pytest.fixture
 def tagged():
-    """A storage whose one file has the tag that a test wants."""
-    storage = Tagged()
+    """A storage with one file, whose ETag a test can set."""
+    storage = TaggedStorage()
     storage.write("a/b.bin", CONTENT)
     return storage
 
@@ -404,8 +404,8 @@ def tagged():
         ({"Range": "bytes=0-1"}, 206),
     ],
 )
-def test_a_weak_tag_renews_a_copy_and_resumes_nothing(tagged, headers, status):
-    """Equal weak tags do not mean equal bytes, so two halves must not be joined by one."""
+def test_a_weak_etag_validates_a_cached_copy_but_no_range(tagged, headers, status):
+    """Equal weak ETags do not mean equal bytes, so a download must not be resumed."""
     tagged.etag = "weak"
 
     response = make_app(tagged).test_client().get("/a/b.bin", headers=headers)
@@ -415,8 +415,8 @@ def test_a_weak_tag_renews_a_copy_and_resumes_nothing(tagged, headers, status):
         assert response.headers["ETag"] == 'W/"weak"'
 
 
-def test_a_file_without_a_tag_is_known_by_its_date(tagged):
-    """Where the place has no tags, only dates and `*` can match."""
+def test_a_file_without_an_etag_is_validated_by_its_date(tagged):
+    """Only dates and `*` can match."""
     client = make_app(tagged).test_client()
 
     plain = client.get("/a/b.bin")
@@ -430,8 +430,8 @@ def test_a_file_without_a_tag_is_known_by_its_date(tagged):
 
 
 @pytest.mark.parametrize("etag", ['a"b', "a,b", "ü", "a b", "a\r\nSet-Cookie: x=y", "%22", "0x8D;1"])
-def test_any_tag_of_a_place_becomes_one_that_http_can_carry(tagged, etag):
-    """Quotes, commas and line ends in a tag are escaped, and the result still matches itself."""
+def test_any_etag_of_a_storage_becomes_a_valid_header(tagged, etag):
+    """Quotes, commas and line ends are escaped, and the result matches itself."""
     tagged.etag, tagged.etag_is_strong = etag, True
     client = make_app(tagged).test_client()
 
@@ -450,7 +450,7 @@ def test_any_tag_of_a_place_becomes_one_that_http_can_carry(tagged, etag):
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (errors.FileNotFoundInStorageError("place", "secret.txt"), 404),
+        (errors.FileNotFoundInStorageError("storage", "secret.txt"), 404),
         (errors.NotAFileError("secret.txt is a folder"), 404),
         (errors.InvalidPathError("secret.txt"), 400),
         (errors.PermissionDeniedError("secret.txt"), 403),
@@ -466,8 +466,8 @@ def test_any_tag_of_a_place_becomes_one_that_http_can_carry(tagged, etag):
         (errors.StorageFullError("secret.txt"), 507),
     ],
 )
-def test_a_storage_error_has_its_own_status_and_tells_no_secret(method, error, status):
-    """The error page says what happened, and neither a path nor a name."""
+def test_each_storage_error_has_its_own_status(method, error, status):
+    """The text contains neither path nor profile name."""
     broken = BrokenStorage()
     broken.error = error
 
@@ -479,8 +479,8 @@ def test_a_storage_error_has_its_own_status_and_tells_no_secret(method, error, s
 
 
 @pytest.mark.parametrize("error", [errors.ConfigurationError("no key"), errors.LocalFSError("broken disk")])
-def test_what_is_the_apps_own_trouble_stays_an_error_of_the_app(error):
-    """A wrong configuration is for the log and its reader, not an answer to a client."""
+def test_a_configuration_or_disk_error_is_not_translated(error):
+    """The app logs it as an error 500."""
     broken = BrokenStorage()
     broken.error = error
     app = make_app(broken)
@@ -491,20 +491,20 @@ def test_what_is_the_apps_own_trouble_stays_an_error_of_the_app(error):
 
 
 @pytest.mark.parametrize("path", ["..%2fsecret", "a/%2e%2e/b", "a%00b", "a%e2%80%aeb", "a%5cb", "x" * 1025])
-def test_a_path_that_is_none_is_a_bad_request(app, path):
-    """The wall refuses it before the storage is asked."""
+def test_an_invalid_path_is_a_bad_request(app, path):
+    """The storage interface refuses it."""
     assert app.test_client().get(f"/{path}").status_code == 400
 
 
 def test_errors_reach_the_error_handlers_of_the_app(app):
-    """In a view of one's own a missing file is a 404 like any other."""
+    """A missing file is a 404 like any other in a view of the app."""
     app.register_error_handler(404, lambda error: ("our own page", 404))
 
     assert app.test_client().get("/missing").text == "our own page"
 
 
-def test_the_response_knows_what_it_sends(app, storage):
-    """A view can add to the headers by what is known of the very version that is sent."""
+def test_the_response_has_the_info_of_the_sent_version(app, storage):
+    """So a view can add headers."""
     with app.test_request_context("/"):
         response = send_stored_file(storage, "a/b.bin")
 
@@ -513,8 +513,8 @@ def test_the_response_knows_what_it_sends(app, storage):
     assert storage.closed == 1
 
 
-def test_caching_is_the_callers_choice(storage):
-    """A caller may let others cache, and a value that no header can carry counts as none."""
+def test_the_caller_can_set_cache_control(storage):
+    """An invalid value is ignored."""
     public = make_app(storage, cache_control="public, max-age=60").test_client().get("/a/b.bin")
     hostile = make_app(storage, cache_control="public\r\nSet-Cookie: a=b").test_client().get("/a/b.bin")
 
@@ -522,19 +522,19 @@ def test_caching_is_the_callers_choice(storage):
     assert hostile.headers["Cache-Control"] == "private, no-cache"
 
 
-# -- the web server in front ------------------------------------------------------------------------------------------
+# -- X-Accel-Redirect and X-Sendfile ----------------------------------------------------------------------------------
 
 
 def accel_app(storage, **config):
-    """Make an app with a web server in front."""
+    """Return an app behind a web server."""
     app = make_app(storage)
     app.config.update(config)
     return app
 
 
 @pytest.mark.parametrize("location", ["/internal/", "/internal"])
-def test_nginx_is_told_where_the_file_is(tmp_path, location):
-    """The path is escaped, the body is left to nginx, and so are conditions and ranges."""
+def test_x_accel_redirect_has_the_escaped_path(tmp_path, location):
+    """The body, conditions and ranges are left to nginx."""
     disk = LocalFSStorage(tmp_path, name="disk")
     disk.write("ordner/größe 100%?.txt", b"content")
     app = accel_app(disk, STORAGE_X_ACCEL_REDIRECT={"disk": location})
@@ -549,8 +549,8 @@ def test_nginx_is_told_where_the_file_is(tmp_path, location):
     assert "ETag" not in response.headers
 
 
-def test_apache_is_told_the_local_path(disk):
-    """X-Sendfile takes an absolute path."""
+def test_x_sendfile_has_the_local_path(disk):
+    """It is absolute."""
     response = accel_app(disk, STORAGE_X_SENDFILE=True).test_client().get("/file")
 
     assert response.headers["X-Sendfile"] == str(disk.local_path("file"))
@@ -558,8 +558,8 @@ def test_apache_is_told_the_local_path(disk):
 
 
 @pytest.mark.parametrize("config", [{"STORAGE_X_SENDFILE": True}, {"STORAGE_X_ACCEL_REDIRECT": {"disk": "/i/"}}])
-def test_a_missing_file_is_not_left_to_the_web_server(tmp_path, config):
-    """404 comes from the app, with the app's own page."""
+def test_a_missing_file_is_reported_by_the_app(tmp_path, config):
+    """With the app's own 404 page."""
     disk = LocalFSStorage(tmp_path, name="disk")
 
     response = accel_app(disk, **config).test_client().get("/missing")
@@ -568,10 +568,10 @@ def test_a_missing_file_is_not_left_to_the_web_server(tmp_path, config):
     assert not {"X-Sendfile", "X-Accel-Redirect"} & set(response.headers.keys())
 
 
-def test_what_the_web_server_cannot_send_is_sent_by_us(app, storage, disk, tmp_path):
-    """Files that are nowhere on this disk, profiles that are not named, and encoded content are sent as ever."""
+def test_the_app_sends_what_the_web_server_cannot_send(app, storage, disk, tmp_path):
+    """Files that are not local, files of other profiles, and encoded content."""
     encoded = accel_app(disk, STORAGE_X_SENDFILE=True)
-    stored = Tagged(name="stored")
+    stored = TaggedStorage(name="stored")
     stored.write("file", b"1")
 
     @encoded.get("/encoded")
@@ -583,8 +583,8 @@ def test_what_the_web_server_cannot_send_is_sent_by_us(app, storage, disk, tmp_p
     assert encoded.test_client().get("/encoded").data == CONTENT
 
 
-def test_content_that_was_stored_encoded_is_not_left_to_nginx(tmp_path):
-    """It would drop the encoding and show compressed bytes."""
+def test_the_app_sends_files_with_a_stored_content_encoding(tmp_path):
+    """The web server (nginx) would drop the Content-Encoding header."""
 
     class Encoded(LocalFSStorage):
         def _stat(self, path):
@@ -600,7 +600,7 @@ def test_content_that_was_stored_encoded_is_not_left_to_nginx(tmp_path):
     assert "X-Accel-Redirect" not in response.headers
 
 
-def test_a_file_that_takes_no_ranges_is_not_left_to_the_web_server(disk):
+def test_the_app_sends_files_without_ranges(disk):
     """The web server would serve ranges."""
     app = make_app(disk, ranges=False)
     app.config["STORAGE_X_SENDFILE"] = True
@@ -611,8 +611,8 @@ def test_a_file_that_takes_no_ranges_is_not_left_to_the_web_server(disk):
     assert response.headers["Accept-Ranges"] == "none"
 
 
-def test_it_can_be_called_from_a_test_request(app, storage):
-    """Whatever request is current is the one that is answered; a bad condition raises."""
+def test_it_can_be_called_in_a_test_request_context(app, storage):
+    """A failed condition raises."""
     with app.test_request_context("/", headers={"If-Match": OTHER}), pytest.raises(HTTPException) as raised:
         send_stored_file(storage, request.path + "a/b.bin")
 
@@ -620,11 +620,11 @@ def test_it_can_be_called_from_a_test_request(app, storage):
     assert storage.closed == 1
 
 
-def test_a_date_is_compared_by_whole_seconds(storage):
-    """The stored moment has microseconds, the header has none, and both name the same version."""
-    moment = storage.stat("a/b.bin").last_modified.datetime
+def test_dates_are_compared_in_whole_seconds(storage):
+    """The stored time has microseconds, the header has not."""
+    modified = storage.stat("a/b.bin").last_modified.datetime
 
-    response = make_app(storage).test_client().head("/a/b.bin", headers={"If-Unmodified-Since": http_date(moment)})
+    response = make_app(storage).test_client().head("/a/b.bin", headers={"If-Unmodified-Since": http_date(modified)})
 
     assert response.status_code == 200
-    assert datetime.now(UTC) >= moment
+    assert datetime.now(UTC) >= modified

@@ -1,9 +1,9 @@
-"""The page is for everyone: by keyboard alone, on a phone, in the dark, without motion."""
+"""Accessibility: keyboard, small screens, dark mode, reduced motion."""
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import DESK, PHONE
+from tests.browser.conftest import DESKTOP, PHONE
 
 FILES = {
     "a/Quarterly report with a very long name that goes on and on until it fits nowhere (final) (2).zip": b"z"
@@ -14,7 +14,7 @@ FILES = {
 
 
 def tab_to(page, target):
-    """Press Tab until *target* has the focus, as somebody without a mouse would."""
+    """Press Tab until *target* has the focus."""
     for _ in range(40):
         page.keyboard.press("Tab")
         if target.evaluate("element => element === document.activeElement"):
@@ -23,10 +23,10 @@ def tab_to(page, target):
 
 
 def test_everything_can_be_done_by_keyboard(page, live_app):
-    """Tab, Enter, Space and Escape suffice to upload, share and delete, and the focus is never lost."""
+    """Tab, Enter, Space and Escape suffice to upload, share and delete; the focus is never lost."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     chooser = page.locator("#chooser")
-    # The browser is told of our interest without an answer; the questions that `tab_to` asks it come after that.
+    # Playwright registers the listener asynchronously; the requests of `tab_to` are sent after that.
     with page.expect_file_chooser() as choosing:
         tab_to(page, chooser)
         page.keyboard.press("Space")
@@ -49,16 +49,16 @@ def test_everything_can_be_done_by_keyboard(page, live_app):
 
     tab_to(page, page.get_by_role("button", name="Delete typed.txt"))
     page.keyboard.press("Space")
-    expect(page.get_by_role("button", name="Keep it")).to_be_focused()
+    expect(page.get_by_role("button", name="Cancel")).to_be_focused()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("Nothing here yet")).to_be_visible()
+    expect(page.get_by_text("No files yet")).to_be_visible()
     expect(page.get_by_role("heading", name="Files")).to_be_focused()
     assert live_app.leftovers() == []
 
 
 def test_the_focus_is_always_visible(page, live_app):
-    """Whatever Tab reaches on the page shows a ring."""
+    """Every element that Tab reaches has a focus ring."""
     live_app.storage.write("a/b.txt", b"1")
     page.reload()
     rings = []
@@ -81,12 +81,14 @@ def test_the_focus_is_always_visible(page, live_app):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [PHONE, {"width": 320, "height": 568}, DESK], ids=["phone", "small phone", "desk"])
-def test_nothing_is_wider_than_the_screen(open_browser, live_app, size, scheme, tmp_path):
-    """Long names wrap, dialogs fit, and every button is large enough for a thumb."""
+@pytest.mark.parametrize(
+    "size", [PHONE, {"width": 320, "height": 568}, DESKTOP], ids=["phone", "small phone", "desktop"]
+)
+def test_the_page_fits_every_screen(open_browser, live_app, size, scheme, tmp_path):
+    """Long names wrap, dialogs fit, and buttons are large enough for touch."""
     for path, content in FILES.items():
         live_app.storage.write(path, content)
-    page = open_browser(viewport=size, color_scheme=scheme, has_touch=size != DESK)
+    page = open_browser(viewport=size, color_scheme=scheme, has_touch=size != DESKTOP)
     page.goto(live_app.url)
     expect(page.locator("#files .row")).to_have_count(3)
 
@@ -126,8 +128,8 @@ LUMINANCE = """(element) => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_what_is_behind_it(open_browser, live_app, scheme):
-    """In light and in dark every text has a contrast of at least 4.5 to 1."""
+def test_text_has_enough_contrast(open_browser, live_app, scheme):
+    """At least 4.5 to 1, in light and in dark mode."""
     live_app.storage.write("a/b.txt", b"1")
     page = open_browser(color_scheme=scheme)
     page.goto(live_app.url)
@@ -147,8 +149,8 @@ def test_text_stands_out_from_what_is_behind_it(open_browser, live_app, scheme):
     assert {text: round(contrast, 1) for text, contrast in contrasts.items() if contrast < 4.5} == {}
 
 
-def test_nothing_moves_for_those_who_asked_for_that(open_browser, live_app):
-    """With reduced motion no element has a transition or an animation."""
+def test_reduced_motion_disables_animations(open_browser, live_app):
+    """No element has a transition or an animation."""
     live_app.storage.write("a/b.txt", b"1")
     page = open_browser(reduced_motion="reduce")
     page.goto(live_app.url)

@@ -1,4 +1,4 @@
-"""Flask-WTF's CSRF protection lets signed links through, and nothing else."""
+"""Signed links are exempt from Flask-WTF's CSRF protection, and nothing else is."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ ORDERS = ["protection first", "storage first", "protection last"]
 
 
 class Own(LinkViewMixin, MethodView):
-    """A link view of the app's own."""
+    """A custom link view."""
 
     def get_storage_backend(self):
         """Serve the profile "docs"."""
@@ -21,16 +21,16 @@ class Own(LinkViewMixin, MethodView):
 
 
 def form():
-    """Stand for a view that takes forms."""
+    """A view of a form."""
     return "posted"
 
 
-form.__name__ = "own"  # the name that the link view is registered under: Flask-WTF knows views by module and name
+form.__name__ = "own"  # the name of the link view, because Flask-WTF identifies views by module and name
 
 
 @pytest.fixture(params=ORDERS)
 def app(request, tmp_path):
-    """An app with both extensions and a link view of its own, in every order."""
+    """An app with both extensions and a custom link view, initialized in every order."""
     app = Flask(__name__, instance_path=str(tmp_path))
     app.testing = True
     app.config.update(SECRET_KEY="0" * 32, STORAGE_PROFILES={"docs": {"backend": "memory"}})
@@ -54,14 +54,14 @@ def _token(app):
 @pytest.mark.parametrize("path", ["/storage/docs", "/own"])
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
 def test_a_signed_link_needs_no_csrf_token(app, method, path):
-    """Whichever extension came first, for the ready-made view and for one's own."""
+    """For the built-in view and a custom one, in every order of the extensions."""
     response = app.test_client().open(f"{path}?token={_token(app)}", method=method, data=b"content")
 
     assert (response.status_code, response.data) == (200, b"OK")
 
 
-def test_a_form_of_the_same_name_stays_protected(app):
-    """Exempting a link view opens nothing else, not even a view that shares module and name with it."""
+def test_a_form_view_with_the_same_name_stays_protected(app):
+    """Exempting a link view exempts no other view with its module and name."""
     client = app.test_client()
     assert client.put(f"/own?token={_token(app)}", data=b"content").status_code == 200
 
@@ -71,20 +71,20 @@ def test_a_form_of_the_same_name_stays_protected(app):
     assert b"CSRF" in response.data
 
 
-def test_a_refused_link_is_refused_by_us(app):
-    """A bad token is told so, and is not taken for a forged form."""
+def test_an_invalid_link_is_reported_as_such(app):
+    """It is not reported as a missing CSRF token."""
     response = app.test_client().post("/storage/docs?token=a.b.c", data=b"x")
 
-    assert (response.status_code, response.text) == (403, "The link is not valid, or no longer.\n")
+    assert (response.status_code, response.text) == (403, "The link is not valid or has expired.\n")
 
 
-def test_an_unknown_address_is_no_business_of_the_exemption(app):
-    """404 stays 404, with or without a link view behind it."""
+def test_an_unknown_url_is_still_not_found(app):
+    """The exemption also runs for requests without an endpoint."""
     assert app.test_client().get("/nothing/here").status_code == 404
 
 
-def test_an_app_without_protection_is_left_alone(tmp_path):
-    """Without Flask-WTF there is nothing to exempt from, and names stay as they are."""
+def test_an_app_without_flask_wtf_is_not_changed(tmp_path):
+    """The names of its views stay."""
     app = Flask(__name__, instance_path=str(tmp_path))
     app.config.update(SECRET_KEY="0" * 32, STORAGE_PROFILES={"docs": {"backend": "memory"}})
     Storage(app)

@@ -1,4 +1,4 @@
-"""What a browser is told about a file: type, name, and what it may not do with it."""
+"""The headers of a stored file: content type, file name, and security policy."""
 
 import mimetypes
 
@@ -8,7 +8,7 @@ from werkzeug.http import parse_options_header
 
 from flask_storage import MemoryStorage, send_stored_file
 
-SHOWN = {
+SAFE_TYPES = {
     "image/png": "img-src 'self'",
     "image/jpeg": "img-src 'self'",
     "image/gif": "img-src 'self'",
@@ -20,7 +20,7 @@ SHOWN = {
     "Video/WebM": "media-src 'self'",
     "application/pdf": "object-src 'self'",
 }
-NEVER_SHOWN = [
+UNSAFE_TYPES = [
     "image/svg+xml",
     "text/html",
     "text/html; charset=utf-8",
@@ -44,7 +44,7 @@ NAMES = {
 
 
 def sent(path="file", *, config=None, base_url="http://localhost", stored=None, **arguments):
-    """The response to a request for a file with these arguments."""
+    """Return the response to a request for a file with these arguments."""
     app = Flask(__name__)
     app.testing = True
     app.config.update(config or {})
@@ -56,10 +56,10 @@ def sent(path="file", *, config=None, base_url="http://localhost", stored=None, 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 @pytest.mark.parametrize("disposition", ["attachment", "inline"])
-@pytest.mark.parametrize("content_type", [*SHOWN, *NEVER_SHOWN])
-def test_a_file_is_shown_only_where_it_can_run_nothing(content_type, disposition, name):
-    """For every type, wish and awkward name: one well-formed header each, and no way to run what was uploaded."""
-    shown = disposition == "inline" and content_type in SHOWN
+@pytest.mark.parametrize("content_type", [*SAFE_TYPES, *UNSAFE_TYPES])
+def test_only_types_that_cannot_run_scripts_are_shown_inline(content_type, disposition, name):
+    """For every type, disposition and unusual name there is one well-formed header each."""
+    shown = disposition == "inline" and content_type in SAFE_TYPES
 
     response = sent(content_type=content_type, disposition=disposition, filename=name)
 
@@ -70,7 +70,7 @@ def test_a_file_is_shown_only_where_it_can_run_nothing(content_type, disposition
     assert policy.startswith("default-src 'none'; ")
     assert "script-src" not in policy
     assert (
-        (SHOWN[content_type] in policy)
+        (SAFE_TYPES[content_type] in policy)
         if shown
         else policy == "default-src 'none'; form-action 'none'; base-uri 'none'; sandbox"
     )
@@ -82,7 +82,7 @@ def test_a_file_is_shown_only_where_it_can_run_nothing(content_type, disposition
 
 
 @pytest.mark.parametrize(
-    ("name", "understood"),
+    ("name", "parsed_name"),
     [
         ("plain.txt", "plain.txt"),
         ("größe.txt", "größe.txt"),
@@ -95,16 +95,16 @@ def test_a_file_is_shown_only_where_it_can_run_nothing(content_type, disposition
         ("x" * 300, "x" * 300),
     ],
 )
-def test_a_browser_reads_the_name_that_was_meant(name, understood):
-    """The header can be parsed, and the name in it is the whole name without what could deceive."""
+def test_the_file_name_can_be_parsed_from_the_header(name, parsed_name):
+    """It is complete, except for characters that could deceive the user."""
     response = sent(filename=name)
 
     kind, options = parse_options_header(response.headers["Content-Disposition"])
-    assert (kind, options["filename"]) == ("attachment", understood)
+    assert (kind, options["filename"]) == ("attachment", parsed_name)
 
 
-def test_without_a_name_the_last_part_of_the_path_is_used():
-    """The folder is nobody's business."""
+def test_the_default_file_name_is_the_last_segment_of_the_path():
+    """The directory is not disclosed."""
     response = sent("private/folder/report.pdf")
 
     assert response.headers["Content-Disposition"] == 'attachment; filename="report.pdf"'
@@ -112,17 +112,17 @@ def test_without_a_name_the_last_part_of_the_path_is_used():
 
 @pytest.mark.parametrize("disposition", ["INLINE", "form-data", "inline\r\nX: y", ""])
 def test_any_other_disposition_is_an_attachment(disposition):
-    """What is not understood is not shown."""
+    """Only `inline` shows a file."""
     response = sent("a.png", disposition=disposition)
 
     assert response.headers["Content-Disposition"] == 'attachment; filename="a.png"'
 
 
-# -- types ------------------------------------------------------------------------------------------------------------
+# -- content types ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("path", "stored", "given", "expected"),
+    ("path", "stored", "argument", "expected"),
     [
         ("a.png", "image/gif", "image/webp", "image/webp"),
         ("a.png", "image/gif", None, "image/gif"),
@@ -142,13 +142,15 @@ def test_any_other_disposition_is_an_attachment(disposition):
         ("a.txt", None, "text/plain;charset=iso-8859-1", "text/plain;charset=iso-8859-1"),
     ],
 )
-def test_the_type_is_what_was_given_or_stored_or_follows_from_the_name(path, stored, given, expected):
-    """In this order, and whatever is no type at all is passed over."""
+def test_the_content_type_is_given_or_stored_or_guessed_from_the_name(path, stored, argument, expected):
+    """In this order; invalid types are ignored."""
     app = Flask(__name__)
     storage = MemoryStorage()
     storage.write(path, b"1")
-    object.__setattr__(storage._files[path], "headers", {"content_type": stored})  # as another program may have left it
-    app.add_url_rule("/", view_func=lambda: send_stored_file(storage, path, content_type=given), endpoint="file")
+    object.__setattr__(
+        storage._files[path], "headers", {"content_type": stored}
+    )  # as another program may have stored it
+    app.add_url_rule("/", view_func=lambda: send_stored_file(storage, path, content_type=argument), endpoint="file")
 
     response = app.test_client().get("/")
 
@@ -157,8 +159,8 @@ def test_the_type_is_what_was_given_or_stored_or_follows_from_the_name(path, sto
     assert "X-Evil" not in response.headers
 
 
-def test_the_types_of_names_do_not_depend_on_the_system(monkeypatch):
-    """A wrong table in /etc/mime.types changes nothing."""
+def test_guessed_content_types_do_not_depend_on_the_system(monkeypatch):
+    """A wrong entry in /etc/mime.types has no effect."""
     monkeypatch.setattr(mimetypes, "guess_type", lambda *args: ("text/evil", None))
     mimetypes.add_type("text/evil", ".png")
     try:
@@ -169,18 +171,18 @@ def test_the_types_of_names_do_not_depend_on_the_system(monkeypatch):
     assert response.headers["Content-Type"] == "image/png"
 
 
-def test_an_encoding_is_the_given_or_the_stored_one():
-    """What was compressed before it was stored is decompressed by the browser."""
+def test_the_content_encoding_is_given_or_stored():
+    """The browser decompresses content that was compressed before it was stored."""
     stored = sent("a.css", stored={"content_encoding": "gzip"})
-    given = sent("a.css", stored={"content_encoding": "gzip"}, content_encoding="br")
+    both = sent("a.css", stored={"content_encoding": "gzip"}, content_encoding="br")
     hostile = sent("a.css", content_encoding="gzip\r\nX: y")
 
     assert stored.headers["Content-Encoding"] == "gzip"
-    assert given.headers["Content-Encoding"] == "br"
+    assert both.headers["Content-Encoding"] == "br"
     assert "Content-Encoding" not in hostile.headers
 
 
-# -- who may embed it -------------------------------------------------------------------------------------------------
+# -- embedding --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -197,8 +199,8 @@ def test_an_encoding_is_the_given_or_the_stored_one():
         ("http://localhost:5000", None, "http://127.0.0.1:5000", "cross-origin"),
     ],
 )
-def test_pages_of_another_site_may_embed_where_links_live_on_another_site(external, server_name, base_url, policy):
-    """The app's own pages can embed its files; those of strangers cannot, where that can be told apart."""
+def test_pages_of_another_site_may_embed_files_when_links_are_on_another_site(external, server_name, base_url, policy):
+    """The app's own pages can embed its files; other sites cannot, where the two can be distinguished."""
     config = {"STORAGE_EXTERNAL_URL": external, "SERVER_NAME": server_name}
 
     response = sent(config=config, base_url=base_url)
@@ -213,15 +215,15 @@ def test_pages_of_another_site_may_embed_where_links_live_on_another_site(extern
     ("headers", "status"), [({}, 200), ({"Range": "bytes=0-1"}, 206), ({"If-Modified-Since": "+"}, 304)]
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_touched_session_leaves_no_trace(method, headers, status):
-    """A before_request that writes to the session neither sets a cookie nor makes the response vary by one."""
+def test_a_changed_session_does_not_affect_the_response(method, headers, status):
+    """It sets no cookie, and the response does not vary by one."""
     app = Flask(__name__)
     app.secret_key = "a secret for tests"
     storage = MemoryStorage()
     storage.write("file", b"content")
 
     @app.before_request
-    def touch():
+    def change_session():
         session["seen"] = True
 
     @app.after_request
@@ -244,5 +246,5 @@ def test_a_touched_session_leaves_no_trace(method, headers, status):
     assert response.status_code == (200 if (method, status) == ("HEAD", 206) else status)
     assert "Set-Cookie" not in response.headers
     assert response.headers.getlist("Vary") == ["Origin"]
-    # The same session does show where it should, or this test would prove nothing.
+    # Other pages do set the cookie, so that the test can fail.
     assert "Set-Cookie" in app.test_client().get("/page").headers

@@ -1,4 +1,4 @@
-"""Links that work once, or a few times: no request more is honoured, however many come at once."""
+"""Links with a usage limit: concurrent requests never exceed it."""
 
 import hashlib
 import threading
@@ -8,14 +8,14 @@ import pytest
 
 from flask_storage import errors
 from flask_storage.signals import file_stored
-from tests.test_views import CONTENT, Breaking, app, client, docs, forge, link, make_app, put
+from tests.test_link_view import CONTENT, Breaking, app, client, docs, forge, link, make_app, put
 
 __all__ = ["app", "client", "docs", "link"]  # fixtures
 
 
 @pytest.fixture
 def uses(app):
-    """The app's store of used links."""
+    """The app's usage store."""
     return app.extensions["storage"].link_usage
 
 
@@ -28,8 +28,8 @@ def statuses(client, url, *methods, **options):
     ("operation", "method", "options"),
     [("download", "GET", {}), ("upload", "PUT", {"data": b"new"}), ("remove", "DELETE", {})],
 )
-def test_a_single_use_link_hit_by_fifty_threads_works_once(app, link, operation, method, options):
-    """Twenty rounds of fifty threads that start together: each round has exactly one success."""
+def test_fifty_concurrent_requests_use_a_single_use_link_once(app, link, operation, method, options):
+    """In each of twenty rounds exactly one succeeds."""
     profile, threads = "disk", 50
     disk = app.extensions["storage"][profile]
 
@@ -37,39 +37,39 @@ def test_a_single_use_link_hit_by_fifty_threads_works_once(app, link, operation,
         disk.write(f"{round_number}", CONTENT)
         url = link(operation, f"{round_number}", profile=profile, uses=1)
         start = threading.Barrier(threads)
-        found: list[int] = []
+        statuses_seen: list[int] = []
 
-        def hit(url=url, start=start, found=found):
+        def send_request(url=url, start=start, statuses_seen=statuses_seen):
             client = app.test_client()
             start.wait()
-            found.append(client.open(url, method=method, **options).status_code)
+            statuses_seen.append(client.open(url, method=method, **options).status_code)
 
-        workers = [threading.Thread(target=hit) for _ in range(threads)]
+        workers = [threading.Thread(target=send_request) for _ in range(threads)]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
 
-        assert sorted(found) == [200] + [403] * (threads - 1)
+        assert sorted(statuses_seen) == [200] + [403] * (threads - 1)
 
 
-def test_a_counted_link_works_so_many_times(client, link):
-    """Downloads, uploads and a removal draw on the same number."""
+def test_a_limited_link_works_as_often_as_its_limit_allows(client, link):
+    """Downloads, uploads and a deletion are counted together."""
     url = link("dur", uses=3)
 
     assert statuses(client, url, "GET", "PUT", "DELETE", "GET", "PUT", data=b"x") == [200, 200, 200, 403, 403]
 
 
-def test_two_single_use_links_for_one_file_are_two(client, link):
-    """Each link has an identity of its own."""
+def test_two_single_use_links_to_one_file_are_counted_separately(client, link):
+    """Each has its own id."""
     first, second = link("download", uses=1), link("download", uses=1)
 
     assert statuses(client, first, "GET", "GET") == [200, 403]
     assert statuses(client, second, "GET", "GET") == [200, 403]
 
 
-def test_workers_with_the_same_instance_folder_share_the_count(tmp_path, link, client):
-    """Another process of the app (here: another app on the same folder) knows which links are used up."""
+def test_workers_with_the_same_instance_folder_share_the_counters(tmp_path, link, client):
+    """Another app object stands for another process."""
     url = link("download", uses=1)
     assert client.get(url).status_code == 200
 
@@ -78,8 +78,8 @@ def test_workers_with_the_same_instance_folder_share_the_count(tmp_path, link, c
     assert other.test_client().get(url).status_code == 403
 
 
-def test_a_counted_download_takes_no_ranges_and_is_kept_nowhere(client, link):
-    """It is all or nothing, and no cache keeps a copy for later."""
+def test_a_limited_download_supports_no_ranges_and_is_not_cached(client, link):
+    """Each download of the whole file is counted."""
     url = link("download", uses=1, cache_control="public, max-age=60")
 
     response = client.get(url, headers={"Range": "bytes=0-1"})
@@ -89,8 +89,8 @@ def test_a_counted_download_takes_no_ranges_and_is_kept_nowhere(client, link):
     assert response.headers["Cache-Control"] == "no-store"
 
 
-def test_looking_uses_nothing_up(client, link):
-    """HEAD, a refusal and a 304 leave the link as it was; HEAD of a used-up link says so."""
+def test_requests_without_content_take_no_use(client, link):
+    """HEAD, a refusal and a 304; HEAD of an exhausted link is refused too."""
     url = link("download", uses=1)
 
     assert statuses(client, url, "HEAD", "HEAD", "PUT", "DELETE") == [200, 200, 403, 403]
@@ -99,8 +99,8 @@ def test_looking_uses_nothing_up(client, link):
     assert statuses(client, url, "GET", "HEAD", "GET") == [200, 403, 403]
 
 
-def test_a_download_of_nothing_uses_nothing_up(client, docs, link):
-    """A link may be given away before its file exists."""
+def test_a_download_of_a_missing_file_takes_no_use(client, docs, link):
+    """A link may be created before its file exists."""
     url = link("download", "later", uses=1)
 
     assert client.get(url).status_code == 404
@@ -108,8 +108,8 @@ def test_a_download_of_nothing_uses_nothing_up(client, docs, link):
     assert statuses(client, url, "GET", "GET") == [200, 403]
 
 
-def test_an_upload_is_used_up_when_it_is_published(app, client, docs, link):
-    """A cut body, a wrong type, a wrong size: the client may try again."""
+def test_a_rejected_upload_takes_no_use(app, client, docs, link):
+    """After a truncated body, a form or a wrong size the client can try again."""
     url = link("upload", uses=1, max_size=10)
 
     assert put(app, url, Breaking(b"half"), CONTENT_LENGTH="10")[0] == 400
@@ -119,8 +119,8 @@ def test_an_upload_is_used_up_when_it_is_published(app, client, docs, link):
     assert docs.read("a/file.txt") == b"new"
 
 
-def test_a_used_up_link_is_refused_before_the_body_is_read(app, link):
-    """Nobody sends a gigabyte to hear that it was for nothing."""
+def test_an_exhausted_link_is_refused_before_the_body_is_read(app, link):
+    """The client need not send a large body first."""
     url = link("upload", uses=1)
     body = Breaking(b"new")
     put(app, url, Breaking(b"old"), CONTENT_LENGTH="3")
@@ -132,17 +132,17 @@ def test_a_used_up_link_is_refused_before_the_body_is_read(app, link):
 
 
 @pytest.mark.parametrize(
-    ("verb", "error", "status"),
+    ("operation_name", "error", "status"),
     [
-        ("publish", errors.StorageFullError("full"), 507),
-        ("publish", errors.FileExistsInStorageError("taken"), 409),
-        ("publish", errors.IntegrityError("other bytes"), 400),
+        ("store", errors.StorageFullError("full"), 507),
+        ("store", errors.FileExistsInStorageError("taken"), 409),
+        ("store", errors.IntegrityError("other bytes"), 400),
     ],
 )
-def test_an_upload_that_could_not_be_published_gives_its_use_back(client, docs, link, verb, error, status):
-    """The storage failed after the last byte: the link works again."""
+def test_an_upload_that_could_not_be_stored_releases_its_use(client, docs, link, operation_name, error, status):
+    """The storage failed after the last byte."""
     url = link("upload", uses=1)
-    docs.fails = {verb: error}
+    docs.fails = {operation_name: error}
     assert client.put(url, data=b"new").status_code == status
 
     docs.fails = {}
@@ -150,8 +150,8 @@ def test_an_upload_that_could_not_be_published_gives_its_use_back(client, docs, 
     assert statuses(client, url, "PUT", "PUT", data=b"new") == [200, 403]
 
 
-def test_a_listener_that_fails_gives_no_use_back(client, docs, link):
-    """When it hears of the upload the file is published, so the link is used up."""
+def test_a_failing_signal_receiver_releases_no_use(client, docs, link):
+    """The file is stored already."""
     url = link("upload", uses=1)
 
     def fail(storage, path):
@@ -164,8 +164,8 @@ def test_a_listener_that_fails_gives_no_use_back(client, docs, link):
     assert client.put(url, data=b"newer").status_code == 403
 
 
-def test_a_wrong_checksum_gives_the_use_back(client, link):
-    """The client may send the right bytes next."""
+def test_a_wrong_checksum_releases_the_use(client, link):
+    """The client can send the right content next."""
     url = link("upload", uses=1, checksum="sha256:" + hashlib.sha256(b"right").hexdigest())
 
     assert client.put(url, data=b"wrong").status_code == 400
@@ -173,8 +173,8 @@ def test_a_wrong_checksum_gives_the_use_back(client, link):
     assert client.put(url, data=b"right").status_code == 403
 
 
-def test_a_failed_removal_gives_its_use_back(client, docs, link):
-    """What was not deleted can be deleted later with the same link."""
+def test_a_failed_deletion_releases_its_use(client, docs, link):
+    """The same link can delete the file later."""
     url = link("remove", uses=1)
     docs.fails = {"delete": errors.StorageUnavailableError("away")}
     assert client.delete(url).status_code == 503
@@ -184,8 +184,8 @@ def test_a_failed_removal_gives_its_use_back(client, docs, link):
     assert statuses(client, url, "DELETE", "DELETE") == [200, 403]
 
 
-def test_a_failure_of_an_uncounted_link_gives_nothing_back(client, docs, link, uses, monkeypatch):
-    """The store of used links is not asked about links that are not counted."""
+def test_a_failure_of_an_unlimited_link_releases_nothing(client, docs, link, uses, monkeypatch):
+    """The usage store is not called for links without a limit."""
     monkeypatch.setattr(type(uses), "release", _forbidden)
     monkeypatch.setattr(type(uses), "consume", _forbidden)
     monkeypatch.setattr(type(uses), "is_exhausted", _forbidden)
@@ -201,13 +201,13 @@ def _forbidden(*args):
 
 @pytest.mark.parametrize("call", ["is_exhausted", "consume"])
 @pytest.mark.parametrize(("method", "operation"), [("GET", "d"), ("PUT", "u"), ("DELETE", "r")])
-def test_without_the_store_no_counted_link_is_honoured(
+def test_a_limited_link_is_refused_when_the_usage_store_is_unavailable(
     app, client, docs, link, uses, monkeypatch, method, operation, call
 ):
-    """When nobody can say whether a link was used, it is not: 503, and nothing happened."""
+    """503, and nothing is changed."""
     url = link(operation, uses=1)
     with monkeypatch.context() as patch:
-        patch.setattr(type(uses), call, _away)  # no shipped store can be made to fail at will
+        patch.setattr(type(uses), call, _unavailable)  # no shipped store can be made to fail at will
 
         response = client.open(url, method=method, data=b"new")
 
@@ -216,34 +216,34 @@ def test_without_the_store_no_counted_link_is_honoured(
     assert client.open(url, method=method, data=b"new").status_code == 200
 
 
-def _away(*args):
+def _unavailable(*args):
     raise errors.StorageUnavailableError("the store of used links cannot be reached")
 
 
 def test_a_refused_download_closes_the_file(app, client, docs, link, uses, monkeypatch):
-    """Another request took the last use between opening and sending: the reader is closed at once."""
+    """Another request took the last use after this one opened the file."""
     url, readers, open_reader = link("download", uses=1), [], docs._open_reader
     monkeypatch.setattr(type(uses), "is_exhausted", lambda *args: False)
 
-    def noted(path):
+    def recording_open_reader(path):
         readers.append(open_reader(path))
         return readers[-1]
 
-    monkeypatch.setattr(docs, "_open_reader", noted)
+    monkeypatch.setattr(docs, "_open_reader", recording_open_reader)
 
     assert statuses(client, url, "GET", "GET") == [200, 403]
     assert readers[1].closed
 
 
-def test_a_counted_token_without_an_identity_grants_nothing(client):
-    """Its uses could not be counted."""
+def test_a_limited_token_without_an_id_grants_nothing(client):
+    """Its uses cannot be counted."""
     assert client.get(f"/storage/docs?token={forge(use=1)}").status_code == 403
     assert client.get(f"/storage/docs?token={forge(use=1, jti='an id')}").status_code == 200
     assert client.get(f"/storage/docs?token={forge(use=1, jti='an id')}").status_code == 403
 
 
-def test_an_expired_counted_link_is_refused_like_any_other(client):
-    """Time ends a link before its uses do."""
+def test_an_expired_limited_link_is_refused(client):
+    """Although uses are left."""
     past = int(datetime.now(UTC).timestamp()) - 10
 
     assert client.get(f"/storage/docs?token={forge(use=5, jti='x', exp=past)}").status_code == 403

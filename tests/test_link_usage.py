@@ -1,4 +1,4 @@
-"""Links with a limited number of uses: of all threads and processes exactly as many succeed as there are uses."""
+"""Links with a limited number of uses: among all threads and processes exactly as many calls succeed."""
 
 import errno
 import os
@@ -31,19 +31,19 @@ from .counts import count
 pytest_plugins = ["tests.services.postgres", "tests.services.redis"]
 
 THREADS = 50
-SHARED = ["file", "sqlite", "postgres", "redis"]  # by all processes of an app
-STORES = ["memory", *SHARED]
+SHARED_STORES = ["file", "sqlite", "postgres", "redis"]  # shared by all processes of an app
+STORES = ["memory", *SHARED_STORES]
 
 
 @pytest.fixture
 def expires_at():
-    """A moment that comes an hour from now."""
+    """A time one hour from now."""
     return datetime.now(UTC) + timedelta(hours=1)
 
 
 @pytest.fixture
 def setting(request, tmp_path):
-    """What STORAGE_LINK_USAGE says, and a store behind it that knows of no link yet."""
+    """A value of STORAGE_LINK_USAGE that names an empty store."""
     kind = request.param
     if kind == "memory":
         return MemoryUsageStore()
@@ -61,7 +61,7 @@ def setting(request, tmp_path):
 
 @pytest.fixture
 def store(setting, tmp_path):
-    """The store of `setting`."""
+    """The store that `setting` names."""
     store = open_usage_store(setting, tmp_path)
     yield store
     store.close()
@@ -76,17 +76,17 @@ def _without_table(url):
 
 
 def every_store(function):
-    """The test speaks of all stores."""
+    """Run the test with all stores."""
     return pytest.mark.parametrize("setting", STORES, indirect=True)(function)
 
 
 def every_shared_store(function):
-    """The test speaks of all stores that processes share."""
-    return pytest.mark.parametrize("setting", SHARED, indirect=True)(function)
+    """Run the test with all stores that processes share."""
+    return pytest.mark.parametrize("setting", SHARED_STORES, indirect=True)(function)
 
 
-def together(threads, function):
-    """The results of *function* in so many threads that begin at the same moment."""
+def run_in_threads(threads, function):
+    """Return the results of *function* in so many threads that start at the same time."""
     start = threading.Barrier(threads)
 
     def run():
@@ -97,27 +97,27 @@ def together(threads, function):
         return [job.result() for job in [pool.submit(run) for _ in range(threads)]]
 
 
-# -- the contract of every store --------------------------------------------------------------------------------------
+# -- every store ------------------------------------------------------------------------------------------------------
 
 
 @every_store
-def test_a_link_has_as_many_uses_as_it_says(store, expires_at):
-    """The third of three uses succeeds, the fourth is refused, however often one asks."""
+def test_a_link_can_be_used_as_often_as_its_limit_allows(store, expires_at):
+    """The third of three uses succeeds, all later ones are refused."""
     taken = [store.consume("id", 3, expires_at) for _ in range(6)]
 
     assert taken == [True, True, True, False, False, False]
 
 
 @every_store
-def test_a_link_without_uses_is_refused(store, expires_at):
-    """A limit of none allows none."""
+def test_a_limit_of_zero_allows_no_use(store, expires_at):
+    """It is exhausted from the start."""
     assert store.consume("id", 0, expires_at) is False
     assert store.is_exhausted("id", 0) is True
 
 
 @every_store
-def test_links_are_counted_apart(store, expires_at):
-    """Using up one link takes nothing from another, whatever its id looks like."""
+def test_links_are_counted_separately(store, expires_at):
+    """Using up one link does not affect another, whatever its id is."""
     ids = ["id", "ID", "id ", "../id", "id/1", "*", "", "i" * 10_000, "\u00e9", "e\u0301", "id\x00", "'; --", "\ud800"]
 
     first = [store.consume(token_id, 1, expires_at) for token_id in ids]
@@ -128,8 +128,8 @@ def test_links_are_counted_apart(store, expires_at):
 
 
 @every_store
-def test_looking_takes_nothing(store, expires_at):
-    """`spent` may be asked at any time: it is true when the last use is gone, and changes nothing."""
+def test_is_exhausted_takes_no_use(store, expires_at):
+    """It is true when the last use is taken, and changes nothing."""
     before = [store.is_exhausted("id", 2) for _ in range(5)]
     store.consume("id", 2, expires_at)
     between = [store.is_exhausted("id", 2) for _ in range(5)]
@@ -141,8 +141,8 @@ def test_looking_takes_nothing(store, expires_at):
 
 
 @every_store
-def test_a_use_given_back_can_be_taken_again(store, expires_at):
-    """An upload that failed does not use its link up."""
+def test_a_released_use_can_be_taken_again(store, expires_at):
+    """A failed upload does not use its link up."""
     store.consume("id", 1, expires_at)
 
     store.release("id")
@@ -152,8 +152,8 @@ def test_a_use_given_back_can_be_taken_again(store, expires_at):
 
 
 @every_store
-def test_giving_back_more_than_was_taken_makes_no_new_uses(store, expires_at):
-    """A use that was never taken cannot be given back: the link keeps its number."""
+def test_releasing_more_than_was_taken_adds_no_uses(store, expires_at):
+    """The limit of the link stays."""
     store.release("id")
     store.consume("id", 2, expires_at)
     for _ in range(3):
@@ -165,10 +165,10 @@ def test_giving_back_more_than_was_taken_makes_no_new_uses(store, expires_at):
 
 
 @every_store
-def test_fifty_threads_share_a_single_use(store, expires_at):
-    """Whoever clicks first gets it; nobody else does, in any round."""
+def test_one_of_fifty_threads_takes_a_single_use(store, expires_at):
+    """In every round exactly one call succeeds."""
     for number in range(count(5, 20)):
-        taken = together(THREADS, lambda number=number: store.consume(f"id {number}", 1, expires_at))
+        taken = run_in_threads(THREADS, lambda number=number: store.consume(f"id {number}", 1, expires_at))
 
         assert taken.count(True) == 1
         assert taken.count(False) == THREADS - 1
@@ -176,35 +176,35 @@ def test_fifty_threads_share_a_single_use(store, expires_at):
 
 @every_store
 def test_fifty_threads_share_twenty_uses(store, expires_at):
-    """None is lost and none is granted twice."""
-    taken = together(THREADS, lambda: store.consume("id", 20, expires_at))
+    """No use is lost and none is granted twice."""
+    taken = run_in_threads(THREADS, lambda: store.consume("id", 20, expires_at))
 
     assert taken.count(True) == 20
     assert store.is_exhausted("id", 20) is True
 
 
 @every_store
-def test_threads_that_give_back_at_once_each_give_one(store, expires_at):
-    """Twelve failures at the same moment free twelve uses."""
+def test_concurrent_releases_each_free_one_use(store, expires_at):
+    """Twelve concurrent failures free twelve uses."""
     for _ in range(20):
         store.consume("id", 20, expires_at)
 
-    together(12, lambda: store.release("id"))
+    run_in_threads(12, lambda: store.release("id"))
 
     assert [store.consume("id", 20, expires_at) for _ in range(14)].count(True) == 12
 
 
 @every_store
-def test_an_expired_link_is_refused_when_its_uses_may_be_forgotten(store):
-    """An hour after its expiry a link has no uses left, though nobody remembers the ones it had."""
+def test_a_link_that_expired_long_ago_is_refused(store):
+    """An hour after expiry its uses may be deleted, so it must not be counted from zero again."""
     long_ago = datetime.now(UTC) - timedelta(hours=1, seconds=2)
 
     assert store.consume("id", 5, long_ago) is False
 
 
 @every_store
-def test_a_clock_that_is_slow_does_not_revive_a_link(store):
-    """What expired just now is still counted: another host may believe that it has not expired."""
+def test_uses_are_still_counted_shortly_after_expiry(store):
+    """The clock of another host may be slow, so that the link is still valid there."""
     just_now = datetime.now(UTC) - timedelta(minutes=30)
 
     taken = [store.consume("id", 1, just_now), store.consume("id", 1, just_now)]
@@ -215,16 +215,16 @@ def test_a_clock_that_is_slow_does_not_revive_a_link(store):
 
 
 @every_store
-def test_the_farthest_expiry_is_no_trouble(store):
-    """A link that never practically expires is counted like any other."""
+def test_the_latest_possible_expiry_works(store):
+    """A link that practically never expires is counted like any other."""
     end_of_time = datetime.max.replace(tzinfo=UTC)
 
     assert [store.consume("id", 1, end_of_time) for _ in range(2)] == [True, False]
 
 
 @pytest.mark.parametrize("setting", ["memory", "file", "sqlite", "postgres"], indirect=True)
-def test_a_sweep_forgets_expired_links_and_no_others(store, expires_at):
-    """The store stays small: what has expired long ago goes, and it says how much."""
+def test_a_sweep_deletes_expired_links_only(store, expires_at):
+    """It returns the number of deleted uses."""
     later = expires_at + timedelta(days=1)
     for _ in range(3):
         store.consume("early", 3, expires_at)
@@ -241,14 +241,14 @@ def test_a_sweep_forgets_expired_links_and_no_others(store, expires_at):
 
 
 @every_store
-def test_sweeping_an_unused_store_is_no_trouble(store):
-    """Nothing to forget is nothing, whether or not the store has been made."""
+def test_sweeping_an_unused_store_returns_zero(store):
+    """Also when its directory or table does not exist yet."""
     assert store.sweep() == 0
 
 
 @every_store
-def test_sweeping_while_links_are_used_loses_no_use(store, expires_at):
-    """Several workers may sweep at any moment: no count of a living link changes."""
+def test_concurrent_sweeps_delete_no_use_of_a_valid_link(store, expires_at):
+    """Several workers may sweep at any time."""
     done = threading.Event()
 
     def sweep():
@@ -288,7 +288,7 @@ def _line_from(process):
     return process.stdout.readline()
 
 
-def _tell_all(processes, line):
+def _send_line(processes, line):
     for process in processes:
         process.stdin.write(line)
         process.stdin.flush()
@@ -296,12 +296,12 @@ def _tell_all(processes, line):
 
 @every_shared_store
 def test_processes_share_the_uses_of_a_link(setting, tmp_path):
-    """Workers that start together on a store that does not exist yet take seven uses of seven, and no more."""
+    """Workers that start at the same time on a new store take seven of seven uses, and no more."""
     command = [sys.executable, "-c", _PROCESS, setting or "", str(tmp_path), "5"]
     processes = [subprocess.Popen(command, stdin=-1, stdout=-1, text=True) for _ in range(5)]
     assert [_line_from(process) for process in processes] == ["ready\n"] * 5
 
-    _tell_all(processes, "go\n")
+    _send_line(processes, "go\n")
     taken = [int(process.communicate(timeout=60)[0]) for process in processes]
 
     assert [process.returncode for process in processes] == [0] * 5
@@ -321,8 +321,8 @@ for _ in range(4):
     child = os.fork()
     if not child:
         gc.collect()
-        mine = sum(store.consume("id", 30, expires_at) for _ in range(10))
-        os._exit(mine)
+        own_uses = sum(store.consume("id", 30, expires_at) for _ in range(10))
+        os._exit(own_uses)
     children.append(child)
 taken += [store.consume("id", 30, expires_at) for _ in range(10)]
 codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
@@ -334,7 +334,7 @@ store.close()
 
 @every_shared_store
 def test_a_store_that_was_used_before_a_fork_works_in_parent_and_children(setting, tmp_path):
-    """Workers of ``gunicorn --preload``: no connection is shared by two processes, and the count holds."""
+    """As with `gunicorn --preload`: processes share no connection, and the count is right."""
     command = [sys.executable, "-W", "error", "-c", _FORKING, setting or "", str(tmp_path)]
 
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -344,7 +344,7 @@ def test_a_store_that_was_used_before_a_fork_works_in_parent_and_children(settin
 
 @every_store
 def test_a_closed_store_can_be_used_again(store, expires_at):
-    """Closing lets go of connections and of nothing else."""
+    """Closing only closes connections."""
     store.consume("id", 2, expires_at)
 
     store.close()
@@ -354,7 +354,7 @@ def test_a_closed_store_can_be_used_again(store, expires_at):
 
 
 @every_shared_store
-def test_a_restarted_app_remembers(setting, tmp_path, expires_at):
+def test_uses_survive_a_restart_of_the_app(setting, tmp_path, expires_at):
     """Another object with the same setting sees the uses that the first one took."""
     first, second = open_usage_store(setting, tmp_path), open_usage_store(setting, tmp_path)
 
@@ -366,61 +366,61 @@ def test_a_restarted_app_remembers(setting, tmp_path, expires_at):
     second.close()
 
 
-# -- sweeping by itself -----------------------------------------------------------------------------------------------
+# -- automatic sweeps --------------------------------------------------------------------------------------------------
 
 
-class _Recording(LinkUsageStore):
-    """A store of somebody else's, made of the four hooks."""
+class _RecordingStore(LinkUsageStore):
+    """A custom store that records the calls of its four methods."""
 
     def __init__(self):
         self.calls = []
 
     def _count(self, key):
-        self.calls.append(("used", key))
+        self.calls.append(("count", key))
         return 0
 
     def _increment(self, key, uses, expiry):
-        self.calls.append(("take", key))
+        self.calls.append(("increment", key))
         return True
 
     def _decrement(self, key):
-        self.calls.append(("give back", key))
+        self.calls.append(("decrement", key))
 
     def _delete_expired(self, expired):
-        self.calls.append(("forget", expired))
+        self.calls.append(("delete expired", expired))
         return 0
 
 
-def test_taking_a_use_sweeps_now_and_then(expires_at):
-    """A process sweeps with its first use, and not again with the next ones."""
-    store = _Recording()
+def test_the_first_use_of_a_process_sweeps(expires_at):
+    """The next uses do not."""
+    store = _RecordingStore()
 
     for _ in range(3):
         store.consume("id", 3, expires_at)
 
-    assert [call for call, _ in store.calls] == ["forget", "take", "take", "take"]
+    assert [call for call, _ in store.calls] == ["delete expired", "increment", "increment", "increment"]
 
 
-def test_a_long_lived_process_sweeps_again(expires_at, monkeypatch):
-    """When the pause between two sweeps is over, the next use sweeps."""
-    store = _Recording()
+def test_a_process_sweeps_again_after_the_interval(expires_at, monkeypatch):
+    """With the first use after it."""
+    store = _RecordingStore()
     monkeypatch.setattr(base, "SWEEP_INTERVAL", 0)
 
     for _ in range(2):
         store.consume("id", 3, expires_at)
 
-    assert [call for call, _ in store.calls] == ["forget", "take", "forget", "take"]
+    assert [call for call, _ in store.calls] == ["delete expired", "increment", "delete expired", "increment"]
 
 
-def test_a_store_never_sees_an_id(expires_at):
-    """Hooks get 64 hexadecimal digits, whatever the token carried."""
-    store = _Recording()
+def test_a_store_gets_a_hash_instead_of_the_id(expires_at):
+    """64 hexadecimal digits, whatever the token contains."""
+    store = _RecordingStore()
 
     store.consume("../../etc", 1, expires_at)
     store.release("../../etc")
     store.is_exhausted("../../etc", 1)
 
-    keys = [value for call, value in store.calls if call != "forget"]
+    keys = [value for call, value in store.calls if call != "delete expired"]
     assert len(keys) == 3
     assert len(set(keys)) == 1
     assert len(keys[0]) == 64
@@ -430,19 +430,19 @@ def test_a_store_never_sees_an_id(expires_at):
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def test_files_lie_in_a_folder_of_their_own_for_the_owner_alone(tmp_path, expires_at):
-    """The folder appears with the first use, closed to others; names are hashes and numbers, files are empty."""
-    folder = tmp_path / "instance" / "storage-links"
+def test_files_are_in_a_private_directory(tmp_path, expires_at):
+    """The first use creates it with mode 0700; names are hashes and numbers, files are empty."""
+    directory = tmp_path / "instance" / "storage-links"
     store = open_usage_store(None, tmp_path / "instance")
-    exists_before = folder.exists()
+    exists_before = directory.exists()
 
     store.consume("../../evil", 2, expires_at)
     store.consume("../../evil", 2, expires_at)
 
-    (link,) = folder.iterdir()
+    (link,) = directory.iterdir()
     files = sorted(link.iterdir())
     assert exists_before is False
-    assert folder.stat().st_mode & 0o777 == 0o700
+    assert directory.stat().st_mode & 0o777 == 0o700
     assert link.stat().st_mode & 0o777 == 0o700
     assert len(link.name) == 64
     assert [file.name for file in files] == ["1", "2"]
@@ -451,17 +451,17 @@ def test_files_lie_in_a_folder_of_their_own_for_the_owner_alone(tmp_path, expire
     assert [path.name for path in tmp_path.iterdir()] == ["instance"]
 
 
-def test_a_use_is_durable_before_it_is_granted(tmp_path, expires_at, monkeypatch):
-    """After a power failure no link works again: file, link's folder and store's folder are synced, names last."""
+def test_a_use_is_synced_to_disk_before_it_is_granted(tmp_path, expires_at, monkeypatch):
+    """The file, the link's directory and the store's directory, in this order."""
     store = FileUsageStore(tmp_path / "links")
     synced: list[str] = []
     fsync = os.fsync
 
-    def watched(fd):
+    def recording_fsync(fd):
         synced.append(os.readlink(f"/proc/self/fd/{fd}"))
         fsync(fd)
 
-    monkeypatch.setattr(os, "fsync", watched)
+    monkeypatch.setattr(os, "fsync", recording_fsync)
     assert store.consume("a", 2, expires_at)
     first, synced = synced, []
     assert store.consume("a", 2, expires_at)
@@ -476,8 +476,8 @@ def test_a_use_is_durable_before_it_is_granted(tmp_path, expires_at, monkeypatch
 
 
 @pytest.mark.parametrize("reason", [errno.EINVAL, errno.EIO])
-def test_a_folder_that_cannot_be_synced_is_no_error_but_a_broken_disk_is(tmp_path, expires_at, monkeypatch, reason):
-    """Some file systems know no syncing of folders, and keep their names all the same."""
+def test_a_file_system_without_directory_fsync_is_supported(tmp_path, expires_at, monkeypatch, reason):
+    """EINVAL is ignored; EIO, a disk error, is reported."""
     fsync = os.fsync
 
     def refuse(fd):
@@ -493,8 +493,8 @@ def test_a_folder_that_cannot_be_synced_is_no_error_but_a_broken_disk_is(tmp_pat
             FileUsageStore(tmp_path).consume("a", 1, expires_at)
 
 
-def test_a_first_use_clears_away_what_expired_long_ago(tmp_path, expires_at):
-    """Files of old links do not pile up, though no one ever calls `sweep`."""
+def test_the_first_use_deletes_files_of_expired_links(tmp_path, expires_at):
+    """Old files do not accumulate when `sweep` is never called."""
     FileUsageStore(tmp_path).consume("old", 1, expires_at)
     (old,) = tmp_path.iterdir()
     long_ago = time.time() - 7200
@@ -502,61 +502,61 @@ def test_a_first_use_clears_away_what_expired_long_ago(tmp_path, expires_at):
 
     FileUsageStore(tmp_path).consume("new", 1, expires_at)
 
-    (left,) = tmp_path.iterdir()
-    assert left.name != old.name
+    (remaining,) = tmp_path.iterdir()
+    assert remaining.name != old.name
 
 
-def test_a_sweep_leaves_alone_what_is_not_its_own(tmp_path, expires_at):
-    """Somebody else's files in the folder stay, however old they are."""
-    (tmp_path / "notes.txt").write_text("mine")
+def test_a_sweep_keeps_other_files_in_the_directory(tmp_path, expires_at):
+    """Whatever their age."""
+    (tmp_path / "notes.txt").write_text("other content")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "1").write_text("mine")
+    (tmp_path / "folder" / "1").write_text("other content")
     store = FileUsageStore(tmp_path)
     store.consume("id", 1, expires_at)
 
-    forgotten = store.sweep(datetime.now(UTC) + timedelta(days=1000))
+    deleted = store.sweep(datetime.now(UTC) + timedelta(days=1000))
 
-    assert forgotten == 1
+    assert deleted == 1
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["1", "folder", "notes.txt"]
 
 
-def test_a_use_that_is_just_being_taken_is_not_swept_away(tmp_path, expires_at):
-    """Between the creation of a file and its date lies a moment in which it is no older than now: it stays."""
+def test_a_sweep_keeps_a_use_that_is_being_created(tmp_path, expires_at):
+    """Its modification time is the present until the expiry is set."""
     store = FileUsageStore(tmp_path)
     store.consume("id", 1, expires_at)
     (link,) = tmp_path.iterdir()
     os.utime(link / "1")
 
-    forgotten = store.sweep()
+    deleted = store.sweep()
 
-    assert forgotten == 0
+    assert deleted == 0
     assert store.is_exhausted("id", 1) is True
 
 
-def _a_file_where_the_folder_should_be(tmp_path, postgres, redis_server):
+def _file_instead_of_directory(tmp_path, postgres, redis_server):
     (tmp_path / "storage-links").write_text("")
     return open_usage_store(None, tmp_path)
 
 
-def _a_database_that_is_none(tmp_path, postgres, redis_server):
-    (tmp_path / "links.db").write_text("this is no database, and long enough to be one " * 100)
+def _not_a_database(tmp_path, postgres, redis_server):
+    (tmp_path / "links.db").write_text("this is not a database, but long enough to be one " * 100)
     return open_usage_store("sqlite:///links.db", tmp_path)
 
 
-def _a_database_below_a_file(tmp_path, postgres, redis_server):
+def _database_below_a_file(tmp_path, postgres, redis_server):
     (tmp_path / "links").write_text("")
     return open_usage_store("sqlite:///links/used.db", tmp_path)
 
 
-def _postgres_with_a_wrong_password(tmp_path, postgres, redis_server):
+def _postgres_wrong_password(tmp_path, postgres, redis_server):
     return open_usage_store(postgres.url.replace("tester:", "tester:wrong"), tmp_path)
 
 
-def _postgres_at_a_wrong_address(tmp_path, postgres, redis_server):
-    return open_usage_store(postgres.url.replace(quote(str(postgres.folder), safe=""), "%2Fnowhere"), tmp_path)
+def _postgres_wrong_address(tmp_path, postgres, redis_server):
+    return open_usage_store(postgres.url.replace(quote(str(postgres.directory), safe=""), "%2Fnowhere"), tmp_path)
 
 
-def _postgres_without_the_right_to_make_tables(tmp_path, postgres, redis_server):
+def _postgres_without_create_permission(tmp_path, postgres, redis_server):
     engine = sqlalchemy.create_engine(_without_table(postgres.url))
     with engine.begin() as connection:
         connection.execute(sqlalchemy.text("DROP ROLE IF EXISTS guest"))
@@ -566,31 +566,31 @@ def _postgres_without_the_right_to_make_tables(tmp_path, postgres, redis_server)
     return open_usage_store(postgres.url.replace("tester:", "guest:"), tmp_path)
 
 
-def _redis_with_a_wrong_password(tmp_path, postgres, redis_server):
+def _redis_wrong_password(tmp_path, postgres, redis_server):
     return open_usage_store(redis_server.url.replace("redis://:", "redis://:wrong"), tmp_path)
 
 
-def _redis_at_a_wrong_address(tmp_path, postgres, redis_server):
+def _redis_wrong_address(tmp_path, postgres, redis_server):
     return open_usage_store(f"unix://:{redis_server.password}@{tmp_path}/no-socket", tmp_path)
 
 
-TROUBLES = [
-    _a_file_where_the_folder_should_be,
-    _a_database_that_is_none,
-    _a_database_below_a_file,
-    _postgres_with_a_wrong_password,
-    _postgres_at_a_wrong_address,
-    _postgres_without_the_right_to_make_tables,
-    _redis_with_a_wrong_password,
-    _redis_at_a_wrong_address,
+UNUSABLE_STORES = [
+    _file_instead_of_directory,
+    _not_a_database,
+    _database_below_a_file,
+    _postgres_wrong_password,
+    _postgres_wrong_address,
+    _postgres_without_create_permission,
+    _redis_wrong_password,
+    _redis_wrong_address,
 ]
 
 
-@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.__name__.strip("_"))
-def test_a_store_that_cannot_be_asked_grants_nothing(trouble, tmp_path, postgres, redis_server, expires_at):
-    """Every question ends in StorageUnavailableError with the cause behind it, and shows no password anywhere."""
-    store = trouble(tmp_path, postgres, redis_server)
-    questions = [
+@pytest.mark.parametrize("open_store", UNUSABLE_STORES, ids=lambda open_store: open_store.__name__.strip("_"))
+def test_an_unavailable_store_grants_no_use(open_store, tmp_path, postgres, redis_server, expires_at):
+    """Every method raises StorageUnavailableError with the cause chained, and no message shows a password."""
+    store = open_store(tmp_path, postgres, redis_server)
+    calls = [
         lambda: store.consume("id", 1, expires_at),
         lambda: store.consume("id", 1, expires_at),
         lambda: store.is_exhausted("id", 1),
@@ -598,9 +598,9 @@ def test_a_store_that_cannot_be_asked_grants_nothing(trouble, tmp_path, postgres
     ]
 
     errors = []
-    for question in questions:
+    for call in calls:
         with pytest.raises(StorageUnavailableError) as caught:
-            question()
+            call()
         errors.append(caught.value)
 
     assert all(error.__cause__ is not None for error in errors)
@@ -612,8 +612,8 @@ def test_a_store_that_cannot_be_asked_grants_nothing(trouble, tmp_path, postgres
 
 
 @pytest.mark.parametrize("server_name", ["postgres", "redis_server"])
-def test_a_store_heals_when_its_server_comes_back(server_name, request, tmp_path, expires_at):
-    """While the server is away nothing is granted; afterwards the same object goes on."""
+def test_a_store_works_again_when_its_server_is_back(server_name, request, tmp_path, expires_at):
+    """While the server is down no use is granted; afterwards the same object works."""
     server = request.getfixturevalue(server_name)
     url = _without_table(server.url) if server_name == "postgres" else server.url
     store = open_usage_store(url, tmp_path)
@@ -637,13 +637,13 @@ def test_a_store_heals_when_its_server_comes_back(server_name, request, tmp_path
 
 
 @pytest.mark.parametrize("setting", ["sqlite", "postgres"], indirect=True)
-def test_a_table_that_another_worker_makes_at_the_same_moment_is_used(setting, tmp_path, expires_at):
-    """Two workers find no table; the slower one takes the table of the quicker one."""
+def test_a_table_that_another_worker_creates_concurrently_is_used(setting, tmp_path, expires_at):
+    """Both workers find no table; the slower one's CREATE TABLE fails."""
     store, quicker = open_usage_store(setting, tmp_path), open_usage_store(setting, tmp_path)
     created: list[str] = []
 
     @sqlalchemy.event.listens_for(sqlalchemy.Engine, "before_cursor_execute")
-    def overtake(connection, cursor, statement, *details):
+    def create_table_first(connection, cursor, statement, *details):
         if "CREATE TABLE" in statement and not created:
             created.append(statement)
             quicker.consume("id", 2, expires_at)
@@ -651,7 +651,7 @@ def test_a_table_that_another_worker_makes_at_the_same_moment_is_used(setting, t
     try:
         taken = [store.consume("id", 2, expires_at) for _ in range(2)]
     finally:
-        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", overtake)
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", create_table_first)
 
     assert len(created) == 1
     assert taken == [True, False]
@@ -659,8 +659,8 @@ def test_a_table_that_another_worker_makes_at_the_same_moment_is_used(setting, t
     quicker.close()
 
 
-def test_a_relative_sqlite_file_lies_in_the_instance_folder(tmp_path, expires_at, monkeypatch):
-    """Workers with different working folders share one file; the instance folder is made when it is missing."""
+def test_a_relative_sqlite_file_is_in_the_instance_folder(tmp_path, expires_at, monkeypatch):
+    """Workers with different working directories share one file; a missing instance folder is created."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     store = open_usage_store("sqlite:///links.db", tmp_path / "instance")
@@ -672,8 +672,8 @@ def test_a_relative_sqlite_file_lies_in_the_instance_folder(tmp_path, expires_at
     store.close()
 
 
-def test_an_absolute_sqlite_file_lies_where_it_says(tmp_path, expires_at):
-    """Four slashes mean the place itself."""
+def test_an_absolute_sqlite_path_is_used_as_it_is(tmp_path, expires_at):
+    """A URL with four slashes."""
     store = open_usage_store(f"sqlite:///{tmp_path}/here/links.db", tmp_path / "instance")
 
     store.consume("id", 1, expires_at)
@@ -684,14 +684,14 @@ def test_an_absolute_sqlite_file_lies_where_it_says(tmp_path, expires_at):
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
-def test_a_database_in_memory_is_refused(url, tmp_path):
-    """Every worker would have one of its own, and each would grant the uses again."""
+def test_a_sqlite_database_in_memory_is_refused(url, tmp_path):
+    """Each worker would have its own, and grant the uses again."""
     with pytest.raises(ConfigurationError, match="not shared by the app's workers"):
         open_usage_store(url, tmp_path)
 
 
-def test_a_given_connect_timeout_is_kept(postgres, tmp_path, expires_at):
-    """What the URL says about the connection is not overruled."""
+def test_a_connect_timeout_in_the_url_is_kept(postgres, tmp_path, expires_at):
+    """The store's own time-out is only a default."""
     store = open_usage_store(_without_table(postgres.url) + "&connect_timeout=3", tmp_path)
 
     assert store.consume("id", 1, expires_at) is True
@@ -702,8 +702,8 @@ def test_a_given_connect_timeout_is_kept(postgres, tmp_path, expires_at):
 
 
 @pytest.mark.parametrize("setting", ["redis"], indirect=True)
-def test_redis_forgets_by_itself(store, setting, expires_at):
-    """A counter lives an hour longer than its link, also after a use was given back; nobody needs to sweep."""
+def test_redis_counters_expire(store, setting, expires_at):
+    """A counter is kept an hour longer than its link, also after a release; no sweep is needed."""
     store.consume("id", 3, expires_at)
     store.consume("id", 3, expires_at)
     store.release("id")
@@ -717,23 +717,23 @@ def test_redis_forgets_by_itself(store, setting, expires_at):
     assert store.sweep(expires_at + timedelta(days=1)) == 0
 
 
-def test_redis_is_reached_by_its_socket(redis_server, tmp_path, expires_at):
+def test_redis_works_over_a_unix_socket(redis_server, tmp_path, expires_at):
     """`unix://` works like `redis://`."""
     store = open_usage_store(redis_server.socket_url, tmp_path)
 
     taken = [store.consume("by socket", 1, expires_at) for _ in range(2)]
 
     assert taken == [True, False]
-    assert str(redis_server.folder) in repr(store)
+    assert str(redis_server.directory) in repr(store)
     assert redis_server.password not in repr(store)
     store.close()
 
 
-# -- choosing ---------------------------------------------------------------------------------------------------------
+# -- the setting ------------------------------------------------------------------------------------------------------
 
 
-def test_the_setting_chooses_the_store(tmp_path):
-    """Nothing, a URL, or an object: each names one kind of store, and opening it asks no server."""
+def test_the_setting_selects_the_store(tmp_path):
+    """None, a URL, or an object; opening a store sends no request."""
     own = MemoryUsageStore()
     postgres = "postgresql+psycopg://user:password@192.0.2.1/name"
 
@@ -769,8 +769,8 @@ def test_the_setting_chooses_the_store(tmp_path):
         "file://hunter2",
     ],
 )
-def test_an_unknown_place_is_refused_and_the_known_ones_are_named(setting, tmp_path):
-    """The message lists what exists; the setting itself, which may hold a password, is not shown."""
+def test_an_unknown_usage_store_is_refused(setting, tmp_path):
+    """The message lists the valid ones; it does not show the setting, which may hold a password."""
     with pytest.raises(ConfigurationError) as caught:
         open_usage_store(setting, tmp_path)
 
@@ -783,7 +783,7 @@ def test_an_unknown_place_is_refused_and_the_known_ones_are_named(setting, tmp_p
 
 @pytest.mark.parametrize("setting", [{"url": "redis://:hunter2@host"}, 7, b"redis://host", True, object])
 def test_a_setting_of_another_type_is_refused(setting, tmp_path):
-    """JSON in the environment may say anything: the message names the type that was found."""
+    """JSON in the environment may have any type; the message names the type."""
     with pytest.raises(ConfigurationError, match=type(setting).__name__) as caught:
         open_usage_store(setting, tmp_path)
 
@@ -801,7 +801,7 @@ def test_a_setting_of_another_type_is_refused(setting, tmp_path):
         "redis://host/0?socket_timeout=hunter2",
     ],
 )
-def test_a_url_that_cannot_be_read_is_refused_without_showing_it(setting, tmp_path):
+def test_an_invalid_url_is_refused_without_showing_it(setting, tmp_path):
     """Neither the message nor the traceback repeats what may be a password."""
     with pytest.raises(ConfigurationError) as caught:
         open_usage_store(setting, tmp_path)
@@ -817,7 +817,7 @@ def test_a_url_that_cannot_be_read_is_refused_without_showing_it(setting, tmp_pa
         ("psycopg", "postgresql+psycopg://host/name", "pip install 'psycopg[binary]'"),
     ],
 )
-def test_a_missing_library_is_named_with_the_command_that_installs_it(missing, setting, command, tmp_path, monkeypatch):
+def test_a_missing_library_is_reported_with_the_install_command(missing, setting, command, tmp_path, monkeypatch):
     """At the start of the app, not with the first link."""
     monkeypatch.setitem(sys.modules, missing, None)
 
@@ -828,8 +828,8 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(missing, s
     assert isinstance(caught.value.__cause__, ImportError)
 
 
-def test_a_database_that_keeps_a_worker_waiting_is_given_up(postgres, expires_at, monkeypatch):
-    """A lock that somebody else holds costs a request seconds, not its worker."""
+def test_a_blocked_database_statement_times_out(postgres, expires_at, monkeypatch):
+    """A lock that another client holds costs a request seconds, not its worker."""
     monkeypatch.setattr(sql_store, "TIMEOUT", 4)
     store = open_usage_store(postgres.url, "")
     assert not store.is_exhausted("locked out", 1)  # the table is there
