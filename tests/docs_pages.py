@@ -1,4 +1,4 @@
-"""Runs a page of the documentation as its reader would: from the first block to the last, in an empty folder.
+"""Runs a page of the documentation as its reader would: from the first block to the last, in an empty directory.
 
 What a fence is marked with says what happens to it:
 
@@ -96,24 +96,24 @@ class Page:
     """A page on its way through a reader's hands."""
 
     file: Path
-    folder: Path
+    directory: Path
     port: int = field(default_factory=free_port)
     printed: str = ""
     server: subprocess.Popen[str] | None = None
 
     def __post_init__(self):
-        self.folder.mkdir()
+        self.directory.mkdir()
         self.module = types.ModuleType("page")
-        self.module.__file__ = str(self.folder / "page.py")
-        self.log = self.folder.with_suffix(".log")
-        self.state = self.folder.with_suffix(".state")
+        self.module.__file__ = str(self.directory / "page.py")
+        self.log = self.directory.with_suffix(".log")
+        self.state = self.directory.with_suffix(".state")
         self.state.touch()
 
     def run(self):
         """Run every block in order; an error names the line of the page."""
         kept = set(sys.modules)
         sys.modules["page"] = self.module
-        sys.path.insert(0, str(self.folder))
+        sys.path.insert(0, str(self.directory))
         try:
             context = contextvars.copy_context()
             for block in blocks(self.file.read_text("utf-8")):
@@ -122,9 +122,9 @@ class Page:
                 context.run(self.run_block, block)
         finally:
             self.stop_server()
-            sys.path.remove(str(self.folder))
+            sys.path.remove(str(self.directory))
             for name in set(sys.modules) - kept:
-                if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(self.folder)):
+                if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(self.directory)):
                     del sys.modules[name]
 
     def run_block(self, block):
@@ -133,7 +133,7 @@ class Page:
             return
         action = getattr(self, f"run_{block.language}", None)
         assert action, f"{self.file}:{block.line}: no test knows what to do with a block of {block.language!r}"
-        with contextlib.chdir(self.folder):
+        with contextlib.chdir(self.directory):
             action(block)
 
     def run_python(self, block):
@@ -188,7 +188,7 @@ class Page:
         subprocess.run(["sh", "-n"], input=block.text, text=True, check=True)
 
     def bash(self, command):
-        """The arguments that run *command* where the last one left off: its folder and its variables."""
+        """The arguments that run *command* where the last one left off: its directory and its variables."""
         return ["bash", "-c", f". '{self.state}'\n{command}"]
 
     def pipes(self):
@@ -197,7 +197,7 @@ class Page:
         environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"
         environ["FLASK_RUN_PORT"] = str(self.port)
         return {
-            "cwd": self.folder,
+            "cwd": self.directory,
             "env": environ,
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,

@@ -162,7 +162,7 @@ def test_names_that_are_no_paths_are_skipped_and_counted(caplog):
 
 
 def test_deleting_a_folder_takes_names_that_are_no_paths():
-    """What no listing shows must not survive the deletion of its folder."""
+    """What no listing shows must not survive the deletion of its directory."""
     storage = _Untidy()
     storage.strangers = ("folder/bad\nname",)
     storage.write("folder/good.txt", b"1")
@@ -341,7 +341,7 @@ def test_get_into_a_pipe_writes_to_it(storage, tmp_path):
 
 
 def test_get_into_a_folder_is_refused(storage, tmp_path):
-    """A folder is not a name for a file."""
+    """A directory is not a name for a file."""
     storage.write("file.txt", b"1")
 
     with pytest.raises(IsADirectoryError):

@@ -41,12 +41,12 @@ def driver():
         yield driver
 
 
-def fail_each(driver, name, code, calls, folder):
+def fail_each(driver, name, code, calls, directory):
     """Do a deed once for each of its system calls, which fails; yield how each ended."""
     deed = DEEDS[name]
     for call, times in calls.items():
         for number in range(1, times + 1):
-            root = folder / f"{call}-{number}" / "root"
+            root = directory / f"{call}-{number}" / "root"
             root.parent.mkdir()
             _, told = deed.ready(root)
             end, lines = driver.traced(name, root, told, "-e", f"inject={call}:error={code}:when={number}")
@@ -55,7 +55,7 @@ def fail_each(driver, name, code, calls, folder):
 
 
 def target(line):
-    """The file or folder that the descriptor of a call belongs to."""
+    """The file or directory that the descriptor of a call belongs to."""
     return line.partition("<")[2].partition(">")[0]
 
 
@@ -136,7 +136,7 @@ def test_where_the_kernel_refuses_to_copy_the_bytes_are_the_same(name, code, dri
 
 @pytest.mark.parametrize("name", ["put_exclusive", "move_exclusive"])
 def test_without_hard_links_an_exclusive_write_still_works(name, driver, tmp_path):
-    """Some file systems have no links: the name is looked at and given while the folder is locked."""
+    """Some file systems have no links: the name is looked at and given while the directory is locked."""
     deed = DEEDS[name]
     _, told = deed.ready(tmp_path / "root")
 
@@ -183,7 +183,7 @@ def test_without_fsync_nothing_is_synced(name, driver, tmp_path):
 
 
 def test_content_is_durable_before_it_is_visible_and_its_name_before_it_is_reported(driver, tmp_path):
-    """Each new folder in the one above it, the file, the rename, the file's folder: in this order."""
+    """Each new directory in the one above it, the file, the rename, the file's directory: in this order."""
     _, told = DEEDS["put_into_folders"].ready(tmp_path / "root")
 
     _, lines = driver.traced("put_into_folders", tmp_path / "root", told)
@@ -199,15 +199,15 @@ def test_content_is_durable_before_it_is_visible_and_its_name_before_it_is_repor
     assert kinds[5:] == ["renamed", f"{root}/x/y"]
 
 
-@pytest.mark.parametrize(("name", "folders"), [("delete", ["d/e"]), ("delete_prefix", ["d/e", "d"])])
-def test_a_deletion_is_durable_before_it_is_reported(name, folders, driver, tmp_path):
-    """The folder that held the file is synced after the last file in it is gone, and before it goes itself."""
+@pytest.mark.parametrize(("name", "directories"), [("delete", ["d/e"]), ("delete_prefix", ["d/e", "d"])])
+def test_a_deletion_is_durable_before_it_is_reported(name, directories, driver, tmp_path):
+    """The directory that held the file is synced after the last file in it is gone, and before it goes itself."""
     _, told = DEEDS[name].ready(tmp_path / "root")
 
     _, lines = driver.traced(name, tmp_path / "root", told)
 
     synced = [target(line) for line in lines if line.startswith("fsync")]
-    assert synced == [str(tmp_path / "root" / folder) for folder in folders]
+    assert synced == [str(tmp_path / "root" / directory) for directory in directories]
 
 
 @pytest.mark.parametrize("name", ["copy", "put_local_file", "finish_parts"])

@@ -25,11 +25,11 @@ def driver():
 
 
 def remains(root):
-    """Hidden names and empty folders anywhere below *root*."""
-    for folder, folders, files in os.walk(root):
-        yield from (name for name in (*folders, *files) if name.startswith(".fs-tmp-"))
-        if not folders and not files:
-            yield folder
+    """Hidden names and empty directories anywhere below *root*."""
+    for directory, directories, files in os.walk(root):
+        yield from (name for name in (*directories, *files) if name.startswith(".fs-tmp-"))
+        if not directories and not files:
+            yield directory
 
 
 @pytest.mark.parametrize("name", DEEDS)

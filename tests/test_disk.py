@@ -1,4 +1,4 @@
-"""What local disk does of its own: modes, folders, versions, parts, and files opened without a storage."""
+"""What local disk does of its own: modes, directories, versions, parts, and files opened without a storage."""
 
 import errno
 import fcntl
@@ -48,13 +48,13 @@ def umask(mask):
 
 
 def mode(path):
-    """The permission bits of a file or a folder."""
+    """The permission bits of a file or a directory."""
     return stat.S_IMODE(path.stat().st_mode)
 
 
 @pytest.fixture
 def disk(tmp_path):
-    """A quick storage in an empty folder."""
+    """A quick storage in an empty directory."""
     return LocalFSStorage(tmp_path / "root", create=True, fsync=False)
 
 
@@ -63,7 +63,7 @@ def disk(tmp_path):
     "modes", [{}, {"file_mode": 0o640, "directory_mode": 0o750}, {"file_mode": 0o444, "directory_mode": 0o2775}]
 )
 def test_modes_are_the_options_whatever_the_umask(mask, modes, tmp_path):
-    """Files, their folders, every folder between, and the root with what is above it."""
+    """Files, their directories, every directory between, and the root with what is above it."""
     with umask(mask):
         storage = LocalFSStorage(tmp_path / "made/root", create=True, fsync=False, **modes)
         storage.write("a/b/c.txt", b"1")
@@ -89,9 +89,9 @@ def test_threads_that_write_at_once_never_touch_the_umask(disk):
     """The umask belongs to the whole process: what another thread creates must not change its mode."""
     stop, strays = threading.Event(), set()
 
-    def others(folder):
+    def others(directory):
         while not stop.is_set():
-            path = folder / "stray"
+            path = directory / "stray"
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             strays.add(mode(path))
             path.unlink()
@@ -167,7 +167,7 @@ def test_a_link_to_nowhere_as_a_root_makes_the_folder_it_names(tmp_path):
 
 
 def test_two_processes_may_make_one_root_at_once(tmp_path, monkeypatch):
-    """Workers start together; the second finds the folder made."""
+    """Workers start together; the second finds the directory made."""
     really = os.mkdir
 
     def late(path, *arguments, **keywords):
@@ -199,7 +199,7 @@ def test_a_relative_url_names_a_root_below_the_working_folder(tmp_path, monkeypa
 
 
 def test_folders_go_with_their_last_file_and_the_root_stays(disk):
-    """Object stores have no folders; neither do users see empty ones here."""
+    """Object stores have no directories; neither do users see empty ones here."""
     disk.write("a/b/c/1.txt", b"1")
     disk.write("a/2.txt", b"2")
 
@@ -354,7 +354,7 @@ def test_a_reader_keeps_its_version(disk):
 
 
 def test_a_file_opened_without_a_storage(tmp_path, monkeypatch):
-    """The class stands alone too: a local path, with the same all-or-nothing; links may lead to its folder."""
+    """The class stands alone too: a local path, with the same all-or-nothing; links may lead to its directory."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(tmp_path / "real")
@@ -404,7 +404,7 @@ def test_a_file_that_goes_while_it_is_listed_is_left_out(disk):
 
 
 def test_a_file_that_goes_while_a_folder_is_deleted_is_not_counted(disk):
-    """Somebody else deleted it, and its folder."""
+    """Somebody else deleted it, and its directory."""
     disk.write("a/b/1.txt", b"1")
     walk = disk.tree.walk
 
@@ -570,11 +570,11 @@ def test_a_folder_swapped_for_a_link_while_it_is_entered_is_refused(disk, monkey
     (disk.root.parent / "outside/secret.txt").write_bytes(b"secret")
     child = type(disk.tree.open_directory("")).child
 
-    def late(folder, name):
+    def late(directory, name):
         if not (disk.root / "d").is_symlink():
             (disk.root / "d").rename(disk.root / "e")
             (disk.root / "d").symlink_to(disk.root.parent / "outside")
-        return child(folder, name)
+        return child(directory, name)
 
     monkeypatch.setattr("flask_storage.backends.local.directory.Directory.child", late)
     names = [entry.name for entry in disk.list()]
@@ -732,10 +732,10 @@ def test_an_upload_that_is_discarded_twice_is_gone(disk, monkeypatch):
     hidden = disk.root / f".fs-tmp-{upload_id}"
     really = os.listdir
 
-    def late(folder):
+    def late(directory):
         (hidden / "upload.json").unlink()
         hidden.rmdir()
-        return really(folder)
+        return really(directory)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "listdir", late)
@@ -787,10 +787,10 @@ def test_a_folder_that_is_closed_to_us_is_no_empty_one(disk, monkeypatch):
     disk.write("closed/b.txt", b"1")
     open_child = Directory.child
 
-    def refuse(folder, name):
+    def refuse(directory, name):
         if name == "closed":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return open_child(folder, name)
+        return open_child(directory, name)
 
     monkeypatch.setattr(Directory, "child", refuse)
 
@@ -804,10 +804,10 @@ def test_the_systems_folder_is_left_out_where_it_is_closed(disk, monkeypatch):
     (disk.root / "lost+found").mkdir()
     open_child = Directory.child
 
-    def refuse(folder, name):
+    def refuse(directory, name):
         if name == "lost+found":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return open_child(folder, name)
+        return open_child(directory, name)
 
     monkeypatch.setattr(Directory, "child", refuse)
 
@@ -816,7 +816,7 @@ def test_the_systems_folder_is_left_out_where_it_is_closed(disk, monkeypatch):
 
 
 def test_a_disk_that_is_full_of_names_is_full(tmp_path, monkeypatch):
-    """Also when it is the folder's own entry that finds no room."""
+    """Also when it is the directory's own entry that finds no room."""
     storage = LocalFSStorage(tmp_path)
     sync = os.fsync
 

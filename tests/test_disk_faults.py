@@ -46,31 +46,31 @@ MOUNTS = may_mount()
 
 
 @contextmanager
-def mounted(folder, kind, options=""):
-    """A small file system of its own on *folder*."""
-    folder.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", kind, *(["-o", options] if options else []), "none", str(folder)], check=True)
+def mounted(directory, kind, options=""):
+    """A small file system of its own on *directory*."""
+    directory.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", kind, *(["-o", options] if options else []), "none", str(directory)], check=True)
     try:
-        yield folder
+        yield directory
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", str(directory)], check=True)
 
 
 @contextmanager
-def full_disk(folder):
+def full_disk(directory):
     """A disk of 8 MiB."""
-    with mounted(folder, "tmpfs", f"size={SMALL}"):
-        yield folder
+    with mounted(directory, "tmpfs", f"size={SMALL}"):
+        yield directory
 
 
 @contextmanager
-def limited_process(folder):
+def limited_process(directory):
     """A process that may write no file of more than 8 MiB."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    folder.mkdir()
+    directory.mkdir()
     resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, hard))
     try:
-        yield folder
+        yield directory
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -165,10 +165,10 @@ def refuse_every_change(storage):
 
 @pytest.fixture
 def shared():
-    """A storage with ``d/a.txt`` in a folder that every user may reach; pytest's own belong to one."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        storage = LocalFSStorage(Path(folder, "root"), create=True, file_mode=0o644, directory_mode=0o755)
+    """A storage with ``d/a.txt`` in a directory that every user may reach; pytest's own belong to one."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        storage = LocalFSStorage(Path(directory, "root"), create=True, file_mode=0o644, directory_mode=0o755)
         storage.write("d/a.txt", b"old")
         yield storage
         (storage.root / "d").chmod(0o755)
@@ -177,8 +177,8 @@ def shared():
 
 def test_a_folder_that_may_not_be_written_is_a_refusal(shared):
     """PermissionDeniedError, never "not found", and everything can still be read."""
-    for folder in (shared.root, shared.root / "d"):
-        folder.chmod(0o555)
+    for directory in (shared.root, shared.root / "d"):
+        directory.chmod(0o555)
 
     kinds, content, names = as_nobody(lambda: refuse_every_change(shared))
 
@@ -222,12 +222,12 @@ def test_the_systems_own_folder_is_no_part_of_the_storage(shared):
     (shared.root / "lost+found").mkdir(mode=0o000)
 
     names = as_nobody(lambda: [entry.name for entry in shared.list()])
-    folders = as_nobody(lambda: [entry.name for entry in shared.list(recursive=False)])
+    directories = as_nobody(lambda: [entry.name for entry in shared.list(recursive=False)])
     as_nobody(lambda: shared.sweep(timedelta(0)))
     shared.sweep(timedelta(0))
 
     assert "d/a.txt" in names
-    assert "lost+found/" not in folders
+    assert "lost+found/" not in directories
     assert (shared.root / "lost+found").is_dir()
 
 
@@ -440,7 +440,7 @@ def test_a_file_where_a_folder_should_be_is_said_and_stays(tmp_path):
 
 
 def test_a_name_that_the_file_system_cannot_hold_is_an_invalid_path(tmp_path, monkeypatch):
-    """Some hold fewer bytes than 255; the folders made on the way go again."""
+    """Some hold fewer bytes than 255; the directories made on the way go again."""
     storage = LocalFSStorage(tmp_path)
     really_open, really_mkdir = os.open, os.mkdir
 
@@ -475,7 +475,7 @@ def test_a_name_that_the_locale_cannot_write_is_an_invalid_path(tmp_path, monkey
 
 
 def planted(root):
-    """Put a pipe, a socket, links and names that are no paths into a storage's folder."""
+    """Put a pipe, a socket, links and names that are no paths into a storage's directory."""
     os.mkfifo(root / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(root / "socket"))
@@ -530,7 +530,7 @@ def test_what_is_no_file_is_replaced_and_deleted_like_one(tmp_path, monkeypatch)
 
 
 def test_delete_prefix_takes_what_is_no_file_and_no_path(tmp_path, monkeypatch):
-    """Everything below the folder goes, with empty folders, and nothing outside."""
+    """Everything below the directory goes, with empty directories, and nothing outside."""
     storage = LocalFSStorage(tmp_path / "root", create=True)
     storage.write("d/a.txt", b"1")
     storage.write("dx/a.txt", b"2")
@@ -547,7 +547,7 @@ def test_delete_prefix_takes_what_is_no_file_and_no_path(tmp_path, monkeypatch):
 
 
 def test_delete_prefix_leaves_a_write_that_is_under_way(tmp_path):
-    """Its folder stays for it."""
+    """Its directory stays for it."""
     storage = LocalFSStorage(tmp_path, fsync=False)
     storage.write("d/a.txt", b"1")
 
@@ -649,7 +649,7 @@ def test_a_folder_that_is_emptied_for_ever_gives_up(tmp_path, monkeypatch):
 
 
 def test_too_many_open_files_leave_nothing_behind(tmp_path):
-    """Whatever could not be opened: a StorageError, no descriptor lost, no folder made for nothing."""
+    """Whatever could not be opened: a StorageError, no descriptor lost, no directory made for nothing."""
     storage = LocalFSStorage(tmp_path, fsync=False)
     storage.write("d/e/a.txt", b"1")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -682,7 +682,7 @@ def test_too_many_open_files_leave_nothing_behind(tmp_path):
 
 
 def test_without_locks_a_condition_is_refused_and_the_file_stays(tmp_path, monkeypatch):
-    """Where no folder can be locked, if_match would only seem to be safe."""
+    """Where no directory can be locked, if_match would only seem to be safe."""
     import fcntl
 
     storage = LocalFSStorage(tmp_path, fsync=False)
@@ -775,7 +775,7 @@ def test_a_move_that_cannot_remove_the_old_name_fails_and_both_are_there(tmp_pat
 
 
 def test_a_move_to_another_file_system_copies(tmp_path, monkeypatch):
-    """With content type and metadata; a sub-folder may be a mount."""
+    """With content type and metadata; a subdirectory may be a mount."""
     storage = LocalFSStorage(tmp_path, fsync=False)
     storage.write("a.txt", b"1", content_type="text/plain")
     fail_once(monkeypatch, "rename", errno.EXDEV)
@@ -801,7 +801,7 @@ def test_a_move_that_is_refused_makes_no_folder(tmp_path):
 
 
 def test_a_move_whose_target_folder_goes_meanwhile_makes_it_again(tmp_path, monkeypatch):
-    """Another process prunes the folder between its making and the renaming."""
+    """Another process prunes the directory between its making and the renaming."""
     storage = LocalFSStorage(tmp_path, fsync=False)
     storage.write("a.txt", b"1")
     failed = fail_once(monkeypatch, "rename", errno.ENOENT)

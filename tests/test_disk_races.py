@@ -1,4 +1,4 @@
-"""What others do to the same folders, at the same moment: attackers with links, and honest processes."""
+"""What others do to the same directories, at the same moment: attackers with links, and honest processes."""
 
 import fcntl
 import multiprocessing
@@ -36,11 +36,11 @@ def flipping(*names):
             flipper.kill()
 
 
-def snapshot(folder):
-    """Every name below *folder* with its content and stamp."""
+def snapshot(directory):
+    """Every name below *directory* with its content and stamp."""
     return {
-        path.relative_to(folder): (path.read_bytes() if path.is_file() else None, path.lstat().st_mtime_ns)
-        for path in folder.rglob("*")
+        path.relative_to(directory): (path.read_bytes() if path.is_file() else None, path.lstat().st_mtime_ns)
+        for path in directory.rglob("*")
     }
 
 
@@ -77,7 +77,7 @@ def look(storage, verb, result):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_nothing_escapes_while_folders_and_links_are_swapped(verb, tmp_path):
-    """A folder and a link out of the root take turns under one name; so do a file and a link to a file outside."""
+    """A directory and a link out of the root take turns under one name; so do a file and a link to a file outside."""
     outside = tmp_path / "outside"
     (outside / "sub").mkdir(parents=True)
     for name in ("secret.txt", "f.txt", "sub/deep.txt", ".fs-tmp-0123456789abcdef"):
@@ -115,7 +115,7 @@ def test_nothing_escapes_while_folders_and_links_are_swapped(verb, tmp_path):
 
 
 def churn(root, number, rounds, errors):
-    """Make and delete a file in a folder that others make and delete too."""
+    """Make and delete a file in a directory that others make and delete too."""
     storage = LocalFSStorage(root, fsync=False)
     try:
         for turn in range(rounds):
@@ -187,7 +187,7 @@ def run_concurrently(target, *arguments, processes=8):
 
 
 def test_processes_that_fill_and_empty_one_folder_never_fail(tmp_path):
-    """A folder goes with its last file while another process is about to put one into it."""
+    """A directory goes with its last file while another process is about to put one into it."""
     storage = LocalFSStorage(tmp_path / "root", create=True)
 
     errors = run_concurrently(churn, str(storage.root), lambda _, number: number, count(100, 1000))
@@ -220,7 +220,7 @@ def test_of_processes_that_create_one_file_exactly_one_wins(tmp_path):
 
 
 def test_threads_that_move_files_past_each_other_do_not_lock_each_other_out(tmp_path):
-    """Two folders, files going both ways at once: each deed takes both locks, in the same order."""
+    """Two directories, files going both ways at once: each deed takes both locks, in the same order."""
     storage = LocalFSStorage(tmp_path / "root", create=True, fsync=False)
     storage.write("a/0.txt", b"0")
     storage.write("b/1.txt", b"1")
@@ -237,7 +237,7 @@ def test_threads_that_move_files_past_each_other_do_not_lock_each_other_out(tmp_
 
 
 def test_both_ways_between_two_folders_take_the_locks_in_one_order(tmp_path, monkeypatch):
-    """Whichever folder a file comes from: who locks them the other way round waits for ever, on some unlucky day."""
+    """Whichever directory a file comes from: who locks them the other way round waits for ever, on some unlucky day."""
     storage = LocalFSStorage(tmp_path / "root", create=True, fsync=False)
     for path in ("a/0.txt", "b/1.txt", "a/stays.txt", "b/stays.txt"):
         storage.write(path, b"")
@@ -254,7 +254,7 @@ def test_both_ways_between_two_folders_take_the_locks_in_one_order(tmp_path, mon
     there, locked = locked, []
     storage.move("b/1.txt", "a/1.txt")
 
-    assert sorted(there) == sorted((storage.root / folder).stat().st_ino for folder in "ab")
+    assert sorted(there) == sorted((storage.root / directory).stat().st_ino for directory in "ab")
     assert there == locked
 
 

@@ -1,4 +1,4 @@
-"""Much of everything: large files, large folders, deep trees, in little memory."""
+"""Much of everything: large files, large directories, deep trees, in little memory."""
 
 import errno
 import gzip
@@ -104,10 +104,10 @@ def test_a_large_file_passes_through_in_little_memory(way, tmp_path):
 
 @pytest.fixture(scope="module")
 def crowd():
-    """A storage of 100,000 files in one folder, and of 10,000 in one each; fewer everyday."""
+    """A storage of 100,000 files in one directory, and of 10,000 in one each; fewer everyday."""
     number = count(10_000, 100_000)
-    with tempfile.TemporaryDirectory() as folder:
-        storage = LocalFSStorage(folder, fsync=False)
+    with tempfile.TemporaryDirectory() as directory:
+        storage = LocalFSStorage(directory, fsync=False)
         os.mkdir(storage.root / "flat")
         for name in range(number):
             os.mknod(storage.root / "flat" / f"{name:06}.txt")
@@ -117,11 +117,11 @@ def crowd():
         yield storage, number
 
 
-@pytest.mark.parametrize("folder", ["flat", "nested"])
-def test_a_listing_begins_at_once_and_holds_no_more_than_a_page(folder, crowd, monkeypatch):
+@pytest.mark.parametrize("directory", ["flat", "nested"])
+def test_a_listing_begins_at_once_and_holds_no_more_than_a_page(directory, crowd, monkeypatch):
     """The first entry comes after a page of work, and a hundred times as many files take no more memory."""
     storage, number = crowd
-    expected = number if folder == "flat" else number // 10
+    expected = number if directory == "flat" else number // 10
     looked = []
     really = os.scandir
 
@@ -139,14 +139,14 @@ def test_a_listing_begins_at_once_and_holds_no_more_than_a_page(folder, crowd, m
         def close(self):
             self.entries.close()
 
-    next(storage.iter(folder))  # imports what is imported late
+    next(storage.iter(directory))  # imports what is imported late
     monkeypatch.setattr(os, "scandir", Counted)
-    listing = storage.iter(folder)
+    listing = storage.iter(directory)
     next(listing)
     until_first = len(looked)
     listing.close()
     tracemalloc.start()
-    total = sum(1 for _ in storage.iter(folder))
+    total = sum(1 for _ in storage.iter(directory))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -189,7 +189,7 @@ def test_a_deep_tree_is_stored_listed_and_deleted(tmp_path, monkeypatch):
 
 
 def test_deep_empty_folders_are_swept(tmp_path):
-    """What a crash left between making folders and the first file in them, however deep; the rest stays."""
+    """What a crash left between making directories and the first file in them, however deep; the rest stays."""
     from datetime import timedelta
 
     storage = LocalFSStorage(tmp_path, fsync=False)

@@ -35,13 +35,13 @@ class _LocalMachine(StorageMachine):
     fsync = False
 
     def make_storage(self):
-        self.folder = tempfile.mkdtemp()
-        return LocalFSStorage(self.folder, fsync=self.fsync, name="local")
+        self.directory = tempfile.mkdtemp()
+        return LocalFSStorage(self.directory, fsync=self.fsync, name="local")
 
     def teardown(self):
         super().teardown()
         if hasattr(self, "folder"):
-            shutil.rmtree(self.folder)
+            shutil.rmtree(self.directory)
 
 
 TestMemoryHistories = _MemoryMachine.TestCase

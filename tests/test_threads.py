@@ -24,11 +24,11 @@ def _mixed_work(storage, place):
 
     def work(number):
         chosen = random.Random(number)
-        folder = f"{place}/thread {number}"
+        directory = f"{place}/thread {number}"
         expected = {}
         for turn in range(OPERATIONS):
-            path = f"{folder}/{chosen.choice('abc')}"
-            other = f"{folder}/deep/{chosen.choice('abc')}"
+            path = f"{directory}/{chosen.choice('abc')}"
+            other = f"{directory}/deep/{chosen.choice('abc')}"
             content = f"{place} {number} {turn} ".encode() * chosen.randrange(1, 500)
             match chosen.randrange(8):
                 case 0 | 1:
@@ -51,7 +51,7 @@ def _mixed_work(storage, place):
                     expected[path] = b"edited" + expected[path][6:]
                 case _:
                     assert storage.exists(path) is (path in expected)
-                    assert {entry.name for entry in storage.list(folder)} == set(expected)
+                    assert {entry.name for entry in storage.list(directory)} == set(expected)
         for path, content in expected.items():
             assert storage.read(path) == content
 

@@ -25,7 +25,7 @@ def memory_storage() -> MemoryStorage:
 
 @pytest.fixture
 def local_storage(tmp_path: Path) -> LocalFSStorage:
-    """Return an empty storage on local disk, in a folder that pytest clears away."""
+    """Return an empty storage on local disk, in a directory that pytest clears away."""
     return LocalFSStorage(tmp_path / "local-storage", name="local", create=True, fsync=False)
 
 

@@ -37,7 +37,7 @@ from ..multipart import Part
 from ..types import WriteOptions
 
 PATHS = ["a", "b", "a b", "d/x", "d/y", "d/e/z", "d/e/f/z", "dd/x", "%20+#?", "é/ß"]
-"""Few, so that histories meet themselves; no file is another's folder, which not every place could hold."""
+"""Few, so that histories meet themselves; no file is another's directory, which not every place could hold."""
 
 paths = st.sampled_from(PATHS)
 contents = st.one_of(
@@ -296,11 +296,11 @@ class StorageMachine(RuleBasedStateMachine):
         for path in some:
             self.files.pop(path, None)
 
-    @rule(folder=st.sampled_from(["d", "d/e", "dd", "é", "a", "nothing"]))
-    def delete_directory(self, folder: str) -> None:
-        """Delete everything below a folder."""
-        below = [path for path in self.files if path.startswith(folder + "/")]
-        assert self.storage.delete_prefix(folder) == len(below)
+    @rule(directory=st.sampled_from(["d", "d/e", "dd", "é", "a", "nothing"]))
+    def delete_directory(self, directory: str) -> None:
+        """Delete everything below a directory."""
+        below = [path for path in self.files if path.startswith(directory + "/")]
+        assert self.storage.delete_prefix(directory) == len(below)
         for path in below:
             del self.files[path]
 
@@ -357,11 +357,11 @@ class StorageMachine(RuleBasedStateMachine):
         """Folders are shown as long as something is below them."""
         if not hasattr(self, "storage"):
             return
-        for folder in ("", "d", "d/e"):
-            prefix = f"{folder}/" if folder else ""
+        for directory in ("", "d", "d/e"):
+            prefix = f"{directory}/" if directory else ""
             below = [path[len(prefix) :] for path in self.files if path.startswith(prefix)]
             expected = {prefix + head + slash for head, slash, _ in (path.partition("/") for path in below)}
-            assert [entry.name for entry in self.storage.list(folder, recursive=False)] == sorted(expected)
+            assert [entry.name for entry in self.storage.list(directory, recursive=False)] == sorted(expected)
 
     # -- inner --------------------------------------------------------------------------------------------------------
 

@@ -63,8 +63,8 @@ def serve():
 
 if __name__ == "__main__":
     for deed in DEEDS.values():  # what is imported late is imported now
-        with tempfile.TemporaryDirectory() as folder:
-            storage, told = deed.ready(Path(folder, "root"))
+        with tempfile.TemporaryDirectory() as directory:
+            storage, told = deed.ready(Path(directory, "root"))
             deed.act(storage, told)
     gc.disable()
     gc.freeze()

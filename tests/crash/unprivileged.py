@@ -1,4 +1,4 @@
-"""Runs a function in a child process, as a user for whom modes of files and folders mean something."""
+"""Runs a function in a child process, as a user for whom modes of files and directories mean something."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""One open folder of the local disk: what is done in it goes by its descriptor and a bare name, never by a path."""
+"""One open directory of the local disk: what is done in it goes by its descriptor and a bare name, never by a path."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class Directory:
-    """An open folder; closed by leaving its ``with`` block."""
+    """An open directory; closed by leaving its ``with`` block."""
 
     __slots__ = ("fd",)
 
@@ -46,14 +46,14 @@ class Directory:
         self.close()
 
     def close(self) -> None:
-        """Close the folder; again is fine."""
+        """Close the directory; again is fine."""
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             with suppress(OSError):  # nothing was written to it, so nothing can be lost
                 os.close(fd)
 
     def child(self, name: str) -> Directory:
-        """Open a sub-folder.
+        """Open a subdirectory.
 
         Raises:
             FileNotFoundError: when it does not exist.
@@ -68,7 +68,7 @@ class Directory:
             raise
 
     def create_child(self, name: str, mode: int, *, sync: bool) -> None:
-        """Make a sub-folder; one that exists is fine. The umask has no say."""
+        """Make a subdirectory; one that exists is fine. The umask has no say."""
         try:
             os.mkdir(name, 0o700, dir_fd=self.fd)
         except FileExistsError:
@@ -86,7 +86,7 @@ class Directory:
         """Open a regular file for reading and return the descriptor.
 
         Raises:
-            FileNotFoundError: when it does not exist, or is a folder (which is no file).
+            FileNotFoundError: when it does not exist, or is a directory (which is no file).
             PermissionDeniedError: when it is a symbolic link.
             LocalNotAFileError: when it is a pipe, a socket or a device.
         """
@@ -123,7 +123,7 @@ class Directory:
             temporary: The temporary file.
             name: Its name from now on; a file that has it is replaced.
             exclusive: Fail with :class:`FileExistsError` when the name is taken.
-            precondition: Called while nothing else in this folder can be published or deleted; raises to stop this one.
+            precondition: Called while nothing else in this directory can be published or deleted; raises to stop this one.
             sync: Make the new name durable.
         """
         self.rename_to(temporary, self, name, exclusive=exclusive, precondition=precondition)
@@ -173,7 +173,7 @@ class Directory:
         """Delete a file; one that does not exist is fine.
 
         Raises:
-            LocalNotAFileError: when it is a folder.
+            LocalNotAFileError: when it is a directory.
         """
         try:
             os.unlink(name, dir_fd=self.fd)
@@ -186,7 +186,7 @@ class Directory:
 
     @contextmanager
     def locked(self, *, required: bool = False) -> Iterator[bool]:
-        """Hold the folder's lock, so that comparing and publishing are one step among all processes.
+        """Hold the directory's lock, so that comparing and publishing are one step among all processes.
 
         Where the file system has no locks (some network ones), go on without, unless it is *required*; the block is
         told whether it is held.
@@ -207,7 +207,7 @@ class Directory:
                 fcntl.flock(self.fd, fcntl.LOCK_UN)
 
     def sync(self) -> None:
-        """Make the folder's names durable, where the file system can."""
+        """Make the directory's names durable, where the file system can."""
         try:
             os.fsync(self.fd)
         except OSError as error:
@@ -241,11 +241,11 @@ class Directory:
 
 
 @contextmanager
-def _lock_all(*folders: Directory, required: bool) -> Iterator[bool]:
-    """Hold the locks of all *folders*, in an order that everybody keeps to, and each folder's only once."""
+def _lock_all(*directories: Directory, required: bool) -> Iterator[bool]:
+    """Hold the locks of all *directories*, in an order that everybody keeps to, and each directory's only once."""
     with ExitStack() as stack:
-        distinct = {os.fstat(folder.fd)[1:3]: folder for folder in folders}
-        held = [stack.enter_context(folder.locked(required=required)) for _, folder in sorted(distinct.items())]
+        distinct = {os.fstat(directory.fd)[1:3]: directory for directory in directories}
+        held = [stack.enter_context(directory.locked(required=required)) for _, directory in sorted(distinct.items())]
         yield all(held)
 
 

@@ -143,13 +143,13 @@ class LocalFSFile(FileAdapter):
         self._directory.close()
 
 
-def if_match_check(folder: Directory, name: str, options: WriteOptions) -> Callable[[], None] | None:
-    """Return what must hold, at the moment of publication, for *name* in *folder*; None for nothing."""
+def if_match_check(directory: Directory, name: str, options: WriteOptions) -> Callable[[], None] | None:
+    """Return what must hold, at the moment of publication, for *name* in *directory*; None for nothing."""
     if options.if_match is None:
         return None
 
     def check() -> None:
-        if not (folder.exists(name) and etag(folder.stat(name)) == options.if_match):
+        if not (directory.exists(name) and etag(directory.stat(name)) == options.if_match):
             raise PreconditionFailedError("the file is not the version that was named: read it again")
 
     return check

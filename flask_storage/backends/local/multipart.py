@@ -33,7 +33,7 @@ _CHUNK = 1024 * 1024
 
 
 class LocalMultipart(MultipartStore):
-    """Keeps each upload in a hidden folder of its own, beside a note of what it is to become.
+    """Keeps each upload in a hidden directory of its own, beside a note of what it is to become.
 
     Args:
         backend: The storage's name.
@@ -57,8 +57,8 @@ class LocalMultipart(MultipartStore):
         upload_id = new_upload_id()
         name = RESERVED_PREFIX + upload_id
         try:
-            with self._tree.open_directory(name, create=True) as folder:
-                self._store(folder, MANIFEST_NAME, encode_manifest(path, options))
+            with self._tree.open_directory(name, create=True) as directory:
+                self._store(directory, MANIFEST_NAME, encode_manifest(path, options))
         except BaseException:
             _remove(self._tree, name)
             raise
@@ -66,19 +66,19 @@ class LocalMultipart(MultipartStore):
 
     def upload_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
         """See :meth:`MultipartStore.upload_part`."""
-        folder, _ = self._open(path, upload_id)
-        with folder:
-            return self._store(folder, part_name(number), memoryview(data).cast("B"), number)
+        directory, _ = self._open(path, upload_id)
+        with directory:
+            return self._store(directory, part_name(number), memoryview(data).cast("B"), number)
 
     def complete(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
         """See :meth:`MultipartStore.complete`."""
-        folder, manifest = self._open(path, upload_id)
-        with folder, self._new_file(path, options) as writer:
+        directory, manifest = self._open(path, upload_id)
+        with directory, self._new_file(path, options) as writer:
             writer.headers = {**manifest["headers"], **options.headers}
             writer.set_expected(options)
             for part in parts:
                 try:
-                    fd = folder.open_file(part_name(part.number))
+                    fd = directory.open_file(part_name(part.number))
                 except FileNotFoundError as error:
                     raise IntegrityError(f"part {part.number} is missing: send it again", path=path) from error
                 try:
@@ -93,19 +93,19 @@ class LocalMultipart(MultipartStore):
     def abort(self, path: str, upload_id: str) -> None:
         """See :meth:`MultipartStore.abort`."""
         with suppress(FileNotFoundInStorageError):
-            folder, _ = self._open(path, upload_id)
-            folder.close()
+            directory, _ = self._open(path, upload_id)
+            directory.close()
             _remove(self._tree, RESERVED_PREFIX + upload_id)
 
     def list_parts(self, path: str, upload_id: str) -> list[Part]:
         """See :meth:`MultipartStore.list_parts`."""
-        folder, _ = self._open(path, upload_id)
+        directory, _ = self._open(path, upload_id)
         parts = []
-        with folder:
-            for name in os.listdir(folder.fd):
+        with directory:
+            for name in os.listdir(directory.fd):
                 number = part_number_of(name)
                 if number is not None:
-                    status = folder.stat(name)
+                    status = directory.stat(name)
                     parts.append(Part(number=number, size=status.st_size, etag=etag(status)))
         return sorted(parts, key=lambda part: part.number)
 
@@ -115,36 +115,36 @@ class LocalMultipart(MultipartStore):
             hidden = [name for name in os.listdir(root.fd) if name.startswith(RESERVED_PREFIX)]
         for upload_id in [name.removeprefix(RESERVED_PREFIX) for name in hidden]:
             with suppress(FileNotFoundInStorageError, IntegrityError):
-                folder, manifest = self._open(None, upload_id)
-                folder.close()
+                directory, manifest = self._open(None, upload_id)
+                directory.close()
                 if not path or manifest["path"].startswith(path + "/"):
                     yield pending_upload(manifest, upload_id)
 
     def _open(self, path: str | None, upload_id: str) -> tuple[Directory, dict[str, Any]]:
-        """Open the folder of an upload to *path* (None: to any) and read its note."""
+        """Open the directory of an upload to *path* (None: to any) and read its note."""
         missing = FileNotFoundInStorageError(self._backend, f"{path} (upload)")
         if not is_upload_id(upload_id):
             raise missing
         try:
-            folder = self._tree.open_directory(RESERVED_PREFIX + upload_id)
+            directory = self._tree.open_directory(RESERVED_PREFIX + upload_id)
         except FileNotFoundError as error:
             raise missing from error
         try:
-            with os.fdopen(folder.open_file(MANIFEST_NAME), "rb") as file:
+            with os.fdopen(directory.open_file(MANIFEST_NAME), "rb") as file:
                 manifest = parse_manifest(file.read())
         except FileNotFoundError as error:  # being begun or removed at this moment
-            folder.close()
+            directory.close()
             raise missing from error
         except BaseException:
-            folder.close()
+            directory.close()
             raise
         if path not in (None, manifest["path"]):
-            folder.close()
+            directory.close()
             raise missing
-        return folder, manifest
+        return directory, manifest
 
-    def _store(self, folder: Directory, name: str, data: bytes | memoryview, number: int = 0) -> Part:
-        temporary, fd = folder.create_temporary()
+    def _store(self, directory: Directory, name: str, data: bytes | memoryview, number: int = 0) -> Part:
+        temporary, fd = directory.create_temporary()
         try:
             try:
                 write_all(fd, data)
@@ -153,9 +153,9 @@ class LocalMultipart(MultipartStore):
                 status = os.fstat(fd)
             finally:
                 os.close(fd)
-            folder.publish(temporary, name, exclusive=False, precondition=None, sync=self._tree.sync)
+            directory.publish(temporary, name, exclusive=False, precondition=None, sync=self._tree.sync)
         except BaseException:
-            folder.unlink(temporary)
+            directory.unlink(temporary)
             raise
         return Part(number=number, size=status.st_size, etag=etag(status))
 
@@ -163,11 +163,11 @@ class LocalMultipart(MultipartStore):
 def sweep(tree: RootedTree, before: float) -> int:
     """Remove hidden files and uploads last touched before the time stamp *before*; return how many.
 
-    Empty folders go too, uncounted: a crash leaves them between the making of a folder and that of its first file.
+    Empty directories go too, uncounted: a crash leaves them between the making of a directory and that of its first file.
     """
 
-    def on_exit(path: str, folder: Directory) -> None:
-        if os.fstat(folder.fd).st_mtime < before:
+    def on_exit(path: str, directory: Directory) -> None:
+        if os.fstat(directory.fd).st_mtime < before:
             tree.remove_empty_parents(path)
 
     count = 0
@@ -180,18 +180,18 @@ def sweep(tree: RootedTree, before: float) -> int:
             if entry.is_dir(follow_symlinks=False):
                 _remove(tree, prefix + entry.name)
             else:
-                with tree.open_directory(prefix[:-1]) as folder:
-                    folder.unlink(entry.name)
+                with tree.open_directory(prefix[:-1]) as directory:
+                    directory.unlink(entry.name)
                 tree.remove_empty_parents(prefix[:-1])
             count += 1
     return count
 
 
 def _remove(tree: RootedTree, path: str) -> None:
-    """Remove the hidden folder of an upload with what is in it."""
-    with suppress(FileNotFoundError), tree.open_directory(path) as folder:  # else somebody removes it too
-        for name in os.listdir(folder.fd):
-            folder.unlink(name)
+    """Remove the hidden directory of an upload with what is in it."""
+    with suppress(FileNotFoundError), tree.open_directory(path) as directory:  # else somebody removes it too
+        for name in os.listdir(directory.fd):
+            directory.unlink(name)
     tree.remove_empty_parents(path)
 
 

@@ -1,9 +1,9 @@
-"""The one door to the local disk: a tree of folders that nothing leaves.
+"""The one door to the local disk: a tree of directories that nothing leaves.
 
 Between checking a path and opening it somebody can put a symbolic link in its way; a program that resolves first and
 opens later follows it (309 of 20,000 attempts, measured on such a program). So nothing here takes a path with a slash
 in it. :meth:`RootedTree.open_directory` walks from the root one segment at a time, each opened relative to the one before with
-``O_NOFOLLOW``, and everything else is done relative to the folder it returns.
+``O_NOFOLLOW``, and everything else is done relative to the directory it returns.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _MAX_OPEN_LEVELS = 32
 
 
 class RootedTree:
-    """A folder tree that nothing leaves.
+    """A directory tree that nothing leaves.
 
     Args:
-        root: An existing folder.
-        directory_mode: Mode of folders made here.
+        root: An existing directory.
+        directory_mode: Mode of directories made here.
         sync: Make every change durable before it is reported done.
     """
 
@@ -38,7 +38,7 @@ class RootedTree:
         self._directory_mode = directory_mode
 
     def open_directory(self, path: str, *, create: bool = False) -> Directory:
-        """Open a folder below the root. Every access to this storage goes through here.
+        """Open a directory below the root. Every access to this storage goes through here.
 
         Args:
             path: Normalized; ``""`` is the root.
@@ -61,42 +61,42 @@ class RootedTree:
             raise
 
     def open_parent(self, path: str, *, create: bool = False) -> tuple[Directory, str]:
-        """Open the folder of a file; return it and the file's own name."""
+        """Open the directory of a file; return it and the file's own name."""
         parent, _, name = path.rpartition("/")
         return self.open_directory(parent, create=create), name
 
     def open_file(self, path: str) -> int:
         """Open a file for reading; see :meth:`Directory.open_file`."""
-        folder, name = self.open_parent(path)
-        with folder:
-            return folder.open_file(name)
+        directory, name = self.open_parent(path)
+        with directory:
+            return directory.open_file(name)
 
     def create_temporary(self, path: str) -> tuple[Directory, str, int]:
-        """Make a temporary file in the folder of *path*; return folder, name and descriptor."""
+        """Make a temporary file in the directory of *path*; return directory, name and descriptor."""
         for _ in range(_ATTEMPTS):
-            folder, _name = self.open_parent(path, create=True)
+            directory, _name = self.open_parent(path, create=True)
             try:
-                name, fd = folder.create_temporary()
-            except FileNotFoundError:  # the folder was pruned between opening it and here
-                folder.close()
+                name, fd = directory.create_temporary()
+            except FileNotFoundError:  # the directory was pruned between opening it and here
+                directory.close()
             except BaseException:
-                folder.close()
+                directory.close()
                 self.remove_empty_parents(path.rpartition("/")[0])
                 raise
             else:
-                return folder, name, fd
+                return directory, name, fd
         raise LocalFSError("the folder is deleted again and again by somebody else")
 
     def remove_empty_parents(self, path: str) -> None:
-        """Remove the folder *path* and those above it as far as they are empty; never the root.
+        """Remove the directory *path* and those above it as far as they are empty; never the root.
 
-        Object stores have no folders; where the last file of one is gone, so should be the folder.
+        Object stores have no directories; where the last file of one is gone, so should be the directory.
         """
         while path and path != SYSTEM_DIRECTORY:
             parent, _, name = path.rpartition("/")
             try:
-                with self.open_directory(parent) as folder:
-                    os.rmdir(name, dir_fd=folder.fd)
+                with self.open_directory(parent) as directory:
+                    os.rmdir(name, dir_fd=directory.fd)
             except LocalFSError:
                 return
             except OSError as error:
@@ -108,16 +108,16 @@ class RootedTree:
     def walk(
         self, path: str = "", *, recursive: bool = True, on_exit: Callable[[str, Directory], None] | None = None
     ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Yield what is below a folder, with the folder's path (ending in ``/``, or ``""``), lazily, in any order.
+        """Yield what is below a directory, with the directory's path (ending in ``/``, or ``""``), lazily, in any order.
 
-        With *recursive*, folders are entered and not yielded, except our own hidden ones, which are yielded and not
-        entered. What vanishes meanwhile is left out, and a folder that does not exist yields nothing. However deep
+        With *recursive*, directories are entered and not yielded, except our own hidden ones, which are yielded and not
+        entered. What vanishes meanwhile is left out, and a directory that does not exist yields nothing. However deep
         the tree, at most 64 descriptors are open.
 
         Args:
             path: Normalized; ``""`` is the root.
-            recursive: Enter sub-folders.
-            on_exit: Called with each folder that was entered, when all of its own files have been yielded.
+            recursive: Enter subdirectories.
+            on_exit: Called with each directory that was entered, when all of its own files have been yielded.
         """
         pending = [path]
         while pending:
@@ -135,7 +135,7 @@ class RootedTree:
                 entry = next(level.entries, None)
                 if entry is None:
                     if on_exit is not None:
-                        on_exit(level.path, level.folder)
+                        on_exit(level.path, level.directory)
                     levels.pop().close()
                 elif not recursive or entry.name.startswith(RESERVED_PREFIX) or not entry.is_dir(follow_symlinks=False):
                     yield level.prefix, entry
@@ -148,10 +148,10 @@ class RootedTree:
                 level.close()
 
     def _enter_directory(self, levels: list[_WalkLevel], name: str) -> None:
-        """Go on with a sub-folder; one that is gone meanwhile, or is none any more, is left out."""
+        """Go on with a subdirectory; one that is gone meanwhile, or is none any more, is left out."""
         level = levels[-1]
         try:
-            levels.append(_WalkLevel(level.folder.child(name), level.prefix + name))
+            levels.append(_WalkLevel(level.directory.child(name), level.prefix + name))
         except (FileNotFoundError, NotADirectoryError, PermissionDeniedError):
             return
         except PermissionError:
@@ -159,21 +159,21 @@ class RootedTree:
                 raise
 
     def _open_path(self, path: str, *, create: bool) -> Directory:
-        folder = self._open_root()
+        directory = self._open_root()
         try:
             for name in path.split("/") if path else ():
-                parent = folder
-                folder = self._open_child(parent, name, create)
+                parent = directory
+                directory = self._open_child(parent, name, create)
                 parent.close()
         except NotADirectoryError as error:
-            folder.close()
+            directory.close()
             if create:
                 raise LocalNotAFileError(f"a file stands where the folder {path} should be") from error
             raise FileNotFoundError(errno.ENOENT, "a file stands in the way", path) from error
         except BaseException:
-            folder.close()
+            directory.close()
             raise
-        return folder
+        return directory
 
     def _open_root(self) -> Directory:
         try:
@@ -193,30 +193,30 @@ class RootedTree:
 
 
 class _WalkLevel:
-    """A folder that is being walked."""
+    """A directory that is being walked."""
 
-    def __init__(self, folder: Directory, path: str) -> None:
-        self.folder = folder
+    def __init__(self, directory: Directory, path: str) -> None:
+        self.directory = directory
         self.path = path
         self.prefix = f"{path}/" if path else ""
         try:
-            self.entries = os.scandir(folder.fd)
+            self.entries = os.scandir(directory.fd)
         except BaseException:
-            folder.close()
+            directory.close()
             raise
 
     def close(self) -> None:
         self.entries.close()
-        self.folder.close()
+        self.directory.close()
 
 
 def create_root(root: Path, mode: int) -> None:
-    """Make a folder and those above it that are missing; the umask has no say."""
+    """Make a directory and those above it that are missing; the umask has no say."""
     missing = []
     while not os.path.lexists(root):
         missing.append(root)
         root = root.parent
-    for folder in reversed(missing):
+    for directory in reversed(missing):
         with suppress(FileExistsError):  # somebody else makes it too
-            os.mkdir(folder, 0o700)
-            os.chmod(folder, mode)
+            os.mkdir(directory, 0o700)
+            os.chmod(directory, mode)

@@ -53,17 +53,17 @@ _PAGE = 1000
 
 
 class LocalFSStorage(InternalLinksStorageBackend):
-    """Keeps files below a folder of this machine.
+    """Keeps files below a directory of this machine.
 
-    A write goes to a hidden file in the target's folder, is made durable, and is renamed into place; nobody ever sees
+    A write goes to a hidden file in the target's directory, is made durable, and is renamed into place; nobody ever sees
     half a file, also after a crash (:meth:`StorageBackend.sweep` takes the hidden rest). No symbolic link is followed,
-    wherever it points. Folders come with their first file and go with their last.
+    wherever it points. Directories come with their first file and go with their last.
 
     Content headers and metadata are kept in an extended attribute of the file; on a file system without those, giving
     any is an :class:`~flask_storage.errors.UnsupportedOperationError`.
 
     Args:
-        root: The folder.
+        root: The directory.
         linked_endpoint: See :class:`~flask_storage.InternalLinksStorageBackend`.
         secret_key: Likewise.
         name: ``fs-<name of the root>`` by default.
@@ -72,12 +72,12 @@ class LocalFSStorage(InternalLinksStorageBackend):
             on some file systems leave the files that they replaced empty.
         file_mode: Mode of files, as a number or as octal text (``"0o640"``); the umask has no say. A web server that is
             to read them needs ``0o640`` or so.
-        directory_mode: Mode of folders that are made.
+        directory_mode: Mode of directories that are made.
         base_url: See :class:`~flask_storage.StorageBackend`.
         portable: Likewise.
 
     Raises:
-        LocalFSError: when *root* is no folder.
+        LocalFSError: when *root* is no directory.
 
     >>> import tempfile
     >>> storage = LocalFSStorage(tempfile.mkdtemp(), name="docs")
@@ -113,13 +113,13 @@ class LocalFSStorage(InternalLinksStorageBackend):
         try:
             if create:
                 create_root(self.root, directory_mode)
-            is_folder = self.root.is_dir()
+            is_directory = self.root.is_dir()
         except OSError as error:
             kind, text = _ERRORS.get(error.errno or 0, (LocalFSError, "it cannot be used"))
             raise kind(
                 f"the root {self.root} of {self.name!r}: {text} ({error.strerror})", backend=self.name
             ) from error
-        if not is_folder:
+        if not is_directory:
             raise LocalFSError(
                 f"Storage root does not exist or is not a directory: {self.root} of {self.name!r}; make it, or pass "
                 "create=True",
@@ -130,7 +130,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
-        """Make a storage of ``local:///srv/files`` (absolute) or ``local:uploads`` (relative to the working folder)."""
+        """Make a storage of ``local:///srv/files`` (absolute) or ``local:uploads`` (relative to the working directory)."""
         return cls(unquote(url.netloc + url.path), **options)
 
     @cached_property
@@ -169,7 +169,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
         return kind(f"{text} ({error.strerror or error})")
 
     def _link_audience(self) -> str:
-        # Two folders called "uploads" have the same default name; without a profile their tokens must still differ.
+        # Two directories called "uploads" have the same default name; without a profile their tokens must still differ.
         audience = super()._link_audience()
         if self.link_context is not None or self._is_named:
             return audience
@@ -240,38 +240,38 @@ class LocalFSStorage(InternalLinksStorageBackend):
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            super()._move(path, new_path, options)  # a sub-folder is another file system
+            super()._move(path, new_path, options)  # a subdirectory is another file system
         finally:
             self.tree.remove_empty_parents(parent(path))
             self.tree.remove_empty_parents(parent(new_path))  # made for nothing where the move was refused
 
     def _delete(self, path: str) -> None:
         try:
-            folder, name = self.tree.open_parent(path)
+            directory, name = self.tree.open_parent(path)
         except FileNotFoundError:
             return
-        with folder:
-            with folder.locked():
-                folder.unlink(name)
+        with directory:
+            with directory.locked():
+                directory.unlink(name)
             if self.tree.sync:
-                folder.sync()
+                directory.sync()
         self.tree.remove_empty_parents(parent(path))
 
     def _delete_prefix(self, path: str) -> int:
-        def on_exit(folder_path: str, folder: Directory) -> None:
+        def on_exit(directory_path: str, directory: Directory) -> None:
             if self.tree.sync:
-                folder.sync()  # once for all of its files
-            self.tree.remove_empty_parents(folder_path)
+                directory.sync()  # once for all of its files
+            self.tree.remove_empty_parents(directory_path)
 
         count = 0
         for prefix, entry in self.tree.walk(path, on_exit=on_exit):
             if not entry.name.startswith(RESERVED_PREFIX):
                 with (
                     suppress(FileNotFoundError),
-                    self.tree.open_directory(prefix[:-1]) as folder,
-                ):  # else gone with its folder
-                    with folder.locked():
-                        folder.unlink(entry.name)
+                    self.tree.open_directory(prefix[:-1]) as directory,
+                ):  # else gone with its directory
+                    with directory.locked():
+                        directory.unlink(entry.name)
                     count += 1
         return count
 
@@ -300,7 +300,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
         return file.attach(path, translator)
 
     def _contains_files(self, path: str) -> bool:
-        """Whether there is a file below a folder; an unfinished or broken-off write may have made it for nothing."""
+        """Whether there is a file below a directory; an unfinished or broken-off write may have made it for nothing."""
         try:
             return any(
                 entry.is_file(follow_symlinks=False) and not entry.name.startswith(RESERVED_PREFIX)
@@ -312,14 +312,14 @@ class LocalFSStorage(InternalLinksStorageBackend):
     def _rename(self, path: str, new_path: str, options: WriteOptions) -> None:
         source, name = self.tree.open_parent(path)
         with source:
-            os.close(source.open_file(name))  # a folder or a link is not moved
+            os.close(source.open_file(name))  # a directory or a link is not moved
             while True:
                 target, new_name = self.tree.open_parent(new_path, create=True)
                 with target:
                     precondition = if_match_check(target, new_name, options)
                     try:
                         source.rename_to(name, target, new_name, exclusive=options.exclusive, precondition=precondition)
-                    except FileNotFoundError:  # the target folder was pruned meanwhile, or the source is gone
+                    except FileNotFoundError:  # the target directory was pruned meanwhile, or the source is gone
                         if source.exists(name):
                             continue
                         raise

@@ -72,7 +72,7 @@ class AtomicWriteTests(ConformanceBase):
         assert storage.size("old.bin") == storage.size("new.bin") == 100_000
 
     def test_a_directory_appears_with_its_first_file(self, storage: StorageBackend) -> None:
-        """A folder into which something is only being written is not listed, and aborting leaves none."""
+        """A directory into which something is only being written is not listed, and aborting leaves none."""
         for end in ("abort", "close"):
             writer = storage.open("new/folder/file.bin", "w")
             writer.write(b"abc")
@@ -312,7 +312,7 @@ class AtomicWriteTests(ConformanceBase):
         assert storage.read("a") == b"first"
 
     def test_a_file_in_place_of_a_directory_leaves_both_intact(self, storage: StorageBackend) -> None:
-        """Where a folder stands, a file of its name is refused with a clear error, or kept beside it."""
+        """Where a directory stands, a file of its name is refused with a clear error, or kept beside it."""
         storage.write("a/b", b"first")
 
         try:

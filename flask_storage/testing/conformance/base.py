@@ -30,15 +30,15 @@ class ConformanceBase:
     """What a reader may be told while its file is replaced again and again; an old service may say more."""
 
     def make_storage(self, tmp_path: Path) -> StorageBackend:
-        """Return an empty storage; *tmp_path* is a fresh local folder that it may use."""
+        """Return an empty storage; *tmp_path* is a fresh local directory that it may use."""
         raise NotImplementedError("a conformance test makes the storage that it tests: override make_storage()")
 
     @pytest.fixture
     def storage(self, tmp_path: Path) -> Iterator[StorageBackend]:
         """Return the storage under test."""
-        folder = tmp_path / "storage"
-        folder.mkdir()
-        storage = self.make_storage(folder)
+        directory = tmp_path / "storage"
+        directory.mkdir()
+        storage = self.make_storage(directory)
         yield storage
         storage.close()
 

@@ -21,20 +21,20 @@ class ConcurrencyTests(ConformanceBase):
         """Every verb, in many threads at once, each on its own files, does what it does alone."""
 
         def work(number: int) -> None:
-            folder = f"thread {number}"
+            directory = f"thread {number}"
             for turn in range(15):
                 content = content_of(1000 + turn, number)
-                storage.write(f"{folder}/a.bin", content)
-                storage.copy(f"{folder}/a.bin", f"{folder}/b.bin")
-                storage.move(f"{folder}/b.bin", f"{folder}/deep/er/c.bin")
-                with storage.open(f"{folder}/deep/er/c.bin", "r") as reader:
+                storage.write(f"{directory}/a.bin", content)
+                storage.copy(f"{directory}/a.bin", f"{directory}/b.bin")
+                storage.move(f"{directory}/b.bin", f"{directory}/deep/er/c.bin")
+                with storage.open(f"{directory}/deep/er/c.bin", "r") as reader:
                     reader.seek(500)
                     assert reader.read() == content[500:]
-                assert storage.size(f"{folder}/a.bin") == len(content)
-                assert names(storage, folder) == [f"{folder}/a.bin", f"{folder}/deep/er/c.bin"]
-                storage.delete(f"{folder}/deep/er/c.bin")
-                assert not storage.exists(f"{folder}/deep/er/c.bin")
-            storage.delete_prefix(folder)
+                assert storage.size(f"{directory}/a.bin") == len(content)
+                assert names(storage, directory) == [f"{directory}/a.bin", f"{directory}/deep/er/c.bin"]
+                storage.delete(f"{directory}/deep/er/c.bin")
+                assert not storage.exists(f"{directory}/deep/er/c.bin")
+            storage.delete_prefix(directory)
 
         run_concurrently(work)
 
@@ -100,7 +100,7 @@ class ConcurrencyTests(ConformanceBase):
         assert [storage.read(path) for path in paths] == [f"{number}".encode() for number in range(_THREADS)]
 
     def test_a_directory_is_filled_and_emptied_concurrently(self, storage: StorageBackend) -> None:
-        """A folder whose last file goes while another arrives loses no file that was stored."""
+        """A directory whose last file goes while another arrives loses no file that was stored."""
 
         def work(number: int) -> None:
             for _ in range(20):

@@ -146,7 +146,7 @@ class CopyAndMoveTests(ConformanceBase):
         assert names(storage) == ["folder/file.bin"]
 
     def test_a_file_moves_into_a_directory_of_its_own_name(self, storage: StorageBackend) -> None:
-        """Moving `a` to `b/a` and back leaves one file and no folder."""
+        """Moving `a` to `b/a` and back leaves one file and no directory."""
         storage.write("a", b"abc")
 
         storage.move("a", "b/a")

@@ -14,7 +14,7 @@ from .base import ConformanceBase, names
 
 
 class DeleteTests(ConformanceBase):
-    """One file, many files, a folder."""
+    """One file, many files, a directory."""
 
     def test_a_deleted_file_is_gone(self, storage: StorageBackend) -> None:
         """It is neither listed nor read, and its name is free again."""
@@ -49,7 +49,7 @@ class DeleteTests(ConformanceBase):
         assert names(storage) == sorted(kept)
 
     def test_delete_does_not_delete_a_directory(self, storage: StorageBackend) -> None:
-        """A folder is no file: `delete` leaves what is below it, whether it refuses or does nothing."""
+        """A directory is no file: `delete` leaves what is below it, whether it refuses or does nothing."""
         storage.write("folder/file.bin", b"abc")
 
         with contextlib.suppress(StorageError):
@@ -93,14 +93,14 @@ class DeleteTests(ConformanceBase):
 
         assert names(storage) == ["file.bin"]
 
-    @pytest.mark.parametrize("folder", ["a/b", "a/b/", "/a/b/"])
-    def test_delete_prefix_deletes_everything_below(self, storage: StorageBackend, folder: str) -> None:
+    @pytest.mark.parametrize("directory", ["a/b", "a/b/", "/a/b/"])
+    def test_delete_prefix_deletes_everything_below(self, storage: StorageBackend, directory: str) -> None:
         """Everything below goes and is counted; a sibling that begins alike stays."""
         gone, kept = ["a/b/1", "a/b/c/2", "a/b/c/d/3"], ["a/bc/4", "a/b.txt", "a/5", "b/6"]
         for path in gone + kept:
             storage.write(path, b"")
 
-        count = storage.delete_prefix(folder)
+        count = storage.delete_prefix(directory)
 
         assert count == 3
         assert names(storage) == sorted(kept)

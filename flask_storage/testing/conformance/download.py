@@ -57,7 +57,7 @@ class DownloadTests(ConformanceBase):
         assert not storage.exists(path)
 
     def test_a_directory_is_not_a_file(self, storage: StorageBackend) -> None:
-        """A folder does not exist as a file and cannot be read."""
+        """A directory does not exist as a file and cannot be read."""
         storage.write("folder/file.bin", b"abc")
 
         assert not storage.exists("folder")

@@ -17,11 +17,11 @@ _TREE = ["a.txt", "b/c.txt", "b/d/e.txt", "b/d/f.txt", "b.txt", "bc/g.txt", "b-s
 
 
 class ListTests(ConformanceBase):
-    """Every file below a folder, by its full path, sorted."""
+    """Every file below a directory, by its full path, sorted."""
 
     @pytest.fixture
     def tree(self, storage: StorageBackend) -> StorageBackend:
-        """Return the storage with a few folders of files; each holds its own path."""
+        """Return the storage with a few directories of files; each holds its own path."""
         for path in reversed(_TREE):
             storage.write(path, path.encode())
         return storage
@@ -52,17 +52,17 @@ class ListTests(ConformanceBase):
             assert abs(last_modified.datetime - datetime.now(UTC)) < timedelta(days=1)
             assert not entry.is_directory
 
-    @pytest.mark.parametrize("folder", ["b", "b/", "/b", "/b/"])
-    def test_a_directory_lists_what_is_below_it(self, tree: StorageBackend, folder: str) -> None:
-        """Names stay full paths; a sibling whose name begins alike is no part of the folder."""
-        assert names(tree, folder) == ["b/c.txt", "b/d/e.txt", "b/d/f.txt"]
+    @pytest.mark.parametrize("directory", ["b", "b/", "/b", "/b/"])
+    def test_a_directory_lists_what_is_below_it(self, tree: StorageBackend, directory: str) -> None:
+        """Names stay full paths; a sibling whose name begins alike is no part of the directory."""
+        assert names(tree, directory) == ["b/c.txt", "b/d/e.txt", "b/d/f.txt"]
 
-    @pytest.mark.parametrize("folder", ["missing", "missing/deeper", "b/missing", "B"])
-    def test_a_missing_directory_is_empty(self, tree: StorageBackend, folder: str) -> None:
+    @pytest.mark.parametrize("directory", ["missing", "missing/deeper", "b/missing", "B"])
+    def test_a_missing_directory_is_empty(self, tree: StorageBackend, directory: str) -> None:
         """What is not there is an empty list, not an error."""
-        assert tree.list(folder) == []
-        assert tree.list(folder, recursive=False) == []
-        assert list(tree.iter(folder, details=True)) == []
+        assert tree.list(directory) == []
+        assert tree.list(directory, recursive=False) == []
+        assert list(tree.iter(directory, details=True)) == []
 
     def test_listing_a_file_is_empty(self, tree: StorageBackend) -> None:
         """Below a file there is nothing."""
@@ -71,7 +71,7 @@ class ListTests(ConformanceBase):
         assert tree.list("a.txt/deeper") == []
 
     def test_one_level_shows_files_and_directories(self, tree: StorageBackend) -> None:
-        """Without recursion a folder is one entry that ends in a slash and says that it is one."""
+        """Without recursion a directory is one entry that ends in a slash and says that it is one."""
         entries = tree.list(recursive=False)
 
         assert [entry.name for entry in entries] == sorted(["a.txt", "b.txt", "b/", "bc/", "b-side/", "z/"])
@@ -79,19 +79,19 @@ class ListTests(ConformanceBase):
         assert all(entry.size == 0 for entry in entries if entry.is_directory)
 
     @pytest.mark.parametrize(
-        ("folder", "shown"),
+        ("directory", "shown"),
         [("b", ["b/c.txt", "b/d/"]), ("b/d", ["b/d/e.txt", "b/d/f.txt"]), ("z", ["z/z/"]), ("z/z/z", ["z/z/z/z.txt"])],
     )
-    def test_one_level_of_a_directory(self, tree: StorageBackend, folder: str, shown: list[str]) -> None:
-        """One level is that folder's own files and sub-folders, by full path."""
-        assert names(tree, folder, recursive=False) == shown
+    def test_one_level_of_a_directory(self, tree: StorageBackend, directory: str, shown: list[str]) -> None:
+        """One level is that directory's own files and subdirectories, by full path."""
+        assert names(tree, directory, recursive=False) == shown
 
     def test_listed_directories_can_be_listed(self, tree: StorageBackend) -> None:
         """Walking level by level, by the names as they were listed, meets every file once."""
-        found, folders = list[str](), [""]
-        while folders:
-            for entry in tree.list(folders.pop(), recursive=False):
-                (folders if entry.is_directory else found).append(entry.name)
+        found, directories = list[str](), [""]
+        while directories:
+            for entry in tree.list(directories.pop(), recursive=False):
+                (directories if entry.is_directory else found).append(entry.name)
 
         assert sorted(found) == sorted(_TREE)
 
@@ -118,7 +118,7 @@ class ListTests(ConformanceBase):
         [("b", ["b-side/", "b.txt", "b/", "bc/"]), ("b/", ["b/c.txt", "b/d/"]), ("b/d", ["b/d/"]), ("z/z", ["z/z/"])],
     )
     def test_a_prefix_of_one_level(self, tree: StorageBackend, prefix: str, found: list[str]) -> None:
-        """Without recursion the files and folders of that level are listed whose path begins with the text."""
+        """Without recursion the files and directories of that level are listed whose path begins with the text."""
         assert names(tree, prefix=prefix, recursive=False) == found
 
     def test_iter_yields_what_list_returns(self, tree: StorageBackend) -> None:
@@ -132,7 +132,7 @@ class ListTests(ConformanceBase):
         assert sorted(tree.iter(prefix="b/d")) == tree.list(prefix="b/d")
 
     def test_details_equal_stat(self, tree: StorageBackend) -> None:
-        """With `details=True` each file comes with all that is known of it; folders are left out."""
+        """With `details=True` each file comes with all that is known of it; directories are left out."""
         infos = sorted(tree.iter(details=True), key=lambda info: info.path)
 
         assert [info.path for info in infos] == sorted(_TREE)
@@ -149,7 +149,7 @@ class ListTests(ConformanceBase):
         assert names(tree, "b") == ["b/c.txt", "b/d/f.txt"]
 
     def test_an_empty_directory_is_not_listed(self, tree: StorageBackend) -> None:
-        """After its last file a folder is not listed either, however deep it was."""
+        """After its last file a directory is not listed either, however deep it was."""
         tree.delete("z/z/z/z.txt")
         tree.move("b/c.txt", "c.txt")
         tree.delete_many(["b/d/e.txt", "b/d/f.txt"])
@@ -168,7 +168,7 @@ class ListTests(ConformanceBase):
         assert names(storage) == sorted(unsorted)
 
     def test_many_files_are_all_listed(self, storage: StorageBackend) -> None:
-        """A folder of several pages is listed to its end, each file once."""
+        """A directory of several pages is listed to its end, each file once."""
         many = [f"many/{number:04}.txt" for number in range(1200)]
 
         def write(thread: int) -> None:
@@ -180,7 +180,7 @@ class ListTests(ConformanceBase):
         assert names(storage, "many") == many
 
     def _holds_both(self, storage: StorageBackend) -> bool:
-        """Whether the place holds a file and a folder of one name."""
+        """Whether the place holds a file and a directory of one name."""
         storage.write("probe/file", b"")
         try:
             storage.write("probe", b"")

@@ -241,7 +241,7 @@ class MultipartTests(ConformanceBase):
 
     @needs("multipart")
     def test_unfinished_uploads_are_listed(self, storage: StorageBackend) -> None:
-        """All of them, or those below a folder, each with its path, id and beginning."""
+        """All of them, or those below a directory, each with its path, id and beginning."""
         parts = storage.multipart
         paths = ["a/1.bin", "a/b/2.bin", "ab/3.bin", "4.bin"]
         ids = {parts.create(path, _PLAIN): path for path in paths}

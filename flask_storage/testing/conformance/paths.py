@@ -113,7 +113,7 @@ class PathTests(ConformanceBase):
 
     @pytest.mark.parametrize("segment", ["s" * 255, "ü" * 127, "語" * 85, "👍" * 63 + "abc"], ids=ascii)
     def test_a_segment_of_255_bytes_is_held(self, storage: StorageBackend, segment: str) -> None:
-        """The longest segment works as a file and as a folder, and its writer finds room for its own names."""
+        """The longest segment works as a file and as a directory, and its writer finds room for its own names."""
         path = f"{segment}/{segment}"
 
         storage.write(path, b"abc")

@@ -35,8 +35,8 @@ class SaveTests(ConformanceBase):
         paths = [storage.save("folder/" + "ü" * 300 + ".jpeg", b"abc") for _ in range(2)]
 
         for path in paths:
-            folder, _, leaf = path.rpartition("/")
-            assert folder == "folder"
+            directory, _, leaf = path.rpartition("/")
+            assert directory == "folder"
             assert len(leaf.encode()) <= 255
             assert leaf.startswith("ü" * 50)
             assert leaf.endswith(".jpeg")
