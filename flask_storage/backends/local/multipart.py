@@ -1,4 +1,4 @@
-"""Uploads in parts on local tree, and the sweep of what was never finished."""
+"""Multipart uploads on the local disk, and the sweep of unfinished writes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CHUNK = 1024 * 1024
 
 
 class LocalMultipart(MultipartStore):
-    """Keeps each upload in a hidden directory of its own, beside a note of what it is to become.
+    """Keeps each upload in its own hidden directory: the parts, and a manifest with path, headers and start time.
 
     Args:
         backend: The storage's name.
@@ -84,10 +84,10 @@ class LocalMultipart(MultipartStore):
                 try:
                     if etag(os.fstat(fd)) != part.etag:
                         raise IntegrityError(f"part {part.number} is not the one that was named", path=path)
-                    _append(writer, fd, through_here=bool(options.checksum))
+                    _append(writer, fd, in_kernel=not options.checksum)
                 finally:
                     os.close(fd)
-        with suppress(OSError):  # it is published, which an error would deny; the sweep takes the rest
+        with suppress(OSError):  # the file is published, so this is no failure; the sweep removes the rest
             _remove(self._tree, RESERVED_PREFIX + upload_id)
 
     def abort(self, path: str, upload_id: str) -> None:
@@ -121,7 +121,7 @@ class LocalMultipart(MultipartStore):
                     yield pending_upload(manifest, upload_id)
 
     def _open(self, path: str | None, upload_id: str) -> tuple[Directory, dict[str, Any]]:
-        """Open the directory of an upload to *path* (None: to any) and read its note."""
+        """Open the directory of an upload to *path* (None: any path); return it and the manifest."""
         missing = FileNotFoundInStorageError(self._backend, f"{path} (upload)")
         if not is_upload_id(upload_id):
             raise missing
@@ -132,7 +132,7 @@ class LocalMultipart(MultipartStore):
         try:
             with os.fdopen(directory.open_file(MANIFEST_NAME), "rb") as file:
                 manifest = parse_manifest(file.read())
-        except FileNotFoundError as error:  # being begun or removed at this moment
+        except FileNotFoundError as error:  # it is created or removed concurrently
             directory.close()
             raise missing from error
         except BaseException:
@@ -161,9 +161,10 @@ class LocalMultipart(MultipartStore):
 
 
 def sweep(tree: RootedTree, before: float) -> int:
-    """Remove hidden files and uploads last touched before the time stamp *before*; return how many.
+    """Remove hidden files and uploads last modified before the time stamp *before*; return the count.
 
-    Empty directories go too, uncounted: a crash leaves them between the making of a directory and that of its first file.
+    Empty directories are removed too, but not counted. A crash between creating a directory and its first file leaves
+    them.
     """
 
     def on_exit(path: str, directory: Directory) -> None:
@@ -174,7 +175,7 @@ def sweep(tree: RootedTree, before: float) -> int:
     for prefix, entry in tree.walk(on_exit=on_exit):
         if not entry.name.startswith(RESERVED_PREFIX):
             continue
-        with suppress(FileNotFoundError):  # finished while we look
+        with suppress(FileNotFoundError):  # it was published concurrently
             if entry.stat(follow_symlinks=False).st_mtime >= before:
                 continue
             if entry.is_dir(follow_symlinks=False):
@@ -188,16 +189,16 @@ def sweep(tree: RootedTree, before: float) -> int:
 
 
 def _remove(tree: RootedTree, path: str) -> None:
-    """Remove the hidden directory of an upload with what is in it."""
-    with suppress(FileNotFoundError), tree.open_directory(path) as directory:  # else somebody removes it too
+    """Remove the hidden directory of an upload and its files."""
+    with suppress(FileNotFoundError), tree.open_directory(path) as directory:  # it may be removed concurrently
         for name in os.listdir(directory.fd):
             directory.unlink(name)
     tree.remove_empty_parents(path)
 
 
-def _append(writer: Any, part: int, *, through_here: bool) -> None:
-    """Append a part: the kernel copies it, unless its bytes must be seen for a checksum."""
-    if not through_here:
+def _append(writer: Any, part: int, *, in_kernel: bool) -> None:
+    """Append a part. The kernel cannot copy it when the writer computes a checksum of the bytes."""
+    if in_kernel:
         writer.append_from(part, 0)
         return
     offset = 0

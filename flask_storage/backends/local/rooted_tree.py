@@ -1,9 +1,9 @@
-"""The one door to the local disk: a tree of directories that nothing leaves.
+"""The gateway to the local disk: a directory tree in which no path resolves to anything outside.
 
-Between checking a path and opening it somebody can put a symbolic link in its way; a program that resolves first and
-opens later follows it (309 of 20,000 attempts, measured on such a program). So nothing here takes a path with a slash
-in it. :meth:`RootedTree.open_directory` walks from the root one segment at a time, each opened relative to the one before with
-``O_NOFOLLOW``, and everything else is done relative to the directory it returns.
+Resolving a path first and opening it later has a race condition: another process can replace a directory by a symbolic
+link in between (measured on a program that does so: 309 of 20,000 attempts). So no system call here gets a path with a
+slash. :meth:`RootedTree.open_directory` opens one segment after the other from the root on, each relative to the one
+before and with ``O_NOFOLLOW``. Every other call is relative to the directory that it returns.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ...paths import RESERVED_PREFIX, SYSTEM_DIRECTORY
 from .directory import DIRECTORY_FLAGS, Directory
 
 _ATTEMPTS = 100
-# A tree may be nested 512 deep, and a process is often allowed no more than 1024 descriptors.
+# A tree may be 512 levels deep, and the limit of open descriptors per process is often 1024.
 _MAX_OPEN_LEVELS = 32
 
 
 class RootedTree:
-    """A directory tree that nothing leaves.
+    """A directory tree in which no path resolves to anything outside.
 
     Args:
         root: An existing directory.
-        directory_mode: Mode of directories made here.
-        sync: Make every change durable before it is reported done.
+        directory_mode: Permissions of the directories that are created here.
+        sync: Make every change durable before the call returns.
     """
 
     def __init__(self, root: Path, *, directory_mode: int, sync: bool) -> None:
@@ -42,26 +42,26 @@ class RootedTree:
 
         Args:
             path: Normalized; ``""`` is the root.
-            create: Make what is missing.
+            create: Create missing directories.
 
         Raises:
-            FileNotFoundError: when it does not exist, or a file stands in its way (unless *create*).
-            LocalFSError: when a file stands in its way (with *create*), or the root is gone.
-            PermissionDeniedError: when a symbolic link does.
+            FileNotFoundError: when it does not exist, or a part of the path is a file (without *create*).
+            LocalFSError: when a part of the path is a file (with *create*), or the root does not exist.
+            PermissionDeniedError: when a part of the path is a symbolic link.
         """
         if not create:
             return self._open_path(path, create=False)
         try:
             for _ in range(_ATTEMPTS):
-                with suppress(FileNotFoundError):  # somebody pruned on our way what was there, or what we made
+                with suppress(FileNotFoundError):  # another process removed an empty directory of the path
                     return self._open_path(path, create=True)
-            raise LocalFSError(f"the folder {path} is deleted again and again by somebody else")
+            raise LocalFSError(f"another process deletes the directory {path} again and again: try again later")
         except BaseException:
             self.remove_empty_parents(path)
             raise
 
     def open_parent(self, path: str, *, create: bool = False) -> tuple[Directory, str]:
-        """Open the directory of a file; return it and the file's own name."""
+        """Open the directory of a file; return it and the name of the file in it."""
         parent, _, name = path.rpartition("/")
         return self.open_directory(parent, create=create), name
 
@@ -72,12 +72,12 @@ class RootedTree:
             return directory.open_file(name)
 
     def create_temporary(self, path: str) -> tuple[Directory, str, int]:
-        """Make a temporary file in the directory of *path*; return directory, name and descriptor."""
+        """Create a temporary file in the directory of *path*; return directory, name and descriptor."""
         for _ in range(_ATTEMPTS):
             directory, _name = self.open_parent(path, create=True)
             try:
                 name, fd = directory.create_temporary()
-            except FileNotFoundError:  # the directory was pruned between opening it and here
+            except FileNotFoundError:  # the directory was removed concurrently
                 directory.close()
             except BaseException:
                 directory.close()
@@ -85,12 +85,12 @@ class RootedTree:
                 raise
             else:
                 return directory, name, fd
-        raise LocalFSError("the folder is deleted again and again by somebody else")
+        raise LocalFSError(f"another process deletes the directory of {path} again and again: try again later")
 
     def remove_empty_parents(self, path: str) -> None:
-        """Remove the directory *path* and those above it as far as they are empty; never the root.
+        """Remove the directory *path* and its parents as far as they are empty, but never the root.
 
-        Object stores have no directories; where the last file of one is gone, so should be the directory.
+        Object stores have no directories: a directory exists as long as a file is in it.
         """
         while path and path != SYSTEM_DIRECTORY:
             parent, _, name = path.rpartition("/")
@@ -102,22 +102,22 @@ class RootedTree:
             except OSError as error:
                 if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                     return
-                # Gone already or never made, so the one above may be empty now; or not ours to remove.
+                # It does not exist, so its parent may be empty; or this process may not remove it.
             path = parent
 
     def walk(
         self, path: str = "", *, recursive: bool = True, on_exit: Callable[[str, Directory], None] | None = None
     ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Yield what is below a directory, with the directory's path (ending in ``/``, or ``""``), lazily, in any order.
+        """Yield the entries below a directory, each with its directory's path (``""``, or ends in ``/``), in any order.
 
-        With *recursive*, directories are entered and not yielded, except our own hidden ones, which are yielded and not
-        entered. What vanishes meanwhile is left out, and a directory that does not exist yields nothing. However deep
-        the tree, at most 64 descriptors are open.
+        With *recursive*, directories are entered and not yielded, except the storage's hidden ones, which are yielded
+        and not entered. Entries that are deleted concurrently are left out, and a directory that does not exist yields
+        nothing. At most 64 descriptors are open, however deep the tree is.
 
         Args:
             path: Normalized; ``""`` is the root.
             recursive: Enter subdirectories.
-            on_exit: Called with each directory that was entered, when all of its own files have been yielded.
+            on_exit: Called with each entered directory after its last entry.
         """
         pending = [path]
         while pending:
@@ -148,7 +148,7 @@ class RootedTree:
                 level.close()
 
     def _enter_directory(self, levels: list[_WalkLevel], name: str) -> None:
-        """Go on with a subdirectory; one that is gone meanwhile, or is none any more, is left out."""
+        """Enter a subdirectory, unless it was concurrently deleted or replaced by something else."""
         level = levels[-1]
         try:
             levels.append(_WalkLevel(level.directory.child(name), level.prefix + name))
@@ -168,8 +168,10 @@ class RootedTree:
         except NotADirectoryError as error:
             directory.close()
             if create:
-                raise LocalNotAFileError(f"a file stands where the folder {path} should be") from error
-            raise FileNotFoundError(errno.ENOENT, "a file stands in the way", path) from error
+                raise LocalNotAFileError(
+                    f"the directory {path} cannot be created, because a part of it is a file: choose another path"
+                ) from error
+            raise FileNotFoundError(errno.ENOENT, "a part of the path is a file", path) from error
         except BaseException:
             directory.close()
             raise
@@ -179,8 +181,10 @@ class RootedTree:
         try:
             return Directory(os.open(self.root, DIRECTORY_FLAGS))
         except (FileNotFoundError, NotADirectoryError) as error:
-            # Not "file not found": a volume that is not mounted must not look like an empty storage.
-            raise LocalFSError(f"the root {self.root} is gone or no folder any more: is its volume mounted?") from error
+            # Not FileNotFoundError: a volume that is not mounted must not look like an empty storage.
+            raise LocalFSError(
+                f"the root {self.root} does not exist any more, or is not a directory: is its volume mounted?"
+            ) from error
 
     def _open_child(self, parent: Directory, name: str, create: bool) -> Directory:
         try:
@@ -193,7 +197,7 @@ class RootedTree:
 
 
 class _WalkLevel:
-    """A directory that is being walked."""
+    """A directory whose entries are being yielded."""
 
     def __init__(self, directory: Directory, path: str) -> None:
         self.directory = directory
@@ -211,12 +215,12 @@ class _WalkLevel:
 
 
 def create_root(root: Path, mode: int) -> None:
-    """Make a directory and those above it that are missing; the umask has no say."""
+    """Create a directory and its missing parents. The umask is ignored."""
     missing = []
     while not os.path.lexists(root):
         missing.append(root)
         root = root.parent
     for directory in reversed(missing):
-        with suppress(FileExistsError):  # somebody else makes it too
+        with suppress(FileExistsError):  # it may be created concurrently
             os.mkdir(directory, 0o700)
             os.chmod(directory, mode)
