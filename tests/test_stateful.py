@@ -40,7 +40,7 @@ class _LocalMachine(StorageMachine):
 
     def teardown(self):
         super().teardown()
-        if hasattr(self, "folder"):
+        if hasattr(self, "directory"):
             shutil.rmtree(self.directory)
 
 
