@@ -647,7 +647,7 @@ def test_a_system_without_posix_is_refused(monkeypatch):
     shipped = importlib.util.find_spec("flask_storage.backends.local.directory")
     assert shipped
     assert shipped.origin
-    spec = importlib.util.spec_from_file_location("flask_storage.backends.local_again", shipped.origin)
+    spec = importlib.util.spec_from_file_location("flask_storage.backends.local.directory_again", shipped.origin)
     assert spec
     assert spec.loader
 
