@@ -58,7 +58,7 @@ def test_the_blocks_of_a_page_share_their_state(tmp_path):
         "```python\n# web/site.py\ntext = 'hello'\n```\n"
         "```console\n$ export DIRECTORY=web\n$ cd $DIRECTORY\n```\n"
         "```console\n$ python -m http.server 5000\nServing on http://127.0.0.1:5000/\n"
-        "$ curl --silent http://127.0.0.1:5000/site.py\n# web/site.py\ntext = ...\n```\n"
+        "$ curl -s http://127.0.0.1:5000/site.py\n# web/site.py\ntext = ...\n```\n"
         "```python\nfrom web import site\nprint(site.text, text)\n```\n"
         "```output\nhello ...\n```",
         tmp_path,
