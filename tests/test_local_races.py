@@ -1,4 +1,4 @@
-"""What others do to the same folders, at the same moment: attackers with links, and honest processes."""
+"""Race conditions with other processes in the same directories: attackers with symbolic links, and other workers."""
 
 import fcntl
 import multiprocessing
@@ -15,18 +15,18 @@ from typing import Any
 import pytest
 
 from flask_storage import FileExistsInStorageError, LocalFSStorage, PreconditionFailedError, StorageError
-from flask_storage.testing.concurrency import TIMEOUT, run_concurrently as in_threads
+from flask_storage.testing.concurrency import TIMEOUT, run_concurrently as run_in_threads
 from flask_storage.types import WriteOptions
 from tests import crash
 from tests.counts import count
 
-SECRET = b"not of this storage"
+SECRET = b"outside of the storage"
 FLIPPER = Path(crash.__file__).with_name("flipper.py")
 
 
 @contextmanager
 def flipping(*names):
-    """Another process swaps *names*, in pairs, all the time."""
+    """Run a process that swaps *names*, in pairs, again and again."""
     with subprocess.Popen([sys.executable, "-S", "-E", str(FLIPPER), *map(str, names)], stdout=-1) as flipper:
         assert flipper.stdout
         assert flipper.stdout.readline() == b"ready\n"
@@ -36,25 +36,25 @@ def flipping(*names):
             flipper.kill()
 
 
-def snapshot(folder):
-    """Every name below *folder* with its content and stamp."""
+def snapshot(directory):
+    """Map every name below *directory* to its content and modification time."""
     return {
-        path.relative_to(folder): (path.read_bytes() if path.is_file() else None, path.lstat().st_mtime_ns)
-        for path in folder.rglob("*")
+        path.relative_to(directory): (path.read_bytes() if path.is_file() else None, path.lstat().st_mtime_ns)
+        for path in directory.rglob("*")
     }
 
 
-VERBS = {
+OPERATIONS = {
     "put": lambda storage, number: storage.write("d/f.txt", b"ours %d" % number),
     "put_below": lambda storage, number: storage.write("d/new/deep/f.txt", b"ours %d" % number),
     "read": lambda storage, number: storage.read("d/secret.txt"),
     "read_file": lambda storage, number: storage.read("link.txt"),
     "stat": lambda storage, number: storage.stat("d/secret.txt"),
     "list": lambda storage, number: storage.list(),
-    "list_folder": lambda storage, number: storage.list("d", recursive=False),
+    "list_directory": lambda storage, number: storage.list("d", recursive=False),
     "copy_from": lambda storage, number: storage.copy("d/secret.txt", "got.txt"),
     "copy_file": lambda storage, number: storage.copy("link.txt", "got.txt"),
-    "copy_to": lambda storage, number: storage.copy("seed.txt", "d/copied.txt"),
+    "copy_to": lambda storage, number: storage.copy("source.txt", "d/copied.txt"),
     "move_from": lambda storage, number: storage.move("d/secret.txt", "got.txt"),
     "move_to": lambda storage, number: (storage.write("m.txt", b"ours"), storage.move("m.txt", "d/moved.txt")),
     "delete": lambda storage, number: storage.delete("d/secret.txt"),
@@ -64,20 +64,20 @@ VERBS = {
 }
 
 
-def look(storage, verb, result):
-    """Nothing that a verb returned or stored comes from outside."""
+def check_result(storage, operation, result):
+    """Check that nothing the operation returned or stored comes from outside of the root."""
     assert result != SECRET
-    if verb.startswith("list"):
+    if operation.startswith("list"):
         assert not [entry for entry in result if entry.size == len(SECRET)]
-    elif verb in ("stat", "copy_from", "copy_file", "move_from"):
+    elif operation in ("stat", "copy_from", "copy_file", "move_from"):
         assert getattr(result, "size", 0) != len(SECRET)
         with suppress(StorageError):
             assert storage.read("got.txt") != SECRET
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_nothing_escapes_while_folders_and_links_are_swapped(verb, tmp_path):
-    """A folder and a link out of the root take turns under one name; so do a file and a link to a file outside."""
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_swapped_symbolic_links_are_never_followed(operation, tmp_path):
+    """A process swaps directories and files with symbolic links to the outside during each operation."""
     outside = tmp_path / "outside"
     (outside / "sub").mkdir(parents=True)
     for name in ("secret.txt", "f.txt", "sub/deep.txt", ".fs-tmp-0123456789abcdef"):
@@ -85,37 +85,37 @@ def test_nothing_escapes_while_folders_and_links_are_swapped(verb, tmp_path):
     os.utime(outside / ".fs-tmp-0123456789abcdef", (0, 0))
     storage = LocalFSStorage(tmp_path / "root", create=True, fsync=False)
     root = storage.root
-    for path in ("d/secret.txt", "d/stays.txt", "seed.txt", "link.txt", "tree/d/secret.txt", "tree/stays.txt"):
+    for path in ("d/secret.txt", "d/stays.txt", "source.txt", "link.txt", "tree/d/secret.txt", "tree/stays.txt"):
         storage.write(path, b"ours")
     for link, target in (("d2", outside), ("link2", outside / "secret.txt"), ("tree/d2", outside)):
         (root / link).symlink_to(target)
     before = snapshot(outside)
-    ends: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
 
     names = (root / "d", root / "d2", root / "link.txt", root / "link2", root / "tree/d", root / "tree/d2")
     with flipping(*names) as flipper:
-        faces: set[bool] = set()
-        while len(faces) < 2:
+        seen: set[bool] = set()  # wait until both states have occurred
+        while len(seen) < 2:
             assert flipper.poll() is None
-            faces.add((root / "d").is_symlink())
+            seen.add((root / "d").is_symlink())
         for number in range(count(1500, 20_000)):
             try:
-                result = VERBS[verb](storage, number)
+                result = OPERATIONS[operation](storage, number)
             except StorageError as error:
-                ends[type(error).__name__] += 1
+                outcomes[type(error).__name__] += 1
             else:
-                ends["done"] += 1
-                look(storage, verb, result)
-            if verb in ("delete", "move_from", "delete_prefix"):
+                outcomes["done"] += 1
+                check_result(storage, operation, result)
+            if operation in ("delete", "move_from", "delete_prefix"):
                 with suppress(StorageError):
-                    storage.write("tree/d/secret.txt" if verb == "delete_prefix" else "d/secret.txt", b"ours")
+                    storage.write("tree/d/secret.txt" if operation == "delete_prefix" else "d/secret.txt", b"ours")
 
-    assert ends["done"]
+    assert outcomes["done"]
     assert snapshot(outside) == before
 
 
 def churn(root, number, rounds, errors):
-    """Make and delete a file in a folder that others make and delete too."""
+    """Create and delete a file in a directory that other processes fill and empty too."""
     storage = LocalFSStorage(root, fsync=False)
     try:
         for turn in range(rounds):
@@ -129,22 +129,22 @@ def churn(root, number, rounds, errors):
             if turn % 7 == 0:
                 storage.list(recursive=False)
                 storage.delete_prefix("nowhere")
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is one too many
+    except Exception as error:  # noqa: BLE001  # any error fails the test
         errors.put(f"{type(error).__name__}: {error}")
 
 
-def storage_tag(reader):
-    """The version that is being read."""
+def reader_etag(reader):
+    """Return the etag of the version that *reader* reads."""
     return reader.info.etag
 
 
 def increment(root, rounds, wins):
-    """Add one to a number in a file, as long as nobody else did in between."""
+    """Add one to a number in a file, and retry if another process has changed it."""
     storage = LocalFSStorage(root, fsync=False)
     for _ in range(rounds):
         while True:
             with storage.open("number.txt", "r") as reader:
-                value, tag = int(reader.read()), storage_tag(reader)
+                value, tag = int(reader.read()), reader_etag(reader)
             try:
                 storage.write("number.txt", str(value + 1).encode(), if_match=tag)
             except PreconditionFailedError:
@@ -154,7 +154,7 @@ def increment(root, rounds, wins):
 
 
 def create(root, number, barrier, rounds, wins):
-    """Try to be the one who creates a file."""
+    """Create files exclusively, and report those that this process created."""
     storage = LocalFSStorage(root, fsync=False)
     for turn in range(rounds):
         barrier.wait()
@@ -163,16 +163,16 @@ def create(root, number, barrier, rounds, wins):
             wins.put(turn)
 
 
-def run_concurrently(target, *arguments, processes=8):
-    """Run *target* in some processes at once and return what they put into their queue."""
+def run_in_processes(target, *arguments, processes=8):
+    """Run *target* in processes concurrently; return the items that they put into a queue."""
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
-    found: list[Any] = []
-    collector = threading.Thread(target=lambda: found.extend(iter(queue.get, None)))
+    items: list[Any] = []
+    collector = threading.Thread(target=lambda: items.extend(iter(queue.get, None)))
     collector.start()
     workers = [
         context.Process(
-            target=target, args=(*(given(context, number) if callable(given) else given for given in arguments), queue)
+            target=target, args=(*(value(context, number) if callable(value) else value for value in arguments), queue)
         )
         for number in range(processes)
     ]
@@ -183,124 +183,124 @@ def run_concurrently(target, *arguments, processes=8):
     queue.put(None)
     collector.join()
     assert [worker.exitcode for worker in workers] == [0] * processes
-    return found
+    return items
 
 
-def test_processes_that_fill_and_empty_one_folder_never_fail(tmp_path):
-    """A folder goes with its last file while another process is about to put one into it."""
+def test_processes_can_fill_and_empty_one_directory(tmp_path):
+    """A directory is removed with its last file while another process writes a file into it."""
     storage = LocalFSStorage(tmp_path / "root", create=True)
 
-    errors = run_concurrently(churn, str(storage.root), lambda _, number: number, count(100, 1000))
+    errors = run_in_processes(churn, str(storage.root), lambda _, number: number, count(100, 1000))
 
     assert errors == []
     assert list(storage.root.iterdir()) == []
 
 
-def test_of_processes_that_replace_one_version_exactly_one_wins(tmp_path):
-    """Eight processes count in one file with if_match: no step is lost and none is made twice."""
+def test_exactly_one_process_replaces_a_version(tmp_path):
+    """Eight processes increment a number with `if_match`: no update is lost or made twice."""
     storage = LocalFSStorage(tmp_path / "root", create=True)
     storage.write("number.txt", b"0")
     rounds = count(15, 100)
 
-    wins = run_concurrently(increment, str(storage.root), rounds)
+    wins = run_in_processes(increment, str(storage.root), rounds)
 
     assert sorted(wins) == list(range(1, 8 * rounds + 1))
     assert storage.read("number.txt") == str(8 * rounds).encode()
 
 
-def test_of_processes_that_create_one_file_exactly_one_wins(tmp_path):
-    """Eight processes create the same names exclusively at the same moment."""
+def test_exactly_one_process_creates_a_file(tmp_path):
+    """Eight processes create the same paths exclusively and concurrently."""
     storage = LocalFSStorage(tmp_path / "root", create=True)
     rounds = count(25, 200)
     barrier = multiprocessing.get_context("spawn").Barrier(8)
 
-    wins = run_concurrently(create, str(storage.root), lambda _, number: number, barrier, rounds)
+    wins = run_in_processes(create, str(storage.root), lambda _, number: number, barrier, rounds)
 
     assert sorted(wins) == list(range(rounds))
 
 
-def test_threads_that_move_files_past_each_other_do_not_lock_each_other_out(tmp_path):
-    """Two folders, files going both ways at once: each deed takes both locks, in the same order."""
+def test_moves_in_opposite_directions_do_not_deadlock(tmp_path):
+    """Two threads move files between two directories in opposite directions; each move locks both."""
     storage = LocalFSStorage(tmp_path / "root", create=True, fsync=False)
     storage.write("a/0.txt", b"0")
     storage.write("b/1.txt", b"1")
 
-    def ferry(name, here, there):
+    def move_back_and_forth(name, source, target):
         for _ in range(count(200, 5000)):
-            storage.move(f"{here}/{name}", f"{there}/{name}", if_match=None)
-            storage.move(f"{there}/{name}", f"{here}/{name}")
+            storage.move(f"{source}/{name}", f"{target}/{name}", if_match=None)
+            storage.move(f"{target}/{name}", f"{source}/{name}")
 
-    ways = [("0.txt", "a", "b"), ("1.txt", "b", "a")]
-    in_threads(lambda number: ferry(*ways[number]), len(ways))
+    moves = [("0.txt", "a", "b"), ("1.txt", "b", "a")]
+    run_in_threads(lambda number: move_back_and_forth(*moves[number]), len(moves))
 
     assert [entry.name for entry in storage.list()] == ["a/0.txt", "b/1.txt"]
 
 
-def test_both_ways_between_two_folders_take_the_locks_in_one_order(tmp_path, monkeypatch):
-    """Whichever folder a file comes from: who locks them the other way round waits for ever, on some unlucky day."""
+def test_moves_lock_directories_in_one_order(tmp_path, monkeypatch):
+    """The order does not depend on the direction of the move; otherwise two moves could deadlock."""
     storage = LocalFSStorage(tmp_path / "root", create=True, fsync=False)
     for path in ("a/0.txt", "b/1.txt", "a/stays.txt", "b/stays.txt"):
         storage.write(path, b"")
     locked: list[int] = []
     flock = fcntl.flock
 
-    def watched(fd, how):
-        if how & fcntl.LOCK_EX:
+    def recording_flock(fd, operation):
+        if operation & fcntl.LOCK_EX:
             locked.append(os.fstat(fd).st_ino)
-        flock(fd, how)
+        flock(fd, operation)
 
-    monkeypatch.setattr(fcntl, "flock", watched)
+    monkeypatch.setattr(fcntl, "flock", recording_flock)
     storage.move("a/0.txt", "b/0.txt")
-    there, locked = locked, []
+    first, locked = locked, []
     storage.move("b/1.txt", "a/1.txt")
 
-    assert sorted(there) == sorted((storage.root / folder).stat().st_ino for folder in "ab")
-    assert there == locked
+    assert sorted(first) == sorted((storage.root / directory).stat().st_ino for directory in "ab")
+    assert first == locked
 
 
-@pytest.mark.parametrize("verb", ["delete", "delete_prefix"])
-def test_a_delete_waits_for_a_publication_that_compares(tmp_path, monkeypatch, verb):
-    """Between comparing and publishing nothing is deleted: the version that was named is the one that is replaced."""
+@pytest.mark.parametrize("operation", ["delete", "delete_prefix"])
+def test_a_delete_waits_for_a_conditional_write(tmp_path, monkeypatch, operation):
+    """Nothing is deleted between comparing the etag and publishing."""
     storage = LocalFSStorage(tmp_path / "root", create=True, fsync=False)
     storage.write("d/a.txt", b"old")
     tag = storage.stat("d/a.txt").etag
-    went_on = threading.Event()  # the deletion waits for the lock, or is done without it
+    reached_lock = threading.Event()  # the deletion waits for the lock, or has ended without it
     flock, rename = fcntl.flock, os.rename
 
     def delete():
-        getattr(storage, verb)("d/a.txt" if verb == "delete" else "d")
-        went_on.set()
+        getattr(storage, operation)("d/a.txt" if operation == "delete" else "d")
+        reached_lock.set()
 
     deleting = threading.Thread(target=delete, daemon=True)
 
-    def watched(fd, how):
+    def recording_flock(fd, operation):
         if threading.current_thread() is deleting:
-            went_on.set()
-        flock(fd, how)
+            reached_lock.set()
+        flock(fd, operation)
 
-    def slow(*args, **options):
+    def slow_rename(*args, **options):
         deleting.start()
-        assert went_on.wait(TIMEOUT)
-        found.append((storage.root / "d/a.txt").exists())
+        assert reached_lock.wait(TIMEOUT)
+        existed.append((storage.root / "d/a.txt").exists())
         rename(*args, **options)
 
-    found: list[bool] = []
-    monkeypatch.setattr(fcntl, "flock", watched)
-    monkeypatch.setattr(os, "rename", slow)
+    existed: list[bool] = []
+    monkeypatch.setattr(fcntl, "flock", recording_flock)
+    monkeypatch.setattr(os, "rename", slow_rename)
     storage.write("d/a.txt", b"new", if_match=tag)
     deleting.join(TIMEOUT)
 
-    assert found == [True]
+    assert existed == [True]
     assert not deleting.is_alive()
     assert storage.list() == []
 
 
-def test_two_uploads_that_are_discarded_or_finished_at_once_end_well(tmp_path):
-    """Whoever comes second finds it done."""
+def test_concurrent_aborts_of_one_upload_are_no_error(tmp_path):
+    """The later calls find the upload aborted."""
     storage = LocalFSStorage(tmp_path / "root", create=True, fsync=False)
     errors = []
 
-    def discard(upload_id):
+    def abort(upload_id):
         try:
             storage.multipart.abort("a.bin", upload_id)
         except StorageError as error:
@@ -309,7 +309,7 @@ def test_two_uploads_that_are_discarded_or_finished_at_once_end_well(tmp_path):
     for _ in range(50):
         upload_id = storage.multipart.create("a.bin", WriteOptions())
         storage.multipart.upload_part("a.bin", upload_id, 1, b"1")
-        threads = [threading.Thread(target=discard, args=(upload_id,)) for _ in range(4)]
+        threads = [threading.Thread(target=abort, args=(upload_id,)) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:

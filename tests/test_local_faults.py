@@ -1,4 +1,4 @@
-"""Disks that are full, read-only, gone, or hold what a storage would never put there."""
+"""LocalFSStorage on disks that are full, read-only, not mounted, or contain files of other errors."""
 
 import errno
 import os
@@ -28,61 +28,61 @@ from flask_storage import (
 from flask_storage.errors import NotAFileError
 from flask_storage.types import WriteOptions
 from tests.counts import count
-from tests.crash.unprivileged import NOBODY, as_nobody
+from tests.crash.unprivileged import UNPRIVILEGED_ID, run_unprivileged
 from tests.descriptors import descriptors
 
 SMALL = 8 * 1024 * 1024
 
 
 def may_mount():
-    """Whether this process may mount file systems: root on a machine may, root in a container often may not."""
-    answer = subprocess.run(
+    """Return whether this process may mount file systems; root in a container often may not."""
+    result = subprocess.run(
         ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
     )
-    return answer.returncode == 0
+    return result.returncode == 0
 
 
-MOUNTS = may_mount()
+CAN_MOUNT = may_mount()
 
 
 @contextmanager
-def mounted(folder, kind, options=""):
-    """A small file system of its own on *folder*."""
-    folder.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", kind, *(["-o", options] if options else []), "none", str(folder)], check=True)
+def mounted(directory, kind, options=""):
+    """Mount a new file system on *directory* within the block."""
+    directory.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", kind, *(["-o", options] if options else []), "none", str(directory)], check=True)
     try:
-        yield folder
+        yield directory
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", str(directory)], check=True)
 
 
 @contextmanager
-def full_disk(folder):
-    """A disk of 8 MiB."""
-    with mounted(folder, "tmpfs", f"size={SMALL}"):
-        yield folder
+def full_disk(directory):
+    """Mount a disk of 8 MiB."""
+    with mounted(directory, "tmpfs", f"size={SMALL}"):
+        yield directory
 
 
 @contextmanager
-def limited_process(folder):
-    """A process that may write no file of more than 8 MiB."""
+def limited_process(directory):
+    """Limit the size of files that the process may write to 8 MiB."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    folder.mkdir()
+    directory.mkdir()
     resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, hard))
     try:
-        yield folder
+        yield directory
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-# Where nothing may be mounted, the limit of the process stands in for the small disk.
-NO_ROOM = [limited_process, *([full_disk] if MOUNTS else [])]
+# Without the right to mount, only the limit of the process replaces the small disk.
+LIMITS = [limited_process, *([full_disk] if CAN_MOUNT else [])]
 
 
-@pytest.mark.parametrize("no_room", NO_ROOM)
-@pytest.mark.parametrize("verb", ["put", "stream", "edit"])
-def test_a_full_disk_is_said_and_keeps_what_it_has(no_room, verb, tmp_path):
-    """16 MiB do not fit: StorageFullError, the old file is whole, and the room is free again."""
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("operation", ["put", "stream", "edit"])
+def test_a_full_disk_is_reported_and_keeps_the_old_file(limit, operation, tmp_path):
+    """16 MiB do not fit: StorageFullError, the old file is unchanged, and the space is free again."""
     (tmp_path / "source").write_bytes(os.urandom(16 * 1024 * 1024))
     old = os.urandom(1024 * 1024)
 
@@ -97,31 +97,31 @@ def test_a_full_disk_is_said_and_keeps_what_it_has(no_room, verb, tmp_path):
         "edit": lambda storage: write(storage, "rw"),
     }
 
-    with no_room(tmp_path / "disk") as root:
+    with limit(tmp_path / "disk") as root:
         storage = LocalFSStorage(root)
         storage.write("a.bin", old)
         free = os.statvfs(root).f_bavail
         for _ in range(20):
             with pytest.raises(StorageFullError) as caught:
-                too_much[verb](storage)
+                too_much[operation](storage)
 
             assert (caught.value.path, caught.value.backend) == ("a.bin", storage.name)
             assert storage.read("a.bin") == old
             assert [path.name for path in root.iterdir()] == ["a.bin"]
-            assert no_room is limited_process or os.statvfs(root).f_bavail == free
+            assert limit is limited_process or os.statvfs(root).f_bavail == free
 
 
-@pytest.mark.parametrize("no_room", NO_ROOM)
-def test_a_full_disk_refuses_copies_and_parts_too(no_room, tmp_path):
-    """An upload that no longer fits keeps its parts, so that it can be finished when there is room."""
-    with no_room(tmp_path / "disk") as root:
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_full_disk_is_reported_for_multipart_uploads(limit, tmp_path):
+    """An upload that does not fit keeps its parts, so that it can be completed later."""
+    with limit(tmp_path / "disk") as root:
         storage = LocalFSStorage(root, fsync=False)
         upload_id = storage.multipart.create("a.bin", WriteOptions())
         parts = [storage.multipart.upload_part("a.bin", upload_id, number, bytes(3 * 1024 * 1024)) for number in (1, 2)]
 
         with pytest.raises(StorageFullError):
             storage.multipart.upload_part("a.bin", upload_id, 3, bytes(9 * 1024 * 1024))
-        if no_room is full_disk:
+        if limit is full_disk:
             with pytest.raises(StorageFullError):
                 storage.multipart.complete("a.bin", upload_id, parts, WriteOptions())
 
@@ -130,8 +130,8 @@ def test_a_full_disk_refuses_copies_and_parts_too(no_room, tmp_path):
         assert not [name for name in os.listdir(root / f".fs-tmp-{upload_id}") if name.startswith(".fs-tmp-")]
 
 
-def test_a_download_to_a_full_disk_is_the_callers_own_error(tmp_path):
-    """The storage is well: the target is not its own, and is left as it was."""
+def test_a_download_to_a_full_disk_raises_an_os_error(tmp_path):
+    """The local target is not part of the storage, so this is no StorageError; no file is left."""
     storage = LocalFSStorage(tmp_path / "root", create=True, fsync=False)
     storage.write("a.bin", bytes(16 * 1024 * 1024))
 
@@ -144,10 +144,10 @@ def test_a_download_to_a_full_disk_is_the_callers_own_error(tmp_path):
 
 
 def refuse_every_change(storage):
-    """Try all that would change a storage which holds ``d/a.txt``; each must be refused, and reading must not be."""
-    refused = {
+    """Check that every change of a storage with ``d/a.txt`` is refused; return errors, content and listing."""
+    operations = {
         "write": lambda: storage.write("d/a.txt", b"new"),
-        "new folder": lambda: storage.write("d/e/f/b.txt", b"new"),
+        "new directory": lambda: storage.write("d/e/f/b.txt", b"new"),
         "copy": lambda: storage.copy("d/a.txt", "d/b.txt"),
         "move": lambda: storage.move("d/a.txt", "d/b.txt"),
         "delete": lambda: storage.delete("d/a.txt"),
@@ -155,43 +155,43 @@ def refuse_every_change(storage):
         "edit": lambda: storage.open("d/a.txt", "rw"),
         "save": lambda: storage.save("d/a.txt", b"new"),
     }
-    kinds = {}
-    for name, deed in refused.items():
+    errors = {}
+    for name, operation in operations.items():
         with pytest.raises(StorageError) as caught:
-            deed()
-        kinds[name] = type(caught.value)
-    return kinds, storage.read("d/a.txt"), [entry.name for entry in storage.list()]
+            operation()
+        errors[name] = type(caught.value)
+    return errors, storage.read("d/a.txt"), [entry.name for entry in storage.list()]
 
 
 @pytest.fixture
 def shared():
-    """A storage with ``d/a.txt`` in a folder that every user may reach; pytest's own belong to one."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        storage = LocalFSStorage(Path(folder, "root"), create=True, file_mode=0o644, directory_mode=0o755)
+    """A storage with ``d/a.txt`` in a directory that every user can access, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        storage = LocalFSStorage(Path(directory, "root"), create=True, file_mode=0o644, directory_mode=0o755)
         storage.write("d/a.txt", b"old")
         yield storage
         (storage.root / "d").chmod(0o755)
         storage.root.chmod(0o755)
 
 
-def test_a_folder_that_may_not_be_written_is_a_refusal(shared):
-    """PermissionDeniedError, never "not found", and everything can still be read."""
-    for folder in (shared.root, shared.root / "d"):
-        folder.chmod(0o555)
+def test_an_unwritable_directory_raises_a_permission_error(shared):
+    """PermissionDeniedError, never "not found"; files can still be read."""
+    for directory in (shared.root, shared.root / "d"):
+        directory.chmod(0o555)
 
-    kinds, content, names = as_nobody(lambda: refuse_every_change(shared))
+    errors, content, names = run_unprivileged(lambda: refuse_every_change(shared))
 
-    assert set(kinds.values()) == {PermissionDeniedError}
+    assert set(errors.values()) == {PermissionDeniedError}
     assert content == b"old"
     assert names == ["d/a.txt"]
 
 
-@pytest.mark.parametrize("verb", ["read", "stat", "exists", "edit", "copy", "move"])
-def test_a_file_that_may_not_be_read_is_a_refusal(verb, shared):
-    """It is not a missing one."""
+@pytest.mark.parametrize("operation", ["read", "stat", "exists", "edit", "copy", "move"])
+def test_an_unreadable_file_raises_a_permission_error(operation, shared):
+    """PermissionDeniedError, never "not found"."""
     (shared.root / "d/a.txt").chmod(0o000)
-    deeds = {
+    operations = {
         "read": lambda: shared.read("d/a.txt"),
         "stat": lambda: shared.stat("d/a.txt"),
         "exists": lambda: shared.exists("d/a.txt"),
@@ -201,40 +201,40 @@ def test_a_file_that_may_not_be_read_is_a_refusal(verb, shared):
     }
 
     with pytest.raises(PermissionDeniedError, match="owner and mode"):
-        as_nobody(deeds[verb])
+        run_unprivileged(operations[operation])
 
     assert (shared.root / "d/a.txt").stat().st_size == 3
 
 
-def test_a_folder_that_may_not_be_looked_into_is_a_refusal_and_still_shown(shared):
-    """It is not an empty one: whether anything is below it, only others know."""
+def test_an_unreadable_directory_is_listed_but_not_entered(shared):
+    """It may contain files: one level lists it, and a recursive listing raises."""
     (shared.root / "d").chmod(0o000)
 
-    shown = as_nobody(lambda: [entry.name for entry in shared.list(recursive=False)])
+    directories = run_unprivileged(lambda: [entry.name for entry in shared.list(recursive=False)])
     with pytest.raises(PermissionDeniedError):
-        as_nobody(shared.list)
+        run_unprivileged(shared.list)
 
-    assert shown == ["d/"]
+    assert directories == ["d/"]
 
 
-def test_the_systems_own_folder_is_no_part_of_the_storage(shared):
-    """An ext4 volume has a `lost+found` at its top that nobody else may open; listing and sweeping go on around it."""
+def test_lost_and_found_is_not_part_of_the_storage(shared):
+    """An ext4 volume has an unreadable `lost+found` at its root; listings and `sweep` skip it."""
     (shared.root / "lost+found").mkdir(mode=0o000)
 
-    names = as_nobody(lambda: [entry.name for entry in shared.list()])
-    folders = as_nobody(lambda: [entry.name for entry in shared.list(recursive=False)])
-    as_nobody(lambda: shared.sweep(timedelta(0)))
+    names = run_unprivileged(lambda: [entry.name for entry in shared.list()])
+    directories = run_unprivileged(lambda: [entry.name for entry in shared.list(recursive=False)])
+    run_unprivileged(lambda: shared.sweep(timedelta(0)))
     shared.sweep(timedelta(0))
 
     assert "d/a.txt" in names
-    assert "lost+found/" not in folders
+    assert "lost+found/" not in directories
     assert (shared.root / "lost+found").is_dir()
 
 
-@pytest.mark.parametrize("how", ["remount"] if MOUNTS else ["fault"])
-def test_a_read_only_file_system_is_said(how, tmp_path, monkeypatch):
-    """PermissionDeniedError that says what to do; where nothing may be mounted, the error is made by hand."""
-    if how == "fault":
+@pytest.mark.parametrize("method", ["remount"] if CAN_MOUNT else ["fault"])
+def test_a_read_only_file_system_is_reported(method, tmp_path, monkeypatch):
+    """PermissionDeniedError that says what to do; without the right to mount the error is injected."""
+    if method == "fault":
 
         def refuse(*_, **__):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -252,9 +252,9 @@ def test_a_read_only_file_system_is_said(how, tmp_path, monkeypatch):
         storage.write("d/a.txt", b"old")
         subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "disk")], check=True)
 
-        kinds, content, names = refuse_every_change(storage)
+        errors, content, names = refuse_every_change(storage)
 
-        assert set(kinds.values()) == {PermissionDeniedError}
+        assert set(errors.values()) == {PermissionDeniedError}
         assert content == b"old"
         assert names == ["d/a.txt"]
         with pytest.raises(PermissionDeniedError, match="mount it writable"):
@@ -262,7 +262,7 @@ def test_a_read_only_file_system_is_said(how, tmp_path, monkeypatch):
 
 
 def metadata_refusals(storage):
-    """What a storage without attributes says to whoever gives some."""
+    """Check that a storage without attributes refuses headers and metadata; return names and content type."""
     storage.write("plain.txt", b"1")
     assert not storage.capabilities.metadata
     for arguments in ({"content_type": "text/plain"}, {"metadata": {"a": "b"}}):
@@ -271,10 +271,10 @@ def metadata_refusals(storage):
     return [entry.name for entry in storage.list()], storage.stat("plain.txt").content_type
 
 
-@pytest.mark.parametrize("how", ["fault", *(["ramfs"] if MOUNTS else [])])
-def test_a_file_system_without_attributes_refuses_metadata(how, tmp_path, monkeypatch):
-    """Clearly and before anything is written; files without any are stored as ever."""
-    if how == "ramfs":
+@pytest.mark.parametrize("method", ["fault", *(["ramfs"] if CAN_MOUNT else [])])
+def test_a_file_system_without_attributes_refuses_metadata(method, tmp_path, monkeypatch):
+    """Before anything is written; files without metadata are stored."""
+    if method == "ramfs":
         with mounted(tmp_path / "disk", "ramfs") as root:
             assert metadata_refusals(LocalFSStorage(root)) == (["plain.txt"], None)
         return
@@ -288,8 +288,8 @@ def test_a_file_system_without_attributes_refuses_metadata(how, tmp_path, monkey
     assert metadata_refusals(LocalFSStorage(tmp_path)) == (["plain.txt"], None)
 
 
-def test_a_part_of_the_tree_without_attributes_refuses_metadata_when_it_is_stored(tmp_path, monkeypatch):
-    """The root keeps attributes, a file system below it does not: nothing is dropped silently."""
+def test_a_subdirectory_without_attributes_refuses_metadata(tmp_path, monkeypatch):
+    """If only the root's file system has attributes, a write with metadata below fails and stores nothing."""
     storage = LocalFSStorage(tmp_path)
     assert storage.capabilities.metadata
 
@@ -304,7 +304,7 @@ def test_a_part_of_the_tree_without_attributes_refuses_metadata_when_it_is_store
 
 
 def test_a_python_without_attributes_refuses_metadata(tmp_path, monkeypatch):
-    """Not every system has the calls."""
+    """Python has no xattr functions on some systems."""
     monkeypatch.delattr(os, "getxattr")
     monkeypatch.delattr(os, "setxattr")
 
@@ -312,7 +312,7 @@ def test_a_python_without_attributes_refuses_metadata(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("code", "free", "kind"),
+    ("code", "free", "error"),
     [
         (errno.ENOSPC, 1, UnsupportedOperationError),
         (errno.ENOSPC, 0, StorageFullError),
@@ -320,26 +320,26 @@ def test_a_python_without_attributes_refuses_metadata(tmp_path, monkeypatch):
         (errno.EDQUOT, 1, StorageFullError),
     ],
 )
-def test_no_room_for_metadata_and_no_room_at_all_are_told_apart(code, free, kind, tmp_path, monkeypatch):
-    """Linux says ENOSPC for both."""
+def test_long_metadata_and_a_full_disk_raise_different_errors(code, free, error, tmp_path, monkeypatch):
+    """Linux reports ENOSPC for both."""
     storage = LocalFSStorage(tmp_path)
 
     def refuse(*_, **__):
         raise OSError(code, os.strerror(code))
 
-    class Room:
+    class FileSystem:
         f_bavail = free
 
     monkeypatch.setattr(os, "setxattr", refuse)
-    monkeypatch.setattr(os, "fstatvfs", lambda fd: Room)
-    with pytest.raises(kind):
+    monkeypatch.setattr(os, "fstatvfs", lambda fd: FileSystem)
+    with pytest.raises(error):
         storage.write("a.txt", b"1", content_type="text/plain")
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_fails_while_attributes_are_read_is_an_error(tmp_path, monkeypatch):
-    """A file whose type cannot be read must not pass for one without a type."""
+def test_a_failed_read_of_attributes_is_an_error(tmp_path, monkeypatch):
+    """A file whose content type cannot be read must not look like one without a content type."""
     storage = LocalFSStorage(tmp_path)
     storage.write("a.txt", b"1", content_type="text/plain")
 
@@ -348,20 +348,20 @@ def test_a_disk_that_fails_while_attributes_are_read_is_an_error(tmp_path, monke
 
     monkeypatch.setattr(os, "getxattr", fail)
     before = descriptors()
-    for deed in (
+    for operation in (
         lambda: storage.stat("a.txt"),
         lambda: storage.open("a.txt", "r"),
         lambda: storage.open("a.txt", "rw"),
     ):
         with pytest.raises(LocalFSError, match="the disk failed"):
-            deed()
+            operation()
 
     assert descriptors() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 @pytest.mark.parametrize(
-    "planted",
+    "attribute",
     [
         b"{",
         b"[1]",
@@ -373,11 +373,11 @@ def test_a_disk_that_fails_while_attributes_are_read_is_an_error(tmp_path, monke
         b"\xff",
     ],
 )
-def test_an_attribute_that_is_not_ours_is_no_metadata(planted, tmp_path):
-    """Anybody on the machine can set one; what we could not have written counts as nothing."""
+def test_an_invalid_attribute_is_ignored(attribute, tmp_path):
+    """Any process with access can set one; it is untrusted input."""
     storage = LocalFSStorage(tmp_path)
     storage.write("a.txt", b"1")
-    os.setxattr(tmp_path / "a.txt", "user.flask_storage", planted)
+    os.setxattr(tmp_path / "a.txt", "user.flask_storage", attribute)
 
     info = storage.stat("a.txt")
 
@@ -385,8 +385,8 @@ def test_an_attribute_that_is_not_ours_is_no_metadata(planted, tmp_path):
     assert storage.read("a.txt") == b"1"
 
 
-def test_the_largest_metadata_that_is_allowed_fits(tmp_path):
-    """2 KiB of text in a script of three bytes a letter, and every content header, on a plain disk."""
+def test_the_largest_allowed_metadata_is_stored(tmp_path):
+    """2 KiB of three-byte characters and content headers fit on a common disk."""
     storage = LocalFSStorage(tmp_path)
     metadata = {"note": "語" * 660}
 
@@ -395,42 +395,42 @@ def test_the_largest_metadata_that_is_allowed_fits(tmp_path):
     assert storage.stat("a.txt").metadata == metadata
 
 
-def test_a_folder_where_a_file_should_be_is_said_and_stays(tmp_path):
-    """NotAFileError for who writes; for who reads there is no such file."""
+def test_a_directory_in_place_of_a_file_is_reported(tmp_path):
+    """NotAFileError for writing, copying, moving and deleting; "not found" for reading; the directory stays."""
     storage = LocalFSStorage(tmp_path)
     storage.write("d/a.txt", b"1")
     storage.write("b.txt", b"2")
 
-    for deed in (
+    for operation in (
         lambda: storage.write("d", b"new"),
         lambda: storage.copy("b.txt", "d"),
         lambda: storage.move("b.txt", "d"),
         lambda: storage.delete("d"),
     ):
-        with pytest.raises(NotAFileError, match="folder"):
-            deed()
+        with pytest.raises(NotAFileError, match="directory"):
+            operation()
     with pytest.raises(FileExistsInStorageError):
         storage.write("d", b"new", exclusive=True)
-    for look in (storage.read, storage.stat, lambda path: storage.open(path, "rw")):
+    for read in (storage.read, storage.stat, lambda path: storage.open(path, "rw")):
         with pytest.raises(FileNotFoundInStorageError):
-            look("d")
+            read("d")
     assert not storage.exists("d")
     assert [entry.name for entry in storage.list()] == ["b.txt", "d/a.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.txt", "d"]
 
 
-def test_a_file_where_a_folder_should_be_is_said_and_stays(tmp_path):
-    """LocalFSError for who writes; for who reads there is nothing."""
+def test_a_file_in_place_of_a_directory_is_reported(tmp_path):
+    """LocalFSError for writing; "not found" for reading; the file stays."""
     storage = LocalFSStorage(tmp_path)
     storage.write("f", b"1")
 
-    for deed in (
+    for operation in (
         lambda: storage.write("f/x/a.txt", b"new"),
         lambda: storage.copy("f", "f/a.txt"),
         lambda: storage.move("f", "f/a.txt"),
     ):
-        with pytest.raises(LocalFSError, match="a file stands where"):
-            deed()
+        with pytest.raises(LocalFSError, match="a part of it is a file"):
+            operation()
     with pytest.raises(FileNotFoundInStorageError):
         storage.read("f/a.txt")
     storage.delete("f/a.txt")
@@ -439,10 +439,10 @@ def test_a_file_where_a_folder_should_be_is_said_and_stays(tmp_path):
     assert storage.read("f") == b"1"
 
 
-def test_a_name_that_the_file_system_cannot_hold_is_an_invalid_path(tmp_path, monkeypatch):
-    """Some hold fewer bytes than 255; the folders made on the way go again."""
+def test_a_name_too_long_for_the_file_system_is_an_invalid_path(tmp_path, monkeypatch):
+    """Some file systems allow fewer than 255 bytes; created directories are removed again."""
     storage = LocalFSStorage(tmp_path)
-    really_open, really_mkdir = os.open, os.mkdir
+    original_open, original_mkdir = os.open, os.mkdir
 
     def short(function):
         def call(name, *arguments, **keywords):
@@ -452,8 +452,8 @@ def test_a_name_that_the_file_system_cannot_hold_is_an_invalid_path(tmp_path, mo
 
         return call
 
-    monkeypatch.setattr(os, "open", short(really_open))
-    monkeypatch.setattr(os, "mkdir", short(really_mkdir))
+    monkeypatch.setattr(os, "open", short(original_open))
+    monkeypatch.setattr(os, "mkdir", short(original_mkdir))
     with pytest.raises(InvalidPathError, match="too long"):
         storage.write(f"a/b/{'n' * 200}/c.txt", b"1")
     with pytest.raises(InvalidPathError, match="too long"):
@@ -462,8 +462,8 @@ def test_a_name_that_the_file_system_cannot_hold_is_an_invalid_path(tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_that_the_locale_cannot_write_is_an_invalid_path(tmp_path, monkeypatch):
-    """A process in the C locale of an old system knows no umlaut."""
+def test_a_name_that_the_locale_cannot_encode_is_an_invalid_path(tmp_path, monkeypatch):
+    """For example an umlaut in the C locale of an old system."""
     storage = LocalFSStorage(tmp_path)
 
     def refuse(*_, **__):
@@ -474,8 +474,8 @@ def test_a_name_that_the_locale_cannot_write_is_an_invalid_path(tmp_path, monkey
         storage.read("ü.txt")
 
 
-def planted(root):
-    """Put a pipe, a socket, links and names that are no paths into a storage's folder."""
+def create_other_entries(root):
+    """Create a pipe, a socket, symbolic links and names that are not valid paths in *root*."""
     os.mkfifo(root / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(root / "socket"))
@@ -486,24 +486,24 @@ def planted(root):
         (root / os.fsdecode(name)).write_bytes(b"odd")
 
 
-def test_what_is_no_file_is_neither_listed_nor_read(tmp_path, monkeypatch, caplog, in_bounded_time):
-    """A pipe does not hang a reader, a socket and a link are refused, odd names are skipped."""
+def test_entries_that_are_no_files_are_neither_listed_nor_read(tmp_path, monkeypatch, caplog, in_bounded_time):
+    """A pipe does not block, a socket and a symbolic link are refused, invalid names are skipped."""
     monkeypatch.chdir(tmp_path)
     storage = LocalFSStorage(".", fsync=False)
     storage.write("a.txt", b"1")
-    planted(Path())
+    create_other_entries(Path())
 
     for name in ("pipe", "socket"):
-        with pytest.raises(NotAFileError, match="no regular file"):
+        with pytest.raises(NotAFileError, match="not a regular file"):
             storage.read(name)
         with pytest.raises(NotAFileError):
             storage.stat(name)
     for name in ("link", "loop", "folder", "folder/hostname"):
         with pytest.raises(PermissionDeniedError, match="symbolic link"):
             storage.read(name)
-    for deed in (lambda: storage.write("folder/a.txt", b"1"), lambda: storage.list("folder")):
+    for operation in (lambda: storage.write("folder/a.txt", b"1"), lambda: storage.list("folder")):
         with pytest.raises(PermissionDeniedError, match="symbolic link"):
-            deed()
+            operation()
 
     assert [entry.name for entry in storage.list()] == ["a.txt"]
     assert "3 names" in caplog.text
@@ -512,8 +512,8 @@ def test_what_is_no_file_is_neither_listed_nor_read(tmp_path, monkeypatch, caplo
     assert storage.sweep(timedelta(0)) == 0
 
 
-def test_what_is_no_file_is_replaced_and_deleted_like_one(tmp_path, monkeypatch):
-    """The link goes, not what it points to."""
+def test_entries_that_are_no_files_can_be_replaced_and_deleted(tmp_path, monkeypatch):
+    """A symbolic link itself is replaced or deleted, not its target."""
     storage = LocalFSStorage(tmp_path / "root", create=True, fsync=False)
     (tmp_path / "outside.txt").write_bytes(b"outside")
     (storage.root / "link").symlink_to(tmp_path / "outside.txt")
@@ -529,25 +529,25 @@ def test_what_is_no_file_is_replaced_and_deleted_like_one(tmp_path, monkeypatch)
     assert [path.name for path in storage.root.iterdir()] == ["link"]
 
 
-def test_delete_prefix_takes_what_is_no_file_and_no_path(tmp_path, monkeypatch):
-    """Everything below the folder goes, with empty folders, and nothing outside."""
+def test_delete_prefix_deletes_every_kind_of_entry(tmp_path, monkeypatch):
+    """Everything below the directory is deleted, with empty directories, and nothing outside."""
     storage = LocalFSStorage(tmp_path / "root", create=True)
     storage.write("d/a.txt", b"1")
     storage.write("dx/a.txt", b"2")
     (storage.root / "d/empty/emptier").mkdir(parents=True)
     monkeypatch.chdir(storage.root / "d")
-    planted(Path())
+    create_other_entries(Path())
     monkeypatch.chdir(tmp_path)
 
-    gone = storage.delete_prefix("d")
+    deleted = storage.delete_prefix("d")
 
-    assert gone == 9
+    assert deleted == 9
     assert [path.name for path in storage.root.iterdir()] == ["dx"]
     assert Path("/etc").is_dir()
 
 
-def test_delete_prefix_leaves_a_write_that_is_under_way(tmp_path):
-    """Its folder stays for it."""
+def test_delete_prefix_does_not_affect_a_running_write(tmp_path):
+    """Its temporary file and directory stay."""
     storage = LocalFSStorage(tmp_path, fsync=False)
     storage.write("d/a.txt", b"1")
 
@@ -559,9 +559,9 @@ def test_delete_prefix_leaves_a_write_that_is_under_way(tmp_path):
     assert storage.read("d/b.txt") == b"2"
 
 
-@pytest.mark.parametrize("root", ["gone", "a file", "a link"])
-def test_a_root_that_is_gone_is_said_and_is_no_empty_storage(root, tmp_path):
-    """Whoever forgets to mount the volume must not be told that no file exists."""
+@pytest.mark.parametrize("root", ["missing", "a file", "a link"])
+def test_a_missing_root_is_not_an_empty_storage(root, tmp_path):
+    """If a volume is not mounted, operations must not report that files are missing."""
     storage = LocalFSStorage(tmp_path / "root", create=True)
     storage.write("a.txt", b"1")
     storage.root.rename(tmp_path / "elsewhere")
@@ -570,7 +570,7 @@ def test_a_root_that_is_gone_is_said_and_is_no_empty_storage(root, tmp_path):
     elif root == "a link":
         storage.root.symlink_to(tmp_path / "elsewhere")
 
-    for deed in (
+    for operation in (
         lambda: storage.read("a.txt"),
         lambda: storage.exists("a.txt"),
         lambda: storage.write("a/b.txt", b"2"),
@@ -582,13 +582,13 @@ def test_a_root_that_is_gone_is_said_and_is_no_empty_storage(root, tmp_path):
         storage.check,
     ):
         with pytest.raises(LocalFSError, match="is its volume mounted"):
-            deed()
+            operation()
 
     assert (tmp_path / "elsewhere/a.txt").read_bytes() == b"1"
 
 
-def test_a_root_that_comes_back_is_used_again(tmp_path):
-    """No restart is needed."""
+def test_a_restored_root_is_used_again(tmp_path):
+    """The storage needs no restart."""
     storage = LocalFSStorage(tmp_path / "root", create=True)
     storage.root.rename(tmp_path / "elsewhere")
     storage.root.mkdir()
@@ -598,13 +598,13 @@ def test_a_root_that_comes_back_is_used_again(tmp_path):
     assert storage.read("a.txt") == b"1"
 
 
-def test_a_folder_that_others_delete_again_and_again_is_an_error_in_the_end(tmp_path, monkeypatch):
-    """A writer tries a hundred times, not for ever."""
+def test_a_directory_deleted_again_and_again_is_an_error(tmp_path, monkeypatch):
+    """A writer makes 100 attempts."""
     storage = LocalFSStorage(tmp_path, fsync=False)
-    really_mkdir = os.mkdir
+    original_mkdir = os.mkdir
 
     def mkdir(name, *arguments, dir_fd, **keywords):
-        really_mkdir(name, *arguments, dir_fd=dir_fd, **keywords)
+        original_mkdir(name, *arguments, dir_fd=dir_fd, **keywords)
         os.rmdir(name, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "mkdir", mkdir)
@@ -614,42 +614,42 @@ def test_a_folder_that_others_delete_again_and_again_is_an_error_in_the_end(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_goes_before_its_first_file_comes_is_made_again(tmp_path, monkeypatch):
-    """The one that another process pruned while the temporary file was about to be made."""
+def test_a_concurrently_removed_directory_is_created_again(tmp_path, monkeypatch):
+    """Another process removes it before the temporary file is created."""
     storage = LocalFSStorage(tmp_path, fsync=False)
-    really_open = os.open
-    pruned: list[str] = []
+    original_open = os.open
+    removed: list[str] = []
 
     def open_late(name, flags, *arguments, **keywords):
-        if flags & os.O_CREAT and len(pruned) < 3:
+        if flags & os.O_CREAT and len(removed) < 3:
             os.rmdir(tmp_path / "d")
-            pruned.append(name)
-        return really_open(name, flags, *arguments, **keywords)
+            removed.append(name)
+        return original_open(name, flags, *arguments, **keywords)
 
     monkeypatch.setattr(os, "open", open_late)
     storage.write("d/a.txt", b"1")
 
     assert storage.read("d/a.txt") == b"1"
-    assert len(pruned) == 3
+    assert len(removed) == 3
 
 
-def test_a_folder_that_is_emptied_for_ever_gives_up(tmp_path, monkeypatch):
-    """Likewise a hundred times."""
+def test_a_temporary_file_that_cannot_be_created_is_an_error(tmp_path, monkeypatch):
+    """If its directory is removed each time, a writer makes 100 attempts."""
     storage = LocalFSStorage(tmp_path, fsync=False)
-    really_open = os.open
+    original_open = os.open
 
     def open_late(name, flags, *arguments, **keywords):
         if flags & os.O_CREAT:
             os.rmdir(tmp_path / "d")
-        return really_open(name, flags, *arguments, **keywords)
+        return original_open(name, flags, *arguments, **keywords)
 
     monkeypatch.setattr(os, "open", open_late)
     with pytest.raises(LocalFSError, match="again and again"):
         storage.write("d/a.txt", b"1")
 
 
-def test_too_many_open_files_leave_nothing_behind(tmp_path):
-    """Whatever could not be opened: a StorageError, no descriptor lost, no folder made for nothing."""
+def test_too_many_open_files_leak_nothing(tmp_path):
+    """Every operation raises StorageError, leaks no descriptor and leaves no empty directory."""
     storage = LocalFSStorage(tmp_path, fsync=False)
     storage.write("d/e/a.txt", b"1")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -658,31 +658,31 @@ def test_too_many_open_files_leave_nothing_behind(tmp_path):
     while fillers[-1] <= top:  # until there are no gaps below
         fillers.append(os.open(os.devnull, os.O_RDONLY))
     before = descriptors()
-    deeds = (storage.list, lambda: storage.write("x/y/z.txt", b"2"), lambda: storage.copy("d/e/a.txt", "c"))
+    operations = (storage.list, lambda: storage.write("x/y/z.txt", b"2"), lambda: storage.copy("d/e/a.txt", "c"))
 
-    failed, left = [], []
-    for room in range(8):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (fillers[-1] + 1 + room, hard))
-        for deed in deeds:
+    failed, open_descriptors = [], []
+    for spare in range(8):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (fillers[-1] + 1 + spare, hard))
+        for operation in operations:
             try:
-                deed()
+                operation()
             except StorageError as error:
                 failed.append(error)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        left.append(descriptors())
+        open_descriptors.append(descriptors())
         storage.delete("x/y/z.txt")
         storage.delete("c")
     for fd in fillers:
         os.close(fd)
 
-    assert left == [before] * 8
+    assert open_descriptors == [before] * 8
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
     assert failed
     assert all("Too many open files" in str(error) for error in failed)
 
 
-def test_without_locks_a_condition_is_refused_and_the_file_stays(tmp_path, monkeypatch):
-    """Where no folder can be locked, if_match would only seem to be safe."""
+def test_if_match_is_refused_without_locks(tmp_path, monkeypatch):
+    """Without a lock of the directory, comparing and publishing are not atomic."""
     import fcntl
 
     storage = LocalFSStorage(tmp_path, fsync=False)
@@ -702,41 +702,41 @@ def test_without_locks_a_condition_is_refused_and_the_file_stays(tmp_path, monke
 
 
 def fail_once(monkeypatch, name, code, *, when=lambda *arguments, **keywords: True):
-    """Let ``os.<name>`` fail the first time that *when* holds."""
-    really = getattr(os, name)
+    """Make the first call of ``os.<name>`` fail for which *when* returns true."""
+    original = getattr(os, name)
     failed: list[tuple[object, ...]] = []
 
     def call(*arguments, **keywords):
         if not failed and when(*arguments, **keywords):
             failed.append(arguments)
             raise OSError(code, os.strerror(code))
-        return really(*arguments, **keywords)
+        return original(*arguments, **keywords)
 
     monkeypatch.setattr(os, name, call)
     return failed
 
 
-@pytest.mark.parametrize("taken", [True, False])
-def test_without_hard_links_exclusive_is_decided_under_the_lock(taken, tmp_path, monkeypatch):
-    """Refused when the name is taken, stored when it is not."""
+@pytest.mark.parametrize("exists", [True, False])
+def test_exclusive_is_checked_under_the_lock_without_hard_links(exists, tmp_path, monkeypatch):
+    """An existing file is refused; otherwise the file is stored."""
     storage = LocalFSStorage(tmp_path, fsync=False)
-    if taken:
+    if exists:
         storage.write("a.txt", b"old")
     failed = fail_once(monkeypatch, "link", errno.EPERM)
 
-    if taken:
+    if exists:
         with pytest.raises(FileExistsInStorageError):
             storage.write("a.txt", b"new", exclusive=True)
     else:
         storage.write("a.txt", b"new", exclusive=True)
 
     assert failed
-    assert storage.read("a.txt") == (b"old" if taken else b"new")
+    assert storage.read("a.txt") == (b"old" if exists else b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_link_that_fails_is_an_error(tmp_path, monkeypatch):
-    """For any other reason than that there are none."""
+def test_a_failing_link_call_is_an_error(tmp_path, monkeypatch):
+    """Unless it fails because the file system has no hard links."""
     storage = LocalFSStorage(tmp_path, fsync=False)
     fail_once(monkeypatch, "link", errno.EIO)
 
@@ -746,8 +746,8 @@ def test_a_link_that_fails_is_an_error(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_published_file_is_reported_stored_though_its_hidden_name_stays(tmp_path, monkeypatch):
-    """An error would make the caller try again, and find the name taken by itself; the sweep removes the rest."""
+def test_a_temporary_name_that_cannot_be_removed_is_no_error(tmp_path, monkeypatch):
+    """The file is published, so a retry would fail with "exists"; `sweep` removes the temporary name."""
     storage = LocalFSStorage(tmp_path, fsync=False)
     fail_once(monkeypatch, "unlink", errno.EIO)
 
@@ -759,8 +759,8 @@ def test_a_published_file_is_reported_stored_though_its_hidden_name_stays(tmp_pa
     assert storage.read("a.txt") == b"new"
 
 
-def test_a_move_that_cannot_remove_the_old_name_fails_and_both_are_there(tmp_path, monkeypatch):
-    """A failed move leaves at least one of the two; done again, it removes the old name."""
+def test_a_move_that_cannot_remove_the_old_name_keeps_both(tmp_path, monkeypatch):
+    """After a failed move at least one of both files exists; a retry removes the old name."""
     storage = LocalFSStorage(tmp_path, fsync=False)
     storage.write("a.txt", b"1")
     fail_once(monkeypatch, "unlink", errno.EIO)
@@ -775,7 +775,7 @@ def test_a_move_that_cannot_remove_the_old_name_fails_and_both_are_there(tmp_pat
 
 
 def test_a_move_to_another_file_system_copies(tmp_path, monkeypatch):
-    """With content type and metadata; a sub-folder may be a mount."""
+    """With content type and metadata; a subdirectory may be a mount point."""
     storage = LocalFSStorage(tmp_path, fsync=False)
     storage.write("a.txt", b"1", content_type="text/plain")
     fail_once(monkeypatch, "rename", errno.EXDEV)
@@ -787,8 +787,8 @@ def test_a_move_to_another_file_system_copies(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
 
 
-def test_a_move_that_is_refused_makes_no_folder(tmp_path):
-    """Nor does one of a file that is not there."""
+def test_a_failed_move_leaves_no_directory(tmp_path):
+    """Also when the source does not exist."""
     storage = LocalFSStorage(tmp_path, fsync=False)
     storage.write("a.txt", b"1")
 
@@ -800,8 +800,8 @@ def test_a_move_that_is_refused_makes_no_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_move_whose_target_folder_goes_meanwhile_makes_it_again(tmp_path, monkeypatch):
-    """Another process prunes the folder between its making and the renaming."""
+def test_a_move_creates_a_concurrently_removed_directory_again(tmp_path, monkeypatch):
+    """Another process removes the target directory before the rename."""
     storage = LocalFSStorage(tmp_path, fsync=False)
     storage.write("a.txt", b"1")
     failed = fail_once(monkeypatch, "rename", errno.ENOENT)
@@ -812,15 +812,15 @@ def test_a_move_whose_target_folder_goes_meanwhile_makes_it_again(tmp_path, monk
     assert [entry.name for entry in storage.list()] == ["d/b.txt"]
 
 
-def test_a_move_whose_source_goes_meanwhile_is_not_found(tmp_path, monkeypatch):
-    """Somebody else moved it."""
+def test_a_move_of_a_concurrently_removed_source_is_not_found(tmp_path, monkeypatch):
+    """Another process moved it."""
     storage = LocalFSStorage(tmp_path, fsync=False)
     storage.write("a.txt", b"1")
-    really = os.rename
+    original = os.rename
 
     def late(name, *arguments, **keywords):
         os.unlink(tmp_path / "a.txt")
-        return really(name, *arguments, **keywords)
+        return original(name, *arguments, **keywords)
 
     monkeypatch.setattr(os, "rename", late)
     with pytest.raises(FileNotFoundInStorageError):
@@ -830,8 +830,8 @@ def test_a_move_whose_source_goes_meanwhile_is_not_found(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.EIO])
-def test_only_a_folder_that_cannot_be_synced_at_all_may_go_unsynced(code, tmp_path, monkeypatch):
-    """EINVAL says that this file system does not; anything else is a failure."""
+def test_only_an_unsupported_sync_of_a_directory_is_ignored(code, tmp_path, monkeypatch):
+    """EINVAL means that the file system does not support it; any other error is raised."""
     storage = LocalFSStorage(tmp_path)
 
     fail_once(monkeypatch, "fsync", code, when=lambda fd: stat.S_ISDIR(os.fstat(fd).st_mode))
@@ -844,8 +844,8 @@ def test_only_a_folder_that_cannot_be_synced_at_all_may_go_unsynced(code, tmp_pa
     assert storage.read("a.txt") == b"1"
 
 
-def test_a_file_that_cannot_be_deleted_is_an_error(tmp_path, monkeypatch):
-    """And stays."""
+def test_a_file_that_cannot_be_deleted_is_reported(tmp_path, monkeypatch):
+    """PermissionDeniedError, and the file still exists."""
     storage = LocalFSStorage(tmp_path)
     storage.write("a.txt", b"1")
     fail_once(monkeypatch, "unlink", errno.EPERM)
@@ -856,8 +856,8 @@ def test_a_file_that_cannot_be_deleted_is_an_error(tmp_path, monkeypatch):
     assert storage.exists("a.txt")
 
 
-def test_what_could_not_be_cleared_away_does_not_hide_why(tmp_path, monkeypatch, caplog):
-    """The first error is the one that is raised; the second is logged, and the sweep does the rest."""
+def test_a_failed_cleanup_does_not_hide_the_first_error(tmp_path, monkeypatch, caplog):
+    """The first error is raised and the second is logged; `sweep` removes the temporary file."""
     storage = LocalFSStorage(tmp_path)
     monkeypatch.setattr(os, "copy_file_range", None)
     monkeypatch.delattr(os, "copy_file_range")
@@ -875,8 +875,8 @@ def test_what_could_not_be_cleared_away_does_not_hide_why(tmp_path, monkeypatch,
     assert storage.sweep(timedelta(0)) == 1
 
 
-def test_a_finished_upload_is_reported_though_its_parts_stay(tmp_path, monkeypatch):
-    """It is published; the sweep removes the parts."""
+def test_parts_that_cannot_be_removed_are_no_error(tmp_path, monkeypatch):
+    """The file is published; `sweep` removes the parts."""
     storage = LocalFSStorage(tmp_path, fsync=False)
     upload_id = storage.multipart.create("a.bin", WriteOptions())
     part = storage.multipart.upload_part("a.bin", upload_id, 1, b"1")
@@ -889,17 +889,17 @@ def test_a_finished_upload_is_reported_though_its_parts_stay(tmp_path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
 
-def test_many_writers_fill_the_disk_and_all_are_told(tmp_path):
-    """Eight threads, each alone within the limit of a file's size plus one byte."""
+def test_a_full_disk_is_reported_to_every_writer(tmp_path):
+    """Several threads write concurrently, each one byte more than the limit."""
     with limited_process(tmp_path / "disk") as root:
         storage = LocalFSStorage(root, fsync=False)
-        told: list[str | None] = []
+        failed: list[str | None] = []
 
         def write(number):
             try:
                 storage.write(f"{number}.bin", bytes(SMALL + 1))
             except StorageFullError as error:
-                told.append(error.path)
+                failed.append(error.path)
 
         threads = [threading.Thread(target=write, args=(number,)) for number in range(count(4, 8))]
         for thread in threads:
@@ -907,31 +907,31 @@ def test_many_writers_fill_the_disk_and_all_are_told(tmp_path):
         for thread in threads:
             thread.join()
 
-        assert set(told) == {f"{number}.bin" for number in range(count(4, 8))}
+        assert set(failed) == {f"{number}.bin" for number in range(count(4, 8))}
         assert list(root.iterdir()) == []
 
 
-def test_nobody_is_nobody():
-    """The unprivileged child has no rights of root, so the refusals above are real."""
-    assert as_nobody(os.geteuid) in (NOBODY, os.geteuid() or NOBODY)
+def test_unprivileged_children_are_not_root():
+    """Permissions have an effect in the child, so the tests above are meaningful."""
+    assert run_unprivileged(os.geteuid) in (UNPRIVILEGED_ID, os.geteuid() or UNPRIVILEGED_ID)
 
 
-def test_a_device_in_the_tree_is_no_file(tmp_path, in_bounded_time):
-    """Reading /dev/zero under another name would never end; where none can be made, a pipe stands in."""
+def test_a_device_is_not_a_file(tmp_path, in_bounded_time):
+    """Reading a copy of /dev/zero would never end; without the right to create one, a pipe is used."""
     storage = LocalFSStorage(tmp_path, fsync=False)
     try:
         os.mknod(tmp_path / "device", stat.S_IFCHR | 0o600, os.makedev(1, 5))
     except PermissionError:
         os.mkfifo(tmp_path / "device")
 
-    for deed in (
+    for operation in (
         storage.read,
         storage.stat,
         lambda path: storage.copy(path, "b"),
         lambda path: storage.move(path, "b"),
     ):
         with pytest.raises(NotAFileError):
-            deed("device")
+            operation("device")
 
     assert storage.list() == []
     assert storage.delete_prefix("nothing") == 0

@@ -1,4 +1,4 @@
-"""Invented histories: every storage ends where a dictionary ends."""
+"""The hypothesis state machine, run on the storages without a server."""
 
 import shutil
 import tempfile
@@ -12,7 +12,7 @@ from flask_storage.testing import FailingStorage, StorageMachine
 
 from .counts import count
 
-# The number of histories and of steps in each; no deadline, since a busy machine is no defect.
+# No deadline: a slow machine must not fail a test.
 SETTINGS = settings(
     max_examples=count(40, 200),
     stateful_step_count=count(30, 50),
@@ -35,39 +35,39 @@ class _LocalMachine(StorageMachine):
     fsync = False
 
     def make_storage(self):
-        self.folder = tempfile.mkdtemp()
-        return LocalFSStorage(self.folder, fsync=self.fsync, name="local")
+        self.directory = tempfile.mkdtemp()
+        return LocalFSStorage(self.directory, fsync=self.fsync, name="local")
 
     def teardown(self):
         super().teardown()
-        if hasattr(self, "folder"):
-            shutil.rmtree(self.folder)
+        if hasattr(self, "directory"):
+            shutil.rmtree(self.directory)
 
 
-TestMemoryHistories = _MemoryMachine.TestCase
-TestMemoryHistories.settings = SETTINGS
-TestWrappedHistories = _WrappedMachine.TestCase
-TestWrappedHistories.settings = SETTINGS
-TestLocalHistories = _LocalMachine.TestCase
-TestLocalHistories.settings = SETTINGS
+TestMemoryStateful = _MemoryMachine.TestCase
+TestMemoryStateful.settings = SETTINGS
+TestWrappedStateful = _WrappedMachine.TestCase
+TestWrappedStateful.settings = SETTINGS
+TestLocalStateful = _LocalMachine.TestCase
+TestLocalStateful.settings = SETTINGS
 
 
-class _ForgetfulStorage(MemoryStorage):
-    """A storage with the predecessor's defect: an empty write does nothing."""
+class _LosesEmptyFiles(MemoryStorage):
+    """A storage with a bug of keg-storage: an empty write does nothing."""
 
     def _store(self, path, data, *rest):
         if data:
             super()._store(path, data, *rest)
 
 
-class _ForgetfulMachine(StorageMachine):
+class _LosesEmptyFilesMachine(StorageMachine):
     def make_storage(self):
-        return _ForgetfulStorage()
+        return _LosesEmptyFiles()
 
 
-def test_a_storage_that_loses_a_write_is_found_out():
-    """The machine does see divergences: a storage that ignores empty files does not get through."""
-    case: Any = _ForgetfulMachine.TestCase("runTest")
+def test_the_state_machine_detects_a_lost_write():
+    """A storage that does not store empty files fails."""
+    case: Any = _LosesEmptyFilesMachine.TestCase("runTest")
     case.settings = settings(SETTINGS, print_blob=False, database=None, derandomize=True, report_multiple_bugs=False)
 
     with pytest.raises(AssertionError):

@@ -1,4 +1,4 @@
-"""What local disk does of its own: modes, folders, versions, parts, and files opened without a storage."""
+"""LocalFSStorage: permissions, directories, etags, multipart uploads, and LocalFSFile without a storage."""
 
 import errno
 import fcntl
@@ -34,12 +34,12 @@ from flask_storage.multipart import Part
 from flask_storage.types import WriteOptions
 from tests.descriptors import descriptors
 
-PLAIN = WriteOptions()
+DEFAULTS = WriteOptions()
 
 
 @contextmanager
 def umask(mask):
-    """The process's umask for a while."""
+    """Set the umask of the process within the block."""
     before = os.umask(mask)
     try:
         yield
@@ -48,13 +48,13 @@ def umask(mask):
 
 
 def mode(path):
-    """The permission bits of a file or a folder."""
+    """Return the permission bits of a file or a directory."""
     return stat.S_IMODE(path.stat().st_mode)
 
 
 @pytest.fixture
 def disk(tmp_path):
-    """A quick storage in an empty folder."""
+    """A storage without fsync in an empty directory."""
     return LocalFSStorage(tmp_path / "root", create=True, fsync=False)
 
 
@@ -62,20 +62,20 @@ def disk(tmp_path):
 @pytest.mark.parametrize(
     "modes", [{}, {"file_mode": 0o640, "directory_mode": 0o750}, {"file_mode": 0o444, "directory_mode": 0o2775}]
 )
-def test_modes_are_the_options_whatever_the_umask(mask, modes, tmp_path):
-    """Files, their folders, every folder between, and the root with what is above it."""
+def test_permissions_do_not_depend_on_the_umask(mask, modes, tmp_path):
+    """Files, all directories below the root, the root and its created parents have the configured modes."""
     with umask(mask):
-        storage = LocalFSStorage(tmp_path / "made/root", create=True, fsync=False, **modes)
+        storage = LocalFSStorage(tmp_path / "created/root", create=True, fsync=False, **modes)
         storage.write("a/b/c.txt", b"1")
         storage.copy("a/b/c.txt", "d/e/copied.txt")
         storage.write("m.txt", b"2")
         storage.move("m.txt", "f/g/moved.txt")
         with storage.open("a/b/c.txt", "rw") as file:
             file.write(b"3")
-        upload_id = storage.multipart.create("h/i/joined.txt", PLAIN)
+        upload_id = storage.multipart.create("h/i/joined.txt", DEFAULTS)
         hidden = mode(storage.root / f".fs-tmp-{upload_id}" / "upload.json")
         part = storage.multipart.upload_part("h/i/joined.txt", upload_id, 1, b"4")
-        storage.multipart.complete("h/i/joined.txt", upload_id, [part], PLAIN)
+        storage.multipart.complete("h/i/joined.txt", upload_id, [part], DEFAULTS)
 
     below = list(storage.root.rglob("*"))
     assert len([path for path in below if path.is_file()]) == 4
@@ -85,20 +85,20 @@ def test_modes_are_the_options_whatever_the_umask(mask, modes, tmp_path):
     assert hidden == 0o600
 
 
-def test_threads_that_write_at_once_never_touch_the_umask(disk):
-    """The umask belongs to the whole process: what another thread creates must not change its mode."""
-    stop, strays = threading.Event(), set()
+def test_concurrent_writes_do_not_change_the_umask(disk):
+    """The umask belongs to the process, so changing it would change the modes of files of other threads."""
+    stop, modes = threading.Event(), set()
 
-    def others(folder):
+    def create_files(directory):
         while not stop.is_set():
-            path = folder / "stray"
+            path = directory / "other"
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-            strays.add(mode(path))
+            modes.add(mode(path))
             path.unlink()
 
     with umask(0o027):
-        stray = threading.Thread(target=others, args=(disk.root.parent,))
-        stray.start()
+        other = threading.Thread(target=create_files, args=(disk.root.parent,))
+        other.start()
         writers = [
             threading.Thread(target=lambda n=n: [disk.write(f"{n}/{turn}/a.txt", b"1") for turn in range(50)])
             for n in range(4)
@@ -108,14 +108,14 @@ def test_threads_that_write_at_once_never_touch_the_umask(disk):
         for writer in writers:
             writer.join()
         stop.set()
-        stray.join()
+        other.join()
 
-    assert strays == {0o640}
+    assert modes == {0o640}
     assert {mode(path) for path in disk.root.rglob("*")} == {0o600, 0o700}
 
 
-def test_a_folder_that_is_there_keeps_its_mode(disk):
-    """Only what is made here gets ours."""
+def test_an_existing_directory_keeps_its_mode(disk):
+    """`directory_mode` is for created directories only."""
     (disk.root / "theirs").mkdir(mode=0o755)
     (disk.root / "theirs").chmod(0o755)
 
@@ -125,8 +125,8 @@ def test_a_folder_that_is_there_keeps_its_mode(disk):
 
 
 @pytest.mark.parametrize("root", ["missing", "file", "missing/below"])
-def test_a_root_that_is_no_folder_is_refused(root, tmp_path):
-    """At once, with what to do."""
+def test_a_root_that_is_not_a_directory_is_refused(root, tmp_path):
+    """The constructor raises, and names the option that creates it."""
     (tmp_path / "file").write_bytes(b"")
 
     with pytest.raises(LocalFSError, match="create=True"):
@@ -136,16 +136,16 @@ def test_a_root_that_is_no_folder_is_refused(root, tmp_path):
 
 
 @pytest.mark.parametrize("root", ["file", "file/below"])
-def test_a_root_that_cannot_be_made_is_refused(root, tmp_path):
-    """A file is in the way."""
+def test_a_root_that_cannot_be_created_is_refused(root, tmp_path):
+    """The root, or one of its parents, is a file."""
     (tmp_path / "file").write_bytes(b"")
 
     with pytest.raises(LocalFSError):
         LocalFSStorage(tmp_path / root, create=True)
 
 
-def test_a_root_may_be_a_link_to_a_folder(tmp_path):
-    """The one who configures a root decides where it is; links are refused below it only."""
+def test_the_root_may_be_a_symbolic_link(tmp_path):
+    """The root comes from trusted configuration; symbolic links are refused only below it."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
 
@@ -157,8 +157,8 @@ def test_a_root_may_be_a_link_to_a_folder(tmp_path):
     assert storage.local_path("a.txt") == tmp_path / "real/a.txt"
 
 
-def test_a_link_to_nowhere_as_a_root_makes_the_folder_it_names(tmp_path):
-    """With create=True."""
+def test_create_follows_a_dangling_symbolic_link(tmp_path):
+    """With `create=True` the target of the link is created."""
     (tmp_path / "link").symlink_to("real")
 
     LocalFSStorage(str(tmp_path / "link"), create=True).write("a.txt", b"1")
@@ -166,12 +166,12 @@ def test_a_link_to_nowhere_as_a_root_makes_the_folder_it_names(tmp_path):
     assert (tmp_path / "real/a.txt").read_bytes() == b"1"
 
 
-def test_two_processes_may_make_one_root_at_once(tmp_path, monkeypatch):
-    """Workers start together; the second finds the folder made."""
-    really = os.mkdir
+def test_a_root_may_be_created_concurrently(tmp_path, monkeypatch):
+    """Of two workers that start at the same time the second one finds the directory created."""
+    original = os.mkdir
 
     def late(path, *arguments, **keywords):
-        really(path, *arguments, **keywords)
+        original(path, *arguments, **keywords)
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
     monkeypatch.setattr(os, "mkdir", late)
@@ -180,15 +180,15 @@ def test_two_processes_may_make_one_root_at_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["local://{}/my%20root?x", "local:{}/my%20root"])
-def test_a_url_names_the_root(url, tmp_path):
-    """With escapes, absolute."""
+def test_a_url_has_the_path_of_the_root(url, tmp_path):
+    """The path is absolute and may be percent-encoded."""
     storage = LocalFSStorage.from_url(urlsplit(url.format(tmp_path)), {"create": True, "name": "docs"})
 
     assert storage.root == tmp_path / "my root"
 
 
-def test_a_relative_url_names_a_root_below_the_working_folder(tmp_path, monkeypatch):
-    """And stays there when the process goes elsewhere."""
+def test_a_relative_url_is_relative_to_the_working_directory(tmp_path, monkeypatch):
+    """The root does not change when the process changes its working directory."""
     monkeypatch.chdir(tmp_path)
     storage = LocalFSStorage.from_url(urlsplit("local:uploads"), {"create": True})
 
@@ -198,25 +198,25 @@ def test_a_relative_url_names_a_root_below_the_working_folder(tmp_path, monkeypa
     assert (tmp_path / "uploads/a.txt").exists()
 
 
-def test_folders_go_with_their_last_file_and_the_root_stays(disk):
-    """Object stores have no folders; neither do users see empty ones here."""
+def test_empty_directories_are_removed_but_not_the_root(disk):
+    """A directory is removed with its last file, as object stores have no directories."""
     disk.write("a/b/c/1.txt", b"1")
     disk.write("a/2.txt", b"2")
 
     disk.delete("a/b/c/1.txt")
-    after_one = sorted(path.name for path in disk.root.rglob("*"))
+    after_delete = sorted(path.name for path in disk.root.rglob("*"))
     disk.move("a/2.txt", "3.txt")
-    after_two = [path.name for path in disk.root.rglob("*")]
+    after_move = [path.name for path in disk.root.rglob("*")]
     disk.delete("3.txt")
     disk.delete("never/was.txt")
 
-    assert after_one == ["2.txt", "a"]
-    assert after_two == ["3.txt"]
+    assert after_delete == ["2.txt", "a"]
+    assert after_move == ["3.txt"]
     assert list(disk.root.iterdir()) == []
 
 
-def test_a_discarded_write_takes_its_folders_along(disk):
-    """Unless something else is in them."""
+def test_a_discarded_write_removes_the_directories_it_created(disk):
+    """Directories with other files stay."""
     disk.write("a/kept.txt", b"1")
 
     def write_and_fail():
@@ -230,22 +230,22 @@ def test_a_discarded_write_takes_its_folders_along(disk):
     assert [path.name for path in disk.root.rglob("*")] == ["a", "kept.txt"]
 
 
-def test_a_forgotten_writer_warns_and_leaves_no_file(disk):
-    """The garbage collector unlinks the hidden file and publishes nothing."""
+def test_an_unclosed_writer_warns_and_leaves_no_file(disk):
+    """Garbage collection removes the temporary file and publishes nothing."""
 
-    def forget():
+    def drop_writer():
         disk.open("a.txt", "w").write(b"1")
         gc.collect()
 
     with pytest.warns(ResourceWarning, match="nothing was published"):
-        forget()
+        drop_writer()
 
     assert list(disk.root.iterdir()) == []
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
-def test_a_writer_inherited_by_a_child_publishes_nothing_there(disk):
-    """Closing it in the child neither publishes nor spoils what the parent goes on writing."""
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # pytest plugins start threads
+def test_a_forked_child_does_not_publish_the_parents_writer(disk):
+    """Closing the writer in the child neither publishes nor affects the parent's writer."""
     writer = disk.open("a.txt", "w")
     writer.write(b"parent ")
 
@@ -261,8 +261,8 @@ def test_a_writer_inherited_by_a_child_publishes_nothing_there(disk):
     assert disk.read("a.txt") == b"parent goes on"
 
 
-def test_each_version_has_an_etag_of_its_own(disk):
-    """Also those that are written within one tick of the clock, and have one length."""
+def test_every_version_has_a_different_etag(disk):
+    """Also versions of equal size that are written within one tick of the clock."""
     tags = set()
 
     for number in range(300):
@@ -272,28 +272,28 @@ def test_each_version_has_an_etag_of_its_own(disk):
     assert len(tags) == 300
 
 
-def test_if_match_replaces_the_version_that_was_named_only(disk):
-    """For writing, copying and moving; also when it is missing."""
+def test_if_match_replaces_only_the_given_version(disk):
+    """For writing, copying and moving, and for a missing file."""
     disk.write("a.txt", b"1")
     disk.write("b.txt", b"2")
     tag = disk.stat("a.txt").etag
 
-    for deed in (
+    for operation in (
         lambda: disk.write("b.txt", b"new", if_match=tag),
         lambda: disk.write("missing.txt", b"new", if_match=tag),
         lambda: disk.copy("a.txt", "b.txt", if_match=tag),
         lambda: disk.move("a.txt", "b.txt", if_match=tag),
     ):
         with pytest.raises(PreconditionFailedError):
-            deed()
+            operation()
     disk.write("a.txt", b"new", if_match=tag)
     disk.move("b.txt", "a.txt", if_match=disk.stat("a.txt").etag)
 
     assert [(entry.name, disk.read(entry.name)) for entry in disk.list()] == [("a.txt", b"2")]
 
 
-def test_a_move_onto_another_name_of_the_same_file_removes_the_old_one(disk):
-    """The system's own rename does nothing then, and says that all went well."""
+def test_moving_onto_a_hard_link_of_the_same_file_removes_the_old_name(disk):
+    """`rename` does nothing for two hard links of one file, and reports success."""
     disk.write("a.txt", b"1")
     os.link(disk.root / "a.txt", disk.root / "b.txt")
 
@@ -302,21 +302,21 @@ def test_a_move_onto_another_name_of_the_same_file_removes_the_old_one(disk):
     assert [entry.name for entry in disk.list()] == ["b.txt"]
 
 
-def test_exclusive_moves_and_copies_refuse_a_taken_name(disk):
-    """Both files stay as they are."""
+def test_exclusive_moves_and_copies_refuse_an_existing_target(disk):
+    """Both files are unchanged."""
     disk.write("a.txt", b"1")
     disk.write("d/b.txt", b"2")
 
-    for verb in (disk.copy, disk.move):
+    for operation in (disk.copy, disk.move):
         with pytest.raises(FileExistsInStorageError):
-            verb("a.txt", "d/b.txt", exclusive=True)
+            operation("a.txt", "d/b.txt", exclusive=True)
     disk.move("a.txt", "d/c.txt", exclusive=True)
 
     assert [(entry.name, disk.read(entry.name)) for entry in disk.list()] == [("d/b.txt", b"2"), ("d/c.txt", b"1")]
 
 
-def test_an_edited_file_keeps_its_headers_and_gets_those_that_are_given(disk):
-    """The rest is as it was."""
+def test_an_edit_merges_headers(disk):
+    """Given headers are replaced; the others are unchanged."""
     disk.write("a.txt", b"1", content_type="text/plain", metadata={"by": "us"})
 
     with disk.open("a.txt", "rw", content_type="text/html") as file:
@@ -326,8 +326,8 @@ def test_an_edited_file_keeps_its_headers_and_gets_those_that_are_given(disk):
     assert (info.content_type, info.metadata) == ("text/html", {"by": "us"})
 
 
-def test_a_failed_beginning_of_an_edit_leaves_nothing(disk, monkeypatch):
-    """The private copy could not be made: the error is raised and its file is gone, without a warning."""
+def test_an_edit_that_cannot_be_opened_leaves_no_file(disk, monkeypatch):
+    """If the private copy cannot be created, its file is removed without a warning."""
     disk.write("a.txt", b"1")
 
     def fail(*_, **__):
@@ -341,8 +341,8 @@ def test_a_failed_beginning_of_an_edit_leaves_nothing(disk, monkeypatch):
     assert [path.name for path in disk.root.iterdir()] == ["a.txt"]
 
 
-def test_a_reader_keeps_its_version(disk):
-    """Whatever happens to the name."""
+def test_a_reader_returns_the_version_it_opened(disk):
+    """Also after the file was replaced and deleted."""
     disk.write("a.txt", b"old")
 
     with disk.open("a.txt", "r") as reader:
@@ -353,8 +353,8 @@ def test_a_reader_keeps_its_version(disk):
     assert content == b"old"
 
 
-def test_a_file_opened_without_a_storage(tmp_path, monkeypatch):
-    """The class stands alone too: a local path, with the same all-or-nothing; links may lead to its folder."""
+def test_localfsfile_works_without_a_storage(tmp_path, monkeypatch):
+    """It takes a local path and publishes atomically; its directory may be a symbolic link."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(tmp_path / "real")
@@ -373,11 +373,11 @@ def test_a_file_opened_without_a_storage(tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "real") == ["a.txt"]
 
 
-def test_folders_are_listed_on_their_own_level(disk):
-    """Those with files below them, once each; hidden ones never."""
+def test_one_level_lists_directories_with_files(disk):
+    """Empty and hidden directories are not listed."""
     disk.write("a/b/c.txt", b"1")
     disk.write("d.txt", b"2")
-    disk.multipart.create("e.txt", PLAIN)
+    disk.multipart.create("e.txt", DEFAULTS)
     (disk.root / "empty/emptier").mkdir(parents=True)
 
     assert [entry.name for entry in disk.list(recursive=False)] == ["a/", "d.txt"]
@@ -385,8 +385,8 @@ def test_folders_are_listed_on_their_own_level(disk):
     assert disk.list("missing") == []
 
 
-def test_a_file_that_goes_while_it_is_listed_is_left_out(disk):
-    """Like one that was never there."""
+def test_a_file_deleted_during_a_listing_is_skipped(disk):
+    """It is no error."""
     for name in range(3):
         disk.write(f"{name}.txt", b"1")
     walk = disk.tree.walk
@@ -403,8 +403,8 @@ def test_a_file_that_goes_while_it_is_listed_is_left_out(disk):
     assert [entry.name for entry in disk.list()] == ["0.txt", "2.txt"]
 
 
-def test_a_file_that_goes_while_a_folder_is_deleted_is_not_counted(disk):
-    """Somebody else deleted it, and its folder."""
+def test_delete_prefix_does_not_count_concurrently_deleted_files(disk):
+    """Another process deleted the file and its directory."""
     disk.write("a/b/1.txt", b"1")
     walk = disk.tree.walk
 
@@ -420,17 +420,17 @@ def test_a_file_that_goes_while_a_folder_is_deleted_is_not_counted(disk):
     assert list(disk.root.iterdir()) == []
 
 
-def test_the_sweep_takes_what_is_old_and_leaves_what_is_young(disk):
-    """A writer at work must not lose its file to somebody's cron job."""
-    writer = disk.open("d/young.txt", "w")
-    upload_id = disk.multipart.create("big.bin", PLAIN)
+def test_sweep_removes_old_leftovers_only(disk):
+    """Temporary files of running writes and unfinished uploads below the age limit stay."""
+    writer = disk.open("d/new.txt", "w")
+    upload_id = disk.multipart.create("big.bin", DEFAULTS)
     for path in (disk.root / "e/.fs-tmp-0000000000000000", disk.root / ".fs-tmp-1111111111111111"):
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"left over")
+        path.write_bytes(b"leftover")
         os.utime(path, (0, 0))
     old = disk.root / ".fs-tmp-AAAAAAAAAAAAAAAAAAAAAA"
     old.mkdir()
-    (old / "part-00001").write_bytes(b"left over")
+    (old / "part-00001").write_bytes(b"leftover")
     os.utime(old, (0, 0))
 
     swept = disk.sweep()
@@ -438,13 +438,13 @@ def test_the_sweep_takes_what_is_old_and_leaves_what_is_young(disk):
     writer.close()
 
     assert swept == 3
-    assert [entry.name for entry in disk.list()] == ["d/young.txt"]
+    assert [entry.name for entry in disk.list()] == ["d/new.txt"]
     assert [pending.upload_id for pending in disk.multipart.list_uploads()] == [upload_id]
     assert sorted(path.name for path in disk.root.iterdir()) == [f".fs-tmp-{upload_id}", "d"]
 
 
-def test_a_leftover_that_goes_while_it_is_swept_is_not_counted(disk):
-    """Its writer published it in that moment."""
+def test_sweep_does_not_count_concurrently_removed_files(disk):
+    """Its writer published it during the sweep."""
     (disk.root / ".fs-tmp-0000000000000000").write_bytes(b"")
     walk = disk.tree.walk
 
@@ -459,21 +459,21 @@ def test_a_leftover_that_goes_while_it_is_swept_is_not_counted(disk):
 
 
 @pytest.mark.parametrize("upload_id", ["../../etc", "", "A" * 22, "A" * 21 + "/", ".fs-tmp-"])
-def test_an_upload_id_that_is_none_of_ours_finds_nothing(upload_id, disk):
-    """It never becomes part of a path."""
-    for deed in (
+def test_an_invalid_upload_id_is_not_found(upload_id, disk):
+    """It is never used in a path."""
+    for operation in (
         lambda: disk.multipart.upload_part("a.bin", upload_id, 1, b"1"),
         lambda: disk.multipart.list_parts("a.bin", upload_id),
-        lambda: disk.multipart.complete("a.bin", upload_id, [Part(number=1, size=1, etag="x")], PLAIN),
+        lambda: disk.multipart.complete("a.bin", upload_id, [Part(number=1, size=1, etag="x")], DEFAULTS),
     ):
         with pytest.raises(FileNotFoundInStorageError):
-            deed()
+            operation()
     disk.multipart.abort("a.bin", upload_id)
 
 
 def test_an_upload_belongs_to_its_path(disk):
-    """Another path with its id finds nothing."""
-    upload_id = disk.multipart.create("a.bin", PLAIN)
+    """The id with another path is not found."""
+    upload_id = disk.multipart.create("a.bin", DEFAULTS)
 
     with pytest.raises(FileNotFoundInStorageError):
         disk.multipart.upload_part("b.bin", upload_id, 1, b"1")
@@ -481,9 +481,9 @@ def test_an_upload_belongs_to_its_path(disk):
     assert disk.multipart.list_parts("a.bin", upload_id) == []
 
 
-def test_uploads_are_listed_by_folder(disk):
-    """What is being begun, or was left by a crash without a note, is none yet."""
-    ids = {path: disk.multipart.create(path, PLAIN) for path in ("a/1.bin", "ab/2.bin", "3.bin")}
+def test_uploads_are_listed_by_directory(disk):
+    """A directory without a manifest, from a running `create` or a crash, is not listed."""
+    ids = {path: disk.multipart.create(path, DEFAULTS) for path in ("a/1.bin", "ab/2.bin", "3.bin")}
     (disk.root / ".fs-tmp-BBBBBBBBBBBBBBBBBBBBBB").mkdir()
     disk.write("4.bin", b"1")
 
@@ -491,21 +491,21 @@ def test_uploads_are_listed_by_folder(disk):
     assert [pending.path for pending in disk.multipart.list_uploads("a")] == ["a/1.bin"]
 
 
-def test_a_note_that_cannot_be_read_loses_no_descriptor(disk):
-    """Whatever damaged it."""
-    upload_id = disk.multipart.create("a.bin", PLAIN)
+def test_an_invalid_manifest_leaks_no_descriptor(disk):
+    """`list_parts` raises IntegrityError, and `list_uploads` skips the upload."""
+    upload_id = disk.multipart.create("a.bin", DEFAULTS)
     (disk.root / f".fs-tmp-{upload_id}" / "upload.json").write_bytes(b"{")
     before = descriptors()
 
-    with pytest.raises(IntegrityError, match="begin anew"):
+    with pytest.raises(IntegrityError, match="damaged"):
         disk.multipart.list_parts("a.bin", upload_id)
     assert list(disk.multipart.list_uploads()) == []
 
     assert descriptors() == before
 
 
-def test_a_part_is_replaced_and_compared(disk):
-    """Only the parts that were named are joined, and only as they were named."""
+def test_parts_are_replaced_and_verified(disk):
+    """`complete` joins only the given parts, and only if their etags match."""
     upload_id = disk.multipart.create("a.bin", WriteOptions(content_type="text/plain"))
     first = disk.multipart.upload_part("a.bin", upload_id, 1, b"old")
     new = disk.multipart.upload_part("a.bin", upload_id, 1, b"new")
@@ -513,12 +513,12 @@ def test_a_part_is_replaced_and_compared(disk):
     extra = disk.multipart.upload_part("a.bin", upload_id, 3, b"not wanted")
 
     with pytest.raises(IntegrityError, match="not the one"):
-        disk.multipart.complete("a.bin", upload_id, [first, other], PLAIN)
+        disk.multipart.complete("a.bin", upload_id, [first, other], DEFAULTS)
     (disk.root / f".fs-tmp-{upload_id}" / "part-00003").unlink()
     with pytest.raises(IntegrityError, match="missing"):
-        disk.multipart.complete("a.bin", upload_id, [new, extra], PLAIN)
+        disk.multipart.complete("a.bin", upload_id, [new, extra], DEFAULTS)
     listed = disk.multipart.list_parts("a.bin", upload_id)
-    disk.multipart.complete("a.bin", upload_id, [new, other], PLAIN)
+    disk.multipart.complete("a.bin", upload_id, [new, other], DEFAULTS)
 
     assert listed == [new, other]
     assert disk.read("a.bin") == b"newer"
@@ -526,8 +526,8 @@ def test_a_part_is_replaced_and_compared(disk):
     assert [path.name for path in disk.root.iterdir()] == ["a.bin"]
 
 
-def test_a_small_upload_goes_in_whole(disk):
-    """With its options."""
+def test_put_stores_a_small_upload(disk):
+    """`put` honors headers and expected size."""
     disk.multipart.put("a/b.bin", b"12", WriteOptions(content_type="text/plain", size=2))
 
     with pytest.raises(IntegrityError):
@@ -538,8 +538,8 @@ def test_a_small_upload_goes_in_whole(disk):
 
 
 def test_a_part_that_cannot_be_stored_leaves_no_file(disk, monkeypatch):
-    """Neither when it is written nor when it is named."""
-    upload_id = disk.multipart.create("a.bin", PLAIN)
+    """Whether writing or renaming fails."""
+    upload_id = disk.multipart.create("a.bin", DEFAULTS)
 
     def fail(*_, **__):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -550,31 +550,31 @@ def test_a_part_that_cannot_be_stored_leaves_no_file(disk, monkeypatch):
             with pytest.raises(StorageError):
                 disk.multipart.upload_part("a.bin", upload_id, 1, b"1")
             with pytest.raises(StorageError):
-                disk.multipart.create("b.bin", PLAIN)
+                disk.multipart.create("b.bin", DEFAULTS)
 
     assert os.listdir(disk.root) == [f".fs-tmp-{upload_id}"]
     assert os.listdir(disk.root / f".fs-tmp-{upload_id}") == ["upload.json"]
 
 
-def test_the_check_leaves_nothing(disk):
-    """It writes, reads and deletes."""
+def test_check_leaves_no_file(disk):
+    """Its temporary file is deleted."""
     disk.check()
 
     assert list(disk.root.iterdir()) == []
 
 
-def test_a_folder_swapped_for_a_link_while_it_is_entered_is_refused(disk, monkeypatch):
-    """Between what a listing saw and what it opens."""
+def test_a_directory_replaced_by_a_link_during_a_listing_is_not_followed(disk, monkeypatch):
+    """The race condition between listing a directory and opening it."""
     disk.write("d/a.txt", b"1")
     (disk.root.parent / "outside").mkdir()
     (disk.root.parent / "outside/secret.txt").write_bytes(b"secret")
     child = type(disk.tree.open_directory("")).child
 
-    def late(folder, name):
+    def late(directory, name):
         if not (disk.root / "d").is_symlink():
             (disk.root / "d").rename(disk.root / "e")
             (disk.root / "d").symlink_to(disk.root.parent / "outside")
-        return child(folder, name)
+        return child(directory, name)
 
     monkeypatch.setattr("flask_storage.backends.local.directory.Directory.child", late)
     names = [entry.name for entry in disk.list()]
@@ -584,50 +584,50 @@ def test_a_folder_swapped_for_a_link_while_it_is_entered_is_refused(disk, monkey
     assert not [name for name in names if "secret" in name]
 
 
-def test_every_verb_syncs_files_and_folders(tmp_path, monkeypatch):
-    """By default nothing is reported done before it is durable."""
+def test_every_operation_syncs_files_and_directories(tmp_path, monkeypatch):
+    """With `fsync=True`, the default, every change is durable when the call returns."""
     storage = LocalFSStorage(tmp_path)
-    really, synced = os.fsync, []
+    original, synced = os.fsync, []
 
     def fsync(fd):
-        synced.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
-        really(fd)
+        synced.append("directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
+        original(fd)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    told = {}
-    for name, deed in {
+    calls = {}
+    for name, operation in {
         "write": lambda: storage.write("a.txt", b"1"),
-        "write into a folder": lambda: storage.write("d/a.txt", b"1"),
+        "write into a directory": lambda: storage.write("d/a.txt", b"1"),
         "copy": lambda: storage.copy("a.txt", "b.txt"),
         "move": lambda: storage.move("b.txt", "d/b.txt"),
         "delete": lambda: storage.delete("a.txt"),
         "delete_prefix": lambda: storage.delete_prefix("d"),
-        "begin an upload": lambda: storage.multipart.create("a.txt", PLAIN),
+        "create an upload": lambda: storage.multipart.create("a.txt", DEFAULTS),
     }.items():
         synced.clear()
-        deed()
-        told[name] = list(synced)
+        operation()
+        calls[name] = list(synced)
 
-    assert told == {
-        "write": ["file", "folder"],
-        "write into a folder": ["folder", "file", "folder"],
-        "copy": ["file", "folder"],
-        "move": ["folder", "folder"],
-        "delete": ["folder"],
-        "delete_prefix": ["folder"],
-        "begin an upload": ["folder", "file", "folder"],
+    assert calls == {
+        "write": ["file", "directory"],
+        "write into a directory": ["directory", "file", "directory"],
+        "copy": ["file", "directory"],
+        "move": ["directory", "directory"],
+        "delete": ["directory"],
+        "delete_prefix": ["directory"],
+        "create an upload": ["directory", "file", "directory"],
     }
 
 
-def test_an_attribute_on_the_root_itself_does_no_harm(disk):
-    """Whoever put it there: the file system has attributes."""
+def test_an_attribute_of_the_root_has_no_effect(disk):
+    """It only shows that the file system supports attributes."""
     os.setxattr(disk.root, "user.flask_storage", b"x")
 
     assert disk.capabilities.metadata
 
 
-def test_a_folder_that_is_not_ours_to_look_into_is_shown(disk):
-    """Whether a file is below it, nobody here can say."""
+def test_an_unreadable_directory_is_listed(disk):
+    """It may contain files, so a listing of one level includes it."""
     disk.write("d/a.txt", b"1")
     walk = disk.tree.walk
 
@@ -641,13 +641,13 @@ def test_a_folder_that_is_not_ours_to_look_into_is_shown(disk):
     assert [entry.name for entry in disk.list(recursive=False)] == ["d/"]
 
 
-def test_a_system_without_posix_locks_is_named(monkeypatch):
-    """Instead of a missing module that nobody knows."""
+def test_a_system_without_posix_is_refused(monkeypatch):
+    """The ImportError names POSIX, not only the missing module."""
     monkeypatch.setitem(sys.modules, "fcntl", None)
     shipped = importlib.util.find_spec("flask_storage.backends.local.directory")
     assert shipped
     assert shipped.origin
-    spec = importlib.util.spec_from_file_location("flask_storage.backends.disk_again", shipped.origin)
+    spec = importlib.util.spec_from_file_location("flask_storage.backends.local.directory_again", shipped.origin)
     assert spec
     assert spec.loader
 
@@ -655,12 +655,12 @@ def test_a_system_without_posix_locks_is_named(monkeypatch):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
-def test_a_note_that_is_no_file_is_refused(disk, in_bounded_time):
-    """Whoever put a pipe in its place gets no answer, and nobody waits for one."""
-    upload_id = disk.multipart.create("a.bin", PLAIN)
-    note = disk.root / f".fs-tmp-{upload_id}" / "upload.json"
-    note.unlink()
-    os.mkfifo(note)
+def test_a_manifest_that_is_a_pipe_is_refused(disk, in_bounded_time):
+    """Opening it does not block, and no descriptor leaks."""
+    upload_id = disk.multipart.create("a.bin", DEFAULTS)
+    manifest = disk.root / f".fs-tmp-{upload_id}" / "upload.json"
+    manifest.unlink()
+    os.mkfifo(manifest)
     before = descriptors()
 
     with pytest.raises(NotAFileError):
@@ -669,8 +669,8 @@ def test_a_note_that_is_no_file_is_refused(disk, in_bounded_time):
     assert descriptors() == before
 
 
-def test_two_folders_of_one_name_do_not_accept_each_others_tokens(tmp_path):
-    """Both are called fs-uploads; with names of their own they would be told apart by those."""
+def test_roots_of_equal_name_do_not_accept_each_others_tokens(tmp_path):
+    """Both storages have the default name fs-uploads; explicit names distinguish storages too."""
     one, other = (
         LocalFSStorage(tmp_path / parent / "uploads", secret_key=b"s" * 32, create=True) for parent in ("a", "b")
     )
@@ -688,8 +688,8 @@ def test_two_folders_of_one_name_do_not_accept_each_others_tokens(tmp_path):
             storage.deserialize_link_token(wrong)
 
 
-def test_modes_may_be_text_and_nonsense_is_refused(tmp_path):
-    """Settings from the environment and from URLs are text."""
+def test_modes_may_be_octal_text(tmp_path):
+    """Settings from the environment and from URLs are text; an invalid mode is refused."""
     storage = LocalFSStorage(tmp_path / "root", create=True, file_mode="0o640", directory_mode="750")
 
     storage.write("d/a.txt", b"1")
@@ -700,25 +700,25 @@ def test_modes_may_be_text_and_nonsense_is_refused(tmp_path):
     assert mode(storage.root / "d/a.txt") == 0o640
 
 
-def test_a_mistake_in_the_program_is_not_called_a_fault_of_the_disk(disk, monkeypatch):
-    """Only what the system says is translated."""
+def test_other_errors_are_not_translated(disk, monkeypatch):
+    """Only errors of the operating system become storage errors."""
 
-    def mistake(*_, **__):
+    def fail(*_, **__):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(os, "open", mistake)
+    monkeypatch.setattr(os, "open", fail)
 
     with pytest.raises(RuntimeError, match="a bug"):
         disk.read("a.txt")
 
 
-def test_a_folder_that_another_process_makes_first_is_used(disk, monkeypatch):
-    """Between finding it missing and making it."""
-    really = os.mkdir
+def test_a_concurrently_created_directory_is_used(disk, monkeypatch):
+    """Another process creates it between the check and `mkdir`."""
+    original = os.mkdir
 
     def late(name, *arguments, **keywords):
-        really(name, *arguments, **keywords)
-        return really(name, *arguments, **keywords)
+        original(name, *arguments, **keywords)
+        return original(name, *arguments, **keywords)
 
     monkeypatch.setattr(os, "mkdir", late)
     disk.write("d/a.txt", b"1")
@@ -726,16 +726,16 @@ def test_a_folder_that_another_process_makes_first_is_used(disk, monkeypatch):
     assert disk.read("d/a.txt") == b"1"
 
 
-def test_an_upload_that_is_discarded_twice_is_gone(disk, monkeypatch):
-    """Also when another process removes it at the same moment."""
-    upload_id = disk.multipart.create("a.bin", PLAIN)
+def test_aborting_an_upload_twice_is_no_error(disk, monkeypatch):
+    """Also when another process removes it concurrently."""
+    upload_id = disk.multipart.create("a.bin", DEFAULTS)
     hidden = disk.root / f".fs-tmp-{upload_id}"
-    really = os.listdir
+    original = os.listdir
 
-    def late(folder):
+    def late(directory):
         (hidden / "upload.json").unlink()
         hidden.rmdir()
-        return really(folder)
+        return original(directory)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "listdir", late)
@@ -745,8 +745,8 @@ def test_an_upload_that_is_discarded_twice_is_gone(disk, monkeypatch):
     assert list(disk.root.iterdir()) == []
 
 
-def test_exclusive_is_refused_where_nothing_could_decide_it(disk, monkeypatch):
-    """A file system with neither hard links nor locks would let the later of two writers win."""
+def test_exclusive_is_refused_without_hard_links_and_locks(disk, monkeypatch):
+    """Without either, the second of two concurrent writers could replace the first one's file."""
 
     def refuse(*_, **__):
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
@@ -761,9 +761,9 @@ def test_exclusive_is_refused_where_nothing_could_decide_it(disk, monkeypatch):
     assert list(disk.root.iterdir()) == []
 
 
-@pytest.mark.parametrize("deed", ["write", "move"])
-def test_a_name_that_could_not_be_made_durable_is_said_to_be_in_place(tmp_path, monkeypatch, deed):
-    """The new content is visible by then, and the text does not deny it."""
+@pytest.mark.parametrize("operation", ["write", "move"])
+def test_a_failed_sync_of_the_directory_says_that_the_file_is_stored(tmp_path, monkeypatch, operation):
+    """The new content is visible by then, and the message says so."""
     storage = LocalFSStorage(tmp_path)
     storage.write("old.txt", b"1")
     sync = os.fsync
@@ -776,21 +776,21 @@ def test_a_name_that_could_not_be_made_durable_is_said_to_be_in_place(tmp_path, 
     monkeypatch.setattr(os, "fsync", fail)
 
     with pytest.raises(LocalFSError, match=r"new\.txt is in place, but the disk failed to make it durable"):
-        storage.write("new.txt", b"1") if deed == "write" else storage.move("old.txt", "new.txt")
+        storage.write("new.txt", b"1") if operation == "write" else storage.move("old.txt", "new.txt")
 
     assert storage.read("new.txt") == b"1"
 
 
-def test_a_folder_that_is_closed_to_us_is_no_empty_one(disk, monkeypatch):
-    """What may be below it nobody knows, so a listing says so instead of leaving it out."""
+def test_listing_an_unreadable_directory_is_an_error(disk, monkeypatch):
+    """It may contain files, so a recursive listing raises instead of skipping it."""
     disk.write("open/a.txt", b"1")
     disk.write("closed/b.txt", b"1")
     open_child = Directory.child
 
-    def refuse(folder, name):
+    def refuse(directory, name):
         if name == "closed":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return open_child(folder, name)
+        return open_child(directory, name)
 
     monkeypatch.setattr(Directory, "child", refuse)
 
@@ -798,16 +798,16 @@ def test_a_folder_that_is_closed_to_us_is_no_empty_one(disk, monkeypatch):
         disk.list()
 
 
-def test_the_systems_folder_is_left_out_where_it_is_closed(disk, monkeypatch):
-    """At the top of an ext4 volume stands one that is nobody's."""
+def test_an_unreadable_lost_and_found_is_skipped(disk, monkeypatch):
+    """An ext4 volume has a directory `lost+found` at its root."""
     disk.write("a.txt", b"1")
     (disk.root / "lost+found").mkdir()
     open_child = Directory.child
 
-    def refuse(folder, name):
+    def refuse(directory, name):
         if name == "lost+found":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return open_child(folder, name)
+        return open_child(directory, name)
 
     monkeypatch.setattr(Directory, "child", refuse)
 
@@ -815,8 +815,8 @@ def test_the_systems_folder_is_left_out_where_it_is_closed(disk, monkeypatch):
     assert [entry.name for entry in disk.list(recursive=False)] == ["a.txt"]
 
 
-def test_a_disk_that_is_full_of_names_is_full(tmp_path, monkeypatch):
-    """Also when it is the folder's own entry that finds no room."""
+def test_a_full_disk_when_syncing_a_directory_is_reported(tmp_path, monkeypatch):
+    """StorageFullError also if there is no space for the directory entry."""
     storage = LocalFSStorage(tmp_path)
     sync = os.fsync
 
