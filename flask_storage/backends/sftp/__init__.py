@@ -1,7 +1,7 @@
-"""SFTP: folders of another machine, over SSH."""
+"""Storage on an SFTP server, over SSH."""
 
 try:
-    import paramiko as _paramiko  # noqa: F401 - only to say what is missing
+    import paramiko as _paramiko  # noqa: F401 - only to check that it is installed
 except ImportError as error:
     raise ImportError('SFTPStorage needs paramiko: pip install "flask-storage-profiles[sftp]"') from error
 
