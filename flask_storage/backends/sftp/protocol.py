@@ -340,9 +340,9 @@ class Session:
         if len(self._unread) >= count:
             data, self._unread = self._unread[:count], self._unread[count:]
             return bytes(data)
-        data = bytearray(count)
-        self._read_into(memoryview(data))
-        return bytes(data)
+        content = bytearray(count)
+        self._read_into(memoryview(content))
+        return bytes(content)
 
     def _read_into(self, buffer: memoryview) -> None:
         while len(buffer):
