@@ -38,7 +38,7 @@ HIDDEN = "not-for-the-logs"
 LEAST = 64 * 1024
 """What opening a file brings along, and what is fetched at least from elsewhere in it, in bytes."""
 HEADS = 4096
-"""Bytes of all that is around the content, for an answer of a megabyte."""
+"""Bytes of all that is around the content, for an response of a megabyte."""
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ class TestSFTP(RemoteApp):
     def test_random_ranges_are_exact_and_move_hardly_more(self, counted, line):
         """Whatever range is asked for, long or short, the server sends that and at most one chunk more.
 
-        Every answer is closed, as web servers do: until then it holds a session.
+        Every response is closed, as web servers do: until then it holds a session.
         """
         rng = random.Random(24)
         content = rng.randbytes(24 * MiB + 12_345)
@@ -227,10 +227,10 @@ class TestSFTP(RemoteApp):
             start = rng.randrange(len(content) - length + 1)
             before = line.counters.down
 
-            with client.get("/files/a.bin", headers={"Range": f"bytes={start}-{start + length - 1}"}) as answer:
-                assert answer.status_code == 206
-                assert answer.data == content[start : start + length]
-                assert answer.headers["Content-Range"] == f"bytes {start}-{start + length - 1}/{len(content)}"
+            with client.get("/files/a.bin", headers={"Range": f"bytes={start}-{start + length - 1}"}) as response:
+                assert response.status_code == 206
+                assert response.data == content[start : start + length]
+                assert response.headers["Content-Range"] == f"bytes {start}-{start + length - 1}/{len(content)}"
             assert line.counters.down - before <= length + CHUNK_BYTES
 
         assert line.counters.connections == 1
@@ -292,10 +292,10 @@ class TestSFTP(RemoteApp):
         assert client.head(link).content_length == 5 * GiB  # and the connection is there
         before = line.counters.down
 
-        answer = client.get(link, headers={"Range": f"bytes={start}-{start + size - 1}"})
+        response = client.get(link, headers={"Range": f"bytes={start}-{start + size - 1}"})
 
-        assert (answer.status_code, answer.data) == (206, content)
-        assert answer.headers["Content-Range"] == f"bytes {start}-{start + size - 1}/{5 * GiB}"
+        assert (response.status_code, response.data) == (206, content)
+        assert response.headers["Content-Range"] == f"bytes {start}-{start + size - 1}/{5 * GiB}"
         assert line.counters.down - before <= max(size, LEAST) + LEAST + HEADS
 
     def test_the_last_bytes_of_a_very_large_file_come_alone(self, counted, openssh, profile, line):
@@ -308,9 +308,9 @@ class TestSFTP(RemoteApp):
         client.head("/files/large.bin")
         before = line.counters.down
 
-        answer = client.get("/files/large.bin", headers={"Range": "bytes=-3"})
+        response = client.get("/files/large.bin", headers={"Range": "bytes=-3"})
 
-        assert (answer.status_code, answer.data) == (206, b"end")
+        assert (response.status_code, response.data) == (206, b"end")
         assert line.counters.down - before <= 2 * LEAST + HEADS
 
     def test_a_client_that_leaves_early_does_not_fetch_the_rest(self, counted, openssh, profile, line):
@@ -319,9 +319,9 @@ class TestSFTP(RemoteApp):
             file.truncate(5 * GiB)
         before = line.counters.down
 
-        answer = counted.test_client().get("/files/large.bin", buffered=False)
-        first = next(answer.iter_encoded())
-        answer.close()
+        response = counted.test_client().get("/files/large.bin", buffered=False)
+        first = next(response.iter_encoded())
+        response.close()
 
         assert first == bytes(len(first))
         assert counted.test_client().head("/files/large.bin").status_code == 200  # all that was asked for has come
@@ -371,9 +371,9 @@ class TestSFTP(RemoteApp):
         docs.write("a/b.txt", b"content")
         remove = link("a/b.txt", "remove")
 
-        answers = [app.test_client().delete(remove).status_code for _ in range(2)]
+        responses = [app.test_client().delete(remove).status_code for _ in range(2)]
 
-        assert answers == [200, 200]
+        assert responses == [200, 200]
         assert docs.list(recursive=False) == []
 
     def test_a_link_allows_what_it_was_made_for_and_nothing_else(self, app, docs, link):
@@ -474,7 +474,7 @@ class TestSFTP(RemoteApp):
     def test_a_server_whose_key_is_another_is_checked(self, tmp_path, openssh, profile):
         """The shell shows both fingerprints, which is what somebody compares."""
         known = tmp_path / "known"
-        stranger = (openssh.home / "stranger_ed25519.pub").read_text().split()[:2]
+        stranger = (openssh.home / "other_ed25519.pub").read_text().split()[:2]
         known.write_text(f"[127.0.0.1]:{openssh.port} {' '.join(stranger)}\n")
         with app_of(tmp_path, {"docs": {**profile, "known_hosts_fpath": str(known)}}) as app:
             result = app.test_cli_runner().invoke(args=["storage", "check"])
@@ -524,7 +524,7 @@ def test_the_example_app_keeps_its_files_there(tmp_path, openssh, profile):
         assert (sent.status_code, path.name, stored == content) == (303, "photo (1).jpg", True)
         assert names == ["photo (1).jpg"]
         assert (part.status_code, part.data, part.mimetype) == (206, content[100:200], "image/jpeg")
-        assert [answer.status_code for answer in follows] == [200, 403]
+        assert [response.status_code for response in follows] == [200, 403]
         assert follows[0].data == content
         assert (deleted.status_code, visitor.names()) == (303, [])
         assert list((openssh.folder / profile["root"]).iterdir()) == []
@@ -540,7 +540,7 @@ def test_the_example_app_takes_what_a_script_sends(tmp_path, openssh, profile):
         confirmed = visitor.confirm(instruction)
         again = visitor.client.put(path_of(instruction["url"]), data=b"x" * len(content))
 
-        assert [answer.status_code for answer in (put, confirmed, again)] == [200, 200, 409]
+        assert [response.status_code for response in (put, confirmed, again)] == [200, 200, 409]
         assert (openssh.folder / profile["root"] / instruction["path"]).read_bytes() == content
         assert visitor.names() == ["photo (1).jpg"]
 
@@ -630,11 +630,11 @@ def test_no_secret_is_shown_whatever_happens(tmp_path, secretive, trouble, caplo
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is shown
             told = traceback.format_exception(error)
         shown = [repr(storage), str(storage), repr(app.extensions["storage"])]
-        answer = app.test_client().get("/files/a.txt")
+        response = app.test_client().get("/files/a.txt")
 
     assert results[0].exit_code == (1 if trouble else 0), results[0].output
     assert told, "there is no such file"
-    for text in (*(result.output for result in results), *told, *shown, caplog.text, answer.text):
+    for text in (*(result.output for result in results), *told, *shown, caplog.text, response.text):
         assert HIDDEN not in text
 
 

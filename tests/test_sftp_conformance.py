@@ -3,7 +3,7 @@
 import pytest
 
 from flask_storage.testing import BackendConformance
-from tests.sftp_places import place
+from tests.sftp_storages import make_storage
 from tests.variants import extra_variant
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
@@ -18,7 +18,7 @@ class TestOpenSSH(BackendConformance):
 
     def make_storage(self, tmp_path):
         """Return the storage under test."""
-        return place(self.server)
+        return make_storage(self.server)
 
 
 @extra_variant
@@ -31,4 +31,4 @@ class TestPlainServer(BackendConformance):
 
     def make_storage(self, tmp_path):
         """Return the storage under test."""
-        return place(self.server, key_filename=None, password=self.server.password)
+        return make_storage(self.server, key_filename=None, password=self.server.password)

@@ -1,4 +1,4 @@
-"""What a server of SFTP answers when something is wrong, and what we say of it: the right error, and what to do."""
+"""What a server of SFTP responses when something is wrong, and what we say of it: the right error, and what to do."""
 
 import os
 import re
@@ -36,8 +36,8 @@ from flask_storage.backends.sftp.protocol import (
     Session,
     StatusError,
 )
-from tests.scripted_sftp import EXTENDED_REPLY, answer, session
-from tests.sftp_places import place, soon
+from tests.scripted_sftp import EXTENDED_REPLY, make_session, response
+from tests.sftp_storages import make_storage, wait_until
 
 pytest_plugins = ["tests.services.openssh"]
 
@@ -72,7 +72,7 @@ def made_of(error, path: str | None = "a.txt"):
         (ConnectionLostError("the server ended the connection"), StorageUnavailableError, ConnectionError),
         (EOFError(), StorageUnavailableError, ConnectionError),
         (CancelledError(), StorageUnavailableError, ConnectionError),
-        (ProtocolError("an answer makes no sense"), StorageUnavailableError, ConnectionError),
+        (ProtocolError("an response makes no sense"), StorageUnavailableError, ConnectionError),
         (TimeoutError(), StorageTimeoutError, TimeoutError),
         (paramiko.ChannelException(1, "Administratively prohibited"), StorageUnavailableError, ConnectionError),
         (paramiko.SSHException("Timeout opening channel."), StorageUnavailableError, ConnectionError),
@@ -131,7 +131,7 @@ def test_what_is_neither_the_servers_nor_the_connections_is_left_alone(error):
 def test_a_disk_is_full_when_nothing_is_left_for_users(numbers, is_full):
     """Neither blocks nor files, where they are counted at all."""
     said = b"".join(numbers.get(place, 0).to_bytes(8) for place in range(11))
-    asked, _ = session(lambda request: answer(request, EXTENDED_REPLY, said), extensions=(STATVFS,))
+    asked, _ = make_session(lambda request: response(request, EXTENDED_REPLY, said), extensions=(STATVFS,))
     asked.root = b"/srv"
 
     found = write_error(asked, StatusError(FAILURE, "Failure"))
@@ -142,7 +142,7 @@ def test_a_disk_is_full_when_nothing_is_left_for_users(numbers, is_full):
 def test_an_answer_about_the_disk_that_is_cut_short_tells_nothing():
     """The server's own word stays what is known."""
     error = StatusError(FAILURE, "Failure")
-    asked, _ = session(lambda request: answer(request, EXTENDED_REPLY, bytes(87)), extensions=(STATVFS,))
+    asked, _ = make_session(lambda request: response(request, EXTENDED_REPLY, bytes(87)), extensions=(STATVFS,))
     asked.root = b"/srv"
 
     assert write_error(asked, error) is error
@@ -152,9 +152,9 @@ def test_an_answer_about_the_disk_that_is_cut_short_tells_nothing():
 
 
 def test_a_file_that_is_not_there_is_named(openssh):
-    """With its storage, and the server's own answer behind it."""
-    with closing(place(openssh, name="docs")) as storage:
-        for deed in (
+    """With its storage, and the server's own response behind it."""
+    with closing(make_storage(openssh, name="docs")) as storage:
+        for operation in (
             lambda: storage.read("a/b.txt"),
             lambda: storage.stat("a/b.txt"),
             lambda: storage.copy("a/b.txt", "c.txt"),
@@ -162,7 +162,7 @@ def test_a_file_that_is_not_there_is_named(openssh):
             lambda: storage.open("a/b.txt", "rw"),
         ):
             with pytest.raises(FileNotFoundInStorageError, match=r"^File a/b\.txt not found in docs\.$") as caught:
-                deed()
+                operation()
             assert (caught.value.path, caught.value.backend) == ("a/b.txt", "docs")
             assert isinstance(caught.value.__cause__, StatusError)
         storage.delete("a/b.txt")
@@ -173,22 +173,22 @@ def test_a_file_that_is_not_there_is_named(openssh):
 def test_a_root_that_is_none_is_no_empty_storage(openssh, kind):
     """What is not mounted must not look as if everything were deleted."""
     (openssh.folder / "file").touch()
-    with closing(place(openssh, root=kind)) as storage:
-        for deed in (storage.list, lambda: storage.read("a.txt"), lambda: storage.write("a.txt", b"1")):
+    with closing(make_storage(openssh, root=kind)) as storage:
+        for operation in (storage.list, lambda: storage.read("a.txt"), lambda: storage.write("a.txt", b"1")):
             with pytest.raises(StorageError, match=f"the root '{kind}' is") as caught:
-                deed()
+                operation()
             assert type(caught.value) is StorageError
     assert not (openssh.folder / "missing").exists()
 
 
 def test_a_root_that_goes_while_it_is_in_use_is_no_empty_storage(openssh):
     """A volume that is not mounted any more must not look like one without files."""
-    with closing(place(openssh)) as storage:
+    with closing(make_storage(openssh)) as storage:
         storage.write("d/a.txt", b"1")
         root = openssh.folder / storage.root
         gone = root.with_name(f"{root.name}-gone")
 
-        for deed in (
+        for operation in (
             storage.list,
             storage.sweep,
             lambda: storage.exists("d/a.txt"),
@@ -199,7 +199,7 @@ def test_a_root_that_goes_while_it_is_in_use_is_no_empty_storage(openssh):
             storage.stat("d/a.txt")
             root.rename(gone)
             with pytest.raises(StorageError, match=r"the root .* is not there"):
-                deed()
+                operation()
             gone.rename(root)
 
         assert [entry.name for entry in storage.list()] == ["d/a.txt"]
@@ -211,7 +211,7 @@ def test_a_path_that_the_server_cannot_hold_is_told(openssh):
     (openssh.folder / root).mkdir(parents=True)
     try:
         with (
-            closing(place(openssh, root=root)) as storage,
+            closing(make_storage(openssh, root=root)) as storage,
             pytest.raises(InvalidPathError, match="choose a shorter one") as caught,
         ):
             storage.write("/".join(["f" * 200] * 5), b"1")
@@ -237,9 +237,9 @@ def refuse_every_change(storage):
         "save": lambda: storage.save("d/a.txt", b"new"),
     }
     kinds = {}
-    for name, deed in refused.items():
+    for name, operation in refused.items():
         with pytest.raises(StorageError) as caught:
-            deed()
+            operation()
         kinds[name] = type(caught.value)
         assert STEP.search(str(caught.value)), caught.value
     return kinds
@@ -251,7 +251,7 @@ def test_a_server_that_only_lets_read_refuses_every_change(openssh):
     try:
         (server.folder / "root/d").mkdir(parents=True)
         (server.folder / "root/d/a.txt").write_bytes(b"old")
-        with closing(place(server, root="root")) as storage:
+        with closing(make_storage(server, root="root")) as storage:
             kinds = refuse_every_change(storage)
 
             assert set(kinds.values()) == {PermissionDeniedError}, kinds
@@ -279,7 +279,7 @@ def shared(ordinary):
     (root / "d/a.txt").write_bytes(b"old")
     for one, mode in ((root, 0o755), (root / "d", 0o755), (root / "d/a.txt", 0o644)):
         one.chmod(mode)
-    with closing(place(ordinary, root=str(root))) as storage:
+    with closing(make_storage(ordinary, root=str(root))) as storage:
         yield storage
     (root / "d").chmod(0o755)
     root.chmod(0o755)
@@ -303,11 +303,11 @@ def test_a_folder_that_may_not_be_written_is_a_refusal(shared):
     assert [entry.name for entry in shared.list()] == ["d/a.txt"]
 
 
-@pytest.mark.parametrize("verb", ["read", "get", "edit", "copy"])
-def test_a_file_that_may_not_be_read_is_a_refusal(shared, verb, tmp_path):
+@pytest.mark.parametrize("operation", ["read", "get", "edit", "copy"])
+def test_a_file_that_may_not_be_read_is_a_refusal(shared, operation, tmp_path):
     """It is not a missing one; what may be known of it is."""
     os.chmod(in_place(shared, "d/a.txt"), 0o000)
-    deeds = {
+    operations = {
         "read": lambda: shared.read("d/a.txt"),
         "get": lambda: shared.get("d/a.txt", tmp_path / "a.txt"),
         "edit": lambda: shared.open("d/a.txt", "rw"),
@@ -315,7 +315,7 @@ def test_a_file_that_may_not_be_read_is_a_refusal(shared, verb, tmp_path):
     }
 
     with pytest.raises(PermissionDeniedError, match="owner and mode") as caught:
-        deeds[verb]()
+        operations[operation]()
 
     assert caught.value.path == "d/a.txt"
     assert shared.stat("d/a.txt").size == 3
@@ -327,9 +327,9 @@ def test_a_folder_that_may_not_be_looked_into_is_a_refusal_and_still_shown(share
     os.chmod(in_place(shared, "d"), 0o000)
 
     assert [entry.name for entry in shared.list(recursive=False)] == ["d/"]
-    for deed in (shared.list, lambda: shared.stat("d/a.txt"), lambda: shared.exists("d/a.txt")):
+    for operation in (shared.list, lambda: shared.stat("d/a.txt"), lambda: shared.exists("d/a.txt")):
         with pytest.raises(PermissionDeniedError):
-            deed()
+            operation()
 
 
 def test_the_folder_of_a_disk_s_repair_is_nobody_s(shared):
@@ -359,7 +359,7 @@ def test_a_sweep_that_is_refused_somewhere_takes_the_rest(shared):
 def test_a_server_that_opens_no_session_for_paramiko_is_told(make_openssh):
     """In our words; what is done in the block is paramiko's business."""
     with (
-        closing(place(make_openssh("MaxSessions 0"))) as storage,
+        closing(make_storage(make_openssh("MaxSessions 0"))) as storage,
         pytest.raises(StorageUnavailableError, match="check its MaxSessions"),
         storage.connection(),
     ):
@@ -371,10 +371,10 @@ def test_a_server_that_opens_no_session_for_paramiko_is_told(make_openssh):
 
 def may_mount():
     """Whether this process may mount file systems: root on a machine may, root in a container often may not."""
-    answer = subprocess.run(
+    response = subprocess.run(
         ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
     )
-    return answer.returncode == 0
+    return response.returncode == 0
 
 
 @contextmanager
@@ -409,9 +409,9 @@ def say_of_the_disk(monkeypatch, *numbers):
     def extended(session, name, *fields):
         if name != STATVFS:
             return ask(session, name, *fields)
-        answer = PendingReply()
-        answer.value, answer.is_done = struct.pack(">11Q", *numbers), True
-        return answer
+        response = PendingReply()
+        response.value, response.is_done = struct.pack(">11Q", *numbers), True
+        return response
 
     monkeypatch.setattr(Session, "extended", extended)
 
@@ -429,8 +429,8 @@ NO_ROOM = [(small_files, StorageError), (small_disk if may_mount() else said_to_
 
 
 @pytest.mark.parametrize(("no_room", "kind"), NO_ROOM)
-@pytest.mark.parametrize("verb", ["write", "put", "stream", "edit", "copy"])
-def test_no_room_is_said_and_keeps_what_there_is(openssh, tmp_path, monkeypatch, no_room, kind, verb):
+@pytest.mark.parametrize("operation", ["write", "put", "stream", "edit", "copy"])
+def test_no_room_is_said_and_keeps_what_there_is(openssh, tmp_path, monkeypatch, no_room, kind, operation):
     """16 MiB and more do not fit: the old file is whole, nothing of the new one is left, and the room is free again."""
     (tmp_path / "source").write_bytes(bytes(16 * MIB))
     too_long = bytes(40 * MIB)
@@ -448,15 +448,15 @@ def test_no_room_is_said_and_keeps_what_there_is(openssh, tmp_path, monkeypatch,
         "edit": lambda storage: write(storage, "rw"),
         "copy": lambda storage: storage.copy("big.bin", "a.bin"),
     }
-    with no_room(openssh, monkeypatch) as (server, disk), closing(place(server, root=str(disk))) as storage:
+    with no_room(openssh, monkeypatch) as (server, disk), closing(make_storage(server, root=str(disk))) as storage:
         storage.write("a.bin", old)
-        if verb == "copy":
+        if operation == "copy":
             (disk / "big.bin").write_bytes(bytes(5 * MIB if no_room is small_disk else 16 * MIB))
         there = sorted(os.listdir(disk))
         free = os.statvfs(disk).f_bavail
         for _ in range(3):
             with pytest.raises(kind) as caught:
-                too_much[verb](storage)
+                too_much[operation](storage)
 
             assert type(caught.value) is kind
             assert STEP.search(str(caught.value)), caught.value
@@ -464,12 +464,12 @@ def test_no_room_is_said_and_keeps_what_there_is(openssh, tmp_path, monkeypatch,
             assert storage.read("a.bin") == old
             assert sorted(os.listdir(disk)) == there
             if no_room is small_disk:
-                soon(lambda: os.statvfs(disk).f_bavail == free)  # another session may have the file open still
+                wait_until(lambda: os.statvfs(disk).f_bavail == free)  # another session may have the file open still
 
 
 def test_a_file_system_that_is_read_only_is_told_from_a_full_one(openssh, monkeypatch):
     """The server has one word for both."""
-    with small_files(openssh, monkeypatch) as (server, disk), closing(place(server, root=str(disk))) as storage:
+    with small_files(openssh, monkeypatch) as (server, disk), closing(make_storage(server, root=str(disk))) as storage:
         say_of_the_disk(monkeypatch, *[0] * 9, 1, 255)
         with pytest.raises(PermissionDeniedError, match="is read-only: have it mounted for writing"):
             storage.write("a.bin", bytes(16 * MIB))

@@ -13,7 +13,7 @@ from flask_storage import IntegrityError, PreconditionFailedError, StorageTimeou
 from tests.bad_net import MIB, OLD, SMALL, FaultyGround, attempt, leaving_no_thread, spread, within
 from tests.counts import count
 from tests.services.fault_proxy import Faults
-from tests.sftp_places import left_in, let_end, place, session_of, settle
+from tests.sftp_storages import backdate, make_storage, pooled_session, temporary_files, wait_until_idle
 
 pytest_plugins = ["tests.services.openssh"]
 
@@ -45,7 +45,7 @@ class Ground(FaultyGround):
 
     def left(self):
         """The hidden files of writes that did not end."""
-        return left_in(self.direct)
+        return temporary_files(self.direct)
 
     def mend(self):
         """End what has suffered, and have a good line again."""
@@ -53,7 +53,7 @@ class Ground(FaultyGround):
         self.proxy.heal()
 
     def _place(self, address, **arguments):
-        return place(self.server, root="ground", port=urlsplit(address).port, **arguments)
+        return make_storage(self.server, root="ground", port=urlsplit(address).port, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def ground(whole_ground):
     yield whole_ground
     whole_ground.mend()
     whole_ground.close_storages()
-    let_end(whole_ground.server)
+    wait_until_idle(whole_ground.server)
     whole_ground.direct.sweep(NOW)
     whole_ground.direct.delete_many([entry.name for entry in whole_ground.direct.list()])
     assert not whole_ground.left()
@@ -123,7 +123,7 @@ def test_an_upload_that_is_cut_is_all_there_or_not_at_all(ground, content, way, 
 def test_a_download_that_is_cut_once_is_all_there(ground, way):
     """What breaks off amid a file is taken up, as long as the version is the same; while connecting it is an error."""
     ground.direct.write("there.bin", LARGE)
-    settle(ground.direct, "there.bin")
+    backdate(ground.direct, "there.bin")
     connecting = ground.passed(lambda storage: storage.exists("there.bin"))[way == "down"]
     total = ground.passed(lambda storage: storage.read("there.bin"))[way == "down"]
 
@@ -143,7 +143,7 @@ def test_a_download_that_is_cut_once_is_all_there(ground, way):
 def test_a_download_that_is_cut_meanwhile_never_becomes_another_version(ground):
     """Of the file that has taken the place of the one that was open, nothing is read."""
     ground.direct.write("there.bin", LARGE)
-    settle(ground.direct, "there.bin")
+    backdate(ground.direct, "there.bin")
     storage = ground.faulty()
 
     with storage.open("there.bin", "r") as reader:
@@ -157,8 +157,8 @@ def test_a_download_that_is_cut_meanwhile_never_becomes_another_version(ground):
 
 
 FILES = {f"folder/{number}.txt": str(number).encode() for number in range(20)}
-# What is to be seen afterwards, where the verb came through: the listing, and no file of the names.
-VERBS = {
+# What is to be seen afterwards, where the operation came through: the listing, and no file of the names.
+OPERATIONS = {
     "list": (lambda storage: storage.list(), FILES),
     "copy": (lambda storage: storage.copy("folder/1.txt", "b/new.txt"), {**FILES, "b/new.txt": b"1"}),
     "delete": (
@@ -173,10 +173,10 @@ VERBS = {
 
 
 @WAYS
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_that_is_cut_was_done_or_was_not(ground, verb, way):
-    """At every stage: an error says that nobody knows; without one it was done. The next verb works again."""
-    work, done = VERBS[verb]
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_verb_that_is_cut_was_done_or_was_not(ground, operation, way):
+    """At every stage: an error says that nobody knows; without one it was done. The next operation works again."""
+    work, done = OPERATIONS[operation]
 
     def fill():
         for path, content in FILES.items():
@@ -199,9 +199,9 @@ def test_a_verb_that_is_cut_was_done_or_was_not(ground, verb, way):
 
 
 @pytest.mark.parametrize("when", ["meanwhile", "at the next word"])
-@pytest.mark.parametrize("verb", ["read", "write", "list", "stat", "copy", "delete", "move", "open"])
-def test_a_connection_that_ended_while_nobody_used_it_is_not_noticed(ground, verb, when):
-    """The next verb makes a new one, whether the end was heard or comes as the answer to its first request."""
+@pytest.mark.parametrize("operation", ["read", "write", "list", "stat", "copy", "delete", "move", "open"])
+def test_a_connection_that_ended_while_nobody_used_it_is_not_noticed(ground, operation, when):
+    """The next operation makes a new one, whether the end was heard or comes as the response to its first request."""
     storage = ground.faulty()
     ground.direct.write("a.bin", OLD)
     storage.read("a.bin")
@@ -220,7 +220,7 @@ def test_a_connection_that_ended_while_nobody_used_it_is_not_noticed(ground, ver
         "delete": lambda: storage.delete("a.bin"),
         "move": lambda: storage.move("a.bin", "b.bin"),
         "open": lambda: storage.open("a.bin", "rw").close(),
-    }[verb]()
+    }[operation]()
 
     assert ground.proxy.counters.connections == before + 1
 
@@ -251,7 +251,7 @@ def test_a_bit_that_flips_is_found_out(ground, content, way):
 
 # -- silent -----------------------------------------------------------------------------------------------------------
 
-# What is there afterwards, where the verb came through.
+# What is there afterwards, where the operation came through.
 SILENT: dict[str, tuple[Any, bytes | None]] = {
     "read": (lambda storage: storage.read("slow.bin"), LARGE),
     "write": (lambda storage: storage.write("slow.bin", LARGE[::-1]), LARGE[::-1]),
@@ -261,9 +261,9 @@ SILENT: dict[str, tuple[Any, bytes | None]] = {
 }
 
 
-def stall(ground, verb, way, offset):
+def stall(ground, operation, way, offset):
     """Do it on a line that falls silent, and return the error: none where nothing is missing that is needed."""
-    work, done = SILENT[verb]
+    work, done = SILENT[operation]
     ground.direct.write("slow.bin", LARGE)
     setattr(ground.proxy, way, Faults(cut_after=offset, cut_by="stall"))
     storage = ground.faulty(**IMPATIENT)
@@ -286,15 +286,15 @@ def test_a_peer_that_stalls_while_we_connect_is_given_up(ground, way):
         assert stall(ground, "list", way, offset) is not None
 
 
-@pytest.mark.parametrize("verb", SILENT)
+@pytest.mark.parametrize("operation", SILENT)
 @WAYS
-def test_a_peer_that_stalls_is_given_up(ground, verb, way):
-    """At any point: the verb ends by an error of ours, soon, and what was there is there, or what was to be."""
+def test_a_peer_that_stalls_is_given_up(ground, operation, way):
+    """At any point: the operation ends by an error of ours, wait_until, and what was there is there, or what was to be."""
     ground.direct.write("slow.bin", LARGE)
-    begin = ground.passed(lambda storage: session_of(storage).__enter__())[way == "down"]
-    total = ground.passed(SILENT[verb][0])[way == "down"]
+    begin = ground.passed(lambda storage: pooled_session(storage).__enter__())[way == "down"]
+    total = ground.passed(SILENT[operation][0])[way == "down"]
 
-    errors = [stall(ground, verb, way, begin + offset) for offset in spread(total - begin, count(3, 12))[:-1]]
+    errors = [stall(ground, operation, way, begin + offset) for offset in spread(total - begin, count(3, 12))[:-1]]
 
     assert any(errors)
 
@@ -306,7 +306,7 @@ def test_a_stall_says_what_it_is(ground):
     storage.stat("slow.bin")
     ground.proxy.down = Faults(cut_after=0, cut_by="stall")
 
-    with pytest.raises(StorageTimeoutError, match="did not answer in time: try again, or raise read_timeout"):
+    with pytest.raises(StorageTimeoutError, match="did not response in time: try again, or raise read_timeout"):
         storage.stat("slow.bin")
 
 
@@ -324,7 +324,7 @@ def test_nothing_of_ours_goes_on_after_an_error(ground):
 
 
 def test_a_server_that_is_killed_amid_a_write_is_found_again(ground):
-    """What was being written is an error, what was there is there, the rest goes with a sweep; the next verb works."""
+    """What was being written is an error, what was there is there, the rest goes with a sweep; the next operation works."""
     storage = ground.direct
     storage.write("a.bin", OLD)
     writer = storage.open("a.bin", "w")
@@ -347,7 +347,7 @@ def test_a_server_that_is_killed_amid_a_read_is_found_again(ground):
     """The same version is opened once more; while there is no server, that is an error."""
     storage = ground.direct
     storage.write("a.bin", LARGE)
-    settle(storage, "a.bin")
+    backdate(storage, "a.bin")
 
     with storage.open("a.bin", "r") as reader:
         start = reader.read(100_000)

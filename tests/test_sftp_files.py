@@ -1,4 +1,4 @@
-"""Open files on SFTP: answers that are short or late, ends that come early, and files that a fork inherits."""
+"""Open files on SFTP: responses that are short or late, ends that come early, and files that a fork inherits."""
 
 import dataclasses
 import gc
@@ -45,8 +45,8 @@ from flask_storage.backends.sftp.protocol import (
 from flask_storage.backends.sftp.remote_tree import RemoteTree
 from flask_storage.backends.sftp.upload import SFTPUpload, _UploadSession
 from flask_storage.streams import copy_chunks
-from tests.scripted_sftp import Turns
-from tests.sftp_places import left_in, place, session_of, settle, soon
+from tests.scripted_sftp import RoundTrips
+from tests.sftp_storages import backdate, make_storage, pooled_session, temporary_files, wait_until
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
@@ -57,19 +57,19 @@ CONTENT = random.Random(4).randbytes(300 * KIB)
 @pytest.fixture(params=["openssh", "plain_sftp"])
 def storage(request):
     """A storage with one file, on a server that copies and on one that does not."""
-    made = place(request.getfixturevalue(request.param))
-    made.write("a.bin", CONTENT)
-    yield made
-    made.close()
+    storage = make_storage(request.getfixturevalue(request.param))
+    storage.write("a.bin", CONTENT)
+    yield storage
+    storage.close()
 
 
 @pytest.fixture
-def here(openssh):
+def openssh_storage(openssh):
     """A storage with one file on OpenSSH, and where it is on this machine."""
-    made = place(openssh)
-    made.write("a.bin", CONTENT)
-    yield made, openssh.folder / made.root
-    made.close()
+    storage = make_storage(openssh)
+    storage.write("a.bin", CONTENT)
+    yield storage, openssh.folder / storage.root
+    storage.close()
 
 
 @pytest.fixture
@@ -102,14 +102,14 @@ def test_a_connection_that_ends_after_half_an_answer_is_taken_up(storage, monkey
     broken: list[Session] = []
 
     def waited(session, pending):
-        answer = wait(session, pending)
-        if type(answer) is int and not broken:
+        response = wait(session, pending)
+        if type(response) is int and not broken:
             broken.append(session)
             session.close()
-            return answer // 2
-        return answer
+            return response // 2
+        return response
 
-    settle(storage, "a.bin")
+    backdate(storage, "a.bin")
     with storage.open("a.bin", "r") as reader:
         monkeypatch.setattr(Session, "wait", waited)
         assert reader.read() == CONTENT
@@ -130,9 +130,9 @@ def test_a_new_file_is_not_read_on_where_another_version_may_look_alike(storage,
 
 
 @pytest.mark.parametrize("mode", ["r", "rw"])
-def test_a_file_that_is_cut_off_while_it_is_read_is_told(here, mode):
+def test_a_file_that_is_cut_off_while_it_is_read_is_told(openssh_storage, mode):
     """By somebody else on the server; nobody takes it for the end."""
-    storage, root = here
+    storage, root = openssh_storage
     with storage.open("a.bin", mode) as reader:
         [cut] = [name for name in os.listdir(root) if (name == "a.bin") == (mode == "r")]
         os.truncate(root / cut, 100 * KIB)
@@ -151,12 +151,12 @@ def test_a_file_that_is_cut_off_while_it_is_copied_is_told(storage, monkeypatch)
         return handle, type(about)(about.size + 1, about.mode, about.mtime), head
 
     monkeypatch.setattr(storage._tree, "open_file", longer)
-    for deed in (lambda: storage.copy("a.bin", "b.bin"), lambda: storage.open("a.bin", "rw")):
+    for operation in (lambda: storage.copy("a.bin", "b.bin"), lambda: storage.open("a.bin", "rw")):
         with pytest.raises(IntegrityError, match="where more was promised"):
-            deed()
+            operation()
 
     assert [entry.name for entry in storage.list()] == ["a.bin"]
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []
 
 
 @pytest.mark.parametrize("mode", ["r", "rw"])
@@ -172,9 +172,9 @@ def test_a_read_that_fails_is_told(storage, mode):
         reader.abort()
 
 
-def test_a_copy_for_which_there_is_no_room_is_told(here, monkeypatch):
+def test_a_copy_for_which_there_is_no_room_is_told(openssh_storage, monkeypatch):
     """Also when the server says so while more of it is asked for."""
-    storage, root = here
+    storage, root = openssh_storage
     monkeypatch.setattr(copy_module, "_COPY_DATA_SIZE", 100 * KIB)
     ask = Session.extended
 
@@ -207,9 +207,9 @@ def test_there_is_nothing_before_the_first_byte(storage):
         both.abort()
 
 
-def test_an_edit_whose_connection_ends_at_its_beginning_begins_anew(here, monkeypatch):
+def test_an_edit_whose_connection_ends_at_its_beginning_begins_anew(openssh_storage, monkeypatch):
     """Nothing has been promised yet. What the first attempt had made is left to the sweep."""
-    storage, _ = here
+    storage, _ = openssh_storage
     copy, tried = copy_module.copy_bytes, []
 
     def copied(session, *arguments):
@@ -227,9 +227,9 @@ def test_an_edit_whose_connection_ends_at_its_beginning_begins_anew(here, monkey
     assert storage.sweep(timedelta(0)) == 1
 
 
-def test_an_edit_whose_end_is_not_answered_may_have_been_published(here, monkeypatch):
+def test_an_edit_whose_end_is_not_answered_may_have_been_published(openssh_storage, monkeypatch):
     """The error says so."""
-    storage, _ = here
+    storage, _ = openssh_storage
     finish = AtomicWrite.commit
 
     def unheard(atomic_write, session, *arguments, **more):
@@ -247,9 +247,9 @@ def test_an_edit_whose_end_is_not_answered_may_have_been_published(here, monkeyp
     assert storage.read("a.bin") == b"new" + CONTENT[3:]
 
 
-def test_an_edit_whose_connection_ended_leaves_nothing(here):
+def test_an_edit_whose_connection_ended_leaves_nothing(openssh_storage):
     """What it had changed is gone with it, by a connection that is new."""
-    storage, root = here
+    storage, root = openssh_storage
     both = storage.open("a.bin", "rw")
     both.write(b"changed")
     both._session.close()
@@ -263,9 +263,9 @@ def test_an_edit_whose_connection_ended_leaves_nothing(here):
 
 @pytest.mark.parametrize("mode", ["w", "rw"])
 @pytest.mark.parametrize("inherited", [False, True])
-def test_a_file_that_is_forgotten_publishes_nothing(here, monkeypatch, mode, inherited, recwarn):
+def test_a_file_that_is_forgotten_publishes_nothing(openssh_storage, monkeypatch, mode, inherited, recwarn):
     """Whoever opened it hears a warning. The child of a fork does not, and touches nothing of its parent's."""
-    storage, root = here
+    storage, root = openssh_storage
     writer = storage.open("a.bin", mode)
     writer.write(bytes(5_000_000))
     pool = storage._pool()
@@ -277,7 +277,7 @@ def test_a_file_that_is_forgotten_publishes_nothing(here, monkeypatch, mode, inh
     assert [str(warning.message)[:8] for warning in recwarn] == ([] if inherited else ["unclosed"])
     assert storage.read("a.bin") == CONTENT
     if not inherited:
-        soon(lambda: storage.exists("a.bin") and not pool._in_use)  # a thread may be sending still
+        wait_until(lambda: storage.exists("a.bin") and not pool._in_use)  # a thread may be sending still
     assert storage.sweep(timedelta(seconds=-10)) == 1
     assert os.listdir(root) == ["a.bin"]
 
@@ -285,9 +285,9 @@ def test_a_file_that_is_forgotten_publishes_nothing(here, monkeypatch, mode, inh
 # -- several sessions -------------------------------------------------------------------------------------------------
 
 
-def test_a_session_that_cannot_open_the_file_is_done_without(here, monkeypatch):
+def test_a_session_that_cannot_open_the_file_is_done_without(openssh_storage, monkeypatch):
     """Those that could are enough."""
-    storage, _ = here
+    storage, _ = openssh_storage
     monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
     opened, refused = Session.open, []
@@ -317,13 +317,13 @@ def test_a_session_that_cannot_open_the_file_is_done_without(here, monkeypatch):
     assert storage.read("b.bin") == CONTENT
 
 
-def test_a_file_written_through_several_sessions_is_finished_as_soon_as_by_one(here, monkeypatch):
+def test_a_file_written_through_several_sessions_is_finished_as_soon_as_by_one(openssh_storage, monkeypatch):
     """They hear together that all has arrived; then it is looked at, and gets its name. The root is known to all."""
-    storage, _ = here
+    storage, _ = openssh_storage
     monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
     everybody, write, finish = threading.Barrier(4), _UploadSession.write, SFTPUpload.complete
-    used, turns, before = set(), Turns(monkeypatch), []
+    used, round_trips, before = set(), RoundTrips(monkeypatch), []
 
     def together(upload_session, *arguments):
         everybody.wait(30)
@@ -331,7 +331,7 @@ def test_a_file_written_through_several_sessions_is_finished_as_soon_as_by_one(h
         write(upload_session, *arguments)
 
     def finished(*arguments):
-        before.append(turns.now)
+        before.append(round_trips.count)
         finish(*arguments)
 
     monkeypatch.setattr(_UploadSession, "write", together)
@@ -342,13 +342,13 @@ def test_a_file_written_through_several_sessions_is_finished_as_soon_as_by_one(h
     assert (
         len({(upload_session.session.root, upload_session.session.round_trip_time) for upload_session in used}) == 1
     )  # asked once
-    assert turns.now - before[0] <= 3
+    assert round_trips.count - before[0] <= 3
     assert storage.read("b.bin") == bytes(256 * KIB)
 
 
-def test_what_one_of_several_sessions_could_not_write_is_not_published(here, monkeypatch):
+def test_what_one_of_several_sessions_could_not_write_is_not_published(openssh_storage, monkeypatch):
     """It is heard of at the end, before the file is looked at."""
-    storage, root = here
+    storage, root = openssh_storage
     monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
     everybody, write, wait, sessions = threading.Barrier(4), _UploadSession.write, Session.wait, set()
@@ -359,10 +359,10 @@ def test_what_one_of_several_sessions_could_not_write_is_not_published(here, mon
         write(upload_session, *arguments)
 
     def waited(session, pending):
-        answer = wait(session, pending)
+        response = wait(session, pending)
         if pending.kind == WRITE:
             raise StatusError(FAILURE, "Failure")
-        return answer
+        return response
 
     monkeypatch.setattr(_UploadSession, "write", together)
     with monkeypatch.context() as patch:
@@ -374,9 +374,9 @@ def test_what_one_of_several_sessions_could_not_write_is_not_published(here, mon
     assert os.listdir(root) == ["a.bin"]
 
 
-def test_an_upload_that_cannot_begin_leaves_nothing(here, monkeypatch):
+def test_an_upload_that_cannot_begin_leaves_nothing(openssh_storage, monkeypatch):
     """Also when the server has made its file already."""
-    storage, root = here
+    storage, root = openssh_storage
     monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     wait = Session.wait
 
@@ -394,9 +394,9 @@ def test_an_upload_that_cannot_begin_leaves_nothing(here, monkeypatch):
     assert os.listdir(root) == ["a.bin"]
 
 
-def test_an_upload_whose_line_breaks_as_it_begins_begins_anew(here, monkeypatch):
+def test_an_upload_whose_line_breaks_as_it_begins_begins_anew(openssh_storage, monkeypatch):
     """On another session; the sweep takes what the first one had made."""
-    storage, root = here
+    storage, root = openssh_storage
     monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     wait, lost = Session.wait, threading.Event()
 
@@ -411,15 +411,15 @@ def test_an_upload_whose_line_breaks_as_it_begins_begins_anew(here, monkeypatch)
 
     assert lost.is_set()
     assert storage.read("b.bin") == bytes(5_000_000)
-    assert len(left_in(storage)) == 1
+    assert len(temporary_files(storage)) == 1
     assert storage.sweep(timedelta(seconds=-10)) == 1
     assert sorted(os.listdir(root)) == ["a.bin", "b.bin"]
 
 
-def test_a_hidden_file_of_somebody_else_is_not_joined(here):
+def test_a_hidden_file_of_somebody_else_is_not_joined(openssh_storage):
     """Even if all but its owner is the same."""
-    storage, _ = here
-    with session_of(storage) as session:
+    storage, _ = openssh_storage
+    with pooled_session(storage) as session:
         temporary, handle = storage._atomic_write.create(session, "b.bin")
         made = session.wait(session.request(FSTAT, handle))
 
@@ -428,9 +428,9 @@ def test_a_hidden_file_of_somebody_else_is_not_joined(here):
             storage._atomic_write.reopen(session, temporary, dataclasses.replace(made, owner=made.owner + 1))
 
 
-def test_whoever_is_interrupted_while_joining_hears_of_that(here, monkeypatch):
+def test_whoever_is_interrupted_while_joining_hears_of_that(openssh_storage, monkeypatch):
     """And not that the connection was lost by it."""
-    storage, _ = here
+    storage, _ = openssh_storage
     look, looked = RemoteTree.stat, []
 
     def interrupted(tree, session, path):
@@ -440,7 +440,7 @@ def test_whoever_is_interrupted_while_joining_hears_of_that(here, monkeypatch):
             raise KeyboardInterrupt
         return look(tree, session, path)
 
-    with session_of(storage) as session:
+    with pooled_session(storage) as session:
         temporary, handle = storage._atomic_write.create(session, "b.bin")
         made = session.wait(session.request(FSTAT, handle))
         monkeypatch.setattr(RemoteTree, "stat", interrupted)
@@ -450,13 +450,13 @@ def test_whoever_is_interrupted_while_joining_hears_of_that(here, monkeypatch):
 
 def test_the_first_question_of_a_session_is_answered_in_the_second_turn(openssh, monkeypatch):
     """In the first one the server tells where the root is, and how much it takes at once."""
-    turns = Turns(monkeypatch)
-    with closing(place(openssh)) as storage:
+    round_trips = RoundTrips(monkeypatch)
+    with closing(make_storage(openssh)) as storage:
         assert not storage.exists("a.bin")
-        with session_of(storage) as session:
+        with pooled_session(storage) as session:
             assert session.write_size == 255 * KIB
 
-    assert turns.now == 2
+    assert round_trips.count == 2
 
 
 # -- servers of few words, and silent ones ----------------------------------------------------------------------------
@@ -481,7 +481,7 @@ def test_a_server_that_has_one_word_for_everything_is_understood(storage, monkey
 
 
 def test_a_folder_that_somebody_makes_between_two_questions_is_asked_about_again(storage, monkeypatch):
-    """One answer says that it is not there, and the next that it is."""
+    """One response says that it is not there, and the next that it is."""
     storage.write("d/b.bin", b"1")
     request_realpath, asked = storage._tree.request_realpath, []
 
@@ -501,9 +501,9 @@ def test_a_folder_that_somebody_makes_between_two_questions_is_asked_about_again
     assert storage.read("d/c.bin") == b"1"
 
 
-def test_what_somebody_else_sweeps_meanwhile_is_not_counted(here, monkeypatch):
+def test_what_somebody_else_sweeps_meanwhile_is_not_counted(openssh_storage, monkeypatch):
     """Nor is it an error."""
-    storage, root = here
+    storage, root = openssh_storage
     for number in range(3):
         (root / f".fs-tmp-{number}").touch()
     clear = storage._tree.remove_temporary
@@ -537,9 +537,9 @@ def test_a_deletion_that_is_refused_is_told(storage, monkeypatch):
     assert storage.exists("a.bin")
 
 
-def test_a_small_file_whose_end_is_not_answered_is_left_to_the_sweep(here, monkeypatch):
+def test_a_small_file_whose_end_is_not_answered_is_left_to_the_sweep(openssh_storage, monkeypatch):
     """The session is of no more use; nothing waits for it once more."""
-    storage, _ = here
+    storage, _ = openssh_storage
 
     def unanswered(atomic_write, session, *arguments, **more):
         session.close()
@@ -552,15 +552,15 @@ def test_a_small_file_whose_end_is_not_answered_is_left_to_the_sweep(here, monke
 
     assert storage.read("a.bin") == CONTENT
     assert storage.sweep(timedelta(0)) == 1
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []
 
 
 def test_a_session_that_is_given_back_twice_is_lent_once(storage):
     """A file may be closed and forgotten by different threads."""
     pool = storage._pool()
-    with session_of(storage) as session:
+    with pooled_session(storage) as session:
         pool.release(session)
-        with session_of(storage) as another:
+        with pooled_session(storage) as another:
             assert another is session
     pool.release(session)
 
@@ -569,7 +569,7 @@ def test_a_session_that_is_given_back_twice_is_lent_once(storage):
 
 def test_a_name_that_cannot_be_taken_over_stays_with_the_old_file(plain_sftp, monkeypatch):
     """A server that does not replace is asked to set the old file aside, and to put it back."""
-    with closing(place(plain_sftp)) as storage:
+    with closing(make_storage(plain_sftp)) as storage:
         storage.write("docs/a.bin", CONTENT)
         rename, asked = Session.rename, []
 
@@ -586,13 +586,13 @@ def test_a_name_that_cannot_be_taken_over_stays_with_the_old_file(plain_sftp, mo
         assert again == (first, target)
         assert back == (aside, target)
         assert storage.read("docs/a.bin") == CONTENT
-        assert left_in(storage) == []
+        assert temporary_files(storage) == []
 
 
 @pytest.mark.parametrize("before", [2, 3])
 def test_who_is_slower_takes_the_name_over_once_more(plain_sftp, monkeypatch, before):
     """Of several that replace a file on such a server, the last one wins, and nothing of the others stays."""
-    with closing(place(plain_sftp)) as storage:
+    with closing(make_storage(plain_sftp)) as storage:
         storage.write("a.bin", CONTENT)
         path = plain_sftp.folder / storage.root / "a.bin"
         rename, asked = Session.rename, []
@@ -610,12 +610,12 @@ def test_who_is_slower_takes_the_name_over_once_more(plain_sftp, monkeypatch, be
         storage.write("a.bin", b"new")
 
         assert storage.read("a.bin") == b"new"
-        assert left_in(storage) == []
+        assert temporary_files(storage) == []
 
 
-def test_a_file_that_is_moved_is_never_deleted_by_its_name(here, monkeypatch):
+def test_a_file_that_is_moved_is_never_deleted_by_its_name(openssh_storage, monkeypatch):
     """By then, somebody else may have written another one there."""
-    storage, root = here
+    storage, root = openssh_storage
     about, deleted = Session.request, []
 
     def asked(session, kind, name, *more):
@@ -630,9 +630,9 @@ def test_a_file_that_is_moved_is_never_deleted_by_its_name(here, monkeypatch):
     assert os.listdir(root) == ["c.bin"]
 
 
-def test_a_name_that_becomes_free_meanwhile_is_taken_or_taken_by_others(here, monkeypatch):
+def test_a_name_that_becomes_free_meanwhile_is_taken_or_taken_by_others(openssh_storage, monkeypatch):
     """A link was refused, and nothing is there: it is tried once more."""
-    storage, root = here
+    storage, root = openssh_storage
     extended, tried = Session.extended, []
 
     def asked(session, name, *fields):
@@ -649,13 +649,13 @@ def test_a_name_that_becomes_free_meanwhile_is_taken_or_taken_by_others(here, mo
 
     assert tried == [HARDLINK]
     assert storage.read("a.bin") == b"new"
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []
 
 
 @pytest.mark.parametrize("moved", [False, True])
-def test_a_rename_that_never_succeeds_is_told(here, monkeypatch, moved):
+def test_a_rename_that_never_succeeds_is_told(openssh_storage, monkeypatch, moved):
     """In the server's word, and not for ever."""
-    storage, _ = here
+    storage, _ = openssh_storage
     rename = Session.rename
 
     def refused(session, source, target):
@@ -669,9 +669,9 @@ def test_a_rename_that_never_succeeds_is_told(here, monkeypatch, moved):
     assert not storage.exists("b.bin")
 
 
-def test_what_takes_the_place_of_a_hidden_file_is_not_published(here):
+def test_what_takes_the_place_of_a_hidden_file_is_not_published(openssh_storage):
     """Whoever may write to the folder can replace it; then it is not what was written."""
-    storage, root = here
+    storage, root = openssh_storage
     for make in (lambda path: path.write_bytes(b"theirs"), lambda path: path.symlink_to("a.bin"), os.mkfifo):
         writer = storage.open("b.bin", "w")
         writer.write(bytes(5_000_000))
@@ -687,9 +687,11 @@ def test_what_takes_the_place_of_a_hidden_file_is_not_published(here):
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "file"])
-def test_no_session_writes_through_what_was_put_in_the_place_of_a_hidden_file(here, monkeypatch, tmp_path, kind):
+def test_no_session_writes_through_what_was_put_in_the_place_of_a_hidden_file(
+    openssh_storage, monkeypatch, tmp_path, kind
+):
     """Those that join look at it before they open it."""
-    storage, root = here
+    storage, root = openssh_storage
     monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
     outside = tmp_path / "outside"
@@ -716,9 +718,9 @@ def test_no_session_writes_through_what_was_put_in_the_place_of_a_hidden_file(he
     assert not storage.exists("b.bin")
 
 
-def test_a_write_whose_hidden_file_was_swept_says_so(here):
+def test_a_write_whose_hidden_file_was_swept_says_so(openssh_storage):
     """It is no missing file: whoever swept took what was being written."""
-    storage, _ = here
+    storage, _ = openssh_storage
     writer = storage.open("b.bin", "w")
     writer.write(bytes(5_000_000))
     assert storage.sweep(timedelta(seconds=-10)) == 1
@@ -733,10 +735,10 @@ def test_a_write_whose_hidden_file_was_swept_says_so(here):
 def test_what_was_set_aside_outlives_the_sweep(plain_sftp, monkeypatch, size):
     """When the line breaks in that moment, it is all there is, however old it was; and so is what was to come."""
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 256 * KIB)
-    with closing(place(plain_sftp)) as storage:
+    with closing(make_storage(plain_sftp)) as storage:
         storage.write("a.bin", CONTENT)
-        settle(storage, "a.bin")
-        settle(storage, "a.bin")
+        backdate(storage, "a.bin")
+        backdate(storage, "a.bin")
         rename, asked = Session.rename, []
 
         def renamed(session, source, target):
@@ -756,9 +758,9 @@ def test_what_was_set_aside_outlives_the_sweep(plain_sftp, monkeypatch, size):
         assert sorted(path.read_bytes() == CONTENT for path in folder.glob(".fs-tmp-*")) == [False, True]
 
 
-def test_a_folder_that_becomes_a_link_while_a_file_is_written_leads_nowhere(here, monkeypatch, tmp_path):
+def test_a_folder_that_becomes_a_link_while_a_file_is_written_leads_nowhere(openssh_storage, monkeypatch, tmp_path):
     """Where it leads is asked again before the file gets its name."""
-    storage, root = here
+    storage, root = openssh_storage
     writer = storage.open("d/b.bin", "w")
     writer.write(bytes(5_000_000))
     [draft] = (root / "d").iterdir()
@@ -775,9 +777,9 @@ def test_a_folder_that_becomes_a_link_while_a_file_is_written_leads_nowhere(here
 # -- what nobody closes -----------------------------------------------------------------------------------------------
 
 
-def test_readers_that_are_forgotten_cost_nobody_a_session(here):
+def test_readers_that_are_forgotten_cost_nobody_a_session(openssh_storage):
     """They go when their last reference does, and wait for no garbage collector."""
-    storage, _ = here
+    storage, _ = openssh_storage
     gc.disable()
     try:
         for _ in range(40):  # more than there are sessions
@@ -792,10 +794,10 @@ def test_readers_that_are_forgotten_cost_nobody_a_session(here):
     assert storage.read("a.bin") == CONTENT
 
 
-def test_a_reader_that_has_lost_its_file_is_forgotten_too(here):
+def test_a_reader_that_has_lost_its_file_is_forgotten_too(openssh_storage):
     """It has no session any more."""
-    storage, _ = here
-    settle(storage, "a.bin")
+    storage, _ = openssh_storage
+    backdate(storage, "a.bin")
     reader = storage.open("a.bin", "r")
     assert reader.read(10) == CONTENT[:10]
     reader._source._session.close()
@@ -809,9 +811,9 @@ def test_a_reader_that_has_lost_its_file_is_forgotten_too(here):
 
 
 @pytest.mark.parametrize("kind", ["r", "rw", "w", "list"])
-def test_the_garbage_collector_never_uses_the_network(here, monkeypatch, kind):
+def test_the_garbage_collector_never_uses_the_network(openssh_storage, monkeypatch, kind):
     """It may run in any thread, also in one that is just sending, and would wait for itself."""
-    storage, root = here
+    storage, root = openssh_storage
     for number in range(300):
         (root / f"{number:03}.txt").touch()
     pool = storage._pool()
@@ -840,9 +842,9 @@ def test_the_garbage_collector_never_uses_the_network(here, monkeypatch, kind):
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
 @pytest.mark.parametrize("kind", ["rw", "list"])
-def test_the_child_of_a_fork_leaves_its_parents_connection_alone(here, kind):
+def test_the_child_of_a_fork_leaves_its_parents_connection_alone(openssh_storage, kind):
     """Whatever it inherits: an unfinished listing or a file that is edited; what the parent writes is published."""
-    storage, root = here
+    storage, root = openssh_storage
     for number in range(400):
         (root / f"{number:03}.txt").touch()
     writer = storage.open("w.bin", "w")
@@ -871,10 +873,10 @@ def test_the_child_of_a_fork_leaves_its_parents_connection_alone(here, kind):
 
 
 def test_a_file_that_cannot_be_edited_is_not_kept_open(make_openssh):
-    """Nor is one that was read or listed, as soon as it is closed: its room on the disk is free."""
+    """Nor is one that was read or listed, as wait_until as it is closed: its room on the disk is free."""
     server = make_openssh(arguments="-R")
     (server.folder / "a.bin").write_bytes(CONTENT)
-    with closing(place(server, root=".")) as storage:
+    with closing(make_storage(server, root=".")) as storage:
         for _ in range(5):
             with pytest.raises(PermissionDeniedError):
                 storage.open("a.bin", "rw")
@@ -883,7 +885,7 @@ def test_a_file_that_cannot_be_edited_is_not_kept_open(make_openssh):
             reader.read(10)
             reader.close()
 
-        soon(lambda: not opened_below(server.folder))
+        wait_until(lambda: not opened_below(server.folder))
 
 
 def opened_below(folder):
@@ -895,9 +897,9 @@ def opened_below(folder):
     return found
 
 
-def test_a_receiver_that_fails_leaves_nothing_open(here):
+def test_a_receiver_that_fails_leaves_nothing_open(openssh_storage):
     """Of the signal that a file is read."""
-    storage, _ = here
+    storage, _ = openssh_storage
 
     def fail(*_, **__):
         raise RuntimeError("a receiver")
@@ -909,7 +911,7 @@ def test_a_receiver_that_fails_leaves_nothing_open(here):
 
 
 @pytest.mark.parametrize(
-    ("deed", "error"),
+    ("operation", "error"),
     [
         (lambda both: both.truncate(-1), ValueError),
         (lambda both: both.truncate(1 << 64), ValueError),
@@ -919,13 +921,13 @@ def test_a_receiver_that_fails_leaves_nothing_open(here):
         (lambda both: both.seek(0, 9), ValueError),
     ],
 )
-def test_a_position_that_is_none_is_refused_before_anything_is_sent(here, deed, error):
+def test_a_position_that_is_none_is_refused_before_anything_is_sent(openssh_storage, operation, error):
     """The file stays open, and what was changed is kept."""
-    storage, _ = here
+    storage, _ = openssh_storage
     with storage.open("a.bin", "rw") as both:
         both.write(b"changed")
         with pytest.raises(error):
-            deed(both)
+            operation(both)
 
     assert storage.read("a.bin") == b"changed" + CONTENT[7:]
 
@@ -950,8 +952,8 @@ def test_a_version_between_two_of_one_size_does_not_make_them_alike(storage):
     assert len(etags) == 5
 
 
-@pytest.mark.parametrize("verb", ["move", "copy"])
-def test_a_file_that_takes_the_place_of_one_of_its_size_and_time_looks_different(storage, verb):
+@pytest.mark.parametrize("operation", ["move", "copy"])
+def test_a_file_that_takes_the_place_of_one_of_its_size_and_time_looks_different(storage, operation):
     """A file that is moved keeps its time else."""
     for name in ("b.bin", "c.bin", "d.bin"):
         storage.write(name, name.encode())
@@ -960,19 +962,19 @@ def test_a_file_that_takes_the_place_of_one_of_its_size_and_time_looks_different
             client.utime(f"{storage.root}/{name}", (seconds, seconds))
     replaced = storage.stat("b.bin").etag
 
-    getattr(storage, verb)("c.bin", "b.bin")
+    getattr(storage, operation)("c.bin", "b.bin")
 
     assert storage.read("b.bin") == b"c.bin"
     assert storage.stat("b.bin").etag != replaced
-    if verb == "move":
+    if operation == "move":
         storage.move("b.bin", "d.bin")
         assert storage.stat("d.bin").last_modified.timestamp() == 1001
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_files_that_were_deleted_are_counted_once_wherever_the_line_broke(here, monkeypatch, late):
-    """Also those whose answer did not come, and that the server deletes only when somebody has listed them again."""
-    storage, root = here
+def test_files_that_were_deleted_are_counted_once_wherever_the_line_broke(openssh_storage, monkeypatch, late):
+    """Also those whose response did not come, and that the server deletes only when somebody has listed them again."""
+    storage, root = openssh_storage
     (root / "d").mkdir()
     for number in range(300):
         (root / "d" / f"{number}.txt").touch()
@@ -981,7 +983,7 @@ def test_files_that_were_deleted_are_counted_once_wherever_the_line_broke(here, 
     asked: dict[bytes, PendingReply] = {}
 
     def waited(session, pending):
-        answer = wait(session, pending)
+        response = wait(session, pending)
         if pending.kind == REMOVE:
             heard.append(pending)
             if len(heard) == 150:
@@ -989,7 +991,7 @@ def test_files_that_were_deleted_are_counted_once_wherever_the_line_broke(here, 
                 for path in [path for path, one in asked.items() if late and one not in heard[:-1]]:
                     Path(os.fsdecode(path)).touch()  # the server has not deleted it yet
                 raise ConnectionLostError("cut")
-        return answer
+        return response
 
     def asking(session, kind, path, *fields):
         if kind == REMOVE and path in asked:
@@ -1006,9 +1008,9 @@ def test_files_that_were_deleted_are_counted_once_wherever_the_line_broke(here, 
     assert os.listdir(root) == ["a.bin"]
 
 
-def test_files_are_counted_when_the_line_broke_while_they_were_asked_for(here, monkeypatch):
+def test_files_are_counted_when_the_line_broke_while_they_were_asked_for(openssh_storage, monkeypatch):
     """Some were deleted by then, and nobody had asked for the others."""
-    storage, root = here
+    storage, root = openssh_storage
     (root / "d").mkdir()
     for number in range(600):
         (root / "d" / f"{number}.txt").touch()
@@ -1021,7 +1023,7 @@ def test_files_are_counted_when_the_line_broke_while_they_were_asked_for(here, m
         asked = sum(pending.kind == REMOVE for pending in session._pending.values())
         if not cut and asked > 50:
             cut.append(session)
-            soon(lambda: len(os.listdir(root / "d")) <= 600 - asked)
+            wait_until(lambda: len(os.listdir(root / "d")) <= 600 - asked)
             session.close()
             raise ConnectionLostError("cut")
 

@@ -8,12 +8,12 @@ import pytest
 
 from tests.counts import count
 from tests.dying_programs import ENDS, MIB, NEW, OLD, WRITES, content, killed, moments, on_demand, program as start
-from tests.sftp_places import left_in, let_end, place
+from tests.sftp_storages import make_storage, temporary_files, wait_until_idle
 
 pytest_plugins = ["tests.services.openssh"]
 
 NOW = timedelta(0)
-DEEDS = {
+OPERATIONS = {
     "write in pieces": WRITES["write in pieces"],
     "upload through several sessions": """
         import flask_storage.backends.sftp.upload as upload_module
@@ -50,13 +50,13 @@ def server(make_openssh):
 @pytest.fixture
 def storage(server):
     """An empty storage, and afterwards nothing hidden in it that a sweep does not find."""
-    made = place(server)
-    yield made
-    made.close()
-    let_end(server)
-    made.sweep(NOW)
-    assert not left_in(made)
-    made.close()
+    storage = make_storage(server)
+    yield storage
+    storage.close()
+    wait_until_idle(server)
+    storage.sweep(NOW)
+    assert not temporary_files(storage)
+    storage.close()
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +74,16 @@ def program(storage, server, source):
     return lambda lines: start(made, source, lines)
 
 
-@pytest.mark.parametrize("deed", DEEDS)
-def test_killed_at_any_moment_nothing_is_torn(program, storage, server, deed):
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_killed_at_any_moment_nothing_is_torn(program, storage, server, operation):
     """The old content is whole, or the new is; and a sweep leaves nothing of an upload."""
-    lines = on_demand(DEEDS[deed])
+    lines = on_demand(OPERATIONS[operation])
     storage.write("source.bin", NEW)
     storage.write("a.bin", OLD)
     end, duration = killed(program(lines))
     assert end == 0
     assert content(storage, "a.bin") == NEW
-    assert not left_in(storage)
+    assert not temporary_files(storage)
     ends = []
 
     for after in moments(duration, count(6, 50)):
@@ -94,9 +94,9 @@ def test_killed_at_any_moment_nothing_is_torn(program, storage, server, deed):
         assert [entry.name for entry in storage.list()] == ["a.bin", "source.bin"]
         # What was on its way to the server when the process died arrives yet.
         storage.close()
-        let_end(server)
+        wait_until_idle(server)
         storage.sweep(NOW)
-        assert not left_in(storage)
+        assert not temporary_files(storage)
         assert content(storage, "a.bin") in (OLD, NEW)
 
     assert -signal.SIGKILL in ends
@@ -115,11 +115,11 @@ def test_a_process_that_is_killed_amid_a_write_leaves_a_hidden_file_for_the_swee
 
     assert killed(program(lines), 0)[0] == -signal.SIGKILL
 
-    assert len(left_in(storage)) == 1
+    assert len(temporary_files(storage)) == 1
     assert [entry.name for entry in storage.list()] == ["deep/a.bin"]
     assert storage.sweep(timedelta(hours=1)) == 0
     assert storage.sweep(NOW) == 1
-    assert not left_in(storage)
+    assert not temporary_files(storage)
     assert content(storage, "deep/a.bin") == OLD
 
 
@@ -137,12 +137,12 @@ def test_a_process_that_is_killed_amid_an_upload_of_parts_leaves_a_hidden_folder
 
     assert killed(program(lines), 0)[0] == -signal.SIGKILL
 
-    assert left_in(storage)
+    assert temporary_files(storage)
     assert len(list(storage.multipart.list_uploads())) == 1
     assert [entry.name for entry in storage.list()] == ["a.bin"]
     assert storage.sweep(timedelta(hours=1)) == 0
     assert storage.sweep(NOW) == 1
-    assert not left_in(storage)
+    assert not temporary_files(storage)
     assert content(storage, "a.bin") == OLD
 
 

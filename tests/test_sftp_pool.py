@@ -16,7 +16,7 @@ from flask_storage.errors import StorageError, StorageTimeoutError, StorageUnava
 from flask_storage.testing.concurrency import run_concurrently
 from tests.counts import count
 from tests.services.fault_proxy import FaultProxy
-from tests.sftp_places import let_end, place, session_of, settle, soon
+from tests.sftp_storages import backdate, make_storage, pooled_session, wait_until, wait_until_idle
 
 pytest_plugins = ["tests.services.openssh"]
 
@@ -51,7 +51,7 @@ def make(server, way):
     with contextlib.ExitStack() as stack:
 
         def made(**arguments):
-            return stack.enter_context(contextlib.closing(place(server, port=way.port, **arguments)))
+            return stack.enter_context(contextlib.closing(make_storage(server, port=way.port, **arguments)))
 
         yield made
 
@@ -110,7 +110,7 @@ def test_files_that_are_open_at_once_have_sessions_of_one_connection(make, serve
 
 
 def test_a_file_that_was_not_read_to_its_end_costs_no_connection(make, way):
-    """What is still to come of it is not waited for; the next verb finds a session, and no rest of the file in it."""
+    """What is still to come of it is not waited for; the next operation finds a session, and no rest of the file in it."""
     storage = make(max_connections=1, max_sessions=2)
     content = bytes(range(256)) * 48 * 1024
     storage.write("a.txt", content)
@@ -140,7 +140,7 @@ def test_fifty_threads_have_no_more_connections_than_were_allowed(make, way):
 
 
 def test_a_session_that_much_is_still_to_come_of_is_not_kept(make):
-    """Four answers are waited for by whoever comes next; for more, another session is less trouble."""
+    """Four responses are waited for by whoever comes next; for more, another session is less trouble."""
     pool = make()._pool()
 
     def given_back(questions):
@@ -207,7 +207,7 @@ def test_a_session_that_is_left_twice_ends_once(make):
 
 
 def test_a_large_file_goes_to_a_near_server_through_one_session(make, server, monkeypatch):
-    """Its answers come at once, so that the line is never empty."""
+    """Its responses come at once, so that the line is never empty."""
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", MIB // 4)
     monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 60)  # whatever else the machine does
     storage = make()
@@ -220,16 +220,16 @@ def test_a_large_file_goes_to_a_near_server_through_one_session(make, server, mo
 
 
 def test_it_is_measured_how_far_a_server_is(make, way):
-    """By the first question that a session answers, once it has begun."""
+    """By the first question that a session responses, once it has begun."""
     storage = make()
     storage.exists("a.txt")
-    with session_of(storage) as session:
+    with pooled_session(storage) as session:
         assert 0 < session.round_trip_time < 0.2
     way.up.latency = 0.2
     storage.close()
     storage.exists("a.txt")
 
-    with session_of(storage) as session:
+    with pooled_session(storage) as session:
         assert session.round_trip_time >= 0.2
 
 
@@ -238,7 +238,7 @@ def test_it_is_measured_how_far_a_server_is(make, way):
 
 def test_a_server_that_allows_few_sessions_is_believed(narrow):
     """Whoever is refused waits for those that there are; the server is not asked again and again."""
-    storage = place(narrow, max_connections=1)
+    storage = make_storage(narrow, max_connections=1)
     before, refused = sessions(narrow), narrow.log.count("no more sessions")
 
     def work(number):
@@ -255,7 +255,7 @@ def test_a_server_that_allows_few_sessions_is_believed(narrow):
 
 def test_a_server_that_allowed_few_sessions_is_asked_again_some_day(narrow):
     """When all of a connection have ended: it may have been slow to see the end of those before."""
-    with contextlib.closing(place(narrow, max_connections=1)) as storage:
+    with contextlib.closing(make_storage(narrow, max_connections=1)) as storage:
         pool = storage._pool()
         pool._acquire_timeout = SOON
         lent = [pool.acquire()[0] for _ in range(2)]
@@ -277,7 +277,7 @@ def test_a_server_that_allows_few_sessions_takes_large_files(narrow, monkeypatch
     """What would be written through eight sessions goes through two, and comes back."""
     monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", MIB // 4)
-    storage = place(narrow, max_connections=1)
+    storage = make_storage(narrow, max_connections=1)
     content = bytes(range(256)) * 16 * 1024 + b"end"
 
     storage.write("a.bin", content)
@@ -288,7 +288,7 @@ def test_a_server_that_allows_few_sessions_takes_large_files(narrow, monkeypatch
 
 def test_another_connection_has_the_room_that_one_has_not(narrow):
     """Of two sessions each; who comes fifth is told."""
-    storage = place(narrow, max_connections=2)
+    storage = make_storage(narrow, max_connections=2)
     storage._pool()._acquire_timeout = SOON
     storage.write("a.txt", b"1")
     before = narrow.log.count("Accepted publickey")
@@ -313,12 +313,12 @@ def test_who_finds_all_sessions_lent_is_told_what_to_do(make):
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(storage.open("a.txt", "r"))
-        for verb in (storage.list, lambda: storage.read("a.txt"), lambda: storage.write("b.txt", b"2")):
+        for operation in (storage.list, lambda: storage.read("a.txt"), lambda: storage.write("b.txt", b"2")):
             with pytest.raises(
                 StorageTimeoutError,
                 match=r"^all 3 sessions are in use: .*, or raise max_connections$",
             ):
-                verb()
+                operation()
 
     storage.write("b.txt", b"2")
     assert [entry.name for entry in storage.list()] == ["a.txt", "b.txt"]
@@ -352,7 +352,7 @@ def test_who_waits_for_a_session_gets_the_first_that_is_given_back(make, way):
 
 
 def test_what_nobody_uses_is_closed(make, server, way):
-    """All sessions, and the connection with its last one; the next verb makes a new one."""
+    """All sessions, and the connection with its last one; the next operation makes a new one."""
     storage = make(idle_timeout=SOON, max_sessions=2)
     (server.folder / storage.root / "a.txt").write_bytes(b"1")
     with contextlib.ExitStack() as stack:
@@ -362,7 +362,7 @@ def test_what_nobody_uses_is_closed(make, server, way):
 
     way.wait_until(lambda counters: counters.closed == 2)
 
-    let_end(server)
+    wait_until_idle(server)
     assert storage.read("a.txt") == b"1"
     assert way.counters.connections == 3
 
@@ -376,13 +376,13 @@ def test_a_session_that_is_in_use_is_not_idle(make, way):
         before = way.counters.closed
         with storage.open("a.txt", "r"):
             pass
-        soon(lambda: not storage._pool()._idle_sessions)
+        wait_until(lambda: not storage._pool()._idle_sessions)
         assert reader.read() == b"1" * 3 * MIB
         assert way.counters.closed == before
 
 
 def test_a_connection_that_was_dropped_is_replaced(make, server, way):
-    """The verb that finds it dropped does not fail, however many sessions it had."""
+    """The operation that finds it dropped does not fail, however many sessions it had."""
     storage = make()
     storage.write("a.txt", b"1")
 
@@ -425,7 +425,7 @@ def test_closing_ends_connections_and_what_is_used_again_makes_new_ones(make, se
         assert way.counters.connections == turn + 1
         storage.close()
         way.wait_until(lambda counters: counters.closed == counters.connections)
-        let_end(server)
+        wait_until_idle(server)
         storage.close()
 
 
@@ -433,7 +433,7 @@ def test_closing_breaks_off_what_is_open(make, way):
     """A writer of before publishes nothing; a reader goes on with a connection of its own."""
     storage = make()
     storage.write("a.bin", b"old" * MIB)
-    settle(storage, "a.bin")
+    backdate(storage, "a.bin")
     writer = storage.open("a.bin", "w")
     writer.write(bytes(9 * MIB))
     reader = storage.open("a.bin", "r")
@@ -505,16 +505,16 @@ def run(server, storage, lines):
         storage.write("c.bin", bytes(9 << 20))
         """,
     ],
-    ids=["a verb", "an open reader", "a listing", "a thread", "an upload through several sessions"],
+    ids=["a operation", "an open reader", "a listing", "a thread", "an upload through several sessions"],
 )
 def test_a_process_that_used_a_storage_ends(server, lines):
     """Whatever is open still: nothing keeps it, nothing complains, and the server is told."""
-    storage = place(server)
+    storage = make_storage(server)
     storage.write("a.txt", b"1" * MIB)
     storage.close()
 
     assert run(server, storage, f"{textwrap.dedent(lines)}\nprint('end')") == "end\n"
-    let_end(server)
+    wait_until_idle(server)
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
@@ -561,7 +561,7 @@ def test_the_end_of_a_process_ends_its_connections(make, way, monkeypatch):
 
 def test_what_a_child_throws_away_says_nothing_on_the_connection_of_its_parent(server):
     """Paramiko's channels would say goodbye, under keys that count every packet."""
-    storage = place(server)
+    storage = make_storage(server)
     storage.write("a.txt", b"1" * MIB)
     storage.close()
 
@@ -600,7 +600,7 @@ def test_a_child_gives_nothing_back_that_is_its_parents(make, monkeypatch):
 
 def test_a_child_that_ends_as_python_does_leaves_the_connections_of_its_parent_alone(server):
     """Also where what it inherited is cleaned up at its exit."""
-    storage = place(server)
+    storage = make_storage(server)
     storage.write("a.txt", b"1")
     storage.close()
 
@@ -617,4 +617,4 @@ def test_a_child_that_ends_as_python_does_leaves_the_connections_of_its_parent_a
     )
 
     assert told == "1 1\n1 1\n"
-    let_end(server)
+    wait_until_idle(server)

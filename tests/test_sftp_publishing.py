@@ -7,7 +7,7 @@ import pytest
 from flask_storage import StorageUnavailableError
 from flask_storage.backends.sftp.atomic_write import AtomicWrite
 from flask_storage.backends.sftp.protocol import ConnectionLostError
-from tests.sftp_places import left_in, place
+from tests.sftp_storages import make_storage, temporary_files
 from tests.writing_trouble import OLD, WRAPPERS, trouble_tests, unharmed, write_until
 
 pytest_plugins = ["tests.services.openssh"]
@@ -21,15 +21,15 @@ def ground(openssh):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", PART)
         patch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
-        made = place(openssh)
-        yield made
-        made.close()
+        storage = make_storage(openssh)
+        yield storage
+        storage.close()
 
 
 @pytest.fixture
 def storage(ground):
     """The storage with one file in it, and afterwards too: no other, and nothing hidden."""
-    with unharmed(ground, left_in):
+    with unharmed(ground, temporary_files):
         yield ground
 
 
@@ -42,11 +42,11 @@ def test_trouble_while_a_file_is_edited_publishes_nothing(storage):
         write_until(PART, ZeroDivisionError, file, WRAPPERS["raw"], PART)
 
 
-# -- answers that never come ------------------------------------------------------------------------------------------
+# -- responses that never come ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["move", "copy"])
-def test_what_may_have_been_done_is_not_done_twice(make_openssh, monkeypatch, verb):
+@pytest.mark.parametrize("operation", ["move", "copy"])
+def test_what_may_have_been_done_is_not_done_twice(make_openssh, monkeypatch, operation):
     """The server goes away after it has given the new name, and before it could say so."""
     server = make_openssh()
     publish = AtomicWrite.publish
@@ -56,11 +56,11 @@ def test_what_may_have_been_done_is_not_done_twice(make_openssh, monkeypatch, ve
         server.stop()
         raise ConnectionLostError("the server ended the connection")
 
-    with closing(place(server)) as storage:
+    with closing(make_storage(server)) as storage:
         storage.write("a/old.bin", OLD)
         monkeypatch.setattr(AtomicWrite, "publish", published)
         with pytest.raises(StorageUnavailableError, match="may have been done, or not; look before you try again"):
-            getattr(storage, verb)("a/old.bin", "b/new.bin", exclusive=True)
+            getattr(storage, operation)("a/old.bin", "b/new.bin", exclusive=True)
         server.start()
         assert storage.read("b/new.bin") == OLD
-        assert storage.exists("a/old.bin") == (verb == "copy")
+        assert storage.exists("a/old.bin") == (operation == "copy")

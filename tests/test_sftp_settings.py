@@ -19,7 +19,7 @@ from flask_storage import ConfigurationError, SFTPStorage, Storage
 from flask_storage.backends.sftp.auth import CIPHERS
 from flask_storage.backends.sftp.host_keys import KnownHosts
 from flask_storage.backends.sftp.transport import JumpHost
-from tests.sftp_places import place
+from tests.sftp_storages import make_storage
 
 pytest_plugins = ["tests.services.openssh"]
 
@@ -148,7 +148,7 @@ def test_a_host_is_enough():
         ({"ciphers": 5}, "ciphers is a list of names"),
         ({"ciphers": [5]}, "ciphers is a list of names"),
         ({"connect_timeout": 0}, "connect_timeout is a number of seconds"),
-        ({"connect_timeout": "soon"}, "connect_timeout is a number of seconds"),
+        ({"connect_timeout": "wait_until"}, "connect_timeout is a number of seconds"),
         ({"read_timeout": -1}, "read_timeout is a number of seconds"),
         ({"read_timeout": float("nan")}, "read_timeout is a number of seconds"),
         ({"read_timeout": None}, "read_timeout is a number of seconds"),
@@ -416,10 +416,10 @@ def test_a_passphrase_reaches_no_log_and_no_error(openssh, tmp_path, caplog):
     key.chmod(0o600)
     subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", HIDDEN, "-f", str(key)], check=True, capture_output=True)
     caplog.set_level(logging.DEBUG)
-    with closing(place(openssh, key_filename=str(key), passphrase=HIDDEN)) as storage:
+    with closing(make_storage(openssh, key_filename=str(key), passphrase=HIDDEN)) as storage:
         storage.write("a.txt", b"1")
     with (
-        closing(place(openssh, key_filename=str(key), passphrase=f"{HIDDEN}!")) as storage,
+        closing(make_storage(openssh, key_filename=str(key), passphrase=f"{HIDDEN}!")) as storage,
         pytest.raises(ConfigurationError, match="passphrase is another") as caught,
     ):
         storage.list()
@@ -445,7 +445,7 @@ def test_a_passphrase_reaches_no_log_and_no_error(openssh, tmp_path, caplog):
 )
 def test_files_and_folders_get_their_modes(openssh, arguments, file_mode, directory_mode):
     """Exactly, whatever the umask of the server is, and however a file is written."""
-    with closing(place(openssh, **arguments)) as storage:
+    with closing(make_storage(openssh, **arguments)) as storage:
         storage.write("a/b/one.txt", b"1")
         with storage.open("a/c/two.txt", "w") as writer:
             writer.write(b"2")
@@ -461,7 +461,7 @@ def test_files_and_folders_get_their_modes(openssh, arguments, file_mode, direct
 
 def test_what_was_replaced_gets_the_mode_of_the_profile(openssh):
     """Not that of the file before."""
-    with closing(place(openssh, file_mode="640")) as storage:
+    with closing(make_storage(openssh, file_mode="640")) as storage:
         storage.write("a.txt", b"1")
         (openssh.folder / storage.root / "a.txt").chmod(0o666)
         storage.write("a.txt", b"2")

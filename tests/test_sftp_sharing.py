@@ -7,7 +7,7 @@ import pytest
 from flask_storage.errors import StorageError, StorageTimeoutError
 from flask_storage.testing.concurrency import run_concurrently
 from tests.counts import count
-from tests.sftp_places import left_in, place
+from tests.sftp_storages import make_storage, temporary_files
 from tests.sharing import (
     CHILDREN,
     Sockets,
@@ -30,9 +30,9 @@ MIB = 1024 * 1024
 @pytest.fixture
 def storage(openssh):
     """An empty storage that may have fewer sessions than there are threads."""
-    made = place(openssh, max_connections=2, max_sessions=8)
-    yield made
-    made.close()
+    storage = make_storage(openssh, max_connections=2, max_sessions=8)
+    yield storage
+    storage.close()
 
 
 def test_fifty_threads_share_one_storage(storage):
@@ -43,8 +43,8 @@ def test_fifty_threads_share_one_storage(storage):
 
 
 def test_threads_have_no_more_connections_than_were_allowed(openssh):
-    """Fifty threads, two connections: they take turns."""
-    storage = place(openssh, max_connections=2, max_sessions=4)
+    """Fifty threads, two connections: they take round_trips."""
+    storage = make_storage(openssh, max_connections=2, max_sessions=4)
 
     with Sockets(f"ssh://127.0.0.1:{openssh.port}") as sockets:
         take_turns(storage)
@@ -56,7 +56,7 @@ def test_threads_have_no_more_connections_than_were_allowed(openssh):
 def test_a_line_that_went_dead_while_it_was_idle_is_noticed_before_it_is_used(make_openssh):
     """As when a firewall forgot it; nothing is lost, and what else it carried is not tried one by one."""
     server = make_openssh()
-    storage = place(server, read_timeout=5, fsync=False)
+    storage = make_storage(server, read_timeout=5, fsync=False)
     writers = [storage.open(f"{number}.txt", "w") for number in range(3)]
     for writer in writers:  # each in a session of its own
         writer.close()
@@ -75,7 +75,7 @@ def test_a_line_that_went_dead_while_it_was_idle_is_noticed_before_it_is_used(ma
 def test_a_line_that_stalls_costs_one_verb_its_time(make_openssh):
     """What else it carries is asked before it is used, and nothing is begun on it, also while a file is open there."""
     server = make_openssh()
-    storage = place(server, read_timeout=5, fsync=False)
+    storage = make_storage(server, read_timeout=5, fsync=False)
     for number in range(4):
         storage.write(f"{number}.txt", bytes(MIB))
     readers = [storage.open(f"{number}.txt", "r") for number in range(4)]
@@ -94,7 +94,7 @@ def test_a_line_that_stalls_costs_one_verb_its_time(make_openssh):
 def test_many_writers_on_a_line_that_stalls_are_all_given_up(make_openssh):
     """Although more is under way than the line holds, and paramiko sends for one of them at a time."""
     server = make_openssh()
-    storage = place(server, read_timeout=5, max_connections=1)
+    storage = make_storage(server, read_timeout=5, max_connections=1)
     ready, frozen = threading.Barrier(6), threading.Event()
 
     def work(number):
@@ -118,7 +118,7 @@ def test_many_writers_on_a_line_that_stalls_are_all_given_up(make_openssh):
 
 def test_listings_that_are_left_early_disturb_nobody(openssh):
     """Their sessions are not lent while they are still cleared up."""
-    storage = place(openssh, max_connections=1, max_sessions=4)
+    storage = make_storage(openssh, max_connections=1, max_sessions=4)
     for number in range(60):
         storage.write(f"d{number % 20}/{number}.txt", str(number).encode())
 
@@ -135,7 +135,7 @@ def test_listings_that_are_left_early_disturb_nobody(openssh):
 
 def test_a_thousand_small_files_need_one_connection(openssh):
     """It is kept, and used again and again."""
-    storage = place(openssh)
+    storage = make_storage(openssh)
 
     before = openssh.log.count("Accepted publickey")
     for number in range(count(100, 1000)):
@@ -147,8 +147,8 @@ def test_a_thousand_small_files_need_one_connection(openssh):
 
 
 def test_large_files_and_small_ones_share_connections(openssh):
-    """What is written through several sessions and read ahead takes its turns with everything else."""
-    storage = place(openssh, max_connections=2, max_sessions=6)
+    """What is written through several sessions and read ahead takes its round_trips with everything else."""
+    storage = make_storage(openssh, max_connections=2, max_sessions=6)
 
     with Sockets(f"ssh://127.0.0.1:{openssh.port}") as sockets:
         share_among_large_and_small(storage, 9 * MIB)
@@ -159,7 +159,7 @@ def test_large_files_and_small_ones_share_connections(openssh):
 
 def test_who_finds_all_sessions_taken_is_told_in_the_end(openssh):
     """A file that is left open holds one."""
-    storage = place(openssh, max_connections=1, max_sessions=1)
+    storage = make_storage(openssh, max_connections=1, max_sessions=1)
     storage._pool()._acquire_timeout = 0.5
     storage.write("a", b"1")
 
@@ -187,7 +187,7 @@ def test_a_child_inherits_a_storage_that_other_threads_are_using(storage):
 
 def test_an_app_that_is_loaded_before_the_workers_serves_from_all_of_them(openssh, tmp_path):
     """Whole files and pieces of them, each to the one who asked, from workers that share what the parent made."""
-    storage = place(openssh)
+    storage = make_storage(openssh)
     profile = {"backend": "sftp", "root": storage.root, **openssh.login}
 
     workers, log = serve_from_workers(storage, profile, tmp_path)
@@ -207,18 +207,18 @@ def test_every_read_is_one_complete_version(storage):
 
 def test_every_read_of_a_large_file_is_one_complete_version(openssh):
     """Also when it is written in parts and read in ranges."""
-    storage = place(openssh)
+    storage = make_storage(openssh)
 
     write_and_read_one_large_name(storage, 9 * MIB)
 
     storage.close()
 
 
-@pytest.mark.parametrize("verb", ["write", "copy", "move", "complete"])
-def test_exactly_one_of_eight_creates(storage, verb):
+@pytest.mark.parametrize("operation", ["write", "copy", "move", "complete"])
+def test_exactly_one_of_eight_creates(storage, operation):
     """Of eight that create one name at the same moment one wins, and its content is what is there."""
     for turn in range(count(3, 50)):
-        won = create_at_once(storage, verb, f"round {turn}/new.bin")
+        won = create_at_once(storage, operation, f"round {turn}/new.bin")
 
         assert won.count(True) == 1
         assert storage.read(f"round {turn}/new.bin") == str(won.index(True)).encode()
@@ -237,4 +237,4 @@ def test_folders_that_come_and_go_are_in_nobodys_way(storage):
     run_concurrently(work, 6)
 
     assert storage.list() == []
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []

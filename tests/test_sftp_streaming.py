@@ -8,7 +8,7 @@ import pytest
 
 from tests.counts import count
 from tests.services.fault_proxy import FaultProxy
-from tests.sftp_places import place
+from tests.sftp_storages import make_storage
 from tests.streaming import MIB, stream
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
@@ -23,14 +23,14 @@ ROOM = 64 * MIB
 def test_streaming_holds_little(request, kind, way):
     """Up and down, by one verb, in pieces of one's own or copied by us: memory grows by little, no byte is another."""
     server = request.getfixturevalue(kind)
-    storage = place(server)
+    storage = make_storage(server)
 
     stream("SFTPStorage", {**server.login, "root": storage.root}, way, ROOM)
 
 
 def test_streaming_to_a_far_server_holds_little(openssh):
     """Through several sessions at once, each with parts of its own."""
-    storage = place(openssh)
+    storage = make_storage(openssh)
     with FaultProxy("127.0.0.1", openssh.port) as proxy:
         openssh.know(proxy.port)
         proxy.down.latency = 0.02
@@ -43,7 +43,7 @@ def line(openssh):
     """A line to the server on which the bytes are counted, and a storage at the end of it."""
     with FaultProxy("127.0.0.1", openssh.port) as proxy:
         openssh.know(proxy.port)
-        storage = place(openssh, port=proxy.port)
+        storage = make_storage(openssh, port=proxy.port)
         yield proxy, storage
         storage.close()
 
@@ -66,7 +66,7 @@ def test_random_ranges_are_exact_and_move_hardly_more(line):
 
         assert read == content[start : start + length]
         assert opening <= 66 * KIB
-        # What was asked for ahead comes before the answer to the next request.
+        # What was asked for ahead comes before the response to the next request.
         assert storage.exists("a.bin")
         assert proxy.counters.down - before <= length + length // 50 + MIB + 100 * KIB
 

@@ -28,9 +28,21 @@ from flask_storage.backends.sftp.protocol import (
 from flask_storage.backends.sftp.remote_tree import RemoteTree
 from flask_storage.types import WriteOptions
 from tests.counts import count
-from tests.scripted_sftp import ATTRS, FILE, FOLDER, LINK, Turns, answer, attributes, handle, names, session, status
+from tests.scripted_sftp import (
+    ATTRS,
+    DIRECTORY,
+    FILE,
+    LINK,
+    RoundTrips,
+    attributes,
+    handle,
+    make_session,
+    names,
+    response,
+    status,
+)
 from tests.services.fault_proxy import FaultProxy, Faults
-from tests.sftp_places import place, session_of, soon
+from tests.sftp_storages import make_storage, pooled_session, wait_until
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
@@ -43,10 +55,10 @@ PAGE = 100
 @pytest.fixture
 def storage(openssh):
     """An empty storage, with one session."""
-    made = place(openssh, max_connections=1, max_sessions=1)
-    yield made
-    made.close()
-    shutil.rmtree(openssh.folder / made.root)
+    storage = make_storage(openssh, max_connections=1, max_sessions=1)
+    yield storage
+    storage.close()
+    shutil.rmtree(openssh.folder / storage.root)
 
 
 @pytest.fixture
@@ -59,9 +71,9 @@ def root(openssh, storage):
 def either(request):
     """A storage on either server, and where it is on this machine."""
     server = request.getfixturevalue(request.param)
-    made = place(server)
-    yield made, server.folder / made.root
-    made.close()
+    storage = make_storage(server)
+    yield storage, server.folder / storage.root
+    storage.close()
 
 
 def found(storage, *arguments, **options):
@@ -88,7 +100,7 @@ def test_thousands_of_folders_cost_few_turns(openssh, monkeypatch):
     number = count(300, 5000)
     with FaultProxy("127.0.0.1", openssh.port) as proxy:
         openssh.know(proxy.port)
-        with closing(place(openssh, port=proxy.port)) as storage:
+        with closing(make_storage(openssh, port=proxy.port)) as storage:
             root = openssh.folder / storage.root
             expected = [f"{top % 10}/{top:05}/deep/a.txt" for top in range(number)]
             for path in expected:
@@ -96,29 +108,29 @@ def test_thousands_of_folders_cost_few_turns(openssh, monkeypatch):
                 (root / path).touch()
             storage.exists("a.txt")
             proxy.down = Faults(latency=0.01)
-            turns = Turns(monkeypatch)
+            round_trips = RoundTrips(monkeypatch)
 
             listed = found(storage)
 
     folders = 2 * number + 11
     assert listed == sorted(expected)
-    assert turns.asked > 4 * folders
-    assert turns.now < 4 * folders / AT_ONCE + 20
+    assert round_trips.requests > 4 * folders
+    assert round_trips.count < 4 * folders / AT_ONCE + 20
 
 
 def test_a_large_folder_is_asked_for_ahead(storage, root, monkeypatch):
-    """A server tells a hundred names at a time: of eight such answers none waits for another."""
+    """A server tells a hundred names at a time: of eight such responses none waits for another."""
     number = count(3000, 50_000)
     for one in range(number):
         (root / f"{one:06}.txt").touch()
     storage.exists("a.txt")
-    turns = Turns(monkeypatch)
+    round_trips = RoundTrips(monkeypatch)
 
     listed = found(storage)
 
     assert listed == [f"{one:06}.txt" for one in range(number)]
-    assert turns.asked > number / PAGE
-    assert turns.now < number / PAGE / 8 + 10
+    assert round_trips.requests > number / PAGE
+    assert round_trips.count < number / PAGE / 8 + 10
 
 
 def test_a_large_storage_is_looked_through_lazily(storage, root):
@@ -141,17 +153,17 @@ def test_who_has_seen_enough_reads_no_more(storage, root, monkeypatch):
     for one in range(3000):
         (root / f"{one:06}.txt").touch()
     storage.exists("a.txt")
-    turns = Turns(monkeypatch)
+    round_trips = RoundTrips(monkeypatch)
 
     for _ in range(8):
         entries = storage.iter()
         assert next(entries).name.endswith(".txt")
         entries.close()
-        assert turns.asked < 20
-        turns.asked = 0
+        assert round_trips.requests < 20
+        round_trips.requests = 0
 
     storage.exists("a.txt")
-    soon(lambda: held_below(root) == 0)
+    wait_until(lambda: held_below(root) == 0)
 
 
 def test_a_walk_that_is_left_before_anything_came_leaves_nothing_open(storage, root):
@@ -161,11 +173,11 @@ def test_a_walk_that_is_left_before_anything_came_leaves_nothing_open(storage, r
     (root / "link").symlink_to("d0")
 
     for _ in range(8):
-        with pytest.raises(PermissionDeniedError), session_of(storage) as made:
-            list(walk(storage._tree, made, ["link", "d0"]))
+        with pytest.raises(PermissionDeniedError), pooled_session(storage) as session:
+            list(walk(storage._tree, session, ["link", "d0"]))
 
     storage.exists("a.txt")
-    soon(lambda: held_below(root) == 0)
+    wait_until(lambda: held_below(root) == 0)
 
 
 def test_folders_that_hold_a_file_are_looked_into_no_further(storage, root, monkeypatch):
@@ -174,10 +186,10 @@ def test_folders_that_hold_a_file_are_looked_into_no_further(storage, root, monk
         (root / f"large/{one}").mkdir(parents=True)
         (root / f"large/{one}/a.txt").touch()
     storage.exists("a.txt")
-    turns = Turns(monkeypatch)
+    round_trips = RoundTrips(monkeypatch)
 
     assert found(storage, recursive=False) == ["large/"]
-    assert turns.asked < 1000
+    assert round_trips.requests < 1000
 
 
 # -- what is not looked at --------------------------------------------------------------------------------------------
@@ -331,8 +343,8 @@ def test_names_that_are_no_text_are_passed_over_and_deleted(storage, root, caplo
         with open(full, "w"):
             pass
 
-    with session_of(storage) as made:
-        walked = {path: [name for name, _ in entries] for _, path, entries in walk(storage._tree, made, [""])}
+    with pooled_session(storage) as session:
+        walked = {path: [name for name, _ in entries] for _, path, entries in walk(storage._tree, session, [""])}
 
     assert sorted(walked["d"]) == ["good.txt", "\udce9", "\udcff.txt"]
     assert walked["d/\udce9"] == ["in.txt"]
@@ -349,98 +361,98 @@ def scripted(folders, *, opened=None):
     """Return a session with a server that has these folders, and its channel.
 
     Args:
-        folders: By path below the root: what it answers, in this order, when one is read, before the end.
+        folders: By path below the root: what it responses, in this order, when one is read, before the end.
         opened: Answers to an OPENDIR in place of the usual, by path.
     """
-    left = {path: list(answers) for path, answers in folders.items()}
+    left = {path: list(responses) for path, responses in folders.items()}
 
     def script(request):
         text = request.texts[0]
         path = text.removeprefix(b"/r").removeprefix(b"/")
         if request.kind == REALPATH:
-            return names(request, (text, attributes(FOLDER)))
+            return names(request, (text, attributes(DIRECTORY)))
         if request.kind == OPENDIR:
             if opened and path in opened:
                 return opened[path](request)
             return handle(request, b"h" + path)
         if request.kind == READDIR:
-            answers = left[text[1:]]
-            return answers.pop(0)(request) if answers else status(request, EOF)
+            responses = left[text[1:]]
+            return responses.pop(0)(request) if responses else status(request, EOF)
         if request.kind == LSTAT:
-            return answer(request, ATTRS, attributes(FOLDER))
+            return response(request, ATTRS, attributes(DIRECTORY))
         return status(request, 0)
 
-    made, channel = session(script)
-    made.root = b"/r"
-    return made, channel
+    session, channel = make_session(script)
+    session.root = b"/r"
+    return session, channel
 
 
 TREE = RemoteTree("r", directory_mode=0o700, storage="sftp")
 
 
 def entries(*told):
-    """An answer with these names and modes."""
+    """An response with these names and modes."""
     return lambda request: names(request, *((name, attributes(mode)) for name, mode in told))
 
 
 def closed(channel):
     """Which handles were given back."""
-    return [request.texts[0] for request in channel.asked if request.kind == CLOSE]
+    return [request.texts[0] for request in channel.requests if request.kind == CLOSE]
 
 
 def test_names_that_lead_elsewhere_are_not_believed():
     """A folder holds nothing but what is in it."""
-    evil = [(name, FOLDER) for name in (b"", b".", b"..", b"../etc", b"/etc", b"a/b", b"/")]
-    made, channel = scripted({b"": [entries(*evil, (b"good", FILE), (b"link", LINK))]})
+    evil = [(name, DIRECTORY) for name in (b"", b".", b"..", b"../etc", b"/etc", b"a/b", b"/")]
+    session, channel = scripted({b"": [entries(*evil, (b"good", FILE), (b"link", LINK))]})
 
-    walked = [[name for name, _ in told] for _, _, told in walk(TREE, made, [""])]
+    walked = [[name for name, _ in told] for _, _, told in walk(TREE, session, [""])]
 
     assert walked == [["good", "link"]]
-    made.flush()
+    session.flush()
     assert closed(channel) == [b"h"]
 
 
 def test_a_server_that_tells_no_modes_has_files_only():
     """Nobody knows which of them is a folder."""
-    made, _ = scripted({b"": [entries((b"a", None), (b"b", None))]})
+    session, _ = scripted({b"": [entries((b"a", None), (b"b", None))]})
 
-    walked = [(path, [(name, about.mode) for name, about in told]) for _, path, told in walk(TREE, made, [""])]
+    walked = [(path, [(name, about.mode) for name, about in told]) for _, path, told in walk(TREE, session, [""])]
 
     assert walked == [("", [("a", None), ("b", None)])]
 
 
 def test_a_folder_that_goes_on_without_names_is_given_up():
-    """No time-out would end it: each answer comes."""
-    made, _ = scripted({b"": [entries() for _ in range(200)]})
+    """No time-out would end it: each response comes."""
+    session, _ = scripted({b"": [entries() for _ in range(200)]})
 
     with pytest.raises(ProtocolError, match="goes on and on, and tells no names"):
-        list(walk(TREE, made, [""]))
+        list(walk(TREE, session, [""]))
 
 
 def test_an_answer_without_names_is_not_the_end():
     """And nothing is yielded for it."""
-    made, _ = scripted({b"": [entries(), entries((b"a", FILE)), entries(), entries((b"b", FILE))]})
+    session, _ = scripted({b"": [entries(), entries((b"a", FILE)), entries(), entries((b"b", FILE))]})
 
-    assert [[name for name, _ in told] for _, _, told in walk(TREE, made, [""])] == [["a"], ["b"]]
+    assert [[name for name, _ in told] for _, _, told in walk(TREE, session, [""])] == [["a"], ["b"]]
 
 
 @pytest.mark.parametrize("code", [FAILURE, PERMISSION_DENIED, 99])
 def test_a_folder_that_cannot_be_read_to_its_end_is_an_error(code):
     """A part of it is not all of it. What is open is given back, also of its neighbours."""
-    made, channel = scripted(
+    session, channel = scripted(
         {
-            b"": [entries((b"d", FOLDER), (b"e", FOLDER))],
+            b"": [entries((b"d", DIRECTORY), (b"e", DIRECTORY))],
             b"d": [entries((b"a", FILE)), lambda request: status(request, code)],
             b"e": [entries((b"b", FILE))] * 20,
         }
     )
 
     with pytest.raises(StatusError) as caught:
-        list(walk(TREE, made, [""]))
+        list(walk(TREE, session, [""]))
 
     assert caught.value.code == code
-    if not made.broken:
-        made.flush()
+    if not session.broken:
+        session.flush()
         assert set(closed(channel)) == {b"h", b"hd", b"he"}
 
 
@@ -450,13 +462,13 @@ def test_a_folder_that_cannot_be_read_to_its_end_is_an_error(code):
 def test_a_folder_that_cannot_be_opened_is_an_error_unless_it_is_gone(code, seen):
     """Who wants to hear of those that may not be looked into is told; a failure of a folder is never an empty one."""
     denied = set()
-    made, _ = scripted(
-        {b"": [entries((b"d", FOLDER), (b"e", FOLDER))], b"e": [entries((b"a", FILE))]},
+    session, _ = scripted(
+        {b"": [entries((b"d", DIRECTORY), (b"e", DIRECTORY))], b"e": [entries((b"a", FILE))]},
         opened={b"d": lambda request: status(request, code)},
     )
 
     def walked():
-        return [path for _, path, _ in walk(TREE, made, [""], denied=lambda _, path: denied.add(path))]
+        return [path for _, path, _ in walk(TREE, session, [""], denied=lambda _, path: denied.add(path))]
 
     if seen is None:
         with pytest.raises(StatusError):
@@ -470,13 +482,15 @@ def test_a_folder_that_failed_and_is_gone_is_passed_over():
     """Some servers have one word for everything."""
 
     def script(request):
-        return names(request, (b"/r/d", attributes(FOLDER))) if request.kind == REALPATH else status(request, FAILURE)
+        return (
+            names(request, (b"/r/d", attributes(DIRECTORY))) if request.kind == REALPATH else status(request, FAILURE)
+        )
 
-    made, channel = session(script)
-    made.root = b"/r"
+    session, channel = make_session(script)
+    session.root = b"/r"
 
-    assert list(walk(TREE, made, ["d"])) == []
-    assert [request.kind for request in channel.asked] == [REALPATH, OPENDIR, LSTAT]
+    assert list(walk(TREE, session, ["d"])) == []
+    assert [request.kind for request in channel.requests] == [REALPATH, OPENDIR, LSTAT]
 
 
 def test_a_folder_of_which_nobody_says_where_it_leads_is_not_read():
@@ -485,13 +499,13 @@ def test_a_folder_of_which_nobody_says_where_it_leads_is_not_read():
     def script(request):
         return handle(request) if request.kind == OPENDIR else status(request, FAILURE)
 
-    made, channel = session(script)
-    made.root = b"/r"
+    session, channel = make_session(script)
+    session.root = b"/r"
 
     with pytest.raises(StatusError):
-        list(walk(TREE, made, ["d"]))
-    made.flush()
-    assert [request.kind for request in channel.asked] == [REALPATH, OPENDIR, CLOSE]
+        list(walk(TREE, session, ["d"]))
+    session.flush()
+    assert [request.kind for request in channel.requests] == [REALPATH, OPENDIR, CLOSE]
 
 
 def test_a_top_of_no_interest_any_more_is_left():
@@ -502,10 +516,10 @@ def test_a_top_of_no_interest_any_more_is_left():
         wanted[top] -= 1
         return wanted[top] >= 0
 
-    made, channel = scripted({b"one": [entries((b"d", FOLDER))], b"one/d": [], b"two": [entries((b"a", FILE))]})
+    session, channel = scripted({b"one": [entries((b"d", DIRECTORY))], b"one/d": [], b"two": [entries((b"a", FILE))]})
 
-    walked = [(top, path) for top, path, _ in walk(TREE, made, ["one", "two"], wanted=is_wanted)]
-    made.flush()
+    walked = [(top, path) for top, path, _ in walk(TREE, session, ["one", "two"], wanted=is_wanted)]
+    session.flush()
 
     assert walked == [("two", "two")]
     assert sorted(closed(channel)) == [b"hone", b"htwo"]
@@ -517,8 +531,8 @@ def test_a_place_that_is_nowhere_is_not_asked_twice():
     def script(request):
         return status(request, NO_SUCH_FILE)
 
-    made, channel = session(script)
-    made.root = b"/r"
+    session, channel = make_session(script)
+    session.root = b"/r"
 
-    assert list(walk(TREE, made, ["gone"])) == []
-    assert [struct.pack(">B", request.kind) for request in channel.asked] == [b"\x10", b"\x0b"]
+    assert list(walk(TREE, session, ["gone"])) == []
+    assert [struct.pack(">B", request.kind) for request in channel.requests] == [b"\x10", b"\x0b"]

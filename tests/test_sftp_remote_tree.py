@@ -50,8 +50,20 @@ from flask_storage.backends.sftp.remote_tree import RemoteTree
 from flask_storage.testing.concurrency import run_concurrently
 from tests import crash
 from tests.counts import count
-from tests.scripted_sftp import ATTRS, EXTENDED, FILE, FOLDER, Turns, answer, attributes, handle, names, session, status
-from tests.sftp_places import left_in, place
+from tests.scripted_sftp import (
+    ATTRS,
+    DIRECTORY,
+    EXTENDED,
+    FILE,
+    RoundTrips,
+    attributes,
+    handle,
+    make_session,
+    names,
+    response,
+    status,
+)
+from tests.sftp_storages import make_storage, temporary_files
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
@@ -65,17 +77,17 @@ LINKS = "a symbolic link"
 def either(request):
     """An empty storage on either server, and where it is on this machine."""
     server = request.getfixturevalue(request.param)
-    made = place(server)
-    yield made, server.folder / made.root
-    made.close()
+    storage = make_storage(server)
+    yield storage, server.folder / storage.root
+    storage.close()
 
 
 @pytest.fixture
-def here(openssh):
+def openssh_storage(openssh):
     """An empty storage on OpenSSH, and where it is on this machine."""
-    made = place(openssh)
-    yield made, openssh.folder / made.root
-    made.close()
+    storage = make_storage(openssh)
+    yield storage, openssh.folder / storage.root
+    storage.close()
 
 
 def snapshot(folder):
@@ -95,12 +107,12 @@ def mode(path):
 @pytest.mark.parametrize(
     "path", ["../a.txt", "d/../../a.txt", "..", "d/..", "/../a.txt", "./a.txt", "d//a.txt", "a\0b"]
 )
-def test_no_path_leads_out(here, path):
+def test_no_path_leads_out(openssh_storage, path):
     """It is refused before the server hears of it."""
-    storage, root = here
+    storage, root = openssh_storage
     before = snapshot(root.parent)
 
-    for deed in (
+    for operation in (
         lambda: storage.read(path),
         lambda: storage.write(path, b"1"),
         lambda: storage.delete(path),
@@ -109,7 +121,7 @@ def test_no_path_leads_out(here, path):
         lambda: storage.list(path),
     ):
         with pytest.raises(InvalidPathError):
-            deed()
+            operation()
 
     assert snapshot(root.parent) == before
 
@@ -145,7 +157,7 @@ def test_what_a_link_leads_to_is_never_read(linked, tmp_path, path):
     storage, root, outside = linked
     before = snapshot(outside), snapshot(root)
 
-    for deed in (
+    for operation in (
         lambda: storage.read(path),
         lambda: storage.get(path, tmp_path / "got"),
         lambda: storage.stat(path),
@@ -155,14 +167,14 @@ def test_what_a_link_leads_to_is_never_read(linked, tmp_path, path):
     ):
         # A server that shows one folder only knows of nothing outside it.
         with pytest.raises((PermissionDeniedError, FileNotFoundInStorageError)) as caught:
-            deed()
+            operation()
         if "plain" not in str(root):
             assert isinstance(caught.value, PermissionDeniedError)
             assert LINKS in str(caught.value)
 
     assert (snapshot(outside), snapshot(root)) == before
     assert not (tmp_path / "got").exists()
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []
 
 
 @pytest.mark.parametrize("folder", ["out", "near", "near/sub", "in", "out/new", "in/new"])
@@ -175,7 +187,7 @@ def test_nothing_is_written_through_a_link(linked, folder):
         with storage.open(f"{folder}/new.txt", "w") as writer:
             writer.write(b"1")
 
-    for deed in (
+    for operation in (
         lambda: storage.write(f"{folder}/new.txt", b"1"),
         stream,
         lambda: storage.save(f"{folder}/new.txt", b"1"),
@@ -184,7 +196,7 @@ def test_nothing_is_written_through_a_link(linked, folder):
         lambda: storage.multipart.put(f"{folder}/new.txt", b"1", WriteOptions()),
     ):
         with pytest.raises((PermissionDeniedError, FileNotFoundInStorageError)) as caught:
-            deed()
+            operation()
         assert "plain" in str(root) or isinstance(caught.value, PermissionDeniedError)
     for path in (f"{folder}/a.txt", f"{folder}/b.txt", f"{folder}/ours.txt", f"{folder}/none"):
         for delete in (storage.delete, storage.delete_prefix):
@@ -201,9 +213,9 @@ def test_an_empty_folder_outside_stays(linked, path):
     shutil.rmtree(outside / "sub")
     (outside / "sub/empty").mkdir(parents=True)
 
-    for deed in (storage.delete_prefix, storage.delete, lambda path: storage.delete_many([path])):
+    for operation in (storage.delete_prefix, storage.delete, lambda path: storage.delete_many([path])):
         with suppress(PermissionDeniedError, PartialFailureError):
-            deed(path)
+            operation(path)
 
     assert (outside / "sub/empty").is_dir()
 
@@ -250,10 +262,10 @@ READS = {
 }
 
 
-@pytest.mark.parametrize("verb", READS)
-def test_a_folder_that_takes_turns_with_a_link_ends_in_a_file_or_an_error(here, tmp_path, verb):
+@pytest.mark.parametrize("operation", READS)
+def test_a_folder_that_takes_turns_with_a_link_ends_in_a_file_or_an_error(openssh_storage, tmp_path, operation):
     """Between two requests a link may come and go, which SFTP cannot rule out; what is told is never a surprise."""
-    storage, root = here
+    storage, root = openssh_storage
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.txt").write_bytes(SECRET)
@@ -267,7 +279,7 @@ def test_a_folder_that_takes_turns_with_a_link_ends_in_a_file_or_an_error(here, 
     with flipping(root / "d", root / "d2", root / "link.txt", root / "link2"):
         for _ in range(count(40, 2000)):
             try:
-                READS[verb](storage)
+                READS[operation](storage)
                 ends.add("done")
             except StorageError as error:
                 ends.add(type(error).__name__)
@@ -278,9 +290,9 @@ def test_a_folder_that_takes_turns_with_a_link_ends_in_a_file_or_an_error(here, 
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_a_link_that_comes_before_a_file_is_opened_is_noticed(here, tmp_path, monkeypatch, kind):
+def test_a_link_that_comes_before_a_file_is_opened_is_noticed(openssh_storage, tmp_path, monkeypatch, kind):
     """The server is asked once more, when the file is open: what was opened through a link is not read."""
-    storage, root = here
+    storage, root = openssh_storage
     (tmp_path / "a.txt").write_bytes(SECRET)
     storage.write("d/a.txt", b"ours")
     tree = type(storage._tree)
@@ -298,7 +310,7 @@ def test_a_link_that_comes_before_a_file_is_opened_is_noticed(here, tmp_path, mo
         pending = ask(self, session, path)
         if not seen and not os.path.lexists(root / "e"):
             for one in pending:
-                session.wait(one)  # the answers are here, and still tell of no link
+                session.wait(one)  # the responses are here, and still tell of no link
             if kind == "folder":
                 (root / "d").rename(root / "e")
                 (root / "d").symlink_to(tmp_path)
@@ -323,15 +335,15 @@ def _pipe(path):
 
 
 def _socket(path):
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(path))
+    with socket.socket(socket.AF_UNIX) as session:
+        session.bind(str(path))
 
 
 @pytest.mark.parametrize("make", [_pipe, _socket], ids=["pipe", "socket"])
-def test_what_is_no_file_is_never_opened(here, in_bounded_time, make):
-    """Nobody waits for a pipe to which nobody writes, also where a link leads to it; the next verb works."""
-    storage, root = here
-    short = Path("/tmp") / f"made-{root.name[-8:]}"  # the path of a socket is at most 107 bytes long
+def test_what_is_no_file_is_never_opened(openssh_storage, in_bounded_time, make):
+    """Nobody waits for a pipe to which nobody writes, also where a link leads to it; the next operation works."""
+    storage, root = openssh_storage
+    short = Path("/tmp") / f"session-{root.name[-8:]}"  # the path of a socket is at most 107 bytes long
     make(short)
     short.rename(root / "odd")
     make(short)
@@ -339,16 +351,16 @@ def test_what_is_no_file_is_never_opened(here, in_bounded_time, make):
     (root / "link").symlink_to("other")
     storage.write("d/a.txt", b"1")
 
-    for verb in (
+    for operation in (
         storage.read,
         storage.stat,
         lambda path: storage.copy(path, "b.txt"),
         lambda path: storage.open(path, "r"),
     ):
         with pytest.raises(NotAFileError, match=FILES_ONLY):
-            verb("odd")
+            operation("odd")
         with pytest.raises(PermissionDeniedError, match=LINKS):
-            verb("link")
+            operation("link")
         assert storage.read("d/a.txt") == b"1"
 
     assert [entry.name for entry in storage.list()] == ["d/a.txt"]
@@ -360,10 +372,10 @@ def test_what_is_no_file_is_never_opened(here, in_bounded_time, make):
 
 def test_a_device_is_no_file(openssh):
     """It has no end."""
-    with closing(place(openssh, root="/dev")) as storage:
-        for verb in (storage.read, storage.stat):
+    with closing(make_storage(openssh, root="/dev")) as storage:
+        for operation in (storage.read, storage.stat):
             with pytest.raises(NotAFileError, match=FILES_ONLY):
-                verb("zero")
+                operation("zero")
 
 
 def test_a_folder_is_no_file_and_a_file_no_folder(either):
@@ -371,11 +383,11 @@ def test_a_folder_is_no_file_and_a_file_no_folder(either):
     storage, root = either
     storage.write("d/a.txt", b"1")
 
-    for verb in (storage.read, storage.stat, lambda path: storage.open(path, "rw")):
+    for operation in (storage.read, storage.stat, lambda path: storage.open(path, "rw")):
         for path in ("d", "d/a.txt/below", "d/a.txt/far/below"):
             with pytest.raises(FileNotFoundInStorageError):
-                verb(path)
-    for deed in (
+                operation(path)
+    for operation in (
         lambda: storage.write("d", b"2"),
         lambda: storage.write("d/a.txt/below", b"2"),
         lambda: storage.write("d/a.txt/far/below", b"2"),
@@ -383,11 +395,11 @@ def test_a_folder_is_no_file_and_a_file_no_folder(either):
         lambda: storage.delete("d"),
     ):
         with pytest.raises(NotAFileError):
-            deed()
+            operation()
     storage.delete("d/a.txt/below")
 
     assert storage.read("d/a.txt") == b"1"
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []
     assert sorted(os.listdir(root)) == ["d"]
 
 
@@ -401,7 +413,7 @@ def test_a_root_may_be_a_link_and_have_dots(openssh):
         (openssh.folder / "link").symlink_to("real")
 
     for root in ("link", "./link/", "real/../link", str(openssh.folder / "link"), "real//"):
-        with closing(place(openssh, root=root)) as storage:
+        with closing(make_storage(openssh, root=root)) as storage:
             storage.write("d/a.txt", root.encode())
             assert [entry.name for entry in storage.list()] == ["d/a.txt"]
         assert (openssh.folder / "real/d/a.txt").read_text() == root
@@ -409,7 +421,7 @@ def test_a_root_may_be_a_link_and_have_dots(openssh):
 
 def test_the_root_of_the_server_is_a_root_too(openssh):
     """Its paths begin with one slash."""
-    with closing(place(openssh, root="/")) as storage:
+    with closing(make_storage(openssh, root="/")) as storage:
         path = str(openssh.folder).lstrip("/") + "/slash/a.txt"
         storage.write(path, b"1")
 
@@ -454,7 +466,7 @@ def test_a_server_that_shows_one_folder_only_is_served(jail):
     (folder / "files/d/up").symlink_to("../../..")
 
     for root in ("/files", "files", "."):
-        with closing(place(server, root=root)) as storage:
+        with closing(make_storage(server, root=root)) as storage:
             below = "files/" if root == "." else ""
             storage.write(f"{below}d/e/a.txt", b"1")
             storage.copy(f"{below}d/e/a.txt", f"{below}d/e/b.txt")
@@ -472,11 +484,11 @@ def test_a_server_that_shows_one_folder_only_is_served(jail):
 
 @pytest.mark.parametrize("umask", ["000", "027", "077"])
 def test_modes_are_those_of_the_profile_whatever_the_servers_umask(make_openssh, umask):
-    """For files of every kind of write, and for every folder that is made."""
+    """For files of every kind of write, and for every folder that is session."""
     server = make_openssh(arguments=f"-u {umask}")
 
     for file_mode, directory_mode in ((0o600, 0o700), (0o664, 0o775), (0o640, 0o750)):
-        with closing(place(server, file_mode=file_mode, directory_mode=directory_mode)) as storage:
+        with closing(make_storage(server, file_mode=file_mode, directory_mode=directory_mode)) as storage:
             root = server.folder / storage.root
             storage.write("a/b/c.txt", b"1")
             storage.copy("a/b/c.txt", "d/e/c.txt")
@@ -491,9 +503,9 @@ def test_modes_are_those_of_the_profile_whatever_the_servers_umask(make_openssh,
                 assert mode(root / path) == file_mode, path
 
 
-def test_folders_that_are_there_keep_their_mode(here):
+def test_folders_that_are_there_keep_their_mode(openssh_storage):
     """Only what we make is ours to set."""
-    storage, root = here
+    storage, root = openssh_storage
     (root / "theirs").mkdir()
     (root / "theirs").chmod(0o711)
 
@@ -508,7 +520,7 @@ def test_folders_that_are_there_keep_their_mode(here):
 @pytest.mark.parametrize("server", ["openssh", "plain_sftp"])
 def test_folders_that_others_remove_are_made_again(request, server):
     """A folder goes with its last file while somebody else is about to put one into it: nobody ever fails."""
-    with closing(place(request.getfixturevalue(server))) as storage:
+    with closing(make_storage(request.getfixturevalue(server))) as storage:
 
         def churn(number):
             for turn in range(count(15, 300)):
@@ -528,9 +540,9 @@ def test_folders_that_others_remove_are_made_again(request, server):
         assert os.listdir(request.getfixturevalue(server).folder / storage.root) == []
 
 
-def test_a_folder_that_is_deleted_by_several_is_gone(here):
+def test_a_folder_that_is_deleted_by_several_is_gone(openssh_storage):
     """Each file is counted by one of them, and nobody fails because another was quicker."""
-    storage, root = here
+    storage, root = openssh_storage
 
     for _ in range(count(5, 50)):
         for number in range(150):
@@ -540,15 +552,15 @@ def test_a_folder_that_is_deleted_by_several_is_gone(here):
         assert (sum(deleted), os.listdir(root)) == (150, [])
 
 
-def test_a_folder_that_is_removed_for_ever_is_told(here, monkeypatch):
+def test_a_folder_that_is_removed_for_ever_is_told(openssh_storage, monkeypatch):
     """Instead of trying for ever."""
-    storage, _ = here
+    storage, _ = openssh_storage
     monkeypatch.setattr(type(storage._tree), "make_directories", lambda *_: None)
 
     storage.write("a.txt", b"1")
-    for deed in (lambda: storage.write("d/a.txt", b"1"), lambda: storage.move("a.txt", "d/a.txt")):
+    for operation in (lambda: storage.write("d/a.txt", b"1"), lambda: storage.move("a.txt", "d/a.txt")):
         with pytest.raises(StorageError, match="the folder is deleted again and again by somebody else: try again"):
-            deed()
+            operation()
 
     assert [entry.name for entry in storage.list()] == ["a.txt"]
 
@@ -574,9 +586,9 @@ def test_a_file_that_goes_while_it_is_moved_is_missing(either, monkeypatch, take
     assert [storage.read(entry.name) for entry in storage.list()] == [b"2"] * taken
 
 
-def test_a_sweep_leaves_what_is_new(here):
-    """And folders that were made for what it takes go along."""
-    storage, root = here
+def test_a_sweep_leaves_what_is_new(openssh_storage):
+    """And folders that were session for what it takes go along."""
+    storage, root = openssh_storage
     (root / "d").mkdir()
     for name in ("d/.fs-tmp-0123456789abcdef", ".fs-tmp-fedcba9876543210"):
         (root / name).touch()
@@ -589,41 +601,45 @@ def test_a_sweep_leaves_what_is_new(here):
 # -- servers of their own mind ----------------------------------------------------------------------------------------
 
 
-def stubborn(answers, *extensions, there=()):
-    """Return atomic_write on a server that answers some kinds of requests, or extensions, with a status; and its session.
+def stubborn(responses, *extensions, there=()):
+    """Return atomic_write on a server that responses some kinds of requests, or extensions, with a status; and its session.
 
     Args:
-        answers: Codes by kind, or by the name of an extension; everything else is done.
+        responses: Codes by kind, or by the name of an extension; everything else is done.
         extensions: Which it knows.
         there: The names that it has, as files; those of hidden files it has anyway.
     """
 
     def script(request):
         text = request.texts[0]
-        if (code := answers.get(text if request.kind == EXTENDED else request.kind)) is not None:
+        if (code := responses.get(text if request.kind == EXTENDED else request.kind)) is not None:
             return status(request, code)
         if request.kind == REALPATH:
-            return names(request, (text, attributes(FOLDER)))
+            return names(request, (text, attributes(DIRECTORY)))
         if request.kind in (LSTAT, STAT):
-            kinds = {b"r": FOLDER, b"/r/d": FOLDER, **dict.fromkeys(there, FILE)}
+            kinds = {b"r": DIRECTORY, b"/r/d": DIRECTORY, **dict.fromkeys(there, FILE)}
             kind = FILE if b"/.fs-" in text else kinds.get(text)
-            return status(request, NO_SUCH_FILE) if kind is None else answer(request, ATTRS, attributes(kind))
+            return status(request, NO_SUCH_FILE) if kind is None else response(request, ATTRS, attributes(kind))
         if request.kind == FSTAT:
-            return answer(request, ATTRS, answers.get("about", attributes(size=answers.get("size", 1))))
+            return response(request, ATTRS, responses.get("about", attributes(size=responses.get("size", 1))))
         return handle(request) if request.kind == OPEN else status(request, 0)
 
-    made, channel = session(script, extensions=extensions)
-    made.root = b"/r"
-    return AtomicWrite(RemoteTree("r", directory_mode=0o750, storage="sftp"), file_mode=0o640, sync=True), made, channel
+    session, channel = make_session(script, extensions=extensions)
+    session.root = b"/r"
+    return (
+        AtomicWrite(RemoteTree("r", directory_mode=0o750, storage="sftp"), file_mode=0o640, sync=True),
+        session,
+        channel,
+    )
 
 
 def finished(given, path="a.txt", *, exclusive=False):
     """Write a file of one byte, and return which kinds of requests that took after the last byte."""
-    atomic_write, made, channel = given
-    temporary, opened = atomic_write.create(made, path)
-    channel.asked.clear()
-    atomic_write.commit(made, opened, 1, temporary, path, WriteOptions(exclusive=exclusive))
-    return [request.kind for request in channel.asked]
+    atomic_write, session, channel = given
+    temporary, opened = atomic_write.create(session, path)
+    channel.requests.clear()
+    atomic_write.commit(session, opened, 1, temporary, path, WriteOptions(exclusive=exclusive))
+    return [request.kind for request in channel.requests]
 
 
 def test_a_server_that_loses_bytes_is_told():
@@ -659,7 +675,7 @@ def test_a_second_name_that_stays_is_no_error():
 
 
 @pytest.mark.parametrize(
-    ("answers", "extensions", "exclusive"),
+    ("responses", "extensions", "exclusive"),
     [
         ({RENAME: FAILURE}, (), False),
         ({RENAME: FAILURE}, (), True),
@@ -671,18 +687,18 @@ def test_a_second_name_that_stays_is_no_error():
         ({FSETSTAT: PERMISSION_DENIED}, (), False),
     ],
 )
-def test_a_file_that_cannot_get_its_name_is_an_error(answers, extensions, exclusive):
+def test_a_file_that_cannot_get_its_name_is_an_error(responses, extensions, exclusive):
     """What the server said of it, whatever it was asked afterwards."""
     with pytest.raises(StatusError) as caught:
-        finished(stubborn(answers, *extensions), exclusive=exclusive)
+        finished(stubborn(responses, *extensions), exclusive=exclusive)
 
-    assert {caught.value.code} == {*answers.values()}
+    assert {caught.value.code} == {*responses.values()}
 
 
 def test_a_file_that_cannot_leave_its_old_name_was_not_moved(make_openssh):
     """Nobody hears that it was."""
     server = make_openssh(arguments="-P rename")
-    with closing(place(server)) as storage:
+    with closing(make_storage(server)) as storage:
         storage.write("a.txt", b"1")
         with pytest.raises(StorageError, match="denies this user access"):
             storage.move("a.txt", "b.txt", exclusive=True)
@@ -716,77 +732,77 @@ def test_a_folder_in_the_place_of_a_file_is_told(extensions):
 @pytest.mark.parametrize("kind", [OPEN, LSTAT, MKDIR, REALPATH])
 def test_a_refusal_while_a_folder_is_made_is_told(kind):
     """It is not tried again and again."""
-    atomic_write, made, channel = stubborn({kind: PERMISSION_DENIED})
+    atomic_write, session, channel = stubborn({kind: PERMISSION_DENIED})
 
     with pytest.raises(StatusError) as caught:
-        atomic_write.create(made, "new/a.txt") if kind in (OPEN, REALPATH) else atomic_write.tree.make_directories(
-            made, "new"
+        atomic_write.create(session, "new/a.txt") if kind in (OPEN, REALPATH) else atomic_write.tree.make_directories(
+            session, "new"
         )
 
     assert caught.value.code == PERMISSION_DENIED
-    assert len(channel.asked) < 10
+    assert len(channel.requests) < 10
 
 
 def test_a_hidden_file_that_cannot_be_made_is_told():
     """Once it is sure that no file stands where its folder should be."""
-    atomic_write, made, channel = stubborn({OPEN: FAILURE})
+    atomic_write, session, channel = stubborn({OPEN: FAILURE})
 
     with pytest.raises(StatusError):
-        atomic_write.create(made, "d/a.txt")
+        atomic_write.create(session, "d/a.txt")
 
-    assert [request.kind for request in channel.asked] == [REALPATH, OPEN, REALPATH, LSTAT]
+    assert [request.kind for request in channel.requests] == [REALPATH, OPEN, REALPATH, LSTAT]
 
 
 def test_a_mode_that_cannot_be_set_on_a_folder_is_passed_over():
     """It may have been pruned by somebody else."""
-    atomic_write, made, channel = stubborn({SETSTAT: NO_SUCH_FILE})
+    atomic_write, session, channel = stubborn({SETSTAT: NO_SUCH_FILE})
 
-    atomic_write.tree.make_directories(made, "new/deep")
+    atomic_write.tree.make_directories(session, "new/deep")
 
-    assert [request.kind for request in channel.asked].count(SETSTAT) == 2
+    assert [request.kind for request in channel.requests].count(SETSTAT) == 2
 
 
 @pytest.mark.parametrize(("code", "kind"), [(NO_SUCH_FILE, None), (PERMISSION_DENIED, StatusError)])
 def test_a_file_that_is_gone_when_it_is_deleted_is_deleted(code, kind):
     """One that may not be deleted is not."""
-    atomic_write, made, _ = stubborn({REMOVE: code}, there=[b"/r/a.txt"])
+    atomic_write, session, _ = stubborn({REMOVE: code}, there=[b"/r/a.txt"])
 
     with pytest.raises(kind) if kind else nullcontext():
-        atomic_write.tree.remove(made, "a.txt")
+        atomic_write.tree.remove(session, "a.txt")
 
 
 @pytest.mark.parametrize(
     ("about", "error"),
-    [(attributes(FOLDER), NotAFileError), (struct.pack(">II", 4, FILE), StorageError)],
+    [(attributes(DIRECTORY), NotAFileError), (struct.pack(">II", 4, FILE), StorageError)],
     ids=["no file", "no size"],
 )
 def test_what_is_open_must_be_a_file_of_some_length(about, error):
     """Whatever the server said before it was opened."""
-    atomic_write, made, channel = stubborn({"about": about}, there=[b"/r/a.txt"])
+    atomic_write, session, channel = stubborn({"about": about}, there=[b"/r/a.txt"])
 
     with pytest.raises(error, match=r"no regular file|how long files are"):
-        atomic_write.tree.open_file(made, "a.txt")
+        atomic_write.tree.open_file(session, "a.txt")
 
-    made.flush()
-    assert channel.asked[-1].kind == CLOSE
+    session.flush()
+    assert channel.requests[-1].kind == CLOSE
 
 
 def test_a_file_that_the_server_does_not_open_is_not_taken_for_missing():
     """Its own word stays."""
-    atomic_write, made, _ = stubborn({OPEN: FAILURE}, there=[b"/r/a.txt"])
+    atomic_write, session, _ = stubborn({OPEN: FAILURE}, there=[b"/r/a.txt"])
 
     with pytest.raises(StatusError) as caught:
-        atomic_write.tree.open_file(made, "a.txt")
+        atomic_write.tree.open_file(session, "a.txt")
 
     assert caught.value.code == FAILURE
 
 
 def test_a_file_that_goes_before_it_is_opened_is_missing():
     """It was there a moment ago."""
-    atomic_write, made, _ = stubborn({OPEN: NO_SUCH_FILE}, there=[b"/r/a.txt"])
+    atomic_write, session, _ = stubborn({OPEN: NO_SUCH_FILE}, there=[b"/r/a.txt"])
 
     with pytest.raises(FileNotFoundInStorageError):
-        atomic_write.tree.open_file(made, "a.txt")
+        atomic_write.tree.open_file(session, "a.txt")
 
 
 def test_a_hidden_file_that_nobody_can_look_at_is_not_taken_for_swept():
@@ -803,39 +819,39 @@ def test_a_hidden_file_that_nobody_can_look_at_is_not_taken_for_swept():
 def test_a_folder_for_which_there_is_no_room_is_told(monkeypatch):
     """And not that others delete it again and again."""
     monkeypatch.setattr("flask_storage.backends.sftp.remote_tree.write_error", lambda *_: StorageFullError("make room"))
-    atomic_write, made, _ = stubborn({MKDIR: FAILURE})
+    atomic_write, session, _ = stubborn({MKDIR: FAILURE})
 
     with pytest.raises(StorageFullError):
-        atomic_write.tree.make_directories(made, "new")
+        atomic_write.tree.make_directories(session, "new")
 
 
 @pytest.mark.parametrize("code", [EOF, FAILURE])
 def test_the_first_bytes_of_a_file_come_with_it(code):
     """An empty one has none; one that cannot be read is given back."""
-    atomic_write, made, channel = stubborn({READ: code}, there=[b"/r/a.txt"])
+    atomic_write, session, channel = stubborn({READ: code}, there=[b"/r/a.txt"])
 
     if code == EOF:
-        assert atomic_write.tree.open_file(made, "a.txt", first=100)[2] == b""
+        assert atomic_write.tree.open_file(session, "a.txt", first=100)[2] == b""
         return
     with pytest.raises(StatusError):
-        atomic_write.tree.open_file(made, "a.txt", first=100)
-    made.flush()
-    assert channel.asked[-1].kind == CLOSE
+        atomic_write.tree.open_file(session, "a.txt", first=100)
+    session.flush()
+    assert channel.requests[-1].kind == CLOSE
 
 
-def test_many_files_are_deleted_in_few_turns(here, monkeypatch):
+def test_many_files_are_deleted_in_few_turns(openssh_storage, monkeypatch):
     """Also where they lie in many folders, which go with them; what cannot go is told, and keeps nothing else."""
-    storage, root = here
+    storage, root = openssh_storage
     for number in range(200):
         (root / f"d{number % 50}/e").mkdir(parents=True, exist_ok=True)
         (root / f"d{number % 50}/e/{number}.txt").touch()
     paths = [f"d{number % 50}/e/{number}.txt" for number in range(200)]
-    turns = Turns(monkeypatch)
+    round_trips = RoundTrips(monkeypatch)
 
     with pytest.raises(PartialFailureError) as caught:
         storage.delete_many(["d1/e", *paths, "none.txt"])
 
     assert list(caught.value.errors) == ["d1/e"]
-    assert turns.asked > 600
-    assert turns.now < 30
+    assert round_trips.requests > 600
+    assert round_trips.count < 30
     assert os.listdir(root) == []

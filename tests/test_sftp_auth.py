@@ -1,4 +1,4 @@
-"""Who answers, and who asks: host keys, user keys, passwords, and the ways to a server."""
+"""Who responses, and who asks: host keys, user keys, passwords, and the ways to a server."""
 
 import base64
 import getpass
@@ -25,25 +25,25 @@ from flask_storage.backends.sftp.connection import _ChannelEvent
 from flask_storage.backends.sftp.protocol import ConnectionLostError
 from flask_storage.backends.sftp.transport import SendTimeoutSocket
 from tests.services.s3_servers import free_port
-from tests.sftp_places import place
+from tests.sftp_storages import make_storage
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
 PASSPHRASE = "open-sesame"
-SOON = 0.3  # seconds; for whoever never answers
+SOON = 0.3  # seconds; for whoever never responses
 PATIENCE = 30  # seconds; for what should happen at once
 
 
 def get_in(server, **arguments):
     """Log in and look around; a storage that is refused raises."""
-    with closing(place(server, **arguments)) as storage:
+    with closing(make_storage(server, **arguments)) as storage:
         storage.write("a.txt", b"1")
         assert storage.read("a.txt") == b"1"
 
 
 def refusal(server, kind=PermissionDeniedError, **arguments):
     """Return what is said to somebody who does not get in."""
-    with closing(place(server, root=".", **arguments)) as storage, pytest.raises(kind) as caught:
+    with closing(make_storage(server, root=".", **arguments)) as storage, pytest.raises(kind) as caught:
         storage.list()
     assert type(caught.value) is kind
     return str(caught.value)
@@ -104,7 +104,7 @@ def known(openssh, tmp_path):
         "HOST": f"[127.0.0.1]:{openssh.port}",
         "ED": public(openssh.home / "host_ed25519"),
         "RSA": public(openssh.home / "host_rsa"),
-        "OTHER": public(openssh.home / "stranger_ed25519"),
+        "OTHER": public(openssh.home / "other_ed25519"),
     }
 
     def written(text):
@@ -161,7 +161,7 @@ def test_a_hashed_file_serves_as_well(openssh, known):
 @pytest.mark.parametrize(("text", "kind"), [("HOST RSA", "ssh-rsa"), ("HOST ED", "ssh-ed25519")])
 def test_the_server_is_asked_for_the_key_that_is_known(openssh, known, text, kind):
     """It has several, and would show another one by itself."""
-    with place(openssh, known_hosts_fpath=known(text)).create_client() as client:
+    with make_storage(openssh, known_hosts_fpath=known(text)).create_client() as client:
         assert require_transport(client).get_remote_server_key().get_name() == kind
 
 
@@ -201,7 +201,7 @@ def test_a_server_with_another_key_is_refused(openssh, known):
 
     assert told.startswith("the host key of 127.0.0.1 has changed")
     assert f"shows ssh-ed25519 {fingerprint(openssh.home / 'host_ed25519.pub')}" in told
-    assert f"{file} has ssh-ed25519 {fingerprint(openssh.home / 'stranger_ed25519.pub')}" in told
+    assert f"{file} has ssh-ed25519 {fingerprint(openssh.home / 'other_ed25519.pub')}" in told
     assert "ask whoever runs the server" in told
 
 
@@ -261,13 +261,13 @@ def test_the_file_of_the_user_may_be_missing(openssh, tmp_path, monkeypatch):
 def test_a_fingerprint_stands_for_the_file(openssh, known):
     """As OpenSSH shows it, one or several, with or without the sign that other tools put at its end."""
     right = fingerprint(openssh.home / "host_ed25519.pub")
-    wrong = fingerprint(openssh.home / "stranger_ed25519.pub")
+    wrong = fingerprint(openssh.home / "other_ed25519.pub")
 
     for given in (right, f"{right}=", f"{wrong},{right}", [wrong, right]):
         get_in(openssh, known_hosts_fpath=known("HOST OTHER"), host_key_fingerprint=given)
 
 
-@pytest.mark.parametrize("key", ["stranger_ed25519.pub", "user_ed25519.pub"])
+@pytest.mark.parametrize("key", ["other_ed25519.pub", "user_ed25519.pub"])
 def test_a_wrong_fingerprint_is_refused(openssh, key):
     """Also where the file knows the server: who gave one meant it."""
     told = refusal(openssh, host_key_fingerprint=fingerprint(openssh.home / key))
@@ -374,12 +374,12 @@ def test_a_refused_server_never_sees_a_password(openssh, doorman, tmp_path):
     keeper, way = doorman
     login = {**way, "key_filename": None, "password": PASSPHRASE}
     kind, key = public(openssh.home / "host_ed25519").split()
-    other = public(openssh.home / "stranger_ed25519")
+    other = public(openssh.home / "other_ed25519")
     host = f"[127.0.0.1]:{way['port']}"
     for text in ("", f"{host} {other}", f"{host} {kind} {key}\n@revoked * {kind} {key}"):
         Path(way["known_hosts_fpath"]).write_text(text)
         refusal(openssh, **login)
-    refusal(openssh, **login, host_key_fingerprint=fingerprint(openssh.home / "stranger_ed25519.pub"))
+    refusal(openssh, **login, host_key_fingerprint=fingerprint(openssh.home / "other_ed25519.pub"))
     assert keeper.passwords == []
 
     Path(way["known_hosts_fpath"]).write_text(f"{host} {kind} {key}")
@@ -401,7 +401,7 @@ def test_a_login_that_nobody_answers_ends(openssh, doorman):
 
     told = refusal(openssh, StorageTimeoutError, **way, connect_timeout=SOON)
 
-    assert told == f"127.0.0.1:{way['port']} did not answer in time: try again, or raise connect_timeout"
+    assert told == f"127.0.0.1:{way['port']} did not response in time: try again, or raise connect_timeout"
 
 
 def test_a_login_that_breaks_off_is_no_refusal(openssh, doorman):
@@ -415,7 +415,7 @@ def test_a_login_that_breaks_off_is_no_refusal(openssh, doorman):
 def test_an_idle_connection_asks_whether_the_server_is_there(openssh, doorman):
     """Every so many seconds; less than one is one."""
     keeper, way = doorman
-    with place(openssh, root=".", **way, keepalive=0.2).create_client():
+    with make_storage(openssh, root=".", **way, keepalive=0.2).create_client():
         assert keeper.asked.wait(PATIENCE)
 
 
@@ -455,7 +455,7 @@ def test_keys_of_each_kind_open_the_door(openssh, tmp_path, options):
 
 def test_the_key_of_a_stranger_is_refused(openssh):
     """The text says what to look at, on both sides."""
-    told = refusal(openssh, key_filename=openssh.home / "stranger_ed25519")
+    told = refusal(openssh, key_filename=openssh.home / "other_ed25519")
 
     assert told.startswith(f"127.0.0.1:{openssh.port} does not let us in: check username and key")
 
@@ -470,7 +470,7 @@ def test_several_keys_are_tried(openssh, tmp_path):
     (tmp_path / "garbage").write_text("no key")
     good = openssh.home / "user_ed25519"
 
-    get_in(openssh, key_filename=[openssh.home / "stranger_ed25519", good])
+    get_in(openssh, key_filename=[openssh.home / "other_ed25519", good])
     get_in(openssh, key_filename=[tmp_path / "garbage", good])
 
 
@@ -501,7 +501,7 @@ def test_a_key_that_cannot_be_read_is_told(openssh, tmp_path, kind, text):
     if kind == "folder":
         file.mkdir()
 
-    told = refusal(openssh, ConfigurationError, key_filename=[openssh.home / "stranger_ed25519", file])
+    told = refusal(openssh, ConfigurationError, key_filename=[openssh.home / "other_ed25519", file])
     assert f"the private key {file} cannot be read ({text}" in told
 
 
@@ -526,7 +526,7 @@ def test_a_broken_key_where_ssh_looks_is_told(openssh, tmp_path, monkeypatch, co
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/id_ed25519").write_bytes(content)
     monkeypatch.setenv("HOME", str(tmp_path))
-    stranger = openssh.home / "stranger_ed25519"
+    stranger = openssh.home / "other_ed25519"
 
     for key in (None, stranger):
         told = refusal(openssh, ConfigurationError, key_filename=key, look_for_keys=True)
@@ -683,12 +683,12 @@ def test_keys_are_tried_before_a_password(openssh, doorman):
     """Which is sent only where no key is taken."""
     keeper, way = doorman
     keeper.takes_keys = False
-    with place(openssh, **way, password=PASSPHRASE).create_client() as client:
+    with make_storage(openssh, **way, password=PASSPHRASE).create_client() as client:
         assert require_transport(client).is_authenticated()
     assert keeper.passwords == [PASSPHRASE]
 
     keeper.takes_keys = True
-    with place(openssh, **way, password=PASSPHRASE).create_client():
+    with make_storage(openssh, **way, password=PASSPHRASE).create_client():
         assert keeper.passwords == [PASSPHRASE]
 
 
@@ -732,7 +732,7 @@ def lead(tmp_path):
 
 def test_a_command_leads_to_the_server(openssh, lead, tmp_path):
     """Its words are filled in, and it ends with the storage."""
-    with closing(place(openssh, proxy_command=f"{lead} %h %p '%r at %h' 100%% %x")) as storage:
+    with closing(make_storage(openssh, proxy_command=f"{lead} %h %p '%r at %h' 100%% %x")) as storage:
         content = os.urandom(3 << 20)
         storage.write("a.bin", content)
         assert storage.read("a.bin") == content
@@ -754,7 +754,7 @@ def test_the_server_behind_a_command_is_checked(openssh, lead, known):
 
 def test_a_command_that_ends_is_noticed(openssh, lead, tmp_path):
     """At once, and a new one is started."""
-    with closing(place(openssh, proxy_command=f"{lead} %h %p")) as storage:
+    with closing(make_storage(openssh, proxy_command=f"{lead} %h %p")) as storage:
         storage.write("a.txt", b"1")
         first = (tmp_path / "pid").read_text()
         os.kill(int(first), 9)
@@ -770,8 +770,8 @@ def test_a_command_that_ends_is_noticed(openssh, lead, tmp_path):
         ("/ %h", ConfigurationError, "cannot be run (Permission denied)"),
         ("false", StorageUnavailableError, "check host, port and proxy"),
         ("echo hello", StorageUnavailableError, "check host, port and proxy"),
-        ("sleep 60.5", StorageTimeoutError, "did not answer in time"),
-        ("sh -c 'trap : TERM; while :; do sleep 60; done'", StorageTimeoutError, "did not answer in time"),
+        ("sleep 60.5", StorageTimeoutError, "did not response in time"),
+        ("sh -c 'trap : TERM; while :; do sleep 60; done'", StorageTimeoutError, "did not response in time"),
     ],
 )
 def test_a_command_that_leads_nowhere_is_told(openssh, monkeypatch, command, kind, text):
@@ -883,7 +883,7 @@ def test_a_connection_of_ones_own_ends_with_the_one_that_carries_it(openssh, str
     with (strict.home / "authorized_keys").open("a") as file:
         file.write((openssh.home / "user_ed25519.pub").read_text())
     known = both_known(openssh, strict, tmp_path)
-    with closing(place(openssh, proxy_jump=f"127.0.0.1:{strict.port}", known_hosts_fpath=known)) as storage:
+    with closing(make_storage(openssh, proxy_jump=f"127.0.0.1:{strict.port}", known_hosts_fpath=known)) as storage:
         client: Any = storage.create_client()
         first = client.jump_client
         client.close()
@@ -940,7 +940,7 @@ def test_an_answer_for_which_paramiko_would_wait_for_ever_is_given_up():
 )
 def test_the_favourite_cipher_of_both_is_used(strict, ciphers, used):
     """Those that the server or paramiko does not have are passed over."""
-    with place(strict, ciphers=ciphers).create_client() as client:
+    with make_storage(strict, ciphers=ciphers).create_client() as client:
         assert require_transport(client).remote_cipher == used
 
 
@@ -953,7 +953,7 @@ def test_ciphers_that_nobody_has_are_told(strict):
     assert "cipher" in refusal(strict, StorageUnavailableError, ciphers="aes192-ctr")
 
 
-# -- who does not answer ----------------------------------------------------------------------------------------------
+# -- who does not response ----------------------------------------------------------------------------------------------
 
 
 def test_a_port_that_nobody_listens_on_is_told(openssh):
@@ -990,7 +990,7 @@ def test_a_host_that_drops_what_it_gets_is_told(openssh):
             for one in waiting:
                 one.close()
 
-    assert told == f"127.0.0.1:{address[1]} did not answer within 0.3 s: check host, port and firewalls"
+    assert told == f"127.0.0.1:{address[1]} did not response within 0.3 s: check host, port and firewalls"
 
 
 def say(words):
@@ -1009,7 +1009,7 @@ def test_a_server_that_says_nothing_more_is_told(openssh, words):
     with listening(say(words)) as port:
         told = refusal(openssh, StorageTimeoutError, port=port, connect_timeout=SOON)
 
-    assert told == f"127.0.0.1:{port} did not answer in time: try again, or raise connect_timeout"
+    assert told == f"127.0.0.1:{port} did not response in time: try again, or raise connect_timeout"
 
 
 def test_a_port_of_another_protocol_is_told(openssh):
@@ -1041,7 +1041,7 @@ def test_a_server_that_hangs_up_is_told(openssh):
     [
         ("echo Welcome to this server; exec sleep 60", "a login that prints text breaks SFTP"),
         ("exit 1", "try again"),
-        ("sleep 60.5", "did not answer in time"),
+        ("sleep 60.5", "did not response in time"),
     ],
 )
 def test_a_login_that_does_something_else_is_told(openssh, command, text):
@@ -1059,7 +1059,7 @@ def test_a_login_that_does_something_else_is_told(openssh, command, text):
 
 def test_a_client_of_ones_own_is_the_same_as_ours(openssh):
     """Checked, let in, quick, and up to its borrower to close."""
-    storage = place(openssh)
+    storage = make_storage(openssh)
     client = storage.create_client()
     with client:
         transport = require_transport(client)
@@ -1073,7 +1073,7 @@ def test_a_client_of_ones_own_is_the_same_as_ours(openssh):
 
 def test_a_client_that_cannot_be_had_is_an_error_of_ours(openssh):
     """Not paramiko's."""
-    storage = place(openssh, key_filename=str(openssh.home / "stranger_ed25519"))
+    storage = make_storage(openssh, key_filename=str(openssh.home / "other_ed25519"))
 
     with pytest.raises(PermissionDeniedError, match="does not let us in") as caught:
         storage.create_client()
@@ -1084,7 +1084,7 @@ def test_a_client_that_cannot_be_had_is_an_error_of_ours(openssh):
 
 def test_a_connection_is_lent_for_a_block(openssh):
     """With paramiko's own client, which nothing confines; it is closed behind."""
-    storage = place(openssh)
+    storage = make_storage(openssh)
     with storage.connection() as client:
         with client.open(f"{storage.root}/a.txt", "w") as file:
             file.write("1")
@@ -1098,7 +1098,7 @@ def test_a_connection_is_lent_for_a_block(openssh):
 
 def test_a_connection_knows_when_it_has_ended(openssh):
     """And ends as often as somebody likes."""
-    connection = place(openssh)._connection_settings.connect()
+    connection = make_storage(openssh)._connection_settings.connect()
     states = [connection.is_alive]
     connection.close()
     connection.close()
@@ -1118,6 +1118,6 @@ def test_whoever_interrupts_a_login_is_heard(openssh, monkeypatch):
 
     monkeypatch.setattr(paramiko.SSHClient, "connect", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        place(openssh).create_client()
+        make_storage(openssh).create_client()
 
     assert [sock.fileno() for sock in sockets] == [-1]

@@ -36,9 +36,9 @@ from flask_storage.backends.sftp.upload import SFTPUpload
 from flask_storage.multipart import Part
 from flask_storage.testing.concurrency import run_concurrently
 from tests.counts import count
-from tests.scripted_sftp import Turns
+from tests.scripted_sftp import RoundTrips
 from tests.services.fault_proxy import FaultProxy, Faults
-from tests.sftp_places import left_in, place
+from tests.sftp_storages import make_storage, temporary_files
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
@@ -51,17 +51,17 @@ KIB = 1 << 10
 @pytest.fixture(params=["openssh", "plain_sftp"])
 def storage(request):
     """An empty storage on either server."""
-    made = place(request.getfixturevalue(request.param))
-    yield made
-    made.close()
+    storage = make_storage(request.getfixturevalue(request.param))
+    yield storage
+    storage.close()
 
 
 @pytest.fixture
-def here(openssh):
+def openssh_storage(openssh):
     """An empty storage on OpenSSH, and where it is on this machine."""
-    made = place(openssh)
-    yield made, openssh.folder / made.root
-    made.close()
+    storage = make_storage(openssh)
+    yield storage, openssh.folder / storage.root
+    storage.close()
 
 
 def uploads(storage, folder=""):
@@ -91,7 +91,7 @@ def test_parts_become_a_file(storage):
     assert [(found.path, found.upload_id) for found in pending] == [(PATH, upload)]
     assert timedelta(0) <= datetime.now(UTC) - pending[0].started_at < timedelta(minutes=5)
     assert storage.read(PATH) == b"".join(content.values())
-    assert (uploads(storage), left_in(storage)) == ([], [])
+    assert (uploads(storage), temporary_files(storage)) == ([], [])
 
 
 def test_only_the_parts_that_are_named_are_joined(storage):
@@ -102,7 +102,7 @@ def test_only_the_parts_that_are_named_are_joined(storage):
     storage.multipart.complete("a", upload, [parts[4], parts[0], parts[2]], PLAIN)
 
     assert storage.read("a") == b"135"
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []
 
 
 def test_two_uploads_of_one_name_do_not_mix(storage):
@@ -171,21 +171,21 @@ def test_a_name_that_is_taken_refuses_an_exclusive_end(storage):
 
     assert storage.read("a") == b"old"
     storage.multipart.complete("a", upload, [part], PLAIN)
-    assert (storage.read("a"), left_in(storage)) == (b"new", [])
+    assert (storage.read("a"), temporary_files(storage)) == (b"new", [])
 
 
 @pytest.mark.parametrize("upload_id", [NONE, "", "../a", "A" * 21 + "\u00e4", "A" * 21 + "/", None, 5, b"A" * 22])
 def test_an_upload_that_does_not_exist_is_not_found(storage, upload_id):
     """Whatever is asked of it; to discard it is no error."""
-    for verb in (
+    for operation in (
         lambda: storage.multipart.upload_part("a", upload_id, 1, b"1"),
         lambda: storage.multipart.list_parts("a", upload_id),
         lambda: storage.multipart.complete("a", upload_id, [Part(number=1, size=1, etag="")], PLAIN),
     ):
         with pytest.raises(FileNotFoundInStorageError):
-            verb()
+            operation()
     storage.multipart.abort("a", upload_id)
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []
 
 
 def test_an_upload_is_of_one_path(storage):
@@ -201,7 +201,7 @@ def test_an_upload_is_of_one_path(storage):
     storage.multipart.abort("a", upload)
 
     assert still == [upload]
-    assert (uploads(storage), left_in(storage)) == ([], [])
+    assert (uploads(storage), temporary_files(storage)) == ([], [])
 
 
 def test_uploads_are_listed_by_the_folder_of_their_path(storage):
@@ -213,9 +213,9 @@ def test_uploads_are_listed_by_the_folder_of_their_path(storage):
     assert uploads(storage, "none") == []
 
 
-def test_a_folder_that_looks_like_an_upload_is_none(here):
+def test_a_folder_that_looks_like_an_upload_is_none(openssh_storage):
     """Its name lacks what hides it; and what is hidden may be something else."""
-    storage, root = here
+    storage, root = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     for name in (upload, "B" * 22, ".fs-tmp-" + "C" * 22, ".fs-tmp-short", ".fs-tmp-" + "\u00e4" * 22):
         (root / name).mkdir()
@@ -229,7 +229,7 @@ def test_what_a_place_cannot_keep_is_refused_when_it_begins(storage):
     with pytest.raises(UnsupportedOperationError):
         storage.multipart.create("a", WriteOptions(metadata={"color": "blue"}))
 
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []
 
 
 def test_a_file_stored_whole_is_there_at_once(storage):
@@ -237,12 +237,12 @@ def test_a_file_stored_whole_is_there_at_once(storage):
     storage.multipart.put("d/a", memoryview(b"12"), WriteOptions(size=2))
 
     assert storage.read("d/a") == b"12"
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []
 
 
-def test_an_upload_whose_end_is_not_answered_can_be_ended_again(here, monkeypatch):
+def test_an_upload_whose_end_is_not_answered_can_be_ended_again(openssh_storage, monkeypatch):
     """The session is of no more use; the parts are there."""
-    storage, _ = here
+    storage, _ = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"1")
 
@@ -260,9 +260,9 @@ def test_an_upload_whose_end_is_not_answered_can_be_ended_again(here, monkeypatc
     assert storage.sweep(older_than=timedelta(seconds=-10)) == 1
 
 
-def test_what_others_put_there_hides_no_upload(here):
+def test_what_others_put_there_hides_no_upload(openssh_storage):
     """A link, a pipe or a folder in the place of a note, beside an upload of ours."""
-    storage, root = here
+    storage, root = openssh_storage
     os.mkfifo(root / "pipe")
     for number, make in enumerate((os.mkdir, os.mkfifo, lambda path: path.symlink_to("../pipe"))):
         folder = root / f".fs-tmp-{number:022}"
@@ -295,9 +295,9 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize("content", DAMAGED, ids=lambda content: content[:30])
-def test_a_damaged_note_is_told(here, content):
+def test_a_damaged_note_is_told(openssh_storage, content):
     """It is an error for who asks for the upload, and none for others; the sweep takes it."""
-    storage, root = here
+    storage, root = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     (root / f".fs-tmp-{upload}" / MANIFEST_NAME).write_bytes(content)
 
@@ -342,9 +342,9 @@ def test_the_note_of_the_longest_path_is_read_whole(storage):
     assert storage.read(path) == b"1"
 
 
-def test_an_upload_without_its_note_is_none(here):
+def test_an_upload_without_its_note_is_none(openssh_storage):
     """As when somebody else is removing it."""
-    storage, root = here
+    storage, root = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     storage.multipart.upload_part("a", upload, 1, b"1")
     (root / f".fs-tmp-{upload}" / MANIFEST_NAME).unlink()
@@ -356,9 +356,9 @@ def test_an_upload_without_its_note_is_none(here):
     assert os.listdir(root) == []
 
 
-def test_a_note_that_is_no_file_is_refused(here, in_bounded_time):
-    """Whoever put a pipe or a link in its place gets no answer, and nobody waits for one."""
-    storage, root = here
+def test_a_note_that_is_no_file_is_refused(openssh_storage, in_bounded_time):
+    """Whoever put a pipe or a link in its place gets no response, and nobody waits for one."""
+    storage, root = openssh_storage
     (root / "secret").write_bytes(encode_manifest("a", PLAIN))
     upload = storage.multipart.create("a", PLAIN)
     note = root / f".fs-tmp-{upload}" / MANIFEST_NAME
@@ -373,9 +373,9 @@ def test_a_note_that_is_no_file_is_refused(here, in_bounded_time):
         storage.multipart.list_parts("a", upload)
 
 
-def test_a_part_that_is_a_link_is_refused(here, tmp_path):
+def test_a_part_that_is_a_link_is_refused(openssh_storage, tmp_path):
     """What it leads to is never published."""
-    storage, root = here
+    storage, root = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"12")
     (tmp_path / "secret").write_bytes(b"xy")
@@ -394,19 +394,19 @@ def test_a_part_that_is_a_link_is_refused(here, tmp_path):
     assert (tmp_path / "secret").read_bytes() == b"xy"
 
 
-def test_a_hidden_folder_that_is_a_link_is_refused(here, tmp_path):
+def test_a_hidden_folder_that_is_a_link_is_refused(openssh_storage, tmp_path):
     """Its note would be somebody else's."""
-    storage, root = here
+    storage, root = openssh_storage
     (tmp_path / MANIFEST_NAME).write_bytes(encode_manifest("a", PLAIN))
     (root / f".fs-tmp-{NONE}").symlink_to(tmp_path)
 
-    for verb in (
+    for operation in (
         lambda: storage.multipart.upload_part("a", NONE, 1, b"1"),
         lambda: storage.multipart.list_parts("a", NONE),
         lambda: storage.multipart.abort("a", NONE),
     ):
         with pytest.raises(PermissionDeniedError):
-            verb()
+            operation()
 
     assert storage.sweep(older_than=timedelta(seconds=-10)) == 1
     assert (os.listdir(root), os.listdir(tmp_path)) == ([], [MANIFEST_NAME])
@@ -418,9 +418,9 @@ def test_a_hidden_folder_that_is_a_link_is_refused(here, tmp_path):
 @pytest.mark.parametrize(
     "error", [StatusError(FAILURE, "no"), ConnectionLostError("gone"), TimeoutError(), PermissionDeniedError("no")]
 )
-def test_an_upload_whose_parts_cannot_be_deleted_is_published(here, monkeypatch, caplog, error):
+def test_an_upload_whose_parts_cannot_be_deleted_is_published(openssh_storage, monkeypatch, caplog, error):
     """An error would deny it; the sweep takes the rest, or whoever asks once more."""
-    storage, root = here
+    storage, root = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"1")
 
@@ -439,9 +439,9 @@ def test_an_upload_whose_parts_cannot_be_deleted_is_published(here, monkeypatch,
     assert os.listdir(root) == ["a"]
 
 
-def test_an_end_whose_answer_is_lost_is_neither_done_nor_undone(here, monkeypatch):
+def test_an_end_whose_answer_is_lost_is_neither_done_nor_undone(openssh_storage, monkeypatch):
     """It is not done twice: the second time, the name would be taken by our own file."""
-    storage, _ = here
+    storage, _ = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"1")
     publish = type(storage._atomic_write).publish
@@ -459,14 +459,14 @@ def test_an_end_whose_answer_is_lost_is_neither_done_nor_undone(here, monkeypatc
     assert uploads(storage) == [upload]
 
 
-@pytest.mark.parametrize("verb", ["list_parts", "upload_part", "complete", "abort", "list_uploads"])
-def test_a_refusal_is_never_a_missing_upload(ordinary, verb):
+@pytest.mark.parametrize("operation", ["list_parts", "upload_part", "complete", "abort", "list_uploads"])
+def test_a_refusal_is_never_a_missing_upload(ordinary, operation):
     """Nor is it "done"."""
     storage, root = ordinary
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"1")
     hidden = root / f".fs-tmp-{upload}"
-    (hidden if verb != "list_uploads" else hidden / MANIFEST_NAME).chmod(0o000)
+    (hidden if operation != "list_uploads" else hidden / MANIFEST_NAME).chmod(0o000)
     asked = {
         "list_parts": lambda: storage.multipart.list_parts("a", upload),
         "upload_part": lambda: storage.multipart.upload_part("a", upload, 2, b"2"),
@@ -476,24 +476,24 @@ def test_a_refusal_is_never_a_missing_upload(ordinary, verb):
     }
 
     with pytest.raises(PermissionDeniedError):
-        asked[verb]()
+        asked[operation]()
 
     assert not (root / "a").exists()
 
 
-@pytest.mark.parametrize("verb", ["abort", "sweep"])
-def test_parts_that_may_not_be_deleted_are_told(ordinary, verb):
+@pytest.mark.parametrize("operation", ["abort", "sweep"])
+def test_parts_that_may_not_be_deleted_are_told(ordinary, operation):
     """They would be there for ever."""
     storage, root = ordinary
     upload = storage.multipart.create("a", PLAIN)
     (root / f".fs-tmp-{upload}").chmod(0o555)
 
-    deeds = {
+    operations = {
         "discard": lambda: storage.multipart.abort("a", upload),
         "sweep": lambda: storage.sweep(older_than=timedelta(seconds=-10)),
     }
     with pytest.raises(PermissionDeniedError):
-        deeds[verb]()
+        operations[operation]()
 
     assert uploads(storage) == [upload]
 
@@ -509,14 +509,14 @@ def ordinary(openssh):
     root.mkdir()
     if os.getuid() == 0:
         os.chown(root, nobody, nobody)
-    with closing(place(server, root=str(root))) as made:
+    with closing(make_storage(server, root=str(root))) as made:
         yield made, root
     server.remove()
 
 
-def test_what_somebody_else_puts_beside_the_parts_does_no_harm(here):
+def test_what_somebody_else_puts_beside_the_parts_does_no_harm(openssh_storage):
     """It is no part, and keeps its folder; the upload goes."""
-    storage, root = here
+    storage, root = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"1")
     (root / f".fs-tmp-{upload}/theirs/deep").mkdir(parents=True)
@@ -530,9 +530,9 @@ def test_what_somebody_else_puts_beside_the_parts_does_no_harm(here):
     assert os.listdir(root / f".fs-tmp-{upload}") in ([], ["theirs"])
 
 
-def test_an_end_that_fails_leaves_no_file_open(here):
+def test_an_end_that_fails_leaves_no_file_open(openssh_storage):
     """Deleted files that are open take up room for as long as the session lives."""
-    storage, root = here
+    storage, root = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"1")
 
@@ -551,9 +551,9 @@ def test_an_end_that_fails_leaves_no_file_open(here):
     assert os.listdir(root) == [f".fs-tmp-{upload}"]
 
 
-def test_parts_sent_at_once_all_arrive(here):
+def test_parts_sent_at_once_all_arrive(openssh_storage):
     """Each through a session of its own."""
-    storage, _ = here
+    storage, _ = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     number = count(8, 40)
 
@@ -569,9 +569,9 @@ def _discard(storage, upload, _):
     storage.multipart.abort("a", upload)
 
 
-def test_an_upload_that_is_discarded_by_several_is_gone(here):
+def test_an_upload_that_is_discarded_by_several_is_gone(openssh_storage):
     """Whoever comes second finds it done."""
-    storage, root = here
+    storage, root = openssh_storage
 
     for _ in range(count(5, 50)):
         upload = storage.multipart.create("a", PLAIN)
@@ -584,7 +584,7 @@ def test_an_upload_goes_on_in_another_process_and_after_a_cut(openssh):
     """Its id and its path are all that it takes."""
     with FaultProxy("127.0.0.1", openssh.port) as proxy:
         openssh.know(proxy.port)
-        first = place(openssh, port=proxy.port)
+        first = make_storage(openssh, port=proxy.port)
         upload = first.multipart.create("a", PLAIN)
         one = first.multipart.upload_part("a", upload, 1, b"one")
         proxy.up = Faults(cut_after=0)
@@ -594,35 +594,35 @@ def test_an_upload_goes_on_in_another_process_and_after_a_cut(openssh):
         proxy.heal()
         two = first.multipart.upload_part("a", upload, 2, b"two")
         first.close()
-    with closing(place(openssh, root=first.root)) as second:
+    with closing(make_storage(openssh, root=first.root)) as second:
         assert second.multipart.list_parts("a", upload) == [one, two]
         second.multipart.complete("a", upload, [one, two], PLAIN)
         assert second.read("a") == b"onetwo"
 
 
-def test_a_thousand_parts_are_removed_in_few_turns(here, monkeypatch):
+def test_a_thousand_parts_are_removed_in_few_turns(openssh_storage, monkeypatch):
     """None waits for another; and parts that were given by hand are found."""
-    storage, root = here
+    storage, root = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     for number in range(1, 1001):
         (root / f".fs-tmp-{upload}" / part_name(number)).touch()
-    turns = Turns(monkeypatch)
+    round_trips = RoundTrips(monkeypatch)
 
     listed = storage.multipart.list_parts("a", upload)
     storage.multipart.abort("a", upload)
 
     assert [part.number for part in listed] == list(range(1, 1001))
-    assert turns.asked > 1000
-    assert turns.now < 30
+    assert round_trips.requests > 1000
+    assert round_trips.count < 30
     assert os.listdir(root) == []
 
 
 # -- what a writer does -----------------------------------------------------------------------------------------------
 
 
-def test_what_a_writer_begins_is_known_to_nobody_else(here):
+def test_what_a_writer_begins_is_known_to_nobody_else(openssh_storage):
     """It leaves no note, lists no uploads, and has to be begun."""
-    storage, root = here
+    storage, root = openssh_storage
     writes = storage._file_upload()
 
     with pytest.raises(LookupError, match=r"begin\(\) comes first"):
@@ -639,9 +639,9 @@ def test_what_a_writer_begins_is_known_to_nobody_else(here):
     assert os.listdir(root) == []
 
 
-def test_a_note_is_small_and_plain(here):
+def test_a_note_is_small_and_plain(openssh_storage):
     """Others may have to read it."""
-    storage, root = here
+    storage, root = openssh_storage
     upload = storage.multipart.create(PATH, PLAIN)
 
     note = json.loads((root / f".fs-tmp-{upload}" / MANIFEST_NAME).read_bytes())
