@@ -53,7 +53,7 @@ class Channel:
         clock: The clock that advances while a call waits.
         chunk_size: Maximum number of bytes that one call sends or receives.
         delay: How long each call takes, in seconds.
-        closes: Whether the server closes the channel when it has sent everything; otherwise it stays silent.
+        closes: Whether the server closes the channel when it has sent everything; otherwise ``recv`` times out.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Looking through folders of an SFTP server: many at once, lazily, past links, and whatever else happens to them."""
+"""Listing directories of an SFTP server: many at once, lazily, without links, and with concurrent changes."""
 
 import os
 import shutil
@@ -49,12 +49,12 @@ pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 OUTSIDE = b"not of this storage"
 AT_ONCE = 64
 PAGE = 100
-"""How many names OpenSSH tells at a time."""
+"""Number of names in one response of OpenSSH."""
 
 
 @pytest.fixture
 def storage(openssh):
-    """An empty storage, with one session."""
+    """An empty storage that has one session."""
     storage = make_storage(openssh, max_connections=1, max_sessions=1)
     yield storage
     storage.close()
@@ -63,40 +63,40 @@ def storage(openssh):
 
 @pytest.fixture
 def root(openssh, storage):
-    """Where it is on this machine."""
+    """The root of the storage on this machine."""
     return openssh.folder / storage.root
 
 
 @pytest.fixture(params=["openssh", "plain_sftp"])
-def either(request):
-    """A storage on either server, and where it is on this machine."""
+def any_storage(request):
+    """A storage on any_storage server, and its root on this machine."""
     server = request.getfixturevalue(request.param)
     storage = make_storage(server)
     yield storage, server.folder / storage.root
     storage.close()
 
 
-def found(storage, *arguments, **options):
-    """What is listed."""
+def listed(storage, *arguments, **options):
+    """Return the names that are listed."""
     return [entry.name for entry in storage.list(*arguments, **options)]
 
 
-def held_below(folder):
-    """How many files and folders below a folder are open, in whatever process."""
+def open_below(directory):
+    """Return how many files and directories below a directory are open, in any process."""
     number = 0
-    for one in Path("/proc").glob("[0-9]*/fd/*"):
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
-            number += os.readlink(one).startswith(str(folder))
-        except OSError:  # it ended meanwhile
+            number += os.readlink(link).startswith(str(directory))
+        except OSError:  # the process has ended
             continue
     return number
 
 
-# -- far and large ----------------------------------------------------------------------------------------------------
+# -- many entries -----------------------------------------------------------------------------------------------------
 
 
-def test_thousands_of_folders_cost_few_turns(openssh, monkeypatch):
-    """Each has to be opened, read and read to its end, but not one after the other."""
+def test_thousands_of_directories_are_listed_in_few_round_trips(openssh, monkeypatch):
+    """Each has to be opened and read to its end, but many at once."""
     number = count(300, 5000)
     with FaultProxy("127.0.0.1", openssh.port) as proxy:
         openssh.know(proxy.port)
@@ -110,31 +110,31 @@ def test_thousands_of_folders_cost_few_turns(openssh, monkeypatch):
             proxy.down = Faults(latency=0.01)
             round_trips = RoundTrips(monkeypatch)
 
-            listed = found(storage)
+            paths = listed(storage)
 
-    folders = 2 * number + 11
-    assert listed == sorted(expected)
-    assert round_trips.requests > 4 * folders
-    assert round_trips.count < 4 * folders / AT_ONCE + 20
+    directories = 2 * number + 11
+    assert paths == sorted(expected)
+    assert round_trips.requests > 4 * directories
+    assert round_trips.count < 4 * directories / AT_ONCE + 20
 
 
-def test_a_large_folder_is_asked_for_ahead(storage, root, monkeypatch):
-    """A server tells a hundred names at a time: of eight such responses none waits for another."""
+def test_a_large_directory_is_read_ahead(storage, root, monkeypatch):
+    """A response has a hundred names, and eight of them are requested at once."""
     number = count(3000, 50_000)
     for one in range(number):
         (root / f"{one:06}.txt").touch()
     storage.exists("a.txt")
     round_trips = RoundTrips(monkeypatch)
 
-    listed = found(storage)
+    paths = listed(storage)
 
-    assert listed == [f"{one:06}.txt" for one in range(number)]
+    assert paths == [f"{one:06}.txt" for one in range(number)]
     assert round_trips.requests > number / PAGE
     assert round_trips.count < number / PAGE / 8 + 10
 
 
-def test_a_large_storage_is_looked_through_lazily(storage, root):
-    """What has been seen is forgotten, and what nobody asks for is not read."""
+def test_a_large_storage_is_listed_in_little_memory(storage, root):
+    """Entries are not kept, and are read only when they are needed."""
     peaks = []
     for number in (500, count(2500, 40_000)):
         for one in range(number):
@@ -148,8 +148,8 @@ def test_a_large_storage_is_looked_through_lazily(storage, root):
     assert peaks[1] < peaks[0] + (1 << 20)
 
 
-def test_who_has_seen_enough_reads_no_more(storage, root, monkeypatch):
-    """Of three thousand names a few hundred came, and what was open is given back, as often as this happens."""
+def test_an_iteration_that_is_closed_early_stops_reading(storage, root, monkeypatch):
+    """A few hundred of three thousand names are read, and all handles are closed, however often this happens."""
     for one in range(3000):
         (root / f"{one:06}.txt").touch()
     storage.exists("a.txt")
@@ -163,11 +163,11 @@ def test_who_has_seen_enough_reads_no_more(storage, root, monkeypatch):
         round_trips.requests = 0
 
     storage.exists("a.txt")
-    wait_until(lambda: held_below(root) == 0)
+    wait_until(lambda: open_below(root) == 0)
 
 
-def test_a_walk_that_is_left_before_anything_came_leaves_nothing_open(storage, root):
-    """Its folders are still being opened; so are those beside one that may not be seen."""
+def test_a_listing_that_fails_early_leaves_no_handle_open(storage, root):
+    """Its directories are still being opened, and so are those beside the one that is refused."""
     for one in range(3):
         (root / f"d{one}").mkdir()
     (root / "link").symlink_to("d0")
@@ -177,28 +177,28 @@ def test_a_walk_that_is_left_before_anything_came_leaves_nothing_open(storage, r
             list(walk(storage._tree, session, ["link", "d0"]))
 
     storage.exists("a.txt")
-    wait_until(lambda: held_below(root) == 0)
+    wait_until(lambda: open_below(root) == 0)
 
 
-def test_folders_that_hold_a_file_are_looked_into_no_further(storage, root, monkeypatch):
-    """To show a folder, one file below it is enough."""
+def test_a_directory_is_searched_only_until_a_file_is_found(storage, root, monkeypatch):
+    """One file is enough to show a directory."""
     for one in range(1000):
         (root / f"large/{one}").mkdir(parents=True)
         (root / f"large/{one}/a.txt").touch()
     storage.exists("a.txt")
     round_trips = RoundTrips(monkeypatch)
 
-    assert found(storage, recursive=False) == ["large/"]
+    assert listed(storage, recursive=False) == ["large/"]
     assert round_trips.requests < 1000
 
 
-# -- what is not looked at --------------------------------------------------------------------------------------------
+# -- links and concurrent changes -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def linked(either, tmp_path):
-    """A storage with a file, and with links to what is outside, inside, nowhere, and to each other."""
-    storage, root = either
+def linked(any_storage, tmp_path):
+    """A storage with a file, and with links to targets outside, inside, missing, and to themselves."""
+    storage, root = any_storage
     (tmp_path / "sub").mkdir()
     for path in ("a.txt", "sub/b.txt", ".fs-tmp-0123456789abcdef"):
         (tmp_path / path).write_bytes(OUTSIDE)
@@ -220,40 +220,40 @@ def linked(either, tmp_path):
 
 
 def outside(tmp_path):
-    """What is outside, and when it was changed."""
+    """Return the paths outside, with their mtimes."""
     return {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 
-def test_links_are_not_followed(linked):
-    """Nor shown: what they lead to is no part of this storage."""
+def test_links_are_neither_followed_nor_listed(linked):
+    """Their targets are not part of the storage."""
     storage, _ = linked
 
-    assert found(storage) == ["d/ours.txt"]
-    assert found(storage, "d", recursive=False) == ["d/ours.txt"]
-    assert found(storage, recursive=False) == ["d/"]
+    assert listed(storage) == ["d/ours.txt"]
+    assert listed(storage, "d", recursive=False) == ["d/ours.txt"]
+    assert listed(storage, recursive=False) == ["d/"]
     for path in ("d/in", "d/here/d", "d/up"):
-        with pytest.raises(PermissionDeniedError, match="a symbolic link is in the way"):
+        with pytest.raises(PermissionDeniedError, match="contains a symbolic link"):
             storage.list(path)
     for path in ("d/out", "d/out/sub", "d/out/none"):
         try:
-            assert found(storage, path) == []  # a server that knows its own root only
+            assert listed(storage, path) == []  # plain_sftp, which is confined to a directory
         except PermissionDeniedError as error:
-            assert "a symbolic link is in the way" in str(error)  # noqa: PT017  # one of the two
+            assert "contains a symbolic link" in str(error)  # noqa: PT017  # one of the two
 
 
-def test_a_folder_that_is_deleted_takes_its_links_along(linked, tmp_path):
-    """The links, and nothing that they lead to."""
+def test_deleting_a_directory_deletes_its_links_but_not_their_targets(linked, tmp_path):
+    """Temporary files are left for the sweep."""
     storage, root = linked
     before = outside(tmp_path)
 
     storage.delete_prefix("d")
 
     assert outside(tmp_path) == before
-    assert os.listdir(root / "d") == [".fs-tmp-1111111111111111"]  # what is hidden is the sweep's
+    assert os.listdir(root / "d") == [".fs-tmp-1111111111111111"]  # it is left for the sweep
 
 
-def test_a_sweep_follows_no_link(linked, tmp_path):
-    """One with a hidden name goes, if it is old enough."""
+def test_sweep_does_not_follow_links(linked, tmp_path):
+    """A link with a reserved name is removed itself, if it is old enough."""
     storage, root = linked
     before = outside(tmp_path)
 
@@ -263,19 +263,19 @@ def test_a_sweep_follows_no_link(linked, tmp_path):
     assert not (root / "d/.fs-tmp-1111111111111111").is_symlink()
 
 
-def test_a_folder_that_is_no_folder_any_more_holds_nothing(either):
-    """Nor one that there never was, on servers with one word for everything too."""
-    storage, root = either
+def test_a_file_or_a_missing_path_lists_nothing(any_storage):
+    """Also on servers that report every error by the same status."""
+    storage, root = any_storage
     (root / "file.txt").touch()
 
     for path in ("file.txt", "file.txt/below", "none", "none/below"):
-        assert found(storage, path) == []
+        assert listed(storage, path) == []
         assert storage.delete_prefix(path) == 0
-    assert found(storage) == ["file.txt"]
+    assert listed(storage) == ["file.txt"]
 
 
-def test_folders_that_go_meanwhile_are_passed_over(storage, root):
-    """Nobody sees an error because somebody else deletes."""
+def test_directories_that_are_deleted_concurrently_are_ignored(storage, root):
+    """The listing does not fail because another process deletes directories."""
     for one in range(200):
         (root / f"{one:03}").mkdir()
         (root / f"{one:03}/a.txt").touch()
@@ -289,8 +289,8 @@ def test_folders_that_go_meanwhile_are_passed_over(storage, root):
     assert len(rest) < 150
 
 
-def test_a_folder_that_becomes_a_file_meanwhile_is_passed_over(storage, root):
-    """And its neighbours are there."""
+def test_a_directory_that_is_replaced_with_a_file_is_ignored(storage, root):
+    """The other directories are listed."""
     for one in range(200):
         (root / f"{one:03}").mkdir()
         (root / f"{one:03}/a.txt").touch()
@@ -307,8 +307,8 @@ def test_a_folder_that_becomes_a_file_meanwhile_is_passed_over(storage, root):
     assert len(seen) < 200
 
 
-def test_a_folder_that_becomes_a_link_meanwhile_is_refused(storage, root, tmp_path):
-    """What is outside is not shown, whatever the listing comes to."""
+def test_a_directory_that_is_replaced_with_a_link_is_refused(storage, root, tmp_path):
+    """Nothing outside is listed."""
     (tmp_path / "secret.txt").write_bytes(OUTSIDE)
     for one in range(200):
         (root / f"{one:03}").mkdir()
@@ -319,24 +319,24 @@ def test_a_folder_that_becomes_a_link_meanwhile_is_refused(storage, root, tmp_pa
     for one in range(200):
         shutil.rmtree(root / f"{one:03}")
         (root / f"{one:03}").symlink_to(tmp_path)
-    with pytest.raises(PermissionDeniedError, match="a symbolic link is in the way"):
+    with pytest.raises(PermissionDeniedError, match="contains a symbolic link"):
         seen += [entry.name for entry in entries]
 
     assert not [name for name in seen if "secret" in name]
 
 
-def test_hidden_folders_are_entered_only_to_clean_up(storage, root):
-    """What is being uploaded is nobody's business yet."""
+def test_directories_of_uploads_are_listed_only_by_the_sweep(storage, root):
+    """An unfinished upload is not visible."""
     upload = storage.multipart.create("a.bin", WriteOptions())
     storage.multipart.upload_part("a.bin", upload, 1, b"1")
 
-    assert (found(storage), found(storage, recursive=False)) == ([], [])
+    assert (listed(storage), listed(storage, recursive=False)) == ([], [])
     assert storage.sweep(older_than=timedelta(seconds=-10)) == 1
     assert os.listdir(root) == []
 
 
-def test_names_that_are_no_text_are_passed_over_and_deleted(storage, root, caplog):
-    """Others may have left them there; their folders are entered."""
+def test_names_that_are_not_utf8_are_ignored_but_can_be_deleted(storage, root, caplog):
+    """Other programs may have created them; directories with such names are listed."""
     for path in (b"d/\xff.txt", b"d/\xe9/in.txt", b"d/good.txt"):
         full = os.path.join(os.fsencode(root), path)
         os.makedirs(os.path.dirname(full), exist_ok=True)
@@ -348,23 +348,23 @@ def test_names_that_are_no_text_are_passed_over_and_deleted(storage, root, caplo
 
     assert sorted(walked["d"]) == ["good.txt", "\udce9", "\udcff.txt"]
     assert walked["d/\udce9"] == ["in.txt"]
-    assert found(storage) == ["d/good.txt"]
+    assert listed(storage) == ["d/good.txt"]
     assert "2" in caplog.text
     assert storage.delete_prefix("d") == 3
     assert os.listdir(root) == []
 
 
-# -- servers of their own mind ----------------------------------------------------------------------------------------
+# -- scripted servers -------------------------------------------------------------------------------------------------
 
 
-def scripted(folders, *, opened=None):
-    """Return a session with a server that has these folders, and its channel.
+def scripted_server(directories, *, opened=None):
+    """Return a session with a server that has these directories, and its channel.
 
     Args:
-        folders: By path below the root: what it responses, in this order, when one is read, before the end.
-        opened: Answers to an OPENDIR in place of the usual, by path.
+        directories: By path below the root: the responses to the READDIR requests, before the end.
+        opened: Responses to an OPENDIR in place of a handle, by path.
     """
-    left = {path: list(responses) for path, responses in folders.items()}
+    remaining = {path: list(replies) for path, replies in directories.items()}
 
     def script(request):
         text = request.texts[0]
@@ -376,8 +376,8 @@ def scripted(folders, *, opened=None):
                 return opened[path](request)
             return handle(request, b"h" + path)
         if request.kind == READDIR:
-            responses = left[text[1:]]
-            return responses.pop(0)(request) if responses else status(request, EOF)
+            replies = remaining[text[1:]]
+            return replies.pop(0)(request) if replies else status(request, EOF)
         if request.kind == LSTAT:
             return response(request, ATTRS, attributes(DIRECTORY))
         return status(request, 0)
@@ -390,56 +390,56 @@ def scripted(folders, *, opened=None):
 TREE = RemoteTree("r", directory_mode=0o700, storage="sftp")
 
 
-def entries(*told):
-    """An response with these names and modes."""
-    return lambda request: names(request, *((name, attributes(mode)) for name, mode in told))
+def entries(*names_and_modes):
+    """Return a function that returns a response with these names and modes."""
+    return lambda request: names(request, *((name, attributes(mode)) for name, mode in names_and_modes))
 
 
-def closed(channel):
-    """Which handles were given back."""
+def closed_handles(channel):
+    """Return the handles that were closed."""
     return [request.texts[0] for request in channel.requests if request.kind == CLOSE]
 
 
-def test_names_that_lead_elsewhere_are_not_believed():
-    """A folder holds nothing but what is in it."""
-    evil = [(name, DIRECTORY) for name in (b"", b".", b"..", b"../etc", b"/etc", b"a/b", b"/")]
-    session, channel = scripted({b"": [entries(*evil, (b"good", FILE), (b"link", LINK))]})
+def test_names_that_leave_the_directory_are_ignored():
+    """A malicious server could send them."""
+    malicious = [(name, DIRECTORY) for name in (b"", b".", b"..", b"../etc", b"/etc", b"a/b", b"/")]
+    session, channel = scripted_server({b"": [entries(*malicious, (b"good", FILE), (b"link", LINK))]})
 
-    walked = [[name for name, _ in told] for _, _, told in walk(TREE, session, [""])]
+    walked = [[name for name, _ in page] for _, _, page in walk(TREE, session, [""])]
 
     assert walked == [["good", "link"]]
     session.flush()
-    assert closed(channel) == [b"h"]
+    assert closed_handles(channel) == [b"h"]
 
 
-def test_a_server_that_tells_no_modes_has_files_only():
-    """Nobody knows which of them is a folder."""
-    session, _ = scripted({b"": [entries((b"a", None), (b"b", None))]})
+def test_without_modes_every_entry_is_a_file():
+    """The types are unknown."""
+    session, _ = scripted_server({b"": [entries((b"a", None), (b"b", None))]})
 
-    walked = [(path, [(name, about.mode) for name, about in told]) for _, path, told in walk(TREE, session, [""])]
+    walked = [(path, [(name, found.mode) for name, found in page]) for _, path, page in walk(TREE, session, [""])]
 
     assert walked == [("", [("a", None), ("b", None)])]
 
 
-def test_a_folder_that_goes_on_without_names_is_given_up():
-    """No time-out would end it: each response comes."""
-    session, _ = scripted({b"": [entries() for _ in range(200)]})
+def test_an_endless_listing_without_names_raises_an_error():
+    """No time-out would end it, since each response arrives."""
+    session, _ = scripted_server({b"": [entries() for _ in range(200)]})
 
-    with pytest.raises(ProtocolError, match="goes on and on, and tells no names"):
+    with pytest.raises(ProtocolError, match="does not end, and has no names"):
         list(walk(TREE, session, [""]))
 
 
-def test_an_answer_without_names_is_not_the_end():
-    """And nothing is yielded for it."""
-    session, _ = scripted({b"": [entries(), entries((b"a", FILE)), entries(), entries((b"b", FILE))]})
+def test_a_response_without_names_does_not_end_the_listing():
+    """Nothing is yielded for it."""
+    session, _ = scripted_server({b"": [entries(), entries((b"a", FILE)), entries(), entries((b"b", FILE))]})
 
-    assert [[name for name, _ in told] for _, _, told in walk(TREE, session, [""])] == [["a"], ["b"]]
+    assert [[name for name, _ in page] for _, _, page in walk(TREE, session, [""])] == [["a"], ["b"]]
 
 
 @pytest.mark.parametrize("code", [FAILURE, PERMISSION_DENIED, 99])
-def test_a_folder_that_cannot_be_read_to_its_end_is_an_error(code):
-    """A part of it is not all of it. What is open is given back, also of its neighbours."""
-    session, channel = scripted(
+def test_a_directory_that_cannot_be_read_completely_raises_an_error(code):
+    """All handles are closed, also those of other directories."""
+    session, channel = scripted_server(
         {
             b"": [entries((b"d", DIRECTORY), (b"e", DIRECTORY))],
             b"d": [entries((b"a", FILE)), lambda request: status(request, code)],
@@ -453,33 +453,33 @@ def test_a_folder_that_cannot_be_read_to_its_end_is_an_error(code):
     assert caught.value.code == code
     if not session.broken:
         session.flush()
-        assert set(closed(channel)) == {b"h", b"hd", b"he"}
+        assert set(closed_handles(channel)) == {b"h", b"hd", b"he"}
 
 
 @pytest.mark.parametrize(
-    ("code", "seen"), [(PERMISSION_DENIED, {"d"}), (NO_SUCH_FILE, set()), (FAILURE, None), (99, None)]
+    ("code", "expected"), [(PERMISSION_DENIED, {"d"}), (NO_SUCH_FILE, set()), (FAILURE, None), (99, None)]
 )
-def test_a_folder_that_cannot_be_opened_is_an_error_unless_it_is_gone(code, seen):
-    """Who wants to hear of those that may not be looked into is told; a failure of a folder is never an empty one."""
+def test_a_directory_that_cannot_be_opened_raises_an_error_unless_it_is_missing(code, expected):
+    """With on_denied, a directory that may not be listed is reported to it; a failure is never an empty directory."""
     denied = set()
-    session, _ = scripted(
+    session, _ = scripted_server(
         {b"": [entries((b"d", DIRECTORY), (b"e", DIRECTORY))], b"e": [entries((b"a", FILE))]},
         opened={b"d": lambda request: status(request, code)},
     )
 
     def walked():
-        return [path for _, path, _ in walk(TREE, session, [""], denied=lambda _, path: denied.add(path))]
+        return [path for _, path, _ in walk(TREE, session, [""], on_denied=lambda _, path: denied.add(path))]
 
-    if seen is None:
+    if expected is None:
         with pytest.raises(StatusError):
             walked()
         return
     assert walked() == ["", "e"]
-    assert denied == seen
+    assert denied == expected
 
 
-def test_a_folder_that_failed_and_is_gone_is_passed_over():
-    """Some servers have one word for everything."""
+def test_a_directory_that_fails_and_is_missing_is_ignored():
+    """Some servers report every error by the same status."""
 
     def script(request):
         return (
@@ -493,8 +493,8 @@ def test_a_folder_that_failed_and_is_gone_is_passed_over():
     assert [request.kind for request in channel.requests] == [REALPATH, OPENDIR, LSTAT]
 
 
-def test_a_folder_of_which_nobody_says_where_it_leads_is_not_read():
-    """It may lead anywhere."""
+def test_a_directory_that_cannot_be_resolved_is_not_read():
+    """It may be a link."""
 
     def script(request):
         return handle(request) if request.kind == OPENDIR else status(request, FAILURE)
@@ -508,25 +508,27 @@ def test_a_folder_of_which_nobody_says_where_it_leads_is_not_read():
     assert [request.kind for request in channel.requests] == [REALPATH, OPENDIR, CLOSE]
 
 
-def test_a_top_of_no_interest_any_more_is_left():
-    """Also amid its folders."""
-    wanted = {"one": 2, "two": 100}
+def test_directories_below_an_unwanted_top_are_not_listed():
+    """Also those that are being read."""
+    remaining = {"one": 2, "two": 100}
 
     def is_wanted(top):
-        wanted[top] -= 1
-        return wanted[top] >= 0
+        remaining[top] -= 1
+        return remaining[top] >= 0
 
-    session, channel = scripted({b"one": [entries((b"d", DIRECTORY))], b"one/d": [], b"two": [entries((b"a", FILE))]})
+    session, channel = scripted_server(
+        {b"one": [entries((b"d", DIRECTORY))], b"one/d": [], b"two": [entries((b"a", FILE))]}
+    )
 
-    walked = [(top, path) for top, path, _ in walk(TREE, session, ["one", "two"], wanted=is_wanted)]
+    walked = [(top, path) for top, path, _ in walk(TREE, session, ["one", "two"], is_wanted=is_wanted)]
     session.flush()
 
     assert walked == [("two", "two")]
-    assert sorted(closed(channel)) == [b"hone", b"htwo"]
+    assert sorted(closed_handles(channel)) == [b"hone", b"htwo"]
 
 
-def test_a_place_that_is_nowhere_is_not_asked_twice():
-    """Where a path leads may be unknown even to the server; then it is gone."""
+def test_a_missing_directory_needs_two_requests():
+    """A path that cannot be resolved does not exist."""
 
     def script(request):
         return status(request, NO_SUCH_FILE)

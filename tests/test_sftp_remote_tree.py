@@ -1,4 +1,4 @@
-"""The door to a folder of an SFTP server: nobody gets where links lead, and what becomes of folders and modes."""
+"""The remote tree: links are never followed, and what happens to directories, modes and temporary files."""
 
 import os
 import shutil
@@ -69,13 +69,13 @@ pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
 SECRET = b"not of this storage"
 FLIPPER = Path(crash.__file__).with_name("flipper.py")
-FILES_ONLY = "is no regular file"
+FILES_ONLY = "is not a regular file"
 LINKS = "a symbolic link"
 
 
 @pytest.fixture(params=["openssh", "plain_sftp"])
-def either(request):
-    """An empty storage on either server, and where it is on this machine."""
+def any_storage(request):
+    """An empty storage on any_storage server, and its root on this machine."""
     server = request.getfixturevalue(request.param)
     storage = make_storage(server)
     yield storage, server.folder / storage.root
@@ -84,31 +84,31 @@ def either(request):
 
 @pytest.fixture
 def openssh_storage(openssh):
-    """An empty storage on OpenSSH, and where it is on this machine."""
+    """An empty storage on OpenSSH, and its root on this machine."""
     storage = make_storage(openssh)
     yield storage, openssh.folder / storage.root
     storage.close()
 
 
-def snapshot(folder):
-    """Every name below *folder* with what changes when somebody writes there."""
-    seen = {path.relative_to(folder): path.lstat() for path in folder.rglob("*")}
-    return {name: (about.st_ino, about.st_mode, about.st_size, about.st_mtime_ns) for name, about in seen.items()}
+def snapshot(directory):
+    """Return every path below *directory* with the attributes that a write changes."""
+    stats = {path.relative_to(directory): path.lstat() for path in directory.rglob("*")}
+    return {path: (found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns) for path, found in stats.items()}
 
 
 def mode(path):
-    """The mode of a file or folder."""
+    """Return the mode of a file or directory."""
     return stat.S_IMODE(os.lstat(path).st_mode)
 
 
-# -- ways out ---------------------------------------------------------------------------------------------------------
+# -- links ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "path", ["../a.txt", "d/../../a.txt", "..", "d/..", "/../a.txt", "./a.txt", "d//a.txt", "a\0b"]
 )
-def test_no_path_leads_out(openssh_storage, path):
-    """It is refused before the server hears of it."""
+def test_a_path_that_leaves_the_root_is_refused(openssh_storage, path):
+    """Before any request is sent."""
     storage, root = openssh_storage
     before = snapshot(root.parent)
 
@@ -127,10 +127,10 @@ def test_no_path_leads_out(openssh_storage, path):
 
 
 @pytest.fixture
-def linked(either, tmp_path):
-    """A storage with links to files and folders outside and inside, and to nowhere; outside, there is a snapshot."""
-    storage, root = either
-    outside = root.parent / f"{root.name}-outside"  # where a server without a root of its own leads too
+def linked(any_storage, tmp_path):
+    """A storage with links to files and directories outside and inside, and to a missing file."""
+    storage, root = any_storage
+    outside = root.parent / f"{root.name}-outside"  # within the directory that plain_sftp is confined to
     (outside / "sub/empty").mkdir(parents=True)
     for path in ("a.txt", "sub/b.txt"):
         (outside / path).write_bytes(SECRET)
@@ -147,13 +147,13 @@ def linked(either, tmp_path):
     return storage, root, outside
 
 
-WAYS_OUT = ["out/a.txt", "near/sub/b.txt", "out/none.txt", "in/none.txt", "file", "own", "in/ours.txt", "nowhere"]
-"""Through links of folders, and links themselves."""
+LINKED_PATHS = ["out/a.txt", "near/sub/b.txt", "out/none.txt", "in/none.txt", "file", "own", "in/ours.txt", "nowhere"]
+"""Paths through links to directories, and links to files."""
 
 
-@pytest.mark.parametrize("path", WAYS_OUT)
-def test_what_a_link_leads_to_is_never_read(linked, tmp_path, path):
-    """Neither what is outside nor what is inside; the refusal names no secret, and is no missing file."""
+@pytest.mark.parametrize("path", LINKED_PATHS)
+def test_reading_through_a_link_is_refused(linked, tmp_path, path):
+    """Also a link to a file inside. The error does not say that the file is missing."""
     storage, root, outside = linked
     before = snapshot(outside), snapshot(root)
 
@@ -165,7 +165,7 @@ def test_what_a_link_leads_to_is_never_read(linked, tmp_path, path):
         lambda: storage.move(path, "got.txt"),
         lambda: storage.open(path, "rw"),
     ):
-        # A server that shows one folder only knows of nothing outside it.
+        # For a server that is confined to a directory, nothing exists outside of it.
         with pytest.raises((PermissionDeniedError, FileNotFoundInStorageError)) as caught:
             operation()
         if "plain" not in str(root):
@@ -177,38 +177,38 @@ def test_what_a_link_leads_to_is_never_read(linked, tmp_path, path):
     assert temporary_files(storage) == []
 
 
-@pytest.mark.parametrize("folder", ["out", "near", "near/sub", "in", "out/new", "in/new"])
-def test_nothing_is_written_through_a_link(linked, folder):
-    """No file, no folder, no hidden file; and nothing is deleted there."""
+@pytest.mark.parametrize("directory", ["out", "near", "near/sub", "in", "out/new", "in/new"])
+def test_writing_and_deleting_through_a_link_is_refused(linked, directory):
+    """No file, no directory and no temporary file is created existing."""
     storage, root, outside = linked
     before = snapshot(outside), snapshot(root)
 
     def stream():
-        with storage.open(f"{folder}/new.txt", "w") as writer:
+        with storage.open(f"{directory}/new.txt", "w") as writer:
             writer.write(b"1")
 
     for operation in (
-        lambda: storage.write(f"{folder}/new.txt", b"1"),
+        lambda: storage.write(f"{directory}/new.txt", b"1"),
         stream,
-        lambda: storage.save(f"{folder}/new.txt", b"1"),
-        lambda: storage.copy("d/ours.txt", f"{folder}/new.txt"),
-        lambda: storage.move("d/ours.txt", f"{folder}/new.txt"),
-        lambda: storage.multipart.put(f"{folder}/new.txt", b"1", WriteOptions()),
+        lambda: storage.save(f"{directory}/new.txt", b"1"),
+        lambda: storage.copy("d/ours.txt", f"{directory}/new.txt"),
+        lambda: storage.move("d/ours.txt", f"{directory}/new.txt"),
+        lambda: storage.multipart.put(f"{directory}/new.txt", b"1", WriteOptions()),
     ):
         with pytest.raises((PermissionDeniedError, FileNotFoundInStorageError)) as caught:
             operation()
         assert "plain" in str(root) or isinstance(caught.value, PermissionDeniedError)
-    for path in (f"{folder}/a.txt", f"{folder}/b.txt", f"{folder}/ours.txt", f"{folder}/none"):
+    for path in (f"{directory}/a.txt", f"{directory}/b.txt", f"{directory}/ours.txt", f"{directory}/none"):
         for delete in (storage.delete, storage.delete_prefix):
-            with suppress(PermissionDeniedError, NotAFileError):  # what is not there is deleted
+            with suppress(PermissionDeniedError, NotAFileError):  # deleting a missing file is no error
                 delete(path)
 
     assert (snapshot(outside), snapshot(root)) == before
 
 
 @pytest.mark.parametrize("path", ["out/sub/none", "out/sub/empty/none/deep", "near/sub/empty/none", "out/none"])
-def test_an_empty_folder_outside_stays(linked, path):
-    """Deleting what is not there cleans up above it; through a link, it would clean up elsewhere."""
+def test_an_empty_directory_behind_a_link_is_not_removed(linked, path):
+    """Deleting a missing file removes its empty parents; through a link, these would be others."""
     storage, _, outside = linked
     shutil.rmtree(outside / "sub")
     (outside / "sub/empty").mkdir(parents=True)
@@ -221,8 +221,8 @@ def test_an_empty_folder_outside_stays(linked, path):
 
 
 @pytest.mark.parametrize("name", ["file", "own", "nowhere"])
-def test_a_link_at_the_end_is_replaced_or_deleted_itself(linked, name):
-    """What it leads to stays as it is."""
+def test_writing_to_or_deleting_a_link_changes_the_link_only(linked, name):
+    """Its target stays as it is."""
     storage, root, outside = linked
     before = snapshot(outside)
 
@@ -245,7 +245,7 @@ def test_a_link_at_the_end_is_replaced_or_deleted_itself(linked, name):
 
 @contextmanager
 def flipping(*names):
-    """Another process swaps *names*, in pairs, all the time."""
+    """Let another process swap *names* in pairs until the block ends."""
     with subprocess.Popen([sys.executable, "-S", "-E", str(FLIPPER), *map(str, names)], stdout=-1) as flipper:
         assert flipper.stdout
         assert flipper.stdout.readline() == b"ready\n"
@@ -263,8 +263,8 @@ READS = {
 
 
 @pytest.mark.parametrize("operation", READS)
-def test_a_folder_that_takes_turns_with_a_link_ends_in_a_file_or_an_error(openssh_storage, tmp_path, operation):
-    """Between two requests a link may come and go, which SFTP cannot rule out; what is told is never a surprise."""
+def test_a_directory_that_is_swapped_with_a_link_is_read_or_refused(openssh_storage, tmp_path, operation):
+    """SFTP cannot exclude this race condition, but the operation ends with a documented error or a file."""
     storage, root = openssh_storage
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -274,44 +274,42 @@ def test_a_folder_that_takes_turns_with_a_link_ends_in_a_file_or_an_error(openss
     (root / "d2").symlink_to(outside)
     (root / "link2").symlink_to(outside / "secret.txt")
     before = snapshot(outside)
-    ends = set()
+    outcomes = set()
 
     with flipping(root / "d", root / "d2", root / "link.txt", root / "link2"):
         for _ in range(count(40, 2000)):
             try:
                 READS[operation](storage)
-                ends.add("done")
+                outcomes.add("success")
             except StorageError as error:
-                ends.add(type(error).__name__)
+                outcomes.add(type(error).__name__)
 
-    # OpenSSH has one word for a link that vanished while it looked, and for a name that is too long.
-    assert ends <= {"done", "PermissionDeniedError", "FileNotFoundInStorageError", "InvalidPathError"}
+    # OpenSSH sends the same status for a link that vanished while it was resolved and for a name that is too long.
+    assert outcomes <= {"success", "PermissionDeniedError", "FileNotFoundInStorageError", "InvalidPathError"}
     assert snapshot(outside) == before
 
 
-@pytest.mark.parametrize("kind", ["folder", "file"])
-def test_a_link_that_comes_before_a_file_is_opened_is_noticed(openssh_storage, tmp_path, monkeypatch, kind):
-    """The server is asked once more, when the file is open: what was opened through a link is not read."""
+@pytest.mark.parametrize("kind", ["directory", "file"])
+def test_a_link_that_appears_before_a_file_is_opened_is_detected(openssh_storage, tmp_path, monkeypatch, kind):
+    """The path is checked again after the file was opened, and nothing is read then."""
     storage, root = openssh_storage
     (tmp_path / "a.txt").write_bytes(SECRET)
     storage.write("d/a.txt", b"ours")
     tree = type(storage._tree)
-    judge = tree._check_stat
-    seen = []
+    check_stat, request_stat = tree._check_stat, tree._request_stat
+    checked = []
 
-    def late(*arguments):
-        told = judge(*arguments)
-        seen.append(told)
-        return told
+    def recording_check(*arguments):
+        found = check_stat(*arguments)
+        checked.append(found)
+        return found
 
-    ask = tree._request_stat
-
-    def asked(self, session, path):
-        pending = ask(self, session, path)
-        if not seen and not os.path.lexists(root / "e"):
-            for one in pending:
-                session.wait(one)  # the responses are here, and still tell of no link
-            if kind == "folder":
+    def replacing_request(self, session, path):
+        pending = request_stat(self, session, path)
+        if not checked and not os.path.lexists(root / "e"):
+            for request in pending:
+                session.wait(request)  # these statuses are from before the link
+            if kind == "directory":
                 (root / "d").rename(root / "e")
                 (root / "d").symlink_to(tmp_path)
             else:
@@ -319,15 +317,15 @@ def test_a_link_that_comes_before_a_file_is_opened_is_noticed(openssh_storage, t
                 (root / "d/a.txt").symlink_to(tmp_path / "a.txt")
         return pending
 
-    monkeypatch.setattr(tree, "_check_stat", late)
-    monkeypatch.setattr(tree, "_request_stat", asked)
+    monkeypatch.setattr(tree, "_check_stat", recording_check)
+    monkeypatch.setattr(tree, "_request_stat", replacing_request)
 
     with pytest.raises(PermissionDeniedError, match=LINKS):
         storage.read("d/a.txt")
-    assert len(seen) == 1
+    assert len(checked) == 1
 
 
-# -- what is no file --------------------------------------------------------------------------------------------------
+# -- special files ----------------------------------------------------------------------------------------------------
 
 
 def _pipe(path):
@@ -335,15 +333,15 @@ def _pipe(path):
 
 
 def _socket(path):
-    with socket.socket(socket.AF_UNIX) as session:
-        session.bind(str(path))
+    with socket.socket(socket.AF_UNIX) as unix_socket:
+        unix_socket.bind(str(path))
 
 
 @pytest.mark.parametrize("make", [_pipe, _socket], ids=["pipe", "socket"])
-def test_what_is_no_file_is_never_opened(openssh_storage, in_bounded_time, make):
-    """Nobody waits for a pipe to which nobody writes, also where a link leads to it; the next operation works."""
+def test_pipes_and_sockets_are_never_opened(openssh_storage, in_bounded_time, make):
+    """Opening a pipe would block the server, also through a link; the session can be used afterwards."""
     storage, root = openssh_storage
-    short = Path("/tmp") / f"session-{root.name[-8:]}"  # the path of a socket is at most 107 bytes long
+    short = Path("/tmp") / f"node-{root.name[-8:]}"  # the path of a socket is at most 107 bytes long
     make(short)
     short.rename(root / "odd")
     make(short)
@@ -370,7 +368,7 @@ def test_what_is_no_file_is_never_opened(openssh_storage, in_bounded_time, make)
     assert not (root / "other").exists()
 
 
-def test_a_device_is_no_file(openssh):
+def test_a_device_cannot_be_read(openssh):
     """It has no end."""
     with closing(make_storage(openssh, root="/dev")) as storage:
         for operation in (storage.read, storage.stat):
@@ -378,9 +376,9 @@ def test_a_device_is_no_file(openssh):
                 operation("zero")
 
 
-def test_a_folder_is_no_file_and_a_file_no_folder(either):
-    """Whichever word the server has for it."""
-    storage, root = either
+def test_a_directory_is_not_a_file_and_a_file_is_not_a_directory(any_storage):
+    """Whatever status the server sends."""
+    storage, root = any_storage
     storage.write("d/a.txt", b"1")
 
     for operation in (storage.read, storage.stat, lambda path: storage.open(path, "rw")):
@@ -406,8 +404,8 @@ def test_a_folder_is_no_file_and_a_file_no_folder(either):
 # -- the root ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_root_may_be_a_link_and_have_dots(openssh):
-    """The one who configures a root decides where it is; links are refused below it only."""
+def test_the_root_may_be_a_link_and_contain_dots(openssh):
+    """Its administrator decides where the root is; links are refused below it only."""
     (openssh.folder / "real").mkdir(exist_ok=True)
     if not (openssh.folder / "link").is_symlink():
         (openssh.folder / "link").symlink_to("real")
@@ -419,8 +417,8 @@ def test_a_root_may_be_a_link_and_have_dots(openssh):
         assert (openssh.folder / "real/d/a.txt").read_text() == root
 
 
-def test_the_root_of_the_server_is_a_root_too(openssh):
-    """Its paths begin with one slash."""
+def test_the_root_directory_of_the_server_can_be_the_root(openssh):
+    """Paths on the server begin with one slash then."""
     with closing(make_storage(openssh, root="/")) as storage:
         path = str(openssh.folder).lstrip("/") + "/slash/a.txt"
         storage.write(path, b"1")
@@ -431,9 +429,9 @@ def test_the_root_of_the_server_is_a_root_too(openssh):
     assert not (openssh.folder / "slash").exists()
 
 
-def test_a_root_stays_when_it_is_empty(either):
-    """Folders go with their last file, the root does not."""
-    storage, root = either
+def test_an_empty_root_is_not_removed(any_storage):
+    """Other directories are removed with their last file."""
+    storage, root = any_storage
     storage.write("a/b/c.txt", b"1")
     storage.write("d.txt", b"1")
 
@@ -444,47 +442,47 @@ def test_a_root_stays_when_it_is_empty(either):
 
 
 @pytest.fixture
-def jail(request, openssh):
-    """A server that shows one folder only, and that folder: OpenSSH's where we may confine, else another one."""
+def chroot_server(request, openssh):
+    """A server that is confined to one directory, and the directory: OpenSSH's if we are root, another one if not."""
     if os.getuid() != 0:
         server = request.getfixturevalue("plain_sftp")
         yield server, server.folder
         return
-    folder = Path(tempfile.mkdtemp(dir="/run"))  # nobody but root may write to anything above it
-    folder.chmod(0o755)
-    server = type(openssh)(f"ChrootDirectory {folder}", arguments="-d /")
-    yield server, folder
+    directory = Path(tempfile.mkdtemp(dir="/run"))  # only root may write to its parents
+    directory.chmod(0o755)
+    server = type(openssh)(f"ChrootDirectory {directory}", arguments="-d /")
+    yield server, directory
     server.remove()
-    shutil.rmtree(folder)
+    shutil.rmtree(directory)
 
 
-def test_a_server_that_shows_one_folder_only_is_served(jail):
-    """Its paths begin there, and nothing else exists."""
-    server, folder = jail
-    (folder / "files/d").mkdir(parents=True)
-    (folder / "files/d/link").symlink_to("/etc/passwd")
-    (folder / "files/d/up").symlink_to("../../..")
+def test_a_server_with_a_chroot_works(chroot_server):
+    """Its paths begin in that directory, and nothing else exists."""
+    server, directory = chroot_server
+    (directory / "files/d").mkdir(parents=True)
+    (directory / "files/d/link").symlink_to("/etc/passwd")
+    (directory / "files/d/up").symlink_to("../../..")
 
     for root in ("/files", "files", "."):
         with closing(make_storage(server, root=root)) as storage:
-            below = "files/" if root == "." else ""
-            storage.write(f"{below}d/e/a.txt", b"1")
-            storage.copy(f"{below}d/e/a.txt", f"{below}d/e/b.txt")
-            assert sorted(os.listdir(folder / "files/d/e")) == ["a.txt", "b.txt"]
-            assert [entry.name for entry in storage.list()] == [f"{below}d/e/a.txt", f"{below}d/e/b.txt"]
+            prefix = "files/" if root == "." else ""
+            storage.write(f"{prefix}d/e/a.txt", b"1")
+            storage.copy(f"{prefix}d/e/a.txt", f"{prefix}d/e/b.txt")
+            assert sorted(os.listdir(directory / "files/d/e")) == ["a.txt", "b.txt"]
+            assert [entry.name for entry in storage.list()] == [f"{prefix}d/e/a.txt", f"{prefix}d/e/b.txt"]
             for path in ("d/link", "d/up/etc/passwd", "d/up/files/d/e/a.txt"):
                 with pytest.raises((PermissionDeniedError, FileNotFoundInStorageError)):
-                    storage.read(below + path)
-            assert storage.delete_prefix(f"{below}d/e") == 2
-    shutil.rmtree(folder / "files")
+                    storage.read(prefix + path)
+            assert storage.delete_prefix(f"{prefix}d/e") == 2
+    shutil.rmtree(directory / "files")
 
 
 # -- modes ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("umask", ["000", "027", "077"])
-def test_modes_are_those_of_the_profile_whatever_the_servers_umask(make_openssh, umask):
-    """For files of every kind of write, and for every folder that is session."""
+def test_modes_are_set_regardless_of_the_umask_of_the_server(make_openssh, umask):
+    """For files of every kind of write, and for every new directory."""
     server = make_openssh(arguments=f"-u {umask}")
 
     for file_mode, directory_mode in ((0o600, 0o700), (0o664, 0o775), (0o640, 0o750)):
@@ -497,14 +495,14 @@ def test_modes_are_those_of_the_profile_whatever_the_servers_umask(make_openssh,
             with storage.open("a/b/f.txt", "rw") as file:
                 file.write(b"3")
 
-            for folder in ("a", "a/b", "d", "d/e"):
-                assert mode(root / folder) == directory_mode, folder
+            for directory in ("a", "a/b", "d", "d/e"):
+                assert mode(root / directory) == directory_mode, directory
             for path in ("a/b/c.txt", "d/e/c.txt", "a/b/f.txt"):
                 assert mode(root / path) == file_mode, path
 
 
-def test_folders_that_are_there_keep_their_mode(openssh_storage):
-    """Only what we make is ours to set."""
+def test_existing_directories_keep_their_mode(openssh_storage):
+    """Only new directories get the mode of the profile."""
     storage, root = openssh_storage
     (root / "theirs").mkdir()
     (root / "theirs").chmod(0o711)
@@ -514,12 +512,12 @@ def test_folders_that_are_there_keep_their_mode(openssh_storage):
     assert (mode(root / "theirs"), mode(root / "theirs/ours")) == (0o711, 0o700)
 
 
-# -- others -----------------------------------------------------------------------------------------------------------
+# -- race conditions --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("server", ["openssh", "plain_sftp"])
-def test_folders_that_others_remove_are_made_again(request, server):
-    """A folder goes with its last file while somebody else is about to put one into it: nobody ever fails."""
+def test_a_directory_that_is_removed_concurrently_is_created_again(request, server):
+    """Deleting the last file of a directory removes it, while another thread writes to it: no write fails."""
     with closing(make_storage(request.getfixturevalue(server))) as storage:
 
         def churn(number):
@@ -540,8 +538,8 @@ def test_folders_that_others_remove_are_made_again(request, server):
         assert os.listdir(request.getfixturevalue(server).folder / storage.root) == []
 
 
-def test_a_folder_that_is_deleted_by_several_is_gone(openssh_storage):
-    """Each file is counted by one of them, and nobody fails because another was quicker."""
+def test_a_directory_can_be_deleted_by_several_threads_at_once(openssh_storage):
+    """Each file is counted once, and no thread raises an error."""
     storage, root = openssh_storage
 
     for _ in range(count(5, 50)):
@@ -552,42 +550,42 @@ def test_a_folder_that_is_deleted_by_several_is_gone(openssh_storage):
         assert (sum(deleted), os.listdir(root)) == (150, [])
 
 
-def test_a_folder_that_is_removed_for_ever_is_told(openssh_storage, monkeypatch):
-    """Instead of trying for ever."""
+def test_a_directory_that_is_always_removed_raises_an_error(openssh_storage, monkeypatch):
+    """The number of retries is limited."""
     storage, _ = openssh_storage
     monkeypatch.setattr(type(storage._tree), "make_directories", lambda *_: None)
 
     storage.write("a.txt", b"1")
     for operation in (lambda: storage.write("d/a.txt", b"1"), lambda: storage.move("a.txt", "d/a.txt")):
-        with pytest.raises(StorageError, match="the folder is deleted again and again by somebody else: try again"):
+        with pytest.raises(StorageError, match="another process deletes the directory again and again"):
             operation()
 
     assert [entry.name for entry in storage.list()] == ["a.txt"]
 
 
-@pytest.mark.parametrize("taken", [False, True])
-def test_a_file_that_goes_while_it_is_moved_is_missing(either, monkeypatch, taken):
-    """It, and not where it was to go; what is there stays there."""
-    storage, root = either
+@pytest.mark.parametrize("target_exists", [False, True])
+def test_moving_a_file_that_is_deleted_concurrently_raises_not_found(any_storage, monkeypatch, target_exists):
+    """The error names the source, and a file at the target stays."""
+    storage, root = any_storage
     storage.write("a.txt", b"1")
-    if taken:
+    if target_exists:
         storage.write("d/b.txt", b"2")
     publish = type(storage._atomic_write).publish
 
-    def late(*arguments):
+    def deleting_publish(*arguments):
         (root / "a.txt").unlink(missing_ok=True)
         publish(*arguments)
 
-    monkeypatch.setattr(type(storage._atomic_write), "publish", late)
+    monkeypatch.setattr(type(storage._atomic_write), "publish", deleting_publish)
     with pytest.raises(FileNotFoundInStorageError) as caught:
         storage.move("a.txt", "d/b.txt")
 
     assert caught.value.path == "a.txt"
-    assert [storage.read(entry.name) for entry in storage.list()] == [b"2"] * taken
+    assert [storage.read(entry.name) for entry in storage.list()] == [b"2"] * target_exists
 
 
-def test_a_sweep_leaves_what_is_new(openssh_storage):
-    """And folders that were session for what it takes go along."""
+def test_sweep_keeps_new_temporary_files(openssh_storage):
+    """Directories that were made for the removed ones are removed too."""
     storage, root = openssh_storage
     (root / "d").mkdir()
     for name in ("d/.fs-tmp-0123456789abcdef", ".fs-tmp-fedcba9876543210"):
@@ -598,84 +596,81 @@ def test_a_sweep_leaves_what_is_new(openssh_storage):
     assert os.listdir(root) == [".fs-tmp-fedcba9876543210"]
 
 
-# -- servers of their own mind ----------------------------------------------------------------------------------------
+# -- scripted servers -------------------------------------------------------------------------------------------------
 
 
-def stubborn(responses, *extensions, there=()):
-    """Return atomic_write on a server that responses some kinds of requests, or extensions, with a status; and its session.
+def failing_server(statuses, *extensions, existing=()):
+    """Return an AtomicWrite, a session and its channel, for a server that answers some requests with a status.
 
     Args:
-        responses: Codes by kind, or by the name of an extension; everything else is done.
-        extensions: Which it knows.
-        there: The names that it has, as files; those of hidden files it has anyway.
+        statuses: Status codes by type of request, or by name of an extension; every other request succeeds.
+        extensions: The names of its extensions.
+        existing: The paths of its files; temporary files always exist.
     """
 
     def script(request):
         text = request.texts[0]
-        if (code := responses.get(text if request.kind == EXTENDED else request.kind)) is not None:
+        if (code := statuses.get(text if request.kind == EXTENDED else request.kind)) is not None:
             return status(request, code)
         if request.kind == REALPATH:
             return names(request, (text, attributes(DIRECTORY)))
         if request.kind in (LSTAT, STAT):
-            kinds = {b"r": DIRECTORY, b"/r/d": DIRECTORY, **dict.fromkeys(there, FILE)}
-            kind = FILE if b"/.fs-" in text else kinds.get(text)
-            return status(request, NO_SUCH_FILE) if kind is None else response(request, ATTRS, attributes(kind))
+            modes = {b"r": DIRECTORY, b"/r/d": DIRECTORY, **dict.fromkeys(existing, FILE)}
+            mode = FILE if b"/.fs-" in text else modes.get(text)
+            return status(request, NO_SUCH_FILE) if mode is None else response(request, ATTRS, attributes(mode))
         if request.kind == FSTAT:
-            return response(request, ATTRS, responses.get("about", attributes(size=responses.get("size", 1))))
+            return response(request, ATTRS, statuses.get("attributes", attributes(size=statuses.get("size", 1))))
         return handle(request) if request.kind == OPEN else status(request, 0)
 
     session, channel = make_session(script, extensions=extensions)
     session.root = b"/r"
-    return (
-        AtomicWrite(RemoteTree("r", directory_mode=0o750, storage="sftp"), file_mode=0o640, sync=True),
-        session,
-        channel,
-    )
+    tree = RemoteTree("r", directory_mode=0o750, storage="sftp")
+    return AtomicWrite(tree, file_mode=0o640, sync=True), session, channel
 
 
-def finished(given, path="a.txt", *, exclusive=False):
-    """Write a file of one byte, and return which kinds of requests that took after the last byte."""
-    atomic_write, session, channel = given
+def commit(server, path="a.txt", *, exclusive=False):
+    """Write a file of one byte, and return the types of the requests of the commit."""
+    atomic_write, session, channel = server
     temporary, opened = atomic_write.create(session, path)
     channel.requests.clear()
     atomic_write.commit(session, opened, 1, temporary, path, WriteOptions(exclusive=exclusive))
     return [request.kind for request in channel.requests]
 
 
-def test_a_server_that_loses_bytes_is_told():
-    """It said that all had arrived."""
-    with pytest.raises(StorageFullError, match="0 bytes are on the server where 1 were written"):
-        finished(stubborn({"size": 0}))
+def test_a_server_that_loses_bytes_is_reported():
+    """It had confirmed that all bytes had arrived."""
+    with pytest.raises(StorageFullError, match="stored 0 of 1 bytes"):
+        commit(failing_server({"size": 0}))
 
 
-def test_a_name_is_given_in_one_request_where_the_server_can():
-    """After the mode, the disk and the end; elsewhere the old file goes first."""
-    there = {"there": [b"/r/a.txt"]}
+def test_a_commit_renames_in_one_request_if_the_server_supports_it():
+    """The rename comes after mode, fsync and close."""
+    existing = {"existing": [b"/r/a.txt"]}
 
-    assert finished(stubborn({}, POSIX_RENAME, FSYNC))[-1] == EXTENDED
-    assert finished(stubborn({}))[-1] == RENAME
-    assert finished(stubborn({}, HARDLINK), exclusive=True)[-2:] == [EXTENDED, REMOVE]
+    assert commit(failing_server({}, POSIX_RENAME, FSYNC))[-1] == EXTENDED
+    assert commit(failing_server({}))[-1] == RENAME
+    assert commit(failing_server({}, HARDLINK), exclusive=True)[-2:] == [EXTENDED, REMOVE]
     with pytest.raises(StatusError):
-        finished(stubborn({RENAME: FAILURE}, **there))
+        commit(failing_server({RENAME: FAILURE}, **existing))
     with pytest.raises(FileExistsInStorageError):
-        finished(stubborn({HARDLINK: FAILURE}, HARDLINK, **there), exclusive=True)
+        commit(failing_server({HARDLINK: FAILURE}, HARDLINK, **existing), exclusive=True)
     with pytest.raises(FileExistsInStorageError):
-        finished(stubborn({RENAME: FAILURE}, **there), exclusive=True)
+        commit(failing_server({RENAME: FAILURE}, **existing), exclusive=True)
 
 
 @pytest.mark.parametrize("code", [FAILURE, OP_UNSUPPORTED, PERMISSION_DENIED])
-def test_where_there_are_no_hard_links_a_free_name_is_given_by_renaming(code):
-    """Some file systems have none."""
-    assert finished(stubborn({HARDLINK: code}, HARDLINK), exclusive=True)[-1] == RENAME
+def test_without_hard_links_an_exclusive_commit_renames(code):
+    """Some file systems have no hard links."""
+    assert commit(failing_server({HARDLINK: code}, HARDLINK), exclusive=True)[-1] == RENAME
 
 
-def test_a_second_name_that_stays_is_no_error():
-    """The file is published, which an error would deny."""
-    assert finished(stubborn({REMOVE: FAILURE}, HARDLINK), exclusive=True)[-1] == REMOVE
+def test_a_temporary_file_that_stays_after_the_commit_is_not_an_error():
+    """The file is published, so the write has succeeded."""
+    assert commit(failing_server({REMOVE: FAILURE}, HARDLINK), exclusive=True)[-1] == REMOVE
 
 
 @pytest.mark.parametrize(
-    ("responses", "extensions", "exclusive"),
+    ("statuses", "extensions", "exclusive"),
     [
         ({RENAME: FAILURE}, (), False),
         ({RENAME: FAILURE}, (), True),
@@ -687,16 +682,16 @@ def test_a_second_name_that_stays_is_no_error():
         ({FSETSTAT: PERMISSION_DENIED}, (), False),
     ],
 )
-def test_a_file_that_cannot_get_its_name_is_an_error(responses, extensions, exclusive):
-    """What the server said of it, whatever it was asked afterwards."""
+def test_a_failed_commit_raises_the_status_of_the_server(statuses, extensions, exclusive):
+    """Whatever is requested after it."""
     with pytest.raises(StatusError) as caught:
-        finished(stubborn(responses, *extensions), exclusive=exclusive)
+        commit(failing_server(statuses, *extensions), exclusive=exclusive)
 
-    assert {caught.value.code} == {*responses.values()}
+    assert {caught.value.code} == {*statuses.values()}
 
 
-def test_a_file_that_cannot_leave_its_old_name_was_not_moved(make_openssh):
-    """Nobody hears that it was."""
+def test_a_move_that_the_server_refuses_raises_an_error(make_openssh):
+    """The file stays at its old path."""
     server = make_openssh(arguments="-P rename")
     with closing(make_storage(server)) as storage:
         storage.write("a.txt", b"1")
@@ -707,32 +702,32 @@ def test_a_file_that_cannot_leave_its_old_name_was_not_moved(make_openssh):
         assert not storage.exists("b.txt")
 
 
-def test_what_may_not_be_renamed_does_not_cost_the_old_file():
-    """On servers that rename to free names only."""
-    given = stubborn({RENAME: PERMISSION_DENIED}, there=[b"/r/a.txt"])
+def test_a_refused_rename_keeps_the_old_file():
+    """On servers whose rename does not replace files."""
+    server = failing_server({RENAME: PERMISSION_DENIED}, existing=[b"/r/a.txt"])
 
     with pytest.raises(StatusError) as caught:
-        finished(given)
+        commit(server)
 
     assert caught.value.code == PERMISSION_DENIED
-    assert REMOVE not in [request.kind for request in given[2].asked]
+    assert REMOVE not in [request.kind for request in server[2].asked]
 
 
 @pytest.mark.parametrize("extensions", [(), (POSIX_RENAME,)])
-def test_a_folder_in_the_place_of_a_file_is_told(extensions):
-    """And left alone."""
-    given = stubborn({RENAME: FAILURE, POSIX_RENAME: FAILURE}, *extensions)
+def test_a_commit_to_a_directory_is_refused(extensions):
+    """The directory stays."""
+    server = failing_server({RENAME: FAILURE, POSIX_RENAME: FAILURE}, *extensions)
 
-    with pytest.raises(NotAFileError, match="a folder stands where the file d should be"):
-        finished(given, "d")
+    with pytest.raises(NotAFileError, match="d cannot be written: a directory has this path"):
+        commit(server, "d")
 
-    assert REMOVE not in [request.kind for request in given[2].asked]
+    assert REMOVE not in [request.kind for request in server[2].asked]
 
 
 @pytest.mark.parametrize("kind", [OPEN, LSTAT, MKDIR, REALPATH])
-def test_a_refusal_while_a_folder_is_made_is_told(kind):
-    """It is not tried again and again."""
-    atomic_write, session, channel = stubborn({kind: PERMISSION_DENIED})
+def test_a_refusal_to_create_a_directory_is_reported(kind):
+    """It is not retried."""
+    atomic_write, session, channel = failing_server({kind: PERMISSION_DENIED})
 
     with pytest.raises(StatusError) as caught:
         atomic_write.create(session, "new/a.txt") if kind in (OPEN, REALPATH) else atomic_write.tree.make_directories(
@@ -743,9 +738,9 @@ def test_a_refusal_while_a_folder_is_made_is_told(kind):
     assert len(channel.requests) < 10
 
 
-def test_a_hidden_file_that_cannot_be_made_is_told():
-    """Once it is sure that no file stands where its folder should be."""
-    atomic_write, session, channel = stubborn({OPEN: FAILURE})
+def test_a_temporary_file_that_cannot_be_created_is_reported():
+    """After it was checked that its directory is not a file."""
+    atomic_write, session, channel = failing_server({OPEN: FAILURE})
 
     with pytest.raises(StatusError):
         atomic_write.create(session, "d/a.txt")
@@ -753,43 +748,43 @@ def test_a_hidden_file_that_cannot_be_made_is_told():
     assert [request.kind for request in channel.requests] == [REALPATH, OPEN, REALPATH, LSTAT]
 
 
-def test_a_mode_that_cannot_be_set_on_a_folder_is_passed_over():
-    """It may have been pruned by somebody else."""
-    atomic_write, session, channel = stubborn({SETSTAT: NO_SUCH_FILE})
+def test_a_directory_whose_mode_cannot_be_set_is_ignored():
+    """Another process may have removed it."""
+    atomic_write, session, channel = failing_server({SETSTAT: NO_SUCH_FILE})
 
     atomic_write.tree.make_directories(session, "new/deep")
 
     assert [request.kind for request in channel.requests].count(SETSTAT) == 2
 
 
-@pytest.mark.parametrize(("code", "kind"), [(NO_SUCH_FILE, None), (PERMISSION_DENIED, StatusError)])
-def test_a_file_that_is_gone_when_it_is_deleted_is_deleted(code, kind):
-    """One that may not be deleted is not."""
-    atomic_write, session, _ = stubborn({REMOVE: code}, there=[b"/r/a.txt"])
+@pytest.mark.parametrize(("code", "error_type"), [(NO_SUCH_FILE, None), (PERMISSION_DENIED, StatusError)])
+def test_deleting_a_file_that_was_deleted_concurrently_succeeds(code, error_type):
+    """One that may not be deleted is an error."""
+    atomic_write, session, _ = failing_server({REMOVE: code}, existing=[b"/r/a.txt"])
 
-    with pytest.raises(kind) if kind else nullcontext():
+    with pytest.raises(error_type) if error_type else nullcontext():
         atomic_write.tree.remove(session, "a.txt")
 
 
 @pytest.mark.parametrize(
-    ("about", "error"),
+    ("found", "error"),
     [(attributes(DIRECTORY), NotAFileError), (struct.pack(">II", 4, FILE), StorageError)],
-    ids=["no file", "no size"],
+    ids=["directory", "no size"],
 )
-def test_what_is_open_must_be_a_file_of_some_length(about, error):
-    """Whatever the server said before it was opened."""
-    atomic_write, session, channel = stubborn({"about": about}, there=[b"/r/a.txt"])
+def test_an_open_file_must_be_a_regular_file_with_a_size(found, error):
+    """Whatever the server reported before it was opened."""
+    atomic_write, session, channel = failing_server({"attributes": found}, existing=[b"/r/a.txt"])
 
-    with pytest.raises(error, match=r"no regular file|how long files are"):
+    with pytest.raises(error, match=r"not a regular file|does not report the sizes of files"):
         atomic_write.tree.open_file(session, "a.txt")
 
     session.flush()
     assert channel.requests[-1].kind == CLOSE
 
 
-def test_a_file_that_the_server_does_not_open_is_not_taken_for_missing():
-    """Its own word stays."""
-    atomic_write, session, _ = stubborn({OPEN: FAILURE}, there=[b"/r/a.txt"])
+def test_a_failure_to_open_a_file_is_not_reported_as_missing():
+    """The status of the server is raised."""
+    atomic_write, session, _ = failing_server({OPEN: FAILURE}, existing=[b"/r/a.txt"])
 
     with pytest.raises(StatusError) as caught:
         atomic_write.tree.open_file(session, "a.txt")
@@ -797,38 +792,38 @@ def test_a_file_that_the_server_does_not_open_is_not_taken_for_missing():
     assert caught.value.code == FAILURE
 
 
-def test_a_file_that_goes_before_it_is_opened_is_missing():
-    """It was there a moment ago."""
-    atomic_write, session, _ = stubborn({OPEN: NO_SUCH_FILE}, there=[b"/r/a.txt"])
+def test_a_file_that_is_deleted_before_it_is_opened_is_not_found():
+    """It existed when it was checked."""
+    atomic_write, session, _ = failing_server({OPEN: NO_SUCH_FILE}, existing=[b"/r/a.txt"])
 
     with pytest.raises(FileNotFoundInStorageError):
         atomic_write.tree.open_file(session, "a.txt")
 
 
-def test_a_hidden_file_that_nobody_can_look_at_is_not_taken_for_swept():
-    """Nor is it published."""
-    given = stubborn({LSTAT: FAILURE}, POSIX_RENAME)
+def test_a_temporary_file_that_cannot_be_checked_is_not_published():
+    """The error does not say that it was swept."""
+    server = failing_server({LSTAT: FAILURE}, POSIX_RENAME)
 
     with pytest.raises(StatusError) as caught:
-        finished(given)
+        commit(server)
 
     assert caught.value.code == FAILURE
-    assert POSIX_RENAME not in [request.texts[0] for request in given[2].asked if request.kind == EXTENDED]
+    assert POSIX_RENAME not in [request.texts[0] for request in server[2].asked if request.kind == EXTENDED]
 
 
-def test_a_folder_for_which_there_is_no_room_is_told(monkeypatch):
-    """And not that others delete it again and again."""
-    monkeypatch.setattr("flask_storage.backends.sftp.remote_tree.write_error", lambda *_: StorageFullError("make room"))
-    atomic_write, session, _ = stubborn({MKDIR: FAILURE})
+def test_a_full_disk_is_reported_when_a_directory_is_created(monkeypatch):
+    """Not as a race condition with another process."""
+    monkeypatch.setattr("flask_storage.backends.sftp.remote_tree.write_error", lambda *_: StorageFullError("full"))
+    atomic_write, session, _ = failing_server({MKDIR: FAILURE})
 
     with pytest.raises(StorageFullError):
         atomic_write.tree.make_directories(session, "new")
 
 
 @pytest.mark.parametrize("code", [EOF, FAILURE])
-def test_the_first_bytes_of_a_file_come_with_it(code):
-    """An empty one has none; one that cannot be read is given back."""
-    atomic_write, session, channel = stubborn({READ: code}, there=[b"/r/a.txt"])
+def test_opening_a_file_returns_its_first_bytes(code):
+    """An empty file has none; if they cannot be read, the file is closed."""
+    atomic_write, session, channel = failing_server({READ: code}, existing=[b"/r/a.txt"])
 
     if code == EOF:
         assert atomic_write.tree.open_file(session, "a.txt", first=100)[2] == b""
@@ -839,8 +834,8 @@ def test_the_first_bytes_of_a_file_come_with_it(code):
     assert channel.requests[-1].kind == CLOSE
 
 
-def test_many_files_are_deleted_in_few_turns(openssh_storage, monkeypatch):
-    """Also where they lie in many folders, which go with them; what cannot go is told, and keeps nothing else."""
+def test_many_files_are_deleted_in_few_round_trips(openssh_storage, monkeypatch):
+    """Also in many directories, which are removed too; a file that cannot be deleted does not prevent the others."""
     storage, root = openssh_storage
     for number in range(200):
         (root / f"d{number % 50}/e").mkdir(parents=True, exist_ok=True)
