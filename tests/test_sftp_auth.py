@@ -1,4 +1,4 @@
-"""Who responses, and who asks: host keys, user keys, passwords, and the ways to a server."""
+"""Authentication over SSH: host keys, user keys, passwords, proxies, ciphers, and servers that do not respond."""
 
 import base64
 import getpass
@@ -30,32 +30,32 @@ from tests.sftp_storages import make_storage
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
 PASSPHRASE = "open-sesame"
-SOON = 0.3  # seconds; for whoever never responses
-PATIENCE = 30  # seconds; for what should happen at once
+SHORT_TIMEOUT = 0.3  # seconds; for servers that never respond
+TIMEOUT = 30  # seconds; for what should happen immediately
 
 
-def get_in(server, **arguments):
-    """Log in and look around; a storage that is refused raises."""
+def assert_connects(server, **arguments):
+    """Check that a storage with these arguments can write and read a file."""
     with closing(make_storage(server, **arguments)) as storage:
         storage.write("a.txt", b"1")
         assert storage.read("a.txt") == b"1"
 
 
-def refusal(server, kind=PermissionDeniedError, **arguments):
-    """Return what is said to somebody who does not get in."""
-    with closing(make_storage(server, root=".", **arguments)) as storage, pytest.raises(kind) as caught:
+def connection_error(server, error_type=PermissionDeniedError, **arguments):
+    """Check that a storage with these arguments cannot connect, and return the message of the error."""
+    with closing(make_storage(server, root=".", **arguments)) as storage, pytest.raises(error_type) as caught:
         storage.list()
-    assert type(caught.value) is kind
+    assert type(caught.value) is error_type
     return str(caught.value)
 
 
 def require_transport(client) -> Any:
-    """Return what a client speaks through."""
+    """Return the transport of a client."""
     return client.get_transport()
 
 
 def keygen(*arguments):
-    """Run OpenSSH's own tool, and return what it prints."""
+    """Run ``ssh-keygen``, and return its output."""
     done = subprocess.run(
         ["ssh-keygen", *map(str, arguments)], check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
@@ -63,30 +63,30 @@ def keygen(*arguments):
 
 
 def fingerprint(file):
-    """Return what OpenSSH shows of a key."""
+    """Return the fingerprint of a key, as OpenSSH prints it."""
     return keygen("-l", "-f", file).split()[1]
 
 
 def public(file):
-    """Return the kind and the text of a key."""
+    """Return the type and the text of a public key."""
     return " ".join(Path(f"{file}.pub").read_text().split()[:2])
 
 
 @pytest.fixture(scope="module")
-def papers(tmp_path_factory):
-    """A folder with an authority that signs keys of users, and a list of keys that are not to be let in."""
-    folder = tmp_path_factory.mktemp("papers")
-    keygen("-q", "-t", "ed25519", "-N", "", "-f", folder / "authority")
-    (folder / "revoked").touch()
-    return folder
+def authority(tmp_path_factory):
+    """A directory with a certificate authority for user keys, and a list of revoked keys."""
+    directory = tmp_path_factory.mktemp("authority")
+    keygen("-q", "-t", "ed25519", "-N", "", "-f", directory / "authority")
+    (directory / "revoked").touch()
+    return directory
 
 
 @pytest.fixture(scope="module")
-def strict(openssh, papers):
-    """A server with an authority, revoked keys and few ciphers, which leads on to others."""
+def strict_server(openssh, authority):
+    """A server with a certificate authority, revoked keys and few ciphers, which can be a jump host."""
     server = type(openssh)(
-        f"TrustedUserCAKeys {papers}/authority.pub",
-        f"RevokedKeys {papers}/revoked",
+        f"TrustedUserCAKeys {authority}/authority.pub",
+        f"RevokedKeys {authority}/revoked",
         "Ciphers aes256-ctr,aes128-gcm@openssh.com",
         "AllowTcpForwarding yes",
     )
@@ -94,26 +94,26 @@ def strict(openssh, papers):
     server.remove()
 
 
-# -- the key of the server --------------------------------------------------------------------------------------------
+# -- host keys --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def known(openssh, tmp_path):
-    """Writes a file of known hosts, in which ``HOST``, ``ED``, ``RSA`` and ``OTHER`` stand for what they are."""
-    meant = {
+def known_hosts(openssh, tmp_path):
+    """Returns a function that writes a known hosts file, with values for ``HOST``, ``ED``, ``RSA`` and ``OTHER``."""
+    values = {
         "HOST": f"[127.0.0.1]:{openssh.port}",
         "ED": public(openssh.home / "host_ed25519"),
         "RSA": public(openssh.home / "host_rsa"),
         "OTHER": public(openssh.home / "other_ed25519"),
     }
 
-    def written(text):
+    def write(text):
         file = tmp_path / "known"
-        text = re.sub(r"(?<![\w+/])(HOST|ED|RSA|OTHER)(?![\w+/])", lambda found: meant[found[0]], text)
+        text = re.sub(r"(?<![\w+/])(HOST|ED|RSA|OTHER)(?![\w+/])", lambda match: values[match[0]], text)
         file.write_bytes(text.encode("latin-1"))
         return file
 
-    return written
+    return write
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def known(openssh, tmp_path):
         "HOST ED",
         "HOST RSA",
         "HOST RSA\nHOST ED",
-        "HOST ED somebody@somewhere\n",
-        "# ours\n\n  HOST\tED\n",
+        "HOST ED user@example\n",
+        "# a comment\n\n  HOST\tED\n",
         "other,HOST,another ED",
         "[127.0.0.*]:* ED",
         "[127.0.0.?]:*,!10.* ED",
@@ -138,30 +138,30 @@ def known(openssh, tmp_path):
     ],
     ids=repr,
 )
-def test_a_known_server_is_trusted(openssh, known, text):
-    """Whatever else the file holds: OpenSSH writes all of these, or reads past them."""
-    get_in(openssh, known_hosts_fpath=known(text))
+def test_a_server_with_a_known_key_is_accepted(openssh, known_hosts, text):
+    """OpenSSH writes all of these lines, or ignores them."""
+    assert_connects(openssh, known_hosts_fpath=known_hosts(text))
 
 
 @pytest.mark.parametrize(("host", "text"), [("localhost", "[LocalHost]:* ED"), ("LocalHost", "[localhost]:* ED")])
-def test_a_name_is_the_same_in_capitals(openssh, known, host, text):
-    """As everywhere in the net."""
-    get_in(openssh, host=host, known_hosts_fpath=known(text))
+def test_host_names_are_case_insensitive(openssh, known_hosts, host, text):
+    """As in DNS."""
+    assert_connects(openssh, host=host, known_hosts_fpath=known_hosts(text))
 
 
-def test_a_hashed_file_serves_as_well(openssh, known):
-    """Debian hashes names, so that the file tells nobody where one has been."""
-    file = known("HOST ED\nelsewhere OTHER")
+def test_hashed_host_names_are_supported(openssh, known_hosts):
+    """Debian hashes names, so that the file does not reveal the servers of a user."""
+    file = known_hosts("HOST ED\nelsewhere OTHER")
     keygen("-H", "-f", file)
     assert "127.0.0.1" not in file.read_text()
 
-    get_in(openssh, known_hosts_fpath=file)
+    assert_connects(openssh, known_hosts_fpath=file)
 
 
 @pytest.mark.parametrize(("text", "kind"), [("HOST RSA", "ssh-rsa"), ("HOST ED", "ssh-ed25519")])
-def test_the_server_is_asked_for_the_key_that_is_known(openssh, known, text, kind):
-    """It has several, and would show another one by itself."""
-    with make_storage(openssh, known_hosts_fpath=known(text)).create_client() as client:
+def test_the_server_is_asked_for_the_type_of_the_known_key(openssh, known_hosts, text, kind):
+    """It has several keys, and would send another one by default."""
+    with make_storage(openssh, known_hosts_fpath=known_hosts(text)).create_client() as client:
         assert require_transport(client).get_remote_server_key().get_name() == kind
 
 
@@ -180,246 +180,247 @@ def test_the_server_is_asked_for_the_key_that_is_known(openssh, known, text, kin
     ],
     ids=repr,
 )
-def test_an_unknown_server_is_refused(openssh, known, text):
-    """The error shows what `ssh-keygen -l` shows of the key, and where it belongs once it was compared."""
-    file = known(text)
-    entered = openssh.log.count("Accepted publickey")
+def test_a_server_with_an_unknown_key_is_refused(openssh, known_hosts, text):
+    """The error has the fingerprint and the file to add the key to."""
+    file = known_hosts(text)
+    logins = openssh.log.count("Accepted publickey")
 
-    told = refusal(openssh, known_hosts_fpath=file)
+    message = connection_error(openssh, known_hosts_fpath=file)
 
-    assert f"ssh-ed25519 {fingerprint(openssh.home / 'host_ed25519.pub')}" in told
-    assert told.startswith(f"the host key of [127.0.0.1]:{openssh.port} is unknown")
-    assert f"add the key to {file}" in told
-    assert openssh.log.count("Accepted publickey") == entered
-
-
-def test_a_server_with_another_key_is_refused(openssh, known):
-    """Both keys are shown; nothing says how to get around it."""
-    file = known("HOST OTHER")
-
-    told = refusal(openssh, known_hosts_fpath=file)
-
-    assert told.startswith("the host key of 127.0.0.1 has changed")
-    assert f"shows ssh-ed25519 {fingerprint(openssh.home / 'host_ed25519.pub')}" in told
-    assert f"{file} has ssh-ed25519 {fingerprint(openssh.home / 'other_ed25519.pub')}" in told
-    assert "ask whoever runs the server" in told
+    assert f"ssh-ed25519 {fingerprint(openssh.home / 'host_ed25519.pub')}" in message
+    assert message.startswith(f"the host key of [127.0.0.1]:{openssh.port} is unknown")
+    assert f"add the key to {file}" in message
+    assert openssh.log.count("Accepted publickey") == logins
 
 
-def test_a_server_with_a_key_of_another_kind_only_is_refused(openssh, known, tmp_path):
-    """It once had an ECDSA key, says the file; what comes now is not that."""
+def test_a_server_with_a_changed_key_is_refused(openssh, known_hosts):
+    """The error has both fingerprints, and no way to ignore the change."""
+    file = known_hosts("HOST OTHER")
+
+    message = connection_error(openssh, known_hosts_fpath=file)
+
+    assert message.startswith("the host key of 127.0.0.1 has changed")
+    assert f"sent ssh-ed25519 {fingerprint(openssh.home / 'host_ed25519.pub')}" in message
+    assert f"{file} has ssh-ed25519 {fingerprint(openssh.home / 'other_ed25519.pub')}" in message
+    assert "ask the administrator of the server" in message
+
+
+def test_a_server_whose_key_changed_its_type_is_refused(openssh, known_hosts, tmp_path):
+    """The file has an ECDSA key, which the server does not have."""
     keygen("-q", "-t", "ecdsa", "-N", "", "-f", tmp_path / "old")
 
-    told = refusal(openssh, known_hosts_fpath=known(f"HOST {public(tmp_path / 'old')}"))
+    message = connection_error(openssh, known_hosts_fpath=known_hosts(f"HOST {public(tmp_path / 'old')}"))
 
-    assert "has changed: it shows ssh-ed25519" in told
-    assert f"has ecdsa-sha2-nistp256 {fingerprint(tmp_path / 'old.pub')}" in told
+    assert "has changed: it sent ssh-ed25519" in message
+    assert f"has ecdsa-sha2-nistp256 {fingerprint(tmp_path / 'old.pub')}" in message
 
 
 @pytest.mark.parametrize(
     "text", ["HOST ED\n@revoked * ED", "@revoked elsewhere ED\nHOST ED", "HOST ED\n@revoked HOST ED"]
 )
-def test_a_revoked_key_is_refused(openssh, known, text):
-    """Whichever host the line is about: whoever shows a stolen key is nobody."""
-    file = known(text)
-    print_of_it = fingerprint(openssh.home / "host_ed25519.pub")
+def test_a_revoked_host_key_is_refused(openssh, known_hosts, text):
+    """For any host, and also if its fingerprint was given: a revoked key may be stolen."""
+    file = known_hosts(text)
+    host_fingerprint = fingerprint(openssh.home / "host_ed25519.pub")
 
-    assert f"{print_of_it} is revoked, says {file}" in refusal(openssh, known_hosts_fpath=file)
-    assert "is revoked" in refusal(openssh, known_hosts_fpath=file, host_key_fingerprint=print_of_it)
+    assert f"{host_fingerprint} is revoked by {file}" in connection_error(openssh, known_hosts_fpath=file)
+    assert "is revoked" in connection_error(openssh, known_hosts_fpath=file, host_key_fingerprint=host_fingerprint)
 
 
 @pytest.mark.parametrize(
-    ("kind", "text"), [("missing", "No such file"), ("folder", "Is a directory"), ("loop", "Too many levels")]
+    ("kind", "text"), [("missing", "No such file"), ("directory", "Is a directory"), ("loop", "Too many levels")]
 )
-def test_a_file_of_known_hosts_that_cannot_be_read_is_told(openssh, tmp_path, kind, text):
-    """A file that was named and is not there is a mistake, also where a fingerprint decides: it may revoke keys."""
+def test_a_known_hosts_file_that_cannot_be_read_is_reported(openssh, tmp_path, kind, text):
+    """Also if a fingerprint was given, since the file may revoke keys."""
     file = tmp_path / kind
-    if kind == "folder":
+    if kind == "directory":
         file.mkdir()
     if kind == "loop":
         file.symlink_to(file)
     right = fingerprint(openssh.home / "host_ed25519.pub")
 
     for arguments in ({}, {"host_key_fingerprint": right}):
-        told = refusal(openssh, ConfigurationError, known_hosts_fpath=file, **arguments)
-        assert f"the known hosts {file} cannot be read ({text}" in told
+        message = connection_error(openssh, ConfigurationError, known_hosts_fpath=file, **arguments)
+        assert f"the known hosts file {file} cannot be read ({text}" in message
 
 
-def test_the_file_of_the_user_may_be_missing(openssh, tmp_path, monkeypatch):
-    """Nobody who has never used SSH has one: then no server is known, and a fingerprint will do."""
+def test_the_default_known_hosts_file_may_be_missing(openssh, tmp_path, monkeypatch):
+    """Then every server is unknown, and a fingerprint can be given."""
     monkeypatch.setenv("HOME", str(tmp_path))
     file = tmp_path / ".ssh/known_hosts"
     right = fingerprint(openssh.home / "host_ed25519.pub")
 
-    assert f"add the key to {file}" in refusal(openssh, known_hosts_fpath=None)
-    get_in(openssh, known_hosts_fpath=None, host_key_fingerprint=right)
+    assert f"add the key to {file}" in connection_error(openssh, known_hosts_fpath=None)
+    assert_connects(openssh, known_hosts_fpath=None, host_key_fingerprint=right)
 
     file.parent.mkdir()
     shutil.copy(openssh.known_hosts, file)
-    get_in(openssh, known_hosts_fpath=None)
+    assert_connects(openssh, known_hosts_fpath=None)
 
 
-def test_a_fingerprint_stands_for_the_file(openssh, known):
-    """As OpenSSH shows it, one or several, with or without the sign that other tools put at its end."""
+def test_a_fingerprint_replaces_the_known_hosts_file(openssh, known_hosts):
+    """One or several, with or without the padding that other tools print."""
     right = fingerprint(openssh.home / "host_ed25519.pub")
     wrong = fingerprint(openssh.home / "other_ed25519.pub")
 
     for given in (right, f"{right}=", f"{wrong},{right}", [wrong, right]):
-        get_in(openssh, known_hosts_fpath=known("HOST OTHER"), host_key_fingerprint=given)
+        assert_connects(openssh, known_hosts_fpath=known_hosts("HOST OTHER"), host_key_fingerprint=given)
 
 
 @pytest.mark.parametrize("key", ["other_ed25519.pub", "user_ed25519.pub"])
-def test_a_wrong_fingerprint_is_refused(openssh, key):
-    """Also where the file knows the server: who gave one meant it."""
-    told = refusal(openssh, host_key_fingerprint=fingerprint(openssh.home / key))
+def test_a_server_with_another_fingerprint_is_refused(openssh, key):
+    """Also if the file has the key of the server."""
+    message = connection_error(openssh, host_key_fingerprint=fingerprint(openssh.home / key))
 
-    assert fingerprint(openssh.home / "host_ed25519.pub") in told
-    assert "is not the host_key_fingerprint of this profile" in told
-    assert fingerprint(openssh.home / key) not in told
-
-
-# -- a server made by hand --------------------------------------------------------------------------------------------
+    assert fingerprint(openssh.home / "host_ed25519.pub") in message
+    assert "is not the host_key_fingerprint of this profile" in message
+    assert fingerprint(openssh.home / key) not in message
 
 
-class Doorman(paramiko.ServerInterface):
-    """Lets everybody in, and notes who came with what; attributes say where it stops."""
+# -- a scripted server ------------------------------------------------------------------------------------------------
+
+
+class RecordingServer(paramiko.ServerInterface):
+    """Accepts every user, and records passwords; its attributes make it fail or wait."""
 
     transport: paramiko.Transport
 
     def __init__(self):
         self.passwords = []
-        self.asked = threading.Event()
-        self.go_on = threading.Event()
+        self.keepalive_received = threading.Event()
+        self.resume = threading.Event()
         self.waits = False
-        self.hangs_up = False
-        self.takes_keys = True
-        self.wants_more = False
+        self.closes = False
+        self.accepts_keys = True
+        self.needs_second_factor = False
 
     def get_allowed_auths(self, username):
-        """Both, or what comes after them."""
-        return "keyboard-interactive" if self.wants_more else "password,publickey"
+        """Allow passwords and keys, or the second factor only."""
+        return "keyboard-interactive" if self.needs_second_factor else "password,publickey"
 
     def check_auth_password(self, username, password):
-        """Note the password."""
+        """Record the password, and accept it."""
         self.passwords.append(password)
         return AUTH_SUCCESSFUL
 
     def check_auth_publickey(self, username, key):
-        """Stop here where we shall."""
-        if self.hangs_up:
+        """Accept the key, or fail as configured."""
+        if self.closes:
             self.transport.close()
         if self.waits:
-            self.go_on.wait(PATIENCE)
-        if self.wants_more:
+            self.resume.wait(TIMEOUT)
+        if self.needs_second_factor:
             return AUTH_PARTIALLY_SUCCESSFUL
-        return AUTH_SUCCESSFUL if self.takes_keys else AUTH_FAILED
+        return AUTH_SUCCESSFUL if self.accepts_keys else AUTH_FAILED
 
     def check_channel_request(self, kind, chanid):
-        """Open every session, for which there is no subsystem."""
+        """Open every session; there is no subsystem."""
         return OPEN_SUCCEEDED
 
     def check_global_request(self, kind, msg):
-        """Note that somebody asked whether we are there."""
-        self.asked.set()
+        """Record a keepalive message."""
+        self.keepalive_received.set()
         return False
 
 
 @contextmanager
 def listening(serve):
-    """Run a server of one's own, which gets each connection; yield its port."""
+    """Run *serve* in a thread for each connection to a new port; yield the port."""
     sockets = []
 
     def accept():
         with suppress(OSError):
             while True:
-                sockets.append(door.accept()[0])
+                sockets.append(listener.accept()[0])
                 threading.Thread(target=serve, args=(sockets[-1],), daemon=True).start()
 
-    with socket.create_server(("127.0.0.1", 0)) as door:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
         try:
-            yield door.getsockname()[1]
+            yield listener.getsockname()[1]
         finally:
-            door.shutdown(socket.SHUT_RDWR)
-            thread.join(PATIENCE)
-            for one in sockets:
-                one.close()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(TIMEOUT)
+            for sock in sockets:
+                sock.close()
 
 
 @pytest.fixture
-def doorman(openssh, tmp_path):
-    """A server made by hand, and the arguments with which one gets to it."""
-    keeper = Doorman()
+def recording_server(openssh, tmp_path):
+    """A RecordingServer, and the arguments of a storage on it."""
+    recorder = RecordingServer()
     transports = []
 
     def serve(sock):
-        keeper.transport = paramiko.Transport(sock)
-        transports.append(keeper.transport)
-        keeper.transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(openssh.home / "host_ed25519"))
+        recorder.transport = paramiko.Transport(sock)
+        transports.append(recorder.transport)
+        recorder.transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(openssh.home / "host_ed25519"))
         with suppress(paramiko.SSHException, EOFError, OSError):
-            keeper.transport.start_server(server=keeper)
+            recorder.transport.start_server(server=recorder)
 
     with listening(serve) as port:
-        file = tmp_path / "doorman"
+        file = tmp_path / "recording_server"
         file.write_text(f"[127.0.0.1]:{port} {public(openssh.home / 'host_ed25519')}\n")
-        yield keeper, {"port": port, "known_hosts_fpath": str(file)}
-        keeper.go_on.set()
+        yield recorder, {"port": port, "known_hosts_fpath": str(file)}
+        recorder.resume.set()
         for transport in transports:
             transport.close()
-            transport.join(PATIENCE)
+            transport.join(TIMEOUT)
 
 
-def test_a_refused_server_never_sees_a_password(openssh, doorman, tmp_path):
-    """Unknown, changed or revoked: whoever it is, it is left before anybody logs in."""
-    keeper, way = doorman
-    login = {**way, "key_filename": None, "password": PASSPHRASE}
+def test_a_refused_server_receives_no_password(openssh, recording_server, tmp_path):
+    """An unknown, changed or revoked host key ends the connection before the authentication."""
+    recorder, address = recording_server
+    login = {**address, "key_filename": None, "password": PASSPHRASE}
     kind, key = public(openssh.home / "host_ed25519").split()
     other = public(openssh.home / "other_ed25519")
-    host = f"[127.0.0.1]:{way['port']}"
+    host = f"[127.0.0.1]:{address['port']}"
     for text in ("", f"{host} {other}", f"{host} {kind} {key}\n@revoked * {kind} {key}"):
-        Path(way["known_hosts_fpath"]).write_text(text)
-        refusal(openssh, **login)
-    refusal(openssh, **login, host_key_fingerprint=fingerprint(openssh.home / "other_ed25519.pub"))
-    assert keeper.passwords == []
+        Path(address["known_hosts_fpath"]).write_text(text)
+        connection_error(openssh, **login)
+    connection_error(openssh, **login, host_key_fingerprint=fingerprint(openssh.home / "other_ed25519.pub"))
+    assert recorder.passwords == []
 
-    Path(way["known_hosts_fpath"]).write_text(f"{host} {kind} {key}")
-    refusal(openssh, StorageUnavailableError, **login)
-    assert keeper.passwords == [PASSPHRASE]
-
-
-def test_a_server_without_the_subsystem_is_told(openssh, doorman):
-    """Some let people in, and do not serve files."""
-    _, way = doorman
-
-    assert "subsystem sftp" in refusal(openssh, StorageUnavailableError, **way)
+    Path(address["known_hosts_fpath"]).write_text(f"{host} {kind} {key}")
+    connection_error(openssh, StorageUnavailableError, **login)
+    assert recorder.passwords == [PASSPHRASE]
 
 
-def test_a_login_that_nobody_answers_ends(openssh, doorman):
-    """It is no refusal: nobody looked at the key."""
-    keeper, way = doorman
-    keeper.waits = True
+def test_a_server_without_the_sftp_subsystem_is_reported(openssh, recording_server):
+    """Some servers authenticate users, and do not serve files."""
+    _, address = recording_server
 
-    told = refusal(openssh, StorageTimeoutError, **way, connect_timeout=SOON)
-
-    assert told == f"127.0.0.1:{way['port']} did not response in time: try again, or raise connect_timeout"
+    assert "subsystem sftp" in connection_error(openssh, StorageUnavailableError, **address)
 
 
-def test_a_login_that_breaks_off_is_no_refusal(openssh, doorman):
-    """Trying again may help."""
-    keeper, way = doorman
-    keeper.hangs_up = True
+def test_an_authentication_without_a_response_raises_a_timeout(openssh, recording_server):
+    """Not an error about the key, which was not checked."""
+    recorder, address = recording_server
+    recorder.waits = True
 
-    assert "check host, port and proxy" in refusal(openssh, StorageUnavailableError, **way)
+    message = connection_error(openssh, StorageTimeoutError, **address, connect_timeout=SHORT_TIMEOUT)
 
-
-def test_an_idle_connection_asks_whether_the_server_is_there(openssh, doorman):
-    """Every so many seconds; less than one is one."""
-    keeper, way = doorman
-    with make_storage(openssh, root=".", **way, keepalive=0.2).create_client():
-        assert keeper.asked.wait(PATIENCE)
+    server = f"{openssh.username}@127.0.0.1:{address['port']}"
+    assert message == f"{server} did not answer in time: try again, or raise connect_timeout"
 
 
-# -- the key of the user ----------------------------------------------------------------------------------------------
+def test_a_connection_lost_during_the_authentication_is_no_refusal(openssh, recording_server):
+    """A retry may help."""
+    recorder, address = recording_server
+    recorder.closes = True
+
+    assert "check host, port and proxy" in connection_error(openssh, StorageUnavailableError, **address)
+
+
+def test_keepalive_messages_are_sent_on_an_idle_connection(openssh, recording_server):
+    """The interval is rounded up to a second."""
+    recorder, address = recording_server
+    with make_storage(openssh, root=".", **address, keepalive=0.2).create_client():
+        assert recorder.keepalive_received.wait(TIMEOUT)
+
+
+# -- user keys --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -434,44 +435,46 @@ def test_an_idle_connection_asks_whether_the_server_is_there(openssh, doorman):
     ],
     ids=" ".join,
 )
-def test_keys_of_each_kind_open_the_door(openssh, tmp_path, options):
-    """Also with a passphrase; one that is missing or wrong is no fault of the server's."""
+def test_private_keys_of_every_type_are_accepted(openssh, tmp_path, options):
+    """Also with a passphrase; a missing or wrong one is not reported as a fault of the server."""
     plain, locked = tmp_path / "plain", tmp_path / "locked"
     keygen("-q", *options, "-N", "", "-f", plain)
     keygen("-q", *options, "-N", PASSPHRASE, "-f", locked)
     with (openssh.home / "authorized_keys").open("a") as file:
         file.write(f"{public(plain)}\n{public(locked)}\n")
 
-    get_in(openssh, key_filename=plain)
-    get_in(openssh, key_filename=plain, passphrase="not needed")
-    get_in(openssh, key_filename=locked, passphrase=PASSPHRASE)
-    assert refusal(openssh, ConfigurationError, key_filename=locked) == (
+    assert_connects(openssh, key_filename=plain)
+    assert_connects(openssh, key_filename=plain, passphrase="not needed")
+    assert_connects(openssh, key_filename=locked, passphrase=PASSPHRASE)
+    assert connection_error(openssh, ConfigurationError, key_filename=locked) == (
         f"the private key {locked} is encrypted: give its passphrase"
     )
-    told = refusal(openssh, ConfigurationError, key_filename=locked, passphrase="wrong")
-    assert told.startswith(f"the private key {locked} cannot be used")
-    assert "its passphrase is another" in told
+    message = connection_error(openssh, ConfigurationError, key_filename=locked, passphrase="wrong")
+    assert message.startswith(f"the private key {locked} cannot be used")
+    assert "the passphrase is wrong" in message
 
 
-def test_the_key_of_a_stranger_is_refused(openssh):
-    """The text says what to look at, on both sides."""
-    told = refusal(openssh, key_filename=openssh.home / "other_ed25519")
+def test_an_unknown_private_key_is_refused(openssh):
+    """The error says what to check, on both sides."""
+    message = connection_error(openssh, key_filename=openssh.home / "other_ed25519")
 
-    assert told.startswith(f"127.0.0.1:{openssh.port} does not let us in: check username and key")
-
-
-def test_somebody_else_is_refused(openssh):
-    """With a key that is good, under a name that is not."""
-    assert "check username" in refusal(openssh, username="nobody-of-this-name")
+    assert message.startswith(
+        f"authentication failed for {openssh.username}@127.0.0.1:{openssh.port}: check username and key"
+    )
 
 
-def test_several_keys_are_tried(openssh, tmp_path):
-    """Those that are of no use are passed over as long as one is."""
+def test_an_unknown_username_is_refused(openssh):
+    """The key is good, the name is not."""
+    assert "check username" in connection_error(openssh, username="unknown-user")
+
+
+def test_several_private_keys_are_tried(openssh, tmp_path):
+    """Those that are unusable are ignored as long as one is accepted."""
     (tmp_path / "garbage").write_text("no key")
     good = openssh.home / "user_ed25519"
 
-    get_in(openssh, key_filename=[openssh.home / "other_ed25519", good])
-    get_in(openssh, key_filename=[tmp_path / "garbage", good])
+    assert_connects(openssh, key_filename=[openssh.home / "other_ed25519", good])
+    assert_connects(openssh, key_filename=[tmp_path / "garbage", good])
 
 
 @pytest.mark.parametrize(
@@ -486,55 +489,55 @@ def test_several_keys_are_tried(openssh, tmp_path):
     ],
     ids=repr,
 )
-def test_a_file_that_is_no_key_is_told(openssh, tmp_path, content):
-    """By name: the server has nothing to do with it."""
+def test_a_malformed_private_key_is_reported(openssh, tmp_path, content):
+    """With its path, and not as a fault of the server."""
     file = tmp_path / "id"
     file.write_bytes(content)
 
-    assert f"the private key {file} cannot be used" in refusal(openssh, ConfigurationError, key_filename=file)
+    assert f"the private key {file} cannot be used" in connection_error(openssh, ConfigurationError, key_filename=file)
 
 
-@pytest.mark.parametrize(("kind", "text"), [("missing", "No such file"), ("folder", "Is a directory")])
-def test_a_key_that_cannot_be_read_is_told(openssh, tmp_path, kind, text):
-    """By name, too."""
+@pytest.mark.parametrize(("kind", "text"), [("missing", "No such file"), ("directory", "Is a directory")])
+def test_a_private_key_that_cannot_be_read_is_reported(openssh, tmp_path, kind, text):
+    """With its path."""
     file = tmp_path / kind
-    if kind == "folder":
+    if kind == "directory":
         file.mkdir()
 
-    told = refusal(openssh, ConfigurationError, key_filename=[openssh.home / "other_ed25519", file])
-    assert f"the private key {file} cannot be read ({text}" in told
+    message = connection_error(openssh, ConfigurationError, key_filename=[openssh.home / "other_ed25519", file])
+    assert f"the private key {file} cannot be read ({text}" in message
 
 
-def test_with_nothing_to_log_in_with_nobody_gets_in(openssh):
-    """The text names what there is to give."""
-    assert "give a key_filename or a password" in refusal(openssh, ConfigurationError, key_filename=None)
+def test_without_credentials_the_connection_is_refused(openssh):
+    """The error says what can be given."""
+    assert "give a key_filename or a password" in connection_error(openssh, ConfigurationError, key_filename=None)
 
 
-def test_keys_lie_where_ssh_looks_for_them(openssh, tmp_path, monkeypatch):
-    """In ``~/.ssh``, for those who say so."""
+def test_look_for_keys_finds_the_default_keys(openssh, tmp_path, monkeypatch):
+    """In ``~/.ssh``, if look_for_keys is set."""
     (tmp_path / ".ssh").mkdir()
     shutil.copy(openssh.home / "user_ed25519", tmp_path / ".ssh/id_ed25519")
     monkeypatch.setenv("HOME", str(tmp_path))
 
-    get_in(openssh, key_filename=None, look_for_keys=True)
-    refusal(openssh, ConfigurationError, key_filename=None)
+    assert_connects(openssh, key_filename=None, look_for_keys=True)
+    connection_error(openssh, ConfigurationError, key_filename=None)
 
 
 @pytest.mark.parametrize("content", [b"no key", b"\xff\xfe"], ids=repr)
-def test_a_broken_key_where_ssh_looks_is_told(openssh, tmp_path, monkeypatch, content):
-    """Not as a fault of a key that was named, and is fine."""
+def test_a_malformed_default_key_is_reported(openssh, tmp_path, monkeypatch, content):
+    """Not as a fault of the key that was given."""
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/id_ed25519").write_bytes(content)
     monkeypatch.setenv("HOME", str(tmp_path))
-    stranger = openssh.home / "other_ed25519"
+    refused_key = openssh.home / "other_ed25519"
 
-    for key in (None, stranger):
-        told = refusal(openssh, ConfigurationError, key_filename=key, look_for_keys=True)
-        assert "check the keys that allow_agent and look_for_keys find" in told
+    for key in (None, refused_key):
+        message = connection_error(openssh, ConfigurationError, key_filename=key, look_for_keys=True)
+        assert "check the keys that allow_agent and look_for_keys find" in message
 
 
-def test_an_agent_holds_keys(openssh, tmp_path, monkeypatch):
-    """For those who say so."""
+def test_allow_agent_uses_the_keys_of_an_agent(openssh, tmp_path, monkeypatch):
+    """If allow_agent is set."""
     address = str(tmp_path / "agent")
     agent = subprocess.Popen(["ssh-agent", "-D", "-a", address], stdout=subprocess.DEVNULL)
     try:
@@ -546,85 +549,89 @@ def test_an_agent_holds_keys(openssh, tmp_path, monkeypatch):
             deadline.wait(0.02)
         monkeypatch.setenv("SSH_AUTH_SOCK", address)
 
-        get_in(openssh, key_filename=None, allow_agent=True)
-        refusal(openssh, ConfigurationError, key_filename=None)
+        assert_connects(openssh, key_filename=None, allow_agent=True)
+        connection_error(openssh, ConfigurationError, key_filename=None)
     finally:
         agent.kill()
         agent.wait()
 
 
-def signed(papers, folder, *options):
+def make_certificate(authority, directory, *options):
     """Return a key with a certificate beside it."""
-    key = folder / "id"
+    key = directory / "id"
     keygen("-q", "-t", "ed25519", "-N", "", "-f", key)
-    keygen("-q", "-s", papers / "authority", "-I", "tests", *options, f"{key}.pub")
+    keygen("-q", "-s", authority / "authority", "-I", "tests", *options, f"{key}.pub")
     return key
 
 
-def test_a_certificate_is_found_beside_its_key(strict, papers, tmp_path):
-    """The server knows the authority only; naming the certificate is as good as naming the key."""
-    key = signed(papers, tmp_path, "-n", strict.username, "-V", "+1d")
+def test_a_certificate_beside_its_key_is_used(strict_server, authority, tmp_path):
+    """The server knows the authority only; the path of the certificate may be given too."""
+    key = make_certificate(authority, tmp_path, "-n", strict_server.username, "-V", "+1d")
 
-    get_in(strict, key_filename=key)
-    get_in(strict, key_filename=f"{key}-cert.pub")
+    assert_connects(strict_server, key_filename=key)
+    assert_connects(strict_server, key_filename=f"{key}-cert.pub")
     Path(f"{key}-cert.pub").unlink()
-    refusal(strict, key_filename=key)
+    connection_error(strict_server, key_filename=key)
 
 
 @pytest.mark.parametrize(
-    "options", [["-n", "somebody-else"], ["-n", getpass.getuser(), "-V", "20200101:20200102"]], ids=["name", "time"]
+    "options", [["-n", "another-user"], ["-n", getpass.getuser(), "-V", "20200101:20200102"]], ids=["name", "time"]
 )
-def test_a_certificate_for_others_opens_nothing(strict, papers, tmp_path, options):
-    """Nor one whose time is over."""
-    assert "does not let us in" in refusal(strict, key_filename=signed(papers, tmp_path, *options))
+def test_a_certificate_of_another_user_or_time_is_refused(strict_server, authority, tmp_path, options):
+    """Another principal, or expired."""
+    assert "authentication failed" in connection_error(
+        strict_server, key_filename=make_certificate(authority, tmp_path, *options)
+    )
 
 
-def test_a_broken_certificate_is_told(strict, papers, tmp_path):
-    """As a trouble of the key that it belongs to."""
-    key = signed(papers, tmp_path, "-n", strict.username)
+def test_a_malformed_certificate_is_reported(strict_server, authority, tmp_path):
+    """As an error of its key."""
+    key = make_certificate(authority, tmp_path, "-n", strict_server.username)
     Path(f"{key}-cert.pub").write_text("nothing")
 
-    assert "it or its certificate is damaged" in refusal(strict, ConfigurationError, key_filename=key)
+    assert "the key or its certificate is damaged" in connection_error(
+        strict_server, ConfigurationError, key_filename=key
+    )
 
 
-def test_a_revoked_key_of_a_user_is_refused(strict, papers, tmp_path):
-    """It was let in a moment before."""
+def test_a_revoked_user_key_is_refused(strict_server, authority, tmp_path):
+    """It was accepted before it was revoked."""
     key = tmp_path / "id"
     keygen("-q", "-t", "ed25519", "-N", "", "-f", key)
-    with (strict.home / "authorized_keys").open("a") as file:
+    with (strict_server.home / "authorized_keys").open("a") as file:
         file.write(f"{public(key)}\n")
-    get_in(strict, key_filename=key)
+    assert_connects(strict_server, key_filename=key)
 
-    (papers / "revoked").write_text(f"{public(key)}\n")
-    told = refusal(strict, key_filename=key)
-    (papers / "revoked").write_text("")
+    (authority / "revoked").write_text(f"{public(key)}\n")
+    message = connection_error(strict_server, key_filename=key)
+    (authority / "revoked").write_text("")
 
-    assert "does not let us in" in told
+    assert "authentication failed" in message
 
 
-def test_the_local_user_logs_in_unless_another_is_named(openssh):
+def test_the_default_username_is_that_of_the_local_user(openssh):
     """As with OpenSSH."""
-    get_in(openssh, username=None)
+    assert_connects(openssh, username=None)
 
 
-def test_a_process_of_a_user_without_a_name_has_to_give_one(openssh, monkeypatch):
-    """As in a container that runs under a bare number."""
+def test_a_local_user_without_a_name_needs_the_username_argument(openssh, monkeypatch):
+    """As in a container that runs under a number."""
 
     def nameless():
         raise KeyError("getpwuid(): uid not found: 12345")
 
     monkeypatch.setattr(getpass, "getuser", nameless)
 
-    assert "give a username" in refusal(openssh, ConfigurationError, username=None)
-    get_in(openssh)
+    assert "give a username" in connection_error(openssh, ConfigurationError, username=None)
+    assert_connects(openssh)
 
 
-def test_a_second_factor_is_asked_of_nobody(openssh, doorman):
-    """Paramiko would print at the terminal of the process, and wait there."""
-    keeper, way = doorman
-    keeper.wants_more = True
+def test_an_interactive_second_factor_is_refused(openssh, recording_server):
+    """Paramiko would print a prompt on the terminal of the process, and wait there."""
+    recorder, address = recording_server
+    recorder.needs_second_factor = True
 
-    assert "which somebody has to type" in refusal(openssh, **way)
+    assert "interactive second factor" in connection_error(openssh, **address)
 
 
 @pytest.mark.parametrize(
@@ -637,81 +644,81 @@ def test_a_second_factor_is_asked_of_nobody(openssh, doorman):
         "# a note\x0bHOST ED",
     ],
 )
-def test_a_line_that_is_none_is_not_trusted(openssh, tmp_path, line):
-    """One that was commented out above all, or a part of a comment."""
+def test_a_comment_in_the_known_hosts_file_is_not_a_key(openssh, tmp_path, line):
+    """A line that is commented out, or a part of a comment."""
     file = tmp_path / "known"
     host, key = f"[127.0.0.1]:{openssh.port}", public(openssh.home / "host_ed25519")
     file.write_text(line.replace("HOST", host).replace("ED", key) + "\n", "utf-8")
 
-    assert "is unknown" in refusal(openssh, known_hosts_fpath=str(file))
+    assert "is unknown" in connection_error(openssh, known_hosts_fpath=str(file))
 
 
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
-def test_a_sound_key_that_the_server_does_not_know_is_refused_by_the_server(openssh, kind):
-    """And not called something else, whatever paramiko tried it as."""
+def test_a_valid_key_that_is_refused_is_reported_as_a_refusal(openssh, kind):
+    """And not as a malformed key, whatever type paramiko tried it as."""
     key = openssh.make_key(f"unknown_{kind}_{secrets.token_hex(4)}", kind)
 
-    assert "does not let us in" in refusal(openssh, key_filename=str(key))
+    assert "authentication failed" in connection_error(openssh, key_filename=str(key))
 
 
 @pytest.mark.parametrize("length", [74, 116])
-def test_a_key_that_ends_too_early_is_told(openssh, tmp_path, length):
-    """In our words: paramiko falls over some."""
+def test_a_truncated_private_key_is_reported(openssh, tmp_path, length):
+    """Paramiko raises other errors for some of them."""
     lines = (openssh.home / "user_ed25519").read_text().splitlines()
     body = base64.b64decode("".join(lines[1:-1]))[:length]
     key = tmp_path / "key"
     key.write_text("\n".join([lines[0], base64.b64encode(body).decode(), lines[-1], ""]))
     key.chmod(0o600)
 
-    assert "cannot be used" in refusal(openssh, ConfigurationError, key_filename=str(key))
+    assert "cannot be used" in connection_error(openssh, ConfigurationError, key_filename=str(key))
 
 
 # -- passwords --------------------------------------------------------------------------------------------------------
 
 
-def test_a_password_opens_the_door(plain_sftp, caplog):
+def test_a_correct_password_is_accepted(plain_sftp, caplog):
     """No log shows it."""
     caplog.set_level(logging.DEBUG)
 
-    get_in(plain_sftp, key_filename=None, password=plain_sftp.password)
+    assert_connects(plain_sftp, key_filename=None, password=plain_sftp.password)
 
     assert "paramiko" in {record.name.partition(".")[0] for record in caplog.records}
     assert plain_sftp.password not in caplog.text
 
 
-def test_keys_are_tried_before_a_password(openssh, doorman):
-    """Which is sent only where no key is taken."""
-    keeper, way = doorman
-    keeper.takes_keys = False
-    with make_storage(openssh, **way, password=PASSPHRASE).create_client() as client:
+def test_keys_are_tried_before_the_password(openssh, recording_server):
+    """The password is sent only if no key is accepted."""
+    recorder, address = recording_server
+    recorder.accepts_keys = False
+    with make_storage(openssh, **address, password=PASSPHRASE).create_client() as client:
         assert require_transport(client).is_authenticated()
-    assert keeper.passwords == [PASSPHRASE]
+    assert recorder.passwords == [PASSPHRASE]
 
-    keeper.takes_keys = True
-    with make_storage(openssh, **way, password=PASSPHRASE).create_client():
-        assert keeper.passwords == [PASSPHRASE]
+    recorder.accepts_keys = True
+    with make_storage(openssh, **address, password=PASSPHRASE).create_client():
+        assert recorder.passwords == [PASSPHRASE]
 
 
 def test_a_wrong_password_is_refused(plain_sftp):
-    """And not repeated."""
-    told = refusal(plain_sftp, key_filename=None, password=PASSPHRASE)
+    """The error does not show it."""
+    message = connection_error(plain_sftp, key_filename=None, password=PASSPHRASE)
 
-    assert "does not let us in: check username and key or password" in told
-    assert PASSPHRASE not in told
-
-
-def test_a_server_that_takes_no_password_refuses(openssh):
-    """It says so before it is sent one."""
-    assert "does not let us in" in refusal(openssh, key_filename=None, password=PASSPHRASE)
+    assert "check username and key or password" in message
+    assert PASSPHRASE not in message
 
 
-# -- ways to the server -----------------------------------------------------------------------------------------------
+def test_a_server_without_password_authentication_refuses(openssh):
+    """It refuses before a password is sent."""
+    assert "authentication failed" in connection_error(openssh, key_filename=None, password=PASSPHRASE)
+
+
+# -- proxies and jump hosts -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def lead(tmp_path):
-    """A program that leads its input and output to a port, and notes how it was called."""
-    program = tmp_path / "lead.py"
+def relay_command(tmp_path):
+    """A command that connects its input and output to a port, and records its arguments."""
+    program = tmp_path / "relay_command.py"
     program.write_text(
         textwrap.dedent("""
             import os, pathlib, socket, sys, threading
@@ -730,9 +737,9 @@ def lead(tmp_path):
     return f"{sys.executable} {program}"
 
 
-def test_a_command_leads_to_the_server(openssh, lead, tmp_path):
-    """Its words are filled in, and it ends with the storage."""
-    with closing(make_storage(openssh, proxy_command=f"{lead} %h %p '%r at %h' 100%% %x")) as storage:
+def test_a_proxy_command_connects_to_the_server(openssh, relay_command, tmp_path):
+    """Its placeholders are replaced, and it ends with the storage."""
+    with closing(make_storage(openssh, proxy_command=f"{relay_command} %h %p '%r at %h' 100%% %x")) as storage:
         content = os.urandom(3 << 20)
         storage.write("a.bin", content)
         assert storage.read("a.bin") == content
@@ -745,16 +752,16 @@ def test_a_command_leads_to_the_server(openssh, lead, tmp_path):
         os.kill(pid, 0)
 
 
-def test_the_server_behind_a_command_is_checked(openssh, lead, known):
-    """Whoever leads there may lead astray."""
-    told = refusal(openssh, proxy_command=f"{lead} %h %p", known_hosts_fpath=known(""))
+def test_the_host_key_is_checked_behind_a_proxy_command(openssh, relay_command, known_hosts):
+    """The command may connect to another server."""
+    message = connection_error(openssh, proxy_command=f"{relay_command} %h %p", known_hosts_fpath=known_hosts(""))
 
-    assert f"the host key of [127.0.0.1]:{openssh.port} is unknown" in told
+    assert f"the host key of [127.0.0.1]:{openssh.port} is unknown" in message
 
 
-def test_a_command_that_ends_is_noticed(openssh, lead, tmp_path):
-    """At once, and a new one is started."""
-    with closing(make_storage(openssh, proxy_command=f"{lead} %h %p")) as storage:
+def test_a_proxy_command_that_ends_is_started_again(openssh, relay_command, tmp_path):
+    """The end is detected immediately."""
+    with closing(make_storage(openssh, proxy_command=f"{relay_command} %h %p")) as storage:
         storage.write("a.txt", b"1")
         first = (tmp_path / "pid").read_text()
         os.kill(int(first), 9)
@@ -764,163 +771,169 @@ def test_a_command_that_ends_is_noticed(openssh, lead, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("command", "kind", "text"),
+    ("command", "error_type", "text"),
     [
         ("/no/such/program %h", ConfigurationError, "cannot be run (No such file or directory): check its first word"),
         ("/ %h", ConfigurationError, "cannot be run (Permission denied)"),
         ("false", StorageUnavailableError, "check host, port and proxy"),
         ("echo hello", StorageUnavailableError, "check host, port and proxy"),
-        ("sleep 60.5", StorageTimeoutError, "did not response in time"),
-        ("sh -c 'trap : TERM; while :; do sleep 60; done'", StorageTimeoutError, "did not response in time"),
+        ("sleep 60.5", StorageTimeoutError, "did not answer in time"),
+        ("sh -c 'trap : TERM; while :; do sleep 60; done'", StorageTimeoutError, "did not answer in time"),
     ],
 )
-def test_a_command_that_leads_nowhere_is_told(openssh, monkeypatch, command, kind, text):
-    """And does not stay behind, even if it wants to."""
+def test_a_proxy_command_that_fails_is_reported(openssh, monkeypatch, command, error_type, text):
+    """Its process is ended, also if it ignores SIGTERM."""
     monkeypatch.setattr("flask_storage.backends.sftp.transport._TERMINATE_TIMEOUT", 0.1)
-    patience = SOON if kind is StorageTimeoutError else PATIENCE
-    told = refusal(openssh, kind, proxy_command=command, connect_timeout=patience)
+    timeout = SHORT_TIMEOUT if error_type is StorageTimeoutError else TIMEOUT
+    message = connection_error(openssh, error_type, proxy_command=command, connect_timeout=timeout)
 
-    assert text in told
-    assert command.partition(" ")[2] not in told or not command.partition(" ")[2]
+    assert text in message
+    assert command.partition(" ")[2] not in message or not command.partition(" ")[2]
 
 
-def both_known(openssh, strict, tmp_path):
-    """Return a file that knows both servers."""
+def both_known_hosts(openssh, strict_server, tmp_path):
+    """Return a known hosts file with the keys of both servers."""
     file = tmp_path / "both"
-    file.write_text(openssh.known_hosts.read_text() + strict.known_hosts.read_text())
+    file.write_text(openssh.known_hosts.read_text() + strict_server.known_hosts.read_text())
     return file
 
 
 @pytest.mark.parametrize("form", ["{user}@127.0.0.1:{port}", "127.0.0.1:{port}"])
-def test_a_server_leads_to_another(openssh, strict, tmp_path, form):
-    """As ``ProxyJump`` does; both are checked, and both connections end with the storage."""
+def test_a_jump_host_connects_to_the_server(openssh, strict_server, tmp_path, form):
+    """As ``ProxyJump``: both host keys are checked, and both connections are closed with the storage."""
     shutil.copy(openssh.home / "user_ed25519.pub", tmp_path / "key.pub")
-    with (strict.home / "authorized_keys").open("a") as file:
+    with (strict_server.home / "authorized_keys").open("a") as file:
         file.write((tmp_path / "key.pub").read_text())
-    jump = form.format(user=strict.username, port=strict.port)
-    arguments = {"proxy_jump": jump, "known_hosts_fpath": both_known(openssh, strict, tmp_path)}
-    entered = strict.log.count("Accepted publickey")
+    jump = form.format(user=strict_server.username, port=strict_server.port)
+    arguments = {"proxy_jump": jump, "known_hosts_fpath": both_known_hosts(openssh, strict_server, tmp_path)}
+    logins = strict_server.log.count("Accepted publickey")
 
-    get_in(openssh, **arguments)
+    assert_connects(openssh, **arguments)
 
-    assert strict.log.count("Accepted publickey") == entered + 1
+    assert strict_server.log.count("Accepted publickey") == logins + 1
     right = fingerprint(openssh.home / "host_ed25519.pub")
-    get_in(openssh, **arguments, host_key_fingerprint=right)
-    strict_print = fingerprint(strict.home / "host_ed25519.pub")
-    assert "is not the host_key_fingerprint" in refusal(openssh, **arguments, host_key_fingerprint=strict_print)
+    assert_connects(openssh, **arguments, host_key_fingerprint=right)
+    jump_host_fingerprint = fingerprint(strict_server.home / "host_ed25519.pub")
+    assert "is not the host_key_fingerprint" in connection_error(
+        openssh, **arguments, host_key_fingerprint=jump_host_fingerprint
+    )
 
 
-def test_a_server_in_between_has_to_be_known(openssh, strict):
-    """Its key is none of the profile's, but of the file's."""
-    told = refusal(openssh, proxy_jump=f"127.0.0.1:{strict.port}")
+def test_the_host_key_of_a_jump_host_is_checked(openssh, strict_server):
+    """The fingerprint argument does not apply to it."""
+    message = connection_error(openssh, proxy_jump=f"127.0.0.1:{strict_server.port}")
 
-    assert f"the host key of [127.0.0.1]:{strict.port} is unknown" in told
-    assert "host_key_fingerprint" not in told
+    assert f"the host key of [127.0.0.1]:{strict_server.port} is unknown" in message
+    assert "host_key_fingerprint" not in message
 
 
-def test_the_server_behind_another_has_to_be_known(openssh, strict):
-    """Nobody is taken at the word of whoever leads there."""
-    with (strict.home / "authorized_keys").open("a") as file:
+def test_the_host_key_behind_a_jump_host_is_checked(openssh, strict_server):
+    """The jump host may connect to another server."""
+    with (strict_server.home / "authorized_keys").open("a") as file:
         file.write((openssh.home / "user_ed25519.pub").read_text())
 
-    told = refusal(openssh, proxy_jump=f"127.0.0.1:{strict.port}", known_hosts_fpath=strict.known_hosts)
+    message = connection_error(
+        openssh, proxy_jump=f"127.0.0.1:{strict_server.port}", known_hosts_fpath=strict_server.known_hosts
+    )
 
-    assert f"the host key of [127.0.0.1]:{openssh.port} is unknown" in told
+    assert f"the host key of [127.0.0.1]:{openssh.port} is unknown" in message
 
 
-def test_a_server_that_leads_nowhere_is_told(openssh, strict, tmp_path):
-    """It may not, or nobody is there."""
-    with (strict.home / "authorized_keys").open("a") as file:
+def test_a_jump_host_that_cannot_connect_is_reported(openssh, strict_server, tmp_path):
+    """It may not, or the port is closed."""
+    with (strict_server.home / "authorized_keys").open("a") as file:
         file.write((openssh.home / "user_ed25519.pub").read_text())
     port = free_port()
 
-    told = refusal(
+    message = connection_error(
         openssh,
         StorageUnavailableError,
         port=port,
-        proxy_jump=f"127.0.0.1:{strict.port}",
-        known_hosts_fpath=strict.known_hosts,
+        proxy_jump=f"127.0.0.1:{strict_server.port}",
+        known_hosts_fpath=strict_server.known_hosts,
     )
 
-    assert told == f"127.0.0.1 does not connect to 127.0.0.1:{port}: check its AllowTcpForwarding"
+    assert message == (f"the jump host 127.0.0.1 refused to connect to 127.0.0.1:{port}: check its AllowTcpForwarding")
 
 
-def test_a_server_in_between_never_hears_the_password(openssh, papers):
-    """It is the other's; the key is offered to both."""
-    curious = type(openssh)("PasswordAuthentication yes", "AllowTcpForwarding yes")
+def test_a_jump_host_receives_no_password(openssh, authority):
+    """The password belongs to the other server; the key is offered to both."""
+    jump_host = type(openssh)("PasswordAuthentication yes", "AllowTcpForwarding yes")
     try:
-        (curious.home / "authorized_keys").write_text("")
-        told = refusal(
+        (jump_host.home / "authorized_keys").write_text("")
+        message = connection_error(
             openssh,
-            proxy_jump=f"127.0.0.1:{curious.port}",
-            known_hosts_fpath=curious.known_hosts,
+            proxy_jump=f"127.0.0.1:{jump_host.port}",
+            known_hosts_fpath=jump_host.known_hosts,
             password="a secret of the other server",
         )
-        heard = curious.log
+        log = jump_host.log
     finally:
-        curious.remove()
+        jump_host.remove()
 
-    assert f"127.0.0.1:{curious.port} does not let us in" in told
-    assert "publickey" in heard
-    assert "password" not in heard.lower()
+    assert f"127.0.0.1:{jump_host.port} does not let us in" in message
+    assert "publickey" in log
+    assert "password" not in log.lower()
 
 
-def test_a_server_that_hangs_up_after_the_login_is_told(openssh):
-    """As OpenSSH does where somebody else may write to its ``ChrootDirectory``."""
-    open_to_all = type(openssh)("ChrootDirectory /tmp")
+def test_a_connection_closed_after_the_authentication_is_reported(openssh):
+    """OpenSSH does so if another user may write to its ``ChrootDirectory``."""
+    server = type(openssh)("ChrootDirectory /tmp")
     try:
-        told = refusal(open_to_all, StorageUnavailableError)
-        heard = open_to_all.log
+        message = connection_error(server, StorageUnavailableError)
+        log = server.log
     finally:
-        open_to_all.remove()
+        server.remove()
 
-    assert "a ChrootDirectory and all above it must belong to root" in told
-    assert "Accepted publickey" in heard
+    assert "a ChrootDirectory and its parents must belong to root" in message
+    assert "Accepted publickey" in log
 
 
-def test_a_connection_of_ones_own_ends_with_the_one_that_carries_it(openssh, strict, tmp_path):
-    """Closing it closes both."""
-    with (strict.home / "authorized_keys").open("a") as file:
+def test_closing_a_client_closes_the_connection_to_the_jump_host(openssh, strict_server, tmp_path):
+    """Both connections are closed."""
+    with (strict_server.home / "authorized_keys").open("a") as file:
         file.write((openssh.home / "user_ed25519.pub").read_text())
-    known = both_known(openssh, strict, tmp_path)
-    with closing(make_storage(openssh, proxy_jump=f"127.0.0.1:{strict.port}", known_hosts_fpath=known)) as storage:
+    known_hosts = both_known_hosts(openssh, strict_server, tmp_path)
+    with closing(
+        make_storage(openssh, proxy_jump=f"127.0.0.1:{strict_server.port}", known_hosts_fpath=known_hosts)
+    ) as storage:
         client: Any = storage.create_client()
-        first = client.jump_client
+        jump_client = client.jump_client
         client.close()
 
-    assert first.get_transport() is None
+    assert jump_client.get_transport() is None
 
 
-def test_a_line_that_takes_nothing_ends(monkeypatch):
-    """After a while, which begins anew whenever it takes something: paramiko would try for ever."""
+def test_a_socket_whose_peer_accepts_no_data_is_aborted(monkeypatch):
+    """The time starts again whenever the peer accepts data; paramiko would retry for ever."""
     now = [0.0]
     monkeypatch.setattr("flask_storage.backends.sftp.transport.time.monotonic", lambda: now[0])
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(0.001)
-        line = SendTimeoutSocket(ours, 5)
+        sock = SendTimeoutSocket(ours, 5)
 
         def fill():
             while True:
-                line.send(bytes(1 << 16))
+                sock.send(bytes(1 << 16))
 
-        def ends(kind):
-            with pytest.raises(kind) as caught:
+        def assert_raises(error_type):
+            with pytest.raises(error_type) as caught:
                 fill()
-            assert type(caught.value) is kind
+            assert type(caught.value) is error_type
 
         for _ in range(2):
-            ends(TimeoutError)
+            assert_raises(TimeoutError)
             now[0] += 4.9
-            ends(TimeoutError)
+            assert_raises(TimeoutError)
             now[0] += 0.2
-            ends(ConnectionAbortedError)
+            assert_raises(ConnectionAbortedError)
             theirs.recv(1 << 20)
-        assert line.fileno() == ours.fileno()
+        assert sock.fileno() == ours.fileno()
 
 
-def test_an_answer_for_which_paramiko_would_wait_for_ever_is_given_up():
-    """As that of a server that never says whether it serves files."""
+def test_waiting_for_a_channel_request_has_a_timeout():
+    """Paramiko would wait for ever for a server that does not respond."""
     with pytest.raises(TimeoutError):
         _ChannelEvent(0.01).wait()
 
@@ -938,82 +951,82 @@ def test_an_answer_for_which_paramiko_would_wait_for_ever_is_given_up():
     ],
     ids=str,
 )
-def test_the_favourite_cipher_of_both_is_used(strict, ciphers, used):
-    """Those that the server or paramiko does not have are passed over."""
-    with make_storage(strict, ciphers=ciphers).create_client() as client:
+def test_the_first_common_cipher_is_used(strict_server, ciphers, used):
+    """Ciphers that the server or paramiko does not support are ignored."""
+    with make_storage(strict_server, ciphers=ciphers).create_client() as client:
         assert require_transport(client).remote_cipher == used
 
 
-def test_ciphers_that_nobody_has_are_told(strict):
-    """With those that there are; or with what the server said."""
-    told = refusal(strict, ConfigurationError, ciphers="rot13")
+def test_unsupported_ciphers_are_reported(strict_server):
+    """With those that paramiko supports, or the error of the server."""
+    message = connection_error(strict_server, ConfigurationError, ciphers="rot13")
 
-    assert told.startswith("ciphers names none that paramiko knows: ")
-    assert "aes256-gcm@openssh.com" in told
-    assert "cipher" in refusal(strict, StorageUnavailableError, ciphers="aes192-ctr")
-
-
-# -- who does not response ----------------------------------------------------------------------------------------------
+    assert message.startswith("ciphers has no name of a cipher that paramiko supports: ")
+    assert "aes256-gcm@openssh.com" in message
+    assert "cipher" in connection_error(strict_server, StorageUnavailableError, ciphers="aes192-ctr")
 
 
-def test_a_port_that_nobody_listens_on_is_told(openssh):
+# -- servers that do not respond --------------------------------------------------------------------------------------
+
+
+def test_a_closed_port_is_reported(openssh):
     """With host and port."""
     port = free_port()
 
-    told = refusal(openssh, StorageUnavailableError, port=port)
+    message = connection_error(openssh, StorageUnavailableError, port=port)
 
-    assert told.startswith(f"127.0.0.1:{port} cannot be reached (")
-    assert "refused" in told
-    assert told.endswith("check host and port")
+    assert message.startswith(f"127.0.0.1:{port} cannot be reached (")
+    assert "refused" in message
+    assert message.endswith("check host and port")
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b"])
-def test_a_host_that_there_is_not_is_told(openssh, host):
-    """Also where no host can have this name."""
-    told = refusal(openssh, StorageUnavailableError, host=host)
-    assert told.startswith(f"{host}:{openssh.port} cannot be reached (")
+def test_an_unknown_host_is_reported(openssh, host):
+    """Also if it is not a valid host name."""
+    message = connection_error(openssh, StorageUnavailableError, host=host)
+    assert message.startswith(f"{host}:{openssh.port} cannot be reached (")
 
 
-def test_a_host_that_drops_what_it_gets_is_told(openssh):
-    """As a firewall does; here a queue is full."""
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        door.listen(0)
-        address = door.getsockname()
+def test_a_host_that_drops_packets_raises_a_timeout(openssh):
+    """As a firewall does; here the queue of a socket is full."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
         waiting: list[socket.socket] = []
         try:
             with suppress(TimeoutError):
                 waiting.extend(socket.create_connection(address, 0.2) for _ in range(8))
 
-            told = refusal(openssh, StorageTimeoutError, port=address[1], connect_timeout=SOON)
+            message = connection_error(openssh, StorageTimeoutError, port=address[1], connect_timeout=SHORT_TIMEOUT)
         finally:
-            for one in waiting:
-                one.close()
+            for sock in waiting:
+                sock.close()
 
-    assert told == f"127.0.0.1:{address[1]} did not response within 0.3 s: check host, port and firewalls"
+    assert message == f"127.0.0.1:{address[1]} did not answer within 0.3 s: check host, port and firewalls"
 
 
-def say(words):
-    """Return what a server does that says *words*, and nothing more."""
+def send_only(data):
+    """Return a function that serves a connection by sending *data*, and nothing more."""
 
     def serve(sock):
         with suppress(OSError):
-            sock.sendall(words)
+            sock.sendall(data)
 
     return serve
 
 
-@pytest.mark.parametrize("words", [b"", b"SSH-2.0-slow\r\n"], ids=["nothing", "name"])
-def test_a_server_that_says_nothing_more_is_told(openssh, words):
-    """It is there, and does not get on with it."""
-    with listening(say(words)) as port:
-        told = refusal(openssh, StorageTimeoutError, port=port, connect_timeout=SOON)
+@pytest.mark.parametrize("data", [b"", b"SSH-2.0-slow\r\n"], ids=["nothing", "version"])
+def test_a_server_that_does_not_continue_raises_a_timeout(openssh, data):
+    """After the connection, or after its version."""
+    with listening(send_only(data)) as port:
+        message = connection_error(openssh, StorageTimeoutError, port=port, connect_timeout=SHORT_TIMEOUT)
 
-    assert told == f"127.0.0.1:{port} did not response in time: try again, or raise connect_timeout"
+    assert message == f"{openssh.username}@127.0.0.1:{port} did not answer in time: try again, or raise connect_timeout"
 
 
-def test_a_port_of_another_protocol_is_told(openssh):
-    """The text shows how it answered."""
+def test_a_port_of_another_protocol_is_reported(openssh):
+    """The error shows the response."""
 
     def serve(sock):
         with suppress(OSError):
@@ -1022,43 +1035,44 @@ def test_a_port_of_another_protocol_is_told(openssh):
             sock.shutdown(socket.SHUT_RDWR)
 
     with listening(serve) as port:
-        told = refusal(openssh, StorageUnavailableError, port=port)
+        message = connection_error(openssh, StorageUnavailableError, port=port)
 
-    assert told.startswith(f"no connection to 127.0.0.1:{port} (")
-    assert "check host, port" in told
+    assert message.startswith(f"cannot connect to {openssh.username}@127.0.0.1:{port} (")
+    assert "check host, port" in message
 
 
-def test_a_server_that_hangs_up_is_told(openssh):
-    """As one that has enough connections."""
+def test_a_server_that_closes_the_connection_is_reported(openssh):
+    """As a server with too many connections."""
     with listening(lambda sock: sock.shutdown(socket.SHUT_RDWR)) as port:
-        told = refusal(openssh, StorageUnavailableError, port=port)
+        message = connection_error(openssh, StorageUnavailableError, port=port)
 
-    assert told.startswith(f"no connection to 127.0.0.1:{port} (")
+    assert message.startswith(f"cannot connect to {openssh.username}@127.0.0.1:{port} (")
 
 
 @pytest.mark.parametrize(
     ("command", "text"),
     [
-        ("echo Welcome to this server; exec sleep 60", "a login that prints text breaks SFTP"),
+        ("echo Welcome to this server; exec sleep 60", "a login script that prints text breaks SFTP"),
         ("exit 1", "try again"),
-        ("sleep 60.5", "did not response in time"),
+        ("sleep 60.5", "did not answer in time"),
     ],
 )
-def test_a_login_that_does_something_else_is_told(openssh, command, text):
-    """A greeting in ``.bashrc`` is what many run into."""
+def test_a_login_shell_that_prints_or_fails_is_reported(openssh, command, text):
+    """A greeting in ``.bashrc`` is a common mistake."""
     server = type(openssh)(f"ForceCommand {command}")
     try:
-        kind = StorageTimeoutError if text.endswith("time") else StorageUnavailableError
-        assert text in refusal(server, kind, read_timeout=0.5 if kind is StorageTimeoutError else 15)
+        error_type = StorageTimeoutError if text.endswith("time") else StorageUnavailableError
+        timeout = 0.5 if error_type is StorageTimeoutError else 15
+        assert text in connection_error(server, error_type, read_timeout=timeout)
     finally:
         server.remove()
 
 
-# -- connections of one's own -----------------------------------------------------------------------------------------
+# -- create_client and connection -------------------------------------------------------------------------------------
 
 
-def test_a_client_of_ones_own_is_the_same_as_ours(openssh):
-    """Checked, let in, quick, and up to its borrower to close."""
+def test_create_client_returns_a_checked_and_authenticated_client(openssh):
+    """With the same socket options; the caller closes it."""
     storage = make_storage(openssh)
     client = storage.create_client()
     with client:
@@ -1071,19 +1085,19 @@ def test_a_client_of_ones_own_is_the_same_as_ours(openssh):
     assert storage._pool.pop() is None
 
 
-def test_a_client_that_cannot_be_had_is_an_error_of_ours(openssh):
-    """Not paramiko's."""
+def test_create_client_raises_our_errors(openssh):
+    """Not those of paramiko."""
     storage = make_storage(openssh, key_filename=str(openssh.home / "other_ed25519"))
 
-    with pytest.raises(PermissionDeniedError, match="does not let us in") as caught:
+    with pytest.raises(PermissionDeniedError, match="authentication failed") as caught:
         storage.create_client()
     assert isinstance(caught.value.__cause__, paramiko.AuthenticationException)
-    with pytest.raises(PermissionDeniedError, match="does not let us in"):
+    with pytest.raises(PermissionDeniedError, match="authentication failed"):
         storage.connection().__enter__()
 
 
-def test_a_connection_is_lent_for_a_block(openssh):
-    """With paramiko's own client, which nothing confines; it is closed behind."""
+def test_connection_yields_an_sftp_client_for_a_block(openssh):
+    """Paramiko's own client, which is not confined; it is closed after the block."""
     storage = make_storage(openssh)
     with storage.connection() as client:
         with client.open(f"{storage.root}/a.txt", "w") as file:
@@ -1096,27 +1110,27 @@ def test_a_connection_is_lent_for_a_block(openssh):
         client.listdir()
 
 
-def test_a_connection_knows_when_it_has_ended(openssh):
-    """And ends as often as somebody likes."""
+def test_a_closed_connection_is_not_alive(openssh):
+    """Closing is idempotent."""
     connection = make_storage(openssh)._connection_settings.connect()
     states = [connection.is_alive]
     connection.close()
     connection.close()
 
     assert [*states, connection.is_alive] == [True, False]
-    with pytest.raises(ConnectionLostError, match="hung up"):
+    with pytest.raises(ConnectionLostError, match="the server closed the connection"):
         connection.open()
 
 
-def test_whoever_interrupts_a_login_is_heard(openssh, monkeypatch):
-    """What is no error of connecting is not made one, and no connection stays behind."""
+def test_an_interrupt_during_the_authentication_is_raised(openssh, monkeypatch):
+    """It is not translated, and the socket is closed."""
     sockets = []
 
-    def interrupted(client, *arguments, sock, **more):
+    def interrupted_connect(client, *arguments, sock, **options):
         sockets.append(sock)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(paramiko.SSHClient, "connect", interrupted)
+    monkeypatch.setattr(paramiko.SSHClient, "connect", interrupted_connect)
     with pytest.raises(KeyboardInterrupt):
         make_storage(openssh).create_client()
 

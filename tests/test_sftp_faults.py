@@ -306,7 +306,7 @@ def test_a_stall_says_what_it_is(ground):
     storage.stat("slow.bin")
     ground.proxy.down = Faults(cut_after=0, cut_by="stall")
 
-    with pytest.raises(StorageTimeoutError, match="did not response in time: try again, or raise read_timeout"):
+    with pytest.raises(StorageTimeoutError, match="did not answer in time: try again, or raise read_timeout"):
         storage.stat("slow.bin")
 
 

@@ -710,7 +710,7 @@ def test_a_refused_rename_keeps_the_old_file():
         commit(server)
 
     assert caught.value.code == PERMISSION_DENIED
-    assert REMOVE not in [request.kind for request in server[2].asked]
+    assert REMOVE not in [request.kind for request in server[2].requests]
 
 
 @pytest.mark.parametrize("extensions", [(), (POSIX_RENAME,)])
@@ -721,7 +721,7 @@ def test_a_commit_to_a_directory_is_refused(extensions):
     with pytest.raises(NotAFileError, match="d cannot be written: a directory has this path"):
         commit(server, "d")
 
-    assert REMOVE not in [request.kind for request in server[2].asked]
+    assert REMOVE not in [request.kind for request in server[2].requests]
 
 
 @pytest.mark.parametrize("kind", [OPEN, LSTAT, MKDIR, REALPATH])
@@ -808,7 +808,7 @@ def test_a_temporary_file_that_cannot_be_checked_is_not_published():
         commit(server)
 
     assert caught.value.code == FAILURE
-    assert POSIX_RENAME not in [request.texts[0] for request in server[2].asked if request.kind == EXTENDED]
+    assert POSIX_RENAME not in [request.texts[0] for request in server[2].requests if request.kind == EXTENDED]
 
 
 def test_a_full_disk_is_reported_when_a_directory_is_created(monkeypatch):
