@@ -871,7 +871,7 @@ def test_a_jump_host_receives_no_password(openssh, authority):
     finally:
         jump_host.remove()
 
-    assert f"127.0.0.1:{jump_host.port} does not let us in" in message
+    assert f"authentication failed for {openssh.username}@127.0.0.1:{jump_host.port}" in message
     assert "publickey" in log
     assert "password" not in log.lower()
 

@@ -1,4 +1,4 @@
-"""The conformance suite, asked of OpenSSH, and of a server that knows none of its extensions."""
+"""The conformance suite on OpenSSH, and on a server without its extensions."""
 
 import pytest
 
@@ -23,7 +23,7 @@ class TestOpenSSH(BackendConformance):
 
 @extra_variant
 class TestPlainServer(BackendConformance):
-    """With a password, and nothing but the protocol itself."""
+    """With a password, and without extensions."""
 
     @pytest.fixture(autouse=True)
     def _server(self, plain_sftp):
