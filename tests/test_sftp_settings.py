@@ -58,34 +58,34 @@ def test_positional_arguments_have_the_order_of_keg_storage():
     storage = SFTPStorage(
         "files.example.com", "web", "/keys/id", "/keys/known", 2222, True, True, "app.links", b"s" * 32, "docs"
     )
-    settings = settings_of(storage)
+    config = settings_of(storage)
 
-    assert (settings.host, settings.username, settings.key_filenames, settings.port) == (
+    assert (config.host, config.username, config.key_filenames, config.port) == (
         "files.example.com",
         "web",
         ("/keys/id",),
         2222,
     )
-    assert (str(settings.known_hosts.path), settings.allow_agent, settings.look_for_keys) == ("/keys/known", True, True)
+    assert (str(config.known_hosts.path), config.allow_agent, config.look_for_keys) == ("/keys/known", True, True)
     assert (storage.linked_endpoint, storage._secret_key, storage.name) == ("app.links", b"s" * 32, "docs")
 
 
 def test_only_the_host_is_required():
     """By default, no key is tried that was not given."""
-    settings = settings_of(new_storage())
+    config = settings_of(new_storage())
 
-    assert (settings.port, settings.username, settings.key_filenames) == (22, None, ())
-    assert (settings.allow_agent, settings.look_for_keys) == (False, False)
-    assert settings.known_hosts.path == Path("~/.ssh/known_hosts").expanduser()
-    assert settings.fingerprints == frozenset()
-    assert (settings.password, settings.passphrase, settings.proxy_command, settings.proxy_jump) == (
+    assert (config.port, config.username, config.key_filenames) == (22, None, ())
+    assert (config.allow_agent, config.look_for_keys) == (False, False)
+    assert config.known_hosts.path == Path("~/.ssh/known_hosts").expanduser()
+    assert config.fingerprints == frozenset()
+    assert (config.password, config.passphrase, config.proxy_command, config.proxy_jump) == (
         None,
         None,
         None,
         None,
     )
-    assert (settings.connect_timeout, settings.read_timeout, settings.keepalive) == (10, 15, 30)
-    assert settings.ciphers == CIPHERS
+    assert (config.connect_timeout, config.read_timeout, config.keepalive) == (10, 15, 30)
+    assert config.ciphers == CIPHERS
     assert (new_storage().name, new_storage().root) == ("sftp", ".")
 
 
@@ -261,11 +261,9 @@ def test_ciphers_may_be_a_list_or_text(given):
 
 def test_times_may_be_timedelta_objects_or_text():
     """A number is in seconds."""
-    settings = settings_of(
-        new_storage(connect_timeout=timedelta(seconds=3), read_timeout="1.5", keepalive=timedelta(0))
-    )
+    config = settings_of(new_storage(connect_timeout=timedelta(seconds=3), read_timeout="1.5", keepalive=timedelta(0)))
 
-    assert (settings.connect_timeout, settings.read_timeout, settings.keepalive) == (3, 1.5, 0)
+    assert (config.connect_timeout, config.read_timeout, config.keepalive) == (3, 1.5, 0)
 
 
 def test_the_limits_are_passed_to_the_pool():
@@ -297,19 +295,19 @@ def test_a_profile_may_be_a_url():
         f"&host_key_fingerprint={quote(FINGERPRINT)}&connect_timeout=3&keepalive=0&fsync=no&file_mode=640&directory_mode=0750"
         "&allow_agent=true&look_for_keys=1&ciphers=aes256-ctr,aes128-ctr&max_connections=2&max_sessions=4&proxy_jump=gate"
     )
-    settings = settings_of(storage)
+    config = settings_of(storage)
 
     assert (storage.name, storage.root) == ("docs", "/srv/files")
-    assert (settings.host, settings.port, settings.username, settings.password) == (
+    assert (config.host, config.port, config.username, config.password) == (
         "files.example.com",
         2222,
         "web",
         None,
     )
-    assert (settings.key_filenames, str(settings.known_hosts.path)) == (("/keys/id",), "/keys/known")
-    assert (settings.fingerprints, settings.connect_timeout, settings.keepalive) == ({FINGERPRINT}, 3, 0)
-    assert (settings.allow_agent, settings.look_for_keys) == (True, True)
-    assert (settings.ciphers, settings.proxy_jump) == (("aes256-ctr", "aes128-ctr"), JumpHost(None, "gate", 22))
+    assert (config.key_filenames, str(config.known_hosts.path)) == (("/keys/id",), "/keys/known")
+    assert (config.fingerprints, config.connect_timeout, config.keepalive) == ({FINGERPRINT}, 3, 0)
+    assert (config.allow_agent, config.look_for_keys) == (True, True)
+    assert (config.ciphers, config.proxy_jump) == (("aes256-ctr", "aes128-ctr"), JumpHost(None, "gate", 22))
     atomic_write = storage._atomic_write
     assert (atomic_write._file_mode, atomic_write.tree._directory_mode, atomic_write._sync) == (0o640, 0o750, False)
 
@@ -344,9 +342,9 @@ def test_a_url_with_the_path_slash_is_refused():
 
 def test_user_and_password_of_a_url_are_unquoted():
     """As the path is."""
-    settings = settings_of(from_profile("sftp://web%40example.com:p%40ss%2Fword@files.example.com/srv"))
+    config = settings_of(from_profile("sftp://web%40example.com:p%40ss%2Fword@files.example.com/srv"))
 
-    assert (settings.username, settings.password, settings.host) == (
+    assert (config.username, config.password, config.host) == (
         "web@example.com",
         "p@ss/word",
         "files.example.com",
@@ -382,9 +380,9 @@ def test_a_profile_may_be_json():
         ' "ciphers": ["aes256-ctr"], "file_mode": "640", "root": "files", "username": null, "fsync": false}'
     )
     storage = from_profile(spec)
-    settings = settings_of(storage)
+    config = settings_of(storage)
 
-    assert (settings.key_filenames, settings.port, settings.ciphers, settings.username) == (
+    assert (config.key_filenames, config.port, config.ciphers, config.username) == (
         ("/keys/a", "/keys/b"),
         2222,
         ("aes256-ctr",),
