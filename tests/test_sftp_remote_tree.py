@@ -308,7 +308,7 @@ def test_a_link_that_appears_before_a_file_is_opened_is_detected(openssh_storage
         pending = request_stat(self, session, path)
         if not checked and not os.path.lexists(root / "e"):
             for request in pending:
-                session.wait(request)  # these statuses are from before the link
+                session.wait(request)  # these responses are from before the link
             if kind == "directory":
                 (root / "d").rename(root / "e")
                 (root / "d").symlink_to(tmp_path)
