@@ -1,17 +1,4 @@
-"""The SFTP backend: the constructor, and one driver method for each operation.
-
-The modules of this package, from this one down to the wire:
-
-* :mod:`.files`, :mod:`.upload`, :mod:`.multipart`, :mod:`.copy`, :mod:`.delete` and :mod:`.listing` do the operations.
-* :mod:`.atomic_write` creates a temporary file and renames it to its final path.
-* :mod:`.remote_tree` turns a path of the storage into a path of the server, and refuses symbolic links.
-* :mod:`.protocol` sends the requests of SFTP version 3 and reads the responses; :mod:`.codec` encodes their fields.
-* :mod:`.pool`, :mod:`.connection`, :mod:`.auth`, :mod:`.transport` and :mod:`.host_keys` provide authenticated
-  sessions.
-
-An upload goes through :class:`~.files.SFTPWriter` to :class:`~.upload.SFTPUpload`, which acquires a session, lets
-:class:`~.atomic_write.AtomicWrite` create a temporary file, writes the content, and lets it commit the file.
-"""
+"""Storage on an SFTP server, over SSH."""
 
 from __future__ import annotations
 
