@@ -10,8 +10,8 @@ The modules, from the constructor down to the wire:
 * ``pool``, ``connection``, ``auth``, ``transport``, ``host_keys``: provide authenticated sessions.
 * ``errors``: translates the errors of the server and of paramiko.
 
-How ``put`` works: ``SFTPStorage._upload_file`` opens an ``SFTPWriter``, which sends the content to an ``SFTPUpload``. That
-acquires a session of the ``Pool``, lets ``AtomicWrite.create`` create a temporary file, writes the content to it
+How ``put`` works: ``SFTPStorage._upload_file`` opens an ``SFTPWriter``, which sends the content to an ``SFTPUpload``.
+That acquires a session of the ``Pool``, lets ``AtomicWrite.create`` create a temporary file, writes the content to it
 (``start_write``), and lets ``AtomicWrite.commit`` rename it. ``AtomicWrite`` has each path resolved and checked by
 ``RemoteTree``. A small file is one ``SFTPUpload.put``; a larger one is ``create``, ``upload_part`` for each part, and
 ``complete``.
