@@ -1,9 +1,9 @@
-"""The conformance suite, asked of OpenSSH, and of a server that knows none of its extensions."""
+"""The conformance suite on OpenSSH, and on a server without its extensions."""
 
 import pytest
 
 from flask_storage.testing import BackendConformance
-from tests.sftp_places import place
+from tests.sftp_storages import make_storage
 from tests.variants import extra_variant
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
@@ -18,12 +18,12 @@ class TestOpenSSH(BackendConformance):
 
     def make_storage(self, tmp_path):
         """Return the storage under test."""
-        return place(self.server)
+        return make_storage(self.server)
 
 
 @extra_variant
 class TestPlainServer(BackendConformance):
-    """With a password, and nothing but the protocol itself."""
+    """With a password, and without extensions."""
 
     @pytest.fixture(autouse=True)
     def _server(self, plain_sftp):
@@ -31,4 +31,4 @@ class TestPlainServer(BackendConformance):
 
     def make_storage(self, tmp_path):
         """Return the storage under test."""
-        return place(self.server, key_filename=None, password=self.server.password)
+        return make_storage(self.server, key_filename=None, password=self.server.password)

@@ -1,4 +1,4 @@
-"""A bad net between us and an SFTP server: what is cut, flipped or stalled is made good or an error, never wrong."""
+"""Network faults between us and an SFTP server: cuts, flipped bits and stalls are retried or raise an error."""
 
 import io
 import itertools
@@ -13,143 +13,143 @@ from flask_storage import IntegrityError, PreconditionFailedError, StorageTimeou
 from tests.bad_net import MIB, OLD, SMALL, FaultyGround, attempt, leaving_no_thread, spread, within
 from tests.counts import count
 from tests.services.fault_proxy import Faults
-from tests.sftp_places import left_in, let_end, place, session_of, settle
+from tests.sftp_storages import backdate, make_storage, pooled_session, temporary_files, wait_until_idle
 
 pytest_plugins = ["tests.services.openssh"]
 
 NOW = timedelta(0)
 PART = MIB // 4
 LARGE = random.Random(2).randbytes(2 * MIB + 100_001)
-CONTENTS = pytest.mark.parametrize("content", [SMALL, LARGE], ids=["in one go", "in parts"])
-WAYS = pytest.mark.parametrize("way", ["up", "down"])
-IMPATIENT = {"connect_timeout": 0.3, "read_timeout": 0.3}
-ENDS: list[Literal["reset", "close"]] = ["reset", "close"]
+CONTENTS = pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "multipart"])
+DIRECTIONS = pytest.mark.parametrize("direction", ["up", "down"])
+SHORT_TIMEOUTS = {"connect_timeout": 0.3, "read_timeout": 0.3}
+CUTS: list[Literal["reset", "close"]] = ["reset", "close"]
 
 
-class Ground(FaultyGround):
-    """A folder of a server, a way to it past the proxy and as many as wanted through it.
+class FaultySFTP(FaultyGround):
+    """A directory of a server, with one storage that is connected directly and others behind a fault proxy.
 
     Args:
-        server: Which one.
+        server: The server.
     """
 
     def __init__(self, server):
         self.server = server
-        (server.folder / "ground").mkdir()
-        super().__init__(f"ssh://127.0.0.1:{server.port}", self._place)
+        (server.folder / "faulty").mkdir()
+        super().__init__(f"ssh://127.0.0.1:{server.port}", self._make_storage)
         server.know(self.proxy.port)
 
     def faulty(self, **arguments):
-        """A storage behind the proxy, with connections of its own."""
+        """Return a new storage behind the proxy."""
         return self._kept(self._made(self._behind, **arguments))
 
     def left(self):
-        """The hidden files of writes that did not end."""
-        return left_in(self.direct)
+        """Return the temporary files of unfinished writes."""
+        return temporary_files(self.direct)
 
     def mend(self):
-        """End what has suffered, and have a good line again."""
+        """Close the connections of the proxy, and end its faults."""
         self.proxy.kill()
         self.proxy.heal()
 
-    def _place(self, address, **arguments):
-        return place(self.server, root="ground", port=urlsplit(address).port, **arguments)
+    def _make_storage(self, address, **arguments):
+        return make_storage(self.server, root="faulty", port=urlsplit(address).port, **arguments)
 
 
 @pytest.fixture(scope="module")
-def whole_ground(make_openssh):
-    """The ground, on a server of its own, as some tests stop it; what is written and read in parts has small ones."""
+def shared_network(make_openssh):
+    """A FaultySFTP on its own server, since some tests stop it, with small parts and chunks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", PART)
         patch.setattr("flask_storage.backends.sftp.files.CHUNK_SIZE", PART)
         patch.setattr("flask_storage.backends.sftp.storage.CHUNK_SIZE", PART)
-        made = Ground(make_openssh("MaxSessions 10"))
-        yield made
-        made.close()
+        network = FaultySFTP(make_openssh("MaxSessions 10"))
+        yield network
+        network.close()
 
 
 @pytest.fixture
-def ground(whole_ground):
-    """The ground, empty and in good health; what is left afterwards is hidden, and goes with a sweep."""
-    yield whole_ground
-    whole_ground.mend()
-    whole_ground.close_storages()
-    let_end(whole_ground.server)
-    whole_ground.direct.sweep(NOW)
-    whole_ground.direct.delete_many([entry.name for entry in whole_ground.direct.list()])
-    assert not whole_ground.left()
+def network(shared_network):
+    """A FaultySFTP without files and faults; after the test, a sweep removes all that is left."""
+    yield shared_network
+    shared_network.mend()
+    shared_network.close_storages()
+    wait_until_idle(shared_network.server)
+    shared_network.direct.sweep(NOW)
+    shared_network.direct.delete_many([entry.name for entry in shared_network.direct.list()])
+    assert not shared_network.left()
 
 
-# -- cut --------------------------------------------------------------------------------------------------------------
+# -- cut connections --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def line(request, monkeypatch):
-    """How far the server is, as far as a writer knows: to a far one it writes through several sessions."""
+def distance(request, monkeypatch):
+    """How far the server seems to be: a writer uses several sessions for a far one."""
     if request.param == "far":
         monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
 
 
 @pytest.mark.parametrize(
-    ("content", "line"),
+    ("content", "distance"),
     [(SMALL, "near"), (LARGE, "near"), (LARGE, "far")],
-    ids=["in one go", "in parts", "through several sessions"],
-    indirect=["line"],
+    ids=["small", "multipart", "several sessions"],
+    indirect=["distance"],
 )
-@WAYS
-def test_an_upload_that_is_cut_is_all_there_or_not_at_all(ground, content, way, line):
-    """Wherever: while connecting, amid the content, at the last word. Only where the last word is lost nobody knows."""
-    total = ground.passed(lambda storage: storage.write("cut.bin", content))[way == "down"]
+@DIRECTIONS
+def test_an_upload_that_is_cut_is_stored_whole_or_not_at_all(network, content, direction, distance):
+    """At any byte. If the last response is lost, the outcome is unknown."""
+    total = network.passed(lambda storage: storage.write("cut.bin", content))[direction == "down"]
     errors = 0
 
-    for offset, how in zip(spread(total, count(5, 40)), itertools.cycle(ENDS), strict=False):
-        ground.direct.write("cut.bin", OLD)
-        setattr(ground.proxy, way, Faults(cut_after=offset, cut_by=how))
-        storage = ground.faulty()
+    for offset, cut_by in zip(spread(total, count(5, 40)), itertools.cycle(CUTS), strict=False):
+        network.direct.write("cut.bin", OLD)
+        setattr(network.proxy, direction, Faults(cut_after=offset, cut_by=cut_by))
+        storage = network.faulty()
 
         error = attempt(lambda storage=storage: storage.write("cut.bin", content))
 
-        assert ground.content("cut.bin") in ((OLD, content) if error else (content,))
-        assert [entry.name for entry in ground.direct.list()] == ["cut.bin"]
+        assert network.content("cut.bin") in ((OLD, content) if error else (content,))
+        assert [entry.name for entry in network.direct.list()] == ["cut.bin"]
         errors += error is not None
-        ground.mend()
+        network.mend()
         storage.write("cut.bin", SMALL[::-1])
-        assert ground.content("cut.bin") == SMALL[::-1]
+        assert network.content("cut.bin") == SMALL[::-1]
 
     assert errors
 
 
-@WAYS
-def test_a_download_that_is_cut_once_is_all_there(ground, way):
-    """What breaks off amid a file is taken up, as long as the version is the same; while connecting it is an error."""
-    ground.direct.write("there.bin", LARGE)
-    settle(ground.direct, "there.bin")
-    connecting = ground.passed(lambda storage: storage.exists("there.bin"))[way == "down"]
-    total = ground.passed(lambda storage: storage.read("there.bin"))[way == "down"]
+@DIRECTIONS
+def test_a_download_that_is_cut_once_is_complete(network, direction):
+    """It continues if the version is the same; a cut while connecting is an error."""
+    network.direct.write("there.bin", LARGE)
+    backdate(network.direct, "there.bin")
+    connecting = network.passed(lambda storage: storage.exists("there.bin"))[direction == "down"]
+    total = network.passed(lambda storage: storage.read("there.bin"))[direction == "down"]
 
-    for offset, how in zip(spread(total, count(8, 60)), itertools.cycle(ENDS), strict=False):
-        setattr(ground.proxy, way, Faults(cut_after=offset, cut_by=how, cut_times=1))
-        storage, target = ground.faulty(), io.BytesIO()
+    for offset, cut_by in zip(spread(total, count(8, 60)), itertools.cycle(CUTS), strict=False):
+        setattr(network.proxy, direction, Faults(cut_after=offset, cut_by=cut_by, cut_times=1))
+        storage, target = network.faulty(), io.BytesIO()
 
         error = attempt(lambda storage=storage, target=target: storage.download("there.bin", target))
 
         assert LARGE.startswith(target.getvalue())
         assert error is None or offset <= connecting + 3000
         assert error or target.getvalue() == LARGE
-        ground.mend()
+        network.mend()
         assert storage.read("there.bin") == LARGE
 
 
-def test_a_download_that_is_cut_meanwhile_never_becomes_another_version(ground):
-    """Of the file that has taken the place of the one that was open, nothing is read."""
-    ground.direct.write("there.bin", LARGE)
-    settle(ground.direct, "there.bin")
-    storage = ground.faulty()
+def test_a_download_that_is_cut_does_not_continue_with_another_version(network):
+    """Nothing of the new file is read."""
+    network.direct.write("there.bin", LARGE)
+    backdate(network.direct, "there.bin")
+    storage = network.faulty()
 
     with storage.open("there.bin", "r") as reader:
         start = reader.read(100_000)
-        ground.direct.write("there.bin", LARGE[::-1])
-        ground.proxy.kill()
+        network.direct.write("there.bin", LARGE[::-1])
+        network.proxy.kill()
         with pytest.raises(PreconditionFailedError, match="was replaced while it was read"):
             reader.read()
 
@@ -157,8 +157,8 @@ def test_a_download_that_is_cut_meanwhile_never_becomes_another_version(ground):
 
 
 FILES = {f"folder/{number}.txt": str(number).encode() for number in range(20)}
-# What is to be seen afterwards, where the verb came through: the listing, and no file of the names.
-VERBS = {
+# Each operation, and the files that exist when it was carried out.
+OPERATIONS = {
     "list": (lambda storage: storage.list(), FILES),
     "copy": (lambda storage: storage.copy("folder/1.txt", "b/new.txt"), {**FILES, "b/new.txt": b"1"}),
     "delete": (
@@ -172,45 +172,45 @@ VERBS = {
 }
 
 
-@WAYS
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_that_is_cut_was_done_or_was_not(ground, verb, way):
-    """At every stage: an error says that nobody knows; without one it was done. The next verb works again."""
-    work, done = VERBS[verb]
+@DIRECTIONS
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_an_operation_that_is_cut_was_carried_out_or_was_not(network, operation, direction):
+    """At any byte. Without an error it was carried out. The next operation works."""
+    work, expected = OPERATIONS[operation]
 
     def fill():
         for path, content in FILES.items():
-            if ground.content(path) != content:
-                ground.direct.write(path, content)
-        ground.direct.delete("b/new.txt")
+            if network.content(path) != content:
+                network.direct.write(path, content)
+        network.direct.delete("b/new.txt")
 
     fill()
-    total = ground.passed(work)[way == "down"]
-    for offset, how in zip(spread(total, count(4, 40)), itertools.cycle(ENDS), strict=False):
+    total = network.passed(work)[direction == "down"]
+    for offset, cut_by in zip(spread(total, count(4, 40)), itertools.cycle(CUTS), strict=False):
         fill()
-        setattr(ground.proxy, way, Faults(cut_after=offset, cut_by=how))
-        storage = ground.faulty()
+        setattr(network.proxy, direction, Faults(cut_after=offset, cut_by=cut_by))
+        storage = network.faulty()
 
         error = attempt(lambda storage=storage: work(storage))
 
-        ground.mend()
-        there = {entry.name: ground.content(entry.name) for entry in storage.list()}
-        assert there in ((FILES, done) if error else (done,))
+        network.mend()
+        files = {entry.name: network.content(entry.name) for entry in storage.list()}
+        assert files in ((FILES, expected) if error else (expected,))
 
 
-@pytest.mark.parametrize("when", ["meanwhile", "at the next word"])
-@pytest.mark.parametrize("verb", ["read", "write", "list", "stat", "copy", "delete", "move", "open"])
-def test_a_connection_that_ended_while_nobody_used_it_is_not_noticed(ground, verb, when):
-    """The next verb makes a new one, whether the end was heard or comes as the answer to its first request."""
-    storage = ground.faulty()
-    ground.direct.write("a.bin", OLD)
+@pytest.mark.parametrize("detected", ["before", "by the first request"])
+@pytest.mark.parametrize("operation", ["read", "write", "list", "stat", "copy", "delete", "move", "open"])
+def test_an_idle_connection_that_was_lost_is_replaced(network, operation, detected):
+    """Whether the loss is known before the next operation or is detected by its first request."""
+    storage = network.faulty()
+    network.direct.write("a.bin", OLD)
     storage.read("a.bin")
-    before = ground.proxy.counters.connections
+    before = network.proxy.counters.connections
 
-    if when == "meanwhile":
-        ground.proxy.kill()
+    if detected == "before":
+        network.proxy.kill()
     else:
-        ground.proxy.up = Faults(cut_after=0, cut_times=1)
+        network.proxy.up = Faults(cut_after=0, cut_times=1)
     {
         "read": lambda: storage.read("a.bin"),
         "write": lambda: storage.write("a.bin", b"new"),
@@ -220,39 +220,39 @@ def test_a_connection_that_ended_while_nobody_used_it_is_not_noticed(ground, ver
         "delete": lambda: storage.delete("a.bin"),
         "move": lambda: storage.move("a.bin", "b.bin"),
         "open": lambda: storage.open("a.bin", "rw").close(),
-    }[verb]()
+    }[operation]()
 
-    assert ground.proxy.counters.connections == before + 1
-
-
-# -- flipped ----------------------------------------------------------------------------------------------------------
+    assert network.proxy.counters.connections == before + 1
 
 
-@WAYS
+# -- flipped bits -----------------------------------------------------------------------------------------------------
+
+
+@DIRECTIONS
 @CONTENTS
-def test_a_bit_that_flips_is_found_out(ground, content, way):
-    """SSH signs every packet: an error, and the old content; nothing wrong is ever stored or read."""
-    total = ground.passed(lambda storage: storage.write("flip.bin", content))[way == "down"]
-    chance = random.Random(len(content))
+def test_a_flipped_bit_is_detected(network, content, direction):
+    """SSH authenticates every packet: the upload raises an error, and no wrong content is stored or read."""
+    total = network.passed(lambda storage: storage.write("flip.bin", content))[direction == "down"]
+    rng = random.Random(len(content))
 
     for _ in range(count(3, 60)):
-        ground.direct.write("flip.bin", OLD)
-        setattr(ground.proxy, way, Faults(corrupt_at=chance.randrange(total), corrupt_times=1))
-        storage = ground.faulty(connect_timeout=3, read_timeout=3)
+        network.direct.write("flip.bin", OLD)
+        setattr(network.proxy, direction, Faults(corrupt_at=rng.randrange(total), corrupt_times=1))
+        storage = network.faulty(connect_timeout=3, read_timeout=3)
 
         error = attempt(lambda storage=storage: storage.write("flip.bin", content))
-        ground.proxy.heal()
+        network.proxy.heal()
         read = attempt(lambda storage=storage: storage.read("flip.bin"))
 
-        assert ground.content("flip.bin") in ((OLD, content) if error else (content,))
+        assert network.content("flip.bin") in ((OLD, content) if error else (content,))
         assert read is None
-        ground.mend()
+        network.mend()
 
 
-# -- silent -----------------------------------------------------------------------------------------------------------
+# -- stalled connections ----------------------------------------------------------------------------------------------
 
-# What is there afterwards, where the verb came through.
-SILENT: dict[str, tuple[Any, bytes | None]] = {
+# Each operation, and the content of the file when it was carried out.
+STALLED: dict[str, tuple[Any, bytes | None]] = {
     "read": (lambda storage: storage.read("slow.bin"), LARGE),
     "write": (lambda storage: storage.write("slow.bin", LARGE[::-1]), LARGE[::-1]),
     "list": (lambda storage: storage.list(), LARGE),
@@ -261,112 +261,115 @@ SILENT: dict[str, tuple[Any, bytes | None]] = {
 }
 
 
-def stall(ground, verb, way, offset):
-    """Do it on a line that falls silent, and return the error: none where nothing is missing that is needed."""
-    work, done = SILENT[verb]
-    ground.direct.write("slow.bin", LARGE)
-    setattr(ground.proxy, way, Faults(cut_after=offset, cut_by="stall"))
-    storage = ground.faulty(**IMPATIENT)
+def stall(network, operation, direction, offset):
+    """Run an operation on a connection that stalls; return the error, or None if no missing byte was needed."""
+    work, expected = STALLED[operation]
+    network.direct.write("slow.bin", LARGE)
+    setattr(network.proxy, direction, Faults(cut_after=offset, cut_by="stall"))
+    storage = network.faulty(**SHORT_TIMEOUTS)
 
-    # Connecting has several steps that may stall; a file that is read is opened once more.
+    # Connecting has several steps that may stall; a file that is read is opened again.
     error = within(8, lambda: work(storage))
 
-    assert ground.content("slow.bin") in ((LARGE, done) if error else (done,))
-    ground.mend()
+    assert network.content("slow.bin") in ((LARGE, expected) if error else (expected,))
+    network.mend()
     return error
 
 
-@WAYS
-def test_a_peer_that_stalls_while_we_connect_is_given_up(ground, way):
-    """At every step of it."""
-    ground.direct.write("slow.bin", LARGE)
-    total = ground.passed(lambda storage: storage.exists("slow.bin"))[way == "down"]
+@DIRECTIONS
+def test_a_server_that_stalls_while_connecting_raises_a_timeout(network, direction):
+    """At any byte of it."""
+    network.direct.write("slow.bin", LARGE)
+    total = network.passed(lambda storage: storage.exists("slow.bin"))[direction == "down"]
 
     for offset in spread(total * 9 // 10, count(6, 40)):
-        assert stall(ground, "list", way, offset) is not None
+        assert stall(network, "list", direction, offset) is not None
 
 
-@pytest.mark.parametrize("verb", SILENT)
-@WAYS
-def test_a_peer_that_stalls_is_given_up(ground, verb, way):
-    """At any point: the verb ends by an error of ours, soon, and what was there is there, or what was to be."""
-    ground.direct.write("slow.bin", LARGE)
-    begin = ground.passed(lambda storage: session_of(storage).__enter__())[way == "down"]
-    total = ground.passed(SILENT[verb][0])[way == "down"]
+@pytest.mark.parametrize("operation", STALLED)
+@DIRECTIONS
+def test_a_server_that_stalls_raises_a_timeout(network, operation, direction):
+    """At any byte of an operation, which was carried out or was not."""
+    network.direct.write("slow.bin", LARGE)
+    connected = network.passed(lambda storage: pooled_session(storage).__enter__())[direction == "down"]
+    total = network.passed(STALLED[operation][0])[direction == "down"]
 
-    errors = [stall(ground, verb, way, begin + offset) for offset in spread(total - begin, count(3, 12))[:-1]]
+    errors = [
+        stall(network, operation, direction, connected + offset)
+        for offset in spread(total - connected, count(3, 12))[:-1]
+    ]
 
     assert any(errors)
 
 
-def test_a_stall_says_what_it_is(ground):
-    """And what to do."""
-    ground.direct.write("slow.bin", LARGE)
-    storage = ground.faulty(read_timeout=5)
+def test_the_error_of_a_timeout_says_what_to_do(network):
+    """With the argument that may be raised."""
+    network.direct.write("slow.bin", LARGE)
+    storage = network.faulty(read_timeout=5)
     storage.stat("slow.bin")
-    ground.proxy.down = Faults(cut_after=0, cut_by="stall")
+    network.proxy.down = Faults(cut_after=0, cut_by="stall")
 
     with pytest.raises(StorageTimeoutError, match="did not answer in time: try again, or raise read_timeout"):
         storage.stat("slow.bin")
 
 
-def test_nothing_of_ours_goes_on_after_an_error(ground):
-    """No thread is left."""
-    with leaving_no_thread(ground):
-        storage = ground.faulty(read_timeout=5, fsync=False)
+def test_no_thread_is_left_after_a_timeout(network):
+    """When the storages are closed."""
+    with leaving_no_thread(network):
+        storage = network.faulty(read_timeout=5, fsync=False)
         storage.write("a.bin", OLD)
-        ground.proxy.down = Faults(cut_after=0, cut_by="stall")
+        network.proxy.down = Faults(cut_after=0, cut_by="stall")
         assert attempt(lambda: storage.write("a.bin", LARGE)) is not None
-        ground.mend()
+        network.mend()
 
 
-# -- the server -------------------------------------------------------------------------------------------------------
+# -- restarts of the server -------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_is_killed_amid_a_write_is_found_again(ground):
-    """What was being written is an error, what was there is there, the rest goes with a sweep; the next verb works."""
-    storage = ground.direct
+def test_a_server_that_is_killed_during_a_write_is_used_again(network):
+    """The write raises an error, the old file stays, and the sweep removes the temporary file."""
+    storage = network.direct
     storage.write("a.bin", OLD)
     writer = storage.open("a.bin", "w")
     writer.write(LARGE)
 
-    ground.server.stop()
+    network.server.stop()
     error = attempt(writer.close)
-    ground.server.start()
+    network.server.start()
 
     assert error is not None
     assert storage.read("a.bin") == OLD
     assert [entry.name for entry in storage.list()] == ["a.bin"]
-    assert len(ground.left()) == 1
+    assert len(network.left()) == 1
     assert storage.sweep(NOW) == 1
     storage.write("a.bin", LARGE)
     assert storage.read("a.bin") == LARGE
 
 
-def test_a_server_that_is_killed_amid_a_read_is_found_again(ground):
-    """The same version is opened once more; while there is no server, that is an error."""
-    storage = ground.direct
+def test_a_read_continues_after_a_restart_of_the_server(network):
+    """The same version is opened again; while the server is down, operations raise an error."""
+    storage = network.direct
     storage.write("a.bin", LARGE)
-    settle(storage, "a.bin")
+    backdate(storage, "a.bin")
 
     with storage.open("a.bin", "r") as reader:
         start = reader.read(100_000)
-        ground.server.stop()
+        network.server.stop()
         error = attempt(lambda: storage.stat("a.bin"))
-        ground.server.start()
+        network.server.start()
         rest = reader.read()
 
     assert error is not None
     assert start + rest == LARGE
 
 
-def test_a_file_that_shrinks_while_it_is_read_is_an_error(ground):
-    """As when somebody else writes it in place."""
-    storage = ground.direct
+def test_a_file_that_shrinks_while_it_is_read_raises_an_error(network):
+    """Another program may write it in place."""
+    storage = network.direct
     storage.write("a.bin", LARGE)
 
     with storage.open("a.bin", "r") as reader:
         reader.read(1000)
-        (ground.server.folder / "ground" / "a.bin").write_bytes(b"short")
+        (network.server.folder / "faulty" / "a.bin").write_bytes(b"short")
         with pytest.raises(IntegrityError, match="the file ends at byte"):
             reader.read()

@@ -1,4 +1,4 @@
-"""Open files on SFTP: answers that are short or late, ends that come early, and files that a fork inherits."""
+"""Open files on SFTP: short responses, lost connections, race conditions, and files that a fork inherits."""
 
 import dataclasses
 import gc
@@ -45,8 +45,8 @@ from flask_storage.backends.sftp.protocol import (
 from flask_storage.backends.sftp.remote_tree import RemoteTree
 from flask_storage.backends.sftp.upload import SFTPUpload, _UploadSession
 from flask_storage.streams import copy_chunks
-from tests.scripted_sftp import Turns
-from tests.sftp_places import left_in, place, session_of, settle, soon
+from tests.scripted_sftp import RoundTrips
+from tests.sftp_storages import backdate, make_storage, pooled_session, temporary_files, wait_until
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
@@ -56,39 +56,39 @@ CONTENT = random.Random(4).randbytes(300 * KIB)
 
 @pytest.fixture(params=["openssh", "plain_sftp"])
 def storage(request):
-    """A storage with one file, on a server that copies and on one that does not."""
-    made = place(request.getfixturevalue(request.param))
-    made.write("a.bin", CONTENT)
-    yield made
-    made.close()
+    """A storage with one file, on a server that supports copy-data and on one that does not."""
+    storage = make_storage(request.getfixturevalue(request.param))
+    storage.write("a.bin", CONTENT)
+    yield storage
+    storage.close()
 
 
 @pytest.fixture
-def here(openssh):
-    """A storage with one file on OpenSSH, and where it is on this machine."""
-    made = place(openssh)
-    made.write("a.bin", CONTENT)
-    yield made, openssh.folder / made.root
-    made.close()
+def openssh_storage(openssh):
+    """A storage with one file on OpenSSH, and its root on this machine."""
+    storage = make_storage(openssh)
+    storage.write("a.bin", CONTENT)
+    yield storage, openssh.folder / storage.root
+    storage.close()
 
 
 @pytest.fixture
-def stingy(monkeypatch):
-    """Has servers give less than they were asked for, as they may."""
+def short_reads(monkeypatch):
+    """Let servers return fewer bytes than were requested, as they may."""
     read = Session.read
     monkeypatch.setattr(Session, "read", lambda self, handle, offset, to: read(self, handle, offset, to[: 7 * KIB]))
 
 
-# -- what comes is short ----------------------------------------------------------------------------------------------
+# -- short responses --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("stingy")
-def test_answers_that_are_short_are_followed_up(storage):
-    """Nothing is missing, however the file is read."""
+@pytest.mark.usefixtures("short_reads")
+def test_the_rest_of_a_short_read_is_requested(storage):
+    """Whichever way the file is read."""
     with storage.open("a.bin", "r") as reader:
         whole = reader.read()
-    with storage.open("a.bin", "rw") as both:
-        edited = both.read(200 * KIB)
+    with storage.open("a.bin", "rw") as updater:
+        edited = updater.read(200 * KIB)
     storage.copy("a.bin", "b.bin")
 
     assert whole == CONTENT
@@ -96,28 +96,28 @@ def test_answers_that_are_short_are_followed_up(storage):
     assert storage.read("b.bin") == CONTENT
 
 
-def test_a_connection_that_ends_after_half_an_answer_is_taken_up(storage, monkeypatch):
-    """The range is asked for anew, of the same version."""
+def test_a_read_continues_after_a_lost_connection(storage, monkeypatch):
+    """The range is requested again, of the same version."""
     wait = Session.wait
     broken: list[Session] = []
 
-    def waited(session, pending):
-        answer = wait(session, pending)
-        if type(answer) is int and not broken:
+    def breaking_wait(session, pending):
+        response = wait(session, pending)
+        if type(response) is int and not broken:
             broken.append(session)
             session.close()
-            return answer // 2
-        return answer
+            return response // 2
+        return response
 
-    settle(storage, "a.bin")
+    backdate(storage, "a.bin")
     with storage.open("a.bin", "r") as reader:
-        monkeypatch.setattr(Session, "wait", waited)
+        monkeypatch.setattr(Session, "wait", breaking_wait)
         assert reader.read() == CONTENT
     assert len(broken) == 1
 
 
-def test_a_new_file_is_not_read_on_where_another_version_may_look_alike(storage, monkeypatch):
-    """SFTP tells times in whole seconds; who can begin anew, does."""
+def test_a_new_file_is_not_read_further_after_a_lost_connection(storage, monkeypatch):
+    """SFTP has whole seconds, so another version may have the same mtime; a read of the whole file is retried."""
     monkeypatch.setattr("flask_storage.backends.sftp.files._MTIME_MARGIN", 3600)  # the machine may be slow
     storage.write("b.bin", CONTENT)
     with storage.open("b.bin", "r") as reader:
@@ -130,38 +130,38 @@ def test_a_new_file_is_not_read_on_where_another_version_may_look_alike(storage,
 
 
 @pytest.mark.parametrize("mode", ["r", "rw"])
-def test_a_file_that_is_cut_off_while_it_is_read_is_told(here, mode):
-    """By somebody else on the server; nobody takes it for the end."""
-    storage, root = here
+def test_a_file_that_is_truncated_while_it_is_read_raises_an_error(openssh_storage, mode):
+    """It is not taken for the end of the file."""
+    storage, root = openssh_storage
     with storage.open("a.bin", mode) as reader:
-        [cut] = [name for name in os.listdir(root) if (name == "a.bin") == (mode == "r")]
-        os.truncate(root / cut, 100 * KIB)
-        with pytest.raises(IntegrityError, match="where more was promised"):
+        [open_file] = [name for name in os.listdir(root) if (name == "a.bin") == (mode == "r")]
+        os.truncate(root / open_file, 100 * KIB)
+        with pytest.raises(IntegrityError, match="and more was expected"):
             reader.read()
         reader.abort()
 
 
-def test_a_file_that_is_cut_off_while_it_is_copied_is_told(storage, monkeypatch):
-    """Where the bytes come by here."""
+def test_a_file_that_is_truncated_while_it_is_copied_raises_an_error(storage, monkeypatch):
+    """When the copy goes through this process."""
     monkeypatch.setattr(copy_module, "COPY_DATA", b"no such thing")
-    opened = storage._tree.open_file
+    open_file = storage._tree.open_file
 
-    def longer(*arguments):
-        handle, about, head = opened(*arguments)
-        return handle, type(about)(about.size + 1, about.mode, about.mtime), head
+    def open_longer_file(*arguments):
+        handle, attributes, head = open_file(*arguments)
+        return handle, dataclasses.replace(attributes, size=attributes.size + 1), head
 
-    monkeypatch.setattr(storage._tree, "open_file", longer)
-    for deed in (lambda: storage.copy("a.bin", "b.bin"), lambda: storage.open("a.bin", "rw")):
-        with pytest.raises(IntegrityError, match="where more was promised"):
-            deed()
+    monkeypatch.setattr(storage._tree, "open_file", open_longer_file)
+    for operation in (lambda: storage.copy("a.bin", "b.bin"), lambda: storage.open("a.bin", "rw")):
+        with pytest.raises(IntegrityError, match="and more was expected"):
+            operation()
 
     assert [entry.name for entry in storage.list()] == ["a.bin"]
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []
 
 
 @pytest.mark.parametrize("mode", ["r", "rw"])
-def test_a_read_that_fails_is_told(storage, mode):
-    """As of a disk that has gone bad: here of a handle that is none any more."""
+def test_a_read_that_fails_raises_an_error(storage, mode):
+    """As with a defective disk; here the handle is not valid any more."""
     with storage.open("a.bin", mode) as reader:
         holder = reader._source if mode == "r" else reader
         session = holder._session
@@ -172,9 +172,9 @@ def test_a_read_that_fails_is_told(storage, mode):
         reader.abort()
 
 
-def test_a_copy_for_which_there_is_no_room_is_told(here, monkeypatch):
-    """Also when the server says so while more of it is asked for."""
-    storage, root = here
+def test_a_copy_to_a_full_disk_raises_an_error(openssh_storage, monkeypatch):
+    """Also when the server reports it while more copy requests are sent."""
+    storage, root = openssh_storage
     monkeypatch.setattr(copy_module, "_COPY_DATA_SIZE", 100 * KIB)
     ask = Session.extended
 
@@ -193,79 +193,79 @@ def test_a_copy_for_which_there_is_no_room_is_told(here, monkeypatch):
     assert os.listdir(root) == ["a.bin"]
 
 
-# -- files that are read and written ----------------------------------------------------------------------------------
+# -- updates ----------------------------------------------------------------------------------------------------------
 
 
-def test_there_is_nothing_before_the_first_byte(storage):
-    """Positions are counted from the beginning, from the end and from here."""
-    with storage.open("a.bin", "rw") as both:
-        assert both.seekable()
-        with pytest.raises(ValueError, match="no byte at position -1"):
-            both.seek(-1)
-        assert (both.seek(-5, io.SEEK_END), both.tell()) == (len(CONTENT) - 5, len(CONTENT) - 5)
-        assert both.read() == CONTENT[-5:]
-        both.abort()
+def test_a_negative_position_is_refused(storage):
+    """Positions count from the start, the current position and the end."""
+    with storage.open("a.bin", "rw") as updater:
+        assert updater.seekable()
+        with pytest.raises(ValueError, match="position -1 is out of range"):
+            updater.seek(-1)
+        assert (updater.seek(-5, io.SEEK_END), updater.tell()) == (len(CONTENT) - 5, len(CONTENT) - 5)
+        assert updater.read() == CONTENT[-5:]
+        updater.abort()
 
 
-def test_an_edit_whose_connection_ends_at_its_beginning_begins_anew(here, monkeypatch):
-    """Nothing has been promised yet. What the first attempt had made is left to the sweep."""
-    storage, _ = here
-    copy, tried = copy_module.copy_bytes, []
+def test_opening_for_an_update_is_retried_after_a_lost_connection(openssh_storage, monkeypatch):
+    """The temporary file of the first attempt is left for the sweep."""
+    storage, _ = openssh_storage
+    copy_bytes, sessions = copy_module.copy_bytes, []
 
-    def copied(session, *arguments):
-        tried.append(session)
-        if len(tried) == 1:
+    def breaking_copy(session, *arguments):
+        sessions.append(session)
+        if len(sessions) == 1:
             session.close()
-        copy(session, *arguments)
+        copy_bytes(session, *arguments)
 
-    monkeypatch.setattr("flask_storage.backends.sftp.files.copy_bytes", copied)
-    with storage.open("a.bin", "rw") as both:
-        both.write(b"new")
+    monkeypatch.setattr("flask_storage.backends.sftp.files.copy_bytes", breaking_copy)
+    with storage.open("a.bin", "rw") as updater:
+        updater.write(b"new")
 
-    assert len(tried) == 2
+    assert len(sessions) == 2
     assert storage.read("a.bin") == b"new" + CONTENT[3:]
     assert storage.sweep(timedelta(0)) == 1
 
 
-def test_an_edit_whose_end_is_not_answered_may_have_been_published(here, monkeypatch):
-    """The error says so."""
-    storage, _ = here
-    finish = AtomicWrite.commit
+def test_closing_an_update_reports_an_unknown_outcome_after_a_lost_connection(openssh_storage, monkeypatch):
+    """The file may have been published."""
+    storage, _ = openssh_storage
+    commit = AtomicWrite.commit
 
-    def unheard(atomic_write, session, *arguments, **more):
-        finish(atomic_write, session, *arguments, **more)
+    def breaking_commit(atomic_write, session, *arguments, **options):
+        commit(atomic_write, session, *arguments, **options)
         session.close()
         raise ConnectionLostError("cut")
 
-    both = storage.open("a.bin", "rw")
-    both.write(b"new")
+    updater = storage.open("a.bin", "rw")
+    updater.write(b"new")
     with monkeypatch.context() as patch:
-        patch.setattr(AtomicWrite, "commit", unheard)
-        with pytest.raises(StorageUnavailableError, match="it may have been done, or not"):
-            both.close()
+        patch.setattr(AtomicWrite, "commit", breaking_commit)
+        with pytest.raises(StorageUnavailableError, match="may or may not have been carried out"):
+            updater.close()
 
     assert storage.read("a.bin") == b"new" + CONTENT[3:]
 
 
-def test_an_edit_whose_connection_ended_leaves_nothing(here):
-    """What it had changed is gone with it, by a connection that is new."""
-    storage, root = here
-    both = storage.open("a.bin", "rw")
-    both.write(b"changed")
-    both._session.close()
-    with pytest.raises(StorageError, match="the connection broke off"):
-        both.write(b"more")
+def test_an_update_whose_connection_is_lost_leaves_no_temporary_file(openssh_storage):
+    """A new connection deletes it."""
+    storage, root = openssh_storage
+    updater = storage.open("a.bin", "rw")
+    updater.write(b"changed")
+    updater._session.close()
+    with pytest.raises(StorageError, match="the connection was lost"):
+        updater.write(b"more")
 
-    assert both.closed
+    assert updater.closed
     assert os.listdir(root) == ["a.bin"]
     assert storage.read("a.bin") == CONTENT
 
 
 @pytest.mark.parametrize("mode", ["w", "rw"])
 @pytest.mark.parametrize("inherited", [False, True])
-def test_a_file_that_is_forgotten_publishes_nothing(here, monkeypatch, mode, inherited, recwarn):
-    """Whoever opened it hears a warning. The child of a fork does not, and touches nothing of its parent's."""
-    storage, root = here
+def test_a_writer_that_is_never_closed_publishes_nothing(openssh_storage, monkeypatch, mode, inherited, recwarn):
+    """It warns; in the child of a fork it does not, and does not touch the parent's connection."""
+    storage, root = openssh_storage
     writer = storage.open("a.bin", mode)
     writer.write(bytes(5_000_000))
     pool = storage._pool()
@@ -277,7 +277,7 @@ def test_a_file_that_is_forgotten_publishes_nothing(here, monkeypatch, mode, inh
     assert [str(warning.message)[:8] for warning in recwarn] == ([] if inherited else ["unclosed"])
     assert storage.read("a.bin") == CONTENT
     if not inherited:
-        soon(lambda: storage.exists("a.bin") and not pool._in_use)  # a thread may be sending still
+        wait_until(lambda: storage.exists("a.bin") and not pool._in_use)  # a thread may still be sending
     assert storage.sweep(timedelta(seconds=-10)) == 1
     assert os.listdir(root) == ["a.bin"]
 
@@ -285,29 +285,29 @@ def test_a_file_that_is_forgotten_publishes_nothing(here, monkeypatch, mode, inh
 # -- several sessions -------------------------------------------------------------------------------------------------
 
 
-def test_a_session_that_cannot_open_the_file_is_done_without(here, monkeypatch):
-    """Those that could are enough."""
-    storage, _ = here
+def test_a_session_that_cannot_open_the_file_is_not_used(openssh_storage, monkeypatch):
+    """The other sessions suffice."""
+    storage, _ = openssh_storage
     monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
-    opened, refused = Session.open, []
+    open_file, refused = Session.open, []
 
-    def refusing(session, path, flags, mode=None):
-        pending = opened(session, path, flags, mode)
-        if flags == FXF_WRITE:  # for what is there already: the first session made it
+    def refusing_open(session, path, flags, mode=None):
+        pending = open_file(session, path, flags, mode)
+        if flags == FXF_WRITE:  # the file exists: the first session has created it
             refused.append(session)
-            tried.set()
+            opened.set()
             session.wait(pending)
             pending.error = StatusError(FAILURE, "Failure")
         return pending
 
-    def slow(upload_session, *arguments):
-        tried.wait(30)  # as long as the first one is busy, another one is wanted
+    def slow_write(upload_session, *arguments):
+        opened.wait(30)  # while the first session is in use, another one is opened
         write(upload_session, *arguments)
 
-    tried, write = threading.Event(), _UploadSession.write
-    monkeypatch.setattr(Session, "open", refusing)
-    monkeypatch.setattr(_UploadSession, "write", slow)
+    opened, write = threading.Event(), _UploadSession.write
+    monkeypatch.setattr(Session, "open", refusing_open)
+    monkeypatch.setattr(_UploadSession, "write", slow_write)
     storage.write("b.bin", CONTENT[:1])
     with storage.open("b.bin", "w") as writer:
         for start in range(0, len(CONTENT), KIB):
@@ -317,56 +317,55 @@ def test_a_session_that_cannot_open_the_file_is_done_without(here, monkeypatch):
     assert storage.read("b.bin") == CONTENT
 
 
-def test_a_file_written_through_several_sessions_is_finished_as_soon_as_by_one(here, monkeypatch):
-    """They hear together that all has arrived; then it is looked at, and gets its name. The root is known to all."""
-    storage, _ = here
+def test_completing_an_upload_takes_three_round_trips_with_any_number_of_sessions(openssh_storage, monkeypatch):
+    """All writes are patched_wait for together, then the file is checked and renamed. The root is resolved once."""
+    storage, _ = openssh_storage
     monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
-    everybody, write, finish = threading.Barrier(4), _UploadSession.write, SFTPUpload.complete
-    used, turns, before = set(), Turns(monkeypatch), []
+    barrier, write, complete = threading.Barrier(4), _UploadSession.write, SFTPUpload.complete
+    used, round_trips, before = set(), RoundTrips(monkeypatch), []
 
-    def together(upload_session, *arguments):
-        everybody.wait(30)
+    def simultaneous_write(upload_session, *arguments):
+        barrier.wait(30)
         used.add(upload_session)
         write(upload_session, *arguments)
 
-    def finished(*arguments):
-        before.append(turns.now)
-        finish(*arguments)
+    def counting_complete(*arguments):
+        before.append(round_trips.count)
+        complete(*arguments)
 
-    monkeypatch.setattr(_UploadSession, "write", together)
-    monkeypatch.setattr(SFTPUpload, "finish", finished)
+    monkeypatch.setattr(_UploadSession, "write", simultaneous_write)
+    monkeypatch.setattr(SFTPUpload, "complete", counting_complete)
     storage.upload(io.BytesIO(bytes(256 * KIB)), "b.bin")
 
     assert len(used) == 4
-    assert (
-        len({(upload_session.session.root, upload_session.session.round_trip_time) for upload_session in used}) == 1
-    )  # asked once
-    assert turns.now - before[0] <= 3
+    roots = {(upload_session.session.root, upload_session.session.round_trip_time) for upload_session in used}
+    assert len(roots) == 1
+    assert round_trips.count - before[0] <= 3
     assert storage.read("b.bin") == bytes(256 * KIB)
 
 
-def test_what_one_of_several_sessions_could_not_write_is_not_published(here, monkeypatch):
-    """It is heard of at the end, before the file is looked at."""
-    storage, root = here
+def test_a_failed_write_of_one_session_fails_the_upload(openssh_storage, monkeypatch):
+    """It is detected at the end, before the file is checked."""
+    storage, root = openssh_storage
     monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
-    everybody, write, wait, sessions = threading.Barrier(4), _UploadSession.write, Session.wait, set()
+    barrier, write, wait, sessions = threading.Barrier(4), _UploadSession.write, Session.wait, set()
 
-    def together(upload_session, *arguments):
-        everybody.wait(30)
+    def simultaneous_write(upload_session, *arguments):
+        barrier.wait(30)
         sessions.add(upload_session.session)
         write(upload_session, *arguments)
 
-    def waited(session, pending):
-        answer = wait(session, pending)
+    def failing_wait(session, pending):
+        response = wait(session, pending)
         if pending.kind == WRITE:
             raise StatusError(FAILURE, "Failure")
-        return answer
+        return response
 
-    monkeypatch.setattr(_UploadSession, "write", together)
+    monkeypatch.setattr(_UploadSession, "write", simultaneous_write)
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "wait", waited)
+        patch.setattr(Session, "wait", failing_wait)
         with pytest.raises(StorageError):
             storage.upload(io.BytesIO(bytes(256 * KIB)), "b.bin")
 
@@ -374,19 +373,19 @@ def test_what_one_of_several_sessions_could_not_write_is_not_published(here, mon
     assert os.listdir(root) == ["a.bin"]
 
 
-def test_an_upload_that_cannot_begin_leaves_nothing(here, monkeypatch):
-    """Also when the server has made its file already."""
-    storage, root = here
+def test_an_upload_that_cannot_start_leaves_no_temporary_file(openssh_storage, monkeypatch):
+    """Also when the server has created the file already."""
+    storage, root = openssh_storage
     monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     wait = Session.wait
 
-    def waited(session, pending):
+    def patched_wait(session, pending):
         if pending.kind == FSTAT:
             raise StatusError(FAILURE, "Failure")
         return wait(session, pending)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "wait", waited)
+        patch.setattr(Session, "wait", patched_wait)
         with pytest.raises(StorageError):
             storage.write("b.bin", bytes(5_000_000))
 
@@ -394,235 +393,235 @@ def test_an_upload_that_cannot_begin_leaves_nothing(here, monkeypatch):
     assert os.listdir(root) == ["a.bin"]
 
 
-def test_an_upload_whose_line_breaks_as_it_begins_begins_anew(here, monkeypatch):
-    """On another session; the sweep takes what the first one had made."""
-    storage, root = here
+def test_starting_an_upload_is_retried_after_a_lost_connection(openssh_storage, monkeypatch):
+    """The sweep removes the temporary file of the first attempt."""
+    storage, root = openssh_storage
     monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     wait, lost = Session.wait, threading.Event()
 
-    def waited(session, pending):
+    def patched_wait(session, pending):
         if pending.kind == FSTAT and not lost.is_set():
             lost.set()
             session.close()
         return wait(session, pending)
 
-    monkeypatch.setattr(Session, "wait", waited)
+    monkeypatch.setattr(Session, "wait", patched_wait)
     storage.write("b.bin", bytes(5_000_000))
 
     assert lost.is_set()
     assert storage.read("b.bin") == bytes(5_000_000)
-    assert len(left_in(storage)) == 1
+    assert len(temporary_files(storage)) == 1
     assert storage.sweep(timedelta(seconds=-10)) == 1
     assert sorted(os.listdir(root)) == ["a.bin", "b.bin"]
 
 
-def test_a_hidden_file_of_somebody_else_is_not_joined(here):
-    """Even if all but its owner is the same."""
-    storage, _ = here
-    with session_of(storage) as session:
+def test_a_temporary_file_of_another_owner_is_not_reopened(openssh_storage):
+    """Even if only its owner differs."""
+    storage, _ = openssh_storage
+    with pooled_session(storage) as session:
         temporary, handle = storage._atomic_write.create(session, "b.bin")
-        made = session.wait(session.request(FSTAT, handle))
+        created = session.wait(session.request(FSTAT, handle))
 
-        assert storage._atomic_write.reopen(session, temporary, made)
-        with pytest.raises(PermissionDeniedError, match="another file in the place"):
-            storage._atomic_write.reopen(session, temporary, dataclasses.replace(made, owner=made.owner + 1))
+        assert storage._atomic_write.reopen(session, temporary, created)
+        with pytest.raises(PermissionDeniedError, match="the temporary file was replaced with another file"):
+            storage._atomic_write.reopen(session, temporary, dataclasses.replace(created, owner=created.owner + 1))
 
 
-def test_whoever_is_interrupted_while_joining_hears_of_that(here, monkeypatch):
-    """And not that the connection was lost by it."""
-    storage, _ = here
-    look, looked = RemoteTree.stat, []
+def test_an_interrupt_while_reopening_a_temporary_file_is_raised(openssh_storage, monkeypatch):
+    """Not an error about the connection that it closed."""
+    storage, _ = openssh_storage
+    stat, paths = RemoteTree.stat, []
 
-    def interrupted(tree, session, path):
-        looked.append(path)
-        if len(looked) == 2:
+    def interrupted_stat(tree, session, path):
+        paths.append(path)
+        if len(paths) == 2:
             session.close()
             raise KeyboardInterrupt
-        return look(tree, session, path)
+        return stat(tree, session, path)
 
-    with session_of(storage) as session:
+    with pooled_session(storage) as session:
         temporary, handle = storage._atomic_write.create(session, "b.bin")
-        made = session.wait(session.request(FSTAT, handle))
-        monkeypatch.setattr(RemoteTree, "stat", interrupted)
+        created = session.wait(session.request(FSTAT, handle))
+        monkeypatch.setattr(RemoteTree, "stat", interrupted_stat)
         with pytest.raises(KeyboardInterrupt):
-            storage._atomic_write.reopen(session, temporary, made)
+            storage._atomic_write.reopen(session, temporary, created)
 
 
-def test_the_first_question_of_a_session_is_answered_in_the_second_turn(openssh, monkeypatch):
-    """In the first one the server tells where the root is, and how much it takes at once."""
-    turns = Turns(monkeypatch)
-    with closing(place(openssh)) as storage:
+def test_the_first_operation_of_a_session_takes_two_round_trips(openssh, monkeypatch):
+    """The first one resolves the root and gets the limits of the server."""
+    round_trips = RoundTrips(monkeypatch)
+    with closing(make_storage(openssh)) as storage:
         assert not storage.exists("a.bin")
-        with session_of(storage) as session:
+        with pooled_session(storage) as session:
             assert session.write_size == 255 * KIB
 
-    assert turns.now == 2
+    assert round_trips.count == 2
 
 
-# -- servers of few words, and silent ones ----------------------------------------------------------------------------
+# -- errors of the server, and race conditions ------------------------------------------------------------------------
 
 
-def test_a_server_that_has_one_word_for_everything_is_understood(storage, monkeypatch):
-    """What is below a file is not there, whatever it says of that; of all else nothing is guessed."""
+def test_a_server_with_one_status_for_every_error_works(storage, monkeypatch):
+    """A path below a file does not exist; every other failure is raised as it is."""
     wait = Session.wait
 
-    def waited(session, pending):
+    def patched_wait(session, pending):
         try:
             return wait(session, pending)
         except StatusError as error:
             raise StatusError(FAILURE, "Failure") from error
 
-    monkeypatch.setattr(Session, "wait", waited)
+    monkeypatch.setattr(Session, "wait", patched_wait)
     storage.delete("a.bin/below")
 
     assert not storage.exists("a.bin/below")
-    with pytest.raises(StorageError, match="says no more than 'Failure'"):
+    with pytest.raises(StorageError, match=r"without a reason \('Failure'\)"):
         storage.exists("none.bin")
 
 
-def test_a_folder_that_somebody_makes_between_two_questions_is_asked_about_again(storage, monkeypatch):
-    """One answer says that it is not there, and the next that it is."""
+def test_a_directory_that_is_created_between_two_requests_is_checked_again(storage, monkeypatch):
+    """One response says that it is missing, and the next that it exists."""
     storage.write("d/b.bin", b"1")
-    request_realpath, asked = storage._tree.request_realpath, []
+    request_realpath, requests = storage._tree.request_realpath, []
 
-    def not_there(*arguments):
+    def failing_request(*arguments):
         pending = request_realpath(*arguments)
-        asked.append(pending)
-        if len(asked) <= 2:
+        requests.append(pending)
+        if len(requests) <= 2:
             arguments[0].wait(pending)
             pending.error = StatusError(NO_SUCH_FILE, "No such file")
         return pending
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage._tree, "request_realpath", not_there)
+        patch.setattr(storage._tree, "request_realpath", failing_request)
         storage.write("d/c.bin", b"1")
 
-    assert len(asked) > 3
+    assert len(requests) > 3
     assert storage.read("d/c.bin") == b"1"
 
 
-def test_what_somebody_else_sweeps_meanwhile_is_not_counted(here, monkeypatch):
-    """Nor is it an error."""
-    storage, root = here
+def test_temporary_files_that_another_process_sweeps_are_not_counted(openssh_storage, monkeypatch):
+    """They are no error either."""
+    storage, root = openssh_storage
     for number in range(3):
         (root / f".fs-tmp-{number}").touch()
-    clear = storage._tree.remove_temporary
+    remove_temporary = storage._tree.remove_temporary
 
-    def cleared(session, path):
+    def late_removal(session, path):
         if path == ".fs-tmp-1":
             (root / path).unlink()
-        clear(session, path)
+        remove_temporary(session, path)
 
-    monkeypatch.setattr(storage._tree, "remove_temporary", cleared)
+    monkeypatch.setattr(storage._tree, "remove_temporary", late_removal)
 
     assert storage.sweep(timedelta(seconds=-10)) == 2
     assert os.listdir(root) == ["a.bin"]
 
 
-def test_a_deletion_that_is_refused_is_told(storage, monkeypatch):
-    """Here before the server has even looked for the file."""
+def test_a_deletion_that_is_refused_raises_an_error(storage, monkeypatch):
+    """Here when the path is resolved."""
     request_realpath = storage._tree.request_realpath
 
-    def refused(*arguments):
+    def refused_request(*arguments):
         pending = request_realpath(*arguments)
         arguments[0].wait(pending)
         pending.error = StatusError(PERMISSION_DENIED, "Permission denied")
         return pending
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage._tree, "request_realpath", refused)
+        patch.setattr(storage._tree, "request_realpath", refused_request)
         with pytest.raises(PermissionDeniedError, match="denies this user access"):
             storage.delete("a.bin")
 
     assert storage.exists("a.bin")
 
 
-def test_a_small_file_whose_end_is_not_answered_is_left_to_the_sweep(here, monkeypatch):
-    """The session is of no more use; nothing waits for it once more."""
-    storage, _ = here
+def test_a_small_file_whose_commit_times_out_is_left_for_the_sweep(openssh_storage, monkeypatch):
+    """The session is closed, so nothing waits for it again."""
+    storage, _ = openssh_storage
 
-    def unanswered(atomic_write, session, *arguments, **more):
+    def commit_without_response(atomic_write, session, *arguments, **options):
         session.close()
         raise TimeoutError
 
     with monkeypatch.context() as patch:
-        patch.setattr(AtomicWrite, "commit", unanswered)
+        patch.setattr(AtomicWrite, "commit", commit_without_response)
         with pytest.raises(StorageTimeoutError):
             storage.write("a.bin", b"new")
 
     assert storage.read("a.bin") == CONTENT
     assert storage.sweep(timedelta(0)) == 1
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []
 
 
-def test_a_session_that_is_given_back_twice_is_lent_once(storage):
-    """A file may be closed and forgotten by different threads."""
+def test_a_session_that_is_released_twice_is_used_once(storage):
+    """A file may be closed by two threads."""
     pool = storage._pool()
-    with session_of(storage) as session:
+    with pooled_session(storage) as session:
         pool.release(session)
-        with session_of(storage) as another:
+        with pooled_session(storage) as another:
             assert another is session
     pool.release(session)
 
-    assert [one for one, _, _ in pool._idle_sessions].count(session) == 1
+    assert [idle for idle, _, _ in pool._idle_sessions].count(session) == 1
 
 
-def test_a_name_that_cannot_be_taken_over_stays_with_the_old_file(plain_sftp, monkeypatch):
-    """A server that does not replace is asked to set the old file aside, and to put it back."""
-    with closing(place(plain_sftp)) as storage:
+def test_without_posix_rename_a_failed_rename_restores_the_old_file(plain_sftp, monkeypatch):
+    """The old file is renamed to a backup, and back."""
+    with closing(make_storage(plain_sftp)) as storage:
         storage.write("docs/a.bin", CONTENT)
-        rename, asked = Session.rename, []
+        rename, renames = Session.rename, []
 
-        def renamed(session, source, target):
-            asked.append((source, target))
-            return rename(session, source + b"-none" if len(asked) == 3 else source, target)
+        def failing_rename(session, source, target):
+            renames.append((source, target))
+            return rename(session, source + b"-none" if len(renames) == 3 else source, target)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Session, "rename", renamed)
+            patch.setattr(Session, "rename", failing_rename)
             with pytest.raises(StorageError):
                 storage.write("docs/a.bin", b"new")
 
-        (first, target), (_, aside), again, back = asked
-        assert again == (first, target)
-        assert back == (aside, target)
+        (temporary, target), (_, backup), retry, restore = renames
+        assert retry == (temporary, target)
+        assert restore == (backup, target)
         assert storage.read("docs/a.bin") == CONTENT
-        assert left_in(storage) == []
+        assert temporary_files(storage) == []
 
 
-@pytest.mark.parametrize("before", [2, 3])
-def test_who_is_slower_takes_the_name_over_once_more(plain_sftp, monkeypatch, before):
-    """Of several that replace a file on such a server, the last one wins, and nothing of the others stays."""
-    with closing(place(plain_sftp)) as storage:
+@pytest.mark.parametrize("before_rename", [2, 3])
+def test_without_posix_rename_a_rename_that_loses_a_race_is_retried(plain_sftp, monkeypatch, before_rename):
+    """The last of several concurrent writes wins, and leaves no temporary file."""
+    with closing(make_storage(plain_sftp)) as storage:
         storage.write("a.bin", CONTENT)
         path = plain_sftp.folder / storage.root / "a.bin"
-        rename, asked = Session.rename, []
+        rename, sources = Session.rename, []
 
-        def renamed(session, source, target):
-            asked.append(source)
-            if len(asked) == before:
-                session.wait(session.request(REALPATH, b"."))  # all before it is done
+        def late_rename(session, source, target):
+            sources.append(source)
+            if len(sources) == before_rename:
+                session.wait(session.request(REALPATH, b"."))  # all earlier requests are done then
                 path.unlink(missing_ok=True)
-                if before == 3:
+                if before_rename == 3:
                     path.write_bytes(b"theirs")
             return rename(session, source, target)
 
-        monkeypatch.setattr(Session, "rename", renamed)
+        monkeypatch.setattr(Session, "rename", late_rename)
         storage.write("a.bin", b"new")
 
         assert storage.read("a.bin") == b"new"
-        assert left_in(storage) == []
+        assert temporary_files(storage) == []
 
 
-def test_a_file_that_is_moved_is_never_deleted_by_its_name(here, monkeypatch):
-    """By then, somebody else may have written another one there."""
-    storage, root = here
-    about, deleted = Session.request, []
+def test_a_move_never_deletes_its_source_path(openssh_storage, monkeypatch):
+    """Another process may have written another file there since."""
+    storage, root = openssh_storage
+    request, deleted = Session.request, []
 
-    def asked(session, kind, name, *more):
+    def recording_request(session, kind, name, *fields):
         deleted.extend([name] if kind == REMOVE else [])
-        return about(session, kind, name, *more)
+        return request(session, kind, name, *fields)
 
-    monkeypatch.setattr(Session, "request", asked)
+    monkeypatch.setattr(Session, "request", recording_request)
     storage.move("a.bin", "b.bin", exclusive=True)
     storage.move("b.bin", "c.bin")
 
@@ -630,56 +629,56 @@ def test_a_file_that_is_moved_is_never_deleted_by_its_name(here, monkeypatch):
     assert os.listdir(root) == ["c.bin"]
 
 
-def test_a_name_that_becomes_free_meanwhile_is_taken_or_taken_by_others(here, monkeypatch):
-    """A link was refused, and nothing is there: it is tried once more."""
-    storage, root = here
-    extended, tried = Session.extended, []
+def test_an_exclusive_write_is_retried_when_the_target_is_deleted(openssh_storage, monkeypatch):
+    """The hard link was refused, and the target does not exist any more."""
+    storage, root = openssh_storage
+    extended, links = Session.extended, []
 
-    def asked(session, name, *fields):
+    def deleting_request(session, name, *fields):
         pending = extended(session, name, *fields)
         if name == HARDLINK:
-            tried.append(name)
+            links.append(name)
             with suppress(StatusError):
                 session.wait(pending)
             (root / "a.bin").unlink(missing_ok=True)
         return pending
 
-    monkeypatch.setattr(Session, "extended", asked)
+    monkeypatch.setattr(Session, "extended", deleting_request)
     storage.write("a.bin", b"new", exclusive=True)
 
-    assert tried == [HARDLINK]
+    assert links == [HARDLINK]
     assert storage.read("a.bin") == b"new"
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []
 
 
-@pytest.mark.parametrize("moved", [False, True])
-def test_a_rename_that_never_succeeds_is_told(here, monkeypatch, moved):
-    """In the server's word, and not for ever."""
-    storage, _ = here
+@pytest.mark.parametrize("is_move", [False, True])
+def test_a_rename_that_always_fails_raises_an_error(openssh_storage, monkeypatch, is_move):
+    """The number of retries is limited."""
+    storage, _ = openssh_storage
     rename = Session.rename
 
-    def refused(session, source, target):
+    def failing_rename(session, source, target):
         return rename(session, source + b"/below", target)
 
-    monkeypatch.setattr(Session, "rename", refused)
+    monkeypatch.setattr(Session, "rename", failing_rename)
     with pytest.raises(StorageError):
-        storage.move("a.bin", "b.bin", exclusive=True) if moved else storage.write("a.bin/b", b"1", exclusive=True)
+        storage.move("a.bin", "b.bin", exclusive=True) if is_move else storage.write("a.bin/b", b"1", exclusive=True)
 
     assert storage.read("a.bin") == CONTENT
     assert not storage.exists("b.bin")
 
 
-def test_what_takes_the_place_of_a_hidden_file_is_not_published(here):
-    """Whoever may write to the folder can replace it; then it is not what was written."""
-    storage, root = here
+def test_a_temporary_file_that_was_replaced_is_not_published(openssh_storage):
+    """Another user who may write to the directory could replace it."""
+    storage, root = openssh_storage
     for make in (lambda path: path.write_bytes(b"theirs"), lambda path: path.symlink_to("a.bin"), os.mkfifo):
         writer = storage.open("b.bin", "w")
         writer.write(bytes(5_000_000))
-        [draft] = root.glob(".fs-tmp-*")
-        draft.unlink()
-        make(draft)
+        [temporary_file] = root.glob(".fs-tmp-*")
+        temporary_file.unlink()
+        make(temporary_file)
 
-        with pytest.raises(PermissionDeniedError, match="another file in the place"):
+        with pytest.raises(PermissionDeniedError, match="the temporary file was replaced with another file"):
             writer.close()
 
         assert not storage.exists("b.bin")
@@ -687,28 +686,28 @@ def test_what_takes_the_place_of_a_hidden_file_is_not_published(here):
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "file"])
-def test_no_session_writes_through_what_was_put_in_the_place_of_a_hidden_file(here, monkeypatch, tmp_path, kind):
-    """Those that join look at it before they open it."""
-    storage, root = here
+def test_a_temporary_file_that_was_replaced_is_not_reopened(openssh_storage, monkeypatch, tmp_path, kind):
+    """Additional sessions check the file before they open it."""
+    storage, root = openssh_storage
     monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 64 * KIB)
     outside = tmp_path / "outside"
     outside.write_bytes(b"")
-    begun, write = threading.Event(), _UploadSession.write
+    replaced, write = threading.Event(), _UploadSession.write
 
-    def slow(upload_session, *arguments):
-        if not begun.is_set():
-            [draft] = root.glob(".fs-tmp-*")
-            draft.unlink()
-            if kind == "file":  # of somebody else, who lets us write to it
-                draft.hardlink_to(outside)
-                draft.chmod(0o666)
+    def replacing_write(upload_session, *arguments):
+        if not replaced.is_set():
+            [temporary_file] = root.glob(".fs-tmp-*")
+            temporary_file.unlink()
+            if kind == "file":  # a file of another user that is world-writable
+                temporary_file.hardlink_to(outside)
+                temporary_file.chmod(0o666)
             else:
-                draft.symlink_to(outside) if kind == "link" else os.mkfifo(draft)
-            begun.set()
+                temporary_file.symlink_to(outside) if kind == "link" else os.mkfifo(temporary_file)
+            replaced.set()
         write(upload_session, *arguments)
 
-    monkeypatch.setattr(_UploadSession, "write", slow)
+    monkeypatch.setattr(_UploadSession, "write", replacing_write)
     with pytest.raises(PermissionDeniedError), storage.open("b.bin", "w") as writer:
         copy_chunks(io.BytesIO(CONTENT), writer, chunk_size=KIB)
 
@@ -716,54 +715,54 @@ def test_no_session_writes_through_what_was_put_in_the_place_of_a_hidden_file(he
     assert not storage.exists("b.bin")
 
 
-def test_a_write_whose_hidden_file_was_swept_says_so(here):
-    """It is no missing file: whoever swept took what was being written."""
-    storage, _ = here
+def test_a_write_whose_temporary_file_was_swept_raises_an_error(openssh_storage):
+    """The error says so, and is not "not found"."""
+    storage, _ = openssh_storage
     writer = storage.open("b.bin", "w")
     writer.write(bytes(5_000_000))
     assert storage.sweep(timedelta(seconds=-10)) == 1
 
-    with pytest.raises(StorageError, match="gone, perhaps by a sweep") as caught:
+    with pytest.raises(StorageError, match="perhaps by a sweep") as caught:
         writer.close()
 
     assert not isinstance(caught.value, FileNotFoundError)
 
 
 @pytest.mark.parametrize("size", [5, 700 * KIB])
-def test_what_was_set_aside_outlives_the_sweep(plain_sftp, monkeypatch, size):
-    """When the line breaks in that moment, it is all there is, however old it was; and so is what was to come."""
+def test_the_backup_of_a_replaced_file_survives_the_sweep(plain_sftp, monkeypatch, size):
+    """If the connection is lost then, it is the only copy of the old content, and gets a new mtime."""
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", 256 * KIB)
-    with closing(place(plain_sftp)) as storage:
+    with closing(make_storage(plain_sftp)) as storage:
         storage.write("a.bin", CONTENT)
-        settle(storage, "a.bin")
-        settle(storage, "a.bin")
-        rename, asked = Session.rename, []
+        backdate(storage, "a.bin")
+        backdate(storage, "a.bin")
+        rename, sources = Session.rename, []
 
-        def renamed(session, source, target):
-            asked.append(source)
-            if len(asked) == 3:
-                session.wait(session.request(REALPATH, b"."))  # all before it is done
+        def breaking_rename(session, source, target):
+            sources.append(source)
+            if len(sources) == 3:
+                session.wait(session.request(REALPATH, b"."))  # all earlier requests are done then
                 session.close()
             return rename(session, source, target)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Session, "rename", renamed)
-            with pytest.raises(StorageUnavailableError, match="it may have been done, or not"):
+            patch.setattr(Session, "rename", breaking_rename)
+            with pytest.raises(StorageUnavailableError, match="may or may not have been carried out"):
                 storage.write("a.bin", bytes(size))
 
         assert storage.sweep(timedelta(hours=1)) == 0
-        folder = plain_sftp.folder / storage.root
-        assert sorted(path.read_bytes() == CONTENT for path in folder.glob(".fs-tmp-*")) == [False, True]
+        root = plain_sftp.folder / storage.root
+        assert sorted(path.read_bytes() == CONTENT for path in root.glob(".fs-tmp-*")) == [False, True]
 
 
-def test_a_folder_that_becomes_a_link_while_a_file_is_written_leads_nowhere(here, monkeypatch, tmp_path):
-    """Where it leads is asked again before the file gets its name."""
-    storage, root = here
+def test_a_directory_that_is_replaced_with_a_link_during_a_write_is_refused(openssh_storage, monkeypatch, tmp_path):
+    """The path is resolved again before the file is renamed."""
+    storage, root = openssh_storage
     writer = storage.open("d/b.bin", "w")
     writer.write(bytes(5_000_000))
-    [draft] = (root / "d").iterdir()
+    [temporary_file] = (root / "d").iterdir()
     (root / "d").rename(root / "e")
-    (tmp_path / draft.name).write_bytes(b"theirs")
+    (tmp_path / temporary_file.name).write_bytes(b"theirs")
     (root / "d").symlink_to(tmp_path)
 
     with pytest.raises(PermissionDeniedError):
@@ -772,12 +771,12 @@ def test_a_folder_that_becomes_a_link_while_a_file_is_written_leads_nowhere(here
     assert "b.bin" not in os.listdir(tmp_path)
 
 
-# -- what nobody closes -----------------------------------------------------------------------------------------------
+# -- files that are not closed ----------------------------------------------------------------------------------------
 
 
-def test_readers_that_are_forgotten_cost_nobody_a_session(here):
-    """They go when their last reference does, and wait for no garbage collector."""
-    storage, _ = here
+def test_readers_that_are_never_closed_release_their_sessions(openssh_storage):
+    """With their last reference, without the garbage collector."""
+    storage, _ = openssh_storage
     gc.disable()
     try:
         for _ in range(40):  # more than there are sessions
@@ -792,10 +791,10 @@ def test_readers_that_are_forgotten_cost_nobody_a_session(here):
     assert storage.read("a.bin") == CONTENT
 
 
-def test_a_reader_that_has_lost_its_file_is_forgotten_too(here):
-    """It has no session any more."""
-    storage, _ = here
-    settle(storage, "a.bin")
+def test_a_reader_that_has_lost_its_session_can_be_freed(openssh_storage):
+    """It has nothing to release."""
+    storage, _ = openssh_storage
+    backdate(storage, "a.bin")
     reader = storage.open("a.bin", "r")
     assert reader.read(10) == CONTENT[:10]
     reader._source._session.close()
@@ -809,27 +808,27 @@ def test_a_reader_that_has_lost_its_file_is_forgotten_too(here):
 
 
 @pytest.mark.parametrize("kind", ["r", "rw", "w", "list"])
-def test_the_garbage_collector_never_uses_the_network(here, monkeypatch, kind):
-    """It may run in any thread, also in one that is just sending, and would wait for itself."""
-    storage, root = here
+def test_finalizers_never_use_the_network(openssh_storage, monkeypatch, kind):
+    """They may run in a thread that is just sending, and would wait for themselves."""
+    storage, root = openssh_storage
     for number in range(300):
         (root / f"{number:03}.txt").touch()
     pool = storage._pool()
     if kind == "list":
-        held: Any = storage.iter("")
-        next(held)
+        resource: Any = storage.iter("")
+        next(resource)
     else:
-        held = storage.open("a.bin", kind)
-        held.write(b"x" * KIB) if kind == "w" else held.read(10)
-    gc.collect()  # what others left behind
-    circle = [held]
-    circle.append(circle)
+        resource = storage.open("a.bin", kind)
+        resource.write(b"x" * KIB) if kind == "w" else resource.read(10)
+    gc.collect()  # garbage of other tests
+    cycle = [resource]
+    cycle.append(cycle)
     used: list[str] = []
     for name in ("send", "close", "recv"):
         monkeypatch.setattr(paramiko.Channel, name, lambda *_, name=name: used.append(name))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        del held, circle
+        del resource, cycle
         gc.collect()
     monkeypatch.undo()
 
@@ -840,21 +839,21 @@ def test_the_garbage_collector_never_uses_the_network(here, monkeypatch, kind):
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
 @pytest.mark.parametrize("kind", ["rw", "list"])
-def test_the_child_of_a_fork_leaves_its_parents_connection_alone(here, kind):
-    """Whatever it inherits: an unfinished listing or a file that is edited; what the parent writes is published."""
-    storage, root = here
+def test_the_child_of_a_fork_does_not_use_its_parents_connection(openssh_storage, kind):
+    """Neither by an unfinished listing nor by an open file; the parent's files stay usable."""
+    storage, root = openssh_storage
     for number in range(400):
         (root / f"{number:03}.txt").touch()
     writer = storage.open("w.bin", "w")
     writer.write(CONTENT)
     entries = storage.iter("")
     next(entries)
-    edited = storage.open("a.bin", "rw")
+    updater = storage.open("a.bin", "rw")
 
     child = os.fork()
     if child == 0:
         try:
-            edited.read(10) if kind == "rw" else [entry.name for entry in entries]
+            updater.read(10) if kind == "rw" else [entry.name for entry in entries]
         except StorageError:
             entries.close()
             os._exit(0)
@@ -864,17 +863,17 @@ def test_the_child_of_a_fork_leaves_its_parents_connection_alone(here, kind):
     writer.close()
 
     assert os.waitstatus_to_exitcode(status) == 0
-    assert edited.read() == CONTENT
-    edited.abort()
+    assert updater.read() == CONTENT
+    updater.abort()
     assert len(list(entries)) == 400
     assert storage.read("w.bin") == CONTENT
 
 
-def test_a_file_that_cannot_be_edited_is_not_kept_open(make_openssh):
-    """Nor is one that was read or listed, as soon as it is closed: its room on the disk is free."""
+def test_files_are_closed_on_the_server(make_openssh):
+    """After a failed update, and after a reader is closed: a deleted file frees its space only then."""
     server = make_openssh(arguments="-R")
     (server.folder / "a.bin").write_bytes(CONTENT)
-    with closing(place(server, root=".")) as storage:
+    with closing(make_storage(server, root=".")) as storage:
         for _ in range(5):
             with pytest.raises(PermissionDeniedError):
                 storage.open("a.bin", "rw")
@@ -883,21 +882,21 @@ def test_a_file_that_cannot_be_edited_is_not_kept_open(make_openssh):
             reader.read(10)
             reader.close()
 
-        soon(lambda: not opened_below(server.folder))
+        wait_until(lambda: not open_below(server.folder))
 
 
-def opened_below(folder):
-    """What processes have open below a folder."""
-    found = []
+def open_below(directory):
+    """Return what processes have open below a directory."""
+    paths = []
     for link in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):  # the process has ended, or is somebody else's
-            found += [target for target in [os.readlink(link)] if target.startswith(f"{folder}/")]
-    return found
+        with suppress(OSError):  # the process has ended, or belongs to another user
+            paths += [target for target in [os.readlink(link)] if target.startswith(f"{directory}/")]
+    return paths
 
 
-def test_a_receiver_that_fails_leaves_nothing_open(here):
-    """Of the signal that a file is read."""
-    storage, _ = here
+def test_an_error_in_a_signal_receiver_leaves_no_session_in_use(openssh_storage):
+    """In a receiver of the signal for a read."""
+    storage, _ = openssh_storage
 
     def fail(*_, **__):
         raise RuntimeError("a receiver")
@@ -909,29 +908,29 @@ def test_a_receiver_that_fails_leaves_nothing_open(here):
 
 
 @pytest.mark.parametrize(
-    ("deed", "error"),
+    ("operation", "error"),
     [
-        (lambda both: both.truncate(-1), ValueError),
-        (lambda both: both.truncate(1 << 64), ValueError),
-        (lambda both: both.truncate(1.5), TypeError),
-        (lambda both: both.seek(1 << 64), ValueError),
-        (lambda both: both.seek(1.5), TypeError),
-        (lambda both: both.seek(0, 9), ValueError),
+        (lambda updater: updater.truncate(-1), ValueError),
+        (lambda updater: updater.truncate(1 << 64), ValueError),
+        (lambda updater: updater.truncate(1.5), TypeError),
+        (lambda updater: updater.seek(1 << 64), ValueError),
+        (lambda updater: updater.seek(1.5), TypeError),
+        (lambda updater: updater.seek(0, 9), ValueError),
     ],
 )
-def test_a_position_that_is_none_is_refused_before_anything_is_sent(here, deed, error):
-    """The file stays open, and what was changed is kept."""
-    storage, _ = here
-    with storage.open("a.bin", "rw") as both:
-        both.write(b"changed")
+def test_an_invalid_position_is_refused_before_a_request_is_sent(openssh_storage, operation, error):
+    """The file stays open and keeps its changes."""
+    storage, _ = openssh_storage
+    with storage.open("a.bin", "rw") as updater:
+        updater.write(b"changed")
         with pytest.raises(error):
-            deed(both)
+            operation(updater)
 
     assert storage.read("a.bin") == b"changed" + CONTENT[7:]
 
 
-def test_versions_of_one_size_and_one_second_are_told_apart(storage):
-    """The server tells whole seconds."""
+def test_versions_of_the_same_size_and_second_have_different_etags(storage):
+    """The server has whole seconds."""
     etags = []
     for number in range(5):
         storage.write("a.bin", str(number).encode())
@@ -940,8 +939,8 @@ def test_versions_of_one_size_and_one_second_are_told_apart(storage):
     assert len(set(etags)) == 5
 
 
-def test_a_version_between_two_of_one_size_does_not_make_them_alike(storage):
-    """The one after it is later than it, and so is later than the first."""
+def test_the_last_but_one_version_has_a_different_etag_too(storage):
+    """Every version is newer than the one it replaces, also if their sizes differ."""
     etags = set()
     for content in (b"one", b"three", b"two", b"four!", b"six"):
         storage.write("b.bin", content)
@@ -950,9 +949,9 @@ def test_a_version_between_two_of_one_size_does_not_make_them_alike(storage):
     assert len(etags) == 5
 
 
-@pytest.mark.parametrize("verb", ["move", "copy"])
-def test_a_file_that_takes_the_place_of_one_of_its_size_and_time_looks_different(storage, verb):
-    """A file that is moved keeps its time else."""
+@pytest.mark.parametrize("operation", ["move", "copy"])
+def test_a_file_that_replaces_one_of_the_same_size_and_time_gets_another_etag(storage, operation):
+    """Any other file that is moved keeps its mtime."""
     for name in ("b.bin", "c.bin", "d.bin"):
         storage.write(name, name.encode())
     with storage.connection() as client:
@@ -960,73 +959,75 @@ def test_a_file_that_takes_the_place_of_one_of_its_size_and_time_looks_different
             client.utime(f"{storage.root}/{name}", (seconds, seconds))
     replaced = storage.stat("b.bin").etag
 
-    getattr(storage, verb)("c.bin", "b.bin")
+    getattr(storage, operation)("c.bin", "b.bin")
 
     assert storage.read("b.bin") == b"c.bin"
     assert storage.stat("b.bin").etag != replaced
-    if verb == "move":
+    if operation == "move":
         storage.move("b.bin", "d.bin")
         assert storage.stat("d.bin").last_modified.timestamp() == 1001
 
 
-@pytest.mark.parametrize("late", [False, True])
-def test_files_that_were_deleted_are_counted_once_wherever_the_line_broke(here, monkeypatch, late):
-    """Also those whose answer did not come, and that the server deletes only when somebody has listed them again."""
-    storage, root = here
+@pytest.mark.parametrize("deleted_late", [False, True])
+def test_deleted_files_are_counted_once_after_a_lost_connection(openssh_storage, monkeypatch, deleted_late):
+    """Also those whose response was lost, and those that the server deletes only after they were listed again."""
+    storage, root = openssh_storage
     (root / "d").mkdir()
     for number in range(300):
         (root / "d" / f"{number}.txt").touch()
-    wait, about = Session.wait, Session.request
-    heard: list[PendingReply] = []
-    asked: dict[bytes, PendingReply] = {}
+    wait, request = Session.wait, Session.request
+    answered: list[PendingReply] = []
+    removals: dict[bytes, PendingReply] = {}
 
-    def waited(session, pending):
-        answer = wait(session, pending)
+    def patched_wait(session, pending):
+        response = wait(session, pending)
         if pending.kind == REMOVE:
-            heard.append(pending)
-            if len(heard) == 150:
+            answered.append(pending)
+            if len(answered) == 150:
                 session.close()
-                for path in [path for path, one in asked.items() if late and one not in heard[:-1]]:
+                for path in [path for path, one in removals.items() if deleted_late and one not in answered[:-1]]:
                     Path(os.fsdecode(path)).touch()  # the server has not deleted it yet
                 raise ConnectionLostError("cut")
-        return answer
+        return response
 
-    def asking(session, kind, path, *fields):
-        if kind == REMOVE and path in asked:
+    def recording_request(session, kind, path, *fields):
+        if kind == REMOVE and path in removals:
             os.unlink(path)
-        pending = about(session, kind, path, *fields)
+        pending = request(session, kind, path, *fields)
         if kind == REMOVE:
-            asked[path] = pending
+            removals[path] = pending
         return pending
 
-    monkeypatch.setattr(Session, "wait", waited)
-    monkeypatch.setattr(Session, "request", asking)
+    monkeypatch.setattr(Session, "wait", patched_wait)
+    monkeypatch.setattr(Session, "request", recording_request)
 
     assert storage.delete_prefix("d") == 300
     assert os.listdir(root) == ["a.bin"]
 
 
-def test_files_are_counted_when_the_line_broke_while_they_were_asked_for(here, monkeypatch):
-    """Some were deleted by then, and nobody had asked for the others."""
-    storage, root = here
+def test_deleted_files_are_counted_when_the_connection_is_lost_while_sending(openssh_storage, monkeypatch):
+    """Some were deleted, and the others were not requested yet."""
+    storage, root = openssh_storage
     (root / "d").mkdir()
     for number in range(600):
         (root / "d" / f"{number}.txt").touch()
-    monkeypatch.setattr("flask_storage.backends.sftp.protocol._SSH_PACKET", KIB)  # a few are asked for at once
+    monkeypatch.setattr(
+        "flask_storage.backends.sftp.protocol._SSH_PACKET", KIB
+    )  # so that few requests are sent together
     send = Session._send
-    cut: list[Session] = []
+    broken: list[Session] = []
 
-    def sending(session):
+    def breaking_send(session):
         send(session)
-        asked = sum(pending.kind == REMOVE for pending in session._pending.values())
-        if not cut and asked > 50:
-            cut.append(session)
-            soon(lambda: len(os.listdir(root / "d")) <= 600 - asked)
+        sent = sum(pending.kind == REMOVE for pending in session._pending.values())
+        if not broken and sent > 50:
+            broken.append(session)
+            wait_until(lambda: len(os.listdir(root / "d")) <= 600 - sent)
             session.close()
             raise ConnectionLostError("cut")
 
-    monkeypatch.setattr(Session, "_send", sending)
+    monkeypatch.setattr(Session, "_send", breaking_send)
 
     assert storage.delete_prefix("d") == 600
-    assert cut
+    assert broken
     assert os.listdir(root) == ["a.bin"]

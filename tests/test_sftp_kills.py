@@ -1,4 +1,4 @@
-"""A process that dies while it writes over SFTP, or forgets to end: the old content or the new, nothing in between."""
+"""Processes that are killed while they write over SFTP, or exit with open writers: no file is ever partly written."""
 
 import gc
 import signal
@@ -8,20 +8,20 @@ import pytest
 
 from tests.counts import count
 from tests.dying_programs import ENDS, MIB, NEW, OLD, WRITES, content, killed, moments, on_demand, program as start
-from tests.sftp_places import left_in, let_end, place
+from tests.sftp_storages import make_storage, temporary_files, wait_until_idle
 
 pytest_plugins = ["tests.services.openssh"]
 
 NOW = timedelta(0)
-DEEDS = {
+OPERATIONS = {
     "write in pieces": WRITES["write in pieces"],
-    "upload through several sessions": """
+    "upload in several sessions": """
         import flask_storage.backends.sftp.upload as upload_module
         upload_module.NEAR_ROUND_TRIP = 0
         with open(source, "rb") as file:
             storage.upload(file, "a.bin")
     """,
-    "send parts": """
+    "multipart upload": """
         from flask_storage.types import WriteOptions
         upload = storage.multipart.create("a.bin", WriteOptions())
         parts = []
@@ -43,25 +43,25 @@ DEEDS = {
 
 @pytest.fixture(scope="module")
 def server(make_openssh):
-    """A server of which nobody else asks anything."""
+    """A server that no other test module uses."""
     return make_openssh("MaxSessions 10")
 
 
 @pytest.fixture
 def storage(server):
-    """An empty storage, and afterwards nothing hidden in it that a sweep does not find."""
-    made = place(server)
-    yield made
-    made.close()
-    let_end(server)
-    made.sweep(NOW)
-    assert not left_in(made)
-    made.close()
+    """An empty storage; after the test, a sweep removes all temporary files."""
+    storage = make_storage(server)
+    yield storage
+    storage.close()
+    wait_until_idle(server)
+    storage.sweep(NOW)
+    assert not temporary_files(storage)
+    storage.close()
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """The new content in a local file."""
+    """A local file with the new content."""
     path = tmp_path_factory.mktemp("kills") / "source.bin"
     path.write_bytes(NEW)
     return path
@@ -69,41 +69,41 @@ def source(tmp_path_factory):
 
 @pytest.fixture
 def program(storage, server, source):
-    """Make a program of these lines, on the same folder of the server."""
-    made = f"SFTPStorage(**{server.login!r}, root={storage.root!r})"
-    return lambda lines: start(made, source, lines)
+    """Return a function that starts a program of these lines, with a storage on the same directory."""
+    constructor = f"SFTPStorage(**{server.login!r}, root={storage.root!r})"
+    return lambda lines: start(constructor, source, lines)
 
 
-@pytest.mark.parametrize("deed", DEEDS)
-def test_killed_at_any_moment_nothing_is_torn(program, storage, server, deed):
-    """The old content is whole, or the new is; and a sweep leaves nothing of an upload."""
-    lines = on_demand(DEEDS[deed])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_process_that_is_killed_leaves_the_old_file_or_the_new_one(program, storage, server, operation):
+    """At any time; a sweep removes all temporary files."""
+    lines = on_demand(OPERATIONS[operation])
     storage.write("source.bin", NEW)
     storage.write("a.bin", OLD)
     end, duration = killed(program(lines))
     assert end == 0
     assert content(storage, "a.bin") == NEW
-    assert not left_in(storage)
-    ends = []
+    assert not temporary_files(storage)
+    exit_codes = []
 
     for after in moments(duration, count(6, 50)):
         storage.write("a.bin", OLD)
-        ends.append(killed(program(lines), after)[0])
+        exit_codes.append(killed(program(lines), after)[0])
 
         assert content(storage, "a.bin") in (OLD, NEW)
         assert [entry.name for entry in storage.list()] == ["a.bin", "source.bin"]
-        # What was on its way to the server when the process died arrives yet.
+        # The server still processes the requests that the process had sent.
         storage.close()
-        let_end(server)
+        wait_until_idle(server)
         storage.sweep(NOW)
-        assert not left_in(storage)
+        assert not temporary_files(storage)
         assert content(storage, "a.bin") in (OLD, NEW)
 
-    assert -signal.SIGKILL in ends
+    assert -signal.SIGKILL in exit_codes
 
 
-def test_a_process_that_is_killed_amid_a_write_leaves_a_hidden_file_for_the_sweep(program, storage):
-    """It is found, and it goes; a sweep of what is older leaves it."""
+def test_a_process_that_is_killed_during_a_write_leaves_a_temporary_file(program, storage):
+    """A sweep of older files keeps it, and one of all files removes it."""
     storage.write("deep/a.bin", OLD)
     lines = f"""
     writer = storage.open("deep/a.bin", "w")
@@ -115,16 +115,16 @@ def test_a_process_that_is_killed_amid_a_write_leaves_a_hidden_file_for_the_swee
 
     assert killed(program(lines), 0)[0] == -signal.SIGKILL
 
-    assert len(left_in(storage)) == 1
+    assert len(temporary_files(storage)) == 1
     assert [entry.name for entry in storage.list()] == ["deep/a.bin"]
     assert storage.sweep(timedelta(hours=1)) == 0
     assert storage.sweep(NOW) == 1
-    assert not left_in(storage)
+    assert not temporary_files(storage)
     assert content(storage, "deep/a.bin") == OLD
 
 
-def test_a_process_that_is_killed_amid_an_upload_of_parts_leaves_a_hidden_folder_for_the_sweep(program, storage):
-    """It is one leftover, with all that is in it."""
+def test_a_process_that_is_killed_during_a_multipart_upload_leaves_its_directory(program, storage):
+    """A sweep counts the directory as one."""
     storage.write("a.bin", OLD)
     lines = """
     from flask_storage.types import WriteOptions
@@ -137,19 +137,19 @@ def test_a_process_that_is_killed_amid_an_upload_of_parts_leaves_a_hidden_folder
 
     assert killed(program(lines), 0)[0] == -signal.SIGKILL
 
-    assert left_in(storage)
+    assert temporary_files(storage)
     assert len(list(storage.multipart.list_uploads())) == 1
     assert [entry.name for entry in storage.list()] == ["a.bin"]
     assert storage.sweep(timedelta(hours=1)) == 0
     assert storage.sweep(NOW) == 1
-    assert not left_in(storage)
+    assert not temporary_files(storage)
     assert content(storage, "a.bin") == OLD
 
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("size", [4, 9 * MIB])
-def test_a_program_that_ends_with_an_open_writer_publishes_nothing(program, storage, end, size):
-    """However the interpreter goes: it goes at once, nothing becomes visible, and a sweep takes what was sent."""
+def test_a_program_that_exits_with_an_open_writer_publishes_nothing(program, storage, end, size):
+    """However the interpreter exits, it exits immediately, and a sweep removes the temporary files."""
     storage.write("old.bin", OLD)
     lines = f"""
     writers = [storage.open(path, "w") for path in ("old.bin", "new.bin")]
@@ -167,8 +167,8 @@ def test_a_program_that_ends_with_an_open_writer_publishes_nothing(program, stor
 
 
 @pytest.mark.parametrize("size", [0, 4, 9 * MIB])
-def test_a_writer_that_is_forgotten_warns_and_publishes_nothing(storage, size):
-    """Garbage collection never talks to the server; its sessions end, and what was sent is for the sweep."""
+def test_a_writer_that_is_never_closed_warns_and_publishes_nothing(storage, size):
+    """The finalizer does not use the network; the sweep removes the temporary file."""
     storage.write("old.bin", OLD)
 
     for path in ("old.bin", "new.bin"):
@@ -182,8 +182,8 @@ def test_a_writer_that_is_forgotten_warns_and_publishes_nothing(storage, size):
     assert content(storage, "new.bin") is None
 
 
-def test_a_forgotten_writer_says_so_at_the_end_of_a_program(program, storage):
-    """Whoever runs Python with its warnings on is told which file was lost."""
+def test_a_writer_that_is_open_at_exit_warns(program, storage):
+    """With warnings enabled, and the path of the file."""
     with program("import warnings\nwarnings.simplefilter('always')\nstorage.open('new.bin', 'w')\n") as process:
         _, errors = process.communicate(timeout=60)
 

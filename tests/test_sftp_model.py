@@ -1,16 +1,16 @@
-"""Invented histories on SFTP servers: they end where a dictionary ends."""
+"""Random sequences of operations on SFTP servers, compared with a dictionary."""
 
 from tests.histories import run_histories
-from tests.sftp_places import place
+from tests.sftp_storages import make_storage
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
 
-def test_histories_on_openssh_end_as_they_must(openssh):
+def test_random_operations_on_openssh_match_a_dictionary(openssh):
     """With all of its extensions."""
-    run_histories(lambda: place(openssh))
+    run_histories(lambda: make_storage(openssh))
 
 
-def test_histories_on_a_plain_server_end_as_they_must(plain_sftp):
-    """With none."""
-    run_histories(lambda: place(plain_sftp))
+def test_random_operations_on_a_plain_server_match_a_dictionary(plain_sftp):
+    """Without extensions."""
+    run_histories(lambda: make_storage(plain_sftp))

@@ -1,4 +1,4 @@
-"""The sessions and connections of one process: few, used again and again, replaced when they break, gone at the end."""
+"""The pool of sessions and connections of one process: limits, reuse, replacement, time-outs, forks and exit."""
 
 import contextlib
 import os
@@ -16,61 +16,61 @@ from flask_storage.errors import StorageError, StorageTimeoutError, StorageUnava
 from flask_storage.testing.concurrency import run_concurrently
 from tests.counts import count
 from tests.services.fault_proxy import FaultProxy
-from tests.sftp_places import let_end, place, session_of, settle, soon
+from tests.sftp_storages import backdate, make_storage, pooled_session, wait_until, wait_until_idle
 
 pytest_plugins = ["tests.services.openssh"]
 
 MIB = 1 << 20
-SOON = 0.3  # seconds
+SHORT_TIMEOUT = 0.3  # seconds
 HOME = str(Path(__file__).parents[1])
 
 
 @pytest.fixture(scope="module")
 def server(make_openssh):
-    """A server of which nobody else asks anything."""
+    """A server that no other test module uses."""
     return make_openssh("MaxSessions 10")
 
 
 @pytest.fixture(scope="module")
-def narrow(make_openssh):
-    """A server that allows two sessions a connection."""
+def two_sessions_server(make_openssh):
+    """A server that allows two sessions on one connection."""
     return make_openssh("MaxSessions 2")
 
 
 @pytest.fixture
-def way(server):
-    """A way to the server on which connections are counted."""
-    with FaultProxy("127.0.0.1", server.port) as proxy:
-        server.know(proxy.port)
-        yield proxy
+def proxy(server):
+    """A proxy to the server that counts connections."""
+    with FaultProxy("127.0.0.1", server.port) as fault_proxy:
+        server.know(fault_proxy.port)
+        yield fault_proxy
 
 
 @pytest.fixture
-def make(server, way):
-    """Make storages that go this way."""
+def make(server, proxy):
+    """Returns a function that makes storages behind the proxy, and closes them after the test."""
     with contextlib.ExitStack() as stack:
 
-        def made(**arguments):
-            return stack.enter_context(contextlib.closing(place(server, port=way.port, **arguments)))
+        def make(**arguments):
+            return stack.enter_context(contextlib.closing(make_storage(server, port=proxy.port, **arguments)))
 
-        yield made
+        yield make
 
 
-def fail(*_):
-    """Be interrupted."""
+def interrupt(*_):
+    """Raise a KeyboardInterrupt."""
     raise KeyboardInterrupt
 
 
 def sessions(server):
-    """How many sessions the server has begun so far."""
+    """Return how many sessions the server has started."""
     return server.log.count("Starting session")
 
 
-# -- again and again --------------------------------------------------------------------------------------------------
+# -- reuse and limits -------------------------------------------------------------------------------------------------
 
 
-def test_verbs_one_after_the_other_share_one_session(make, server, way):
-    """Whatever they do, and when they fail too."""
+def test_consecutive_operations_share_one_session(make, server, proxy):
+    """Whatever they do, and also if they fail."""
     storage = make()
     before = sessions(server)
 
@@ -86,12 +86,12 @@ def test_verbs_one_after_the_other_share_one_session(make, server, way):
             storage.write("a.txt/below.txt", b"1")
         storage.delete("b/d.txt")
 
-    assert way.counters.connections == 1
+    assert proxy.counters.connections == 1
     assert sessions(server) == before + 1
 
 
-def test_files_that_are_open_at_once_have_sessions_of_one_connection(make, server, way):
-    """As many as it may carry; then there is another connection."""
+def test_files_that_are_open_at_once_share_a_connection_up_to_its_limit(make, server, proxy):
+    """Above max_sessions, another connection is made."""
     storage = make(max_connections=2, max_sessions=4)
     storage.write("a.txt", b"1")
     before = sessions(server)
@@ -99,18 +99,18 @@ def test_files_that_are_open_at_once_have_sessions_of_one_connection(make, serve
     with contextlib.ExitStack() as stack:
         for _ in range(4):
             assert stack.enter_context(storage.open("a.txt", "r")).read() == b"1"
-        assert way.counters.connections == 1
+        assert proxy.counters.connections == 1
         for _ in range(4):
             assert stack.enter_context(storage.open("a.txt", "r")).read() == b"1"
-        assert way.counters.connections == 2
+        assert proxy.counters.connections == 2
 
     assert storage.read("a.txt") == b"1"
     assert sessions(server) == before + 7
-    assert way.counters.connections == 2
+    assert proxy.counters.connections == 2
 
 
-def test_a_file_that_was_not_read_to_its_end_costs_no_connection(make, way):
-    """What is still to come of it is not waited for; the next verb finds a session, and no rest of the file in it."""
+def test_a_reader_that_is_closed_early_costs_no_connection(make, proxy):
+    """The missing responses are not waited for, and the next operation does not see them."""
     storage = make(max_connections=1, max_sessions=2)
     content = bytes(range(256)) * 48 * 1024
     storage.write("a.txt", content)
@@ -123,11 +123,11 @@ def test_a_file_that_was_not_read_to_its_end_costs_no_connection(make, way):
         assert storage.read("b.txt") == b"other"
         next(storage.iter())
 
-    assert way.counters.connections == 1
+    assert proxy.counters.connections == 1
 
 
-def test_fifty_threads_have_no_more_connections_than_were_allowed(make, way):
-    """Also when they all begin at the same moment."""
+def test_fifty_threads_use_at_most_max_connections(make, proxy):
+    """Also if all of them start at the same time."""
     storage = make(max_connections=2, max_sessions=3)
 
     def work(number):
@@ -135,32 +135,32 @@ def test_fifty_threads_have_no_more_connections_than_were_allowed(make, way):
         return storage.read(f"{number}.txt")
 
     assert run_concurrently(work, 50) == [str(number).encode() for number in range(50)]
-    assert way.counters.connections == 2
-    assert way.counters.closed == 0
+    assert proxy.counters.connections == 2
+    assert proxy.counters.closed == 0
 
 
-def test_a_session_that_much_is_still_to_come_of_is_not_kept(make):
-    """Four answers are waited for by whoever comes next; for more, another session is less trouble."""
+def test_a_session_that_misses_more_than_four_responses_is_closed(make):
+    """Fewer are read by the next caller."""
     pool = make()._pool()
 
-    def given_back(questions):
+    def is_kept(request_count):
         session, _ = pool.acquire()
         session.ping()
-        for _ in range(questions):
+        for _ in range(request_count):
             session.request(REALPATH, b".")
         pool.release(session)
-        return session in [one for one, _, _ in pool._idle_sessions]
+        return session in [idle for idle, _, _ in pool._idle_sessions]
 
-    assert given_back(4)
-    assert not given_back(5)
+    assert is_kept(4)
+    assert not is_kept(5)
 
 
-def test_a_session_that_cannot_be_flushed_is_given_back_all_the_same(make, monkeypatch):
-    """Whatever comes in between; it is an error, and no session less."""
+def test_a_session_is_released_if_flushing_it_raises(make, monkeypatch):
+    """The error is raised, and the session stays usable."""
     pool = make(max_connections=1, max_sessions=1)._pool()
     session, _ = pool.acquire()
     with monkeypatch.context() as patch:
-        patch.setattr(session, "flush", fail)
+        patch.setattr(session, "flush", interrupt)
         with pytest.raises(KeyboardInterrupt):
             pool.release(session)
 
@@ -168,22 +168,22 @@ def test_a_session_that_cannot_be_flushed_is_given_back_all_the_same(make, monke
     assert pool.acquire()[0] is session
 
 
-def test_a_session_that_cannot_be_checked_is_given_back_all_the_same(make, monkeypatch):
-    """Likewise."""
+def test_a_session_is_released_if_checking_it_raises(make, monkeypatch):
+    """Here by an interrupt."""
     pool = make(max_connections=1, max_sessions=1)._pool()
     session, _ = pool.acquire()
     pool.release(session)
     pool._recheck_after = 0
     with monkeypatch.context() as patch:
-        patch.setattr(session, "ping", fail)
+        patch.setattr(session, "ping", interrupt)
         with pytest.raises(KeyboardInterrupt):
             pool.acquire()
 
     assert not pool._in_use
 
 
-def test_who_can_do_without_leaves_the_last_sessions_to_others(make):
-    """Large files that many write at once would take them all, for as long as that lasts."""
+def test_nowait_leaves_a_quarter_of_the_sessions_to_others(make):
+    """Concurrent uploads of large files would occupy all of them."""
     pool = make(max_connections=2, max_sessions=4)._pool()
     for _ in range(6):
         pool.acquire(nowait=True)
@@ -194,8 +194,8 @@ def test_who_can_do_without_leaves_the_last_sessions_to_others(make):
     assert pool.acquire()
 
 
-def test_a_session_that_is_left_twice_ends_once(make):
-    """A file may be forgotten by the garbage collector and by its process's end."""
+def test_a_session_that_finalizers_release_twice_is_counted_once(make):
+    """The garbage collector and the end of the process may both release it."""
     storage = make()
     pool = storage._pool()
     session, _ = pool.acquire()
@@ -206,10 +206,10 @@ def test_a_session_that_is_left_twice_ends_once(make):
     assert [connection.session_count for connection in pool._connections] == [1]
 
 
-def test_a_large_file_goes_to_a_near_server_through_one_session(make, server, monkeypatch):
-    """Its answers come at once, so that the line is never empty."""
+def test_a_large_file_is_written_to_a_near_server_in_one_session(make, server, monkeypatch):
+    """With a short round-trip time one session saturates the connection."""
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", MIB // 4)
-    monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 60)  # whatever else the machine does
+    monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 60)  # even if the machine is slow
     storage = make()
     storage.write("a.txt", b"1")
     before = sessions(server)
@@ -219,27 +219,27 @@ def test_a_large_file_goes_to_a_near_server_through_one_session(make, server, mo
     assert sessions(server) == before
 
 
-def test_it_is_measured_how_far_a_server_is(make, way):
-    """By the first question that a session answers, once it has begun."""
+def test_the_round_trip_time_is_measured(make, proxy):
+    """By the first request of a session."""
     storage = make()
     storage.exists("a.txt")
-    with session_of(storage) as session:
+    with pooled_session(storage) as session:
         assert 0 < session.round_trip_time < 0.2
-    way.up.latency = 0.2
+    proxy.up.latency = 0.2
     storage.close()
     storage.exists("a.txt")
 
-    with session_of(storage) as session:
+    with pooled_session(storage) as session:
         assert session.round_trip_time >= 0.2
 
 
-# -- servers that allow little ----------------------------------------------------------------------------------------
+# -- limits of the server ---------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_allows_few_sessions_is_believed(narrow):
-    """Whoever is refused waits for those that there are; the server is not asked again and again."""
-    storage = place(narrow, max_connections=1)
-    before, refused = sessions(narrow), narrow.log.count("no more sessions")
+def test_the_session_limit_of_a_server_is_respected(two_sessions_server):
+    """After a refusal, callers wait for existing sessions; the server is not asked for more again and again."""
+    storage = make_storage(two_sessions_server, max_connections=1)
+    before, refused = sessions(two_sessions_server), two_sessions_server.log.count("no more sessions")
 
     def work(number):
         for turn in range(count(10, 100)):
@@ -248,36 +248,36 @@ def test_a_server_that_allows_few_sessions_is_believed(narrow):
         return True
 
     assert all(run_concurrently(work, 8))
-    assert sessions(narrow) == before + 2
-    assert 0 < narrow.log.count("no more sessions") - refused < 8
+    assert sessions(two_sessions_server) == before + 2
+    assert 0 < two_sessions_server.log.count("no more sessions") - refused < 8
     storage.close()
 
 
-def test_a_server_that_allowed_few_sessions_is_asked_again_some_day(narrow):
-    """When all of a connection have ended: it may have been slow to see the end of those before."""
-    with contextlib.closing(place(narrow, max_connections=1)) as storage:
+def test_the_session_limit_of_a_server_is_tried_again(two_sessions_server):
+    """When all sessions of a connection have ended: the server may have counted ended ones."""
+    with contextlib.closing(make_storage(two_sessions_server, max_connections=1)) as storage:
         pool = storage._pool()
-        pool._acquire_timeout = SOON
-        lent = [pool.acquire()[0] for _ in range(2)]
+        pool._acquire_timeout = SHORT_TIMEOUT
+        sessions_in_use = [pool.acquire()[0] for _ in range(2)]
         with pytest.raises(StorageTimeoutError):
             pool.acquire()
         [connection] = pool._connections
         assert connection.session_limit == 2
 
-        for session in lent:
+        for session in sessions_in_use:
             for _ in range(5):
                 session.request(REALPATH, b".")
-            pool.release(session)  # and as much is still to come of it, it ends
+            pool.release(session)  # it is closed, as it misses too many responses
 
         assert pool._connections == [connection]
         assert connection.session_limit > 2
 
 
-def test_a_server_that_allows_few_sessions_takes_large_files(narrow, monkeypatch):
-    """What would be written through eight sessions goes through two, and comes back."""
+def test_a_server_that_allows_two_sessions_stores_large_files(two_sessions_server, monkeypatch):
+    """Eight sessions are wanted, and two are used."""
     monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
     monkeypatch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", MIB // 4)
-    storage = place(narrow, max_connections=1)
+    storage = make_storage(two_sessions_server, max_connections=1)
     content = bytes(range(256)) * 16 * 1024 + b"end"
 
     storage.write("a.bin", content)
@@ -286,12 +286,12 @@ def test_a_server_that_allows_few_sessions_takes_large_files(narrow, monkeypatch
     storage.close()
 
 
-def test_another_connection_has_the_room_that_one_has_not(narrow):
-    """Of two sessions each; who comes fifth is told."""
-    storage = place(narrow, max_connections=2)
-    storage._pool()._acquire_timeout = SOON
+def test_another_connection_is_made_if_a_server_allows_no_more_sessions(two_sessions_server):
+    """With two sessions on each of two connections, the fifth caller gets an error."""
+    storage = make_storage(two_sessions_server, max_connections=2)
+    storage._pool()._acquire_timeout = SHORT_TIMEOUT
     storage.write("a.txt", b"1")
-    before = narrow.log.count("Accepted publickey")
+    before = two_sessions_server.log.count("Accepted publickey")
 
     with contextlib.ExitStack() as stack:
         for _ in range(4):
@@ -300,89 +300,89 @@ def test_another_connection_has_the_room_that_one_has_not(narrow):
             storage.read("a.txt")
 
     assert storage.read("a.txt") == b"1"
-    assert narrow.log.count("Accepted publickey") == before + 1
+    assert two_sessions_server.log.count("Accepted publickey") == before + 1
     storage.close()
 
 
-def test_who_finds_all_sessions_lent_is_told_what_to_do(make):
-    """How many there are, and which argument makes more; nothing is broken by it."""
+def test_a_caller_that_gets_no_session_in_time_gets_an_error(make):
+    """It has the number of sessions and the argument to raise; all sessions stay usable."""
     storage = make(max_connections=1, max_sessions=3)
-    storage._pool()._acquire_timeout = SOON
+    storage._pool()._acquire_timeout = SHORT_TIMEOUT
     storage.write("a.txt", b"1")
 
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(storage.open("a.txt", "r"))
-        for verb in (storage.list, lambda: storage.read("a.txt"), lambda: storage.write("b.txt", b"2")):
+        for operation in (storage.list, lambda: storage.read("a.txt"), lambda: storage.write("b.txt", b"2")):
             with pytest.raises(
                 StorageTimeoutError,
                 match=r"^all 3 sessions are in use: .*, or raise max_connections$",
             ):
-                verb()
+                operation()
 
     storage.write("b.txt", b"2")
     assert [entry.name for entry in storage.list()] == ["a.txt", "b.txt"]
 
 
-def test_who_waits_for_a_session_gets_the_first_that_is_given_back(make, way):
-    """However many wait."""
+def test_waiting_callers_get_the_session_that_is_released(make, proxy):
+    """However many there are."""
     storage = make(max_connections=1, max_sessions=1)
     storage.write("a.txt", b"1")
     reader = storage.open("a.txt", "r")
-    waiting = threading.Barrier(9)
-    found = []
+    barrier = threading.Barrier(9)
+    contents = []
 
     def wait():
-        waiting.wait()
-        found.append(storage.read("a.txt"))
+        barrier.wait()
+        contents.append(storage.read("a.txt"))
 
     threads = [threading.Thread(target=wait) for _ in range(8)]
     for thread in threads:
         thread.start()
-    waiting.wait()
+    barrier.wait()
     reader.close()
     for thread in threads:
         thread.join(30)
 
-    assert found == [b"1"] * 8
-    assert way.counters.connections == 1
+    assert contents == [b"1"] * 8
+    assert proxy.counters.connections == 1
 
 
-# -- idle, dropped, closed --------------------------------------------------------------------------------------------
+# -- idle, lost and closed connections --------------------------------------------------------------------------------
 
 
-def test_what_nobody_uses_is_closed(make, server, way):
-    """All sessions, and the connection with its last one; the next verb makes a new one."""
-    storage = make(idle_timeout=SOON, max_sessions=2)
+def test_idle_sessions_and_connections_are_closed(make, server, proxy):
+    """The next operation makes a new connection."""
+    storage = make(idle_timeout=SHORT_TIMEOUT, max_sessions=2)
     (server.folder / storage.root / "a.txt").write_bytes(b"1")
     with contextlib.ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(storage.open("a.txt", "r"))
-    assert way.counters.connections == 2
+    assert proxy.counters.connections == 2
 
-    way.wait_until(lambda counters: counters.closed == 2)
+    proxy.wait_until(lambda counters: counters.closed == 2)
 
-    let_end(server)
+    wait_until_idle(server)
     assert storage.read("a.txt") == b"1"
-    assert way.counters.connections == 3
+    assert proxy.counters.connections == 3
 
 
-def test_a_session_that_is_in_use_is_not_idle(make, way):
-    """It may take as long as it likes; the others of its connection go, and the connection stays."""
-    storage = make(idle_timeout=SOON)
+def test_a_session_in_use_is_not_closed_as_idle(make, proxy):
+    """Other sessions of its connection are closed, the connection is not."""
+    storage = make(idle_timeout=SHORT_TIMEOUT)
     storage.write("a.txt", b"1" * 3 * MIB)
 
     with storage.open("a.txt", "r") as reader:
-        before = way.counters.closed
+        before = proxy.counters.closed
         with storage.open("a.txt", "r"):
             pass
-        soon(lambda: not storage._pool()._idle_sessions)
+        wait_until(lambda: not storage._pool()._idle_sessions)
         assert reader.read() == b"1" * 3 * MIB
-        assert way.counters.closed == before
+        assert proxy.counters.closed == before
 
 
-def test_a_connection_that_was_dropped_is_replaced(make, server, way):
-    """The verb that finds it dropped does not fail, however many sessions it had."""
+def test_a_lost_connection_is_replaced(make, server, proxy):
+    """The operation that detects it does not fail, however many sessions the connection had."""
     storage = make()
     storage.write("a.txt", b"1")
 
@@ -390,50 +390,50 @@ def test_a_connection_that_was_dropped_is_replaced(make, server, way):
         with contextlib.ExitStack() as stack:
             for _ in range(3):
                 stack.enter_context(storage.open("a.txt", "r"))
-        way.kill()
+        proxy.kill()
         assert storage.read("a.txt") == b"1"
-        assert way.counters.connections == turn + 2
+        assert proxy.counters.connections == turn + 2
 
     assert len(storage._pool()._connections) == 1
 
 
-def test_a_server_that_is_not_there_is_an_error_for_everybody_who_waits(make, way):
-    """Nobody waits for a connection that somebody else could not make; when it is back, it serves again."""
+def test_all_waiting_callers_get_the_error_of_a_failed_connection(make, proxy):
+    """When the server is back, it is used again."""
     storage = make(max_connections=1)
     storage.write("a.txt", b"1")
-    way.refuse()
-    way.kill()
+    proxy.refuse()
+    proxy.kill()
 
     def work(_):
         with pytest.raises(StorageUnavailableError, match="cannot be reached"):
             storage.read("a.txt")
 
     run_concurrently(work, 8)
-    way.accept()
+    proxy.accept()
 
     assert storage.read("a.txt") == b"1"
 
 
-def test_closing_ends_connections_and_what_is_used_again_makes_new_ones(make, server, way):
-    """As often as one likes; also where nothing was begun."""
+def test_closing_a_storage_closes_its_connections_and_it_can_be_used_again(make, server, proxy):
+    """As often as needed, also if nothing was open."""
     storage = make()
     storage.close()
-    assert way.counters.connections == 0
+    assert proxy.counters.connections == 0
 
     for turn in range(3):
         storage.write("a.txt", b"1")
-        assert way.counters.connections == turn + 1
+        assert proxy.counters.connections == turn + 1
         storage.close()
-        way.wait_until(lambda counters: counters.closed == counters.connections)
-        let_end(server)
+        proxy.wait_until(lambda counters: counters.closed == counters.connections)
+        wait_until_idle(server)
         storage.close()
 
 
-def test_closing_breaks_off_what_is_open(make, way):
-    """A writer of before publishes nothing; a reader goes on with a connection of its own."""
+def test_closing_a_storage_fails_its_open_writers(make, proxy):
+    """They publish nothing; readers continue with a new connection."""
     storage = make()
     storage.write("a.bin", b"old" * MIB)
-    settle(storage, "a.bin")
+    backdate(storage, "a.bin")
     writer = storage.open("a.bin", "w")
     writer.write(bytes(9 * MIB))
     reader = storage.open("a.bin", "r")
@@ -448,9 +448,9 @@ def test_closing_breaks_off_what_is_open(make, way):
     assert storage.read("a.bin") == b"old" * MIB
 
 
-def test_closing_while_others_work_leaves_nothing_open(make, way):
-    """Whatever they were about comes through, or is an error of ours; a connection that came too late expires."""
-    storage = make(max_connections=2, max_sessions=2, idle_timeout=SOON)
+def test_closing_while_other_threads_work_leaves_no_connection_open(make, proxy):
+    """Their operations succeed or raise a documented error; a connection that was made concurrently expires."""
+    storage = make(max_connections=2, max_sessions=2, idle_timeout=SHORT_TIMEOUT)
     storage.write("a.txt", b"1")
     ended = threading.Event()
 
@@ -467,29 +467,29 @@ def test_closing_while_others_work_leaves_nothing_open(make, way):
     run_concurrently(work, 4)
     storage.close()
 
-    way.wait_until(lambda counters: counters.closed == counters.connections)
+    proxy.wait_until(lambda counters: counters.closed == counters.connections)
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
 
 
 def run(server, storage, lines):
-    """Run a program of these lines, with a `storage` on the same folder, and return what it printed."""
+    """Run a program of these lines, with a `storage` on the same directory, and return its output."""
     text = f"""
     import os, sys, threading
     sys.path.append({HOME!r})
     from flask_storage import SFTPStorage
     storage = SFTPStorage(**{server.login!r}, root={storage.root!r})
     """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(text) + textwrap.dedent(lines)],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    assert done.stderr == ""
-    return done.stdout
+    assert process.stderr == ""
+    return process.stdout
 
 
 @pytest.mark.parametrize(
@@ -505,21 +505,21 @@ def run(server, storage, lines):
         storage.write("c.bin", bytes(9 << 20))
         """,
     ],
-    ids=["a verb", "an open reader", "a listing", "a thread", "an upload through several sessions"],
+    ids=["a write", "an open reader", "a listing", "a thread", "an upload through several sessions"],
 )
-def test_a_process_that_used_a_storage_ends(server, lines):
-    """Whatever is open still: nothing keeps it, nothing complains, and the server is told."""
-    storage = place(server)
+def test_a_process_with_open_resources_exits(server, lines):
+    """Without an error message, and its connections are closed."""
+    storage = make_storage(server)
     storage.write("a.txt", b"1" * MIB)
     storage.close()
 
     assert run(server, storage, f"{textwrap.dedent(lines)}\nprint('end')") == "end\n"
-    let_end(server)
+    wait_until_idle(server)
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
-def test_a_forked_child_makes_a_connection_of_its_own(make, server, way):
-    """It neither uses nor ends those of its parent, which go on."""
+def test_a_forked_child_makes_its_own_connection(make, server, proxy):
+    """It neither uses nor closes those of its parent."""
     storage = make()
     storage.write("a.txt", b"1")
 
@@ -534,38 +534,38 @@ def test_a_forked_child_makes_a_connection_of_its_own(make, server, way):
             os._exit(end)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
-        way.wait_until(lambda counters: counters.closed == 1)
-        assert way.counters.connections == 2
+        proxy.wait_until(lambda counters: counters.closed == 1)
+        assert proxy.counters.connections == 2
         assert reader.read() == b"1"
     assert storage.read("b.txt") == b"2"
-    assert way.counters.connections == 2
+    assert proxy.counters.connections == 2
 
 
-def test_the_end_of_a_process_ends_its_connections(make, way, monkeypatch):
-    """With a goodbye; in the child of a fork, those of its parent go on."""
+def test_connections_are_closed_at_exit(make, proxy, monkeypatch):
+    """In the child of a fork, those of its parent stay open."""
     storage = make()
     storage.write("a.txt", b"1")
     with monkeypatch.context() as child:
         child.setattr(os, "getpid", lambda: -1)
         _close_all()
     assert storage.read("a.txt") == b"1"
-    assert way.counters.connections == 1
+    assert proxy.counters.connections == 1
     [connection] = storage._pool()._connections
 
     _close_all()
 
     assert not connection.is_alive
     assert storage.read("a.txt") == b"1"
-    assert way.counters.connections == 2
+    assert proxy.counters.connections == 2
 
 
-def test_what_a_child_throws_away_says_nothing_on_the_connection_of_its_parent(server):
-    """Paramiko's channels would say goodbye, under keys that count every packet."""
-    storage = place(server)
+def test_freeing_a_session_in_a_forked_child_sends_nothing(server):
+    """Paramiko's finalizers would send a message on the parent's connection, which counts packets."""
+    storage = make_storage(server)
     storage.write("a.txt", b"1" * MIB)
     storage.close()
 
-    told = run(
+    output = run(
         server,
         storage,
         """
@@ -574,18 +574,18 @@ def test_what_a_child_throws_away_says_nothing_on_the_connection_of_its_parent(s
         session = reader._source._session
         child = os.fork()
         if not child:
-            # What paramiko's finalizer looks at before it sends.
+            # paramiko's finalizer sends nothing on a closed channel.
             os._exit(0 if session._channel.closed else 1)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), session._channel.closed)
         print(len(reader.read()), reader._source._session is session or session.broken)
         """,
     )
 
-    assert told == f"0 False\n{MIB - 10} True\n"
+    assert output == f"0 False\n{MIB - 10} True\n"
 
 
-def test_a_child_gives_nothing_back_that_is_its_parents(make, monkeypatch):
-    """It is the parent's to give back."""
+def test_a_forked_child_does_not_release_sessions_of_its_parent(make, monkeypatch):
+    """The parent releases them."""
     pool = make()._pool()
     session, _ = pool.acquire()
     with monkeypatch.context() as child:
@@ -598,13 +598,13 @@ def test_a_child_gives_nothing_back_that_is_its_parents(make, monkeypatch):
     assert session not in pool._in_use
 
 
-def test_a_child_that_ends_as_python_does_leaves_the_connections_of_its_parent_alone(server):
-    """Also where what it inherited is cleaned up at its exit."""
-    storage = place(server)
+def test_a_forked_child_that_exits_normally_leaves_its_parents_connections_open(server):
+    """Also while Python cleans up what the child has inherited."""
+    storage = make_storage(server)
     storage.write("a.txt", b"1")
     storage.close()
 
-    told = run(
+    output = run(
         server,
         storage,
         """
@@ -616,5 +616,5 @@ def test_a_child_that_ends_as_python_does_leaves_the_connections_of_its_parent_a
         """,
     )
 
-    assert told == "1 1\n1 1\n"
-    let_end(server)
+    assert output == "1 1\n1 1\n"
+    wait_until_idle(server)

@@ -1,4 +1,4 @@
-"""Trouble while writing to SFTP: wherever it comes, the old content stays or nothing appears, and nothing is left."""
+"""Writes to SFTP that fail: the old file stays, or no file appears, and no temporary file is left."""
 
 from contextlib import closing
 
@@ -7,7 +7,7 @@ import pytest
 from flask_storage import StorageUnavailableError
 from flask_storage.backends.sftp.atomic_write import AtomicWrite
 from flask_storage.backends.sftp.protocol import ConnectionLostError
-from tests.sftp_places import left_in, place
+from tests.sftp_storages import make_storage, temporary_files
 from tests.writing_trouble import OLD, WRAPPERS, trouble_tests, unharmed, write_until
 
 pytest_plugins = ["tests.services.openssh"]
@@ -16,51 +16,53 @@ PART = 1 << 18
 
 
 @pytest.fixture(scope="module")
-def ground(openssh):
-    """A storage that writes through several sessions, in small parts."""
+def shared_storage(openssh):
+    """A storage that writes in several sessions, in small parts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flask_storage.backends.sftp.storage.PART_SIZE", PART)
         patch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
-        made = place(openssh)
-        yield made
-        made.close()
+        storage = make_storage(openssh)
+        yield storage
+        storage.close()
 
 
 @pytest.fixture
-def storage(ground):
-    """The storage with one file in it, and afterwards too: no other, and nothing hidden."""
-    with unharmed(ground, left_in):
-        yield ground
+def storage(shared_storage):
+    """A storage with one file; after the test, it has no other file and no temporary file."""
+    with unharmed(shared_storage, temporary_files):
+        yield shared_storage
 
 
 TestTrouble = trouble_tests(PART, 60)
 
 
-def test_trouble_while_a_file_is_edited_publishes_nothing(storage):
-    """The copy that was being edited goes."""
+def test_an_update_that_fails_publishes_nothing(storage):
+    """Its temporary copy is deleted."""
     with pytest.raises(ZeroDivisionError), storage.open("old.bin", "rw") as file:
         write_until(PART, ZeroDivisionError, file, WRAPPERS["raw"], PART)
 
 
-# -- answers that never come ------------------------------------------------------------------------------------------
+# -- lost responses ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["move", "copy"])
-def test_what_may_have_been_done_is_not_done_twice(make_openssh, monkeypatch, verb):
-    """The server goes away after it has given the new name, and before it could say so."""
+@pytest.mark.parametrize("operation", ["move", "copy"])
+def test_an_operation_with_an_unknown_outcome_is_not_retried(make_openssh, monkeypatch, operation):
+    """The server is stopped after the rename, and before its response."""
     server = make_openssh()
     publish = AtomicWrite.publish
 
-    def published(*arguments):
+    def publish_and_stop(*arguments):
         publish(*arguments)
         server.stop()
-        raise ConnectionLostError("the server ended the connection")
+        raise ConnectionLostError("the server closed the connection")
 
-    with closing(place(server)) as storage:
+    with closing(make_storage(server)) as storage:
         storage.write("a/old.bin", OLD)
-        monkeypatch.setattr(AtomicWrite, "publish", published)
-        with pytest.raises(StorageUnavailableError, match="may have been done, or not; look before you try again"):
-            getattr(storage, verb)("a/old.bin", "b/new.bin", exclusive=True)
+        monkeypatch.setattr(AtomicWrite, "publish", publish_and_stop)
+        with pytest.raises(
+            StorageUnavailableError, match="may or may not have been carried out: check before you try again"
+        ):
+            getattr(storage, operation)("a/old.bin", "b/new.bin", exclusive=True)
         server.start()
         assert storage.read("b/new.bin") == OLD
-        assert storage.exists("a/old.bin") == (verb == "copy")
+        assert storage.exists("a/old.bin") == (operation == "copy")

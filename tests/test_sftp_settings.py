@@ -1,4 +1,4 @@
-"""What an SFTP profile may say: every argument, in Python, JSON, a URL and the environment, and what is wrong."""
+"""The arguments of an SFTP profile in Python, JSON, a URL and the environment: accepted, and refused with an error."""
 
 import json
 import logging
@@ -19,69 +19,74 @@ from flask_storage import ConfigurationError, SFTPStorage, Storage
 from flask_storage.backends.sftp.auth import CIPHERS
 from flask_storage.backends.sftp.host_keys import KnownHosts
 from flask_storage.backends.sftp.transport import JumpHost
-from tests.sftp_places import place
+from tests.sftp_storages import make_storage
 
 pytest_plugins = ["tests.services.openssh"]
 
-HIDDEN = "not-for-the-logs"
-PRINT = f"SHA256:{'a+/Z' * 10}abc"
-OTHER_PRINT = f"SHA256:{'b' * 43}"
+SECRET = "not-for-the-logs"
+FINGERPRINT = f"SHA256:{'a+/Z' * 10}abc"
+OTHER_FINGERPRINT = f"SHA256:{'b' * 43}"
 
 
-def made(**arguments):
-    """Return a storage that is not asked for anything."""
+def new_storage(**arguments):
+    """Return a storage that no test uses to connect."""
     return SFTPStorage(**{"host": "files.example.com", **arguments})
 
 
-def login_of(storage):
-    """Return what the arguments about the connection became."""
+def settings_of(storage):
+    """Return the connection settings of a storage."""
     return storage._connection_settings
 
 
 def from_profile(spec):
-    """Return the storage that an app makes of a profile."""
+    """Return the storage that an app makes from a profile."""
     app = Flask(__name__)
     app.config["STORAGE_PROFILES"] = {"docs": spec}
     return Storage(app).for_app(app)["docs"]
 
 
-def shown_by(error):
-    """Return all that a log would show of an error."""
+def formatted(error):
+    """Return an error as a log shows it."""
     return "".join(traceback.format_exception_only(error))
 
 
-# -- what may be given, and what not ----------------------------------------------------------------------------------
+# -- arguments --------------------------------------------------------------------------------------------------------
 
 
-def test_the_arguments_stand_in_the_order_of_the_predecessor():
+def test_positional_arguments_have_the_order_of_keg_storage():
     """Host, user, key, known hosts, port, agent, look for keys, endpoint, secret, name."""
     storage = SFTPStorage(
         "files.example.com", "web", "/keys/id", "/keys/known", 2222, True, True, "app.links", b"s" * 32, "docs"
     )
-    login = login_of(storage)
+    config = settings_of(storage)
 
-    assert (login.host, login.username, login.key_filenames, login.port) == (
+    assert (config.host, config.username, config.key_filenames, config.port) == (
         "files.example.com",
         "web",
         ("/keys/id",),
         2222,
     )
-    assert (str(login.known_hosts.path), login.allow_agent, login.look_for_keys) == ("/keys/known", True, True)
+    assert (str(config.known_hosts.path), config.allow_agent, config.look_for_keys) == ("/keys/known", True, True)
     assert (storage.linked_endpoint, storage._secret_key, storage.name) == ("app.links", b"s" * 32, "docs")
 
 
-def test_a_host_is_enough():
-    """The rest is what most people want: one's own known hosts, and no key that was not named."""
-    login = login_of(made())
+def test_only_the_host_is_required():
+    """By default, no key is tried that was not given."""
+    config = settings_of(new_storage())
 
-    assert (login.port, login.username, login.key_filenames) == (22, None, ())
-    assert (login.allow_agent, login.look_for_keys) == (False, False)
-    assert login.known_hosts.path == Path("~/.ssh/known_hosts").expanduser()
-    assert login.fingerprints == frozenset()
-    assert (login.password, login.passphrase, login.proxy_command, login.proxy_jump) == (None, None, None, None)
-    assert (login.connect_timeout, login.read_timeout, login.keepalive) == (10, 15, 30)
-    assert login.ciphers == CIPHERS
-    assert (made().name, made().root) == ("sftp", ".")
+    assert (config.port, config.username, config.key_filenames) == (22, None, ())
+    assert (config.allow_agent, config.look_for_keys) == (False, False)
+    assert config.known_hosts.path == Path("~/.ssh/known_hosts").expanduser()
+    assert config.fingerprints == frozenset()
+    assert (config.password, config.passphrase, config.proxy_command, config.proxy_jump) == (
+        None,
+        None,
+        None,
+        None,
+    )
+    assert (config.connect_timeout, config.read_timeout, config.keepalive) == (10, 15, 30)
+    assert config.ciphers == CIPHERS
+    assert (new_storage().name, new_storage().root) == ("sftp", ".")
 
 
 @pytest.mark.parametrize(
@@ -119,22 +124,22 @@ def test_a_host_is_enough():
         ({"root": "a\0b"}, "root is a text of one line"),
         ({"password": ""}, "password is a text of one line"),
         ({"password": 5}, "password is a text of one line"),
-        ({"password": f"{HIDDEN}\n"}, "password is a text of one line"),
+        ({"password": f"{SECRET}\n"}, "password is a text of one line"),
         ({"passphrase": ""}, "passphrase is a text of one line"),
-        ({"passphrase": HIDDEN.encode()}, "passphrase is a text of one line"),
+        ({"passphrase": SECRET.encode()}, "passphrase is a text of one line"),
         ({"host_key_fingerprint": ""}, "host_key_fingerprint is written 'SHA256:…'"),
         ({"host_key_fingerprint": []}, "host_key_fingerprint is written 'SHA256:…'"),
         ({"host_key_fingerprint": 5}, "host_key_fingerprint is written 'SHA256:…'"),
         ({"host_key_fingerprint": [5]}, "host_key_fingerprint is written 'SHA256:…'"),
-        ({"host_key_fingerprint": [PRINT, "SHA256:abc"]}, "host_key_fingerprint is written 'SHA256:…'"),
-        ({"host_key_fingerprint": f"{PRINT}x"}, "host_key_fingerprint is written 'SHA256:…'"),
-        ({"host_key_fingerprint": PRINT.removeprefix("SHA256:")}, "host_key_fingerprint is written 'SHA256:…'"),
+        ({"host_key_fingerprint": [FINGERPRINT, "SHA256:abc"]}, "host_key_fingerprint is written 'SHA256:…'"),
+        ({"host_key_fingerprint": f"{FINGERPRINT}x"}, "host_key_fingerprint is written 'SHA256:…'"),
+        ({"host_key_fingerprint": FINGERPRINT.removeprefix("SHA256:")}, "host_key_fingerprint is written 'SHA256:…'"),
         ({"host_key_fingerprint": "MD5:16:27:ac:a5:76:28:2d:36:63:1b:56:4d:eb:df:a6:48"}, "is written 'SHA256:…'"),
         ({"proxy_command": ""}, "proxy_command is a text of one line"),
-        ({"proxy_command": " "}, "proxy_command is a command as a shell takes it"),
-        ({"proxy_command": f"sshpass -p '{HIDDEN}"}, "proxy_command is a command as a shell takes it"),
+        ({"proxy_command": " "}, "proxy_command is not a valid shell command"),
+        ({"proxy_command": f"sshpass -p '{SECRET}"}, "proxy_command is not a valid shell command"),
         ({"proxy_command": ["nc", "%h", "%p"]}, "proxy_command is a text of one line"),
-        ({"proxy_command": "nc %h %p", "proxy_jump": "gate"}, "give a proxy_command or a proxy_jump, not both"),
+        ({"proxy_command": "nc %h %p", "proxy_jump": "gate"}, "proxy_command and proxy_jump exclude each other"),
         ({"proxy_jump": ""}, "proxy_jump is a text of one line"),
         ({"proxy_jump": "web@"}, "proxy_jump is written 'user@host:port'"),
         ({"proxy_jump": ":22"}, "proxy_jump is written 'user@host:port'"),
@@ -142,13 +147,13 @@ def test_a_host_is_enough():
         ({"proxy_jump": "gate:99999"}, "proxy_jump is written 'user@host:port'"),
         ({"proxy_jump": "[::1"}, "proxy_jump is written 'user@host:port'"),
         ({"proxy_jump": "gate/files"}, "proxy_jump is written 'user@host:port'"),
-        ({"proxy_jump": f"web:{HIDDEN}@gate"}, "proxy_jump is written 'user@host:port'"),
+        ({"proxy_jump": f"web:{SECRET}@gate"}, "proxy_jump is written 'user@host:port'"),
         ({"ciphers": ""}, "ciphers is a list of names"),
         ({"ciphers": []}, "ciphers is a list of names"),
         ({"ciphers": 5}, "ciphers is a list of names"),
         ({"ciphers": [5]}, "ciphers is a list of names"),
         ({"connect_timeout": 0}, "connect_timeout is a number of seconds"),
-        ({"connect_timeout": "soon"}, "connect_timeout is a number of seconds"),
+        ({"connect_timeout": "wait_until"}, "connect_timeout is a number of seconds"),
         ({"read_timeout": -1}, "read_timeout is a number of seconds"),
         ({"read_timeout": float("nan")}, "read_timeout is a number of seconds"),
         ({"read_timeout": None}, "read_timeout is a number of seconds"),
@@ -159,66 +164,66 @@ def test_a_host_is_enough():
         ({"max_sessions": 0}, "max_sessions is a whole number from 1 on"),
         ({"max_sessions": "many"}, "max_sessions is a whole number from 1 on"),
         ({"idle_timeout": 0}, "idle_timeout is a number of seconds"),
-        ({"file_mode": 640}, "no file_mode: write it in octal"),
-        ({"file_mode": "rw"}, "no file_mode: write it in octal"),
-        ({"file_mode": 0o400}, "no file_mode: write it in octal"),
-        ({"directory_mode": 0o600}, "no directory_mode: write it in octal"),
-        ({"directory_mode": None}, "no directory_mode: write it in octal"),
+        ({"file_mode": 640}, "file_mode: write it in octal"),
+        ({"file_mode": "rw"}, "file_mode: write it in octal"),
+        ({"file_mode": 0o400}, "file_mode: write it in octal"),
+        ({"directory_mode": 0o600}, "directory_mode: write it in octal"),
+        ({"directory_mode": None}, "directory_mode: write it in octal"),
         ({"fsync": "perhaps"}, "fsync is true or false"),
         ({"base_url": 5}, "base_url"),
     ],
     ids=str,
 )
-def test_what_cannot_work_is_told_at_once(arguments, text):
-    """Before anybody connects. The text says what would be right, and nowhere shows what may be a secret."""
+def test_an_invalid_argument_is_refused(arguments, text):
+    """Before a connection is made. The error says what is valid, and does not show secrets."""
     with pytest.raises(ConfigurationError) as caught:
-        made(**arguments)
+        new_storage(**arguments)
 
     assert text in str(caught.value)
-    assert HIDDEN not in shown_by(caught.value)
+    assert SECRET not in formatted(caught.value)
 
 
 @pytest.mark.parametrize("arguments", [{"color": "red"}, {"timeout": 5}])
-def test_an_argument_that_there_is_not_is_told_with_those_that_there_are(arguments):
-    """As a slip of the pen in a profile."""
+def test_an_unknown_argument_is_refused_with_the_list_of_arguments(arguments):
+    """It may be a typing error in a profile."""
     with pytest.raises(ConfigurationError, match=r"SFTPStorage takes host, username, key_filename, .*portable"):
         from_profile({"backend": "sftp", "host": "files.example.com", **arguments})
 
 
-def test_without_a_host_there_is_no_storage():
-    """The one argument that nothing stands in for."""
+def test_a_profile_without_a_host_is_refused():
+    """The only argument without a default."""
     with pytest.raises(ConfigurationError, match="missing a required argument: 'host'"):
         from_profile({"backend": "sftp"})
 
 
-def test_keys_may_be_several_and_paths_and_of_ones_home(monkeypatch):
-    """As ``IdentityFile`` is with OpenSSH."""
+def test_keys_may_be_several_paths_and_begin_with_a_tilde(monkeypatch):
+    """As ``IdentityFile`` of OpenSSH."""
     monkeypatch.setenv("HOME", "/home/web")
 
-    assert login_of(made(key_filename="~/id")).key_filenames == ("/home/web/id",)
-    assert login_of(made(key_filename=Path("/keys/id"))).key_filenames == ("/keys/id",)
-    assert login_of(made(key_filename=["/keys/a", Path("~/b")])).key_filenames == ("/keys/a", "/home/web/b")
-    assert login_of(made(key_filename=("/keys/a",))).key_filenames == ("/keys/a",)
-    assert login_of(made(key_filename=[])).key_filenames == ()
-    assert login_of(made(known_hosts_fpath=Path("~/known"))).known_hosts.path == Path("/home/web/known")
+    assert settings_of(new_storage(key_filename="~/id")).key_filenames == ("/home/web/id",)
+    assert settings_of(new_storage(key_filename=Path("/keys/id"))).key_filenames == ("/keys/id",)
+    assert settings_of(new_storage(key_filename=["/keys/a", Path("~/b")])).key_filenames == ("/keys/a", "/home/web/b")
+    assert settings_of(new_storage(key_filename=("/keys/a",))).key_filenames == ("/keys/a",)
+    assert settings_of(new_storage(key_filename=[])).key_filenames == ()
+    assert settings_of(new_storage(known_hosts_fpath=Path("~/known"))).known_hosts.path == Path("/home/web/known")
     assert KnownHosts(None).path == Path("/home/web/.ssh/known_hosts")
 
 
 @pytest.mark.parametrize(
     "given",
     [
-        f"{PRINT},{OTHER_PRINT}",
-        f"{PRINT} {OTHER_PRINT}",
-        f"{PRINT}=, {OTHER_PRINT}=",
-        [PRINT, OTHER_PRINT],
-        {PRINT, OTHER_PRINT},
-        (f"{PRINT}=", OTHER_PRINT),
+        f"{FINGERPRINT},{OTHER_FINGERPRINT}",
+        f"{FINGERPRINT} {OTHER_FINGERPRINT}",
+        f"{FINGERPRINT}=, {OTHER_FINGERPRINT}=",
+        [FINGERPRINT, OTHER_FINGERPRINT],
+        {FINGERPRINT, OTHER_FINGERPRINT},
+        (f"{FINGERPRINT}=", OTHER_FINGERPRINT),
     ],
     ids=str,
 )
-def test_fingerprints_may_be_several(given):
-    """As while a server changes its key; the sign at the end, which some tools add, is no part of one."""
-    assert login_of(made(host_key_fingerprint=given)).fingerprints == {PRINT, OTHER_PRINT}
+def test_several_fingerprints_may_be_given(given):
+    """For a key rotation; the padding that some tools print is removed."""
+    assert settings_of(new_storage(host_key_fingerprint=given)).fingerprints == {FINGERPRINT, OTHER_FINGERPRINT}
 
 
 @pytest.mark.parametrize(
@@ -232,14 +237,14 @@ def test_fingerprints_may_be_several(given):
         ("@gate", JumpHost(None, "gate", 22)),
     ],
 )
-def test_a_server_in_between_is_named_as_with_openssh(given, jump):
+def test_proxy_jump_has_the_form_of_openssh(given, jump):
     """User and port may be left out."""
-    assert login_of(made(proxy_jump=given)).proxy_jump == jump
+    assert settings_of(new_storage(proxy_jump=given)).proxy_jump == jump
 
 
-def test_a_command_in_between_is_split_as_a_shell_does():
-    """But by no shell: nothing in it is looked up, run or written to."""
-    given = login_of(made(proxy_command="sh -c 'exec nc %h %p' $(id) > x")).proxy_command
+def test_proxy_command_is_split_by_the_rules_of_a_shell():
+    """But no shell runs it: nothing in it is substituted or redirected."""
+    given = settings_of(new_storage(proxy_command="sh -c 'exec nc %h %p' $(id) > x")).proxy_command
 
     assert given == ["sh", "-c", "exec nc %h %p", "$(id)", ">", "x"]
 
@@ -249,21 +254,21 @@ def test_a_command_in_between_is_split_as_a_shell_does():
     ["aes256-ctr,aes128-ctr", "aes256-ctr, aes128-ctr", ["aes256-ctr", "aes128-ctr"], ("aes256-ctr", "aes128-ctr")],
     ids=str,
 )
-def test_ciphers_are_a_list_or_a_text(given):
+def test_ciphers_may_be_a_list_or_text(given):
     """With commas, as OpenSSH has them."""
-    assert login_of(made(ciphers=given)).ciphers == ("aes256-ctr", "aes128-ctr")
+    assert settings_of(new_storage(ciphers=given)).ciphers == ("aes256-ctr", "aes128-ctr")
 
 
-def test_times_may_be_spans_and_text():
-    """A ``timedelta`` is a number of seconds."""
-    login = login_of(made(connect_timeout=timedelta(seconds=3), read_timeout="1.5", keepalive=timedelta(0)))
+def test_times_may_be_timedelta_objects_or_text():
+    """A number is in seconds."""
+    config = settings_of(new_storage(connect_timeout=timedelta(seconds=3), read_timeout="1.5", keepalive=timedelta(0)))
 
-    assert (login.connect_timeout, login.read_timeout, login.keepalive) == (3, 1.5, 0)
+    assert (config.connect_timeout, config.read_timeout, config.keepalive) == (3, 1.5, 0)
 
 
-def test_the_pool_gets_its_bounds():
-    """How many connections, how many sessions on each, and how long they wait for work."""
-    pool = made(max_connections="3", max_sessions=5, idle_timeout=timedelta(minutes=1))._pool()
+def test_the_limits_are_passed_to_the_pool():
+    """Numbers of connections and sessions, and the time-outs."""
+    pool = new_storage(max_connections="3", max_sessions=5, idle_timeout=timedelta(minutes=1))._pool()
 
     assert (pool._max_connections, pool._sessions_per_connection, pool._idle_timeout, pool._acquire_timeout) == (
         3,
@@ -273,31 +278,36 @@ def test_the_pool_gets_its_bounds():
     )
 
 
-def test_nobody_is_asked_when_a_storage_is_made():
-    """An app starts while the server is away."""
-    storage = made(host="no-such-host.invalid", known_hosts_fpath="/no/such/file", key_filename="/no/such/key")
+def test_the_constructor_makes_no_connection():
+    """An app starts even if the server is down."""
+    storage = new_storage(host="no-such-host.invalid", known_hosts_fpath="/no/such/file", key_filename="/no/such/key")
 
     assert storage._pool.pop() is None
 
 
-# -- as URL, JSON, environment and pair -------------------------------------------------------------------------------
+# -- profiles as URL, JSON, environment variable and pair -------------------------------------------------------------
 
 
 def test_a_profile_may_be_a_url():
-    """Text becomes what it means."""
+    """Text is converted to the types of the arguments."""
     storage = from_profile(
         "sftp://web@files.example.com:2222/srv/files?key_filename=/keys/id&known_hosts_fpath=/keys/known"
-        f"&host_key_fingerprint={quote(PRINT)}&connect_timeout=3&keepalive=0&fsync=no&file_mode=640&directory_mode=0750"
+        f"&host_key_fingerprint={quote(FINGERPRINT)}&connect_timeout=3&keepalive=0&fsync=no&file_mode=640&directory_mode=0750"
         "&allow_agent=true&look_for_keys=1&ciphers=aes256-ctr,aes128-ctr&max_connections=2&max_sessions=4&proxy_jump=gate"
     )
-    login = login_of(storage)
+    config = settings_of(storage)
 
     assert (storage.name, storage.root) == ("docs", "/srv/files")
-    assert (login.host, login.port, login.username, login.password) == ("files.example.com", 2222, "web", None)
-    assert (login.key_filenames, str(login.known_hosts.path)) == (("/keys/id",), "/keys/known")
-    assert (login.fingerprints, login.connect_timeout, login.keepalive) == ({PRINT}, 3, 0)
-    assert (login.allow_agent, login.look_for_keys) == (True, True)
-    assert (login.ciphers, login.proxy_jump) == (("aes256-ctr", "aes128-ctr"), JumpHost(None, "gate", 22))
+    assert (config.host, config.port, config.username, config.password) == (
+        "files.example.com",
+        2222,
+        "web",
+        None,
+    )
+    assert (config.key_filenames, str(config.known_hosts.path)) == (("/keys/id",), "/keys/known")
+    assert (config.fingerprints, config.connect_timeout, config.keepalive) == ({FINGERPRINT}, 3, 0)
+    assert (config.allow_agent, config.look_for_keys) == (True, True)
+    assert (config.ciphers, config.proxy_jump) == (("aes256-ctr", "aes128-ctr"), JumpHost(None, "gate", 22))
     atomic_write = storage._atomic_write
     assert (atomic_write._file_mode, atomic_write.tree._directory_mode, atomic_write._sync) == (0o640, 0o750, False)
 
@@ -317,58 +327,62 @@ def test_a_profile_may_be_a_url():
     ],
 )
 def test_the_path_of_a_url_is_the_root(path, root):
-    """``/~/`` begins where the server puts the user, as in the URLs of git and curl."""
+    """``/~/`` is the user's initial directory, as in the URLs of git and curl."""
     assert from_profile(f"sftp://files.example.com{path}").root == root
 
 
-def test_a_url_that_ends_after_the_host_is_not_for_the_whole_disk():
-    """One slash too much would be; who means it, says so."""
+def test_a_url_with_the_path_slash_is_refused():
+    """It is probably a mistake; root=/ in the query allows the whole disk."""
     for path in ("/", "//", "/%2F", "/.", "/.."):
-        with pytest.raises(ConfigurationError, match="write /~/ for the folder where it puts the user"):
+        with pytest.raises(ConfigurationError, match="write a path, /~/ for the user's initial directory"):
             from_profile(f"sftp://files.example.com{path}")
 
     assert from_profile("sftp://files.example.com/?root=/").root == "/"
 
 
-def test_what_a_url_cannot_hold_is_escaped():
-    """In the user's name as in the password."""
-    login = login_of(from_profile("sftp://web%40example.com:p%40ss%2Fword@files.example.com/srv"))
+def test_user_and_password_of_a_url_are_unquoted():
+    """As the path is."""
+    config = settings_of(from_profile("sftp://web%40example.com:p%40ss%2Fword@files.example.com/srv"))
 
-    assert (login.username, login.password, login.host) == ("web@example.com", "p@ss/word", "files.example.com")
-    assert login_of(from_profile("sftp://[::1]:2222/srv")).host == "::1"
+    assert (config.username, config.password, config.host) == (
+        "web@example.com",
+        "p@ss/word",
+        "files.example.com",
+    )
+    assert settings_of(from_profile("sftp://[::1]:2222/srv")).host == "::1"
 
 
 @pytest.mark.parametrize(
     "url",
     [
         "sftp:///srv/files",
-        f"sftp://web:{HIDDEN}@/srv/files",
-        f"sftp://web:{HIDDEN}@files.example.com:99999/srv",
-        f"sftp://web:{HIDDEN}@files.example.com:ssh/srv",
-        f"sftp://web:{HIDDEN}@files.example.com/srv?port=0",
-        f"sftp://web:{HIDDEN}@files.example.com/srv?color=red",
-        f"sftp://web:{HIDDEN}@files.example.com/srv?fsync=perhaps",
-        f"sftp://web:{HIDDEN}@files.example.com/a%00b",
+        f"sftp://web:{SECRET}@/srv/files",
+        f"sftp://web:{SECRET}@files.example.com:99999/srv",
+        f"sftp://web:{SECRET}@files.example.com:ssh/srv",
+        f"sftp://web:{SECRET}@files.example.com/srv?port=0",
+        f"sftp://web:{SECRET}@files.example.com/srv?color=red",
+        f"sftp://web:{SECRET}@files.example.com/srv?fsync=perhaps",
+        f"sftp://web:{SECRET}@files.example.com/a%00b",
     ],
 )
-def test_a_url_that_cannot_work_is_told_without_its_password(url):
-    """Logs would show it."""
+def test_the_error_of_an_invalid_url_does_not_show_its_password(url):
+    """It would be in the logs."""
     with pytest.raises(ConfigurationError) as caught:
         from_profile(url)
 
-    assert HIDDEN not in shown_by(caught.value)
+    assert SECRET not in formatted(caught.value)
 
 
 def test_a_profile_may_be_json():
-    """Lists are lists there, and modes text."""
+    """Lists are lists, and modes are text."""
     spec = json.loads(
         '{"backend": "sftp", "host": "files.example.com", "key_filename": ["/keys/a", "/keys/b"], "port": 2222,'
         ' "ciphers": ["aes256-ctr"], "file_mode": "640", "root": "files", "username": null, "fsync": false}'
     )
     storage = from_profile(spec)
-    login = login_of(storage)
+    config = settings_of(storage)
 
-    assert (login.key_filenames, login.port, login.ciphers, login.username) == (
+    assert (config.key_filenames, config.port, config.ciphers, config.username) == (
         ("/keys/a", "/keys/b"),
         2222,
         ("aes256-ctr",),
@@ -378,55 +392,57 @@ def test_a_profile_may_be_json():
 
 
 @pytest.mark.parametrize("backend", ["sftp", SFTPStorage, "flask_storage.backends.sftp:SFTPStorage"])
-def test_a_profile_may_be_the_predecessors_pair(backend):
-    """A class, or its name, and its arguments."""
+def test_a_profile_may_be_a_pair_as_in_keg_storage(backend):
+    """A class or its name, and its arguments."""
     storage = from_profile((backend, {"host": "files.example.com", "known_hosts_fpath": "/keys/known"}))
 
     assert isinstance(storage, SFTPStorage)
-    assert (storage.name, login_of(storage).host) == ("docs", "files.example.com")
+    assert (storage.name, settings_of(storage).host) == ("docs", "files.example.com")
 
 
 def test_a_profile_may_come_from_the_environment(monkeypatch):
-    """As a URL, in one variable."""
+    """As a URL in one variable."""
     monkeypatch.setenv("FLASK_STORAGE_PROFILES", json.dumps({"docs": "sftp://web@files.example.com/~/files"}))
     app = Flask(__name__)
     app.config.from_prefixed_env()
     storage = Storage(app).for_app(app)["docs"]
 
     assert isinstance(storage, SFTPStorage)
-    assert (login_of(storage).username, storage.root) == ("web", "files")
+    assert (settings_of(storage).username, storage.root) == ("web", "files")
 
 
 # -- secrets ----------------------------------------------------------------------------------------------------------
 
 
-def test_no_secret_is_shown():
-    """Neither by the storage, nor by what is in it: a debugger shows the values of a traceback."""
-    storage = made(password=HIDDEN, passphrase=HIDDEN, secret_key=HIDDEN * 3, proxy_command=f"sshpass -p {HIDDEN} ssh")
+def test_no_repr_shows_a_secret():
+    """Neither that of the storage nor those of its attributes, which a debugger shows."""
+    storage = new_storage(
+        password=SECRET, passphrase=SECRET, secret_key=SECRET * 3, proxy_command=f"sshpass -p {SECRET} ssh"
+    )
 
-    for shown in (repr(storage), str(storage), repr(login_of(storage)), repr(storage._tree), repr(storage._pool)):
-        assert HIDDEN not in shown
+    for text in (repr(storage), str(storage), repr(settings_of(storage)), repr(storage._tree), repr(storage._pool)):
+        assert SECRET not in text
     assert repr(storage) == "<SFTPStorage 'sftp'>"
 
 
-def test_a_passphrase_reaches_no_log_and_no_error(openssh, tmp_path, caplog):
-    """Whether it is right or wrong, with all that paramiko has to say."""
+def test_a_passphrase_is_in_no_log_and_no_error(openssh, tmp_path, caplog):
+    """Whether it is correct or wrong, also in the logs of paramiko."""
     key = tmp_path / "id_ed25519"
     key.write_text((openssh.home / "user_ed25519").read_text())
     key.chmod(0o600)
-    subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", HIDDEN, "-f", str(key)], check=True, capture_output=True)
+    subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", SECRET, "-f", str(key)], check=True, capture_output=True)
     caplog.set_level(logging.DEBUG)
-    with closing(place(openssh, key_filename=str(key), passphrase=HIDDEN)) as storage:
+    with closing(make_storage(openssh, key_filename=str(key), passphrase=SECRET)) as storage:
         storage.write("a.txt", b"1")
     with (
-        closing(place(openssh, key_filename=str(key), passphrase=f"{HIDDEN}!")) as storage,
-        pytest.raises(ConfigurationError, match="passphrase is another") as caught,
+        closing(make_storage(openssh, key_filename=str(key), passphrase=f"{SECRET}!")) as storage,
+        pytest.raises(ConfigurationError, match="the passphrase is wrong") as caught,
     ):
         storage.list()
 
     assert "paramiko" in {record.name.partition(".")[0] for record in caplog.records}
-    assert HIDDEN not in caplog.text
-    assert HIDDEN not in shown_by(caught.value)
+    assert SECRET not in caplog.text
+    assert SECRET not in formatted(caught.value)
 
 
 # -- modes ------------------------------------------------------------------------------------------------------------
@@ -443,25 +459,25 @@ def test_a_passphrase_reaches_no_log_and_no_error(openssh, tmp_path, caplog):
     ],
     ids=str,
 )
-def test_files_and_folders_get_their_modes(openssh, arguments, file_mode, directory_mode):
-    """Exactly, whatever the umask of the server is, and however a file is written."""
-    with closing(place(openssh, **arguments)) as storage:
+def test_files_and_directories_get_the_configured_modes(openssh, arguments, file_mode, directory_mode):
+    """Exactly, regardless of the umask of the server and of the way a file is written."""
+    with closing(make_storage(openssh, **arguments)) as storage:
         storage.write("a/b/one.txt", b"1")
         with storage.open("a/c/two.txt", "w") as writer:
             writer.write(b"2")
         storage.copy("a/b/one.txt", "d/three.txt")
-        here = openssh.folder / storage.root
+        root = openssh.folder / storage.root
 
-        files = {path.name: path.stat().st_mode & 0o7777 for path in here.rglob("*.txt")}
-        folders = {path.name: path.stat().st_mode & 0o7777 for path in here.rglob("*") if path.is_dir()}
+        files = {path.name: path.stat().st_mode & 0o7777 for path in root.rglob("*.txt")}
+        directories = {path.name: path.stat().st_mode & 0o7777 for path in root.rglob("*") if path.is_dir()}
 
     assert files == dict.fromkeys(["one.txt", "two.txt", "three.txt"], file_mode)
-    assert folders == dict.fromkeys(["a", "b", "c", "d"], directory_mode)
+    assert directories == dict.fromkeys(["a", "b", "c", "d"], directory_mode)
 
 
-def test_what_was_replaced_gets_the_mode_of_the_profile(openssh):
-    """Not that of the file before."""
-    with closing(place(openssh, file_mode="640")) as storage:
+def test_a_replaced_file_gets_the_configured_mode(openssh):
+    """Not that of the old file."""
+    with closing(make_storage(openssh, file_mode="640")) as storage:
         storage.write("a.txt", b"1")
         (openssh.folder / storage.root / "a.txt").chmod(0o666)
         storage.write("a.txt", b"2")
@@ -469,32 +485,32 @@ def test_what_was_replaced_gets_the_mode_of_the_profile(openssh):
         assert (openssh.folder / storage.root / "a.txt").stat().st_mode & 0o7777 == 0o640
 
 
-def test_a_storage_says_what_it_can_do():
-    """What it cannot, callers can ask for before they try."""
-    capabilities: Any = made().capabilities
+def test_capabilities_are_declared():
+    """Callers can check them before they use a feature."""
+    capabilities: Any = new_storage().capabilities
 
     assert (capabilities.read_write, capabilities.exclusive, capabilities.server_side_copy) == (True, True, False)
     assert capabilities.metadata is False
 
 
 @pytest.mark.parametrize("host", ["web:hunter2@files.example.com", "sftp://files.example.com", "files example", "a/b"])
-def test_a_host_is_a_host_and_nothing_else(host):
-    """What stands beside it would be shown with every error."""
-    with pytest.raises(ConfigurationError, match="host is a name or an address, and nothing else") as caught:
+def test_a_host_with_user_or_scheme_is_refused(host):
+    """A password in it would be shown with every error."""
+    with pytest.raises(ConfigurationError, match="host is a host name or an address, and nothing else") as caught:
         SFTPStorage(host)
 
     assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["sftp://u:hunter2/x@h/y", "sftp://h:99999/y", "sftp://h:0/y", "sftp://u:hunter2#@h/y"])
-def test_a_url_whose_port_is_none_is_refused_without_its_password(url):
-    """It may be a password with characters that have to be written otherwise."""
+def test_the_error_of_an_invalid_port_does_not_show_a_password(url):
+    """The invalid port may be a part of a password whose characters were not quoted."""
     with pytest.raises(ConfigurationError) as caught:
         from_profile(url)
 
-    shown = "".join(traceback.format_exception(caught.value))
-    assert "hunter2" not in shown
-    assert "port" in shown
+    text = "".join(traceback.format_exception(caught.value))
+    assert "hunter2" not in text
+    assert "port" in text
 
 
 # -- without paramiko -------------------------------------------------------------------------------------------------
@@ -520,17 +536,17 @@ def test_a_url_whose_port_is_none_is_refused_without_its_password(url):
             print(error)
         """,
     ],
-    ids=["a name", "a profile"],
+    ids=["import", "profile"],
 )
 def test_without_paramiko_the_error_says_what_to_install(lines):
-    """When it is asked for, and when the app starts."""
-    hidden = "import sys\nsys.modules['paramiko'] = None\n"
-    said = subprocess.run(
-        [sys.executable, "-c", hidden + textwrap.dedent(lines)],
+    """When the class is imported, and when an app starts."""
+    without_paramiko = "import sys\nsys.modules['paramiko'] = None\n"
+    output = subprocess.run(
+        [sys.executable, "-c", without_paramiko + textwrap.dedent(lines)],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
 
-    assert 'needs paramiko: pip install "flask-storage-profiles[sftp]"' in said
+    assert 'needs paramiko: pip install "flask-storage-profiles[sftp]"' in output

@@ -1,4 +1,4 @@
-"""One SFTP storage for many threads and processes: no error, no mixture, no more connections than were allowed."""
+"""One SFTP storage for many threads and processes: no errors, no mixed content, no more connections than allowed."""
 
 import threading
 
@@ -7,7 +7,7 @@ import pytest
 from flask_storage.errors import StorageError, StorageTimeoutError
 from flask_storage.testing.concurrency import run_concurrently
 from tests.counts import count
-from tests.sftp_places import left_in, place
+from tests.sftp_storages import make_storage, temporary_files
 from tests.sharing import (
     CHILDREN,
     Sockets,
@@ -29,22 +29,22 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def storage(openssh):
-    """An empty storage that may have fewer sessions than there are threads."""
-    made = place(openssh, max_connections=2, max_sessions=8)
-    yield made
-    made.close()
+    """An empty storage that may have fewer sessions than the tests have threads."""
+    storage = make_storage(openssh, max_connections=2, max_sessions=8)
+    yield storage
+    storage.close()
 
 
 def test_fifty_threads_share_one_storage(storage):
-    """Each thread finds exactly its own files, and nobody waits for ever."""
+    """Each thread reads exactly its own files, and none blocks for ever."""
     mixed_work(storage, "here")
 
     assert all(entry.name.startswith("here/thread ") for entry in storage.list())
 
 
-def test_threads_have_no_more_connections_than_were_allowed(openssh):
-    """Fifty threads, two connections: they take turns."""
-    storage = place(openssh, max_connections=2, max_sessions=4)
+def test_threads_use_at_most_max_connections(openssh):
+    """Fifty threads share two connections."""
+    storage = make_storage(openssh, max_connections=2, max_sessions=4)
 
     with Sockets(f"ssh://127.0.0.1:{openssh.port}") as sockets:
         take_turns(storage)
@@ -53,10 +53,10 @@ def test_threads_have_no_more_connections_than_were_allowed(openssh):
     storage.close()
 
 
-def test_a_line_that_went_dead_while_it_was_idle_is_noticed_before_it_is_used(make_openssh):
-    """As when a firewall forgot it; nothing is lost, and what else it carried is not tried one by one."""
+def test_an_idle_connection_that_is_dead_is_detected_before_it_is_used(make_openssh):
+    """As after a firewall dropped it. Its other sessions are not tried one by one."""
     server = make_openssh()
-    storage = place(server, read_timeout=5, fsync=False)
+    storage = make_storage(server, read_timeout=5, fsync=False)
     writers = [storage.open(f"{number}.txt", "w") for number in range(3)]
     for writer in writers:  # each in a session of its own
         writer.close()
@@ -72,10 +72,10 @@ def test_a_line_that_went_dead_while_it_was_idle_is_noticed_before_it_is_used(ma
     storage.close()
 
 
-def test_a_line_that_stalls_costs_one_verb_its_time(make_openssh):
-    """What else it carries is asked before it is used, and nothing is begun on it, also while a file is open there."""
+def test_a_connection_that_stalls_delays_one_operation_only(make_openssh):
+    """Its other sessions are checked before they are used, and no new one is opened on it, even if a file is open."""
     server = make_openssh()
-    storage = place(server, read_timeout=5, fsync=False)
+    storage = make_storage(server, read_timeout=5, fsync=False)
     for number in range(4):
         storage.write(f"{number}.txt", bytes(MIB))
     readers = [storage.open(f"{number}.txt", "r") for number in range(4)]
@@ -91,10 +91,10 @@ def test_a_line_that_stalls_costs_one_verb_its_time(make_openssh):
     storage.close()
 
 
-def test_many_writers_on_a_line_that_stalls_are_all_given_up(make_openssh):
-    """Although more is under way than the line holds, and paramiko sends for one of them at a time."""
+def test_all_writers_on_a_connection_that_stalls_raise_an_error(make_openssh):
+    """Although the send buffers are full, and paramiko sends for one thread at a time."""
     server = make_openssh()
-    storage = place(server, read_timeout=5, max_connections=1)
+    storage = make_storage(server, read_timeout=5, max_connections=1)
     ready, frozen = threading.Barrier(6), threading.Event()
 
     def work(number):
@@ -116,9 +116,9 @@ def test_many_writers_on_a_line_that_stalls_are_all_given_up(make_openssh):
     storage.close()
 
 
-def test_listings_that_are_left_early_disturb_nobody(openssh):
-    """Their sessions are not lent while they are still cleared up."""
-    storage = place(openssh, max_connections=1, max_sessions=4)
+def test_iterations_that_are_closed_early_do_not_disturb_other_threads(openssh):
+    """Their sessions are not reused before they are cleaned up."""
+    storage = make_storage(openssh, max_connections=1, max_sessions=4)
     for number in range(60):
         storage.write(f"d{number % 20}/{number}.txt", str(number).encode())
 
@@ -134,8 +134,8 @@ def test_listings_that_are_left_early_disturb_nobody(openssh):
 
 
 def test_a_thousand_small_files_need_one_connection(openssh):
-    """It is kept, and used again and again."""
-    storage = place(openssh)
+    """It is kept open and reused."""
+    storage = make_storage(openssh)
 
     before = openssh.log.count("Accepted publickey")
     for number in range(count(100, 1000)):
@@ -146,9 +146,9 @@ def test_a_thousand_small_files_need_one_connection(openssh):
     storage.close()
 
 
-def test_large_files_and_small_ones_share_connections(openssh):
-    """What is written through several sessions and read ahead takes its turns with everything else."""
-    storage = place(openssh, max_connections=2, max_sessions=6)
+def test_large_and_small_files_share_connections(openssh):
+    """Parallel uploads and read-ahead leave sessions for other operations."""
+    storage = make_storage(openssh, max_connections=2, max_sessions=6)
 
     with Sockets(f"ssh://127.0.0.1:{openssh.port}") as sockets:
         share_among_large_and_small(storage, 9 * MIB)
@@ -157,9 +157,9 @@ def test_large_files_and_small_ones_share_connections(openssh):
     storage.close()
 
 
-def test_who_finds_all_sessions_taken_is_told_in_the_end(openssh):
-    """A file that is left open holds one."""
-    storage = place(openssh, max_connections=1, max_sessions=1)
+def test_a_session_in_use_by_an_open_file_blocks_other_operations(openssh):
+    """Until the time-out, which raises an error."""
+    storage = make_storage(openssh, max_connections=1, max_sessions=1)
     storage._pool()._acquire_timeout = 0.5
     storage.write("a", b"1")
 
@@ -172,7 +172,7 @@ def test_who_finds_all_sessions_taken_is_told_in_the_end(openssh):
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
 def test_forked_children_share_one_storage(storage):
-    """A storage that was used before the fork works in every child, and in the parent beside them."""
+    """A storage that was used before the fork works in every child, and in the parent."""
     ends = work_in_forked_children(storage)
 
     assert ends == [0] * CHILDREN
@@ -180,14 +180,14 @@ def test_forked_children_share_one_storage(storage):
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_child_inherits_a_storage_that_other_threads_are_using(storage):
-    """What they held at that moment, a lock or a connection, keeps the child from nothing."""
+def test_a_forked_child_can_use_a_storage_that_other_threads_were_using(storage):
+    """Locks and connections that these threads held do not block the child."""
     assert set(fork_while_threads_use(storage)) == {0}
 
 
-def test_an_app_that_is_loaded_before_the_workers_serves_from_all_of_them(openssh, tmp_path):
-    """Whole files and pieces of them, each to the one who asked, from workers that share what the parent made."""
-    storage = place(openssh)
+def test_a_preloaded_app_serves_from_all_workers(openssh, tmp_path):
+    """Whole files and ranges, with a storage that the parent has used."""
+    storage = make_storage(openssh)
     profile = {"backend": "sftp", "root": storage.root, **openssh.login}
 
     workers, log = serve_from_workers(storage, profile, tmp_path)
@@ -197,35 +197,35 @@ def test_an_app_that_is_loaded_before_the_workers_serves_from_all_of_them(openss
     storage.close()
 
 
-# -- one file for many writers ----------------------------------------------------------------------------------------
+# -- concurrent writes to one file ------------------------------------------------------------------------------------
 
 
-def test_every_read_is_one_complete_version(storage):
-    """Eight write one path again and again, four read it: what is read always belongs together."""
+def test_every_read_returns_one_complete_version(storage):
+    """Eight threads write one path, and four read it."""
     write_and_read_one_name(storage)
 
 
-def test_every_read_of_a_large_file_is_one_complete_version(openssh):
-    """Also when it is written in parts and read in ranges."""
-    storage = place(openssh)
+def test_every_read_of_a_large_file_returns_one_complete_version(openssh):
+    """Also if it is written in parts and read in ranges."""
+    storage = make_storage(openssh)
 
     write_and_read_one_large_name(storage, 9 * MIB)
 
     storage.close()
 
 
-@pytest.mark.parametrize("verb", ["write", "copy", "move", "complete"])
-def test_exactly_one_of_eight_creates(storage, verb):
-    """Of eight that create one name at the same moment one wins, and its content is what is there."""
+@pytest.mark.parametrize("operation", ["write", "copy", "move", "complete"])
+def test_one_of_eight_exclusive_writes_succeeds(storage, operation):
+    """Its content is stored."""
     for turn in range(count(3, 50)):
-        won = create_at_once(storage, verb, f"round {turn}/new.bin")
+        won = create_at_once(storage, operation, f"round {turn}/new.bin")
 
         assert won.count(True) == 1
         assert storage.read(f"round {turn}/new.bin") == str(won.index(True)).encode()
 
 
-def test_folders_that_come_and_go_are_in_nobodys_way(storage):
-    """One writes into a folder while others delete its last file, with which it goes."""
+def test_directories_that_are_removed_concurrently_do_not_disturb_writes(storage):
+    """Threads write to directories while others delete their last file."""
 
     def work(number):
         for turn in range(count(20, 200)):
@@ -237,4 +237,4 @@ def test_folders_that_come_and_go_are_in_nobodys_way(storage):
     run_concurrently(work, 6)
 
     assert storage.list() == []
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []

@@ -1,4 +1,4 @@
-"""Large files go to an SFTP server and come back in little memory, and what nobody reads hardly comes."""
+"""Streaming of large files to and from an SFTP server: bounded memory, and little data beyond what is read."""
 
 import hashlib
 import io
@@ -8,48 +8,48 @@ import pytest
 
 from tests.counts import count
 from tests.services.fault_proxy import FaultProxy
-from tests.sftp_places import place
+from tests.sftp_storages import make_storage
 from tests.streaming import MIB, stream
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
 KIB = 1024
-# Up, nine parts of 2 MiB, and what of them is being sent; down, 12 MiB ahead, which may be held twice: where they go,
-# and where paramiko keeps what came early. All of it in pieces that leave gaps between them.
-ROOM = 64 * MIB
+# Up: nine parts of 2 MiB, and what is being sent of them. Down: 12 MiB of read-ahead, which may be in memory twice, in
+# the buffers of the reader and in those of paramiko. The rest is for fragmentation.
+MEMORY_LIMIT = 64 * MIB
 
 
-@pytest.mark.parametrize(("kind", "way"), [("openssh", "verbs"), ("openssh", "files"), ("plain_sftp", "copies")])
-def test_streaming_holds_little(request, kind, way):
-    """Up and down, by one verb, in pieces of one's own or copied by us: memory grows by little, no byte is another."""
+@pytest.mark.parametrize(("kind", "mode"), [("openssh", "verbs"), ("openssh", "files"), ("plain_sftp", "copies")])
+def test_streaming_uses_little_memory(request, kind, mode):
+    """By upload and download, by open files, or by a copy through this process; every byte arrives."""
     server = request.getfixturevalue(kind)
-    storage = place(server)
+    storage = make_storage(server)
 
-    stream("SFTPStorage", {**server.login, "root": storage.root}, way, ROOM)
+    stream("SFTPStorage", {**server.login, "root": storage.root}, mode, MEMORY_LIMIT)
 
 
-def test_streaming_to_a_far_server_holds_little(openssh):
-    """Through several sessions at once, each with parts of its own."""
-    storage = place(openssh)
+def test_streaming_to_a_far_server_uses_little_memory(openssh):
+    """In several sessions at once, each with its own parts."""
+    storage = make_storage(openssh)
     with FaultProxy("127.0.0.1", openssh.port) as proxy:
         openssh.know(proxy.port)
         proxy.down.latency = 0.02
 
-        stream("SFTPStorage", {**openssh.login, "port": proxy.port, "root": storage.root}, "files", ROOM)
+        stream("SFTPStorage", {**openssh.login, "port": proxy.port, "root": storage.root}, "files", MEMORY_LIMIT)
 
 
 @pytest.fixture
 def line(openssh):
-    """A line to the server on which the bytes are counted, and a storage at the end of it."""
+    """A proxy to the server that counts bytes, and a storage behind it."""
     with FaultProxy("127.0.0.1", openssh.port) as proxy:
         openssh.know(proxy.port)
-        storage = place(openssh, port=proxy.port)
+        storage = make_storage(openssh, port=proxy.port)
         yield proxy, storage
         storage.close()
 
 
-def test_random_ranges_are_exact_and_move_hardly_more(line):
-    """Wherever a reader is told to go, the server sends what is read there and at most one chunk more."""
+def test_reading_a_range_transfers_little_more_than_the_range(line):
+    """At most one chunk more, wherever the range is."""
     proxy, storage = line
     rng = random.Random(24)
     content = rng.randbytes(6 * MIB + 345)
@@ -66,13 +66,13 @@ def test_random_ranges_are_exact_and_move_hardly_more(line):
 
         assert read == content[start : start + length]
         assert opening <= 66 * KIB
-        # What was asked for ahead comes before the answer to the next request.
+        # The responses to read-ahead requests arrive before that to the next request.
         assert storage.exists("a.bin")
         assert proxy.counters.down - before <= length + length // 50 + MIB + 100 * KIB
 
 
-def test_a_reader_that_jumps_about_fetches_what_it_reads(line):
-    """Many short reads in one open file: the bytes of each, and of the rest hardly any."""
+def test_short_reads_at_random_positions_transfer_little_more(line):
+    """Many reads of one open file."""
     proxy, storage = line
     rng = random.Random(7)
     content = rng.randbytes(12 * MIB)
@@ -89,8 +89,8 @@ def test_a_reader_that_jumps_about_fetches_what_it_reads(line):
     assert proxy.counters.down - before <= MIB + rounds * 66 * KIB
 
 
-def test_a_file_goes_up_and_comes_down_once(line):
-    """No byte is sent twice, and no range is asked for twice."""
+def test_a_file_is_transferred_once(line):
+    """No byte is sent twice, and no range is requested twice."""
     proxy, storage = line
     content = random.Random(9).randbytes(9 * MIB + 1)
     storage.list()
@@ -98,16 +98,16 @@ def test_a_file_goes_up_and_comes_down_once(line):
 
     storage.upload(io.BytesIO(content), "a.bin")
     sent = proxy.counters.up - up
-    came = io.BytesIO()
-    storage.download("a.bin", came)
+    target = io.BytesIO()
+    storage.download("a.bin", target)
 
-    assert hashlib.sha256(came.getvalue()).digest() == hashlib.sha256(content).digest()
+    assert hashlib.sha256(target.getvalue()).digest() == hashlib.sha256(content).digest()
     assert len(content) <= sent <= len(content) + 64 * KIB
     assert len(content) <= proxy.counters.down - down <= len(content) + 64 * KIB
 
 
-def test_what_is_copied_on_the_server_does_not_come_here(line):
-    """OpenSSH is asked to copy, and no byte moves."""
+def test_a_copy_on_the_server_transfers_no_content(line):
+    """OpenSSH supports copy-data."""
     proxy, storage = line
     storage.write("a.bin", random.Random(9).randbytes(9 * MIB))
     up, down = proxy.counters.up, proxy.counters.down

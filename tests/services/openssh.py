@@ -1,4 +1,4 @@
-"""A private OpenSSH server: keys, folders and a port of its own, gone when the tests are."""
+"""A private OpenSSH server with its own keys, directory and port, which is removed when the tests end."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ READY_WITHIN = 30  # seconds
 
 
 class SSHServer:
-    """A server on which whoever runs the tests logs in as themselves, with a key; ``folder`` is where they arrive.
+    """A server on which the user who runs the tests logs in with a key; ``folder`` is the user's initial directory.
 
     Args:
-        lines: Of its configuration, beside the usual.
-        arguments: Of ``internal-sftp``.
+        lines: Additional lines of the configuration.
+        arguments: Arguments of ``internal-sftp``.
     """
 
     def __init__(self, *lines: str, arguments: str = "") -> None:
@@ -35,7 +35,7 @@ class SSHServer:
         self.home = Path(tempfile.mkdtemp(prefix="flask-storage-sshd-"))
         self.folder = self.home / "files"
         self.folder.mkdir()
-        for name in ("host_ed25519", "user_ed25519", "stranger_ed25519"):
+        for name in ("host_ed25519", "user_ed25519", "other_ed25519"):
             self.make_key(name, "ed25519")
         for name, content in _rsa_key().items():
             (self.home / name).write_bytes(content)
@@ -49,17 +49,17 @@ class SSHServer:
         self.start()
 
     def make_key(self, name: str, kind: str, *options: str) -> Path:
-        """Make a pair of keys, and return the private one's file."""
+        """Make a key pair, and return the path of the private key."""
         return _make_key(self.home / name, kind, *options)
 
     @property
     def known_hosts(self) -> Path:
-        """A file with the server's keys."""
+        """Path of a known hosts file with the server's keys."""
         return self.home / "known_hosts"
 
     @property
     def login(self) -> dict[str, Any]:
-        """The arguments with which a storage gets in."""
+        """The arguments with which a storage authenticates, by key."""
         return {
             "host": "127.0.0.1",
             "port": self.port,
@@ -70,20 +70,20 @@ class SSHServer:
 
     @property
     def log(self) -> str:
-        """What the server has said."""
+        """The server's log."""
         return (self.home / "log").read_text()
 
     def know(self, port: int) -> None:
-        """Have the server known at another port too, as that of a proxy."""
+        """Add the server to the known hosts file under another port too, such as that of a proxy."""
         with self.known_hosts.open("a") as file:
             for name in ("host_ed25519", "host_rsa"):
                 kind, key = (self.home / f"{name}.pub").read_text().split()[:2]
                 file.write(f"[127.0.0.1]:{port} {kind} {key}\n")
 
     def start(self) -> None:
-        """Start it and wait until it answers; another port is taken when somebody was quicker."""
+        """Start the server and wait until it responds; if another process has taken the port, choose another one."""
         deadline = time.monotonic() + READY_WITHIN
-        while not (self._answers() and self._process is not None and self._process.poll() is None):
+        while not (self._responds() and self._process is not None and self._process.poll() is None):
             if self._process is not None and self._process.poll() is not None:
                 self.port = free_port()
                 self._process = None
@@ -94,7 +94,7 @@ class SSHServer:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """Stop it, and cut its connections."""
+        """Kill the server, and its connections."""
         assert self._process is not None
         subprocess.run(["pkill", "-KILL", "-P", str(self._process.pid)], check=False)
         self._process.kill()
@@ -102,12 +102,12 @@ class SSHServer:
         self._process = None
 
     def freeze(self) -> None:
-        """Have nobody answer on the connections that there are; new ones are served as ever."""
+        """Stop responding on the existing connections; new ones are served."""
         assert self._process is not None
         subprocess.run(["pkill", "-STOP", "-P", str(self._process.pid)], check=True)
 
     def remove(self) -> None:
-        """Stop it and delete its folder."""
+        """Stop the server and delete its directory."""
         if self._process is not None:
             self.stop()
         shutil.rmtree(self.home)
@@ -121,7 +121,7 @@ class SSHServer:
             f"HostKey {self.home}/host_rsa",
             "PidFile none",
             f"AuthorizedKeysFile {self.home}/authorized_keys",
-            "StrictModes no",  # the folder is below one that everybody may write to
+            "StrictModes no",  # the directory is below one that is world-writable
             "UsePAM no",
             "PermitRootLogin yes",
             "UseDNS no",
@@ -142,7 +142,7 @@ class SSHServer:
                 [self._program, "-D", "-e", "-f", str(config)], stderr=log, stdin=subprocess.DEVNULL
             )
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         if self._process is None:
             return False
         try:
@@ -160,14 +160,14 @@ def _make_key(file: Path, kind: str, *options: str) -> Path:
 
 @functools.cache
 def _rsa_key() -> dict[str, bytes]:
-    """Return the files of an RSA key. Making one takes a second or more, so all servers have the same."""
-    with tempfile.TemporaryDirectory() as folder:
-        _make_key(Path(folder) / "host_rsa", "rsa")
-        return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+    """Return the files of an RSA key pair. Making one takes a second or more, so all servers share it."""
+    with tempfile.TemporaryDirectory() as directory:
+        _make_key(Path(directory) / "host_rsa", "rsa")
+        return {file.name: file.read_bytes() for file in Path(directory).iterdir()}
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a port that is not in use."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -175,7 +175,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def openssh() -> Iterator[SSHServer]:
-    """OpenSSH, as Debian ships it."""
+    """An OpenSSH server with Debian's defaults."""
     server = SSHServer("MaxSessions 10")
     yield server
     server.remove()
@@ -183,13 +183,13 @@ def openssh() -> Iterator[SSHServer]:
 
 @pytest.fixture(scope="session")
 def make_openssh() -> Iterator[Callable[..., SSHServer]]:
-    """Makes servers of other configurations; see :class:`SSHServer`."""
-    made: list[SSHServer] = []
+    """Makes servers with other configurations; see :class:`SSHServer`."""
+    servers: list[SSHServer] = []
 
     def make(*lines: str, arguments: str = "") -> SSHServer:
-        made.append(SSHServer(*lines, arguments=arguments))
-        return made[-1]
+        servers.append(SSHServer(*lines, arguments=arguments))
+        return servers[-1]
 
     yield make
-    for server in made:
+    for server in servers:
         server.remove()

@@ -1,4 +1,4 @@
-"""An SFTP server with nothing but version 3 of the protocol: asyncssh's, without its extensions."""
+"""An SFTP server with version 3 of the protocol only: that of asyncssh, without its extensions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAIN = Path(__file__).with_name("plain_sftp_main.py")
 
 
 class PlainSFTPServer:
-    """A server that knows one password and one key; ``folder`` is all that is to be seen there."""
+    """A server that accepts one password and one key, and is confined to the directory ``folder``."""
 
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="flask-storage-plain-sftp-"))
@@ -29,13 +29,13 @@ class PlainSFTPServer:
         for name in ("host", "user"):
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.home / name)]
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-        self.username = "somebody"
+        self.username = "alice"
         self.password = secrets.token_hex(16)
         self._process = started(lambda: self._launch(free_port()))
 
     @property
     def login(self) -> dict[str, Any]:
-        """The arguments with which a storage gets in, by key."""
+        """The arguments with which a storage authenticates, by key."""
         return {
             "host": "127.0.0.1",
             "port": self.port,
@@ -45,7 +45,7 @@ class PlainSFTPServer:
         }
 
     def remove(self) -> None:
-        """Stop it and delete its folder."""
+        """Stop the server and delete its directory."""
         self._process.kill()
         self._process.communicate()
         shutil.rmtree(self.home)
@@ -71,7 +71,7 @@ class PlainSFTPServer:
         if process.stdout.readline() != "ready\n":
             process.kill()
             process.communicate()
-            raise PortTakenError("the server has ended, perhaps because somebody else took the port meanwhile")
+            raise PortTakenError("the server has ended, perhaps because another process has taken the port")
         return process
 
 

@@ -1,6 +1,7 @@
-"""Serves a folder by SFTP with asyncssh, without any of OpenSSH's extensions; run as a program, with a port and keys.
+"""Serves a directory by SFTP with asyncssh, without OpenSSH's extensions.
 
-The folder is the whole world of whoever logs in, with the password or the key that it is told.
+Run as a program, whose argument is a JSON object with the port, the keys, the password and the directory. Users are
+confined to that directory.
 """
 
 import asyncio
@@ -12,22 +13,22 @@ from asyncssh import sftp
 
 
 class _Login(asyncssh.SSHServer):
-    """Lets in whoever knows the password; keys are asyncssh's own business."""
+    """Accepts the password from every user; asyncssh itself checks keys."""
 
     def __init__(self, password):
         self._password = password
 
     def password_auth_supported(self):
-        """Yes."""
+        """Return True."""
         return True
 
     def validate_password(self, username, password):
-        """Whether it is the one."""
+        """Whether the password is correct."""
         return password == self._password
 
 
 async def main():
-    """Serve until the input ends."""
+    """Serve until the standard input is closed."""
     settings = json.loads(sys.argv[1])
     sftp.SFTPServerHandler._extensions = []
     server = await asyncssh.listen(

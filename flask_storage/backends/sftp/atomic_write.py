@@ -1,4 +1,9 @@
-"""What is being written: a hidden file beside the one that it becomes, in one step and when it is whole."""
+"""Atomic writes: create a temporary file beside the target, and rename it to the target when its content is complete.
+
+:class:`AtomicWrite` owns the temporary files from :meth:`~AtomicWrite.create` to :meth:`~AtomicWrite.commit` or
+:meth:`~AtomicWrite.discard`, and all renames. The content is written by the callers (:mod:`.upload`, :mod:`.copy`,
+:mod:`.files`). Paths are resolved and checked by :mod:`.remote_tree`; requests go through :mod:`.protocol`.
+"""
 
 from __future__ import annotations
 
@@ -39,29 +44,31 @@ from .protocol import (
     Session,
     StatusError,
 )
-from .remote_tree import RemoteTree, is_kind
+from .remote_tree import RemoteTree, has_file_type
 
 _ATTEMPTS = 100
 _MAX_RACES = 20
-"""How often others may be quicker before that is an error."""
-_PRIVATE = 0o600
+"""How many lost race conditions are retried before they are an error."""
+_PRIVATE_MODE = 0o600
 _MIN_DISK_RATE = 4 * 1024 * 1024  # in bytes a second
 _LAST_SECOND = 0xFFFFFFFF
-_DIRECTORY_DELETED = "the folder is deleted again and again by somebody else: try again"
-_REPLACED = "somebody put another file in the place of the one that was written"
+_DIRECTORY_DELETED = "another process deletes the directory again and again while a file is written to it: try again"
+_REPLACED = (
+    "the temporary file was replaced with another file while it was written: check who may write to its directory"
+)
 FSYNC, POSIX_RENAME, HARDLINK = b"fsync@openssh.com", b"posix-rename@openssh.com", b"hardlink@openssh.com"
 
 TemporaryPath: TypeAlias = str
-"""The path of a hidden file in the folder of the file that it is to become."""
+"""The path of a temporary file, which is in the directory of its target; its name begins with the reserved prefix."""
 
 
 class AtomicWrite:
-    """Hidden files, and how they get their names.
+    """Creates temporary files, and renames them to their targets.
 
     Args:
-        tree: The door.
-        file_mode: Mode of files.
-        sync: Have content made durable before it is published, where the server can.
+        tree: The remote tree.
+        file_mode: Mode of new files.
+        sync: Make content durable before it is published, if the server supports that.
     """
 
     def __init__(self, tree: RemoteTree, *, file_mode: int, sync: bool) -> None:
@@ -70,42 +77,46 @@ class AtomicWrite:
         self._sync = sync
 
     def create(self, session: Session, path: str, *, readable: bool = False) -> tuple[TemporaryPath, bytes]:
-        """Make a hidden file in the folder of *path*; return its path and a handle."""
-        folder = parent(path)
+        """Create a temporary file in the directory of *path*; return its path and a handle.
+
+        Missing directories are created. The mode is 0600 until :meth:`commit`.
+        """
+        directory = parent(path)
         flags = FXF_WRITE | FXF_CREAT | FXF_EXCL | (FXF_READ if readable else 0)
         for _ in range(_ATTEMPTS):
-            temporary = f"{folder}/{_temporary_name()}" if folder else _temporary_name()
+            temporary = f"{directory}/{_temporary_name()}" if directory else _temporary_name()
             try:
-                self.tree.check_realpath(session, folder, self.tree.request_realpath(session, folder))
-                return temporary, session.wait(session.open(self.tree.remote_path(session, temporary), flags, _PRIVATE))
+                self.tree.check_realpath(session, directory, self.tree.request_realpath(session, directory))
+                opened = session.open(self.tree.remote_path(session, temporary), flags, _PRIVATE_MODE)
+                return temporary, session.wait(opened)
             except StatusError as error:
-                # The folder is not there yet, or was pruned by somebody else; or a file stands in its place.
+                # The directory does not exist yet, or another process removed it; or a file has its name.
                 if error.code not in (NO_SUCH_FILE, FAILURE):
                     raise
-                if not folder:
+                if not directory:
                     self.tree.recheck_root(session)
-                self.tree.make_directories(session, folder)
+                self.tree.make_directories(session, directory)
                 if error.code == FAILURE:
                     raise write_error(session, error) from error
         raise StorageError(_DIRECTORY_DELETED)
 
-    def reopen(self, session: Session, temporary: TemporaryPath, made: Attributes) -> bytes:
-        """Return one more handle of a hidden file, in two turns.
+    def reopen(self, session: Session, temporary: TemporaryPath, created: Attributes) -> bytes:
+        """Open a temporary file in one more session and return the handle, in two round trips.
 
         Args:
-            session: For which.
+            session: The session.
             temporary: The path of the file.
-            made: What was known of it when it was made.
+            created: The attributes of the file when it was created.
 
         Raises:
-            StorageError: when somebody who may write to the folder has replaced it, as its kind, its owner or its mode
-                tells; see :meth:`~.remote_tree.RemoteTree.stat`.
+            StorageError: if another process has replaced the file, as its type, owner or mode shows; see
+                :meth:`~.remote_tree.RemoteTree.stat`.
         """
         self.tree.stat(session, temporary)
         opened = session.open(self.tree.remote_path(session, temporary), FXF_WRITE)
         try:
-            found = self.tree.stat(session, temporary)
-            if (found.mode, found.owner) != (made.mode, made.owner):
+            current = self.tree.stat(session, temporary)
+            if (current.mode, current.owner) != (created.mode, created.owner):
                 raise PermissionDeniedError(_REPLACED)
         except BaseException:
             if not session.broken:
@@ -124,62 +135,64 @@ class AtomicWrite:
         path: str,
         options: WriteOptions,
         *,
-        written: Sequence[PendingReply] = (),
+        pending_writes: Sequence[PendingReply] = (),
     ) -> None:
-        """Close a temporary file, durable where that was asked for, and give it its name.
+        """Close a temporary file and rename it to *path*.
 
-        One request gives the name where the server knows ``posix-rename@openssh.com``, or the name is free. Elsewhere
-        the old file gets a hidden name before, and has its own back when the new one cannot have it; for a moment
-        there is none.
+        Its content is made durable before, if that is configured and supported. The rename is one atomic request if
+        the server supports ``posix-rename@openssh.com`` or no file has the name. Otherwise the old file is renamed to a
+        backup first, and back if the new one cannot have its name; for a moment there is no file of that name.
 
         Args:
-            session: In which the file was opened.
-            handle: Of it.
-            size: How long it must be: servers have lost bytes, and said nothing.
-            temporary: Its path.
-            path: What it is to be called.
-            options: Whether that must be a free name.
-            written: Writes that were not waited for.
+            session: The session in which the file was opened.
+            handle: The handle of the file.
+            size: The expected size in bytes: some servers lose bytes without an error.
+            temporary: The path of the temporary file.
+            path: The final path.
+            options: With ``exclusive``, the final path must not exist.
+            pending_writes: Writes whose responses were not waited for.
 
         Raises:
-            FileExistsInStorageError: when it must be, and is taken.
-            NotAFileError: when a folder has this name.
-            StorageFullError: when the server has another number of bytes.
-            PermissionDeniedError: when somebody has replaced it, or its folder by a link.
+            FileExistsInStorageError: if the write is exclusive and the path exists.
+            NotAFileError: if a directory has this path.
+            StorageFullError: if the file on the server has another size.
+            PermissionDeniedError: if another process has replaced the file, or its directory with a link.
         """
-        asked = [*written]
-        if self._file_mode != _PRIVATE:
-            asked.append(session.request(FSETSTAT, handle, Attributes(mode=self._file_mode).pack()))
+        pending = [*pending_writes]
+        if self._file_mode != _PRIVATE_MODE:
+            pending.append(session.request(FSETSTAT, handle, Attributes(mode=self._file_mode).pack()))
         if self._sync and FSYNC in session.extensions:
-            asked.append(session.extended(FSYNC, pack_string(handle)))
-        about, there = session.request(FSTAT, handle), session.request(LSTAT, self.tree.remote_path(session, temporary))
-        before = session.request(LSTAT, self.tree.remote_path(session, path))
-        folder = parent(path)
-        leads = self.tree.request_realpath(session, folder)  # much may have happened since the file was made
-        asked.append(session.request(CLOSE, handle))
+            pending.append(session.extended(FSYNC, pack_string(handle)))
+        handle_stat = session.request(FSTAT, handle)
+        path_stat = session.request(LSTAT, self.tree.remote_path(session, temporary))
+        target_stat = session.request(LSTAT, self.tree.remote_path(session, path))
+        directory = parent(path)
+        # The directory was checked when the file was created, and may have been replaced with a link since.
+        realpath = self.tree.request_realpath(session, directory)
+        pending.append(session.request(CLOSE, handle))
         session.extra_timeout = size / _MIN_DISK_RATE
         try:
-            session.wait_for_all(asked)
-            attributes = session.wait(about)
+            session.wait_for_all(pending)
+            attributes = session.wait(handle_stat)
         except StatusError as error:
             raise write_error(session, error) from error
         finally:
             session.extra_timeout = 0
         if attributes.size != size:
             raise StorageFullError(
-                f"{attributes.size} bytes are on the server where {size} were written: is its disk full?"
+                f"the server has stored {attributes.size} of {size} bytes: check whether its disk is full"
             )
-        self._check_not_replaced(session, attributes, there)
-        self.tree.check_realpath(session, folder, leads)
-        self._ensure_newer_mtime(session, temporary, attributes, before)
+        self._check_not_replaced(session, attributes, path_stat)
+        self.tree.check_realpath(session, directory, realpath)
+        self._ensure_newer_mtime(session, temporary, attributes, target_stat)
         self.publish(session, temporary, path, options)
 
     def resize(self, session: Session, handle: bytes, size: int) -> None:
-        """Make an open file so long, in bytes."""
+        """Set the size of an open file, in bytes."""
         session.wait(session.request(FSETSTAT, handle, Attributes(size=size).pack()))
 
     def publish(self, session: Session, temporary: TemporaryPath, path: str, options: WriteOptions) -> None:
-        """Give a file another name; see :meth:`commit`."""
+        """Rename a file to *path*; see :meth:`commit`."""
         source, target = self.tree.remote_path(session, temporary), self.tree.remote_path(session, path)
         if options.exclusive:
             self._publish_exclusive(session, source, target, path)
@@ -191,22 +204,22 @@ class AtomicWrite:
                 self._replace(session, source, target)
         except StatusError as error:
             with suppress(StatusError):
-                if is_kind(stat.S_ISDIR, session.wait(session.request(LSTAT, target)), unknown=False):
-                    raise NotAFileError(f"a folder stands where the file {path} should be") from error
+                if has_file_type(stat.S_ISDIR, session.wait(session.request(LSTAT, target)), unknown=False):
+                    raise NotAFileError(f"{path} cannot be written: a directory has this path") from error
             raise
 
     def move(self, session: Session, path: str, attributes: Attributes, new_path: str, options: WriteOptions) -> None:
-        """Give a file a name in a folder that may not be there yet; see :meth:`commit`.
+        """Rename a stored file to *new_path*, whose directory is created if needed; see :meth:`commit`.
 
         Args:
-            session: To do it in.
+            session: The session.
             path: The file.
-            attributes: What is known of it.
-            new_path: Its new name.
-            options: Whether that must be free.
+            attributes: The attributes of the file.
+            new_path: The new path.
+            options: With ``exclusive``, the new path must not exist.
 
         Raises:
-            FileNotFoundInStorageError: when the file is gone.
+            FileNotFoundInStorageError: if the file does not exist any more.
         """
         for _ in range(_ATTEMPTS):
             replaced = session.request(LSTAT, self.tree.remote_path(session, new_path))
@@ -219,52 +232,54 @@ class AtomicWrite:
             except StatusError as error:
                 if error.code != NO_SUCH_FILE:
                     raise
-                self.tree.stat(session, path)  # if it is there, the folder was pruned by somebody else
+                self.tree.stat(session, path)  # raises if the file is gone; else another process removed the directory
         raise StorageError(_DIRECTORY_DELETED)
 
     def discard(self, session: Session, temporary: TemporaryPath, handle: bytes) -> None:
-        """Drop a temporary file that is open: as long as it is, it takes up room."""
+        """Close and delete a temporary file; the server frees its space only when it is closed."""
         self.tree.close_handle(session, handle)
         self.tree.try_remove_temporary(session, temporary)
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
-    def _check_not_replaced(self, session: Session, written: Attributes, there: PendingReply) -> None:
-        """See that what gets a name is the file that was written, as far as its mode, owner and size tell."""
+    def _check_not_replaced(self, session: Session, written: Attributes, path_stat: PendingReply) -> None:
+        """Check that the temporary path still names the file that was written, by its mode, owner and size."""
         try:
-            found = session.wait(there)
+            current = session.wait(path_stat)
         except StatusError as error:
             if error.code != NO_SUCH_FILE:
                 raise
             raise StorageError(
-                "what was written is gone, perhaps by a sweep: write it anew, and sweep only what is older"
+                "the temporary file is gone before it was published, perhaps by a sweep: write the file again, and "
+                "sweep only older files"
             ) from error
-        if (found.mode, found.owner, found.size) != (written.mode, written.owner, written.size):
+        if (current.mode, current.owner, current.size) != (written.mode, written.owner, written.size):
             raise PermissionDeniedError(_REPLACED)
 
     def _ensure_newer_mtime(
         self, session: Session, path: str, new: Attributes, replaced: PendingReply, *, is_new: bool = True
     ) -> None:
-        """See to it that a file does not have the time of the one it replaces, which SFTP tells in whole seconds.
+        """Make sure that a file and the one it replaces differ in mtime, which SFTP has in whole seconds.
 
-        Also where the sizes differ: the next version may have the size of the last but one. What was written just now
-        becomes the younger one; what was there before keeps its own time where it can.
+        Also if the sizes differ: the next version may have the size of the last but one. A file that was just written
+        (*is_new*) always becomes the newer one; one that is moved keeps its time unless the two are equal.
         """
-        with suppress(StatusError):  # the name is free
+        with suppress(StatusError):  # no file has the path
             old = session.wait(replaced)
             ahead = (old.mtime or 0) - (new.mtime or 0)
-            if is_kind(stat.S_ISREG, old) and (ahead == 0 or (is_new and ahead > 0)):
+            if has_file_type(stat.S_ISREG, old) and (ahead == 0 or (is_new and ahead > 0)):
                 later = Attributes(mtime=min((old.mtime or 0) + 1, _LAST_SECOND))
                 session.request(SETSTAT, self.tree.remote_path(session, path), later.pack())
 
     def _publish_exclusive(self, session: Session, source: bytes, target: bytes, path: str) -> None:
-        # A hidden file is nobody else's, and a link fails where the name is taken, on every server. What others may
-        # replace at any time must not be removed by its name after that: of a rename, the server does both.
-        is_linked = HARDLINK in session.extensions and _is_temporary(source)
-        left = _MAX_RACES
+        # A hard link fails on every server if the target exists. But it leaves the source, which has to be removed by
+        # its path afterwards. That is safe for a temporary file only: another process may replace any other file in
+        # between. So other files are renamed, which is one request.
+        use_hardlink = HARDLINK in session.extensions and _is_temporary(source)
+        retries = _MAX_RACES
         while True:
             try:
-                if is_linked:
+                if use_hardlink:
                     session.wait(session.extended(HARDLINK, pack_string(source), pack_string(target)))
                 else:
                     session.wait(session.rename(source, target))
@@ -274,68 +289,72 @@ class AtomicWrite:
                     raise
                 if self._succeeded(session, session.request(LSTAT, target)):
                     raise FileExistsInStorageError(f"{path} exists: choose another name", path=path) from error
-                # The name has become free again; or it is a file system without links, of which Linux says that the
-                # permission is denied.
-                if error.code not in (FAILURE, *((OP_UNSUPPORTED, PERMISSION_DENIED) if is_linked else ())) or not left:
+                # The target was removed since; or the file system has no hard links, which Linux reports as
+                # "permission denied".
+                retriable = (FAILURE, OP_UNSUPPORTED, PERMISSION_DENIED) if use_hardlink else (FAILURE,)
+                if error.code not in retriable or not retries:
                     raise
-                is_linked, left = False, left - 1
-        if is_linked:
-            # It is published, which an error would deny; the sweep takes the name.
+                use_hardlink, retries = False, retries - 1
+        if use_hardlink:
+            # The file is published, so a failure here is not an error: the sweep removes the temporary path.
             self._succeeded(session, session.request(REMOVE, source))
 
     def _replace(self, session: Session, source: bytes, target: bytes) -> None:
-        folder, slash, _ = target.rpartition(b"/")
-        left = _MAX_RACES
+        """Rename *source* to *target* on a server without posix-rename, whose rename may fail if the target exists."""
+        directory, slash, _ = target.rpartition(b"/")
+        retries = _MAX_RACES
         while True:
             try:
                 session.wait(session.rename(source, target))
                 return
             except StatusError as error:
                 attributes = self._stat_target(session, source, target, error)
-            aside = folder + slash + _temporary_name().encode()
-            moved = session.rename(target, aside)
-            # The sweep must not take at once what may be all there is, when the connection breaks off now.
-            self._touch(session, aside, attributes, int(time.time()))
+            backup = directory + slash + _temporary_name().encode()
+            backed_up = session.rename(target, backup)
+            # If the connection is lost now, the backup may be the only copy: a new mtime protects it from the sweep.
+            self._touch(session, backup, attributes, int(time.time()))
             try:
                 session.wait(session.rename(source, target))
-                session.request(REMOVE, aside)  # or the sweep will
+                session.request(REMOVE, backup)  # if this fails, the sweep removes it
                 return
             except StatusError:
-                if self._succeeded(session, moved):
-                    if self._succeeded(session, session.rename(aside, target)):
+                if self._succeeded(session, backed_up):
+                    if self._succeeded(session, session.rename(backup, target)):
                         self._touch(session, target, attributes, attributes.mtime)
                         raise
-                    session.request(REMOVE, aside)  # somebody else has the name by now, for what is newer
-                if not left:
+                    session.request(REMOVE, backup)  # another process has written a newer file to the target
+                if not retries:
                     raise
-                left -= 1
+                retries -= 1
 
     def _stat_target(self, session: Session, source: bytes, target: bytes, refusal: StatusError) -> Attributes:
-        """Return what is known of the file that has a name.
+        """Return the attributes of the file at *target*, which is to be renamed to a backup.
 
         Raises:
-            StatusError: the refusal, when the old file must not suffer for it: what may not be renamed, or is not
-                there, never gets the name.
+            StatusError: if a backup would not help and the old file stays: *source* is gone, the target is missing or
+                a directory, or the rename was not permitted.
         """
-        there, about = session.request(LSTAT, source), session.request(LSTAT, target)
-        session.wait(there)
+        source_stat, target_stat = session.request(LSTAT, source), session.request(LSTAT, target)
+        session.wait(source_stat)
         try:
-            attributes: Attributes = session.wait(about)
+            attributes: Attributes = session.wait(target_stat)
         except StatusError:
             raise refusal from None
-        if refusal.code == PERMISSION_DENIED or is_kind(stat.S_ISDIR, attributes):
+        if refusal.code == PERMISSION_DENIED or has_file_type(stat.S_ISDIR, attributes):
             raise refusal from None
         return attributes
 
-    def _succeeded(self, session: Session, asked: PendingReply) -> bool:
+    def _succeeded(self, session: Session, pending: PendingReply) -> bool:
         try:
-            session.wait(asked)
+            session.wait(pending)
         except StatusError:
             return False
         return True
 
     def _touch(self, session: Session, name: bytes, attributes: Attributes, mtime: int | None) -> None:
-        if mtime is not None and is_kind(stat.S_ISREG, attributes):  # of a link, this would be about where it leads
+        if mtime is not None and has_file_type(
+            stat.S_ISREG, attributes
+        ):  # on a symbolic link this would change its target
             session.request(SETSTAT, name, Attributes(mtime=mtime).pack())
 
 

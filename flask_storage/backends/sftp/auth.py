@@ -1,4 +1,8 @@
-"""Logging in: how the server is reached, who it is, and in whose name."""
+"""Authentication: connects to a server (:mod:`.transport`), checks its host key (:mod:`.host_keys`), and logs in.
+
+:meth:`ConnectionSettings.connect` is the factory that :mod:`.pool` calls. paramiko has no types of its own for most
+failures; :meth:`ConnectionSettings._translate_error` finds out which one it was.
+"""
 
 from __future__ import annotations
 
@@ -26,34 +30,34 @@ from .errors import printable
 from .host_keys import HostKeyPolicy, KnownHosts, host_key_changed, known_hosts_name
 from .transport import JumpHost, ProxyCommandSocket, SendTimeoutSocket, connect_tcp
 
-# With AES-GCM one pass of OpenSSL encrypts and signs; paramiko would choose two, of which one is SHA-2.
+# AES-GCM first: it encrypts and authenticates in one pass of OpenSSL; paramiko's default needs two, one of them SHA-2.
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr", "aes192-ctr")
 _PLACEHOLDER = re.compile("%[hpr%]")
-_KEYS = (paramiko.RSAKey, paramiko.ECDSAKey, paramiko.Ed25519Key)
+_KEY_CLASSES = (paramiko.RSAKey, paramiko.ECDSAKey, paramiko.Ed25519Key)
 _CERTIFICATE = "-cert.pub"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionSettings:
-    """All that it takes to be let in.
+    """The settings of a connection: address, credentials, host keys and time-outs.
 
     Attributes:
-        host: The name or address of the server.
-        port: Its port.
-        username: In whose name.
-        key_filenames: Private keys, and certificates beside them.
-        passphrase: Of the keys.
-        password: For servers that ask for one.
-        allow_agent: Whether keys of an SSH agent are tried.
-        look_for_keys: Whether keys in ``~/.ssh`` are tried.
-        known_hosts: The keys of the servers.
-        fingerprints: Of the server's key, in place of them.
-        proxy_command: The words of a command through which the server is reached.
-        proxy_jump: A server through which it is.
-        connect_timeout: How long each step of connecting may take, in seconds.
-        read_timeout: How long an answer may take, in seconds.
-        keepalive: How often the server is told that we are there, in seconds; 0 for never.
-        ciphers: Which may be used, the favourite first.
+        host: Name or address of the server.
+        port: Port of the server.
+        username: The account; None stands for the name of the local user.
+        key_filenames: Paths of private keys; certificates are found beside them.
+        passphrase: Passphrase of the private keys.
+        password: Password of the account.
+        allow_agent: Whether the keys of an SSH agent are tried.
+        look_for_keys: Whether the keys in ``~/.ssh`` are tried.
+        known_hosts: The known hosts file.
+        fingerprints: Fingerprints of the host key; they replace the known hosts file.
+        proxy_command: The words of a command whose input and output are connected to the server.
+        proxy_jump: The jump host.
+        connect_timeout: Time-out of each step of connecting, in seconds.
+        read_timeout: Time-out of a response, in seconds.
+        keepalive: Interval of keepalive messages, in seconds; 0 disables them.
+        ciphers: Names of the allowed ciphers, in order of preference.
     """
 
     host: str
@@ -74,30 +78,31 @@ class ConnectionSettings:
     ciphers: Sequence[str] = CIPHERS
 
     def connect(self) -> Connection:
-        """Return a connection to the server.
+        """Return an authenticated connection to the server.
 
         Raises:
-            PermissionDeniedError: when the server is not the known one, or does not let us in.
-            StorageUnavailableError: when it cannot be reached.
-            ConfigurationError: when a key cannot be used.
+            PermissionDeniedError: if the host key is not the known one, or the authentication fails.
+            StorageUnavailableError: if the server cannot be reached.
+            ConfigurationError: if a private key cannot be used.
         """
         if self.proxy_jump is None:
             return self._connection(self._authenticate(self.host, self.port, self.username, self._open_socket()))
         jump = self.proxy_jump
-        host, way = jump.host, connect_tcp(jump.host, jump.port, self.connect_timeout)
-        first = self._authenticate(host, jump.port, jump.username or self.username, way)
+        sock = connect_tcp(jump.host, jump.port, self.connect_timeout)
+        jump_client = self._authenticate(jump.host, jump.port, jump.username or self.username, sock)
         try:
-            through = require_transport(first).open_channel(
+            channel = require_transport(jump_client).open_channel(
                 "direct-tcpip", (self.host, self.port), ("127.0.0.1", 0), timeout=self.connect_timeout
             )
-            client = self._authenticate(self.host, self.port, self.username, through)
-            client.jump_client = first
+            client = self._authenticate(self.host, self.port, self.username, channel)
+            client.jump_client = jump_client
             return self._connection(client)
         except BaseException as error:
-            first.close()
+            jump_client.close()
             if isinstance(error, paramiko.ChannelException):
                 raise StorageUnavailableError(
-                    f"{host} does not connect to {self.host}:{self.port}: check its AllowTcpForwarding"
+                    f"the jump host {jump.host} refused to connect to {self.host}:{self.port}: check its "
+                    "AllowTcpForwarding"
                 ) from error
             raise
 
@@ -118,39 +123,44 @@ class ConnectionSettings:
             return self._connect_client(client, host, port, username, sock)
         except BaseException as error:
             transport = client.get_transport()
-            stands = None if transport is None else transport.is_active()
+            is_active = None if transport is None else transport.is_active()
             with suppress(Exception):
                 client.close()
             with suppress(Exception):
                 sock.close()
-            ours = None if isinstance(error, StorageError) else self._translate_error(error, f"{host}:{port}", stands)
-            if ours is None:
+            translated: Exception | None = None
+            if not isinstance(error, StorageError):
+                account = f"{username}@{host}:{port}" if username else f"{host}:{port}"
+                translated = self._translate_error(error, account, is_active)
+            if translated is None:
                 raise
-            raise ours from error
+            raise translated from error
 
     def _connect_client(self, client: _Client, host: str, port: int, username: str | None, sock: Any) -> _Client:
         is_target = (host, port) == (self.host, self.port)
-        # A fingerprint that was given is the whole truth, as for somebody who has no such file.
-        given = self.fingerprints if is_target else ()
-        known = [] if given else self.known_hosts.keys(host, port)
-        name, hosts = known_hosts_name(host, port), client.get_host_keys()
-        for key in known:
-            hosts.add(name, key.get_name(), key)
+        # Fingerprints replace the keys of the known hosts file; its revocations still count.
+        fingerprints = self.fingerprints if is_target else ()
+        known_keys = [] if fingerprints else self.known_hosts.keys(host, port)
+        name, host_keys = known_hosts_name(host, port), client.get_host_keys()
+        for key in known_keys:
+            host_keys.add(name, key.get_name(), key)
 
         def on_host_key(key: paramiko.PKey) -> None:
             self.known_hosts.check_revoked(key)
-            if key in known:  # paramiko keeps one key of each kind; while a server changes its own, two are right
-                hosts.add(name, key.get_name(), key)
+            if key in known_keys:  # paramiko keeps one key of each type; during a key rotation there may be two
+                host_keys.add(name, key.get_name(), key)
 
-        client.set_missing_host_key_policy(HostKeyPolicy(given, str(self.known_hosts.path), is_jump_host=not is_target))
+        client.set_missing_host_key_policy(
+            HostKeyPolicy(fingerprints, str(self.known_hosts.path), is_jump_host=not is_target)
+        )
         client.connect(
             host,
             port,
             username or _local_user(),
-            self.password if is_target else None,  # it is none of the business of a server on the way
-            sock=SendTimeoutSocket(sock, self.read_timeout),  # type: ignore[arg-type]  # it does what they do
+            self.password if is_target else None,  # the jump host must not learn the password
+            sock=SendTimeoutSocket(sock, self.read_timeout),  # type: ignore[arg-type]  # it has a socket's methods
             key_filename=list(self.key_filenames) or None,  # type: ignore[arg-type]  # a list is fine
-            passphrase=self.passphrase or self.password,  # as paramiko has it where no passphrase is given
+            passphrase=self.passphrase or self.password,  # the password is also paramiko's default for it
             allow_agent=self.allow_agent,
             look_for_keys=self.look_for_keys,
             timeout=self.connect_timeout,
@@ -173,92 +183,96 @@ class ConnectionSettings:
         )
         transport.on_host_key = on_host_key
         options = transport.get_security_options()
-        known = set(options.ciphers)
-        chosen = [cipher for cipher in self.ciphers if cipher in known]
-        if not chosen:
-            raise ConfigurationError(f"ciphers names none that paramiko knows: {', '.join(sorted(known))}")
-        options.ciphers = chosen
+        supported = set(options.ciphers)
+        selected = [cipher for cipher in self.ciphers if cipher in supported]
+        if not selected:
+            raise ConfigurationError(
+                f"ciphers has no name of a cipher that paramiko supports: choose from {', '.join(sorted(supported))}"
+            )
+        options.ciphers = selected
         return transport
 
-    def _translate_error(self, error: BaseException, place: str, stands: bool | None) -> Exception | None:
-        """Return our error for one of connecting, or None when it is another.
+    def _translate_error(self, error: BaseException, account: str, is_active: bool | None) -> Exception | None:
+        """Return our error for a failure to connect or to authenticate, or None for any other error.
 
         Args:
-            error: It.
-            place: Where we connected to.
-            stands: Whether the connection was there still; None when there was none yet.
+            error: The error that was raised.
+            account: User, host and port, for the message.
+            is_active: Whether the connection was still open; None if it was not made yet.
         """
         if isinstance(error, paramiko.BadHostKeyException):
             return host_key_changed(error, str(self.known_hosts.path))
         is_key = isinstance(error, paramiko.PasswordRequiredException)
         if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError) or _is_auth_timeout(error):
-            return StorageTimeoutError(f"{place} did not answer in time: try again, or raise connect_timeout")
+            return StorageTimeoutError(f"{account} did not answer in time: try again, or raise connect_timeout")
         refusal = PermissionDeniedError(
-            f"{place} does not let us in: check username and key or password, that the server has the public key, and "
-            "that a certificate is valid still"
+            f"authentication failed for {account}: check username and key or password, that the server has the "
+            "public key, and that the certificate, if any, is still valid"
         )
-        if isinstance(error, paramiko.AuthenticationException) and stands and not is_key:
+        if isinstance(error, paramiko.AuthenticationException) and is_active and not is_key:
             return refusal
-        if stands and isinstance(error, Exception):  # of a damaged key paramiko says it in many ways
-            if found := self._key_error():
-                return found
-            named = self.key_filenames or self.password is not None
-            if named and not (self.allow_agent or self.look_for_keys):
+        if is_active and isinstance(error, Exception):  # paramiko raises errors of many types for a damaged key
+            if key_error := self._key_error():
+                return key_error
+            has_credentials = self.key_filenames or self.password is not None
+            if has_credentials and not (self.allow_agent or self.look_for_keys):
                 return refusal
             return ConfigurationError(
-                f"nothing to log in with at {place} ({printable(str(error))}): give a key_filename or a password, or "
-                "check the keys that allow_agent and look_for_keys find"
+                f"no usable key or password for {account} ({printable(str(error))}): give a key_filename or a "
+                "password, or check the keys that allow_agent and look_for_keys find"
             )
-        # Where the connection has ended, paramiko raises whatever has ended it, as a bit that was flipped.
-        ended = stands is False and isinstance(error, Exception)
-        if ended or isinstance(error, paramiko.SSHException | EOFError | OSError):
+        # If the connection has ended, paramiko raises the error that ended it, of any type, as for a flipped bit.
+        has_ended = is_active is False and isinstance(error, Exception)
+        if has_ended or isinstance(error, paramiko.SSHException | EOFError | OSError):
+            reason = printable(str(error)) or "the server closed the connection"
             return StorageUnavailableError(
-                f"no connection to {place} ({printable(str(error)) or 'it hung up'}): check host, port and proxy, and the "
-                "log of the server"
+                f"cannot connect to {account} ({reason}): check host, port and proxy, and the log of the server"
             )
         return None
 
     def _key_error(self) -> ConfigurationError | None:
-        """Return what is wrong with our keys, or None; paramiko tries each as every kind, and tells the last."""
+        """Return the error of our private keys, or None; paramiko tries each as every type, and reports the last."""
         for name in self.key_filenames:
             path = name.removesuffix(_CERTIFICATE)
             try:
-                usable = any(_is_usable(path, kind, self.passphrase or self.password) for kind in _KEYS)
+                usable = any(
+                    _is_usable(path, key_class, self.passphrase or self.password) for key_class in _KEY_CLASSES
+                )
             except paramiko.PasswordRequiredException:
                 return ConfigurationError(f"the private key {path} is encrypted: give its passphrase")
             except OSError as error:
                 return ConfigurationError(f"the private key {path} cannot be read ({error.strerror}): check its path")
             if not usable:
                 return ConfigurationError(
-                    f"the private key {path} cannot be used: it or its certificate is damaged, its passphrase is "
-                    "another, or it is no key (Ed25519, ECDSA or RSA) in a form that paramiko reads, into which "
-                    f"`ssh-keygen -p -f {path}` may bring it"
+                    f"the private key {path} cannot be used: the key or its certificate is damaged, the passphrase is "
+                    "wrong, or it is not an Ed25519, ECDSA or RSA key in a format that paramiko reads; "
+                    f"`ssh-keygen -p -f {path}` may convert it"
                 )
         return None
 
 
 class _Client(paramiko.SSHClient):
-    """A client that ends the connection that carries it too."""
+    """A client that also closes the connection to its jump host."""
 
     jump_client: paramiko.SSHClient | None = None
 
     def close(self) -> None:
-        """End it."""
+        """Close the client, and that of the jump host."""
         super().close()
         if self.jump_client is not None:
             self.jump_client.close()
 
 
 class _Transport(paramiko.Transport):
-    """A transport that says who answers before anybody logs in."""
+    """A transport that reports the host key before the authentication."""
 
     on_host_key: Callable[[paramiko.PKey], None]
 
     def start_client(self, event: Any = None, timeout: float | None = None) -> None:
-        """Agree on keys.
+        """Exchange keys, and report the host key.
 
         Raises:
-            TimeoutError: when that takes too long; paramiko goes on then.
+            TimeoutError: if that takes too long; paramiko would go on without keys.
         """
         super().start_client(event, timeout)
         if not self.initial_kex_done:
@@ -266,51 +280,51 @@ class _Transport(paramiko.Transport):
         self.on_host_key(self.get_remote_server_key())
 
     def auth_interactive_dumb(self, *_: Any, **__: Any) -> list[str]:
-        """Ask nobody: paramiko would ask at the terminal of the process.
+        """Refuse keyboard-interactive authentication, for which paramiko would read from the terminal.
 
         Raises:
             PermissionDeniedError: always.
         """
         raise PermissionDeniedError(
-            "the server wants more than key and password, which somebody has to type: have it let this user in without"
+            "the server asks for an interactive second factor, which an app cannot answer: exempt this user from it"
         )
 
 
 def ciphers_of(given: Sequence[str] | str | None) -> Sequence[str]:
-    """Return an argument as the names of ciphers; those that we would choose where it is not given.
+    """Parse the argument *ciphers*; None stands for :data:`CIPHERS`.
 
     Raises:
-        ConfigurationError: when it is no list of names.
+        ConfigurationError: if it is not a list of names.
     """
     if given is None:
         return CIPHERS
-    listed = given.replace(",", " ").split() if isinstance(given, str) else given
-    if not isinstance(listed, list | tuple) or not listed or not all(isinstance(one, str) for one in listed):
+    names = given.replace(",", " ").split() if isinstance(given, str) else given
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
         raise ConfigurationError("ciphers is a list of names, or a text with commas in between")
-    return tuple(listed)
+    return tuple(names)
 
 
 def _local_user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, ImportError, OSError) as error:
-        raise ConfigurationError("nobody knows what this process's user is called: give a username") from error
+        raise ConfigurationError("the user of this process has no name: give a username") from error
 
 
-def _is_usable(path: str, kind: type[paramiko.PKey], passphrase: str | None) -> bool:
+def _is_usable(path: str, key_class: type[paramiko.PKey], passphrase: str | None) -> bool:
     try:
-        key = kind.from_private_key_file(path, passphrase)
+        key = key_class.from_private_key_file(path, passphrase)
         if os.path.isfile(path + _CERTIFICATE):
             key.load_certificate(path + _CERTIFICATE)
     except paramiko.PasswordRequiredException:
         raise
     except OSError:
         raise
-    except Exception:  # noqa: BLE001 - paramiko's parsers fall over damaged keys in many ways
+    except Exception:  # noqa: BLE001 - paramiko's parsers raise errors of many types for a damaged key
         return False
     return True
 
 
 def _is_auth_timeout(error: BaseException) -> bool:
-    """Whether this is paramiko's error for a login that took too long; it has no type of its own."""
+    """Whether this is paramiko's error for an authentication that took too long, which has no type of its own."""
     return isinstance(error, paramiko.AuthenticationException) and "timeout" in str(error)

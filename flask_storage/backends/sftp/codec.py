@@ -1,4 +1,4 @@
-"""The fields of SFTP's messages: how they are put together and taken apart."""
+"""Encoding and decoding of the fields of SFTP messages. Nothing is sent here: :mod:`.protocol` does that."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HAS_SIZE, _HAS_OWNER, _HAS_MODE, _HAS_TIMES, _HAS_MORE = 0x1, 0x2, 0x4, 0x8, 0x
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What the server tells of a file; what it does not tell is None."""
+    """The attributes of a file; those that the server does not report are None."""
 
     size: int | None = None
     mode: int | None = None
@@ -19,7 +19,7 @@ class Attributes:
     owner: int | None = None
 
     def pack(self) -> bytes:
-        """Return this as the protocol has it, for setting: times are set both at once."""
+        """Return the encoded attributes, for a request that sets them: the protocol sets both times together."""
         flags, fields = 0, b""
         if self.size is not None:
             flags, fields = flags | _HAS_SIZE, fields + struct.pack(">Q", self.size)
@@ -31,7 +31,7 @@ class Attributes:
 
 
 class MessageReader:
-    """The fields of an answer, taken one after the other; too few are a ``struct.error``."""
+    """Reads the fields of a response in order; a missing field is a ``struct.error``."""
 
     __slots__ = ("_data", "_position")
 
@@ -41,27 +41,27 @@ class MessageReader:
 
     @property
     def remaining(self) -> int:
-        """How many bytes have not been taken."""
+        """Number of bytes that were not read yet."""
         return len(self._data) - self._position
 
     def get_uint32(self) -> int:
-        """Take a number."""
+        """Read a number."""
         return int(self._unpack(">I"))
 
     def get_string(self) -> bytes:
-        """Take bytes that are told with their length."""
+        """Read bytes that are preceded by their length."""
         length = self.get_uint32()
         if length > self.remaining:
-            raise struct.error("a text is longer than the answer")
+            raise struct.error("a string is longer than the message")
         self._position += length
         return self._data[self._position - length : self._position]
 
     def get_remainder(self) -> bytes:
-        """Return all that is left."""
+        """Return the bytes that were not read yet."""
         return self._data[self._position :]
 
     def get_attributes(self) -> Attributes:
-        """Take what is told of a file."""
+        """Read the attributes of a file."""
         flags = self.get_uint32()
         size = int(self._unpack(">Q")) if flags & _HAS_SIZE else None
         owner = int(self._unpack(">Q")) >> 32 if flags & _HAS_OWNER else None
@@ -79,5 +79,5 @@ class MessageReader:
 
 
 def pack_string(data: bytes) -> bytes:
-    """Return bytes after their length, as the protocol has names, paths and handles."""
+    """Return bytes preceded by their length, which is how names, paths and handles are encoded."""
     return struct.pack(">I", len(data)) + data

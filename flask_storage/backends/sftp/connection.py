@@ -1,4 +1,4 @@
-"""One SSH connection, and the conversations that it carries."""
+"""One SSH connection and its SFTP sessions: :class:`Connection` opens channels, and starts the subsystem in them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import paramiko
 
 from .protocol import ConnectionLostError, ProtocolError, Session
 
-# Two channels of bytes for one that OpenSSH reads into memory at once; of its own window a session never needs more.
+# The window is twice what OpenSSH reads into memory at once, and more than a session has in flight.
 WINDOW = 32 * 1024 * 1024
 PACKET = 256 * 1024
 UNLIMITED = 1 << 30
-# OpenSSH looks at the folder only now, and closes the connection without a word.
+# OpenSSH checks the ChrootDirectory only now, and closes the connection without a message.
 _CLOSED_BY_SERVER = (
-    "the server hung up before the first request: its log says why; a ChrootDirectory and all above it must belong to "
-    "root, and nobody else may write there"
+    "the server closed the connection before the first request: see its log; a ChrootDirectory and its parents must "
+    "belong to root, and no other user may have write permission there"
 )
 
 
 class _ChannelEvent(threading.Event):
-    """What paramiko waits for, and would for ever.
+    """The event by which paramiko waits for the response to a channel request, with a time-out, which it has not.
 
     Args:
-        default_timeout: How long it may take, in seconds.
+        default_timeout: The time-out, in seconds.
     """
 
     def __init__(self, default_timeout: float) -> None:
@@ -32,10 +32,10 @@ class _ChannelEvent(threading.Event):
         self._default_timeout = default_timeout
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for it.
+        """Wait for the event.
 
         Raises:
-            TimeoutError: when it does not come.
+            TimeoutError: if it is not set in time.
         """
         if not super().wait(self._default_timeout if timeout is None else timeout):
             raise TimeoutError
@@ -43,12 +43,12 @@ class _ChannelEvent(threading.Event):
 
 
 class Connection:
-    """A connection with the conversations that it carries.
+    """An authenticated connection. The attributes are for the pool, which counts the sessions.
 
     Args:
-        client: It.
-        connect_timeout: How long each step of beginning a conversation may take, in seconds.
-        read_timeout: How long an answer may take, in seconds.
+        client: paramiko's client, connected and authenticated.
+        connect_timeout: Time-out of each step of opening a session, in seconds.
+        read_timeout: Time-out of a response, in seconds.
     """
 
     def __init__(self, client: paramiko.SSHClient, *, connect_timeout: float, read_timeout: float) -> None:
@@ -56,28 +56,28 @@ class Connection:
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self.session_count = 0
-        """How many conversations there are, and are about to be."""
+        """Number of sessions, including those that are being opened."""
         self.session_limit = UNLIMITED
-        """How many the server allows, as far as anybody knows."""
+        """Number of sessions that the server allows, as far as it is known."""
         self.needs_check = False
-        """Whether one of its conversations ended in trouble."""
+        """Whether one of its sessions ended with an error."""
         self.idle_since = 0.0
-        """When its last conversation ended, by the monotonic clock."""
+        """When its last session ended, by the monotonic clock."""
 
     @property
     def is_alive(self) -> bool:
-        """Whether the connection stands, as far as anybody knows without asking the server."""
+        """Whether the connection is open, as far as it is known without asking the server."""
         transport = self.client.get_transport()
         return transport is not None and transport.is_active()
 
     def open(self) -> Session:
-        """Begin a conversation.
+        """Open a session.
 
         Raises:
-            paramiko.ChannelException: when the server allows no more of them.
-            ProtocolError: when there is no subsystem ``sftp``.
-            ConnectionLostError: when the connection ends meanwhile.
-            TimeoutError: when the server does not answer.
+            paramiko.ChannelException: if the server allows no more sessions.
+            ProtocolError: if the server has no subsystem ``sftp``.
+            ConnectionLostError: if the connection is lost.
+            TimeoutError: if the server does not respond.
         """
         try:
             channel = require_transport(self.client).open_session(
@@ -89,33 +89,33 @@ class Connection:
                 channel.invoke_subsystem("sftp")
                 return Session(channel, self._read_timeout)
             except BaseException as error:
-                with suppress(Exception):  # it may have ended by itself
+                with suppress(Exception):  # it may be closed already
                     channel.close()
                 if isinstance(error, paramiko.SSHException) and self.is_alive:
-                    raise ProtocolError("the server refuses to serve files") from error
+                    raise ProtocolError("the server refused to start an SFTP session") from error
                 raise
         except (TimeoutError, paramiko.ChannelException, ProtocolError):
             raise
         except Exception as error:
             if self.is_alive and isinstance(error, paramiko.SSHException):
-                if "Timeout" in str(error):  # for which it has no type
+                if "Timeout" in str(error):  # paramiko has no type for it
                     raise TimeoutError from error
-                # Of several that are refused at the same moment, it tells only one why.
+                # If several are refused at the same time, paramiko raises the reason for one of them only.
                 raise paramiko.ChannelException(1, "Refused") from error
-            # Where the connection has ended, paramiko raises whatever has ended it.
+            # If the connection has ended, paramiko raises the error that ended it, of any type.
             raise ConnectionLostError(_CLOSED_BY_SERVER) from error
 
     def close(self) -> None:
-        """End it."""
-        with suppress(Exception):  # it may have ended by itself
+        """Close the connection."""
+        with suppress(Exception):  # it may be closed already
             self.client.close()
 
 
 def require_transport(client: paramiko.SSHClient) -> paramiko.Transport:
-    """Return what carries a client's channels.
+    """Return the transport of a client.
 
     Raises:
-        EOFError: when there is none any more.
+        EOFError: if the client is closed.
     """
     transport = client.get_transport()
     if transport is None:

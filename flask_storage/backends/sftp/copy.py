@@ -1,4 +1,4 @@
-"""Copying on the server: no byte comes here where it knows ``copy-data``."""
+"""Copying between two open files: on the server if it supports ``copy-data``, through this process if not."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from .upload import write
 
 COPY_DATA = b"copy-data"
 _COPY_DATA_SIZE = 64 * 1024 * 1024
-"""Of what one request copies, in bytes: its answer comes when all is done, and must come in time."""
+"""How much one request copies, in bytes: the server responds when all is copied, which must be within the time-out."""
 _BUFFER_SIZE = 4 * 1024 * 1024
 
 
 def copy_bytes(session: Session, source: bytes, target: bytes, size: int, *, at: int = 0) -> None:
-    """Copy the first *size* bytes of one open file into another, where they begin at byte *at*.
+    """Copy the first *size* bytes of one open file to position *at* of another.
 
     Raises:
-        IntegrityError: when there are fewer.
-        StorageError: when the server fails.
+        IntegrityError: if the source is shorter.
+        StorageError: if the server reports an error.
     """
     if not size:
-        return  # to copy-data, no length means all that comes
+        return  # for copy-data, a length of 0 means "up to the end of the file"
     if COPY_DATA in session.extensions:
-        asked: deque[PendingReply] = deque()
+        pending: deque[PendingReply] = deque()
         for start in range(0, size, _COPY_DATA_SIZE):
             length = min(_COPY_DATA_SIZE, size - start)
             fields = struct.pack(">QQ", start, length), pack_string(target), struct.pack(">Q", at + start)
-            asked.append(session.extended(COPY_DATA, pack_string(source), *fields))
+            pending.append(session.extended(COPY_DATA, pack_string(source), *fields))
             try:
-                if len(asked) == 2:
-                    session.wait(asked.popleft())
+                if len(pending) == 2:
+                    session.wait(pending.popleft())
             except StatusError as error:
                 raise write_error(session, error) from error
         try:
-            session.wait_for_all(asked)
+            session.wait_for_all(pending)
         except StatusError as error:
             raise write_error(session, error) from error
         return
@@ -53,18 +53,20 @@ def read(session: Session, handle: bytes, offset: int, view: memoryview) -> None
     """Fill *view* from an offset of an open file.
 
     Raises:
-        IntegrityError: when the file ends before.
+        IntegrityError: if the file ends before *view* is full.
     """
     step = session.read_size
-    asked = deque(
+    requests = deque(
         (start, min(start + step, len(view)), session.read(handle, offset + start, view[start : start + step]))
         for start in range(0, len(view), step)
     )
-    while asked:
-        start, end, pending = asked.popleft()
+    while requests:
+        start, end, pending = requests.popleft()
         count = session.byte_count(pending)
         if not count:
-            raise IntegrityError(f"the file ends at byte {offset + start}, where more was promised")
+            raise IntegrityError(
+                f"the file ends at byte {offset + start}, and more was expected: it was cut while it was read"
+            )
         if start + count < end:
             start += count
-            asked.append((start, end, session.read(handle, offset + start, view[start:end])))
+            requests.append((start, end, session.read(handle, offset + start, view[start:end])))

@@ -1,6 +1,7 @@
-"""Removing many files: those of a folder, and what unfinished writes have left.
+"""Deleting many files: those of a directory, and those that unfinished writes have left.
 
-Both may be begun once more when the connection breaks off; what was counted by then stays counted.
+Both classes are run by :meth:`.pool.Pool.run`, which runs them a second time when the connection is lost. They keep
+their counts between the two runs.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from ...paths import RESERVED_PREFIX, parent
 from .listing import is_directory, walk
 from .multipart import remove_upload
 from .protocol import NO_SUCH_FILE, PERMISSION_DENIED, REMOVE, RMDIR, Session, StatusError
-from .remote_tree import RemoteTree, removable
+from .remote_tree import RemoteTree, removable_directories
 
 
 class DirectoryDelete:
-    """Deletes every file below a folder, and the folders.
+    """Deletes all files below a directory, and the directories.
 
     Args:
-        tree: The door.
-        path: The folder; ``""`` is the root, which stays.
+        tree: The remote tree.
+        path: The directory; ``""`` is the root, which stays.
     """
 
     def __init__(self, tree: RemoteTree, path: str) -> None:
@@ -31,47 +32,53 @@ class DirectoryDelete:
         self._unconfirmed: set[str] = set()
 
     def __call__(self, session: Session) -> int:
-        """Do it, and return how many files went, with those of attempts before."""
-        folders = [self._path]
-        for _, folder, entries in walk(self._tree, session, [self._path]):
-            prefix = f"{folder}/" if folder else ""
-            ours = [(prefix + name, about) for name, about in entries if not name.startswith(RESERVED_PREFIX)]
-            self._remove(session, [name for name, about in ours if not is_directory(about)])
-            folders += removable(prefix + name for name, about in entries if is_directory(about))
-        # Asked for when the connection broke off, and not there any more.
+        """Delete them, and return the number of deleted files, including those of earlier runs."""
+        directories = [self._path]
+        for _, directory, entries in walk(self._tree, session, [self._path]):
+            prefix = f"{directory}/" if directory else ""
+            visible = [
+                (prefix + name, attributes) for name, attributes in entries if not name.startswith(RESERVED_PREFIX)
+            ]
+            self._remove(session, [name for name, attributes in visible if not is_directory(attributes)])
+            directories += removable_directories(
+                prefix + name for name, attributes in entries if is_directory(attributes)
+            )
+        # Files whose removal was requested before the connection was lost, and that are not listed any more.
         self._count += len(self._unconfirmed)
         self._unconfirmed.clear()
-        *below, top = [session.request(RMDIR, self._tree.remote_path(session, folder)) for folder in reversed(folders)]
-        for one in below:
-            with suppress(StatusError):  # not empty, or gone already
-                session.wait(one)
+        *subdirectories, top = [
+            session.request(RMDIR, self._tree.remote_path(session, directory)) for directory in reversed(directories)
+        ]
+        for request in subdirectories:
+            with suppress(StatusError):  # not empty, or already removed
+                session.wait(request)
         with suppress(StatusError):
             session.wait(top)
-            # Of a folder that was not there nobody has seen where it leads: above it, nothing is touched.
+            # Only if the directory existed: only then its path was checked for links, so its parents may be removed.
             self._tree.remove_empty_parents(session, parent(self._path))
         return self._count
 
     def _remove(self, session: Session, names: Sequence[str]) -> None:
-        asked_before = self._unconfirmed.intersection(names)
+        requested_before = self._unconfirmed.intersection(names)
         self._unconfirmed.update(names)
-        asked = [(name, session.request(REMOVE, self._tree.remote_path(session, name))) for name in names]
-        for name, one in asked:
+        removals = [(name, session.request(REMOVE, self._tree.remote_path(session, name))) for name in names]
+        for name, request in removals:
             try:
-                session.wait(one)
+                session.wait(request)
                 self._count += 1
-            except StatusError as error:  # somebody else deletes them too
+            except StatusError as error:  # another process has deleted the file
                 if error.code != NO_SUCH_FILE:
                     raise
-                self._count += name in asked_before  # of the session that was lost, the server still did it
+                self._count += name in requested_before  # or the server has, for the request of the lost session
             self._unconfirmed.discard(name)
 
 
 class Sweep:
-    """Removes what unfinished writes and uploads left behind.
+    """Removes the temporary files of unfinished writes, and the directories of unfinished uploads.
 
     Args:
-        tree: The door.
-        before: Only what was last touched before.
+        tree: The remote tree.
+        before: Only those that were last modified before this time are removed.
     """
 
     def __init__(self, tree: RemoteTree, before: datetime) -> None:
@@ -80,32 +87,32 @@ class Sweep:
         self._count = 0
 
     def __call__(self, session: Session) -> int:
-        """Do it, and return how many leftovers went, with those of attempts before.
+        """Remove them, and return their number, including those of earlier runs.
 
         Raises:
-            StatusError: when the server refuses some, or to look into a folder; the others are gone.
+            StatusError: if the server refused to remove some, or to list a directory; the others are removed.
         """
         refused: StatusError | None = None
 
-        def denied(_: str, folder: str) -> None:
+        def on_denied(_: str, directory: str) -> None:
             nonlocal refused
-            refused = refused or StatusError(PERMISSION_DENIED, f"{folder} may not be looked into")
+            refused = refused or StatusError(PERMISSION_DENIED, f"the directory {directory} may not be listed")
 
         old = [
-            (f"{folder}/{name}" if folder else name, about)
-            for _, folder, entries in walk(self._tree, session, [""], denied=denied)
-            for name, about in entries
-            if name.startswith(RESERVED_PREFIX) and (about.mtime or 0) < self._before
+            (f"{directory}/{name}" if directory else name, attributes)
+            for _, directory, entries in walk(self._tree, session, [""], on_denied=on_denied)
+            for name, attributes in entries
+            if name.startswith(RESERVED_PREFIX) and (attributes.mtime or 0) < self._before
         ]
-        for path, about in old:
+        for path, attributes in old:
             try:
-                if is_directory(about):
+                if is_directory(attributes):
                     remove_upload(self._tree, session, path)
                 else:
                     self._tree.remove_temporary(session, path)
                 self._count += 1
             except StatusError as error:
-                if error.code != NO_SUCH_FILE:  # somebody else has taken it
+                if error.code != NO_SUCH_FILE:  # another process has removed it
                     refused = refused or error
         if refused is not None:
             raise refused

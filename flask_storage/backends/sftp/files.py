@@ -1,4 +1,8 @@
-"""Open files on an SFTP server."""
+"""Open files: a reader that reads ahead, a writer that uploads in parts, and an updater with a temporary copy.
+
+The base classes :class:`RangeReader` and :class:`MultipartWriter` decide what is read and written when. Here reads
+become requests of :mod:`.protocol`; writes go to :mod:`.upload`, and the updater's copy to :mod:`.atomic_write`.
+"""
 
 from __future__ import annotations
 
@@ -26,20 +30,20 @@ from .remote_tree import RemoteTree
 from .upload import SFTPUpload, write
 
 CHUNK_SIZE = 1024 * 1024
-"""How much of a file is asked for at a time, in bytes."""
+"""The size of the ranges in which a file is read, in bytes."""
 READAHEAD_CHUNKS = 12
-"""How many chunks are on their way at once, at most: 12 MiB fill a line of 300 MiB/s whose answers take 40 ms."""
+"""Maximum number of chunks in flight: 12 MiB saturate a connection of 300 MiB/s with a round-trip time of 40 ms."""
 _MTIME_MARGIN = 2
-"""Before how many seconds a file must have been written for its time to tell versions apart."""
+"""How old a file must be when it is opened, in seconds, so that its mtime identifies its version."""
 PART_SIZE = 2 * 1024 * 1024
-"""How much each session writes at a time, in bytes."""
+"""The size of the parts in which a file is written, in bytes."""
 
 
 class SFTPRemoteFile(RemoteFile):
     """A file on an SFTP server, open for reading, writing or both; see :class:`~flask_storage.files.RemoteFile`.
 
-    What is read belongs to the version that was opened, which the server keeps for as long as it is open. What is
-    written goes to a hidden file in the same folder, which closing renames.
+    Reads return the version that was opened, which the server keeps as long as it is open. Writes go to a temporary
+    file in the same directory, which closing renames.
 
     Attributes:
         path: The path in the storage.
@@ -49,16 +53,16 @@ class SFTPRemoteFile(RemoteFile):
 
 
 class SFTPReader(RangeReader, SFTPRemoteFile):
-    """Reads through one session; what will probably be read next is asked for before it is needed.
+    """Reads through one session, with read-ahead.
 
     Args:
         path: The file.
-        tree: The door.
-        pool: Lends the session.
-        whole: All of it will be read, from the beginning.
+        tree: The remote tree.
+        pool: Returns the pool that provides the session.
+        whole: Read ahead at once, since the whole file will be read from the beginning.
 
     Raises:
-        FileNotFoundInStorageError: when there is none.
+        FileNotFoundInStorageError: if the file does not exist.
     """
 
     def __init__(self, path: str, *, tree: RemoteTree, pool: Callable[[], Pool], whole: bool = False) -> None:
@@ -73,7 +77,7 @@ class SFTPReader(RangeReader, SFTPRemoteFile):
             head=source.head[: source.info.size],
             chunk_size=CHUNK_SIZE,
             concurrency=READAHEAD_CHUNKS,
-            workers=lambda: source,  # not of self, which would then wait for the garbage collector
+            workers=lambda: source,  # a reference to self would be a cycle that only the garbage collector frees
             eager=whole,
         )
         self.iter_chunk_size = RemoteFile.iter_chunk_size
@@ -87,12 +91,12 @@ class SFTPReader(RangeReader, SFTPRemoteFile):
 
 
 class RemoteSource(Executor):
-    """An open file of the server. To RangeReader it is the threads that fetch: here the line itself is what waits.
+    """An open file of the server, and the executor of its RangeReader: it pipelines requests and needs no threads.
 
     Args:
         path: The file.
-        tree: The door.
-        pool: Lends the session.
+        tree: The remote tree.
+        pool: Returns the pool that provides the session.
     """
 
     def __init__(self, path: str, tree: RemoteTree, pool: Callable[[], Pool]) -> None:
@@ -108,51 +112,51 @@ class RemoteSource(Executor):
         self.head = b""
 
     def open(self, first: int = 0) -> Session:
-        """Open the file, and return the session in which it is; :attr:`info` and :attr:`head` are known then.
+        """Open the file, set :attr:`info` and :attr:`head`, and return the session in which it is open.
 
         Args:
-            first: How many bytes the head has, at most.
+            first: Maximum number of bytes in the head.
         """
         self._pid, self._pool = os.getpid(), self._get_pool()
 
-        def opened(session: Session) -> Session:
+        def open_file(session: Session) -> Session:
             self._handle, attributes, self.head = self._tree.open_file(session, self._path, first)
             self.info = self._tree.file_info(self._path, attributes)
             return session
 
-        self._session = self._pool.run_and_keep(opened)
+        self._session = self._pool.run_and_keep(open_file)
         return self._session
 
-    def submit(self, _: Any, /, start: int, stop: int, into: io.BytesIO) -> Future[Any]:  # type: ignore[override]  # one function alone is ever run
-        """Ask for a range; what is returned waits for it. The function is always :meth:`fetch`."""
+    def submit(self, _: Any, /, start: int, stop: int, into: io.BytesIO) -> Future[Any]:  # type: ignore[override]  # RangeReader submits one function only
+        """Request a range; the future that is returned waits for it. The function is always :meth:`fetch`."""
         return PendingRange(self, start, stop, into)
 
     def fetch(self, start: int, stop: int, into: io.BytesIO) -> None:
-        """Bring a range."""
+        """Read a range into a buffer."""
         PendingRange(self, start, stop, into).result()
 
     def session(self) -> tuple[Session, bytes]:
-        """Return the session and the handle; in the child of a fork, or after the connection broke off, new ones.
+        """Return the session and the handle; new ones in the child of a fork, or after the connection was lost.
 
         Raises:
-            PreconditionFailedError: when the version that was open is not there any more; or when it was so new that
-                another one of its size could have its time, which SFTP tells in whole seconds.
+            PreconditionFailedError: if the version that was open was replaced; or if it was so new that another version
+                of the same size could have the same mtime, which SFTP has in whole seconds.
         """
         session = self._session
         if session is None or session.broken or self._pid != os.getpid():
             self.close()
-            before = self.info
+            old_info = self.info
             session = self.open()
-            is_new = before.last_modified.timestamp() > self._opened_at - _MTIME_MARGIN
-            if is_new or self.info != before:
-                self.info = before
+            is_new = old_info.last_modified.timestamp() > self._opened_at - _MTIME_MARGIN
+            if is_new or self.info != old_info:
+                self.info = old_info
                 self.close()
-                what = "the file may have been replaced" if is_new else "the file was replaced"
-                raise PreconditionFailedError(f"{what} while it was read: open it anew")
+                problem = "the file may have been replaced" if is_new else "the file was replaced"
+                raise PreconditionFailedError(f"{problem} while it was read: open it again")
         return session, self._handle
 
     def close(self) -> None:
-        """Give the session back."""
+        """Close the file, and release the session."""
         session, self._session = self._session, None
         if session is not None and self._pid == os.getpid() and self._pool is not None:
             if not session.broken:
@@ -160,14 +164,14 @@ class RemoteSource(Executor):
             self._pool.release(session)
 
     def release_from_finalizer(self) -> None:
-        """Leave the session to whoever comes next."""
+        """Release the session without a lock and without the network; see :meth:`Pool.release_from_finalizer`."""
         session, self._session = self._session, None
         if session is not None and self._pool is not None:
             self._pool.release_from_finalizer(session)
 
 
 class PendingRange(Future[Any]):
-    """A range that is on its way. Asking for the result is what brings it."""
+    """A range that was requested. :meth:`result` reads the responses."""
 
     def __init__(self, source: RemoteSource, start: int, stop: int, into: io.BytesIO) -> None:
         super().__init__()
@@ -183,19 +187,19 @@ class PendingRange(Future[Any]):
             self._request(start, stop)
 
     def done(self) -> bool:
-        """Whether it is here."""
+        """Whether all responses have arrived."""
         return self._is_finished or all(pending.is_done for _, _, pending in self._pending)
 
     def cancel(self) -> bool:
-        """Nothing that was asked can be taken back."""
+        """Return False: a request cannot be cancelled."""
         return False
 
     def result(self, timeout: float | None = None) -> None:
-        """Wait for the range.
+        """Wait for the range. If the connection was lost, it is requested once more.
 
         Raises:
-            IntegrityError: when the file is shorter than it was.
-            PreconditionFailedError: when the connection broke off, and the file is another now.
+            IntegrityError: if the file has become shorter.
+            PreconditionFailedError: if the connection was lost, and the file was replaced since.
         """
         try:
             try:
@@ -218,33 +222,35 @@ class PendingRange(Future[Any]):
         self._session = session
         while start < stop:
             end = min(start + session.read_size, stop)
-            place = self._buffer[start - self._start : end - self._start]
-            self._pending.append((start, end, session.read(handle, start, place)))
+            buffer = self._buffer[start - self._start : end - self._start]
+            self._pending.append((start, end, session.read(handle, start, buffer)))
             start = end
         session.flush()
 
     def _collect(self) -> None:
         if not self._pending or self._session is None or self._session.broken:
-            raise ConnectionLostError("the session ended")
+            raise ConnectionLostError("the session is closed")
         while self._pending:
             start, end, pending = self._pending.popleft()
             count = self._session.byte_count(pending)
             if not count:
-                raise IntegrityError(f"the file ends at byte {start}, where more was promised")
-            if start + count < end:  # a server may give less than it was asked for
+                raise IntegrityError(
+                    f"the file ends at byte {start}, and more was expected: it was cut while it was read"
+                )
+            if start + count < end:  # a server may return less than was requested
                 self._request(start + count, end)
 
 
 class SFTPWriter(MultipartWriter, SFTPRemoteFile):
-    """Writes a file in parts, each at its place in one hidden file; over a far line through several sessions at once.
+    """Writes a file in parts, each at its offset in one temporary file; over long distances in several sessions.
 
     Args:
         path: The file.
-        options: How it is written.
-        upload: What opens, fills and publishes the hidden file.
-        concurrency: Through how many sessions at most.
-        workers: Gives the threads that write.
-        size: How much will come, as far as anybody knows.
+        options: The options of the write.
+        upload: Creates, writes and commits the temporary file.
+        concurrency: Maximum number of parts that are written at once.
+        workers: Returns the thread pool in which parts are written.
+        size: The size of the file in bytes, or None if it is unknown.
     """
 
     def __init__(
@@ -277,13 +283,13 @@ class SFTPWriter(MultipartWriter, SFTPRemoteFile):
 
 
 class SFTPUpdater(SFTPRemoteFile):
-    """A private copy of a file, read and written in place; closing renames it.
+    """Reads and writes a temporary copy of a file; closing renames the copy to the file.
 
     Args:
         path: The file.
-        options: How it is written.
-        atomic_write: Makes the copy, and publishes it.
-        pool: Lends the session.
+        options: The options of the write.
+        atomic_write: Creates the copy, and commits it.
+        pool: Provides the session.
     """
 
     def __init__(
@@ -294,7 +300,7 @@ class SFTPUpdater(SFTPRemoteFile):
         atomic_write: AtomicWrite,
         pool: Pool,
     ) -> None:
-        def opened(session: Session) -> Session:
+        def copy_original(session: Session) -> Session:
             tree = atomic_write.tree
             original, attributes, _ = tree.open_file(session, path)
             self._size = attributes.size or 0
@@ -310,7 +316,7 @@ class SFTPUpdater(SFTPRemoteFile):
                 tree.close_handle(session, original)
             return session
 
-        self._session = pool.run_and_keep(opened)
+        self._session = pool.run_and_keep(copy_original)
         super().__init__(FileMode.read | FileMode.write)
         self.path = path
         self._options = options
@@ -319,7 +325,7 @@ class SFTPUpdater(SFTPRemoteFile):
         self._position = 0
 
     def seekable(self) -> bool:
-        """Whether :meth:`seek` works: it does."""
+        """Return True: :meth:`seek` is supported."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
@@ -328,7 +334,7 @@ class SFTPUpdater(SFTPRemoteFile):
         starts = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}
         if whence not in starts:
             raise ValueError(f"whence is 0, 1 or 2, not {whence!r}")
-        self._position = _position(starts[whence] + operator.index(offset))
+        self._position = _checked_position(starts[whence] + operator.index(offset))
         return self._position
 
     def tell(self) -> int:
@@ -337,9 +343,9 @@ class SFTPUpdater(SFTPRemoteFile):
         return self._position
 
     def truncate(self, size: int | None = None, /) -> int:
-        """Make the file so long, in bytes; None for up to here."""
+        """Set the size of the file, in bytes; None stands for the current position."""
         self._check(FileMode.write)
-        size = _position(self._position if size is None else operator.index(size))
+        size = _checked_position(self._position if size is None else operator.index(size))
         with self._discard_on_error():
             self._atomic_write.resize(self._session, self._handle, size)
         self._size = size
@@ -388,13 +394,13 @@ class SFTPUpdater(SFTPRemoteFile):
             self._pool.release_from_finalizer(self._session)
 
 
-def _position(number: int) -> int:
-    if not 0 <= number <= _LAST_POSITION:
-        raise ValueError(f"there is no byte at position {number}")
-    return number
+def _checked_position(position: int) -> int:
+    if not 0 <= position <= _LAST_POSITION:
+        raise ValueError(f"position {position} is out of range: it is at least 0 and at most {_LAST_POSITION}")
+    return position
 
 
 _LAST_POSITION = (1 << 63) - 1 - (1 << 40)
-"""What comes after it has to fit into the numbers of the server's file system too."""
+"""A write that starts here must still end within the 63 bits of a file position on the server."""
 _COPY_BUFFER_SIZE = 8 * 1024 * 1024
-"""How much is asked for before any of it is waited for, in bytes."""
+"""How much is requested before the responses are waited for, in bytes."""

@@ -1,4 +1,4 @@
-"""Looking through folders: many are asked for at once, so that a far server costs little more than a near one."""
+"""Listing of directories: many are read at once, so that a long round-trip time hardly slows it down."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from .protocol import (
     Session,
     StatusError,
 )
-from .remote_tree import RemoteTree, is_kind
+from .remote_tree import RemoteTree, has_file_type
 
 Entries: TypeAlias = list[tuple[str, Attributes]]
 
 _MAX_OPEN_DIRECTORIES = 64
 _MAX_EMPTY_REPLIES = 100
-"""Answers without a name, one after the other, until nobody waits for one with names any more."""
+"""How many responses without a name may follow each other before that is an error."""
 _MAX_READAHEAD = 8
-"""A server tells about a hundred names at a time: of a large folder so many answers are asked for ahead."""
+"""Maximum number of READDIR requests in flight for one directory; a response has about a hundred names."""
 
 
 def is_directory(attributes: Attributes) -> bool:
-    """Whether it is a folder, as far as the server tells."""
-    return is_kind(stat.S_ISDIR, attributes, unknown=False)
+    """Whether the attributes are those of a directory; False if the server reports no mode."""
+    return has_file_type(stat.S_ISDIR, attributes, unknown=False)
 
 
 def is_file(attributes: Attributes) -> bool:
-    """Whether it is a regular file, as far as the server tells."""
-    return is_kind(stat.S_ISREG, attributes)
+    """Whether the attributes are those of a regular file; True if the server reports no mode."""
+    return has_file_type(stat.S_ISREG, attributes)
 
 
 def walk(
@@ -50,65 +50,66 @@ def walk(
     tops: Sequence[str],
     *,
     recursive: bool = True,
-    wanted: Callable[[str], bool] = lambda _: True,
-    denied: Callable[[str, str], None] | None = None,
+    is_wanted: Callable[[str], bool] = lambda _: True,
+    on_denied: Callable[[str, str], None] | None = None,
 ) -> Iterator[tuple[str, str, Entries]]:
-    """Yield what is in folders: the top that leads to it, the folder's path and some of its entries, lazily.
+    """Yield the entries of directories lazily, as tuples of a top, the path of a directory and some of its entries.
 
-    Names that are not UTF-8 have surrogates in them. Folders are yielded, and with *recursive* entered, except our own
-    hidden ones. One that is not there (any more) yields nothing.
+    Names that are not UTF-8 have surrogates in them. Directories are among the entries, and are listed too if
+    *recursive* is set, except the hidden ones of this package. A directory that does not exist yields nothing.
 
     Args:
-        tree: The door.
-        session: Kept as long as the walk goes on.
-        tops: Where to begin; ``""`` is the root.
-        recursive: Enter sub-folders.
-        wanted: Whether what is below a top is still of interest; asked before each folder.
-        denied: Told of folders that may not be looked into, with their top; without, that is an error.
+        tree: The remote tree.
+        session: The session, which is in use as long as the iteration lasts.
+        tops: The directories to start from; ``""`` is the root.
+        recursive: List subdirectories.
+        is_wanted: Whether directories below a top shall still be listed; called before each of them.
+        on_denied: Called with the top and the path of each directory that may not be listed; without it, that is an
+            error.
     """
-    begin = deque((top, top) for top in tops)
-    reading: deque[_DirectoryScan] = deque()
+    waiting = deque((top, top) for top in tops)
+    scans: deque[_DirectoryScan] = deque()
     try:
-        while begin or reading:
-            while begin and len(reading) < _MAX_OPEN_DIRECTORIES:
-                top, path = begin.popleft()
-                if wanted(top):
-                    reading.append(_DirectoryScan(tree, session, top, path))
-            folder = reading.popleft() if reading else None
-            entries = None if folder is None else folder.read(denied)
-            if folder is None or entries is None:
+        while waiting or scans:
+            while waiting and len(scans) < _MAX_OPEN_DIRECTORIES:
+                top, path = waiting.popleft()
+                if is_wanted(top):
+                    scans.append(_DirectoryScan(tree, session, top, path))
+            scan = scans.popleft() if scans else None
+            entries = None if scan is None else scan.read(on_denied)
+            if scan is None or entries is None:
                 continue
-            if not wanted(folder.top):
-                folder.close()
+            if not is_wanted(scan.top):
+                scan.close()
                 continue
-            reading.append(folder)
+            scans.append(scan)
             if recursive:
-                begin.extend((folder.top, below) for below in folder.subdirectories(entries))
+                waiting.extend((scan.top, subdirectory) for subdirectory in scan.subdirectories(entries))
             if entries:
-                yield folder.top, folder.path, entries
-    finally:  # who has seen enough leaves folders behind that are open
-        for folder in reading:
-            folder.close()
+                yield scan.top, scan.path, entries
+    finally:  # a caller that stops early leaves directories open
+        for scan in scans:
+            scan.close()
 
 
-def directories_with_files(tree: RemoteTree, session: Session, folders: Sequence[str]) -> list[str]:
-    """Return the folders with a file below; an unfinished or broken-off write may have made one for nothing."""
+def directories_with_files(tree: RemoteTree, session: Session, directories: Sequence[str]) -> list[str]:
+    """Return the directories with a file below them; an unfinished write may have left an empty one."""
     found: set[str] = set()
-    looked = walk(
+    pages = walk(
         tree,
         session,
-        folders,
-        wanted=lambda top: top not in found,
-        denied=lambda top, _: found.add(top),  # it is there, and not ours to look into
+        directories,
+        is_wanted=lambda top: top not in found,
+        on_denied=lambda top, _: found.add(top),  # it exists, and may hold files that this user cannot see
     )
-    for top, _, entries in looked:
-        if any(is_file(about) and not name.startswith(RESERVED_PREFIX) for name, about in entries):
+    for top, _, entries in pages:
+        if any(is_file(attributes) and not name.startswith(RESERVED_PREFIX) for name, attributes in entries):
             found.add(top)
-    return [folder for folder in folders if folder in found]
+    return [directory for directory in directories if directory in found]
 
 
 class _DirectoryScan:
-    """A folder that is being read; opening it is asked for at once."""
+    """A directory that is being listed; the constructor requests that it is opened."""
 
     def __init__(self, tree: RemoteTree, session: Session, top: str, path: str) -> None:
         self.top = top
@@ -123,22 +124,24 @@ class _DirectoryScan:
         self._empty_replies = 0
 
     def subdirectories(self, entries: Entries) -> list[str]:
-        """Return the paths of the folders among some entries, without our own hidden ones."""
+        """Return the paths of the directories among some entries, without the hidden ones of this package."""
         prefix = f"{self.path}/" if self.path else ""
         return [
-            prefix + name for name, about in entries if is_directory(about) and not name.startswith(RESERVED_PREFIX)
+            prefix + name
+            for name, attributes in entries
+            if is_directory(attributes) and not name.startswith(RESERVED_PREFIX)
         ]
 
-    def read(self, denied: Callable[[str, str], None] | None) -> Entries | None:
-        """Return some entries, none while it is being opened, or None at its end; see :func:`walk`."""
+    def read(self, on_denied: Callable[[str, str], None] | None) -> Entries | None:
+        """Return some entries; an empty list after opening, and None at the end; see :func:`walk`."""
         try:
             return self._read()
         except StatusError as error:
             if error.code == PERMISSION_DENIED and self.path == SYSTEM_DIRECTORY:
                 return None
-            if error.code != PERMISSION_DENIED or denied is None:
+            if error.code != PERMISSION_DENIED or on_denied is None:
                 raise
-            denied(self.top, self.path)
+            on_denied(self.top, self.path)
             return None
 
     def _read(self) -> Entries | None:
@@ -154,7 +157,7 @@ class _DirectoryScan:
         self._empty_replies = 0 if entries else self._empty_replies + 1
         if self._empty_replies == _MAX_EMPTY_REPLIES:
             self.close()
-            raise ProtocolError("a folder goes on and on, and tells no names")
+            raise ProtocolError(f"the listing of the directory {self.path!r} does not end, and has no names")
         self._readahead = min(self._readahead * 2, _MAX_READAHEAD)
         self._request()
         return [
@@ -164,9 +167,9 @@ class _DirectoryScan:
         ]
 
     def close(self) -> None:
-        """Give the handle back; the answers that are still to come are not waited for."""
+        """Close the handle, without waiting for the responses that are still missing."""
         if self._handle is None and not self._opened.is_done:
-            self._session.close()  # the handle would be nobody's
+            self._session.close()  # the handle is not known yet, so it could not be closed
         handle = self._handle or self._opened.value
         if handle is not None:
             self._tree.close_handle(self._session, handle)
@@ -187,7 +190,7 @@ class _DirectoryScan:
         except BaseException as error:
             self.close()
             if isinstance(error, StatusError) and error.code == NO_SUCH_FILE:
-                return False  # a moment ago it was not there; or it leads to where the server knows nothing
+                return False  # it did not exist when it was resolved, or is a link without a target
             raise
         self._request()
         return True

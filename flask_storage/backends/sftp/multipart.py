@@ -1,4 +1,9 @@
-"""Uploads in parts on a server: hidden files, put together there when all have come."""
+"""Multipart uploads: the parts are files in a hidden directory, and are joined into the target on the server.
+
+:class:`SFTPMultipart` owns the directories of the uploads: a manifest (``multipart_manifest``) and one file per part,
+each written by :meth:`.upload.SFTPUpload.put`. Joining copies the parts into a temporary file (:mod:`.copy`), which
+:mod:`.atomic_write` commits.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +51,12 @@ _MAX_MANIFEST_SIZE = 64 * 1024
 
 
 class SFTPMultipart(MultipartStore):
-    """Keeps each upload in a hidden folder of its own, beside a note of what it is to become.
+    """Stores each upload in a hidden directory of its own, with a manifest of its target.
 
     Args:
-        atomic_write: Makes the file that they become, and publishes it.
-        pool: Lends sessions.
-        upload: Stores a file in one go.
+        atomic_write: Creates the joined file, and commits it.
+        pool: Provides sessions.
+        upload: Stores manifests and parts.
     """
 
     def __init__(self, atomic_write: AtomicWrite, pool: Pool, upload: SFTPUpload) -> None:
@@ -67,25 +72,27 @@ class SFTPMultipart(MultipartStore):
     def create(self, path: str, options: WriteOptions) -> str:
         """See :meth:`MultipartStore.create`."""
         upload_id = new_upload_id()
-        self._file_upload.put(f"{_folder(upload_id)}/{MANIFEST_NAME}", encode_manifest(path, options), WriteOptions())
+        self._file_upload.put(
+            f"{_upload_directory(upload_id)}/{MANIFEST_NAME}", encode_manifest(path, options), WriteOptions()
+        )
         return upload_id
 
     def upload_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
         """See :meth:`MultipartStore.upload_part`."""
         self._pool.run(lambda session: self._manifest(session, path, upload_id))
-        name = f"{_folder(upload_id)}/{part_name(number)}"
+        name = f"{_upload_directory(upload_id)}/{part_name(number)}"
         self._file_upload.put(name, data, WriteOptions())
         return self._part(number, self._pool.run(lambda session: self._tree.stat(session, name)))
 
     def complete(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
         """See :meth:`MultipartStore.complete`."""
 
-        def finished(session: Session) -> None:
+        def join_parts(session: Session) -> None:
             self._manifest(session, path, upload_id)
             size = sum(part.size for part in parts)
             if options.size not in (None, size):
                 raise IntegrityError(
-                    f"{size} bytes were sent where {options.size} were promised; nothing was published"
+                    f"the parts have {size} bytes, and {options.size} were expected: nothing was published"
                 )
             temporary, handle = self._atomic_write.create(session, path)
             try:
@@ -101,69 +108,73 @@ class SFTPMultipart(MultipartStore):
                     self._atomic_write.discard(session, temporary, handle)
                 raise
 
-        self._pool.run(finished)
+        self._pool.run(join_parts)
         try:
-            self._pool.run(lambda session: remove_upload(self._tree, session, _folder(upload_id)))
+            self._pool.run(lambda session: remove_upload(self._tree, session, _upload_directory(upload_id)))
         except (StatusError, ConnectionLostError, ProtocolError, OSError, StorageError) as error:
-            # It is published, which an error would deny.
-            logger.warning("the parts of a finished upload were left for the sweep: %s", type(error).__name__)
+            # The file is published, so this is not an error of the call.
+            logger.warning(
+                "the parts of the completed upload of %r could not be deleted (%s): they are left for the sweep",
+                path,
+                type(error).__name__,
+            )
 
     def abort(self, path: str, upload_id: str) -> None:
         """See :meth:`MultipartStore.abort`."""
 
-        def discarded(session: Session) -> None:
+        def remove(session: Session) -> None:
             with suppress(FileNotFoundInStorageError):
                 self._manifest(session, path, upload_id)
-                remove_upload(self._tree, session, _folder(upload_id))
+                remove_upload(self._tree, session, _upload_directory(upload_id))
 
-        self._pool.run(discarded)
+        self._pool.run(remove)
 
     def list_parts(self, path: str, upload_id: str) -> list[Part]:
         """See :meth:`MultipartStore.list_parts`."""
 
-        def listed(session: Session) -> list[Part]:
+        def read_parts(session: Session) -> list[Part]:
             self._manifest(session, path, upload_id)
             parts = []
-            for _, _, entries in walk(self._tree, session, [_folder(upload_id)]):
+            for _, _, entries in walk(self._tree, session, [_upload_directory(upload_id)]):
                 numbered = ((part_number_of(name), attributes) for name, attributes in entries)
                 parts += [self._part(number, attributes) for number, attributes in numbered if number is not None]
             return sorted(parts, key=lambda part: part.number)
 
-        return self._pool.run(listed)
+        return self._pool.run(read_parts)
 
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
         """See :meth:`MultipartStore.list_uploads`."""
 
-        def listed(session: Session) -> list[PendingUpload]:
+        def read_uploads(session: Session) -> list[PendingUpload]:
             names = [name for _, _, entries in walk(self._tree, session, [""], recursive=False) for name, _ in entries]
-            found = []
+            uploads = []
             for upload_id in [name[len(RESERVED_PREFIX) :] for name in names if name.startswith(RESERVED_PREFIX)]:
-                # What others put there, with a link or a pipe in it, is none of ours.
+                # Another program may have put something else there, such as a link or a pipe: that is not an upload.
                 with suppress(FileNotFoundInStorageError, IntegrityError, PermissionDeniedError, NotAFileError):
-                    note = self._manifest(session, None, upload_id)
-                    if not path or note["path"].startswith(f"{path}/"):
-                        found.append(pending_upload(note, upload_id))
-            return found
+                    manifest = self._manifest(session, None, upload_id)
+                    if not path or manifest["path"].startswith(f"{path}/"):
+                        uploads.append(pending_upload(manifest, upload_id))
+            return uploads
 
-        yield from self._pool.run(listed)
+        yield from self._pool.run(read_uploads)
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
     def _manifest(self, session: Session, path: str | None, upload_id: str) -> dict[str, Any]:
-        """Return the note of an upload to *path* (None: to any)."""
+        """Return the manifest of an upload to *path* (None: to any path)."""
         missing = FileNotFoundInStorageError(self._tree.storage, f"{path} (upload)")
         if not is_upload_id(upload_id):
             raise missing
-        name = f"{_folder(upload_id)}/{MANIFEST_NAME}"
+        name = f"{_upload_directory(upload_id)}/{MANIFEST_NAME}"
         try:
             handle, _, content = self._tree.open_file(session, name, first=_MAX_MANIFEST_SIZE)
         except FileNotFoundInStorageError as error:
             raise missing from error
         self._tree.close_handle(session, handle)
-        note = parse_manifest(content)
-        if path not in (None, note["path"]):
+        manifest = parse_manifest(content)
+        if path not in (None, manifest["path"]):
             raise missing
-        return note
+        return manifest
 
     def _part(self, number: int, attributes: Attributes) -> Part:
         etag = self._tree.file_info("", attributes).etag or ""
@@ -171,28 +182,34 @@ class SFTPMultipart(MultipartStore):
 
     def _append(self, session: Session, path: str, upload_id: str, part: Part, target: bytes, start: int) -> None:
         try:
-            handle, attributes, _ = self._tree.open_file(session, f"{_folder(upload_id)}/{part_name(part.number)}")
+            handle, attributes, _ = self._tree.open_file(
+                session, f"{_upload_directory(upload_id)}/{part_name(part.number)}"
+            )
         except FileNotFoundInStorageError as error:
-            raise IntegrityError(f"part {part.number} is missing: send it again", path=path) from error
+            raise IntegrityError(f"part {part.number} is missing: upload it again", path=path) from error
         try:
             if self._part(part.number, attributes) != part:
-                raise IntegrityError(f"part {part.number} is not the one that was named", path=path)
+                raise IntegrityError(
+                    f"part {part.number} was replaced since it was listed: list the parts again, or upload it again",
+                    path=path,
+                )
             copy_bytes(session, handle, target, part.size, at=start)
         finally:
             self._tree.close_handle(session, handle)
 
 
 def remove_upload(tree: RemoteTree, session: Session, path: str) -> None:
-    """Remove the hidden folder of an upload with what is in it."""
-    for _, folder, entries in list(walk(tree, session, [path])):
-        for one in [session.request(REMOVE, tree.remote_path(session, f"{folder}/{name}")) for name, _ in entries]:
+    """Remove the hidden directory of an upload and its files."""
+    for _, directory, entries in list(walk(tree, session, [path])):
+        removals = [session.request(REMOVE, tree.remote_path(session, f"{directory}/{name}")) for name, _ in entries]
+        for removal in removals:
             try:
-                session.wait(one)
-            except StatusError as error:  # gone already, or a folder of somebody else's
+                session.wait(removal)
+            except StatusError as error:  # already removed, or a directory that another program put there
                 if error.code == PERMISSION_DENIED:
                     raise
     tree.remove_empty_parents(session, path)
 
 
-def _folder(upload_id: str) -> str:
+def _upload_directory(upload_id: str) -> str:
     return RESERVED_PREFIX + upload_id

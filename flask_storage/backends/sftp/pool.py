@@ -1,4 +1,8 @@
-"""The conversations of one process with a server: few connections, each used again and again."""
+"""The pool of one process: few connections to a server, whose sessions are reused.
+
+:class:`Pool` owns connections (:mod:`.connection`) and their sessions (:mod:`.protocol`): it makes, checks and closes
+them. Its callers run a function with a session (:meth:`Pool.run`), which is retried if the connection was lost.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +28,19 @@ _IdleSession: TypeAlias = tuple[Session, Connection, float]
 
 
 class Pool:
-    """Lends sessions, each to one borrower at a time.
+    """Hands out sessions, each to one caller at a time.
 
-    A connection is made when all sessions of those before are lent and they may have no more. What is given back waits
-    for the next borrower, and is closed when none has come for a while; a connection without sessions is closed too.
+    A new connection is made when all sessions of the existing ones are in use, and they may have no more. A session
+    that is released is reused, and closed after a time without use. So is a connection without sessions.
 
     Args:
         connect: Makes a connection.
-        max_connections: How many there may be at once.
-        sessions_per_connection: How many sessions a connection may carry; a server that allows fewer is believed.
-        idle_timeout: How long a session waits for its next borrower, in seconds.
-        acquire_timeout: How long a borrower waits for a session, in seconds.
-        recheck_after: After how long an idle session is asked whether it is there before it is lent, in seconds.
+        max_connections: Maximum number of connections.
+        sessions_per_connection: Maximum number of sessions on one connection; if the server allows fewer, its limit is
+            used.
+        idle_timeout: Time after which an idle session is closed, in seconds.
+        acquire_timeout: How long a caller waits for a session, in seconds.
+        recheck_after: Idle time after which a session is checked before it is used, in seconds.
     """
 
     def __init__(
@@ -68,37 +73,37 @@ class Pool:
         _POOLS.add(self)
 
     def acquire(self, *, nowait: bool = False) -> tuple[Session, bool]:
-        """Borrow a session, and hear whether it is new.
+        """Return a session, and whether it is new. Callers block until one is free.
 
         Args:
-            nowait: Do not wait for one that is lent, and leave a quarter of what there may be to others.
+            nowait: Do not block, and leave a quarter of the capacity to other callers.
 
         Raises:
-            StorageTimeoutError: when none is given back in time.
-            StorageError: when no connection can be made.
+            StorageTimeoutError: if no session becomes free in time.
+            StorageError: if no connection can be made.
         """
         if nowait and len(self._in_use) >= self._capacity() * 3 // 4:
-            raise StorageTimeoutError("the sessions that are left are for others")
-        ends = time.monotonic() + (0 if nowait else self._acquire_timeout)
+            raise StorageTimeoutError("no additional session is available: the rest is reserved for other callers")
+        deadline = time.monotonic() + (0 if nowait else self._acquire_timeout)
         while True:
-            idle, roomy = self._reserve(ends)
+            idle, connection = self._reserve(deadline)
             self._close_ended()
             if idle is not None:
                 if self._is_usable(*idle):
                     return idle[0], False
             else:
-                session = self._open_connection() if roomy is None else self._open_session(roomy)
+                session = self._open_connection() if connection is None else self._open_session(connection)
                 if session is not None:
                     return session, True
 
     def release(self, session: Session) -> None:
-        """Take a session back; one that is broken, or has much still to come, is closed."""
+        """Return a session to the pool; it is closed if it is broken, or misses many responses."""
         if self._pid != os.getpid():
-            return  # the parent's; a lock that one of its threads held is never released here
+            return  # it is the parent's, whose lock may be held for ever in this copy of the memory
         try:
             if not session.broken:
                 with suppress(ConnectionLostError, TimeoutError):
-                    session.flush()  # such as that a file is closed
+                    session.flush()  # it may have queued requests that close files
         finally:
             with self._condition:
                 self._return_session(session)
@@ -106,34 +111,35 @@ class Pool:
             self._close_ended()
 
     def release_from_finalizer(self, session: Session) -> None:
-        """Take back a session that is to be closed, without a lock and without the network.
+        """Return a session that is to be closed, without a lock and without the network.
 
-        For finalizers: the garbage collector runs them in any thread, also amid sending on the same connection. The
-        next borrower closes it.
+        For finalizers: the garbage collector runs them in any thread, even while that thread sends on the same
+        connection. The next call of :meth:`acquire` closes the session.
         """
         self._released.append((session, session.broken))
         session.close()
 
     def run(self, work: Callable[[Session], T]) -> T:
-        """Do *work* with a session, and give the session back; see :meth:`run_and_keep`."""
+        """Call *work* with a session, release the session, and return the result; see :meth:`run_and_keep`."""
 
-        def done(session: Session) -> tuple[Session, T]:
+        def work_with(session: Session) -> tuple[Session, T]:
             return session, work(session)
 
-        session, result = self.run_and_keep(done)
+        session, result = self.run_and_keep(work_with)
         self.release(session)
         return result
 
     def run_and_keep(self, work: Callable[[Session], T]) -> T:
-        """Do *work* with a session, which whoever did it gives back some day.
+        """Call *work* with a session, which the caller releases later; if *work* raises, it is released here.
 
-        When the connection breaks off, it is done once more on another one.
+        If the connection is lost, *work* is retried with another session.
 
         Args:
-            work: What may be done twice; or it raises something else when it may have been done.
+            work: A function that is idempotent, or raises another error than :class:`ConnectionLostError` when it may
+                have been carried out.
 
         Raises:
-            ConnectionLostError: when the new connection broke off as well.
+            ConnectionLostError: if a new connection is lost as well.
         """
         is_lost = False
         while True:
@@ -147,7 +153,7 @@ class Pool:
                 is_lost = True
 
     def close(self) -> None:
-        """End everything. What is lent breaks off; who borrows later gets a new connection.
+        """Close all connections, also those in use; later calls make new ones.
 
         In the child of a fork it does nothing.
         """
@@ -167,11 +173,11 @@ class Pool:
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
-    def _reserve(self, ends: float) -> tuple[_IdleSession | None, Connection | None]:
-        """Return an idle session; or a connection that has room for one more; or neither, for a new connection.
+    def _reserve(self, deadline: float) -> tuple[_IdleSession | None, Connection | None]:
+        """Return an idle session; or a connection that may have one more; or neither, when a new connection is due.
 
         Args:
-            ends: Until when to wait for one of them.
+            deadline: Until when to wait for one of them, by the monotonic clock.
         """
         with self._condition:
             while True:
@@ -185,43 +191,44 @@ class Pool:
                     idle = self._idle_sessions.pop()
                     self._in_use[idle[0]] = idle[1]
                     return idle, None
-                roomy = [
-                    one
-                    for one in self._connections
-                    if one.session_count < min(one.session_limit, self._sessions_per_connection)
+                available = [
+                    connection
+                    for connection in self._connections
+                    if connection.session_count < min(connection.session_limit, self._sessions_per_connection)
                 ]
-                for connection in roomy:
+                for connection in available:
                     if not connection.needs_check:
                         connection.session_count += 1
                         return None, connection
                 if not self._connecting and len(self._connections) < self._max_connections:
                     self._connecting += 1
                     return None, None
-                if roomy:
-                    roomy[0].session_count += 1
-                    return None, roomy[0]
-                left = ends - time.monotonic()
-                if left <= 0:
+                if available:
+                    available[0].session_count += 1
+                    return None, available[0]
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
                     raise StorageTimeoutError(
                         f"all {len(self._in_use)} sessions are in use: close files that are read or written to their "
                         "end, or raise max_connections"
                         if self._in_use
                         else f"no connection was made in time{self._last_error}: try again, or raise connect_timeout"
                     )
-                self._condition.wait(min(left, _POLL_INTERVAL))
+                self._condition.wait(min(remaining, _POLL_INTERVAL))
 
     def _capacity(self) -> int:
-        """Return how many sessions there may be at once, as far as anybody knows."""
-        made = list(self._connections)
+        """Return the maximum number of sessions, as far as the limits of the server are known."""
+        connections = list(self._connections)
         return (
-            sum(min(one.session_limit, self._sessions_per_connection) for one in made)
-            + max(self._max_connections - len(made), 0) * self._sessions_per_connection
+            sum(min(connection.session_limit, self._sessions_per_connection) for connection in connections)
+            + max(self._max_connections - len(connections), 0) * self._sessions_per_connection
         )
 
     def _is_usable(self, session: Session, connection: Connection, since: float) -> bool:
-        """Whether an idle session can be lent.
+        """Whether an idle session can be used.
 
-        It is asked where the line was idle for long, which something on its way may have cut, or had trouble before.
+        The server is asked if the session was idle for long, since a firewall may have dropped the connection, or if
+        another session of the connection has failed.
         """
         if time.monotonic() - since < self._recheck_after and not connection.needs_check:
             return True
@@ -229,7 +236,7 @@ class Pool:
             session.ping()
             connection.needs_check = False
         except (ConnectionLostError, ProtocolError, TimeoutError):
-            connection.close()  # what else it carries is no better
+            connection.close()  # its other sessions have failed too
             self.release(session)
             return False
         except BaseException:
@@ -259,7 +266,7 @@ class Pool:
                 self._condition.notify_all()
 
     def _open_session(self, connection: Connection, *, fresh: bool = False) -> Session | None:
-        """Begin a session, for which a place has been taken; None when this connection has no room or is dead."""
+        """Open a session that is counted already; return None if the connection allows no more or is dead."""
         try:
             session = connection.open()
         except BaseException as error:
@@ -292,8 +299,8 @@ class Pool:
             self._start_timer()
 
     def _close_ended(self) -> None:
-        """Close what has ended. Not under the lock, which would be held while a server takes its time."""
-        with suppress(IndexError):  # none is left; other threads take some too
+        """Close the sessions and connections that have ended. Without the lock, since the server may be slow."""
+        with suppress(IndexError):  # none is left: other threads close some too
             while True:
                 self._closed.popleft().close_channel()
         with suppress(IndexError):
@@ -301,17 +308,17 @@ class Pool:
                 self._dropped.popleft().close()
 
     def _end_session(self, session: Session, connection: Connection, *, was_broken: bool = False) -> None:
-        is_well = connection.is_alive and not was_broken
-        connection.needs_check = connection.needs_check or not is_well
+        is_healthy = connection.is_alive and not was_broken
+        connection.needs_check = connection.needs_check or not is_healthy
         session.close()
         self._closed.append(session)
         connection.session_count -= 1
-        if not (is_well or (connection.session_count and connection.is_alive)):
+        if not (is_healthy or (connection.session_count and connection.is_alive)):
             self._discard_connection(connection)
         elif not connection.session_count:
-            # A login is dear, and a reader that was closed early takes its session with it.
+            # The connection is kept: authentication is slow, and a reader that is closed early ends its session.
             connection.idle_since = time.monotonic()
-            connection.session_limit = UNLIMITED  # the server may have been slow to see what had ended
+            connection.session_limit = UNLIMITED  # the server may have counted sessions that had ended already
             self._start_timer()
 
     def _discard_connection(self, connection: Connection) -> None:
@@ -320,13 +327,13 @@ class Pool:
             self._connections.remove(connection)
 
     def _discard_dead(self) -> None:
-        for waiting in [one for one in self._idle_sessions if one[0].broken or not one[1].is_alive]:
-            self._idle_sessions.remove(waiting)
-            self._end_session(waiting[0], waiting[1], was_broken=waiting[0].broken)
-        self._connections = [one for one in self._connections if one.is_alive]
+        for idle in [idle for idle in self._idle_sessions if idle[0].broken or not idle[1].is_alive]:
+            self._idle_sessions.remove(idle)
+            self._end_session(idle[0], idle[1], was_broken=idle[0].broken)
+        self._connections = [connection for connection in self._connections if connection.is_alive]
 
     def _start_timer(self) -> None:
-        """See to it that what nobody wants for a while is closed."""
+        """Start the timer that closes idle sessions and connections."""
         if self._timer is None:
             self._timer = threading.Timer(self._idle_timeout, self._expire)
             self._timer.daemon = True
@@ -336,22 +343,22 @@ class Pool:
         with self._condition:
             self._timer = None
             old = time.monotonic() - self._idle_timeout
-            for waiting in [one for one in self._idle_sessions if one[2] <= old]:
-                self._idle_sessions.remove(waiting)
-                self._end_session(waiting[0], waiting[1])
-                waiting[1].idle_since = waiting[2]
-            empty = [one for one in self._connections if not one.session_count]
-            for connection in [one for one in empty if one.idle_since <= old]:
+            for idle in [idle for idle in self._idle_sessions if idle[2] <= old]:
+                self._idle_sessions.remove(idle)
+                self._end_session(idle[0], idle[1])
+                idle[1].idle_since = idle[2]
+            unused = [connection for connection in self._connections if not connection.session_count]
+            for connection in [connection for connection in unused if connection.idle_since <= old]:
                 self._discard_connection(connection)
-            if self._idle_sessions or any(not one.session_count for one in self._connections):
+            if self._idle_sessions or any(not connection.session_count for connection in self._connections):
                 self._start_timer()
         self._close_ended()
 
 
 _POLL_INTERVAL = 1
-"""How often a borrower who waits looks for what was left, in seconds."""
+"""How often a waiting caller looks for sessions that finalizers have released, in seconds."""
 _MAX_OUTSTANDING = 4
-"""Answers still to come, of which each may be 255 KiB: more are not worth waiting for."""
+"""A session that misses more responses, each of up to 255 KiB, is closed rather than reused."""
 
 _POOLS: weakref.WeakSet[Pool] = weakref.WeakSet()
 _SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -359,16 +366,16 @@ _SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Say goodbye to the servers when the process ends."""
+    """Close all connections when the process ends."""
     for pool in list(_POOLS):
         pool.close()
 
 
 def _detach_all() -> None:
-    """In the child of a fork: leave its parent's conversations alone, also when they are thrown away."""
+    """Detach the parent's sessions in the child of a fork, so that nothing is sent when they are freed."""
     for session in list(_SESSIONS):
         session.detach()
 
 
-with suppress(AttributeError):  # Windows has none
+with suppress(AttributeError):  # Windows has no fork
     os.register_at_fork(after_in_child=_detach_all)

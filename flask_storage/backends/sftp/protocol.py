@@ -1,8 +1,12 @@
-"""SFTP version 3 as it travels in an SSH channel: requests that need not wait for each other's answers.
+"""SFTP version 3 over an SSH channel. Requests are pipelined: a request need not wait for earlier responses.
 
-paramiko carries the channel. Its own SFTP client is not used: it throws away the server's list of extensions, decodes
-names on its own and fails for a whole folder if one of them is not UTF-8, swallows the answer to a close, deadlocks
-when threads share it, and holds no bound on what is read ahead.
+:class:`Session` is the only class of the package that sends requests: each method of it queues one request and returns
+a :class:`PendingReply`, and :meth:`Session.wait` sends the queue and reads responses until that one has arrived. It
+knows nothing of storages; :mod:`.codec` encodes and decodes the fields.
+
+paramiko provides the channel. Its own SFTP client is not used: it discards the server's list of extensions, fails for a
+whole directory if one name is not UTF-8, ignores the response to a close, deadlocks when threads share it, and has no
+limit for what is read ahead.
 
 The protocol: https://www.ietf.org/archive/id/draft-ietf-secsh-filexfer-02.txt; OpenSSH's extensions:
 https://github.com/openssh/openssh-portable/blob/master/PROTOCOL (section 4).
@@ -26,7 +30,7 @@ OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT = 3, 4, 5, 6, 7, 8, 9,
 OPENDIR, READDIR, REMOVE, MKDIR, RMDIR, REALPATH, STAT, RENAME = 11, 12, 13, 14, 15, 16, 17, 18
 _EXTENDED = 200
 _STATUS, _HANDLE, _DATA, _NAME, _ATTRS, _EXTENDED_REPLY = 101, 102, 103, 104, 105, 201
-# What a request is answered with, where "done" is no answer.
+# The type of the response to a request that returns a value; all others are answered by a status.
 _REPLY_KINDS = {
     **dict.fromkeys((OPEN, OPENDIR), _HANDLE),
     **dict.fromkeys((READDIR, REALPATH), _NAME),
@@ -41,23 +45,23 @@ OK, EOF, NO_SUCH_FILE, PERMISSION_DENIED, FAILURE, BAD_MESSAGE, OP_UNSUPPORTED =
 _LIMITS = b"limits@openssh.com"
 _MAX_EXTENSIONS = 64
 _MAX_STATUS_TEXT = 500
-# What every server takes at once, and the longest answer that any of them has a reason to give.
+# The data size that every server must accept, the largest that is used, and the maximum size of a response.
 _DEFAULT_DATA_SIZE = 32 * 1024
 _MAX_DATA_SIZE = 255 * 1024
 _MAX_REPLY_SIZE = 4 * 1024 * 1024
 _SSH_PACKET = 32 * 1024
-# What stays behind, paramiko moves to the front each time; and what is taken is held twice for a moment.
+# paramiko moves the unread rest of its buffer to the front each time, and data that is taken is in memory twice.
 _RECV_SIZE = 2 * 1024 * 1024
 
 _HEADER = struct.Struct(">IBI")
 
 
 class StatusError(Exception):
-    """The server's answer is a status that means no.
+    """The server answered with an error status.
 
     Attributes:
-        code: Of the protocol.
-        text: The server's own words, for people.
+        code: The status code of the protocol.
+        text: The server's message.
     """
 
     def __init__(self, code: int, text: str) -> None:
@@ -67,37 +71,37 @@ class StatusError(Exception):
 
 
 class ConnectionLostError(Exception):
-    """The channel ended: what was asked and not answered may or may not have been done."""
+    """The channel was closed: requests without a response may or may not have been carried out."""
 
 
 class ProtocolError(Exception):
-    """The server does not speak the protocol, or no longer."""
+    """The server sent something that is not a valid message of the protocol."""
 
 
 class PendingReply:
-    """A request whose answer may not be here yet; :meth:`Session.wait` gets it."""
+    """A request whose response may not have arrived yet; :meth:`Session.wait` returns it."""
 
     __slots__ = ("buffer", "error", "is_done", "kind", "value")
 
     def __init__(self, kind: int = 0, buffer: memoryview | None = None) -> None:
         self.kind = kind
-        """Of the request."""
+        """The type of the request."""
         self.buffer = buffer
-        """Where the bytes of a file are written."""
+        """The buffer that the bytes of a file are read into."""
         self.value: Any = None
         self.error: Exception | None = None
         self.is_done = False
 
 
 class Session:
-    """One conversation with a server. It belongs to one thread at a time; nothing in it is locked.
+    """One SFTP session with a server. It has no lock: only one thread may use it at a time.
 
     Args:
-        channel: An SSH channel with the subsystem ``sftp`` at its other end.
-        timeout: How long nothing may come, or be taken, in seconds.
+        channel: An SSH channel whose subsystem ``sftp`` was started.
+        timeout: How long the server may send nothing, or accept nothing, in seconds.
 
     Raises:
-        ConnectionLostError, ProtocolError, TimeoutError: as every method that waits.
+        ConnectionLostError, ProtocolError, TimeoutError: as every method that waits for a response.
     """
 
     def __init__(self, channel: Any, timeout: float) -> None:
@@ -110,67 +114,67 @@ class Session:
         self._queued = 0
         self._unread: memoryview = memoryview(b"")
         self.broken = False
-        """Whether nothing more can be asked here."""
+        """Whether the session was closed, by us or by an error; every request raises then."""
         self.extra_timeout = 0.0
-        """How much longer than usual an answer may take, in seconds: a disk may have much to write first."""
+        """Additional time-out of responses, in seconds: the server may have much to write to its disk first."""
         self.root: bytes | None = None
-        """Where the storage's root really is, once somebody has asked; see :class:`~.remote_tree.RemoteTree`."""
+        """The resolved path of the storage's root; :class:`~.remote_tree.RemoteTree` sets it."""
         self.round_trip_time = 0.0
-        """How long the answer to that took, in seconds; 0 as long as nobody has asked."""
+        """The time that resolving it took, in seconds; 0 before."""
         with _MarkingBroken(self):
             self._send_all(_HEADER.pack(5, _INIT, 3))
             self.extensions = self._receive_version()
-        # Who asks for something next gets this answer along with theirs.
+        # Sent here, but not waited for: the response arrives with that to the next request.
         self._limits = self.extended(_LIMITS) if _LIMITS in self.extensions else None
         self._data_sizes: tuple[int, int] | None = None
 
     @property
     def read_size(self) -> int:
-        """How many bytes are asked for at once, at most."""
+        """Maximum number of bytes in one read request."""
         return (self._data_sizes or self._query_limits())[0]
 
     @property
     def write_size(self) -> int:
-        """How many bytes are sent at once, at most."""
+        """Maximum number of bytes in one write request."""
         return (self._data_sizes or self._query_limits())[1]
 
-    # -- asking -------------------------------------------------------------------------------------------------------
+    # -- requests -----------------------------------------------------------------------------------------------------
 
     def open(self, path: bytes, flags: int, mode: int | None = None) -> PendingReply:
-        """Ask for a handle of a file."""
+        """Open a file; the response is a handle."""
         return self._request(OPEN, pack_string(path), struct.pack(">I", flags), Attributes(mode=mode).pack())
 
     def read(self, handle: bytes, offset: int, buffer: memoryview) -> PendingReply:
-        """Ask for as many bytes as *buffer* has room for; the answer is how many came, fewer also amid the file.
+        """Read up to ``len(buffer)`` bytes; the response is their number, which may be smaller anywhere in the file.
 
-        At the end of the file the answer is a :class:`StatusError`.
+        At the end of the file the response is a :class:`StatusError`.
         """
         return self._request(READ, pack_string(handle), struct.pack(">QI", offset, len(buffer)), buffer=buffer)
 
     def write(self, handle: bytes, offset: int, data: ReadableBuffer) -> PendingReply:
-        """Send bytes, no more than :attr:`write_size` of them."""
+        """Write at most :attr:`write_size` bytes."""
         view = memoryview(data).cast("B")
         return self._request(WRITE, pack_string(handle), struct.pack(">QI", offset, len(view)), bytes(view))
 
     def request(self, kind: int, path: bytes, *fields: bytes) -> PendingReply:
-        """Make any request about one path or handle: what :data:`LSTAT` and so on take."""
+        """Make a request of any type that takes a path or a handle, such as :data:`LSTAT`, and more *fields* if any."""
         return self._request(kind, pack_string(path), *fields)
 
     def rename(self, path: bytes, new_path: bytes) -> PendingReply:
-        """Rename; a target that is there makes it fail (says the protocol: some servers replace it)."""
+        """Rename a file. By the protocol this fails if the target exists; some servers replace it."""
         return self._request(RENAME, pack_string(path), pack_string(new_path))
 
     def extended(self, name: bytes, *fields: bytes) -> PendingReply:
-        """Make a request of an extension; its answer is bytes, or None."""
+        """Make a request of an extension; the response is bytes, or None."""
         return self._request(_EXTENDED, pack_string(name), *fields)
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
     def wait(self, pending: PendingReply) -> Any:
-        """Return the answer to a request: a handle, attributes, names, a path, a count, bytes, or None for "done".
+        """Return the response to a request: a handle, attributes, names, a path, a count, bytes, or None for success.
 
         Raises:
-            StatusError: when the answer is no.
+            StatusError: if the server answered with an error.
         """
         if not pending.is_done:
             with _MarkingBroken(self):
@@ -182,20 +186,20 @@ class Session:
         return pending.value
 
     def wait_for_all(self, pending: Iterable[PendingReply]) -> list[Any]:
-        """Return the answers to several requests; all are here before the first that means no is raised."""
-        asked = list(pending)
-        for one in asked:
+        """Return the responses to several requests; the first error is raised after all of them have arrived."""
+        requests = list(pending)
+        for request in requests:
             try:
-                self.wait(one)
+                self.wait(request)
             except StatusError:
                 continue
-        return [self.wait(one) for one in asked]
+        return [self.wait(request) for request in requests]
 
     def byte_count(self, pending: PendingReply) -> int:
-        """Return how many bytes of a file came; at its end there are none.
+        """Return the number of bytes that a :meth:`read` returned; 0 at the end of the file.
 
         Raises:
-            StatusError: when they cannot be read.
+            StatusError: if they cannot be read.
         """
         try:
             return int(self.wait(pending))
@@ -205,17 +209,17 @@ class Session:
             return 0
 
     def ping(self) -> None:
-        """Hear that the server is there still."""
+        """Check that the server still responds."""
         with suppress(StatusError):
             self.wait(self.request(REALPATH, b"."))
 
     @property
     def outstanding(self) -> int:
-        """How many answers are still to come."""
+        """Number of requests without a response."""
         return len(self._pending)
 
     def flush(self) -> None:
-        """Send what was asked and is not sent yet."""
+        """Send the requests that are still queued."""
         with _MarkingBroken(self):
             self._send()
 
@@ -225,36 +229,36 @@ class Session:
             self._send_all(data)
 
     def close(self) -> None:
-        """End the conversation; what is asked afterwards is an error. Nothing is sent: :meth:`close_channel` does that."""
+        """Close the session; later requests raise an error. Nothing is sent: :meth:`close_channel` does that."""
         self.broken = True
         self._pending.clear()
 
     def detach(self) -> None:
-        """In the child of a fork: see to it that nothing is sent any more. paramiko's finalizer would say goodbye."""
+        """Send nothing any more: in the child of a fork, paramiko's finalizer would close the parent's channel."""
         self._channel.closed = True
 
     def close_channel(self) -> None:
-        """Tell the server that the conversation has ended. In the child of a fork it is the parent's, and goes on."""
+        """Close the session and its channel. In the child of a fork the channel stays open: it is the parent's."""
         self.close()
         if self._pid == os.getpid():
-            with suppress(Exception):  # where the connection has ended, goodbye cannot be said
+            with suppress(Exception):  # the connection may have ended already
                 self._channel.close()
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
     def _query_limits(self) -> tuple[int, int]:
         try:
-            answer = (self._limits and self.wait(self._limits)) or b""
-            _, *most, _ = struct.unpack(">QQQQ", answer[:32])
+            reply = (self._limits and self.wait(self._limits)) or b""
+            _, *sizes, _ = struct.unpack(">QQQQ", reply[:32])
         except (StatusError, struct.error):
-            most = [0, 0]
-        read, written = (min(size or _DEFAULT_DATA_SIZE, _MAX_DATA_SIZE) for size in most)
-        self._data_sizes = read, written
+            sizes = [0, 0]
+        read, write = (min(size or _DEFAULT_DATA_SIZE, _MAX_DATA_SIZE) for size in sizes)
+        self._data_sizes = read, write
         return self._data_sizes
 
     def _request(self, kind: int, *fields: bytes, buffer: memoryview | None = None) -> PendingReply:
         if self.broken:
-            raise ConnectionLostError("the connection has ended")
+            raise ConnectionLostError("the session is closed")
         self._request_id = (self._request_id + 1) & 0xFFFFFFFF
         pending = self._pending[self._request_id] = PendingReply(kind, buffer)
         length = sum(map(len, fields))
@@ -271,17 +275,19 @@ class Session:
         while view:
             count = self._channel.send(bytes(view[:_SSH_PACKET]))
             if not count:
-                raise ConnectionLostError("the server ended the connection")
+                raise ConnectionLostError("the server closed the connection")
             view = view[count:]
 
     def _receive_version(self) -> dict[bytes, bytes]:
         length, kind = struct.unpack(">IB", self._read_bytes(5))
         if kind != _VERSION or not 5 <= length <= _MAX_REPLY_SIZE:
-            raise ProtocolError("what answers is no SFTP server: a login that prints text breaks SFTP")
+            raise ProtocolError(
+                "the first response is not an SFTP message: a login script that prints text breaks SFTP"
+            )
         body = MessageReader(self._read_bytes(length - 1))
         version = body.get_uint32()
         if version < 3:
-            raise ProtocolError(f"the server speaks version {version} of SFTP, which is too old")
+            raise ProtocolError(f"the server has version {version} of SFTP, and version 3 is needed")
         extensions: dict[bytes, bytes] = {}
         while body.remaining and len(extensions) < _MAX_EXTENSIONS:
             name = body.get_string()
@@ -289,16 +295,16 @@ class Session:
         return extensions
 
     def _read_reply(self) -> None:
-        """Take the next answer, whichever request it belongs to."""
+        """Read the next response, and store it in the request that it belongs to."""
         length, kind, number = _HEADER.unpack(self._read_bytes(9))
         length -= 5
         pending = self._pending.pop(number, None)
         if pending is None or not 0 <= length <= _MAX_REPLY_SIZE:
-            raise ProtocolError("an answer came that nobody had asked for")
+            raise ProtocolError("the server sent a response without a request")
         if kind == _DATA and pending.buffer is not None and length >= 4:
             (count,) = struct.unpack(">I", self._read_bytes(4))
             if count > len(pending.buffer) or count > length - 4:
-                raise ProtocolError("more bytes came than were asked for")
+                raise ProtocolError("the server sent more bytes than were requested")
             self._read_into(pending.buffer[:count])
             self._read_bytes(length - 4 - count)
             pending.value = count
@@ -314,11 +320,11 @@ class Session:
             if code != OK:
                 pending.error = StatusError(code, text)
             elif pending.kind in _REPLY_KINDS:
-                raise ProtocolError('"done" came where there was something to tell')
+                raise ProtocolError("the server sent a success status instead of a value")
         elif kind == _EXTENDED_REPLY and pending.kind == _EXTENDED:
             pending.value = body.get_remainder()
         elif kind == _DATA or kind != _REPLY_KINDS.get(pending.kind):
-            raise ProtocolError(f"an answer of kind {kind} came, which makes no sense here")
+            raise ProtocolError(f"the server sent a response of type {kind}, which does not match the request")
         elif kind == _HANDLE:
             pending.value = body.get_string()
         elif kind == _ATTRS:
@@ -328,15 +334,15 @@ class Session:
                 (body.get_string(), body.get_string(), body.get_attributes()) for _ in range(body.get_uint32())
             ]
             if pending.kind == REALPATH and len(pending.value) != 1:
-                raise ProtocolError("a path leads to one place")
+                raise ProtocolError("the server resolved one path to several")
 
     def _read_bytes(self, count: int) -> bytes:
         if len(self._unread) >= count:
             data, self._unread = self._unread[:count], self._unread[count:]
             return bytes(data)
-        taken = bytearray(count)
-        self._read_into(memoryview(taken))
-        return bytes(taken)
+        content = bytearray(count)
+        self._read_into(memoryview(content))
+        return bytes(content)
 
     def _read_into(self, buffer: memoryview) -> None:
         while len(buffer):
@@ -350,12 +356,12 @@ class Session:
         self._channel.settimeout(self._timeout + self.extra_timeout)
         data = self._channel.recv(_RECV_SIZE)
         if not data:
-            raise ConnectionLostError("the server ended the connection")
+            raise ConnectionLostError("the server closed the connection")
         self._unread = memoryview(data)
 
 
 class _MarkingBroken:
-    """Notes of a session that it is of no more use when anything but a plain "no" leaves the block."""
+    """Closes a session when any error but a :class:`StatusError` leaves the block, and translates the error."""
 
     __slots__ = ("_session",)
 
@@ -364,19 +370,19 @@ class _MarkingBroken:
 
     def __enter__(self) -> None:
         if self._session._pid != os.getpid():
-            # What is sent here would be taken for the parent's, under keys that count every packet.
+            # Anything sent here would corrupt the parent's connection: the encryption counts every packet.
             self._session.close()
-            raise ConnectionLostError("the connection belongs to the process that forked this one")
+            raise ConnectionLostError("the connection belongs to the parent of this process")
         if self._session.broken:
-            raise ConnectionLostError("the connection has ended")
+            raise ConnectionLostError("the session is closed")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if error is None or isinstance(error, StatusError):
             return
         self._session.close()
         if isinstance(error, struct.error):
-            raise ProtocolError("an answer makes no sense") from error
+            raise ProtocolError("the server sent a malformed response") from error
         if isinstance(error, OSError) and not isinstance(error, TimeoutError):
             raise ConnectionLostError(str(error)) from error
         if isinstance(error, EOFError):
-            raise ConnectionLostError("the server ended the connection") from error
+            raise ConnectionLostError("the server closed the connection") from error

@@ -1,10 +1,14 @@
-"""The one door to a folder of the server, which nothing leaves.
+"""The remote tree: turns paths of the storage into paths of the server, and confines them to the root.
 
-SFTP opens by path, and follows symbolic links on its way. So the server is asked, before anything is touched, where a
-path really leads (``REALPATH``), and any other answer than the path itself is refused: no link is followed, inside the
-root or out of it. Between that answer and the next request somebody with a shell on the server could put a link in the
-way, and take it away again; version 3 of the protocol has nothing against that. Who shares the machine with strangers
-gives the storage a ``ChrootDirectory``.
+:class:`RemoteTree` owns path resolution and everything that is done to a path: stat, open for reading, create and
+remove directories, remove files. Every module above calls it with paths of the storage; it sends its requests through
+:mod:`.protocol`. Writes and renames belong to :mod:`.atomic_write`, which asks this module for the paths.
+
+SFTP opens files by path, and follows symbolic links in it. So before a path is used, the server is asked to resolve it
+(``REALPATH``), and any result other than the path itself is refused: no link is followed, inside the root or out of it.
+A race condition remains, which version 3 of the protocol cannot exclude: a user with a shell on the server could put a
+link into the path between that response and the next request, and remove it again. If untrusted users share the
+server, confine the account of the storage by ``ChrootDirectory``.
 """
 
 from __future__ import annotations
@@ -55,12 +59,12 @@ _DELETE_BATCH_SIZE = 64
 
 
 class RemoteTree:
-    """A folder of the server.
+    """A directory of the server, and all that is below it.
 
     Args:
-        root: Its path there; what is not absolute begins where the server puts the user.
-        directory_mode: Mode of folders that are made.
-        storage: The storage's name.
+        root: Its path on the server; a relative path starts at the user's initial directory.
+        directory_mode: Mode of new directories.
+        storage: The name of the storage, for errors.
     """
 
     def __init__(self, root: str, *, directory_mode: int, storage: str) -> None:
@@ -68,66 +72,70 @@ class RemoteTree:
         self._root = root.encode()
         self._directory_mode = directory_mode
 
-    # -- where things are ---------------------------------------------------------------------------------------------
+    # -- paths --------------------------------------------------------------------------------------------------------
 
     def root(self, session: Session) -> bytes:
-        """Return where the root really is; asked once in each session.
+        """Return the resolved path of the root; the server is asked once in each session.
 
         Raises:
-            StorageError: when it is gone, or is no folder.
+            StorageError: if it does not exist, or is not a directory.
         """
         if session.root is None:
-            begun = time.monotonic()
-            asked = [session.request(REALPATH, self._root), session.request(STAT, self._root)]
+            started_at = time.monotonic()
+            pending = [session.request(REALPATH, self._root), session.request(STAT, self._root)]
             try:
-                [[(real, _, _)], attributes] = session.wait_for_all(asked)
+                [[(real, _, _)], attributes] = session.wait_for_all(pending)
             except StatusError as error:
-                # Not "file not found": what is not mounted must not look like an empty storage.
+                # Not "file not found": a file system that is not mounted must not look like an empty storage.
                 raise StorageError(
-                    f"the root {self._root.decode()!r} is not there for this user ({printable(error.text)}): make it on "
-                    "the server, or check root and username"
+                    f"the root {self._root.decode()!r} does not exist for this user ({printable(error.text)}): create "
+                    "it on the server, or check root and username"
                 ) from error
-            if not is_kind(stat.S_ISDIR, attributes):
-                raise StorageError(f"the root {self._root.decode()!r} is no folder on the server")
-            session.root, session.round_trip_time = real, time.monotonic() - begun
+            if not has_file_type(stat.S_ISDIR, attributes):
+                raise StorageError(
+                    f"the root {self._root.decode()!r} is not a directory on the server: check the argument root"
+                )
+            session.root, session.round_trip_time = real, time.monotonic() - started_at
         return session.root
 
     def recheck_root(self, session: Session) -> None:
-        """See that the root is there still, as :meth:`root`."""
+        """Check that the root still exists; see :meth:`root`."""
         session.root = None
         self.root(session)
 
     def remote_path(self, session: Session, path: str) -> bytes:
-        """Return what the server calls *path*; ``""`` is the root."""
+        """Return the path of *path* on the server; ``""`` is the root."""
         root = self.root(session)
         return root.rstrip(b"/") + b"/" + path.encode("utf-8", "surrogateescape") if path else root
 
     def request_realpath(self, session: Session, path: str) -> PendingReply:
-        """Ask where *path* really leads; :meth:`check_realpath` looks at the answer."""
+        """Ask the server to resolve *path*; :meth:`check_realpath` checks the response."""
         return session.request(REALPATH, self.remote_path(session, path))
 
-    def check_realpath(self, session: Session, path: str, asked: PendingReply) -> None:
-        """Refuse a path that does not lead where it says.
+    def check_realpath(self, session: Session, path: str, realpath: PendingReply) -> None:
+        """Check that *path* resolves to itself, by the response to :meth:`request_realpath`.
 
         Raises:
-            PermissionDeniedError: when a link is on its way.
+            PermissionDeniedError: if the path contains a symbolic link.
         """
-        [(real, _, _)] = session.wait(asked)
+        [(real, _, _)] = session.wait(realpath)
         if real != self.remote_path(session, path):
-            raise PermissionDeniedError("a symbolic link is in the way: a storage follows none")
+            raise PermissionDeniedError(
+                "the path contains a symbolic link: storages do not follow links, replace it with a directory or file"
+            )
 
     def stat(self, session: Session, path: str) -> Attributes:
-        """Return what the server knows of a file.
+        """Return the attributes of a file.
 
         Raises:
-            FileNotFoundInStorageError: when there is none, or a folder (which is no file).
-            PermissionDeniedError: when a symbolic link is there, or on the way.
-            NotAFileError: when it is a pipe, a socket or a device.
+            FileNotFoundInStorageError: if it does not exist, or is a directory.
+            PermissionDeniedError: if it is a symbolic link, or its path contains one.
+            NotAFileError: if it is a pipe, a socket or a device.
         """
         return self._check_stat(session, path, *self._request_stat(session, path))
 
     def file_info(self, path: str, attributes: Attributes) -> FileInfo:
-        """Return what is known of a file. Whoever else writes there may make two versions look alike."""
+        """Return attributes as a :class:`FileInfo`. Its etag is weak: other writers may give two versions the same."""
         modified = min(attributes.mtime or 0, _LATEST)
         return FileInfo(
             path=path,
@@ -137,14 +145,14 @@ class RemoteTree:
             etag_is_strong=False,
         )
 
-    # -- folders ------------------------------------------------------------------------------------------------------
+    # -- directories --------------------------------------------------------------------------------------------------
 
     def make_directories(self, session: Session, path: str) -> None:
-        """See to it that a folder is there, and everything above it.
+        """Create a directory and its parents as far as they do not exist.
 
         Raises:
-            NotAFileError: when a file stands in its way.
-            PermissionDeniedError: when a symbolic link does.
+            NotAFileError: if one of these paths is a file.
+            PermissionDeniedError: if one of them is a symbolic link.
         """
         if not path:
             self.root(session)
@@ -154,39 +162,40 @@ class RemoteTree:
         while missing is None:
             try:
                 missing = self._missing_directories(session, levels)
-            except StatusError as error:  # somebody has made one between two questions about it: ask again
+            except StatusError as error:  # another process created one between two requests: retry
                 if error.code != NO_SUCH_FILE:
                     raise
         if missing:
             self._make_missing(session, missing)
 
     def remove_empty_parents(self, session: Session, path: str) -> None:
-        """Remove the folder *path* and those above it as far as they are empty; never the root.
+        """Remove the directory *path* and its parents as far as they are empty; never the root.
 
-        Object stores have no folders; where the last file of one is gone, so should be the folder.
+        Object stores have no directories, so here a directory exists only as long as it has a file.
         """
-        asked = [
-            session.request(RMDIR, self.remote_path(session, level)) for level in removable(reversed(_ancestors(path)))
+        pending = [
+            session.request(RMDIR, self.remote_path(session, level))
+            for level in removable_directories(reversed(_ancestors(path)))
         ]
-        for one in asked:
-            # Not empty, gone already, or not ours to remove.
+        for request in pending:
+            # Not empty, already removed, or not permitted.
             with suppress(StatusError):
-                session.wait(one)
+                session.wait(request)
 
     # -- files --------------------------------------------------------------------------------------------------------
 
     def open_file(self, session: Session, path: str, first: int = 0) -> tuple[bytes, Attributes, bytes]:
-        """Open a file for reading, in three turns.
+        """Open a file for reading, in three round trips.
 
-        It is looked at before: opening a pipe that nobody writes to would hold a process of the server for ever.
+        It is checked before it is opened: opening a pipe without a writer would block a process of the server for ever.
 
         Args:
-            session: In which it is open then.
+            session: The session in which the file is opened.
             path: The file.
-            first: How many bytes of it come along, at most.
+            first: How many bytes of the content are fetched with it, at most.
 
         Returns:
-            Its handle, what is known of it, and its first bytes.
+            Its handle, its attributes, and its first bytes.
 
         Raises:
             StorageError: as :meth:`stat`.
@@ -196,36 +205,36 @@ class RemoteTree:
             handle: bytes = session.wait(session.open(self.remote_path(session, path), FXF_READ))
         try:
             head = bytearray(min(first, session.read_size))
-            about, again = session.request(FSTAT, handle), self._request_stat(session, path)
+            handle_stat, path_stat = session.request(FSTAT, handle), self._request_stat(session, path)
             content = session.read(handle, 0, memoryview(head)) if head else None
-            attributes: Attributes = session.wait(about)
-            # Somebody may have put a link there before it was opened; a file that is gone stays readable.
+            attributes: Attributes = session.wait(handle_stat)
+            # A link may have been put there before the file was opened; a file that was deleted since stays readable.
             with suppress(FileNotFoundInStorageError):
-                self._check_stat(session, path, *again)
-            if not is_kind(stat.S_ISREG, attributes):
-                raise NotAFileError(f"{path} is no regular file")
+                self._check_stat(session, path, *path_stat)
+            if not has_file_type(stat.S_ISREG, attributes):
+                raise NotAFileError(f"{path} is not a regular file")
             if attributes.size is None:
-                raise StorageError("the server does not tell how long files are: nothing can be read from it")
+                raise StorageError(f"{path} cannot be read: the server does not report the sizes of files")
             return handle, attributes, bytes(head[: session.byte_count(content)]) if content else b""
         except BaseException:
             self.close_handle(session, handle)
             raise
 
     def remove(self, session: Session, path: str) -> None:
-        """Delete a file; one that is not there is fine. Folders that become empty go with it.
+        """Delete a file, and the directories that become empty. The call is idempotent.
 
         Raises:
-            NotAFileError: when it is a folder.
+            NotAFileError: if it is a directory.
         """
         for error in self.remove_all(session, [path]).values():
             raise error
 
     def remove_all(self, session: Session, paths: Sequence[str]) -> dict[str, StatusError | StorageError]:
-        """Delete files as :meth:`remove`, many at once, and return what was wrong with each that was not deleted."""
+        """Delete many files, as :meth:`remove`; return the error of each file that was not deleted."""
         failed: dict[str, StatusError | StorageError] = {}
         for start in range(0, len(paths), _DELETE_BATCH_SIZE):
             batch = paths[start : start + _DELETE_BATCH_SIZE]
-            asked = [
+            checks = [
                 (
                     path,
                     self.request_realpath(session, parent(path)),
@@ -233,44 +242,47 @@ class RemoteTree:
                 )
                 for path in batch
             ]
-            removed: list[tuple[str, PendingReply]] = []
-            for path, leads, about in asked:
+            removals: list[tuple[str, PendingReply]] = []
+            for path, realpath, path_stat in checks:
                 try:
-                    if self._may_remove(session, path, leads, about):
-                        removed.append((path, session.request(REMOVE, self.remote_path(session, path))))
+                    if self._may_remove(session, path, realpath, path_stat):
+                        removals.append((path, session.request(REMOVE, self.remote_path(session, path))))
                 except (StatusError, StorageError) as error:
                     failed[path] = error
-            emptied = {level for path, _ in removed for level in _ancestors(parent(path))}
-            deepest_first = sorted(emptied, key=len, reverse=True)
-            pruned = [session.request(RMDIR, self.remote_path(session, one)) for one in removable(deepest_first)]
-            for path, one in removed:
+            parents = {level for path, _ in removals for level in _ancestors(parent(path))}
+            deepest_first = sorted(parents, key=len, reverse=True)
+            directory_removals = [
+                session.request(RMDIR, self.remote_path(session, directory))
+                for directory in removable_directories(deepest_first)
+            ]
+            for path, request in removals:
                 try:
-                    session.wait(one)
+                    session.wait(request)
                 except StatusError as error:
                     if error.code != NO_SUCH_FILE:
                         failed[path] = error
-            for one in pruned:
-                with suppress(StatusError):  # not empty, gone already, or not ours to remove
-                    session.wait(one)
+            for request in directory_removals:
+                with suppress(StatusError):  # not empty, already removed, or not permitted
+                    session.wait(request)
         return failed
 
     def try_remove_temporary(self, session: Session, temporary: str) -> None:
-        """Delete a temporary file as :meth:`remove_temporary`; if the server does not, the sweep will."""
+        """Delete a temporary file as :meth:`remove_temporary`; if that fails, the sweep removes it later."""
         with suppress(StatusError):
             self.remove_temporary(session, temporary)
 
     def remove_temporary(self, session: Session, temporary: str) -> None:
-        """Delete a temporary file, and the folders that were made for it alone.
+        """Delete a temporary file, and its parent directories as far as they are empty.
 
         Raises:
-            StatusError: when the server does not.
+            StatusError: if the server refuses to delete the file.
         """
-        gone = session.request(REMOVE, self.remote_path(session, temporary))
+        removal = session.request(REMOVE, self.remote_path(session, temporary))
         self.remove_empty_parents(session, parent(temporary))
-        session.wait(gone)
+        session.wait(removal)
 
     def close_handle(self, session: Session, handle: bytes) -> None:
-        """Close a handle of which nothing more is asked; nobody waits for the answer."""
+        """Close a handle; the response is not waited for."""
         with suppress(ConnectionLostError):
             session.request(CLOSE, handle)
 
@@ -278,7 +290,7 @@ class RemoteTree:
 
     @contextmanager
     def _translating_missing(self, path: str) -> Iterator[None]:
-        """Raise our error where the server says that a file is not there; others may delete or make it at any time."""
+        """Translate "no such file" to our error; another process may delete or create the file at any time."""
         try:
             yield
         except StatusError as error:
@@ -287,97 +299,101 @@ class RemoteTree:
             raise FileNotFoundInStorageError(self.storage, path) from error
 
     def _request_stat(self, session: Session, path: str) -> tuple[PendingReply, PendingReply, PendingReply]:
-        leads, asked = self.request_realpath(session, path), session.request(LSTAT, self.remote_path(session, path))
-        return leads, asked, session.request(STAT, self._root)
+        realpath = self.request_realpath(session, path)
+        path_stat = session.request(LSTAT, self.remote_path(session, path))
+        return realpath, path_stat, session.request(STAT, self._root)
 
     def _check_stat(
-        self, session: Session, path: str, leads: PendingReply, asked: PendingReply, root: PendingReply
+        self, session: Session, path: str, realpath: PendingReply, path_stat: PendingReply, root_stat: PendingReply
     ) -> Attributes:
         missing = FileNotFoundInStorageError(self.storage, path)
         try:
-            attributes: Attributes = session.wait(asked)
+            attributes: Attributes = session.wait(path_stat)
         except StatusError as error:
-            # A file in the place of a folder is a plain failure for the server; there is nothing below it.
+            # If a parent is a file, the server reports a general failure; the path cannot exist then.
             if error.code == NO_SUCH_FILE or self._is_below_a_file(session, path):
-                with suppress(StatusError):  # a folder is missing too
-                    self.check_realpath(session, path, leads)
+                with suppress(StatusError):  # a directory of the path is missing too
+                    self.check_realpath(session, path, realpath)
                 try:
-                    session.wait(root)
+                    session.wait(root_stat)
                 except StatusError:
                     self.recheck_root(session)
                 raise missing from error
             raise
-        if is_kind(stat.S_ISLNK, attributes, unknown=False):
-            raise PermissionDeniedError(f"{path} is a symbolic link: a storage follows none")
-        self.check_realpath(session, path, leads)
-        if is_kind(stat.S_ISDIR, attributes, unknown=False):
+        if has_file_type(stat.S_ISLNK, attributes, unknown=False):
+            raise PermissionDeniedError(f"{path} is a symbolic link: storages do not follow links, replace it")
+        self.check_realpath(session, path, realpath)
+        if has_file_type(stat.S_ISDIR, attributes, unknown=False):
             raise missing
-        if not is_kind(stat.S_ISREG, attributes):
-            raise NotAFileError(f"{path} is no regular file")
+        if not has_file_type(stat.S_ISREG, attributes):
+            raise NotAFileError(f"{path} is not a regular file")
         return attributes
 
-    def _may_remove(self, session: Session, path: str, leads: PendingReply, asked: PendingReply) -> bool:
+    def _may_remove(self, session: Session, path: str, realpath: PendingReply, path_stat: PendingReply) -> bool:
         """Whether there is a file to delete."""
         try:
-            self.check_realpath(session, parent(path), leads)
-            attributes = session.wait(asked)
+            self.check_realpath(session, parent(path), realpath)
+            attributes = session.wait(path_stat)
         except StatusError as error:
             if error.code == NO_SUCH_FILE or self._is_below_a_file(session, path):
                 return False
             raise
-        if is_kind(stat.S_ISDIR, attributes, unknown=False):
-            raise NotAFileError(f"{path} is a folder: delete_prefix() deletes what is in it")
+        if has_file_type(stat.S_ISDIR, attributes, unknown=False):
+            raise NotAFileError(f"{path} is a directory: delete its files with delete_prefix()")
         return True
 
     def _missing_directories(self, session: Session, levels: Sequence[str]) -> list[str]:
-        asked = [
-            (self.request_realpath(session, one), session.request(LSTAT, self.remote_path(session, one)))
-            for one in levels
+        checks = [
+            (self.request_realpath(session, level), session.request(LSTAT, self.remote_path(session, level)))
+            for level in levels
         ]
         missing: list[str] = []
-        for level, (leads, about) in zip(levels, asked, strict=True):
+        for level, (realpath, path_stat) in zip(levels, checks, strict=True):
             try:
-                attributes = session.wait(about)
+                attributes = session.wait(path_stat)
             except StatusError as error:
                 if error.code not in (NO_SUCH_FILE, FAILURE):
                     raise
                 missing.append(level)
             else:
-                if is_kind(stat.S_ISDIR, attributes):
-                    self.check_realpath(session, level, leads)
-                elif is_kind(stat.S_ISLNK, attributes, unknown=False):
-                    raise PermissionDeniedError(f"{level} is a symbolic link: a storage follows none")
+                if has_file_type(stat.S_ISDIR, attributes):
+                    self.check_realpath(session, level, realpath)
+                elif has_file_type(stat.S_ISLNK, attributes, unknown=False):
+                    raise PermissionDeniedError(f"{level} is a symbolic link: storages do not follow links, replace it")
                 else:
-                    raise NotAFileError(f"a file stands where the folder {level} should be")
+                    raise NotAFileError(f"the directory {level} cannot be created: a file has this path")
         return missing
 
     def _make_missing(self, session: Session, levels: list[str]) -> None:
-        asked = [
-            session.request(MKDIR, self.remote_path(session, one), Attributes(mode=self._directory_mode).pack())
-            for one in levels
+        pending = [
+            session.request(MKDIR, self.remote_path(session, level), Attributes(mode=self._directory_mode).pack())
+            for level in levels
         ]
-        made = []
-        for level, one in zip(levels, asked, strict=True):
+        created = []
+        for level, request in zip(levels, pending, strict=True):
             try:
-                session.wait(one)
-                made.append(level)
-            except StatusError as error:  # somebody else makes it too; or it cannot be made, as a file will tell
-                if error.code == PERMISSION_DENIED:  # of a file in it, the server would only say that it is not there
+                session.wait(request)
+                created.append(level)
+            except StatusError as error:
+                # Another process may have created it; if not, creating a file in it reports the reason. All but this
+                # one: for a file in a directory that was not permitted, the server only reports "no such file".
+                if error.code == PERMISSION_DENIED:
                     raise
                 if error.code == NO_SUCH_FILE:
                     self.recheck_root(session)
-                elif (found := write_error(session, error)) is not error:
-                    raise found from error
-        if self._directory_mode & 0o7077:  # what the umask of the server may have taken away
+                elif (cause := write_error(session, error)) is not error:
+                    raise cause from error
+        if self._directory_mode & 0o7077:  # bits that the umask of the server may have removed
             mode = Attributes(mode=self._directory_mode).pack()
-            for one in [session.request(SETSTAT, self.remote_path(session, level), mode) for level in made]:
-                with suppress(StatusError):  # pruned already
-                    session.wait(one)
+            for request in [session.request(SETSTAT, self.remote_path(session, level), mode) for level in created]:
+                with suppress(StatusError):  # another process has removed it
+                    session.wait(request)
 
     def _is_below_a_file(self, session: Session, path: str) -> bool:
-        for one in [session.request(LSTAT, self.remote_path(session, level)) for level in _ancestors(parent(path))]:
+        parents = _ancestors(parent(path))
+        for request in [session.request(LSTAT, self.remote_path(session, level)) for level in parents]:
             with suppress(StatusError):
-                if is_kind(stat.S_ISREG, session.wait(one), unknown=False):
+                if has_file_type(stat.S_ISREG, session.wait(request), unknown=False):
                     return True
         return False
 
@@ -386,23 +402,23 @@ _LATEST = 253402300799  # the last second of the year 9999
 
 
 def to_datetime(seconds: int | None) -> arrow.Arrow:
-    """Return a time of the server's."""
+    """Return a time stamp of the server as a date and time in UTC."""
     import arrow
 
     return arrow.get(min(seconds or 0, _LATEST), tzinfo=UTC)
 
 
-def is_kind(kind: Callable[[int], bool], attributes: Attributes, *, unknown: bool = True) -> bool:
-    """Whether a file is of a *kind*, as :mod:`stat` has them; of servers that do not tell modes nothing is known."""
-    return unknown if attributes.mode is None else kind(attributes.mode)
+def has_file_type(test: Callable[[int], bool], attributes: Attributes, *, unknown: bool = True) -> bool:
+    """Whether a file has a type, by a *test* of :mod:`stat`; *unknown* is returned if the server reports no modes."""
+    return unknown if attributes.mode is None else test(attributes.mode)
 
 
-def removable(folders: Iterable[str]) -> Iterator[str]:
-    """Yield those of some folders that may be removed when they are empty."""
-    return (folder for folder in folders if folder != SYSTEM_DIRECTORY)
+def removable_directories(directories: Iterable[str]) -> Iterator[str]:
+    """Yield the directories that may be removed when they are empty: all but the file system's own."""
+    return (directory for directory in directories if directory != SYSTEM_DIRECTORY)
 
 
 def _ancestors(path: str) -> list[str]:
-    """Return a folder and those above it, the highest first, without the root."""
+    """Return a directory and its parents, the highest first, without the root."""
     parts = path.split("/") if path else []
     return ["/".join(parts[: count + 1]) for count in range(len(parts))]

@@ -1,4 +1,4 @@
-"""Files on a server that is reached by SFTP."""
+"""Storage on an SFTP server, over SSH."""
 
 from __future__ import annotations
 
@@ -58,52 +58,53 @@ _LAST_PORT = 65535
 
 
 class SFTPStorage(InternalLinksStorageBackend):
-    """Keeps files below a folder of a server, over SSH.
+    """Stores files in a directory of a server, over SSH.
 
-    A write goes to a hidden file in the target's folder, is made durable where the server can do that
-    (``fsync@openssh.com``), and is renamed into place; nobody ever sees half a file. :meth:`StorageBackend.sweep` takes
-    what a broken connection leaves behind. Folders come with their first file and go with their last. No symbolic link
-    is followed, wherever it points.
+    A write is atomic: the content goes to a temporary file in the target's directory, is made durable if the server
+    supports ``fsync@openssh.com``, and is renamed to its final path. :meth:`StorageBackend.sweep` removes temporary
+    files that lost connections leave behind. Directories are created with their first file and removed with their last.
+    Symbolic links are never followed.
 
-    The server's key must be known; there is no way to trust whatever key comes. Connections are made when they are
-    first needed, once in each process, kept, and shared by its threads.
+    The server's host key must be known; unknown keys are always refused. Connections are made on first use, separately
+    in each process, kept open, and shared by its threads.
 
-    SFTP keeps no content type and no metadata, and no version by which ``if_match`` could be decided.
+    SFTP stores no content type, no metadata and no version, so ``if_match`` is not supported.
 
     Args:
         host: Name or address of the server.
-        username: Whose account it is; the name of the local user by default.
-        key_filename: A private key (Ed25519, ECDSA or RSA), or several; a certificate is found beside its key as
-            ``…-cert.pub``.
-        known_hosts_fpath: The file with the server's key; ``~/.ssh/known_hosts`` by default.
-        port: Of the server.
+        username: The account on the server; the name of the local user by default.
+        key_filename: Path of a private key (Ed25519, ECDSA or RSA), or several paths. A certificate is read from the
+            file ``…-cert.pub`` beside its key.
+        known_hosts_fpath: Path of the known hosts file; ``~/.ssh/known_hosts`` by default.
+        port: TCP port of the server.
         allow_agent: Try the keys of an SSH agent.
         look_for_keys: Try the keys in ``~/.ssh``.
         linked_endpoint: See :class:`~flask_storage.InternalLinksStorageBackend`.
-        secret_key: Likewise.
+        secret_key: See :class:`~flask_storage.InternalLinksStorageBackend`.
         name: See :class:`~flask_storage.StorageBackend`.
-        root: The folder that the storage is confined to; what is not absolute begins where the server puts the user.
-        password: For servers that take one.
-        passphrase: Of the private key.
-        host_key_fingerprint: The server's key as ``SHA256:…``, or several, instead of *known_hosts_fpath*.
-        proxy_command: A command whose input and output lead to the server; ``%h``, ``%p`` and ``%r`` stand for host,
-            port and user.
-        proxy_jump: A server that leads there, as ``user@host:port``; its key must be known too.
-        ciphers: Which may be used, the favourite first.
-        connect_timeout: How long each step of connecting may take, in seconds.
-        read_timeout: How long an answer may take, in seconds.
-        keepalive: How often an idle connection says that it is there, in seconds; 0 for never.
-        max_connections: How many connections one process has at most.
-        max_sessions: How many sessions a connection carries at most; OpenSSH's ``MaxSessions`` is 10.
-        idle_timeout: After how long an idle session is closed, in seconds.
-        file_mode: Mode of files, as a number or as octal text.
-        directory_mode: Mode of folders that are made.
+        root: The directory that the storage is confined to; a relative path starts at the user's initial directory.
+        password: Password of the account, for servers that accept one.
+        passphrase: Passphrase of the private keys.
+        host_key_fingerprint: Fingerprint of the host key as ``SHA256:…``, or several, instead of *known_hosts_fpath*.
+        proxy_command: A command whose input and output are connected to the server; ``%h``, ``%p`` and ``%r`` stand
+            for host, port and user.
+        proxy_jump: A jump host as ``user@host:port``; its host key must be known too.
+        ciphers: Names of the allowed ciphers, in order of preference.
+        connect_timeout: Time-out of each step of connecting, in seconds.
+        read_timeout: Time-out of a response, in seconds.
+        keepalive: Interval of the keepalive messages on a connection, in seconds; 0 disables them.
+        max_connections: Maximum number of connections of one process.
+        max_sessions: Maximum number of sessions on one connection; OpenSSH's default for ``MaxSessions`` is 10.
+        idle_timeout: Time after which an idle session is closed, in seconds.
+        file_mode: Mode of new files, as a number or as octal text.
+        directory_mode: Mode of new directories, likewise.
         fsync: Make content durable before it is published.
         base_url: See :class:`~flask_storage.StorageBackend`.
-        portable: Likewise.
+        portable: See :class:`~flask_storage.StorageBackend`.
 
     Raises:
-        ConfigurationError: when the arguments cannot work; what only the server knows comes with the first verb.
+        ConfigurationError: if an argument is invalid. What only the server can check is reported by the first operation
+            that needs it.
 
     >>> storage = SFTPStorage("files.example.com", "web", "id_ed25519", "known_hosts", root="uploads")
     >>> storage.name
@@ -146,11 +147,11 @@ class SFTPStorage(InternalLinksStorageBackend):
             linked_endpoint=linked_endpoint, secret_key=secret_key, name=name, base_url=base_url, portable=portable
         )
         if proxy_command is not None and proxy_jump is not None:
-            raise ConfigurationError("give a proxy_command or a proxy_jump, not both")
+            raise ConfigurationError("proxy_command and proxy_jump exclude each other: give one of them")
         keys = [key_filename] if isinstance(key_filename, str | os.PathLike) else key_filename
         keys = () if keys is None else keys
         if not isinstance(keys, list | tuple):
-            raise ConfigurationError("key_filename is a path, or a list of paths")
+            raise ConfigurationError(f"key_filename is a path, or a list of paths, not {type(keys).__name__}")
         self._connection_settings = ConnectionSettings(
             host=_host(host),
             port=_port(port),
@@ -196,12 +197,12 @@ class SFTPStorage(InternalLinksStorageBackend):
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
-        """Make a storage of ``sftp://user@host:port/srv/files``; ``/~/files`` begins where the server puts the user."""
+        """Make a storage from ``sftp://user@host:port/srv/files``; ``/~/`` stands for the user's initial directory."""
         root = unquote(url.path)
         if posixpath.normpath(root) in ("/", "//") and "root" not in options:
             raise ConfigurationError(
-                "an sftp:// URL that ends in / would be for the whole disk of the server: write /~/ for the folder "
-                "where it puts the user, a path, or root=/ in the query"
+                "an sftp:// URL with the path / would expose the whole disk of the server: write a path, /~/ for the "
+                "user's initial directory, or root=/ in the query"
             )
         options.setdefault("root", root[3:] or "." if f"{root}/".startswith("/~/") else root or ".")
         for argument, value in (("username", url.username), ("password", url.password)):
@@ -232,50 +233,50 @@ class SFTPStorage(InternalLinksStorageBackend):
     )
 
     def create_client(self) -> paramiko.SSHClient:
-        """Return a connection of your own to the server, its key checked; closing it is up to you.
+        """Return a new, authenticated client whose host key was checked. The caller closes it.
 
         Raises:
-            StorageError: when there is no way in.
+            StorageError: if the connection or the authentication fails.
         """
         with self._error_translator():
             return self._connection_settings.connect().client
 
     @contextmanager
     def connection(self) -> Iterator[paramiko.SFTPClient]:
-        """Lend paramiko's client, on a connection of its own, for what this class does not do. Nothing confines it.
+        """Yield paramiko's SFTP client on a new connection, for what this class does not do; it is not confined.
 
         Raises:
-            StorageError: when there is no way in. What is done in the block raises paramiko's errors.
+            StorageError: if the connection or the authentication fails. Calls in the block raise paramiko's errors.
         """
         with self.create_client() as client:
             with self._error_translator():
-                lent = client.open_sftp()
-            yield lent
+                sftp_client = client.open_sftp()
+            yield sftp_client
 
-    # -- hooks --------------------------------------------------------------------------------------------------------
+    # -- driver methods -----------------------------------------------------------------------------------------------
 
     def _translate(self, error: Exception, path: str | None) -> StorageError | None:
         return translate_error(error, path, self.name)
 
     def _close(self) -> None:
-        for held in (self._workers.pop(), self._pool.pop()):
-            if isinstance(held, Pool):
-                held.close()
-            elif held is not None:
-                held.shutdown(wait=False, cancel_futures=True)
+        for resource in (self._workers.pop(), self._pool.pop()):
+            if isinstance(resource, Pool):
+                resource.close()
+            elif resource is not None:
+                resource.shutdown(wait=False, cancel_futures=True)
 
     def _list(self, path: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
-        def begun(session: Session) -> tuple[Session, Sequence[ListEntry] | None, Generator[Sequence[ListEntry]]]:
+        def start(session: Session) -> tuple[Session, Sequence[ListEntry] | None, Generator[Sequence[ListEntry]]]:
             pages = self._pages(session, path, recursive)
             return session, next(pages, None), pages
 
         pool = self._pool()
-        session, page, pages = pool.run_and_keep(begun)
+        session, page, pages = pool.run_and_keep(start)
         try:
             while page is not None:
                 yield page
                 page = next(pages, None)
-        except GeneratorExit:  # which may come from the garbage collector
+        except GeneratorExit:  # the garbage collector may have raised it
             pool.release_from_finalizer(session)
             raise
         except BaseException:
@@ -285,16 +286,20 @@ class SFTPStorage(InternalLinksStorageBackend):
         pool.release(session)
 
     def _pages(self, session: Session, path: str, recursive: bool) -> Generator[Sequence[ListEntry]]:
-        for _, folder, entries in walk(self._tree, session, [path], recursive=recursive):
-            prefix = f"{folder}/" if folder else ""
-            shown = [(prefix + name, about) for name, about in entries if not name.startswith(RESERVED_PREFIX)]
+        for _, directory, entries in walk(self._tree, session, [path], recursive=recursive):
+            prefix = f"{directory}/" if directory else ""
+            visible = [
+                (prefix + name, attributes) for name, attributes in entries if not name.startswith(RESERVED_PREFIX)
+            ]
             page = [
-                ListEntry(name, to_datetime(about.mtime), about.size or 0) for name, about in shown if is_file(about)
+                ListEntry(name, to_datetime(attributes.mtime), attributes.size or 0)
+                for name, attributes in visible
+                if is_file(attributes)
             ]
             if not recursive:
-                folders = [name for name, about in shown if is_directory(about)]
+                directories = [name for name, attributes in visible if is_directory(attributes)]
                 page += [
-                    ListEntry(f"{name}/", None, 0) for name in directories_with_files(self._tree, session, folders)
+                    ListEntry(f"{name}/", None, 0) for name in directories_with_files(self._tree, session, directories)
                 ]
             yield page
 
@@ -328,45 +333,45 @@ class SFTPStorage(InternalLinksStorageBackend):
             copy_chunks(reader, file_obj, progress, chunk_size=CHUNK_SIZE)
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
-        def copied(session: Session) -> None:
-            original, about, _ = self._tree.open_file(session, path)
-            made: tuple[TemporaryPath, bytes] | None = None
+        def copy(session: Session) -> None:
+            original, attributes, _ = self._tree.open_file(session, path)
+            created: tuple[TemporaryPath, bytes] | None = None
             with self._error_translator(new_path), _translating_unknown_outcome():
                 try:
-                    temporary, handle = made = self._atomic_write.create(session, new_path)
-                    copy_bytes(session, original, handle, about.size or 0)
+                    temporary, handle = created = self._atomic_write.create(session, new_path)
+                    copy_bytes(session, original, handle, attributes.size or 0)
                     self._tree.close_handle(session, original)
-                    self._atomic_write.commit(session, handle, about.size or 0, temporary, new_path, options)
+                    self._atomic_write.commit(session, handle, attributes.size or 0, temporary, new_path, options)
                 except BaseException:
                     if not session.broken:
                         self._tree.close_handle(session, original)
-                        if made is not None:
-                            self._atomic_write.discard(session, *made)
+                        if created is not None:
+                            self._atomic_write.discard(session, *created)
                     raise
 
-        self._pool().run(copied)
+        self._pool().run(copy)
 
     def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
-        def moved(session: Session) -> None:
-            about = self._tree.stat(session, path)
+        def move(session: Session) -> None:
+            attributes = self._tree.stat(session, path)
             with self._error_translator(new_path), _translating_unknown_outcome():
-                self._atomic_write.move(session, path, about, new_path, options)
+                self._atomic_write.move(session, path, attributes, new_path, options)
                 self._tree.remove_empty_parents(session, parent(path))
 
-        self._pool().run(moved)
+        self._pool().run(move)
 
     def _delete(self, path: str) -> None:
         self._pool().run(lambda session: self._tree.remove(session, path))
 
     def _delete_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
         failed: dict[str, StorageError] = {}
-        found = self._pool().run(lambda session: self._tree.remove_all(session, paths))
-        for path, error in found.items():
+        errors = self._pool().run(lambda session: self._tree.remove_all(session, paths))
+        for path, error in errors.items():
             try:
                 with self._error_translator(path):
                     raise error
-            except StorageError as ours:
-                failed[path] = ours
+            except StorageError as translated:
+                failed[path] = translated
         return failed
 
     def _delete_prefix(self, path: str) -> int:
@@ -386,7 +391,7 @@ class SFTPStorage(InternalLinksStorageBackend):
 
 @contextmanager
 def _translating_unknown_outcome() -> Iterator[None]:
-    """Do in the block what may have been done already when the connection breaks off."""
+    """Report a lost connection in the block as an operation whose outcome is unknown."""
     try:
         yield
     except ConnectionLostError as error:
@@ -400,7 +405,9 @@ def _path(name: str, value: object) -> str:
 def _host(value: str) -> str:
     host = parse_text("host", value)
     if any(character in "@/" or character.isspace() for character in host):
-        raise ConfigurationError("host is a name or an address, and nothing else: user and password are arguments")
+        raise ConfigurationError(
+            "host is a host name or an address, and nothing else: user and password are arguments of their own"
+        )
     return host
 
 

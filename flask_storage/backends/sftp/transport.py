@@ -1,4 +1,4 @@
-"""Ways to a server: straight, through a command, or over another server."""
+"""Transports to a server: a TCP connection, the socket of a proxy command, and the settings of a jump host."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 from ...errors import ConfigurationError, StorageTimeoutError, StorageUnavailableError
 
 _TERMINATE_TIMEOUT = 1
-"""How long a proxy command may take to end when it was asked to, in seconds."""
+"""How long a proxy command may take to end after SIGTERM, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class JumpHost:
-    """A server that leads to another one."""
+    """A server through which another one is reached."""
 
     username: str | None
     host: str
@@ -27,10 +27,10 @@ class JumpHost:
 
     @classmethod
     def parse(cls, given: str | None) -> JumpHost | None:
-        """Return an argument as a server.
+        """Parse the argument *proxy_jump*.
 
         Raises:
-            ConfigurationError: when it is none.
+            ConfigurationError: if it is malformed.
         """
         if given is None:
             return None
@@ -38,29 +38,29 @@ class JumpHost:
             parts = urlsplit(f"ssh://{given}")
             if parts.hostname and parts.password is None and parts.netloc == given:
                 return cls(parts.username or None, parts.hostname, parts.port or 22)
-        except ValueError:  # half a bracket, or a port that is none
+        except ValueError:  # an unmatched bracket, or an invalid port
             pass
         raise ConfigurationError("proxy_jump is written 'user@host:port', of which user and port may be left out")
 
 
 class ProxyCommandSocket(socket.socket):
-    """The two ends of a command, as a socket.
+    """The input and output of a command as a socket.
 
-    paramiko's own turns in circles when the command has ended, and never notices.
+    paramiko's own class loops for ever when the command has ended.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             try:
-                self._process = subprocess.Popen(words, stdin=theirs.fileno(), stdout=theirs.fileno())  # noqa: S603  # the operator's
+                self._process = subprocess.Popen(words, stdin=theirs.fileno(), stdout=theirs.fileno())  # noqa: S603  # the operator configured it
             except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or "it is none"
+                reason = getattr(error, "strerror", None) or "invalid command"
                 raise ConfigurationError(f"the proxy_command cannot be run ({reason}): check its first word") from error
             super().__init__(fileno=ours.detach())
 
     def close(self) -> None:
-        """End the command too."""
+        """Close the socket, and end the command."""
         super().close()
         self._process.terminate()
         try:
@@ -71,26 +71,26 @@ class ProxyCommandSocket(socket.socket):
 
 
 class SendTimeoutSocket:
-    """What carries a connection; a peer that takes nothing for too long ends it.
+    """A socket that fails if the peer accepts no data for too long.
 
-    paramiko tries to send for ever, and holds a lock meanwhile for which everything else on the connection waits.
+    paramiko retries to send for ever, and holds a lock for which every other thread of the connection waits.
 
     Args:
-        line: A socket, or a channel of another connection.
-        send_timeout: How long it may take nothing, in seconds.
+        sock: A socket, or a channel of another connection.
+        send_timeout: How long the peer may accept no data, in seconds.
     """
 
-    def __init__(self, line: Any, send_timeout: float) -> None:
-        self._sock = line
+    def __init__(self, sock: Any, send_timeout: float) -> None:
+        self._sock = sock
         self._send_timeout = send_timeout
         self._stalled_since: float | None = None
 
     def send(self, data: bytes) -> int:
-        """Send some of *data*, and return how many bytes.
+        """Send some of *data*, and return the number of bytes.
 
         Raises:
-            TimeoutError: when none could be sent for a moment.
-            ConnectionAbortedError: when that has been so for too long.
+            TimeoutError: if none could be sent within the time-out of the socket; paramiko retries then.
+            ConnectionAbortedError: if none could be sent for *send_timeout*.
         """
         try:
             count = int(self._sock.send(data))
@@ -99,26 +99,26 @@ class SendTimeoutSocket:
             if self._stalled_since is None:
                 self._stalled_since = now
             if now - self._stalled_since > self._send_timeout:
-                raise ConnectionAbortedError("the server takes nothing any more") from None
+                raise ConnectionAbortedError(f"the server accepted no data for {self._send_timeout:g} s") from None
             raise
         self._stalled_since = None
         return count
 
     def __getattr__(self, name: str) -> Any:
-        """Return whatever else the line can do."""
+        """Return any other attribute of the socket."""
         return getattr(self._sock, name)
 
 
 def connect_tcp(host: str, port: int, timeout: float) -> socket.socket:
-    """Return a connection to a server.
+    """Open a TCP connection.
 
     Args:
-        host: Its name or address.
-        port: Of it.
-        timeout: How long it may take, in seconds.
+        host: Name or address of the server.
+        port: Port of the server.
+        timeout: The time-out, in seconds.
 
     Raises:
-        StorageUnavailableError, StorageTimeoutError: when it cannot be reached.
+        StorageUnavailableError, StorageTimeoutError: if the server cannot be reached.
     """
     try:
         sock = socket.create_connection((host, port), timeout)
@@ -128,16 +128,16 @@ def connect_tcp(host: str, port: int, timeout: float) -> socket.socket:
         ) from error
     except (OSError, UnicodeError) as error:
         raise StorageUnavailableError(f"{host}:{port} cannot be reached ({error}): check host and port") from error
-    # paramiko leaves Nagle's algorithm on: each small request would wait for the acknowledgement of the one before.
+    # paramiko leaves Nagle's algorithm on, with which each small request waits for the acknowledgement of the last one.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 
 def split_command(command: str | None) -> Sequence[str] | None:
-    """Return a command as its words, as a shell sees them.
+    """Split a command into words, by the rules of a shell.
 
     Raises:
-        ConfigurationError: when it has none, or a quotation does not end.
+        ConfigurationError: if it is empty, or has an unmatched quotation mark.
     """
     if command is None:
         return None
@@ -146,5 +146,7 @@ def split_command(command: str | None) -> Sequence[str] | None:
     except ValueError:
         words = []
     if not words:
-        raise ConfigurationError("proxy_command is a command as a shell takes it: check its quotation marks")
+        raise ConfigurationError(
+            "proxy_command is not a valid shell command: it is empty, or a quotation mark is not closed"
+        )
     return words

@@ -1,4 +1,9 @@
-"""Writing a hidden file, through one session or several, and giving it its name."""
+"""Uploads of one file: write the content to a temporary file through one or more sessions, then commit it.
+
+:meth:`SFTPUpload.put` stores content that is in memory. :class:`SFTPUpload` as a :class:`MultipartStore` serves
+:class:`~.files.SFTPWriter`, which sends a file of any length in parts. Sessions come from :mod:`.pool`; creating the
+temporary file and renaming it is done by :mod:`.atomic_write`; writes are requests of :mod:`.protocol`.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +26,20 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _MAX_OUTSTANDING_WRITES = 64
-"""Requests of one part that are on their way; their answers are short, so that they never block each other."""
+"""Maximum number of writes without a response. Responses to writes are short, so they never block the requests."""
 
 
 class SFTPUpload(MultipartStore):
-    """What one writer does: the parts of a file, each at its place in a hidden file that grows.
+    """The upload of one writer: each part is written at its offset in one temporary file.
 
-    Every part is of one size. A line that was cut ends the upload: a server that was started anew may have forgotten
-    what it had not written to its disk.
+    All parts but the last have the same size. A lost connection ends the upload, because a server that was restarted
+    may have lost what it had not written to its disk.
 
     Args:
-        atomic_write: Makes hidden files, and publishes them.
-        pool: Lends sessions.
-        part_size: How long every part but the last is, in bytes.
-        sessions: Through how many sessions one file is written, at most.
+        atomic_write: Creates temporary files, and commits them.
+        pool: Provides sessions.
+        part_size: The size of every part but the last, in bytes.
+        sessions: Maximum number of sessions that write one file.
     """
 
     limits = PartLimits(max_count=1 << 40, uniform=True)
@@ -47,15 +52,15 @@ class SFTPUpload(MultipartStore):
         self._upload: _ParallelUpload | None = None
 
     def put(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
-        """Store a file in one go."""
+        """Store a file that is in memory: create a temporary file, write the content, and commit it."""
         view = memoryview(data).cast("B")
 
-        def stored(session: Session) -> None:
+        def store(session: Session) -> None:
             temporary, handle = self._atomic_write.create(session, path)
             try:
-                written: deque[PendingReply] = deque()
-                start_write(session, handle, 0, view, written)
-                self._atomic_write.commit(session, handle, len(view), temporary, path, options, written=written)
+                writes: deque[PendingReply] = deque()
+                start_write(session, handle, 0, view, writes)
+                self._atomic_write.commit(session, handle, len(view), temporary, path, options, pending_writes=writes)
             except ConnectionLostError as error:
                 raise unknown_outcome(error) from error
             except BaseException:
@@ -63,10 +68,10 @@ class SFTPUpload(MultipartStore):
                     self._atomic_write.discard(session, temporary, handle)
                 raise
 
-        self._pool.run(stored)
+        self._pool.run(store)
 
     def create(self, path: str, options: WriteOptions) -> str:
-        """Make the hidden file."""
+        """Create the temporary file."""
         self._upload = _ParallelUpload(self._atomic_write, self._pool, path, self._sessions)
         return self._upload.temporary
 
@@ -78,35 +83,35 @@ class SFTPUpload(MultipartStore):
         return Part(number=number, size=len(view), etag="")
 
     def complete(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
-        """Give the file its name."""
-        self._started().finish(path, sum(part.size for part in parts), options)
+        """Rename the temporary file to *path*."""
+        self._started().complete(path, sum(part.size for part in parts), options)
 
     def abort(self, path: str, upload_id: str) -> None:
-        """Delete the hidden file."""
+        """Delete the temporary file."""
         if self._upload is not None:
-            self._upload.discard()
+            self._upload.abort()
 
     def abandon(self) -> None:
-        """Drop the sessions of a file that nobody finishes; the sweep takes the hidden file."""
+        """Drop the sessions of a writer that was never closed; the sweep removes the temporary file."""
         if self._upload is not None:
             self._upload.abandon()
 
     def list_parts(self, path: str, upload_id: str) -> list[Part]:
-        """Return nothing: what a writer begins is known to nobody else."""
+        """Return nothing: the upload of a writer is not visible to other clients."""
         return []
 
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
-        """Yield nothing, likewise."""
+        """Yield nothing; see :meth:`list_parts`."""
         return iter(())
 
     def _started(self) -> _ParallelUpload:
         if self._upload is None:
-            raise LookupError("begin() comes first")
+            raise LookupError("this upload was not created: call create() first")
         return self._upload
 
 
 class _UploadSession:
-    """A session in which a hidden file is open, and the writes whose answers are still to come."""
+    """A session in which the temporary file is open, and its writes without a response."""
 
     def __init__(self, session: Session, handle: bytes) -> None:
         self.session = session
@@ -114,7 +119,7 @@ class _UploadSession:
         self.pending_writes: deque[PendingReply] = deque()
 
     def write(self, offset: int, view: memoryview) -> None:
-        """Send bytes. That the last of them arrived is known when the upload is finished, and nobody waits before."""
+        """Send bytes. Responses to the last writes are not waited for before the upload is completed."""
         try:
             start_write(self.session, self.handle, offset, view, self.pending_writes)
             self.session.flush()
@@ -123,7 +128,7 @@ class _UploadSession:
 
 
 class _ParallelUpload:
-    """A hidden file that is open in one session or more."""
+    """A temporary file that is open in one or more sessions, each used by one thread at a time."""
 
     def __init__(self, atomic_write: AtomicWrite, pool: Pool, path: str, max_sessions: int) -> None:
         self._atomic_write = atomic_write
@@ -134,7 +139,7 @@ class _ParallelUpload:
         self._is_closed = False
         self._outcome_unknown = False
 
-        def opened(session: Session) -> tuple[_UploadSession, str, Attributes]:
+        def create(session: Session) -> tuple[_UploadSession, str, Attributes]:
             temporary, handle = atomic_write.create(session, path)
             if session.round_trip_time < NEAR_ROUND_TRIP:
                 self._max_sessions = 1
@@ -146,14 +151,14 @@ class _ParallelUpload:
                     atomic_write.discard(session, temporary, handle)
                 raise
 
-        first, self.temporary, self._created_attributes = pool.run_and_keep(opened)
+        first, self.temporary, self._created_attributes = pool.run_and_keep(create)
         self._root, self._round_trip_time = first.session.root, first.session.round_trip_time
         self._free: deque[_UploadSession] = deque([first])
         self._count = 1
 
     @contextmanager
     def acquire(self) -> Iterator[_UploadSession]:
-        """Lend a session in which the file is open."""
+        """Yield a session in which the file is open; the caller has it for the block."""
         upload_session = self._acquire()
         try:
             yield upload_session
@@ -166,24 +171,31 @@ class _ParallelUpload:
                 if self._is_closed:
                     self.abandon()
                 else:
-                    self._condition.notify_all()  # also those who will hear that all is over, and take none
+                    self._condition.notify_all()  # after an error, every waiting thread has to see it
 
-    def finish(self, path: str, size: int, options: WriteOptions) -> None:
-        """See to it that all is there and stays there, and give it its name."""
+    def complete(self, path: str, size: int, options: WriteOptions) -> None:
+        """Wait for all writes, and commit the temporary file as *path*."""
         self._check()
         first, *others = self._free
         try:
-            self._end(others)
-            written = first.pending_writes
-            self._atomic_write.commit(first.session, first.handle, size, self.temporary, path, options, written=written)
+            self._close_sessions(others)
+            self._atomic_write.commit(
+                first.session,
+                first.handle,
+                size,
+                self.temporary,
+                path,
+                options,
+                pending_writes=first.pending_writes,
+            )
         except ConnectionLostError as error:
             self._outcome_unknown = POSIX_RENAME not in first.session.extensions
             raise unknown_outcome(error) from error
         self._free.clear()
         self._pool.release(first.session)
 
-    def discard(self) -> None:
-        """Delete it; but where the old file may have been set aside for it, leave it to the sweep."""
+    def abort(self) -> None:
+        """Delete the temporary file, unless a rename whose outcome is unknown may need it: then the sweep does."""
         session = self._free[0].session if self._free else None
         try:
             for upload_session in self._free:
@@ -198,21 +210,21 @@ class _ParallelUpload:
                 self._pool.release(self._free.popleft().session)
 
     def abandon(self) -> None:
-        """Drop the sessions, and wait for nothing; one that is lent follows as soon as it is given back."""
+        """Drop the sessions without waiting; one that is in use is dropped when it is returned."""
         with self._condition:
             self._is_closed = True
             while self._free:
                 self._pool.release_from_finalizer(self._free.popleft().session)
             self._condition.notify_all()
 
-    def _end(self, upload_sessions: Sequence[_UploadSession]) -> None:
-        """Hear that all that went through some sessions has arrived, in one turn, and give the sessions back."""
+    def _close_sessions(self, upload_sessions: Sequence[_UploadSession]) -> None:
+        """Wait for all writes of some sessions, in one round trip, and release the sessions."""
         closed = [upload_session.session.request(CLOSE, upload_session.handle) for upload_session in upload_sessions]
         for upload_session in upload_sessions:
             upload_session.session.flush()
-        for upload_session, last in zip(upload_sessions, closed, strict=True):
+        for upload_session, close in zip(upload_sessions, closed, strict=True):
             try:
-                upload_session.session.wait_for_all([*upload_session.pending_writes, last])
+                upload_session.session.wait_for_all([*upload_session.pending_writes, close])
             except StatusError as error:
                 raise write_error(upload_session.session, error) from error
             self._free.remove(upload_session)
@@ -220,8 +232,10 @@ class _ParallelUpload:
 
     def _check(self) -> None:
         if isinstance(self._first_error, ConnectionLostError):
-            raise StorageUnavailableError("the connection broke off: write the file anew") from self._first_error
-        if self._first_error is not None:  # whichever part is asked first, the answer is that of the one that failed
+            raise StorageUnavailableError(
+                "the connection was lost during the upload: write the file again"
+            ) from self._first_error
+        if self._first_error is not None:  # every later part reports the error of the one that failed
             raise self._first_error
 
     def _acquire(self) -> _UploadSession:
@@ -242,53 +256,53 @@ class _ParallelUpload:
             except BaseException:
                 self._pool.release(session)
                 raise
-        except Exception:  # noqa: BLE001 - whatever it is, those that there are will do, or say what is wrong
+        except Exception:  # noqa: BLE001 - the sessions that are open suffice, or report the error themselves
             with self._condition:
                 self._max_sessions = self._count = self._count - 1
                 return self._wait_for_free()
 
     def _wait_for_free(self) -> _UploadSession:
-        """Wait for a session that is not in use; only with the lock."""
+        """Wait for a session that is not in use. The caller holds the lock."""
         while not self._free:
-            if self._is_closed:  # nobody gives any back
-                raise StorageUnavailableError("the write was given up")
+            if self._is_closed:  # returned sessions are dropped
+                raise StorageUnavailableError("the upload was abandoned: write the file again")
             self._condition.wait()
         self._check()
         return self._free.popleft()
 
 
 NEAR_ROUND_TRIP = 0.01
-"""Answers that come faster than this, in seconds, make a second session a burden: the line is never empty."""
+"""With a round-trip time below this, in seconds, one session saturates the connection; more would slow it down."""
 
 
 def write(session: Session, handle: bytes, offset: int, view: memoryview) -> None:
-    """Write bytes at an offset of an open file; it has been said of all of them that they arrived.
+    """Write bytes at an offset of an open file, and wait until the server has confirmed all of them.
 
     Raises:
-        StorageFullError, StatusError: when they did not.
+        StorageFullError, StatusError: if a write failed.
     """
-    asked: deque[PendingReply] = deque()
+    writes: deque[PendingReply] = deque()
     try:
-        start_write(session, handle, offset, view, asked)
-        session.wait_for_all(asked)
+        start_write(session, handle, offset, view, writes)
+        session.wait_for_all(writes)
     except StatusError as error:
         raise write_error(session, error) from error
 
 
-def start_write(session: Session, handle: bytes, offset: int, view: memoryview, asked: deque[PendingReply]) -> None:
-    """Write bytes at an offset of an open file.
+def start_write(session: Session, handle: bytes, offset: int, view: memoryview, writes: deque[PendingReply]) -> None:
+    """Request writes at an offset of an open file, without waiting for the last responses.
 
     Args:
-        session: In which it is open.
-        handle: Of it.
-        offset: Where.
-        view: What.
-        asked: The requests whose answers are still to come; those of these bytes are added.
+        session: The session in which the file is open.
+        handle: The handle of the file.
+        offset: The position of the first byte.
+        view: The bytes.
+        writes: The writes without a response; the new ones are added.
 
     Raises:
-        StatusError: when one of those before them was refused.
+        StatusError: if the server refused an earlier write.
     """
     for start in range(0, len(view), session.write_size):
-        if len(asked) == _MAX_OUTSTANDING_WRITES:
-            session.wait(asked.popleft())
-        asked.append(session.write(handle, offset + start, view[start : start + session.write_size]))
+        if len(writes) == _MAX_OUTSTANDING_WRITES:
+            session.wait(writes.popleft())
+        writes.append(session.write(handle, offset + start, view[start : start + session.write_size]))

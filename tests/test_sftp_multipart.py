@@ -1,4 +1,4 @@
-"""Uploads in parts over SFTP: hidden folders with a note, parts as files, and who else may be there."""
+"""Multipart uploads over SFTP: hidden directories with a manifest and parts, failures and race conditions."""
 
 import json
 import os
@@ -36,14 +36,14 @@ from flask_storage.backends.sftp.upload import SFTPUpload
 from flask_storage.multipart import Part
 from flask_storage.testing.concurrency import run_concurrently
 from tests.counts import count
-from tests.scripted_sftp import Turns
+from tests.scripted_sftp import RoundTrips
 from tests.services.fault_proxy import FaultProxy, Faults
-from tests.sftp_places import left_in, place
+from tests.sftp_storages import make_storage, temporary_files
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
 PATH = "a folder/caf\u00e9.bin"
-NONE = "A" * 22
+UNKNOWN_ID = "A" * 22
 PLAIN = WriteOptions()
 KIB = 1 << 10
 
@@ -51,29 +51,29 @@ KIB = 1 << 10
 @pytest.fixture(params=["openssh", "plain_sftp"])
 def storage(request):
     """An empty storage on either server."""
-    made = place(request.getfixturevalue(request.param))
-    yield made
-    made.close()
+    storage = make_storage(request.getfixturevalue(request.param))
+    yield storage
+    storage.close()
 
 
 @pytest.fixture
-def here(openssh):
-    """An empty storage on OpenSSH, and where it is on this machine."""
-    made = place(openssh)
-    yield made, openssh.folder / made.root
-    made.close()
+def openssh_storage(openssh):
+    """An empty storage on OpenSSH, and its root on this machine."""
+    storage = make_storage(openssh)
+    yield storage, openssh.folder / storage.root
+    storage.close()
 
 
-def uploads(storage, folder=""):
-    """Which are pending."""
-    return [found.upload_id for found in storage.multipart.list_uploads(folder)]
+def pending_ids(storage, directory=""):
+    """Return the ids of the pending uploads below a directory."""
+    return [upload.upload_id for upload in storage.multipart.list_uploads(directory)]
 
 
-# -- as everywhere ----------------------------------------------------------------------------------------------------
+# -- operations -------------------------------------------------------------------------------------------------------
 
 
-def test_parts_become_a_file(storage):
-    """Sent in any order; nothing is to be seen before, and nothing is left afterwards."""
+def test_parts_are_joined_to_a_file(storage):
+    """They may be sent in any order; the file is not visible before, and no temporary file is left."""
     upload = storage.multipart.create(PATH, PLAIN)
     content = {1: b"a" * 70 * KIB, 2: b"", 3: b"c" * 300 * KIB, 10_000: b"d"}
     sent = {
@@ -91,22 +91,22 @@ def test_parts_become_a_file(storage):
     assert [(found.path, found.upload_id) for found in pending] == [(PATH, upload)]
     assert timedelta(0) <= datetime.now(UTC) - pending[0].started_at < timedelta(minutes=5)
     assert storage.read(PATH) == b"".join(content.values())
-    assert (uploads(storage), left_in(storage)) == ([], [])
+    assert (pending_ids(storage), temporary_files(storage)) == ([], [])
 
 
-def test_only_the_parts_that_are_named_are_joined(storage):
-    """The others go with the upload."""
+def test_only_the_listed_parts_are_joined(storage):
+    """The others are deleted with the upload."""
     upload = storage.multipart.create("a", PLAIN)
     parts = [storage.multipart.upload_part("a", upload, number, b"%d" % number) for number in range(1, 6)]
 
     storage.multipart.complete("a", upload, [parts[4], parts[0], parts[2]], PLAIN)
 
     assert storage.read("a") == b"135"
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []
 
 
-def test_two_uploads_of_one_name_do_not_mix(storage):
-    """Each has its own parts, and the one that ends last wins."""
+def test_two_uploads_to_one_path_are_independent(storage):
+    """Each has its own parts, and the last one to be completed wins."""
     first, second = (storage.multipart.create("a", PLAIN) for _ in range(2))
     one = storage.multipart.upload_part("a", first, 1, b"first")
     two = storage.multipart.upload_part("a", second, 1, b"second")
@@ -120,26 +120,26 @@ def test_two_uploads_of_one_name_do_not_mix(storage):
 
 
 @pytest.mark.parametrize("new", [b"new!", b"new"])
-def test_a_part_that_is_sent_again_replaces_the_first(storage, new):
-    """And the first may no longer be named, also where both are of one length and one second."""
+def test_a_part_that_is_uploaded_again_replaces_the_first(storage, new):
+    """The first cannot be completed any more, even if both have the same size and second."""
     upload = storage.multipart.create("a", PLAIN)
     old = storage.multipart.upload_part("a", upload, 1, b"old")
     part = storage.multipart.upload_part("a", upload, 1, new)
 
     assert storage.multipart.list_parts("a", upload) == [part]
-    with pytest.raises(IntegrityError, match="part 1 is not the one that was named"):
+    with pytest.raises(IntegrityError, match="part 1 was replaced since it was listed"):
         storage.multipart.complete("a", upload, [old], PLAIN)
     assert not storage.exists("a")
     storage.multipart.complete("a", upload, [part], PLAIN)
     assert storage.read("a") == new
 
 
-def test_a_part_that_is_missing_is_told(storage):
+def test_a_missing_part_raises_an_error(storage):
     """Nothing is published, and the upload stays."""
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"1")
 
-    with pytest.raises(IntegrityError, match="part 2 is missing: send it again") as caught:
+    with pytest.raises(IntegrityError, match="part 2 is missing: upload it again") as caught:
         storage.multipart.complete("a", upload, [part, Part(number=2, size=1, etag="1-1")], PLAIN)
 
     assert caught.value.path == "a"
@@ -147,12 +147,12 @@ def test_a_part_that_is_missing_is_told(storage):
     assert storage.multipart.list_parts("a", upload) == [part]
 
 
-def test_a_promised_size_is_held(storage):
-    """Or nothing is published, and the upload stays."""
+def test_another_size_than_expected_raises_an_error(storage):
+    """Nothing is published, and the upload stays."""
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"12345")
 
-    with pytest.raises(IntegrityError, match="5 bytes were sent where 6 were promised; nothing was published"):
+    with pytest.raises(IntegrityError, match="the parts have 5 bytes, and 6 were expected: nothing was published"):
         storage.multipart.complete("a", upload, [part], WriteOptions(size=6))
 
     assert not storage.exists("a")
@@ -160,8 +160,8 @@ def test_a_promised_size_is_held(storage):
     assert storage.read("a") == b"12345"
 
 
-def test_a_name_that_is_taken_refuses_an_exclusive_end(storage):
-    """The old file stays, and so does the upload, to be finished otherwise."""
+def test_an_exclusive_completion_to_an_existing_path_is_refused(storage):
+    """The old file stays, and the upload can still be completed."""
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"new")
     storage.write("a", b"old")
@@ -171,87 +171,87 @@ def test_a_name_that_is_taken_refuses_an_exclusive_end(storage):
 
     assert storage.read("a") == b"old"
     storage.multipart.complete("a", upload, [part], PLAIN)
-    assert (storage.read("a"), left_in(storage)) == (b"new", [])
+    assert (storage.read("a"), temporary_files(storage)) == (b"new", [])
 
 
-@pytest.mark.parametrize("upload_id", [NONE, "", "../a", "A" * 21 + "\u00e4", "A" * 21 + "/", None, 5, b"A" * 22])
-def test_an_upload_that_does_not_exist_is_not_found(storage, upload_id):
-    """Whatever is asked of it; to discard it is no error."""
-    for verb in (
+@pytest.mark.parametrize("upload_id", [UNKNOWN_ID, "", "../a", "A" * 21 + "\u00e4", "A" * 21 + "/", None, 5, b"A" * 22])
+def test_an_unknown_upload_is_not_found(storage, upload_id):
+    """Aborting it is no error."""
+    for operation in (
         lambda: storage.multipart.upload_part("a", upload_id, 1, b"1"),
         lambda: storage.multipart.list_parts("a", upload_id),
         lambda: storage.multipart.complete("a", upload_id, [Part(number=1, size=1, etag="")], PLAIN),
     ):
         with pytest.raises(FileNotFoundInStorageError):
-            verb()
+            operation()
     storage.multipart.abort("a", upload_id)
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []
 
 
-def test_an_upload_is_of_one_path(storage):
-    """By another, it is not found; discarded, it is gone for all, and with it what was sent."""
+def test_an_upload_belongs_to_one_path(storage):
+    """With another path it is not found; aborting deletes its parts and is idempotent."""
     upload = storage.multipart.create("a", PLAIN)
     storage.multipart.upload_part("a", upload, 1, b"1")
 
     with pytest.raises(FileNotFoundInStorageError, match=r"b \(upload\)"):
         storage.multipart.upload_part("b", upload, 1, b"1")
     storage.multipart.abort("b", upload)
-    still = uploads(storage)
+    after_wrong_path = pending_ids(storage)
     storage.multipart.abort("a", upload)
     storage.multipart.abort("a", upload)
 
-    assert still == [upload]
-    assert (uploads(storage), left_in(storage)) == ([], [])
+    assert after_wrong_path == [upload]
+    assert (pending_ids(storage), temporary_files(storage)) == ([], [])
 
 
-def test_uploads_are_listed_by_the_folder_of_their_path(storage):
-    """A folder, not the beginning of a name."""
-    begun = {path: storage.multipart.create(path, PLAIN) for path in ("a/1.bin", "ab/2.bin", "3.bin", "a/b/4.bin")}
+def test_uploads_are_listed_by_directory(storage):
+    """By the directory of their target, not by a prefix of its name."""
+    created = {path: storage.multipart.create(path, PLAIN) for path in ("a/1.bin", "ab/2.bin", "3.bin", "a/b/4.bin")}
 
-    assert sorted(uploads(storage)) == sorted(begun.values())
-    assert sorted(uploads(storage, "a")) == sorted([begun["a/1.bin"], begun["a/b/4.bin"]])
-    assert uploads(storage, "none") == []
+    assert sorted(pending_ids(storage)) == sorted(created.values())
+    assert sorted(pending_ids(storage, "a")) == sorted([created["a/1.bin"], created["a/b/4.bin"]])
+    assert pending_ids(storage, "none") == []
 
 
-def test_a_folder_that_looks_like_an_upload_is_none(here):
-    """Its name lacks what hides it; and what is hidden may be something else."""
-    storage, root = here
+def test_other_files_and_directories_are_not_listed_as_uploads(openssh_storage):
+    """Names without the prefix or a valid id, and files."""
+    storage, root = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     for name in (upload, "B" * 22, ".fs-tmp-" + "C" * 22, ".fs-tmp-short", ".fs-tmp-" + "\u00e4" * 22):
         (root / name).mkdir()
     (root / (".fs-tmp-" + "D" * 22)).touch()
 
-    assert uploads(storage) == [upload]
+    assert pending_ids(storage) == [upload]
 
 
-def test_what_a_place_cannot_keep_is_refused_when_it_begins(storage):
-    """Nothing is left of it."""
+def test_unsupported_options_are_refused_when_an_upload_is_created(storage):
+    """No temporary file is left."""
     with pytest.raises(UnsupportedOperationError):
         storage.multipart.create("a", WriteOptions(metadata={"color": "blue"}))
 
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []
 
 
-def test_a_file_stored_whole_is_there_at_once(storage):
-    """As for uploads too short for parts."""
+def test_put_stores_a_small_file(storage):
+    """For uploads that are too short for parts."""
     storage.multipart.put("d/a", memoryview(b"12"), WriteOptions(size=2))
 
     assert storage.read("d/a") == b"12"
-    assert left_in(storage) == []
+    assert temporary_files(storage) == []
 
 
-def test_an_upload_whose_end_is_not_answered_can_be_ended_again(here, monkeypatch):
-    """The session is of no more use; the parts are there."""
-    storage, _ = here
+def test_a_completion_that_times_out_can_be_repeated(openssh_storage, monkeypatch):
+    """The parts are still there."""
+    storage, _ = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"1")
 
-    def unanswered(atomic_write, session, *arguments, **more):
+    def commit_without_response(atomic_write, session, *arguments, **options):
         session.close()
         raise TimeoutError
 
     with monkeypatch.context() as patch:
-        patch.setattr("flask_storage.backends.sftp.atomic_write.AtomicWrite.commit", unanswered)
+        patch.setattr("flask_storage.backends.sftp.atomic_write.AtomicWrite.commit", commit_without_response)
         with pytest.raises(StorageTimeoutError):
             storage.multipart.complete("a", upload, [part], PLAIN)
     storage.multipart.complete("a", upload, [part], PLAIN)
@@ -260,20 +260,20 @@ def test_an_upload_whose_end_is_not_answered_can_be_ended_again(here, monkeypatc
     assert storage.sweep(older_than=timedelta(seconds=-10)) == 1
 
 
-def test_what_others_put_there_hides_no_upload(here):
-    """A link, a pipe or a folder in the place of a note, beside an upload of ours."""
-    storage, root = here
+def test_foreign_files_do_not_hide_uploads(openssh_storage):
+    """A link, a pipe or a directory in place of a manifest."""
+    storage, root = openssh_storage
     os.mkfifo(root / "pipe")
     for number, make in enumerate((os.mkdir, os.mkfifo, lambda path: path.symlink_to("../pipe"))):
-        folder = root / f".fs-tmp-{number:022}"
-        folder.mkdir()
-        make(folder / MANIFEST_NAME)
+        directory = root / f".fs-tmp-{number:022}"
+        directory.mkdir()
+        make(directory / MANIFEST_NAME)
     upload = storage.multipart.create("a", PLAIN)
 
-    assert uploads(storage) == [upload]
+    assert pending_ids(storage) == [upload]
 
 
-# -- notes ------------------------------------------------------------------------------------------------------------
+# -- manifests --------------------------------------------------------------------------------------------------------
 
 DAMAGED = [
     b"",
@@ -295,45 +295,45 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize("content", DAMAGED, ids=lambda content: content[:30])
-def test_a_damaged_note_is_told(here, content):
-    """It is an error for who asks for the upload, and none for others; the sweep takes it."""
-    storage, root = here
+def test_a_damaged_manifest_raises_an_error(openssh_storage, content):
+    """For this upload only; the sweep removes it."""
+    storage, root = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     (root / f".fs-tmp-{upload}" / MANIFEST_NAME).write_bytes(content)
 
-    with pytest.raises(IntegrityError, match="the note of this upload is damaged: begin anew"):
+    with pytest.raises(IntegrityError, match="of this upload is damaged"):
         storage.multipart.list_parts("a", upload)
 
-    assert uploads(storage) == []
+    assert pending_ids(storage) == []
     assert storage.sweep(older_than=timedelta(seconds=-10)) == 1
     assert os.listdir(root) == []
 
 
 @pytest.mark.parametrize("content", DAMAGED, ids=lambda content: content[:30])
-def test_a_damaged_note_is_never_read(content):
-    """Without a server too."""
+def test_a_damaged_manifest_cannot_be_parsed(content):
+    """The same without a server."""
     with pytest.raises(IntegrityError):
         parse_manifest(content)
 
 
-def test_a_note_tells_what_is_to_come():
-    """Under ids that nobody can guess, and that are all of a name."""
+def test_a_manifest_has_the_path_and_the_headers():
+    """Ids are random, and ids and names of parts are recognized exactly."""
     options = WriteOptions(content_type="text/x-\u00e4")
-    note = parse_manifest(encode_manifest(PATH, options))
+    manifest = parse_manifest(encode_manifest(PATH, options))
     ids = {new_upload_id() for _ in range(1000)}
 
-    assert (note["path"], note["headers"]) == (PATH, options.headers)
+    assert (manifest["path"], manifest["headers"]) == (PATH, options.headers)
     assert len(ids) == 1000
     assert all(map(is_upload_id, ids))
-    assert not any(map(is_upload_id, ("", "A" * 23, f"{NONE}\n", "../" + "A" * 19, None, b"A" * 22)))
+    assert not any(map(is_upload_id, ("", "A" * 23, f"{UNKNOWN_ID}\n", "../" + "A" * 19, None, b"A" * 22)))
     assert [part_number_of(part_name(number)) for number in (1, 99_999, 100_000)] == [1, 99_999, 100_000]
     assert [
         part_number_of(name) for name in (MANIFEST_NAME, "part-1", "part-\u0661\u0662\u0663\u0664\u0665", "part-00001x")
     ] == ([None] * 4)
 
 
-def test_the_note_of_the_longest_path_is_read_whole(storage):
-    """Escaped, it is six times as long."""
+def test_the_manifest_of_the_longest_path_is_read_completely(storage):
+    """Escaped, a path is six times as long."""
     path = "/".join(["\u00e4" * 120] * 4)
     upload = storage.multipart.create(path, PLAIN)
 
@@ -342,85 +342,85 @@ def test_the_note_of_the_longest_path_is_read_whole(storage):
     assert storage.read(path) == b"1"
 
 
-def test_an_upload_without_its_note_is_none(here):
-    """As when somebody else is removing it."""
-    storage, root = here
+def test_an_upload_without_a_manifest_is_not_found(openssh_storage):
+    """Another process may be deleting it."""
+    storage, root = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     storage.multipart.upload_part("a", upload, 1, b"1")
     (root / f".fs-tmp-{upload}" / MANIFEST_NAME).unlink()
 
-    assert uploads(storage) == []
+    assert pending_ids(storage) == []
     with pytest.raises(FileNotFoundInStorageError):
         storage.multipart.list_parts("a", upload)
     assert storage.sweep(older_than=timedelta(seconds=-10)) == 1
     assert os.listdir(root) == []
 
 
-def test_a_note_that_is_no_file_is_refused(here, in_bounded_time):
-    """Whoever put a pipe or a link in its place gets no answer, and nobody waits for one."""
-    storage, root = here
+def test_a_manifest_that_is_a_pipe_or_a_link_is_refused(openssh_storage, in_bounded_time):
+    """A pipe would block the server."""
+    storage, root = openssh_storage
     (root / "secret").write_bytes(encode_manifest("a", PLAIN))
     upload = storage.multipart.create("a", PLAIN)
-    note = root / f".fs-tmp-{upload}" / MANIFEST_NAME
+    manifest = root / f".fs-tmp-{upload}" / MANIFEST_NAME
 
-    note.unlink()
-    os.mkfifo(note)
+    manifest.unlink()
+    os.mkfifo(manifest)
     with pytest.raises(NotAFileError):
         storage.multipart.list_parts("a", upload)
-    note.unlink()
-    note.symlink_to(root / "secret")
+    manifest.unlink()
+    manifest.symlink_to(root / "secret")
     with pytest.raises(PermissionDeniedError):
         storage.multipart.list_parts("a", upload)
 
 
-def test_a_part_that_is_a_link_is_refused(here, tmp_path):
-    """What it leads to is never published."""
-    storage, root = here
+def test_a_part_that_is_a_link_is_refused(openssh_storage, tmp_path):
+    """Its target is never published."""
+    storage, root = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"12")
     (tmp_path / "secret").write_bytes(b"xy")
-    hidden = root / f".fs-tmp-{upload}" / part_name(1)
-    os.utime(tmp_path / "secret", (hidden.stat().st_mtime,) * 2)
-    hidden.unlink()
-    hidden.symlink_to(tmp_path / "secret")
+    part_file = root / f".fs-tmp-{upload}" / part_name(1)
+    os.utime(tmp_path / "secret", (part_file.stat().st_mtime,) * 2)
+    part_file.unlink()
+    part_file.symlink_to(tmp_path / "secret")
 
     with pytest.raises(PermissionDeniedError):
         storage.multipart.complete("a", upload, [part], PLAIN)
 
     assert not storage.exists("a")
     storage.multipart.abort("a", upload)
-    storage.sweep(older_than=timedelta(seconds=-10))  # a pipe could have been there: the session was ended
+    storage.sweep(older_than=timedelta(seconds=-10))  # the failed completion may have left its temporary file
     assert os.listdir(root) == []
     assert (tmp_path / "secret").read_bytes() == b"xy"
 
 
-def test_a_hidden_folder_that_is_a_link_is_refused(here, tmp_path):
-    """Its note would be somebody else's."""
-    storage, root = here
+def test_an_upload_directory_that_is_a_link_is_refused(openssh_storage, tmp_path):
+    """Its manifest could belong to another storage."""
+    storage, root = openssh_storage
     (tmp_path / MANIFEST_NAME).write_bytes(encode_manifest("a", PLAIN))
-    (root / f".fs-tmp-{NONE}").symlink_to(tmp_path)
+    (root / f".fs-tmp-{UNKNOWN_ID}").symlink_to(tmp_path)
 
-    for verb in (
-        lambda: storage.multipart.upload_part("a", NONE, 1, b"1"),
-        lambda: storage.multipart.list_parts("a", NONE),
-        lambda: storage.multipart.abort("a", NONE),
+    for operation in (
+        lambda: storage.multipart.upload_part("a", UNKNOWN_ID, 1, b"1"),
+        lambda: storage.multipart.list_parts("a", UNKNOWN_ID),
+        lambda: storage.multipart.abort("a", UNKNOWN_ID),
     ):
         with pytest.raises(PermissionDeniedError):
-            verb()
+            operation()
 
     assert storage.sweep(older_than=timedelta(seconds=-10)) == 1
     assert (os.listdir(root), os.listdir(tmp_path)) == ([], [MANIFEST_NAME])
 
 
-# -- trouble ----------------------------------------------------------------------------------------------------------
+# -- failures ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "error", [StatusError(FAILURE, "no"), ConnectionLostError("gone"), TimeoutError(), PermissionDeniedError("no")]
 )
-def test_an_upload_whose_parts_cannot_be_deleted_is_published(here, monkeypatch, caplog, error):
-    """An error would deny it; the sweep takes the rest, or whoever asks once more."""
-    storage, root = here
+def test_a_completion_whose_parts_cannot_be_deleted_succeeds(openssh_storage, monkeypatch, caplog, error):
+    """The file is published, so it is no error; the sweep or another completion removes the parts."""
+    storage, root = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"1")
 
@@ -435,88 +435,88 @@ def test_an_upload_whose_parts_cannot_be_deleted_is_published(here, monkeypatch,
 
     assert storage.read("a") == b"1"
     assert "left for the sweep" in caplog.text
-    storage.multipart.complete("a", upload, [part], PLAIN)  # by somebody who was not told
+    storage.multipart.complete("a", upload, [part], PLAIN)  # by a client that missed the first response
     assert os.listdir(root) == ["a"]
 
 
-def test_an_end_whose_answer_is_lost_is_neither_done_nor_undone(here, monkeypatch):
-    """It is not done twice: the second time, the name would be taken by our own file."""
-    storage, _ = here
+def test_a_completion_whose_response_is_lost_has_an_unknown_outcome(openssh_storage, monkeypatch):
+    """It is not retried: the path would exist then."""
+    storage, _ = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"1")
     publish = type(storage._atomic_write).publish
 
-    def lost(atomic_write, session, *arguments):
+    def breaking_publish(atomic_write, session, *arguments):
         publish(atomic_write, session, *arguments)
         session.close()
         raise ConnectionLostError("gone")
 
-    monkeypatch.setattr(type(storage._atomic_write), "publish", lost)
-    with pytest.raises(StorageUnavailableError, match="it may have been done, or not"):
+    monkeypatch.setattr(type(storage._atomic_write), "publish", breaking_publish)
+    with pytest.raises(StorageUnavailableError, match="may or may not have been carried out"):
         storage.multipart.complete("a", upload, [part], WriteOptions(exclusive=True))
 
     assert storage.read("a") == b"1"
-    assert uploads(storage) == [upload]
+    assert pending_ids(storage) == [upload]
 
 
-@pytest.mark.parametrize("verb", ["list_parts", "upload_part", "complete", "abort", "list_uploads"])
-def test_a_refusal_is_never_a_missing_upload(ordinary, verb):
-    """Nor is it "done"."""
-    storage, root = ordinary
+@pytest.mark.parametrize("operation", ["list_parts", "upload_part", "complete", "abort", "list_uploads"])
+def test_a_permission_error_is_not_reported_as_a_missing_upload(unprivileged_storage, operation):
+    """Nor as success."""
+    storage, root = unprivileged_storage
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"1")
-    hidden = root / f".fs-tmp-{upload}"
-    (hidden if verb != "list_uploads" else hidden / MANIFEST_NAME).chmod(0o000)
-    asked = {
+    directory = root / f".fs-tmp-{upload}"
+    (directory if operation != "list_uploads" else directory / MANIFEST_NAME).chmod(0o000)
+    operations = {
         "list_parts": lambda: storage.multipart.list_parts("a", upload),
         "upload_part": lambda: storage.multipart.upload_part("a", upload, 2, b"2"),
-        "finish": lambda: storage.multipart.complete("a", upload, [part], PLAIN),
-        "discard": lambda: storage.multipart.abort("a", upload),
-        "list_uploads": lambda: uploads(storage),
+        "complete": lambda: storage.multipart.complete("a", upload, [part], PLAIN),
+        "abort": lambda: storage.multipart.abort("a", upload),
+        "list_uploads": lambda: pending_ids(storage),
     }
 
     with pytest.raises(PermissionDeniedError):
-        asked[verb]()
+        operations[operation]()
 
     assert not (root / "a").exists()
 
 
-@pytest.mark.parametrize("verb", ["abort", "sweep"])
-def test_parts_that_may_not_be_deleted_are_told(ordinary, verb):
-    """They would be there for ever."""
-    storage, root = ordinary
+@pytest.mark.parametrize("operation", ["abort", "sweep"])
+def test_parts_that_may_not_be_deleted_raise_an_error(unprivileged_storage, operation):
+    """They would stay for ever."""
+    storage, root = unprivileged_storage
     upload = storage.multipart.create("a", PLAIN)
     (root / f".fs-tmp-{upload}").chmod(0o555)
 
-    deeds = {
-        "discard": lambda: storage.multipart.abort("a", upload),
+    operations = {
+        "abort": lambda: storage.multipart.abort("a", upload),
         "sweep": lambda: storage.sweep(older_than=timedelta(seconds=-10)),
     }
     with pytest.raises(PermissionDeniedError):
-        deeds[verb]()
+        operations[operation]()
 
-    assert uploads(storage) == [upload]
+    assert pending_ids(storage) == [upload]
 
 
 @pytest.fixture
-def ordinary(openssh):
-    """A storage on a server on which modes mean something, and where it is on this machine."""
-    nobody = 65534
-    someone = f"setpriv --reuid={nobody} --regid={nobody} --clear-groups " if os.getuid() == 0 else ""
-    server = type(openssh)(f"ForceCommand {someone}/usr/lib/openssh/sftp-server")
+def unprivileged_storage(openssh):
+    """A storage on a server that runs without root, so that modes count, and its root on this machine."""
+    uid = 65534
+    setpriv = f"setpriv --reuid={uid} --regid={uid} --clear-groups " if os.getuid() == 0 else ""
+    server = type(openssh)(f"ForceCommand {setpriv}/usr/lib/openssh/sftp-server")
     server.home.chmod(0o755)
     root = server.folder / "root"
     root.mkdir()
     if os.getuid() == 0:
-        os.chown(root, nobody, nobody)
-    with closing(place(server, root=str(root))) as made:
+        os.chown(root, uid, uid)
+    with closing(make_storage(server, root=str(root))) as made:
         yield made, root
     server.remove()
 
 
-def test_what_somebody_else_puts_beside_the_parts_does_no_harm(here):
-    """It is no part, and keeps its folder; the upload goes."""
-    storage, root = here
+def test_foreign_files_beside_the_parts_are_ignored(openssh_storage):
+    """They are not parts; a foreign directory stays."""
+    storage, root = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"1")
     (root / f".fs-tmp-{upload}/theirs/deep").mkdir(parents=True)
@@ -526,13 +526,13 @@ def test_what_somebody_else_puts_beside_the_parts_does_no_harm(here):
     storage.multipart.complete("a", upload, [part], PLAIN)
 
     assert storage.read("a") == b"1"
-    assert uploads(storage) == []
+    assert pending_ids(storage) == []
     assert os.listdir(root / f".fs-tmp-{upload}") in ([], ["theirs"])
 
 
-def test_an_end_that_fails_leaves_no_file_open(here):
-    """Deleted files that are open take up room for as long as the session lives."""
-    storage, root = here
+def test_a_failed_completion_leaves_no_file_open(openssh_storage):
+    """An open file that is deleted occupies space as long as the session exists."""
+    storage, root = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"1")
 
@@ -543,48 +543,48 @@ def test_an_end_that_fails_leaves_no_file_open(here):
             storage.multipart.complete("a", upload, [part, Part(number=2, size=1, etag="")], PLAIN)
     storage.exists("a")
 
-    held = []
+    open_files = []
     for process in os.listdir("/proc"):
         with suppress(OSError):
-            held += [os.readlink(f"/proc/{process}/fd/{one}") for one in os.listdir(f"/proc/{process}/fd")]
-    assert not [name for name in held if str(root) in name]
+            open_files += [os.readlink(f"/proc/{process}/fd/{fd}") for fd in os.listdir(f"/proc/{process}/fd")]
+    assert not [name for name in open_files if str(root) in name]
     assert os.listdir(root) == [f".fs-tmp-{upload}"]
 
 
-def test_parts_sent_at_once_all_arrive(here):
-    """Each through a session of its own."""
-    storage, _ = here
+def test_parts_can_be_uploaded_concurrently(openssh_storage):
+    """Each in a session of its own."""
+    storage, _ = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     number = count(8, 40)
 
     sent = run_concurrently(
-        lambda at: storage.multipart.upload_part("a", upload, at + 1, bytes([at]) * 100_000), number
+        lambda index: storage.multipart.upload_part("a", upload, index + 1, bytes([index]) * 100_000), number
     )
     storage.multipart.complete("a", upload, sent, PLAIN)
 
-    assert storage.read("a") == b"".join(bytes([at]) * 100_000 for at in range(number))
+    assert storage.read("a") == b"".join(bytes([index]) * 100_000 for index in range(number))
 
 
-def _discard(storage, upload, _):
+def _abort(storage, upload, _):
     storage.multipart.abort("a", upload)
 
 
-def test_an_upload_that_is_discarded_by_several_is_gone(here):
-    """Whoever comes second finds it done."""
-    storage, root = here
+def test_an_upload_can_be_aborted_by_several_threads_at_once(openssh_storage):
+    """Aborting is idempotent."""
+    storage, root = openssh_storage
 
     for _ in range(count(5, 50)):
         upload = storage.multipart.create("a", PLAIN)
         storage.multipart.upload_part("a", upload, 1, b"1")
-        run_concurrently(partial(_discard, storage, upload), 4)
+        run_concurrently(partial(_abort, storage, upload), 4)
         assert os.listdir(root) == []
 
 
-def test_an_upload_goes_on_in_another_process_and_after_a_cut(openssh):
-    """Its id and its path are all that it takes."""
+def test_an_upload_continues_in_another_storage_and_after_a_lost_connection(openssh):
+    """Its id and its path are all that is needed."""
     with FaultProxy("127.0.0.1", openssh.port) as proxy:
         openssh.know(proxy.port)
-        first = place(openssh, port=proxy.port)
+        first = make_storage(openssh, port=proxy.port)
         upload = first.multipart.create("a", PLAIN)
         one = first.multipart.upload_part("a", upload, 1, b"one")
         proxy.up = Faults(cut_after=0)
@@ -594,60 +594,60 @@ def test_an_upload_goes_on_in_another_process_and_after_a_cut(openssh):
         proxy.heal()
         two = first.multipart.upload_part("a", upload, 2, b"two")
         first.close()
-    with closing(place(openssh, root=first.root)) as second:
+    with closing(make_storage(openssh, root=first.root)) as second:
         assert second.multipart.list_parts("a", upload) == [one, two]
         second.multipart.complete("a", upload, [one, two], PLAIN)
         assert second.read("a") == b"onetwo"
 
 
-def test_a_thousand_parts_are_removed_in_few_turns(here, monkeypatch):
-    """None waits for another; and parts that were given by hand are found."""
-    storage, root = here
+def test_a_thousand_parts_are_removed_in_few_round_trips(openssh_storage, monkeypatch):
+    """Parts that were written by another program are found too."""
+    storage, root = openssh_storage
     upload = storage.multipart.create("a", PLAIN)
     for number in range(1, 1001):
         (root / f".fs-tmp-{upload}" / part_name(number)).touch()
-    turns = Turns(monkeypatch)
+    round_trips = RoundTrips(monkeypatch)
 
     listed = storage.multipart.list_parts("a", upload)
     storage.multipart.abort("a", upload)
 
     assert [part.number for part in listed] == list(range(1, 1001))
-    assert turns.asked > 1000
-    assert turns.now < 30
+    assert round_trips.requests > 1000
+    assert round_trips.count < 30
     assert os.listdir(root) == []
 
 
-# -- what a writer does -----------------------------------------------------------------------------------------------
+# -- the upload of a writer -------------------------------------------------------------------------------------------
 
 
-def test_what_a_writer_begins_is_known_to_nobody_else(here):
-    """It leaves no note, lists no uploads, and has to be begun."""
-    storage, root = here
-    writes = storage._file_upload()
+def test_the_upload_of_a_writer_is_not_listed(openssh_storage):
+    """It has no manifest, and must be created before parts are uploaded."""
+    storage, root = openssh_storage
+    file_upload = storage._file_upload()
 
-    with pytest.raises(LookupError, match=r"begin\(\) comes first"):
-        writes.upload_part("a", "", 1, b"1")
-    writes.abort("a", "")
-    writes.abandon()
-    upload = writes.create("a", PLAIN)
+    with pytest.raises(LookupError, match=r"call create\(\) first"):
+        file_upload.upload_part("a", "", 1, b"1")
+    file_upload.abort("a", "")
+    file_upload.abandon()
+    upload = file_upload.create("a", PLAIN)
 
-    assert isinstance(writes, SFTPUpload)
-    assert list(writes.list_uploads()) == []
-    assert writes.list_parts("a", upload) == []
-    assert uploads(storage) == []
-    writes.abort("a", upload)
+    assert isinstance(file_upload, SFTPUpload)
+    assert list(file_upload.list_uploads()) == []
+    assert file_upload.list_parts("a", upload) == []
+    assert pending_ids(storage) == []
+    file_upload.abort("a", upload)
     assert os.listdir(root) == []
 
 
-def test_a_note_is_small_and_plain(here):
-    """Others may have to read it."""
-    storage, root = here
+def test_a_manifest_is_json_with_three_fields(openssh_storage):
+    """Other programs may have to read it."""
+    storage, root = openssh_storage
     upload = storage.multipart.create(PATH, PLAIN)
 
-    note = json.loads((root / f".fs-tmp-{upload}" / MANIFEST_NAME).read_bytes())
+    manifest = json.loads((root / f".fs-tmp-{upload}" / MANIFEST_NAME).read_bytes())
 
-    assert set(note) == {"path", "headers", "started_at"}
-    assert note["path"] == PATH
+    assert set(manifest) == {"path", "headers", "started_at"}
+    assert manifest["path"] == PATH
     shutil.rmtree(root / f".fs-tmp-{upload}")
-    assert uploads(storage) == []
+    assert pending_ids(storage) == []
     assert isinstance(storage._multipart(), SFTPMultipart)
