@@ -50,7 +50,8 @@ ROWS = {
     # A field of Capabilities: what it means to a caller.
     "exclusive": "Create only, never replace (`exclusive=True`)",
     "if_match": "Replace a certain version only (`if_match=…`)",
-    "copy_conditions": "The same in `copy` and `move`",
+    "copy_conditions": "`exclusive`, and `if_match` where it is supported, in `copy` and `move`",
+    "multipart_conditions": "The same in multipart uploads",
     "read_write": 'Edit a file in place (`open(path, "rw")`)',
     "content_headers": "Store a content type and other headers",
     "metadata": "Store metadata",
@@ -59,7 +60,6 @@ ROWS = {
     "local_paths": "Files have a path on this machine (`local_path`)",
     "concurrent_writes": "Two large writes of one path at the same time",
     "multipart": "Multipart uploads (`storage.multipart`)",
-    "multipart_conditions": "The same when a multipart upload completes",
     "multipart_headers": "Change headers when a multipart upload completes",
     "multipart_checksums": "Compare a checksum when a multipart upload completes",
     "links": "Links (`link_to`)",
