@@ -1,8 +1,8 @@
-"""Drop: a small photo-and-document drop that shows what Flask-Storage-Profiles does.
+"""Drop: a small app for sharing photos and documents that shows what Flask-Storage-Profiles does.
 
-``flask --app example_app run`` starts it with no configuration: files, links' key and all lie in the folder
-``example_app/instance``. Whoever reaches the page may see, share and delete everything; put a login in front before
-others can.
+``flask --app example_app run`` starts it without configuration: the files and the secret key are in the directory
+``example_app/instance``. The app has no login: anyone who can reach the page can see, share and delete all files. Add a
+login before others can reach it.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ def create_app(instance_path: str | None = None, config: Mapping[str, Any] | Non
     *config*; the later one wins.
 
     Args:
-        instance_path: The folder for everything that is kept; absolute. ``example_app/instance`` without one.
+        instance_path: The directory for files, the secret key and usage counters; absolute. ``example_app/instance``
+            by default.
         config: Settings for this app only.
     """
     instance = Path(instance_path or Path(__file__).resolve().parent / "instance")
     app = Flask(__name__, instance_path=str(instance))
     app.config.from_object(defaults)
-    app.config["STORAGE_PROFILES"] = defaults.own_profiles(instance)
+    app.config["STORAGE_PROFILES"] = defaults.default_profiles(instance)
     app.config.from_prefixed_env()
     app.config.from_mapping(config or {})
     if not app.config["SECRET_KEY"]:
         app.config["SECRET_KEY"] = load_or_create(instance / "secret_key")
     if app.config["MAX_CONTENT_LENGTH"] is None:
-        # For the form without scripts; an upload by a signed link is held to the size in the link.
+        # For uploads through the form, without scripts. An upload through a signed link has the limit of the link.
         app.config["MAX_CONTENT_LENGTH"] = app.config["DROP_MAX_UPLOAD_SIZE"] + defaults.FORM_OVERHEAD
 
     Storage(app)

@@ -1,9 +1,9 @@
-"""Where the files lie: every kind of place there is, in each of the three ways to write it down.
+"""The settings of the app, and example profiles of each backend in each of the three forms.
 
-The app uses the profile ``drop`` of :func:`own_profiles`. Another place needs no change here but one environment
-variable, which holds any of the three forms as JSON. A folder elsewhere, a bucket of AWS (boto3 finds the credentials
-in its usual places), one of any other service that speaks S3, a container of Azure (azure.identity finds who asks),
-one of the emulator on this machine, a folder of another machine over SSH (its key is in ``~/.ssh/known_hosts``):
+The app uses the profile ``drop`` of :func:`default_profiles`. To use another storage, set one environment variable; it
+holds any of the three forms as JSON. The examples: another directory, an AWS bucket (boto3 finds the credentials), a
+bucket of an S3-compatible service, an Azure container (azure.identity finds the credential), a container of the
+emulator on this machine, a directory of another machine over SSH (its host key is in ``~/.ssh/known_hosts``):
 
 .. code-block:: sh
 
@@ -33,28 +33,28 @@ DROP_MAX_UPLOAD_SIZE = 1_000_000_000
 """The largest file, in bytes. ``FLASK_DROP_MAX_UPLOAD_SIZE`` changes it."""
 
 DROP_LISTED_FILES = 200
-"""So many files, the newest, are on the page."""
+"""The page lists the newest files, at most so many."""
 
 FORM_OVERHEAD = 65_536
-"""What a form may have beside the content of its file, in bytes."""
+"""How many bytes a form may have in addition to the content of its file."""
 
-# Cookies are shared by all ports of a host, and every Flask app calls its cookie "session".
+# All ports of a host share cookies, and the default name "session" is the same in every Flask app.
 SESSION_COOKIE_NAME = "drop_session"
 SESSION_COOKIE_SAMESITE = "Lax"
 
 
-def own_profiles(instance: Path) -> dict[str, Any]:
-    """Return the profiles of the app, unless it is told of others."""
+def default_profiles(instance: Path) -> dict[str, Any]:
+    """Return the profiles that the app uses when none are configured."""
     return {"drop": as_mapping(instance)["drop"]}
 
 
 def as_mapping(instance: Path) -> dict[str, Any]:
-    """Return a profile of every kind as a mapping: name to backend and arguments. The first one is the default."""
+    """Return a profile of each backend, as a mapping of name to backend and arguments. The first is the default."""
     return {
         "drop": {
             "backend": "local",
             "root": str(instance / "files"),
-            "create": True,  # make the folder; without this a missing one is an error at start
+            "create": True,  # create the directory; without this a missing one is an error at start
         },
         "public": {
             "backend": "local",
@@ -84,11 +84,11 @@ def as_mapping(instance: Path) -> dict[str, Any]:
 
 
 def as_pairs(instance: Path) -> list[tuple[type | str, dict[str, Any]]]:
-    """Return the same as pairs of class and arguments."""
+    """Return the same profiles as pairs of class and arguments."""
     return [
-        # A folder on this machine. Others may not look into it: 0o600 and 0o700 are the modes unless told otherwise.
+        # A directory on this machine. Other users cannot read it: the default modes are 0o600 and 0o700.
         (LocalFSStorage, {"name": "drop", "root": str(instance / "files"), "create": True}),
-        # The same for content that a web server serves by itself, under a public address.
+        # A directory whose files a web server serves under a public address.
         (
             LocalFSStorage,
             {
@@ -100,10 +100,10 @@ def as_pairs(instance: Path) -> list[tuple[type | str, dict[str, Any]]]:
                 "base_url": "https://media.example.com",
             },
         ),
-        # In a bucket of S3, with whatever credentials boto3 finds. The short name stands for the class S3Storage, so
-        # that boto3 is imported only where there is such a profile.
+        # An S3 bucket, with the credentials that boto3 finds. "s3" is short for the class S3Storage; with the short
+        # name, boto3 is imported only by apps with such a profile.
         ("s3", {"name": "bucket", "bucket": "example", "prefix": "drop", "aws_region": "eu-central-1"}),
-        # In a container of Azure, as whoever azure.identity finds: a managed identity there, "az login" here.
+        # An Azure container, with the credential that azure.identity finds: a managed identity, or "az login".
         (
             "azure",
             {
@@ -114,7 +114,7 @@ def as_pairs(instance: Path) -> list[tuple[type | str, dict[str, Any]]]:
                 "credential": "DefaultAzureCredential",
             },
         ),
-        # On another machine, over SSH, with a key of the app's own; the server's key is in ~/.ssh/known_hosts.
+        # A directory on another machine, over SSH, with the app's own key; the host key is in ~/.ssh/known_hosts.
         (
             "sftp",
             {
@@ -125,13 +125,13 @@ def as_pairs(instance: Path) -> list[tuple[type | str, dict[str, Any]]]:
                 "key_filename": "/etc/drop/id_ed25519",
             },
         ),
-        # In this process and gone with it: for tests, and for trying things out.
+        # In the memory of this process, lost when it ends: for tests and experiments.
         (MemoryStorage, {"name": "scratch"}),
     ]
 
 
 def as_urls(instance: Path) -> dict[str, str]:
-    """Return the same as URLs: arguments are the query."""
+    """Return the same profiles as URLs, with the arguments in the query."""
     return {
         "drop": f"local://{instance / 'files'}?create=true",
         "public": f"local://{instance / 'public'}?create=true&file_mode=0o644&directory_mode=0o755"

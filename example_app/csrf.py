@@ -1,4 +1,4 @@
-"""Only our own page may change something: a token in the session must come back with every such request."""
+"""Protection against cross-site request forgery: requests that change something must send the session's token."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flask import Flask, Response, abort, request, session
 HEADER = "X-CSRF-Token"
 FIELD = "csrf_token"
 
-# Scripts, styles and pictures are files of ours; no code in the page, no code in an attribute, no text made code.
+# Scripts, styles and images come from this app only; no inline scripts, and no HTML built from text (trusted types).
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'{origin}; media-src 'self'{origin}; "
     "connect-src 'self'{origin}; frame-src 'self'{origin}; form-action 'self'; base-uri 'none'; "
@@ -19,9 +19,9 @@ PAGE_POLICY = (
 
 
 def init_app(app: Flask) -> None:
-    """Let the templates ask for the token, and send every page with a strict policy."""
+    """Make the token available in templates, and add security headers to every page."""
     app.add_template_global(token, "csrf_token")
-    app.after_request(_harden)
+    app.after_request(_add_security_headers)
 
 
 def token() -> str:
@@ -32,21 +32,21 @@ def token() -> str:
 
 
 def protect() -> None:
-    """Refuse a request that would change something and does not come from our page; for ``before_request``."""
+    """Reject a request that would change something and has no valid token; for ``before_request``."""
     if request.method in ("GET", "HEAD", "OPTIONS"):
         return
-    # Browsers tell where a request comes from; asking that first spares reading a stranger's form.
-    foreign = request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none")
-    if foreign or not _is_ours(request.headers.get(HEADER) or request.form.get(FIELD, "")):
+    # Browsers send Sec-Fetch-Site. It is checked first, so that the form of a cross-site request is not parsed.
+    cross_site = request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none")
+    if cross_site or not _is_session_token(request.headers.get(HEADER) or request.form.get(FIELD, "")):
         abort(400, "This page is out of date. Reload it and try again.")
 
 
-def _is_ours(sent: str) -> bool:
+def _is_session_token(sent: str) -> bool:
     return hmac.compare_digest(sent.encode(), str(session.get(FIELD, "")).encode()) and bool(sent)
 
 
-def _harden(response: Response) -> Response:
-    # What the link view sends has a stricter policy of its own, which stays.
+def _add_security_headers(response: Response) -> Response:
+    # Responses of the link view have a stricter policy already, which stays.
     if response.mimetype == "text/html" and "Content-Security-Policy" not in response.headers:
         response.headers["Content-Security-Policy"] = PAGE_POLICY.format(origin="")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")

@@ -1,4 +1,4 @@
-"""What a file is, told by its name: which picture stands for it, and whether a browser may show it."""
+"""File types by file name: icon, content type, and whether a browser may show the file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ class FileType(NamedTuple):
 
     Attributes:
         icon: The name of a symbol in the page.
-        content_type: What it is stored and served as.
-        preview: How the page shows it (``image``, ``video``, ``audio``, ``pdf``, ``text``); None: only as a download.
+        content_type: The content type that is stored and sent.
+        preview: How the page shows the file (``image``, ``video``, ``audio``, ``pdf``, ``text``); None for download
+            only.
     """
 
     icon: str
@@ -41,7 +42,7 @@ def _file_types() -> dict[str, FileType]:
         "pdf": {"application/pdf": "pdf"},
         "text": {"text/plain": "txt text md log csv tsv ini toml yaml yml"},
     }
-    # A browser must never show these as what they are: HTML and SVG run scripts.
+    # These are sent as application/octet-stream, because browsers run the scripts in HTML and SVG.
     stored = {
         "image": "svg heic heif tif tiff bmp psd raw",
         "video": "mov mkv avi",
@@ -68,7 +69,7 @@ _UNKNOWN = FileType("file", "application/octet-stream")
 
 
 def file_type_of(name: str) -> FileType:
-    """Return what a file of this name is.
+    """Return the type of a file with this name.
 
     >>> file_type_of("Holiday.JPG").content_type
     'image/jpeg'

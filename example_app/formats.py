@@ -1,10 +1,10 @@
-"""Numbers as people read them."""
+"""Human-readable numbers."""
 
 from __future__ import annotations
 
 
 def filesize(size: int) -> str:
-    """Return a size in bytes as people write it.
+    """Return a size in bytes in human-readable form.
 
     >>> filesize(0), filesize(999), filesize(1_234_567)
     ('0 bytes', '999 bytes', '1.2 MB')

@@ -1,4 +1,4 @@
-"""What goes wrong, in words for the person in front of the screen."""
+"""Error messages for the user of the page."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from flask_storage import (
 from .formats import filesize
 
 ERROR_TEXTS = {
-    400: ("That did not work", "The request was not one this page makes. Reload the page and try again."),
+    400: ("Invalid request", "The app could not understand this request. Reload the page and try again."),
     403: (
-        "This link no longer works",
-        "It has run out, was already used, or lost a part on its way. Ask the person who sent it for a new one.",
+        "This link does not work",
+        "It has expired, was already used, or is incomplete. Ask the sender for a new link.",
     ),
-    404: ("Nothing is here", "The file was deleted, or the address has a typo."),
-    409: ("That name is taken", "Another upload was faster. Try again."),
-    411: ("The size is missing", "An upload has to say how long it is."),
-    413: ("That file is too large", "A file may have up to {limit}."),
-    500: ("Something broke", "It is our fault, and it was written down. Try again in a moment."),
-    503: ("The storage does not answer", "Nothing is lost. Try again in a moment."),
-    507: ("The storage is full", "Nothing was stored. Delete something and try again."),
+    404: ("File not found", "The file was deleted, or the address is wrong."),
+    409: ("The name is taken", "Another upload has used this name. Try again."),
+    411: ("The size is missing", "An upload must state its size (the Content-Length header)."),
+    413: ("The file is too large", "A file may have up to {limit}."),
+    500: ("Something went wrong", "The error is on our side and has been logged. Try again later."),
+    503: ("The storage is unavailable", "Your files are not affected. Try again in a moment."),
+    507: ("The storage is full", "The file was not stored. Delete some files and try again."),
 }
 
 ERROR_STATUSES: list[tuple[type[StorageError], int]] = [
@@ -42,7 +42,7 @@ ERROR_STATUSES: list[tuple[type[StorageError], int]] = [
 
 
 def init_app(app: Flask) -> None:
-    """Show every error as a page of ours, or as JSON to the page's script."""
+    """Show every error as a page of the app, or as JSON to the page's script."""
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(StorageError, _storage_error)
     app.after_request(_html_errors_for_browsers)
@@ -50,10 +50,10 @@ def init_app(app: Flask) -> None:
 
 def _http_error(error: HTTPException) -> BaseResponse:
     if error.code is None or error.code < 400 or error.response is not None:
-        return error.get_response()  # a redirect, or an answer that somebody has made already
-    # What abort() was given to say; Werkzeug's own texts are for developers.
-    own_words = error.description if error.description != type(error).description else None
-    response = _error_response(error.code, own_words)
+        return error.get_response()  # a redirect, or an error that carries its own response
+    # Use a text that was passed to abort(); Werkzeug's default texts are for developers.
+    detail = error.description if error.description != type(error).description else None
+    response = _error_response(error.code, detail)
     for name, value in error.get_headers():
         if name.lower() not in ("content-type", "content-length"):
             response.headers[name] = value
@@ -69,9 +69,9 @@ def _storage_error(error: StorageError) -> Response:
 
 
 def _html_errors_for_browsers(response: Response) -> Response:
-    """Show who opened a shared link in a browser a page; programs keep the line of text that the link view sends."""
-    asks_for_a_page = any(kind == "text/html" for kind, _ in request.accept_mimetypes)
-    if response.status_code < 400 or not _is_link_view() or not asks_for_a_page:
+    """Replace the link view's plain-text errors by a page in browsers; other clients keep the text."""
+    accepts_html = any(mimetype == "text/html" for mimetype, _ in request.accept_mimetypes)
+    if response.status_code < 400 or not _is_link_view() or not accepts_html:
         return response
     response.close()
     return _error_response(response.status_code)
@@ -80,12 +80,12 @@ def _html_errors_for_browsers(response: Response) -> Response:
 def _error_response(status: int, detail: str | None = None) -> Response:
     title, text = ERROR_TEXTS.get(status) or ERROR_TEXTS[400 if status < 500 else 500]
     text = detail or text.format(limit=filesize(current_app.config["DROP_MAX_UPLOAD_SIZE"]))
-    if isinstance(request.routing_exception, BadRequest):  # a Host that is none: no address can be built for a page
+    if isinstance(request.routing_exception, BadRequest):  # an invalid Host header: url_for() fails in templates
         response = make_response(f"{title}\n", {"Content-Type": "text/plain; charset=utf-8"})
     elif request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
         response = jsonify(error=text)
     else:
-        # Who came by a shared link is a guest: the list of all files is not theirs to be led to.
+        # A visitor with a shared link gets no link to the list of all files.
         home = not _is_link_view()
         response = make_response(render_template("message.html", mark=status, title=title, text=text, home=home))
         response.headers["Cache-Control"] = "no-store"

@@ -1,4 +1,4 @@
-"""The routes of the app. The storage is all there is: no database stands beside it."""
+"""The routes of the app. All data is in the storage; the app has no database."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 blueprint = Blueprint("drop", __name__)
 blueprint.before_request(csrf.protect)
 
-UPLOAD_TIME = timedelta(minutes=15)  # to begin in; one that has begun may take longer
+UPLOAD_TIME = timedelta(minutes=15)  # an upload must begin in this time; it may take longer
 VIEW_TIME = timedelta(hours=1)
-REDIRECTS_KEPT = timedelta(minutes=5)
-LARGEST_THUMBNAIL = 8_000_000
+REDIRECT_MAX_AGE = timedelta(minutes=5)
+MAX_THUMBNAIL_SIZE = 8_000_000
 
 
 class Lifetime(NamedTuple):
@@ -89,7 +89,7 @@ def index() -> Response:
             total += entry.size
             yield entry
 
-    # One pass over the storage, and no more of it in memory than is shown.
+    # One pass over the storage; only the entries that are shown are held in memory.
     newest = heapq.nlargest(
         current_app.config["DROP_LISTED_FILES"], counted(), key=lambda entry: (entry.last_modified, entry.name)
     )
@@ -112,7 +112,7 @@ def index() -> Response:
 
 @blueprint.post("/uploads")
 def begin_upload() -> Response:
-    """Answer a browser that wants to upload with what it has to send, and where."""
+    """Return the URL, method, headers and fields with which the browser uploads one file."""
     payload = _json_payload()
     name, size = payload.get("name"), payload.get("size")
     if not isinstance(name, str) or type(size) is not int or size < 0:
@@ -121,9 +121,9 @@ def begin_upload() -> Response:
         abort(413)
     path = _new_path(name)
     backend = current_storage.default
-    # What the link allows is signed: this name and, as far as the place can bind them, this type, this many bytes, and
-    # nothing that is already there.
-    instruction = backend.upload_request(
+    # The signature covers the path and, as far as the backend can enforce them, the content type, the size, and that no
+    # existing file is replaced.
+    presigned = backend.upload_request(
         path,
         UPLOAD_TIME,
         content_type=file_type_of(path).content_type if backend.capabilities.content_headers else None,
@@ -133,37 +133,37 @@ def begin_upload() -> Response:
     return jsonify(
         path=path,
         upload_token=_upload_token_signer().dumps([path, size]),
-        method=instruction.method,
-        url=instruction.url,
-        headers=dict(instruction.headers),
-        fields=dict(instruction.fields),
+        method=presigned.method,
+        url=presigned.url,
+        headers=dict(presigned.headers),
+        fields=dict(presigned.fields),
     )
 
 
 @blueprint.post("/uploads/done")
 def confirm_upload() -> Response:
-    """Look at what has arrived, when the browser says that it has sent all: it went past us, so we see it first here.
+    """Check a stored file after its upload, which may have gone directly from the browser to the storage service.
 
-    The path is the one that we gave out, as our own signature shows, never one that a client thinks of.
+    The upload token is signed by the app, so that a client cannot name any other path.
     """
     try:
         path, size = _upload_token_signer().loads(str(_json_payload().get("upload_token")))
     except BadSignature:
-        abort(400, "There was no such upload. Choose the file and send it again.")
+        abort(400, "This upload is unknown. Choose the file and upload it again.")
     try:
         current_storage.default.confirm_upload(path, size=size)
     except IntegrityError:
-        abort(400, "Something else arrived than was announced, and was deleted. Try again.")
+        abort(400, "The file changed during the upload, so it was not stored. Try again.")
     return jsonify(path=path)
 
 
 @blueprint.post("/files")
 def upload_form() -> BaseResponse:
-    """Take the files of the form, for browsers without scripts."""
-    arrived = [uploaded for uploaded in request.files.getlist("files") if uploaded.filename]
-    if not arrived:
-        abort(400, "No file arrived. Choose one and send it again.")
-    for uploaded in arrived:
+    """Store the files of the form, for browsers without scripts."""
+    files = [uploaded for uploaded in request.files.getlist("files") if uploaded.filename]
+    if not files:
+        abort(400, "No file was selected. Choose a file and upload it again.")
+    for uploaded in files:
         path = _new_path(uploaded.filename or "")
         current_storage.default.upload(uploaded.stream, path)
     return redirect(url_for(".index"), 303)
@@ -174,24 +174,24 @@ def upload_form() -> BaseResponse:
 
 @blueprint.get("/open/<path:path>")
 def open_file(path: str) -> BaseResponse:
-    """Lead to the file, to be shown where that is safe, else to be saved. The page never holds a link that expires."""
+    """Redirect to the file, shown inline when that is safe. So the page itself contains no link that expires."""
     return _redirect_to_file(path, inline=True)
 
 
 @blueprint.get("/download/<path:path>")
 def download(path: str) -> BaseResponse:
-    """Lead to the file, to be saved."""
+    """Redirect to the file as a download."""
     return _redirect_to_file(path, inline=False)
 
 
 @blueprint.post("/share/<path:path>")
 def share(path: str) -> Response:
-    """Make a link that anybody may use until it expires."""
+    """Create a link that works without a login until it expires."""
     backend = current_storage.default
     lifetimes = _lifetimes(backend)
     lifetime = lifetimes.get(str(_json_payload().get("lifetime")))
     if lifetime is None:
-        abort(400, f"A link lives for one of: {', '.join(lifetimes)}.")
+        abort(400, f"The lifetime of a link must be one of: {', '.join(lifetimes)}.")
     info = backend.stat(path)
     name = _name_of(info.path)
     expires_at = datetime.now().astimezone() + lifetime.time
@@ -203,12 +203,12 @@ def share(path: str) -> Response:
 
 @blueprint.post("/delete/<path:path>")
 def delete(path: str) -> BaseResponse | str:
-    """Delete a file once that is confirmed; the script of the page asks by itself, other browsers get a page."""
+    """Delete a file after confirmation: the page's script shows a dialog, browsers without scripts get a page."""
     backend = current_storage.default
     if "confirmed" not in request.values:
         name = _name_of(backend.stat(path).path)
         return render_template(
-            "message.html", mark="Delete", title=f"Delete {name}?", text="It is gone for good.", delete_path=path
+            "message.html", mark="Delete", title=f"Delete {name}?", text="This cannot be undone.", delete_path=path
         )
     backend.delete(path)
     if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
@@ -216,7 +216,7 @@ def delete(path: str) -> BaseResponse | str:
     return redirect(url_for(".index"), 303)
 
 
-# -- inner ------------------------------------------------------------------------------------------------------------
+# -- helpers ----------------------------------------------------------------------------------------------------------
 
 
 def _json_payload() -> dict[str, Any]:
@@ -224,22 +224,22 @@ def _json_payload() -> dict[str, Any]:
     request.max_content_length = 64 * 1024
     try:
         payload = request.get_json(silent=True)
-    except RecursionError:  # brackets upon brackets
+    except RecursionError:  # deeply nested arrays or objects
         payload = None
     return payload if isinstance(payload, dict) else {}
 
 
 def _new_path(name: str) -> str:
-    """Return a path that nobody has: the name in a random folder of its own.
+    """Return a new path: the file name in a directory with a random name.
 
-    A name that every system could hold stays as it is, others are made safe.
+    A file name that is valid on every system stays as it is; others are sanitized.
     """
-    leaf = re.split(r"[/\\]", name)[-1]
+    filename = re.split(r"[/\\]", name)[-1]
     try:
-        leaf = normalize(leaf, portable=True)
+        filename = normalize(filename, portable=True)
     except InvalidPathError:
-        leaf = safe_filename(leaf)
-    return f"{secrets.token_hex(8)}/{leaf}"
+        filename = safe_filename(filename)
+    return f"{secrets.token_hex(8)}/{filename}"
 
 
 def _upload_token_signer() -> URLSafeSerializer:
@@ -247,9 +247,9 @@ def _upload_token_signer() -> URLSafeSerializer:
 
 
 def _lifetimes(backend: StorageBackend) -> dict[str, Lifetime]:
-    """Return the choices that this place can keep to: nobody counts the uses of a link that it signs itself."""
-    counts = "uses" in backend.capabilities.link_constraints
-    return {key: lifetime for key, lifetime in LIFETIMES.items() if counts or lifetime.uses is None}
+    """Return the lifetimes that the backend supports: services such as S3 do not count the uses of a presigned URL."""
+    can_limit_uses = "uses" in backend.capabilities.link_constraints
+    return {key: lifetime for key, lifetime in LIFETIMES.items() if can_limit_uses or lifetime.uses is None}
 
 
 def _name_of(path: str) -> str:
@@ -258,29 +258,29 @@ def _name_of(path: str) -> str:
 
 def _item(entry: ListEntry) -> Item:
     name = _name_of(entry.name)
-    kind = file_type_of(name)
-    thumbnail = kind.preview == "image" and entry.size <= LARGEST_THUMBNAIL
-    return Item(entry.name, name, entry.size, entry.last_modified, kind, thumbnail)
+    file_type = file_type_of(name)
+    has_thumbnail = file_type.preview == "image" and entry.size <= MAX_THUMBNAIL_SIZE
+    return Item(entry.name, name, entry.size, entry.last_modified, file_type, has_thumbnail)
 
 
 def _redirect_to_file(path: str, *, inline: bool) -> BaseResponse:
     backend = current_storage.default
     info = backend.stat(path)
     name = _name_of(info.path)
-    kind = file_type_of(name)
-    disposition = "inline" if inline and kind.preview else "attachment"
+    file_type = file_type_of(name)
+    disposition = "inline" if inline and file_type.preview else "attachment"
     link = backend.link_to(
-        info.path, "download", VIEW_TIME, name, content_type=kind.content_type, disposition=disposition
+        info.path, "download", VIEW_TIME, name, content_type=file_type.content_type, disposition=disposition
     )
     response = redirect(link, 303)
     response.cache_control.private = True
-    # A thumbnail keeps its link for a while, so that the browser's copy of it is found again.
-    response.cache_control.max_age = int(REDIRECTS_KEPT.total_seconds())
+    # The browser reuses the redirect for a while, so that it finds the thumbnail in its cache under the same link.
+    response.cache_control.max_age = int(REDIRECT_MAX_AGE.total_seconds())
     return response
 
 
 def _link_origin(backend: StorageBackend) -> str:
-    """Return the host that links lead to, for the page's policy; empty when it is this one."""
+    """Return the origin of links, for the page's content security policy; empty when it is this app."""
     link = urlsplit(backend.link_to("origin", "download", VIEW_TIME))
     origin = f"{link.scheme}://{link.netloc}"
     return "" if origin == request.host_url.rstrip("/") else f" {origin}"

@@ -1,4 +1,4 @@
-"""A secret key that makes itself: written once, the same for every worker and after every restart."""
+"""A secret key that is generated once, and shared by all workers and across restarts."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 
 
 def load_or_create(file: Path) -> bytes:
-    """Return the key in *file*, making it when there is none; only the owner can read it.
+    """Return the key in *file*, and create it first when it is missing; only the owner can read it.
 
-    Workers that start at the same moment get the same key: each writes one of its own beside the file, and linking it
-    into place works for the first only. Nobody ever reads half a key.
+    Workers that start at the same time get the same key: each writes a key to a temporary file, and only the first
+    succeeds in linking its own to *file*. The link is atomic, so no worker reads an incomplete key.
     """
     if not file.exists():
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, own = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")  # mode 0o600
+        descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")  # mode 0o600
         try:
             with open(descriptor, "wb") as writer:
                 writer.write(secrets.token_bytes(64))
                 writer.flush()
                 os.fsync(descriptor)
-            os.link(own, file)
+            os.link(temporary, file)
         except FileExistsError:
             pass  # another worker was first
         finally:
-            os.unlink(own)
+            os.unlink(temporary)
     return file.read_bytes()

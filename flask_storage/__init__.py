@@ -1,4 +1,4 @@
-"""Files for Flask apps: on local disk today, elsewhere tomorrow, by changing ``STORAGE_PROFILES`` and nothing else.
+"""File storage for Flask apps; moving to another backend changes ``STORAGE_PROFILES`` and nothing else.
 
 >>> from flask import Flask
 >>> from flask_storage import Storage, current_storage
@@ -10,7 +10,7 @@
 ...     current_storage["docs"].read("hello.txt")
 b'hello'
 
-Every public name can be imported from here. The modules behind them are imported when a name is first asked for.
+Every public name can be imported from here. The module that defines a name is imported on first access.
 """
 
 from __future__ import annotations

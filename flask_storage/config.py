@@ -1,4 +1,4 @@
-"""What the ``STORAGE_*`` settings of an app say, and what is wrong with them."""
+"""Reads and validates the ``STORAGE_*`` settings of an app."""
 
 from __future__ import annotations
 
@@ -28,49 +28,51 @@ logger = logging.getLogger("flask_storage")
 
 
 def profile_specs(app: Flask) -> dict[str, Any]:
-    """Return what each profile is made of, by name, in order; a mapping is a copy that the caller may change.
+    """Return the specification of each profile by name, in order; a mapping is a copy that the caller may change.
 
     Raises:
-        ConfigurationError: when a profile has no proper name, or there is none.
+        ConfigurationError: when a profile has no valid name, or no profile is configured.
     """
-    given = app.config.get("STORAGE_PROFILES")
-    if given is None and "KEG_STORAGE_PROFILES" in app.config:
+    setting = app.config.get("STORAGE_PROFILES")
+    if setting is None and "KEG_STORAGE_PROFILES" in app.config:
         warnings.warn(
             "KEG_STORAGE_PROFILES is now STORAGE_PROFILES: rename the setting", DeprecationWarning, stacklevel=4
         )
-        given = app.config["KEG_STORAGE_PROFILES"]
-    if given is None:
+        setting = app.config["KEG_STORAGE_PROFILES"]
+    if setting is None:
         return {"default": {"backend": "local", "root": Path(app.instance_path, "storage"), "create": True}}
-    if isinstance(given, str):
+    if isinstance(setting, str):
         try:
-            given = json.loads(given)
+            setting = json.loads(setting)
         except (ValueError, RecursionError) as error:
-            raise ConfigurationError(f"STORAGE_PROFILES is a text but no JSON: {error}") from error
+            raise ConfigurationError(f"STORAGE_PROFILES is text but not valid JSON: {error}") from error
     specs: dict[str, Any] = {}
-    for name, spec in _pairs(given):
+    for name, spec in _pairs(setting):
         if not isinstance(name, str) or not _PROFILE_NAME.fullmatch(name):
-            raise ConfigurationError(f"{name!r} cannot name a profile: use letters, digits, '_', '-' and '.'")
+            raise ConfigurationError(f"{name!r} is not a valid profile name: use letters, digits, '_', '-' and '.'")
         if name in specs:
-            raise ConfigurationError(f"two profiles are called {name!r}: give each a name of its own")
+            raise ConfigurationError(f"two profiles are called {name!r}: give each profile a different name")
         specs[name] = dict(spec) if isinstance(spec, Mapping) else spec
     if not specs:
-        raise ConfigurationError("STORAGE_PROFILES names no profile: add one, or leave the setting out")
+        raise ConfigurationError("STORAGE_PROFILES contains no profile: add one, or leave the setting out")
     return specs
 
 
-def _pairs(given: object) -> list[tuple[Any, Any]]:
-    """Return name and spec of each profile, of the mapping form or the list form."""
-    if isinstance(given, Mapping):
-        return list(given.items())
-    if isinstance(given, list | tuple):
-        return [_named(spec, position) for position, spec in enumerate(given)]
-    raise ConfigurationError(f"STORAGE_PROFILES is a {type(given).__name__}: write a mapping of profiles")
+def _pairs(setting: object) -> list[tuple[Any, Any]]:
+    """Return name and specification of each profile, from the mapping form or the list form."""
+    if isinstance(setting, Mapping):
+        return list(setting.items())
+    if isinstance(setting, list | tuple):
+        return [_named_spec(spec, position) for position, spec in enumerate(setting)]
+    raise ConfigurationError(f"STORAGE_PROFILES is a {type(setting).__name__}: write a mapping of profiles")
 
 
-def _named(spec: object, position: int) -> tuple[str, Any]:
-    """Return a pair of the list form with the profile's name, which is among its arguments."""
+def _named_spec(spec: object, position: int) -> tuple[str, Any]:
+    """Return name and specification of an item of the list form; the name is among the item's arguments."""
     if not (isinstance(spec, list | tuple) and len(spec) == 2 and isinstance(spec[1], Mapping)):
-        raise ConfigurationError(f"STORAGE_PROFILES[{position}] is no pair of a class and its arguments")
+        raise ConfigurationError(
+            f"STORAGE_PROFILES[{position}] is not a pair of a class and its arguments: write (class, {{…}})"
+        )
     backend, arguments = spec
     if not arguments.get("name"):
         raise ConfigurationError(f'STORAGE_PROFILES[{position}] has no name: add "name" to its arguments')
@@ -81,11 +83,11 @@ def default_profile(app: Flask, profiles: list[str]) -> str:
     """Return the name of the default profile.
 
     Raises:
-        ConfigurationError: when it does not exist, or nothing says which it is.
+        ConfigurationError: when no profile has that name, or the default cannot be determined.
     """
     name = app.config.get("STORAGE_DEFAULT_PROFILE")
     if name is None:
-        # FLASK_STORAGE_PROFILES__docs__backend=…: one variable for each value, and those have no order.
+        # FLASK_STORAGE_PROFILES__docs__backend=…: one variable for each value; environment variables have no order.
         if len(profiles) > 1 and all(_is_from_environment(profile) for profile in profiles):
             raise ConfigurationError(
                 "profiles from environment variables have no order: set STORAGE_DEFAULT_PROFILE to one of "
@@ -93,7 +95,9 @@ def default_profile(app: Flask, profiles: list[str]) -> str:
             )
         return profiles[0]
     if name not in profiles:
-        raise ConfigurationError(f"STORAGE_DEFAULT_PROFILE is {name!r}: there are {', '.join(profiles)}")
+        raise ConfigurationError(
+            f"STORAGE_DEFAULT_PROFILE is {name!r}, which is not a profile: there are {', '.join(profiles)}"
+        )
     return cast(str, name)
 
 
@@ -102,10 +106,10 @@ def _is_from_environment(profile: str) -> bool:
 
 
 def link_secrets(app: Flask) -> tuple[bytes, ...]:
-    """Return the app's secrets, the signing one first; none without a ``SECRET_KEY``.
+    """Return the app's secret keys, the one that signs first; an empty tuple without a ``SECRET_KEY``.
 
     Raises:
-        ConfigurationError: when one is neither text nor bytes: a number or a list would make keys that anybody guesses.
+        ConfigurationError: when one is neither text nor bytes: a number or a list would make a key that can be guessed.
     """
     current = app.config.get("SECRET_KEY")
     fallbacks = app.config.get("SECRET_KEY_FALLBACKS") or []
@@ -113,10 +117,10 @@ def link_secrets(app: Flask) -> tuple[bytes, ...]:
         return ()
     if not isinstance(fallbacks, list | tuple):
         raise ConfigurationError("SECRET_KEY_FALLBACKS must be a list of keys")
-    given = [current, *(key for key in fallbacks if key)]
-    if not all(isinstance(key, str | bytes) for key in given):
+    secrets = [current, *(key for key in fallbacks if key)]
+    if not all(isinstance(key, str | bytes) for key in secrets):
         raise ConfigurationError("SECRET_KEY and its fallbacks must be text or bytes: put quotes around a number")
-    keys = tuple(key.encode() if isinstance(key, str) else key for key in given)
+    keys = tuple(key.encode() if isinstance(key, str) else key for key in secrets)
     if min(map(len, keys)) < _MIN_SECRET_BYTES and not app.extensions.get("storage_short_secret"):
         app.extensions["storage_short_secret"] = True
         logger.warning(
@@ -126,11 +130,11 @@ def link_secrets(app: Flask) -> tuple[bytes, ...]:
 
 
 class LinkURLBuilder:
-    """Makes absolute URLs of link tokens, inside a request and outside.
+    """Builds absolute URLs from link tokens, inside and outside a request.
 
     Args:
         app: The app.
-        has_route: Whether the ready-made link view is registered.
+        has_route: Whether the built-in link view is registered.
     """
 
     def __init__(self, app: Flask, *, has_route: bool) -> None:
@@ -140,26 +144,27 @@ class LinkURLBuilder:
         self._url_parts: dict[tuple[str, str | None], tuple[str, str]] = {}
 
     def link_url(self, profile: str, token: str, endpoint: str | None) -> str:
-        """Return the URL of *token* at *endpoint* (None: the ready-made link view).
+        """Return the URL of *token* at *endpoint* (None: the built-in link view).
 
         Raises:
-            ConfigurationError: when there is no such view, or the app's address is not known here.
+            ConfigurationError: when the view does not exist, or the app's address is unknown here.
         """
-        # Building takes as long as signing, and all but the token stays the same: for ever, or for one request.
-        built = self._url_parts
+        # Building a URL takes as long as signing, and only the token differs. So the rest is cached: for ever with
+        # STORAGE_EXTERNAL_URL, otherwise for one request.
+        cache = self._url_parts
         if self._external is None:
-            # One environment may pass through several apps; each has addresses of its own.
-            built = (
+            # One WSGI environment may pass through several apps, whose addresses differ.
+            cache = (
                 request.environ.setdefault(f"flask_storage.links.{id(self)}", {}) if self._is_in_app_request() else {}
             )
-        if (profile, endpoint) not in built:
+        if (profile, endpoint) not in cache:
             before, _, after = self._build(profile, endpoint).partition(_PLACEHOLDER)
-            built[profile, endpoint] = before, after
-        before, after = built[profile, endpoint]
+            cache[profile, endpoint] = before, after
+        before, after = cache[profile, endpoint]
         return f"{before}{token}{after}"
 
     def _is_in_app_request(self) -> bool:
-        """Whether this happens inside a request to this app; another app's has another address."""
+        """Whether a request to this app is being handled; a request to another app has another address."""
         return has_request_context() and current_app == self._app
 
     def _build(self, profile: str, endpoint: str | None) -> str:
@@ -174,7 +179,7 @@ class LinkURLBuilder:
             return self._absolute(endpoint, values)
         except BuildError as error:
             raise ConfigurationError(
-                f"the linked_endpoint {endpoint!r} of profile {profile!r} is no endpoint"
+                f"the linked_endpoint {endpoint!r} of profile {profile!r} is not an endpoint of this app"
             ) from error
 
     def _absolute(self, endpoint: str, values: dict[str, str]) -> str:
@@ -184,11 +189,11 @@ class LinkURLBuilder:
         elif self._is_in_app_request():
             return url_for(endpoint, _external=True, **values)
         elif config.get("SERVER_NAME"):
-            # Not Flask's url_for: inside the request of another app it would give that one's host.
+            # Not Flask's url_for: inside a request to another app it would return that app's host.
             scheme, host, root = config["PREFERRED_URL_SCHEME"], config["SERVER_NAME"], config["APPLICATION_ROOT"]
         else:
             raise ConfigurationError(
-                "a link made outside a request needs the app's address: set STORAGE_EXTERNAL_URL (or SERVER_NAME)"
+                "a link created outside a request needs the app's address: set STORAGE_EXTERNAL_URL (or SERVER_NAME)"
             )
         adapter = self._app.url_map.bind(host, script_name=root or "/", url_scheme=scheme)
         return adapter.build(endpoint, values, force_external=True)
@@ -208,10 +213,10 @@ def _parse_external_url(address: object) -> SplitResult | None:
 
 
 def link_url_prefix(app: Flask) -> str | None:
-    """Return where the ready-made link view lives; None for nowhere.
+    """Return the URL prefix of the built-in link view; None when the view is disabled.
 
     Raises:
-        ConfigurationError: when it is no path.
+        ConfigurationError: when the setting is not a path.
     """
     prefix = app.config.setdefault("STORAGE_LINK_URL_PREFIX", "/storage")
     if prefix is not None and not _is_route(prefix):
@@ -220,29 +225,29 @@ def link_url_prefix(app: Flask) -> str | None:
 
 
 def check_x_accel(app: Flask, profiles: Collection[str]) -> None:
-    """Bring the settings for the web server in front into their one form.
+    """Validate and normalize ``STORAGE_X_ACCEL_REDIRECT`` and ``STORAGE_X_SENDFILE``.
 
     Raises:
-        ConfigurationError: when they are not what delivery could use.
+        ConfigurationError: when one of them is not valid.
     """
     locations = app.config.setdefault("STORAGE_X_ACCEL_REDIRECT", {}) or {}
     known = isinstance(locations, Mapping) and set(locations) <= set(profiles)
     if not known or not all(_is_route(location) for location in locations.values()):
         raise ConfigurationError(
             "STORAGE_X_ACCEL_REDIRECT must be a mapping of profiles to internal locations, like {'docs': '/_docs/'}; "
-            f"there are {', '.join(profiles)}"
+            f"the profiles are {', '.join(profiles)}"
         )
     try:
         app.config["STORAGE_X_SENDFILE"] = parse_bool(app.config.get("STORAGE_X_SENDFILE", False))
     except ValueError as error:
-        raise ConfigurationError("STORAGE_X_SENDFILE is true or false") from error
+        raise ConfigurationError("STORAGE_X_SENDFILE must be true or false") from error
 
 
 def pop_public_profiles(specs: dict[str, Any]) -> list[str]:
-    """Take ``serve`` out of the profiles, and return those that it is true for.
+    """Remove ``serve`` from the specifications, and return the names of the profiles where it is true.
 
     Raises:
-        ConfigurationError: when such a profile has no address on this app, or that of another.
+        ConfigurationError: when such a profile has no ``base_url`` on this app, or the same one as another.
     """
     served: dict[str, str] = {}
     for name, spec in specs.items():
@@ -250,16 +255,18 @@ def pop_public_profiles(specs: dict[str, Any]) -> list[str]:
             if not (isinstance(spec, dict) and parse_bool(spec.pop("serve", False))):
                 continue
         except ValueError as error:
-            raise ConfigurationError(f"profile {name!r}: serve is true or false") from error
-        address = spec.get("base_url")
-        if not _is_route(address):
-            raise ConfigurationError(f"profile {name!r} is to be served: give it a base_url on this app, like '/media'")
-        if address.rstrip("/") in served:
-            raise ConfigurationError(f"{name!r} and {served[address.rstrip('/')]!r} are served at one base_url")
-        served[address.rstrip("/")] = name
+            raise ConfigurationError(f"profile {name!r}: serve must be true or false") from error
+        base_url = spec.get("base_url")
+        if not _is_route(base_url):
+            raise ConfigurationError(f"profile {name!r} has serve=True: give it a base_url on this app, like '/media'")
+        if base_url.rstrip("/") in served:
+            raise ConfigurationError(
+                f"profiles {name!r} and {served[base_url.rstrip('/')]!r} have the same base_url: give each its own"
+            )
+        served[base_url.rstrip("/")] = name
     return list(served.values())
 
 
 def _is_route(path: object) -> TypeGuard[str]:
-    """Whether *path* can be routed to as it is written: no placeholder, query, escape or other host."""
+    """Whether *path* can be used as a route as it is written: no placeholder, query, escape or other host."""
     return isinstance(path, str) and bool(_ROUTE.fullmatch(path))

@@ -1,4 +1,4 @@
-"""What is said of content: its media type by its name, and the name it is saved under. Pure text, no Flask."""
+"""Content types by file name extension, and the headers of downloads. Independent of Flask."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from urllib.parse import quote
 from .types import LinkRequest
 
 UNSPECIFIED_CONTENT_TYPE = "binary/octet-stream"
-"""What a far place keeps for a file that was given no type: S3's own word. It is sent outright, as some guess one."""
+"""Stored by remote backends for a file without a content type. Always sent, since some services guess otherwise."""
 
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
-"""The type of an upload by a link that says none."""
+"""The content type of an upload by link when the link sets none."""
 
 _INLINE_TYPES = {"image/avif", "image/gif", "image/jpeg", "image/png", "image/webp", "text/plain"}
 
-# Fixed, because the tables of an operating system differ from each other and from release to release.
+# A fixed table, because those of operating systems differ between systems and releases.
 _TYPES_BY_EXTENSION = {
     extension: content_type
     for content_type, extensions in {
@@ -87,9 +87,9 @@ _TYPES_BY_EXTENSION = {
 
 
 def guess_content_type(path: str) -> str | None:
-    """Return the media type that the extension of *path* stands for, or None for an unknown one.
+    """Return the media type for the extension of *path*, or None if it is unknown.
 
-    The table is ours and the same on every machine.
+    The table is fixed, so the result is the same on every machine.
 
     >>> guess_content_type("a/Photo.JPG"), guess_content_type("README")
     ('image/jpeg', None)
@@ -98,13 +98,13 @@ def guess_content_type(path: str) -> str | None:
 
 
 def is_shown_in_viewer(content_type: str) -> bool:
-    """Whether a browser shows this type in a viewer of its own: PDF, audio, video."""
-    kind = _essence(content_type)
-    return kind == "application/pdf" or kind.startswith(("audio/", "video/"))
+    """Whether browsers have a viewer for this type: PDF, audio, video."""
+    essence = _essence(content_type)
+    return essence == "application/pdf" or essence.startswith(("audio/", "video/"))
 
 
 def is_safe_inline(content_type: str) -> bool:
-    """Whether a browser may show this type instead of saving it: one that cannot run scripts.
+    """Whether a browser may show this type inline: whether it cannot run scripts.
 
     >>> is_safe_inline("image/png"), is_safe_inline("text/html"), is_safe_inline("image/svg+xml")
     (True, False, False)
@@ -113,49 +113,49 @@ def is_safe_inline(content_type: str) -> bool:
 
 
 def content_disposition(how: str, name: str) -> str:
-    r"""Return a ``Content-Disposition``: a plain name for every client and, where it is not the whole one, that too.
+    r"""Return a ``Content-Disposition``, with ``filename`` in ASCII and, if that differs from the name, ``filename*``.
 
     Args:
         how: ``"attachment"`` or ``"inline"``.
-        name: A path or a name; only its last segment is told, and nothing in it can end the header.
+        name: A path or a file name, possibly untrusted. Only its last segment is used; it cannot break the header.
 
     >>> content_disposition("attachment", "a/Zoë.txt")
     'attachment; filename="Zoe.txt"; filename*=UTF-8\'\'Zo%C3%AB.txt'
     """
-    leaf = name.rpartition("/")[2] or "download"
-    # Cc and Cf: line ends, and the direction marks that make "gpj.exe" read "exe.jpg". Emoji need their joiners.
-    leaf = "".join(
+    filename = name.rpartition("/")[2] or "download"
+    # Cc and Cf: line ends, and the bidirectional controls that display "gpj.exe" as "exe.jpg". Emoji need joiners.
+    filename = "".join(
         "_" if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and char not in "\u200c\u200d" else char
-        for char in leaf
+        for char in filename
     )
     plain = "".join(
         char if " " <= char <= "~" and char not in '"%/\\' else "_"
-        for char in unicodedata.normalize("NFKD", leaf)
+        for char in unicodedata.normalize("NFKD", filename)
         if not unicodedata.combining(char)
     )
     value = f'{how}; filename="{plain}"'
-    return value if plain == leaf else f"{value}; filename*=UTF-8''{quote(leaf, safe='!#$&+-.^_`|~')}"
+    return value if plain == filename else f"{value}; filename*=UTF-8''{quote(filename, safe='!#$&+-.^_`|~')}"
 
 
 def link_response_headers(path: str, request: LinkRequest) -> dict[str, str]:
-    """Return the headers with which a place of its own is to answer a download by link; none that it need not be told.
+    """Return the response headers that a download link of a service must request. Unset headers are left out.
 
     Args:
-        path: The file.
-        request: What the link was asked to say.
+        path: The path of the file.
+        request: What the link allows.
     """
-    kind = request.content_type
+    content_type = request.content_type
     how = "attachment"
     if request.disposition == "inline":
-        # Said outright, so that no stored type turns the link into a page with scripts.
-        kind = kind or guess_content_type(path) or DEFAULT_CONTENT_TYPE
-        how = "inline" if is_safe_inline(kind) else "attachment"
+        # Always set, so that the stored content type cannot make the response a page with scripts.
+        content_type = content_type or guess_content_type(path) or DEFAULT_CONTENT_TYPE
+        how = "inline" if is_safe_inline(content_type) else "attachment"
     headers = {
         "cache-control": request.cache_control,
-        # Without a name of its own a download gets the last segment of the URL, which is the file's.
+        # Without a filename, browsers use the last segment of the URL, which is that of the path.
         "content-disposition": content_disposition(how, request.filename) if request.filename else how,
         "content-encoding": request.content_encoding,
-        "content-type": kind,
+        "content-type": content_type,
     }
     return {name: value for name, value in headers.items() if value}
 

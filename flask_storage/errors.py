@@ -1,7 +1,7 @@
-"""What can go wrong, in one tree.
+"""The errors of this package.
 
-Every error of this package is a :class:`StorageError`. Where Python has a word for the same trouble, the error is
-that built-in too, so ``except FileNotFoundError`` keeps working.
+Each is a :class:`StorageError`, and also the built-in exception of the same meaning where there is one (in
+parentheses), so ``except FileNotFoundError`` works.
 
 .. code-block:: text
 
@@ -27,8 +27,8 @@ that built-in too, so ``except FileNotFoundError`` keeps working.
     └── ConfigurationError              (ValueError)
         └── UnknownProfileError         (KeyError)
 
-Each carries ``path`` and ``backend`` where they are known, chains the error it translates (``__cause__``), and its
-text says what to do next. No text contains a key, a token or a signature.
+An error carries ``path`` and ``backend`` where they are known, and chains the error that it translates
+(``__cause__``). Its message says what to do next, and contains no key, token or signature.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from typing import Any
 
 
 class StorageError(Exception):
-    """Anything that went wrong with a storage.
+    """The base class of every error of this package.
 
     Args:
-        message: What happened and what to do about it, as a sentence.
-        path: The path in the storage, where one is concerned.
+        message: What failed, why, and what to do about it.
+        path: The path in the storage, if the error concerns one.
         backend: The name of the storage.
     """
 
@@ -60,9 +60,8 @@ class StorageError(Exception):
         return self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions are rebuilt from ``args`` by default, which would call ``__init__`` without its keywords;
-        # errors cross process borders in Celery and concurrent.futures, so they must survive pickling.
-        # What a built-in OSError keeps lies outside ``__dict__``.
+        # Celery and concurrent.futures pickle errors. By default, unpickling calls ``__init__`` with ``args`` and
+        # without the keywords. The attributes of a built-in OSError are not in ``__dict__``.
         slots = {name: getattr(self, name) for name in _OS_ERROR_SLOTS if getattr(self, name, None) is not None}
         return _rebuild, (type(self), self.args, slots | self.__dict__)
 
@@ -83,7 +82,7 @@ class FileNotFoundInStorageError(StorageError, FileNotFoundError):
 
     Args:
         storage_type: The name of the storage.
-        filename: The path that was asked for.
+        filename: The path in the storage.
     """
 
     def __init__(self, storage_type: str, filename: str) -> None:
@@ -94,51 +93,51 @@ class FileNotFoundInStorageError(StorageError, FileNotFoundError):
 
 
 class FileExistsInStorageError(StorageError, FileExistsError):
-    """An exclusive write, copy or move found its name taken; what is stored there is untouched."""
+    """An exclusive write, copy or move was refused because the path exists; the stored file is unchanged."""
 
 
 class InvalidPathError(StorageError, ValueError):
-    """The path is not one that a storage can hold; nothing was asked of the storage."""
+    """The path is not valid; it was rejected before the backend was called."""
 
 
 class PermissionDeniedError(StorageError, PermissionError):
-    """The storage refused. This is never the same as "not found"."""
+    """The storage denied access. This is never raised for a missing file."""
 
 
 class UnsupportedOperationError(StorageError, NotImplementedError):
-    """This storage cannot do that, and says so instead of doing less."""
+    """This storage does not support the operation or an argument of it; nothing was done."""
 
 
 class StorageUnavailableError(StorageError, ConnectionError):
-    """The storage could not be reached, or broke off; trying again later may help."""
+    """The storage could not be reached, or the connection was lost; a later retry may succeed."""
 
 
 class ThrottledError(StorageUnavailableError):
-    """The storage asks to slow down."""
+    """The storage limits the rate of requests; retry later."""
 
 
 class StorageTimeoutError(StorageUnavailableError, TimeoutError):
-    """The storage did not answer within the configured time."""
+    """The storage did not respond within the configured time-out."""
 
 
 class IntegrityError(StorageError):
-    """The bytes are not the ones that were promised: wrong length or wrong checksum. Nothing was published."""
+    """The content has another length or checksum than expected. Nothing was published."""
 
 
 class PreconditionFailedError(StorageError):
-    """The file is not the version that was named (``if_match``), or changed while it was being read."""
+    """The stored file is another version than expected (``if_match``), or it changed while it was read."""
 
 
 class StorageFullError(StorageError):
-    """No room is left, or a quota is used up. What was stored before is still there."""
+    """The storage is full, or a quota is exhausted. What was stored before is unchanged."""
 
 
 class TooLargeError(StorageError):
-    """More bytes than allowed. Nothing was published."""
+    """The content is larger than allowed. Nothing was published."""
 
 
 class PartialFailureError(StorageError):
-    """A bulk operation failed for some paths; the others were carried out.
+    """A bulk operation failed for some paths and succeeded for the others.
 
     Attributes:
         errors: One error per path that failed.
@@ -150,19 +149,19 @@ class PartialFailureError(StorageError):
 
 
 class InvalidLinkError(StorageError):
-    """A link token that was not made by us, was made for another profile, or is damaged."""
+    """The link token is not valid: it was not signed here, belongs to another profile, or is damaged."""
 
 
 class ExpiredLinkError(InvalidLinkError):
-    """A link token that was good, and is past its time or used up."""
+    """The link token was valid, and has expired or reached its usage limit."""
 
 
 class NotAFileError(StorageError, IsADirectoryError):
-    """A folder, a pipe or a device stands where a file should be, or a file where a folder should be."""
+    """The path is a directory, a pipe or a device instead of a file, or a file instead of a directory."""
 
 
 class LocalFSError(StorageError):
-    """What only a disk can raise."""
+    """An error that only local disk raises."""
 
 
 class LocalNotAFileError(LocalFSError, NotAFileError):
@@ -170,8 +169,8 @@ class LocalNotAFileError(LocalFSError, NotAFileError):
 
 
 class ConfigurationError(StorageError, ValueError):
-    """The configuration cannot work; the text names what exists and what to write instead."""
+    """The configuration is not valid; the message says what is accepted."""
 
 
 class UnknownProfileError(ConfigurationError, KeyError):
-    """No profile has this name; the text names those that exist."""
+    """No profile has this name; the message lists those that exist."""

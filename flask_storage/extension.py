@@ -1,4 +1,4 @@
-"""The Flask extension: profiles per app, the link route, the command line."""
+"""The Flask extension: the profiles of each app, the link view, the command-line interface."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from .types import LinkContext
 
 
 class Storage:
-    """The extension.
+    """The Flask extension.
 
-    It reads these settings in :meth:`init_app`, and says there what is wrong with them:
+    :meth:`init_app` reads and validates these settings:
 
     ``STORAGE_PROFILES``
         A list of ``(class, arguments)`` pairs, a mapping of profile name to ``{"backend": "local", …}`` or to a URL,
@@ -36,18 +36,20 @@ class Storage:
     ``STORAGE_DEFAULT_PROFILE``
         The default profile; otherwise the first one.
     ``STORAGE_LINK_URL_PREFIX``
-        Where the ready-made link view lives (``"/storage"``); None for none.
+        The URL prefix of the built-in link view (``"/storage"``); None for no such view.
     ``STORAGE_EXTERNAL_URL``
-        The app's address as browsers know it, for links (``"https://example.com"``); beats the request's ``Host``.
+        The app's address as browsers know it, for links (``"https://example.com"``); it takes precedence over the
+        request's ``Host``.
     ``STORAGE_LINK_USAGE``
         The store that counts the uses of limited links: None for files in the instance folder (one host), a database
         URL, or a Redis URL.
     ``STORAGE_X_ACCEL_REDIRECT``, ``STORAGE_X_SENDFILE``
-        What the web server in front sends by itself: a mapping of profile name to nginx's internal location, or True.
+        Let the web server in front of the app send local files: a mapping of profile name to nginx's internal
+        location, or True.
 
     Args:
         app: The app; or call :meth:`init_app` later.
-        cli_group_name: What the group of commands is called (``flask storage``).
+        cli_group_name: The name of the command group (``flask storage``).
 
     >>> from flask import Flask
     >>> app = Flask(__name__)
@@ -63,20 +65,20 @@ class Storage:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Make the app's storages and register the link view and the commands; no network is used.
+        """Create the app's storages, and register the link view and the commands; this sends no requests.
 
         Raises:
-            ConfigurationError: when the configuration cannot work, or the app was initialized before.
+            ConfigurationError: when the configuration is not valid, or the app was initialized before.
         """
         if "storage" in app.extensions:
-            raise ConfigurationError("this app already has a Storage: make one Storage for it and import that")
+            raise ConfigurationError("this app already has a Storage: create one Storage for it and import that")
         specs = profile_specs(app)
         served = pop_public_profiles(specs)
         storages = {name: make_storage(name, spec) for name, spec in specs.items()}
         default = default_profile(app, list(storages))
         prefix = link_url_prefix(app)
         check_x_accel(app, storages)
-        addresses = LinkURLBuilder(app, has_route=prefix is not None)
+        url_builder = LinkURLBuilder(app, has_route=prefix is not None)
         secrets = partial(link_secrets, app)
         for name, storage in storages.items():
             storage.set_link_context(
@@ -84,7 +86,7 @@ class Storage:
                     profile=name,
                     secrets=secrets,
                     strict=not (app.debug or app.testing),
-                    link_url=partial(addresses.link_url, name),
+                    link_url=partial(url_builder.link_url, name),
                 )
             )
         link_usage = open_usage_store(app.config.get("STORAGE_LINK_USAGE"), app.instance_path)
@@ -101,7 +103,7 @@ class Storage:
         return profiles_of(app)
 
     def get_interface(self, interface: str | None = None) -> StorageBackend:
-        """Return a storage of the current app, the default one without a name (keg-storage's spelling)."""
+        """Return a storage of the current app, the default one without a name (keg-storage's name for this)."""
         profiles = self.for_app(current_app)
         return profiles.default if interface is None else profiles[interface]
 

@@ -1,4 +1,4 @@
-"""An open file in a storage: a binary file object whose content appears all at once, or not at all."""
+"""An open file in a storage: a binary file object that is published atomically when it is closed."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ _LINE_LOOKAHEAD = 8192
 
 class _State(enum.Enum):
     OPEN = "open"
-    CLOSING = "closed inside a block, whose exit decides"
+    CLOSING = "closed inside a with block, published on its exit"
     CLOSED = "closed"
     PUBLISHED = "published"
     DISCARDED = "discarded"
 
 
 def parse_checksum(checksum: str) -> tuple[Any, str]:
-    """Return a fresh hash and the digest, in lower case, that it must come to.
+    """Return a new hash object and the expected hexadecimal digest, in lower case.
 
     Raises:
         ValueError: when *checksum* is not ``<algorithm>:<hex digest>``, or the digest has not the algorithm's length.
     """
     algorithm, _, digest = checksum.partition(":")
     try:
-        computed = hashlib.new(algorithm, usedforsecurity=False)
-        if len(bytes.fromhex(digest)) == computed.digest_size > 0:
-            return computed, digest.lower()
+        hasher = hashlib.new(algorithm, usedforsecurity=False)
+        if len(bytes.fromhex(digest)) == hasher.digest_size > 0:
+            return hasher, digest.lower()
     except ValueError:
         pass
     raise ValueError(
@@ -56,19 +56,20 @@ def parse_checksum(checksum: str) -> tuple[Any, str]:
 class RemoteFile(io.BufferedIOBase):
     """A file in a storage, opened for reading, writing or both.
 
-    It follows the contract of Python's own binary files, so :class:`io.TextIOWrapper`, :mod:`csv`, :mod:`gzip`,
+    It implements the interface of Python's binary files, so :class:`io.TextIOWrapper`, :mod:`csv`, :mod:`gzip`,
     :mod:`zipfile` and Pillow work on it. ``mode`` is the text that those expect (``"rb"``, ``"wb"``, ``"rb+"``);
     ``file_mode`` is the flag. Iterating yields lines; :meth:`iter_chunks` yields chunks.
 
-    What is written is **published by closing** and is visible under its name only then. Leaving a ``with`` block by an
-    exception discards it; so do :meth:`abort` and any failed write. Inside a ``with`` block only the clean exit
-    publishes: a wrapper's early ``close()`` waits for it. A writer that is forgotten warns with
-    :class:`ResourceWarning` and publishes nothing. A writer inherited through ``fork`` publishes nothing in the child.
+    Closing a writer **publishes** its content, which is visible under its path only then. Leaving a ``with`` block by
+    an exception discards it; so do :meth:`abort` and any failed write. Inside a ``with`` block only the clean exit
+    publishes: an earlier ``close()``, by a wrapper for example, is deferred to it. A writer that is garbage-collected
+    without being closed emits a :class:`ResourceWarning` and publishes nothing. A writer inherited through ``fork``
+    publishes nothing in the child.
 
-    One case cannot be saved: ``with io.TextIOWrapper(writer):`` alone tells the writer of no exception. Write
-    ``with backend.open(path, "w") as writer, io.TextIOWrapper(writer) as text:`` instead.
+    Do not write ``with io.TextIOWrapper(writer):`` alone: the writer does not see an exception then, and publishes.
+    Write ``with backend.open(path, "w") as writer, io.TextIOWrapper(writer) as text:``.
 
-    A subclass supplies the underscored hooks of its mode: :meth:`_read` (and :meth:`seek`, :meth:`tell`),
+    A subclass implements the underscored methods of its mode: :meth:`_read` (and :meth:`seek`, :meth:`tell`),
     :meth:`_write`, :meth:`_publish`, :meth:`_discard`, :meth:`_finalize`, :meth:`_release`.
 
     Args:
@@ -76,11 +77,11 @@ class RemoteFile(io.BufferedIOBase):
     """
 
     iter_chunk_size = CHUNK_SIZE
-    """How much :meth:`iter_chunks` yields at a time, in bytes."""
+    """The default chunk size of :meth:`iter_chunks`, in bytes."""
     name: str = ""
     """The path in the storage."""
     info: FileInfo | None = None
-    """Of a reader: what was known of the file when it was opened; the content read belongs to it."""
+    """Of a reader: the attributes of the file when it was opened. The content that is read belongs to this version."""
 
     def __init__(self, mode: FileMode | str) -> None:
         self.file_mode = FileMode.as_mode(mode)
@@ -94,13 +95,13 @@ class RemoteFile(io.BufferedIOBase):
         self._error_translator: AbstractContextManager[Any] = nullcontext()
         self._on_published: Callable[[], None] | None = None
 
-    # -- what the wall adds ---------------------------------------------------------------------------------------
+    # -- called by the storage interface --------------------------------------------------------------------------
 
     def set_expected(self, options: WriteOptions) -> None:
-        """Hold the writer to the size and checksum that *options* promise; checked before it publishes.
+        """Set the expected size and checksum of a writer from *options*; they are checked before it publishes.
 
         Raises:
-            ValueError: when the checksum names no known algorithm.
+            ValueError: when the checksum is not ``<algorithm>:<hex digest>`` of a known algorithm.
         """
         self._expected = options.size
         if options.checksum:
@@ -109,7 +110,7 @@ class RemoteFile(io.BufferedIOBase):
     def attach(
         self, name: str, translator: AbstractContextManager[Any], on_published: Callable[[], None] | None = None
     ) -> Self:
-        """Name the file, run its hooks inside *translator*, which translates errors, and tell *on_published* afterwards."""
+        """Set the file's name, the context manager that translates its errors, and a function called once published."""
         self.name = name
         self._error_translator = translator
         self._on_published = on_published
@@ -119,17 +120,17 @@ class RemoteFile(io.BufferedIOBase):
 
     @property
     def mode(self) -> str:
-        """The mode in Python's own spelling."""
+        """The mode as Python spells it."""
         return _PYTHON_MODES[self.file_mode]
 
     @property
     def closed(self) -> bool:
-        """Whether the file takes no more: closed, published or discarded, or closed inside a ``with`` block."""
+        """Whether the file is closed, published or discarded, or closed inside a ``with`` block that is still open."""
         return self._state is not _State.OPEN
 
     @property
     def published(self) -> bool:
-        """Whether what was written is visible under the file's name."""
+        """Whether the content was published under the file's path."""
         return self._state is _State.PUBLISHED
 
     def readable(self) -> bool:
@@ -143,7 +144,7 @@ class RemoteFile(io.BufferedIOBase):
     def read(self, size: int | None = -1, /) -> bytes:
         """Read up to *size* bytes, all that is left when *size* is negative or None; ``b""`` at the end.
 
-        Fewer bytes than asked come only at the end of the file.
+        Fewer bytes than *size* are returned only at the end of the file.
         """
         self._check(FileMode.read)
         with self._error_translator:
@@ -186,11 +187,11 @@ class RemoteFile(io.BufferedIOBase):
         view = memoryview(data).cast("B")
         count = len(view)
         if self._pid != os.getpid():
-            # Parent and child share the descriptor's position: a byte from here would land amid the parent's.
-            raise ValueError("a writer belongs to the process that opened it: open the file anew after forking")
+            # Parent and child share the descriptor's position, so the child would write into the parent's file.
+            raise ValueError("a writer cannot be used after a fork: open the file in the process that writes it")
         with self._discard_on_error():
             if self._expected is not None and not self.readable() and self._count + count > self._expected:
-                raise IntegrityError(f"more than the promised {self._expected} bytes were written")
+                raise IntegrityError(f"more than the expected {self._expected} bytes were written")
             self._write(view)
         self._count += count
         if self._digest is not None:
@@ -198,10 +199,10 @@ class RemoteFile(io.BufferedIOBase):
         return count
 
     def will_read(self, count: int, /) -> None:
-        """Say that the next *count* bytes are going to be read. A far place fetches them ahead; a near one does not."""
+        """Announce that the next *count* bytes will be read. Readers of remote backends prefetch them."""
 
     def tell(self) -> int:
-        """Return the position: of a writer, the bytes written so far."""
+        """Return the position in bytes; for a writer, the number of bytes written so far."""
         if self.closed:
             raise ValueError("I/O operation on closed file")
         if self.readable():
@@ -209,24 +210,24 @@ class RemoteFile(io.BufferedIOBase):
         return self._count
 
     def flush(self) -> None:
-        """Do nothing: what is written becomes visible by closing, not by flushing."""
+        """Do nothing: content is published by closing, not by flushing."""
         if self.closed:
             raise ValueError("I/O operation on closed file")
 
     def close(self) -> None:
         """Close a reader; publish a writer, unless a ``with`` block around it is still open.
 
-        Closing again does nothing. A reader closes at once.
+        Closing again does nothing. A reader is closed immediately.
 
         Raises:
-            IntegrityError: when not what was promised came; nothing is published.
-            StorageError: when publishing failed; what was stored before is still there, unless the text says that the
-                new content is in place and only not durable.
+            IntegrityError: when size or checksum are not the expected ones; nothing is published.
+            StorageError: when publishing failed. The file that was stored before is unchanged, unless the message says
+                that the new content was published but may not be durable.
         """
         if not self._is_unfinished():
             return
         if self._depth and self.writable():
-            # Whoever asks is told "closed": BufferedWriter closes once more when it goes, and would fail at that.
+            # `closed` is true from here on: BufferedWriter closes a second time in its finalizer, which must not fail.
             self._state = _State.CLOSING
         elif not self.writable():
             self._state = _State.CLOSED
@@ -247,7 +248,7 @@ class RemoteFile(io.BufferedIOBase):
                 self._on_published()
 
     def abort(self) -> None:
-        """Discard what was written; nothing becomes visible. After closing, or on a reader, the same as ``close``."""
+        """Discard what was written; nothing is published. After closing, or for a reader, the same as :meth:`close`."""
         if not self._is_unfinished():
             return
         if not self.writable():
@@ -261,11 +262,11 @@ class RemoteFile(io.BufferedIOBase):
             with self._error_translator:
                 self._discard()
         except StorageError as error:
-            # Whatever made us give up matters more than what could not be cleared away; the sweep will take it.
-            logger.warning("an unfinished write was left behind for the sweep: %s", error)
+            # The error that caused the abort must not be replaced by one of the cleanup; `sweep` removes the rest.
+            logger.warning("an unfinished write could not be removed and was left behind for the sweep: %s", error)
 
     def __enter__(self) -> Self:
-        """Enter the block whose clean exit closes (and publishes) the file."""
+        """Enter a block whose clean exit closes, and so publishes, the file."""
         if self.closed:
             raise ValueError("I/O operation on closed file")
         self._depth += 1
@@ -282,7 +283,7 @@ class RemoteFile(io.BufferedIOBase):
             self.close()
 
     def __del__(self) -> None:
-        """Warn of a forgotten writer and drop its local temporary file; never publish, never use the network."""
+        """Warn about an unclosed writer and delete its local temporary file. Publishes nothing and sends no request."""
         if getattr(self, "_state", None) is None or not self._is_unfinished():
             return
         self._state = _State.DISCARDED
@@ -297,20 +298,20 @@ class RemoteFile(io.BufferedIOBase):
         else:
             self._release()
 
-    # -- hooks ----------------------------------------------------------------------------------------------------
+    # -- methods of subclasses ------------------------------------------------------------------------------------
 
     def _read(self, size: int) -> bytes:
-        """Return up to *size* bytes (-1: all that is left). The file is open and readable."""
+        """Return up to *size* bytes (-1: all that are left). The file is open and readable."""
         raise io.UnsupportedOperation("read")
 
     def _readinto(self, view: memoryview) -> int:
-        """Fill *view* as far as there is content, and return the number of bytes."""
+        """Fill *view*, less only at the end of the file, and return the number of bytes."""
         data = self._read(len(view))
         view[: len(data)] = data
         return len(data)
 
     def _readline(self, limit: int) -> bytes:
-        """Return the next line. Overridden where the place can do better than reading ahead and seeking back."""
+        """Return the next line. Override it where something is cheaper than reading ahead and seeking back."""
         line = bytearray()
         while limit < 0 or len(line) < limit:
             ahead = self._read(_LINE_LOOKAHEAD if limit < 0 else min(_LINE_LOOKAHEAD, limit - len(line)))
@@ -325,28 +326,28 @@ class RemoteFile(io.BufferedIOBase):
         return bytes(line)
 
     def _write(self, view: memoryview) -> None:
-        """Take all of *view*; it may be reused by the caller afterwards. The file is open and writable."""
+        """Write all of *view*, and keep no reference: the caller reuses the buffer. The file is open and writable."""
         raise io.UnsupportedOperation("write")
 
     def _publish(self) -> None:
-        """Make everything written visible under the file's name, atomically and for good, and free what was held."""
+        """Publish the content under the file's path, atomically and durably, and release all resources."""
         raise io.UnsupportedOperation("write")
 
     def _discard(self) -> None:
-        """Undo everything written; may use the network. Also called after a failed :meth:`_publish`."""
+        """Discard the content; may send requests. Also called after a failed :meth:`_publish`."""
 
     def _finalize(self) -> None:
-        """From the garbage collector: free what is local and quick; never use the network, never publish."""
+        """Release local resources; called by the garbage collector. Must not block, send requests or publish."""
         self._release()
 
     def _release(self) -> None:
-        """Free local resources (a descriptor) and touch nothing else; must not fail."""
+        """Release local resources, such as a descriptor, and nothing else; must not raise."""
 
-    # -- inner ----------------------------------------------------------------------------------------------------
+    # -- private --------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _discard_on_error(self) -> Iterator[None]:
-        """Discard what was written when the block fails: nobody knows how much of it arrived."""
+        """Discard the file when the block fails: it is not known how much was written."""
         try:
             with self._error_translator:
                 yield
@@ -365,22 +366,22 @@ class RemoteFile(io.BufferedIOBase):
 
     def _check_expected(self) -> None:
         if self.readable():
-            return  # an edited file has no promised length: what counts is not how much was written
+            return  # an edited file has no expected size: the count is of bytes written, not of its length
         if self._expected is not None and self._count != self._expected:
             raise IntegrityError(
-                f"{self._count} bytes were written where {self._expected} were promised; nothing was published"
+                f"{self._count} bytes were written where {self._expected} were expected; nothing was published"
             )
         if self._digest is not None and self._digest.hexdigest() != self._checksum:
-            raise IntegrityError("the content does not have the promised checksum; nothing was published")
+            raise IntegrityError("the content does not have the expected checksum; nothing was published")
 
 
 class FileAdapter(RemoteFile):
-    """A storage's file on top of a Python binary file: reading, seeking and writing go straight to it.
+    """A :class:`RemoteFile` that reads, seeks and writes a Python binary file.
 
     Args:
-        fp: The file underneath; closed with this one.
+        fp: The Python file; closed with this one.
         mode: What this file is opened for.
-        info: What is known of the file, for a reader.
+        info: The attributes of the file, for a reader.
     """
 
     def __init__(self, fp: io.BufferedIOBase, mode: FileMode | str, *, info: FileInfo | None = None) -> None:
@@ -389,7 +390,7 @@ class FileAdapter(RemoteFile):
         self.info = info
 
     def seekable(self) -> bool:
-        """Whether :meth:`seek` works: wherever the file can be read."""
+        """Whether :meth:`seek` works: for every file that is readable."""
         return self.readable()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
@@ -397,9 +398,9 @@ class FileAdapter(RemoteFile):
         self._check(FileMode.read)
         if self.writable():
             with self._discard_on_error():
-                self.fp.flush()  # what is in the buffer is written first, and may fail
+                self.fp.flush()  # seeking writes the buffer, which may fail and must discard the file
         if whence == io.SEEK_SET and offset < 0:
-            raise ValueError(f"there is no byte at position {offset}")  # and no disk is to blame for it
+            raise ValueError(f"the position {offset} is negative")  # not a storage error
         with self._error_translator:
             return self.fp.seek(offset, whence)
 
@@ -408,16 +409,16 @@ class FileAdapter(RemoteFile):
         return self.fp.tell() if self.readable() and not self.closed else super().tell()
 
     def truncate(self, size: int | None = None, /) -> int:
-        """Cut an edited file, or extend it with zeros, to *size* bytes (None: to the position); return the size."""
+        """Truncate or extend (with zeros) an edited file to *size* bytes (None: the position); return the size."""
         self._check(FileMode.write)
         self._check(FileMode.read)
         with self._discard_on_error():
             return self.fp.truncate(size)
 
     def fileno(self) -> int:
-        """Return the descriptor of a reader, where there is one.
+        """Return the descriptor of a reader, if it has one.
 
-        A writer has none to give: what goes around its buffer and its count would be lost or end up elsewhere.
+        A writer does not expose its descriptor: writes to it would bypass the buffer and the count.
         """
         self._check(FileMode.read)
         if self.writable():

@@ -1,4 +1,4 @@
-"""Text in the headers of HTTP, which carry ASCII: metadata on its way out and back, and what others sent as it was."""
+"""Encoding of text in HTTP headers, which hold ASCII only: metadata in requests and responses."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import re
 from collections.abc import Mapping
 from typing import overload
 
-_MARK = "\ufeff"  # shown by nobody
+_MARK = "\ufeff"  # an invisible character
 _PLAIN_VALUE = re.compile(r"(?!.*=\?)[!-~]([ -~]*[!-~])?")
 
 
 def encode_metadata(value: str) -> str:
-    """Return metadata as a header can carry it: other text than ASCII as S3 itself writes it (RFC 2047).
+    """Return a metadata value in ASCII for a header. Other characters are encoded as S3 does (RFC 2047).
 
-    AWS decodes that when it stores, and encodes again only what is not ASCII. A space at an end would be lost then, and
-    what only looks like an encoded word would be read as one; such text is marked with a character that is not ASCII.
+    AWS decodes the value when it stores it, and on reading encodes only values that are not ASCII. Leading and trailing
+    spaces would be lost, and text that looks like an encoded word would be decoded; a mark that is not ASCII prevents
+    both.
     """
     if _PLAIN_VALUE.fullmatch(value):
         return value
@@ -31,15 +32,15 @@ def decode_utf8_header(value: str) -> str: ...
 @overload
 def decode_utf8_header(value: str | None) -> str | None: ...
 def decode_utf8_header(value: str | None) -> str | None:
-    """Return a header as it was sent: in UTF-8, where http.client takes every byte for a character of its own."""
+    """Return a header that was sent in UTF-8; http.client decodes headers as Latin-1."""
     try:
         return value and value.encode("latin-1").decode()
     except UnicodeError:
-        return value  # somebody else sent it
+        return value  # another client stored it in another encoding
 
 
 def decode_metadata(value: str) -> str:
-    """Return metadata as :func:`encode_metadata` was given it, or as somebody else sent it."""
+    """Return a metadata value as it was given to :func:`encode_metadata`, or as another client stored it."""
     if "=?" not in value:
         return decode_utf8_header(value)
     try:
@@ -49,16 +50,18 @@ def decode_metadata(value: str) -> str:
         )
         return text.removesuffix(_MARK)
     except (email.errors.HeaderParseError, LookupError):
-        return value  # somebody else's text, that only looks like it
+        return value  # text of another client that only looks like an encoded word
 
 
 def check_ascii(headers: Mapping[str, str | None]) -> None:
-    """Refuse headers that are sent as they are, and cannot be.
+    """Check that header values that are sent unencoded are ASCII.
 
     Raises:
-        ValueError: for one that is not ASCII.
+        ValueError: when one is not.
     """
     for name, value in headers.items():
         if not (value or "").isascii():
-            advice = "; the name of a download is written filename*=UTF-8''…" if name == "content_disposition" else ""
-            raise ValueError(f"{name} is kept in ASCII here{advice}")
+            advice = (
+                "; write the file name of a download as filename*=UTF-8''…" if name == "content_disposition" else ""
+            )
+            raise ValueError(f"{name} must be ASCII on this backend{advice}")

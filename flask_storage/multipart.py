@@ -1,7 +1,7 @@
-"""Uploads in parts: the calls that a service supplies, and the writer that drives them.
+"""Multipart uploads: the interface that a backend implements, and the writer that uses it.
 
-Ids are explicit, so that an upload can be begun in one request, fed in others and finished in a last one, by other
-processes. Whoever drives the calls owns buffering, threads and retries; :class:`MultipartWriter` does, for one open file.
+Upload ids are explicit, so that an upload can be created, filled and completed in different requests and processes. The
+caller is responsible for buffering, threads and retries; :class:`MultipartWriter` does that for one open file.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One part that the place holds.
+    """One part that was uploaded.
 
     Attributes:
-        number: From 1 on; parts are joined in the order of their numbers.
+        number: At least 1; parts are joined in the order of their numbers.
         size: In bytes.
-        etag: What the place calls this content; :meth:`MultipartStore.complete` compares it.
+        etag: Identifies the content; :meth:`MultipartStore.complete` compares it.
     """
 
     number: int
@@ -40,7 +40,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingUpload:
-    """An upload that was begun and neither finished nor discarded."""
+    """An upload that was created and neither completed nor aborted."""
 
     path: str
     upload_id: str
@@ -49,13 +49,13 @@ class PendingUpload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartLimits:
-    """What a place allows of parts.
+    """The limits of a backend for parts.
 
     Attributes:
-        min_size: Of every part but the last, in bytes.
-        max_size: Of every part, in bytes; None for any.
-        max_count: How many parts one upload may have.
-        uniform: Whether all parts but the last must be of one size.
+        min_size: The smallest size of a part, except the last one, in bytes.
+        max_size: The largest size of a part in bytes; None for no limit.
+        max_count: The largest number of parts of one upload.
+        uniform: Whether all parts, except the last one, must have the same size.
     """
 
     min_size: int = 0
@@ -66,13 +66,13 @@ class PartLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartSizing:
-    """How large each part of one upload is, so that nobody runs out of part numbers.
+    """The sizes of the parts of one upload, chosen so that the part numbers suffice.
 
     Attributes:
         first: The size of the first part, in bytes.
-        grows: Whether later parts are larger: where nobody knows how much will come, the first fifth of the allowed
-            parts have one size, and then every 8 % of them are twice as large as those before. With parts of 5 MiB
-            that is 10 GiB in parts of one size, and more than 5 TiB in 10,000 parts.
+        grows: Whether later parts are larger, for an upload of unknown size: the first fifth of the allowed parts have
+            the size *first*, and after that the size doubles every 8 % of them. With parts of 5 MiB, parts grow after
+            10 GiB, and 10,000 parts hold more than 5 TiB.
     """
 
     first: int
@@ -80,20 +80,20 @@ class PartSizing:
 
     @classmethod
     def for_upload(cls, limits: PartLimits, chunk_size: int, size: int | None) -> PartSizing:
-        """Make a plan for *size* bytes (None: nobody knows) in parts of at least *chunk_size*."""
+        """Return the sizing for *size* bytes (None: unknown) in parts of at least *chunk_size* bytes."""
         first = max(chunk_size, limits.min_size)
         if size is not None:
-            enough = -(-size // limits.max_count)
-            if enough > first:
-                first = -(-enough // _STEP) * _STEP
+            needed = -(-size // limits.max_count)
+            if needed > first:
+                first = -(-needed // _STEP) * _STEP
         return cls(first=min(first, limits.max_size or first), grows=size is None and not limits.uniform)
 
     def size_of(self, number: int, limits: PartLimits) -> int:
         """Return the size of part *number*, in bytes."""
-        settled = limits.max_count // 5
-        if not self.grows or number <= settled:
+        equal_parts = limits.max_count // 5
+        if not self.grows or number <= equal_parts:
             return self.first
-        doublings = 1 + (number - settled - 1) // max(limits.max_count * 8 // 100, 1)
+        doublings = 1 + (number - equal_parts - 1) // max(limits.max_count * 8 // 100, 1)
         return min(self.first << doublings, limits.max_size or self.first << doublings)
 
 
@@ -101,33 +101,33 @@ _STEP = 1024 * 1024
 
 
 class MultipartStore(ABC):
-    """The seven calls behind every upload in parts. Nothing is visible before :meth:`complete` or :meth:`put`.
+    """The multipart calls that a backend implements. Nothing is visible before :meth:`complete` or :meth:`put`.
 
-    Options are given twice, because services want them at different ends: :meth:`create` takes what is kept (content
-    headers and metadata), :meth:`complete` what is decided (``exclusive``, ``if_match``, ``size``, ``checksum``), and the
-    headers once more where they have changed.
+    Options are passed twice, because services take them in different calls: :meth:`create` takes what is stored with
+    the file (content headers and metadata), :meth:`complete` the conditions (``exclusive``, ``if_match``, ``size``,
+    ``checksum``), and headers again if they have changed.
     """
 
     limits = PartLimits()
 
     @abstractmethod
     def put(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
-        """Store a small file in one go, atomically."""
+        """Store a small file in one request, atomically."""
 
     @abstractmethod
     def create(self, path: str, options: WriteOptions) -> str:
-        """Open an upload and return its id, which nobody can guess.
+        """Create an upload and return its id, which is not guessable.
 
         Raises:
-            ValueError: when *options* hold what only :meth:`complete` decides.
+            ValueError: when *options* contain conditions, which belong to :meth:`complete`.
         """
 
     @abstractmethod
     def upload_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
-        """Store one part; a number that was used before is replaced. Parts may come in any order and at once.
+        """Store one part, replacing one with the same number. Parts may be uploaded in any order, and concurrently.
 
         Raises:
-            FileNotFoundInStorageError: when there is no such upload (any more).
+            FileNotFoundInStorageError: when the upload does not exist (any more).
         """
 
     @abstractmethod
@@ -135,41 +135,41 @@ class MultipartStore(ABC):
         """Join *parts* and publish them under *path*, atomically.
 
         Raises:
-            IntegrityError: when there is no part, or one twice, or one is missing or not what was stored; the upload
-                stays.
-            FileExistsInStorageError: when *options* ask for an exclusive write and the name is taken.
+            IntegrityError: when *parts* is empty or has duplicates, or a part is missing or differs from the stored
+                one. The upload is kept.
+            FileExistsInStorageError: when *options* are exclusive and the file exists.
         """
 
     @abstractmethod
     def abort(self, path: str, upload_id: str) -> None:
-        """Forget an upload and free its parts; one that is gone is no error."""
+        """Delete an upload and its parts. Idempotent: an upload that does not exist is not an error."""
 
     @abstractmethod
     def list_parts(self, path: str, upload_id: str) -> list[Part]:
-        """Return the parts that have arrived, by number."""
+        """Return the parts that are stored, ordered by number."""
 
     @abstractmethod
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
-        """Yield the unfinished uploads below the folder *path*."""
+        """Yield the pending uploads below the directory *path*."""
 
 
 class MultipartWriter(RemoteFile):
-    """Writes one file through a :class:`MultipartStore`: parts go out in parallel while the next one is being written.
+    """Writes one file through a :class:`MultipartStore`, and uploads parts in parallel while the next one is written.
 
-    Content that fits one part is stored by one :meth:`MultipartStore.put`, the empty file too. Of more, every full
-    part is handed to a worker. When *concurrency* of them are on their way, writing waits until one has arrived, so at
-    most ``chunk_size * (concurrency + 1)`` bytes are held; where parts grow (see :class:`PartSizing`), their current size
-    counts. A part that the place did not take is sent once more. When a part fails for good, or the file is aborted,
-    the upload is discarded, after the parts that are on their way.
+    Content that fits into one part, also an empty file, is stored by a single :meth:`MultipartStore.put`. Otherwise
+    worker threads upload each full part. While *concurrency* uploads are in flight, ``write`` blocks, so at most
+    ``chunk_size * (concurrency + 1)`` bytes are held; where parts grow (see :class:`PartSizing`), the current part size
+    replaces ``chunk_size``. A part that fails because the backend is unavailable is retried once. When a part fails, or
+    the file is aborted, the upload is aborted once the parts in flight have ended.
 
     Args:
-        store: The place's part calls.
-        path: The file.
-        options: How it is written; ``size`` is a promise and sets the size of the parts.
+        store: The multipart calls of the backend.
+        path: The path of the file.
+        options: How the file is written; ``size`` is the expected size and sets the size of the parts.
         chunk_size: The size of a part, in bytes.
-        concurrency: How many parts may be on their way at once.
-        workers: Gives the threads that send them.
-        size: How much will come, as far as anybody knows; nothing is held to it.
+        concurrency: The largest number of part uploads in flight.
+        workers: Returns the executor that uploads parts.
+        size: An estimate of the size in bytes, if there is one; it is not enforced.
     """
 
     def __init__(
@@ -200,21 +200,21 @@ class MultipartWriter(RemoteFile):
 
     @property
     def part_size(self) -> int:
-        """The size of the part that is being filled, in bytes: writing so much at a time saves a copy."""
+        """The size of the current part in bytes. Writes of this size avoid a copy."""
         return self._sizing.size_of(self._number, self._store.limits)
 
     def _write(self, view: memoryview) -> None:
         while len(view):
             if self._buffered_size() == self.part_size:
                 self._submit_part()
-            room = self.part_size - self._buffered_size()
-            if not self._buffer and len(view) >= room and type(view.obj) is bytes:
-                self._full_part = view[:room]  # bytes never change, so a whole part of them needs no copy
+            missing = self.part_size - self._buffered_size()
+            if not self._buffer and len(view) >= missing and type(view.obj) is bytes:
+                self._full_part = view[:missing]  # bytes are immutable, so a full part needs no copy
             else:
-                self._buffer += view[:room]
-            view = view[room:]
+                self._buffer += view[:missing]
+            view = view[missing:]
         if self._upload_id is not None and self._buffered_size() == self.part_size:
-            self._submit_part()  # not the only part, so it need not wait for what comes after it
+            self._submit_part()  # not the only part, so `put` is not possible any more
 
     def _publish(self) -> None:
         if self._upload_id is None:
@@ -222,31 +222,31 @@ class MultipartWriter(RemoteFile):
             return
         if self._buffered_size():
             self._submit_part()
-        self._wait_for_parts(room=self._concurrency)
+        self._wait_for_parts(in_flight=0)
         parts = sorted(self._uploaded, key=lambda part: part.number)
-        # Size and checksum are the file's own promises, which it has kept already.
-        decided = WriteOptions(exclusive=self._options.exclusive, if_match=self._options.if_match)
-        self._store.complete(self.name, self._upload_id, parts, decided)
+        # The file has checked the expected size and checksum already.
+        conditions = WriteOptions(exclusive=self._options.exclusive, if_match=self._options.if_match)
+        self._store.complete(self.name, self._upload_id, parts, conditions)
 
     def _discard(self) -> None:
         self._cancel_parts()
-        # A part that arrives after the upload was discarded would stay behind, so those on their way come first.
+        # A part that arrives after the abort would stay in the storage, so wait for the parts in flight first.
         wait(self._in_flight)
         self._in_flight.clear()
         if self._upload_id is not None:
             self._store.abort(self.name, self._upload_id)
 
     def _release(self) -> None:
-        if self._pid == os.getpid():  # the child of a fork may find their locks held for ever
+        if self._pid == os.getpid():  # after a fork, the locks of the futures may be held for ever
             self._cancel_parts()
 
     def _cancel_parts(self) -> None:
-        # What no thread has taken up is called back, and not waited for: a thread may be long in coming.
+        # Uploads that no thread has started are cancelled and not waited for: a thread may not be free for long.
         self._in_flight = {future for future in self._in_flight if not future.cancel()}
         self._buffer = bytearray()
         self._full_part = None
 
-    # -- inner ------------------------------------------------------------------------------------------------------
+    # -- private ----------------------------------------------------------------------------------------------------
 
     def _buffered_size(self) -> int:
         return len(self._buffer) if self._full_part is None else len(self._full_part)
@@ -257,20 +257,20 @@ class MultipartWriter(RemoteFile):
         return content
 
     def _submit_part(self) -> None:
-        """Hand the full part to a worker, as soon as there is room for it on the way."""
+        """Submit the current part to a worker, once fewer than *concurrency* uploads are in flight."""
         if self._number > self._store.limits.max_count:
             raise TooLargeError(
-                f"{self._count} bytes and more do not fit {self._store.limits.max_count} parts: "
-                "say the size beforehand (size=…) or choose a larger chunk_size"
+                f"{self._count} bytes and more do not fit into {self._store.limits.max_count} parts: "
+                "give the size in advance (size=…) or choose a larger chunk_size"
             )
         if self._upload_id is None:
             self._upload_id = self._create_upload()
-        self._wait_for_parts(room=1)
-        # Without a reference to this file, so that one that was forgotten is found out at once.
+        self._wait_for_parts(in_flight=self._concurrency - 1)
+        # No reference to this file, so that an unclosed writer is garbage-collected, and warns, immediately.
         args = (self._store, self._error_translator, self.name, self._upload_id, self._number, self._take_buffer())
         try:
             self._in_flight.add(self._workers().submit(_upload_part, *args))
-        except RuntimeError:  # no thread is to be had, as when the interpreter ends
+        except RuntimeError:  # no thread can be started, as at interpreter shutdown
             self._uploaded.append(_upload_part(*args))
         self._number += 1
 
@@ -278,19 +278,21 @@ class MultipartWriter(RemoteFile):
         return self._store.create(self.name, self._stored_options())
 
     def _stored_options(self) -> WriteOptions:
-        """Return what is kept with the file, without what finishing decides."""
+        """Return the options that are stored with the file, without the conditions of completing."""
         return replace(self._options, exclusive=False, if_match=None, size=None, checksum=None)
 
-    def _wait_for_parts(self, room: int) -> None:
-        """Wait until *room* more parts may be on their way; raise what went wrong with one that was."""
+    def _wait_for_parts(self, in_flight: int) -> None:
+        """Wait until at most *in_flight* uploads are in flight; raise the error of one that failed."""
         done = {future for future in self._in_flight if future.done()}
         while True:
             self._in_flight -= done
             try:
                 self._uploaded += [future.result() for future in done]
             except CancelledError:
-                raise StorageUnavailableError("the storage was closed meanwhile: write the file anew") from None
-            if len(self._in_flight) <= self._concurrency - room:
+                raise StorageUnavailableError(
+                    "the storage was closed during the upload: write the file again"
+                ) from None
+            if len(self._in_flight) <= in_flight:
                 return
             done, _ = wait(self._in_flight, return_when=FIRST_COMPLETED)
 
@@ -307,7 +309,7 @@ def _upload_part(
         with translator:
             return store.upload_part(path, upload_id, number, data)
     except StorageTimeoutError:
-        raise  # whoever waited long enough once does not wait again
+        raise  # not retried: the time-out has been waited for once
     except StorageUnavailableError:
         with translator:
             return store.upload_part(path, upload_id, number, data)

@@ -1,4 +1,4 @@
-"""A mixin for models and views that keep files in a profile."""
+"""A mixin for models and views that store files in a profile."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .types import LinkArguments, ShareLinkOperation
 class StorageOperations:
     """Ten ``storage_*`` methods for a class whose objects have files.
 
-    Set the class's folder and profile once; every method takes others for one call.
+    Set the directory and the profile once, on the class; most methods accept others for one call.
 
     Attributes:
-        storage_location: A member of an :class:`~enum.Enum` whose value is the folder; None for the root.
+        storage_location: A member of an :class:`~enum.Enum` whose value is the directory; None for the root.
         storage_profile: The profile's name; None for the app's default.
 
     >>> class Folder(Enum):
@@ -39,15 +39,15 @@ class StorageOperations:
 
     @staticmethod
     def storage_prefix_path(location: Enum | None, filename: str) -> str:
-        """Return the path of *filename* in the folder that *location* names; neither can lead out of it.
+        """Return the path of *filename* in the directory that *location* names; it is always inside that directory.
 
         No location, or one whose value is empty, is the root.
 
         Raises:
-            InvalidPathError: for ``..`` and whatever else is no path; nothing is stripped.
+            InvalidPathError: for ``..`` and anything else that is not a path; nothing is stripped.
         """
-        folder = normalize_directory(location.value) if location is not None else ""
-        return f"{folder}/{normalize(filename)}" if folder else normalize(filename)
+        directory = normalize_directory(location.value) if location is not None else ""
+        return f"{directory}/{normalize(filename)}" if directory else normalize(filename)
 
     @staticmethod
     def storage_generate_filename(filename: str) -> str:
@@ -56,10 +56,10 @@ class StorageOperations:
 
     @classmethod
     def storage_get_profile(cls, storage_profile: str | None = None) -> StorageBackend:
-        """Return the storage: of the profile given, else of the class, else the app's default.
+        """Return the storage of *storage_profile*, else of the class's profile, else of the app's default.
 
         Raises:
-            UnknownProfileError: naming the profiles that exist.
+            UnknownProfileError: when the app has no such profile; the message lists the profiles that exist.
         """
         name = storage_profile or cls.storage_profile
         return current_storage.default if name is None else current_storage[name]
@@ -68,10 +68,10 @@ class StorageOperations:
     def storage_download_file(
         cls, filename: str, storage_location: Enum | None = None, storage_profile: str | None = None
     ) -> io.BytesIO:
-        """Return a file's content, at position 0. It is held in memory; open the storage for large files.
+        """Return a file's content, at position 0. The whole file is held in memory; use ``open`` for large files.
 
         Raises:
-            FileNotFoundInStorageError: when there is none.
+            FileNotFoundInStorageError: when the file does not exist.
         """
         content = io.BytesIO()
         cls.storage_get_profile(storage_profile).download(cls._storage_path(storage_location, filename), content)
@@ -89,16 +89,16 @@ class StorageOperations:
         content_type: str | None = None,
         content_encoding: str | None = None,
     ) -> str:
-        """Store a file and return the name it got, without the folder.
+        """Store a file and return its name, without the directory.
 
         Args:
             file_object: A binary file.
-            filename: The name a user chose; made safe, and used only for its extension unless preserved.
-            preserve_filename: Keep the (safe) name, replacing a file that has it.
+            filename: A user-supplied name. It is sanitized, and used only for its extension unless preserved.
+            preserve_filename: Keep the (sanitized) name, replacing a file that has it.
             storage_location: Instead of the class's.
             storage_profile: Instead of the class's.
-            content_type: Kept with the file.
-            content_encoding: Kept with the file.
+            content_type: Stored with the file.
+            content_encoding: Stored with the file.
         """
         name = safe_filename(filename)
         if not preserve_filename:
@@ -123,7 +123,7 @@ class StorageOperations:
     ) -> str:
         """Store the file of a form field of the current request; otherwise as :meth:`storage_upload_file`.
 
-        A missing field is answered with 400. The content type that a browser claims is not used; pass one to keep it.
+        A missing field is a 400 error. The content type that the browser sends is not used; pass one to store it.
         """
         uploaded = request.files[form_field]
         return cls.storage_upload_file(
@@ -140,7 +140,7 @@ class StorageOperations:
     def storage_delete_file(
         cls, filename: str, storage_location: Enum | None = None, storage_profile: str | None = None
     ) -> bool:
-        """Delete a file and return True; one that does not exist is no error."""
+        """Delete a file and return True, also when it does not exist."""
         cls.storage_get_profile(storage_profile).delete(cls._storage_path(storage_location, filename))
         return True
 
@@ -148,10 +148,10 @@ class StorageOperations:
     def storage_duplicate_file(
         cls, filename: str, storage_location: Enum | None = None, storage_profile: str | None = None
     ) -> str:
-        """Copy a file within its folder and return the copy's new random name.
+        """Copy a file within its directory and return the copy's new random name.
 
         Raises:
-            FileNotFoundInStorageError: when there is none.
+            FileNotFoundInStorageError: when the file does not exist.
         """
         name = cls.storage_generate_filename(filename)
         cls.storage_get_profile(storage_profile).copy(
@@ -208,5 +208,5 @@ class StorageOperations:
 
 
 def _extension(filename: str) -> str:
-    """Return the extension; of a name that is nothing else (``.bashrc``) that whole, as keg-storage does."""
+    """Return the extension; the whole name where it is nothing else (``.bashrc``), as in keg-storage."""
     return extension_of(f"x{filename}")

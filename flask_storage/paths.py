@@ -1,8 +1,8 @@
-"""What a path in a storage may look like. Pure functions: nothing here touches a disk or a network.
+"""Path validation: which paths a storage accepts. Pure functions without I/O.
 
-A path is relative, made of segments joined by ``/``, in Unicode normal form C. :func:`normalize` brings a path into
-that form or refuses it; it never repairs by taking something out, because what is stripped after a check is how
-``....//`` becomes ``../``. Only :func:`safe_filename` and :func:`safe_path` rewrite, and their result passes
+A path is relative, consists of segments joined by ``/``, and is in Unicode normal form C. :func:`normalize` returns
+that form or rejects the path; it never removes anything, because stripping after a check is how ``....//`` becomes
+``../``. Only :func:`safe_filename` and :func:`safe_path` rewrite names, and their result is valid for
 :func:`normalize`.
 """
 
@@ -17,9 +17,9 @@ from .errors import InvalidPathError
 MAX_PATH_BYTES = 1024
 MAX_SEGMENT_BYTES = 255
 RESERVED_PREFIX = ".fs-tmp-"
-"""Segments that begin so are ours: unfinished files, hidden from every listing."""
+"""The prefix of temporary files. Segments that begin with it are rejected in paths and left out of listings."""
 SYSTEM_DIRECTORY = "lost+found"
-"""Stands at the top of an ext4 volume and belongs to its repair: never removed, and left out where it is closed."""
+"""e2fsck's directory at the root of an ext4 volume: never removed, and left out of listings if not readable."""
 
 # Listed by code point, not by category, so that every Python with every Unicode table decides the same: C0, DEL, C1,
 # surrogates, the two Unicode line ends, and the bidirectional controls that make a name read backwards. Joiners
@@ -37,18 +37,18 @@ _SUFFIX_BYTES = 64  # bytes, for "_", 32 digits and an extension
 
 
 def normalize(path: str, *, portable: bool = False) -> str:
-    """Return the path of a file in its one form.
+    """Return the path of a file in its canonical form.
 
-    One leading slash is dropped and the text is made NFC; everything else that is not allowed is refused: empty, ``.``
-    and ``..`` segments, backslashes, control characters, lone surrogates, line separators, bidirectional controls, more
-    than 1024 bytes of UTF-8 (255 in one segment), and names that begin with ``.fs-tmp-``.
+    One leading slash is dropped and the text is converted to NFC. Rejected are empty, ``.`` and ``..`` segments,
+    backslashes, control characters, lone surrogates, line separators, bidirectional controls, more than 1024 bytes of
+    UTF-8 (255 in one segment), and segments that begin with ``.fs-tmp-``.
 
     Args:
-        path: As the caller wrote it.
-        portable: Also refuse what Windows cannot hold (``CON``, ``a:b``, a trailing dot or space).
+        path: The path, possibly untrusted.
+        portable: Also reject names that Windows does not allow (``CON``, ``a:b``, a trailing dot or space).
 
     Raises:
-        InvalidPathError: with the reason.
+        InvalidPathError: when the path is not valid; the message says why.
 
     >>> normalize("/reports/2026/june.pdf")
     'reports/2026/june.pdf'
@@ -57,45 +57,45 @@ def normalize(path: str, *, portable: bool = False) -> str:
 
 
 def normalize_directory(path: str, *, portable: bool = False) -> str:
-    """Like :func:`normalize`, for a folder: the root (``""`` or ``"/"``) is one, and one trailing slash is dropped."""
+    """Like :func:`normalize`, for a directory: ``""`` and ``"/"`` are the root, and one trailing slash is dropped."""
     path = _canonical(path).removesuffix("/")
     return _checked(path, portable) if path else ""
 
 
 def directory_prefix(path: str) -> str:
-    """Return what every path below a folder begins with: its own with a slash, or nothing for the root.
+    """Return the common prefix of all paths below a directory: its path and a slash, or ``""`` for the root.
 
     >>> directory_prefix("/media/"), directory_prefix("")
     ('media/', '')
     """
-    folder = normalize_directory(path)
-    return f"{folder}/" if folder else ""
+    directory = normalize_directory(path)
+    return f"{directory}/" if directory else ""
 
 
 def normalize_prefix(prefix: str) -> str:
     """Return a plain string prefix of paths; it may end in the middle of a segment.
 
     Raises:
-        InvalidPathError: when no path could begin so.
+        InvalidPathError: when no valid path begins with it.
     """
     prefix = _canonical(prefix)
-    folder, slash, start = prefix.rpartition("/")
+    directory, slash, start = prefix.rpartition("/")
     if slash:
-        _checked(folder, False)
+        _checked(directory, False)
     if _FORBIDDEN.search(start):
-        raise InvalidPathError(f"{_quoted(prefix)} begins no path: {_FORBIDDEN_REASON}", path=prefix)
+        raise InvalidPathError(f"{_quoted(prefix)} is not a valid prefix of a path: {_FORBIDDEN_REASON}", path=prefix)
     return prefix
 
 
 def is_valid(path: str) -> bool:
-    """Whether a name found in a store is one that every verb would take as it is."""
+    """Whether a name that a backend lists is a valid path in its canonical form."""
     return (path.isascii() or unicodedata.is_normalized("NFC", path)) and _rejection_reason(
         path, portable=False
     ) is None
 
 
 def parent(path: str) -> str:
-    """Return the folder of *path*; the root is ``""``."""
+    """Return the directory of *path*; the root is ``""``."""
     return path.rpartition("/")[0]
 
 
@@ -105,47 +105,49 @@ def is_one_line(text: object) -> bool:
 
 
 def safe_filename(name: str) -> str:
-    r"""Return a name for one file that is safe on every system, made from one that a stranger chose.
+    r"""Return a file name that is safe on every system, made from an untrusted one.
 
-    The last component is taken (after ``/`` and ``\``). Letters, digits and marks of every script stay; anything that
-    could mean something to a shell, a browser or a disk becomes ``_``, and so does a leading dot. At most 255 bytes are
-    kept, the extension among them. A name of which nothing is left becomes ``file``.
+    Only the last component (after ``/`` and ``\``) is used. Letters, digits and marks of every script stay; every
+    character that is special to a shell, a browser or a file system becomes ``_``, and so does a leading dot. The
+    result has at most 255 bytes, with the extension. If nothing is left, the result is ``file``.
 
     >>> safe_filename("../../etc/パスワード <1>.txt")
     'パスワード _1_.txt'
     """
-    leaf = re.split(r"[/\\]", name)[-1]
-    # Cut before it is normalized, which takes time in the square of a run of accents; the extension is at the end.
-    extension = extension_of(leaf)
-    leaf = leaf.removesuffix(extension)[: 4 * MAX_SEGMENT_BYTES] + extension
-    leaf = unicodedata.normalize("NFC", leaf.encode("utf-8", "ignore").decode())
-    leaf = "".join(letter if _is_safe_character(letter) else "_" for letter in leaf).strip(" ").rstrip(" .")
-    if leaf.startswith("."):
-        leaf = "_" + leaf[1:]
-    if leaf.partition(".")[0].rstrip(" ").lower() in _WINDOWS_NAMES:
-        leaf = "_" + leaf
-    return _truncate(leaf, MAX_SEGMENT_BYTES).rstrip(" .") or "file"
+    result = re.split(r"[/\\]", name)[-1]
+    # Truncated before normalization, whose time is quadratic in a run of combining marks. The extension is kept.
+    extension = extension_of(result)
+    result = result.removesuffix(extension)[: 4 * MAX_SEGMENT_BYTES] + extension
+    result = unicodedata.normalize("NFC", result.encode("utf-8", "ignore").decode())
+    result = "".join(letter if _is_safe_character(letter) else "_" for letter in result).strip(" ").rstrip(" .")
+    if result.startswith("."):
+        result = "_" + result[1:]
+    if result.partition(".")[0].rstrip(" ").lower() in _WINDOWS_NAMES:
+        result = "_" + result
+    return _truncate(result, MAX_SEGMENT_BYTES).rstrip(" .") or "file"
 
 
 def safe_path(name: str) -> str:
-    """Like :func:`safe_filename` for a path: each segment is made safe; empty, ``.`` and ``..`` segments go.
+    """Like :func:`safe_filename` for a path: each segment is made safe; empty, ``.`` and ``..`` segments are dropped.
 
     Raises:
-        InvalidPathError: when nothing is left, or the whole is too long.
+        InvalidPathError: when nothing is left, or the result is too long.
     """
     segments = [segment for segment in re.split(r"[/\\]", name) if segment.strip(" .")]
     if not segments:
-        raise InvalidPathError(f"{_quoted(name)} holds no file name", path=name)
+        raise InvalidPathError(f"{_quoted(name)} contains no file name", path=name)
     if len(segments) > MAX_PATH_BYTES // 2:
         raise InvalidPathError(f"{_quoted(name)} has too many segments", path=name)
     path = "/".join(safe_filename(segment) for segment in segments)
     if len(path.encode()) > MAX_PATH_BYTES - _SUFFIX_BYTES:
-        raise InvalidPathError(f"{_quoted(name)} is too long: a suffix must still fit", path=name)
+        raise InvalidPathError(
+            f"{_quoted(name)} is too long: with a suffix it would exceed {MAX_PATH_BYTES} bytes", path=name
+        )
     return normalize(path)
 
 
 def with_suffix(path: str, suffix: str | None = None) -> str:
-    """Return *path* with a suffix before its last extension, in at most 255 bytes a segment and 1024 in all.
+    """Return *path* with a suffix before its last extension, within 255 bytes for the segment and 1024 for the path.
 
     Args:
         path: A normalized path.
@@ -155,30 +157,30 @@ def with_suffix(path: str, suffix: str | None = None) -> str:
     'a/x.tar_1.gz'
     """
     suffix = uuid.uuid4().hex if suffix is None else suffix
-    folder, slash, leaf = path.rpartition("/")
-    extension = extension_of(leaf)
+    directory, slash, name = path.rpartition("/")
+    extension = extension_of(name)
     tail = f"_{suffix}{extension}"
-    room = min(MAX_SEGMENT_BYTES, MAX_PATH_BYTES - len(f"{folder}{slash}".encode())) - len(tail.encode())
-    return folder + slash + _truncate_bytes(leaf.removesuffix(extension), room) + tail
+    max_bytes = min(MAX_SEGMENT_BYTES, MAX_PATH_BYTES - len(f"{directory}{slash}".encode())) - len(tail.encode())
+    return directory + slash + _truncate_bytes(name.removesuffix(extension), max_bytes) + tail
 
 
 def extension_of(filename: str) -> str:
     """Return the last extension with its dot, or ``""`` when it is not 1 to 16 ASCII letters and digits.
 
     >>> extension_of("photo.JPEG"), extension_of("x.tar.gz"), extension_of(".bashrc"), extension_of("README")
-    ('.JPEG', '.gz', '.bashrc', '')
+    ('.JPEG', '.gz', '', '')
     """
     match = _EXTENSION.search(filename)
     return match.group() if match else ""
 
 
-_FORBIDDEN_REASON = "it holds a backslash, a control character or a character that hides what follows it"
+_FORBIDDEN_REASON = "it contains a backslash, a control character or a bidirectional control"
 
 
 def _canonical(path: str) -> str:
     if not isinstance(path, str):
         raise InvalidPathError(f"a path in a storage is a str, not {type(path).__name__}")
-    # Normalizing costs time in proportion to the text; no text four times the limit can become a legal path.
+    # Normalization takes time in proportion to the text, and no text of four times the limit becomes a valid path.
     if len(path) > 4 * MAX_PATH_BYTES:
         raise InvalidPathError(f"{_quoted(path)} is longer than {MAX_PATH_BYTES} bytes", path=path)
     path = path.removeprefix("/")
@@ -194,7 +196,7 @@ def _checked(path: str, portable: bool) -> str:
 
 def _rejection_reason(path: str, *, portable: bool) -> str | None:
     if not portable and len(path) <= MAX_SEGMENT_BYTES and _PLAIN.fullmatch(path):
-        return None  # nearly every path, at a fifth of the price: listings ask this for each
+        return None  # nearly every path, in a fifth of the time: listings check each name
     if not path:
         return "it is empty"
     if _FORBIDDEN.search(path):
@@ -207,9 +209,9 @@ def _rejection_reason(path: str, *, portable: bool) -> str | None:
         if len(segment.encode()) > MAX_SEGMENT_BYTES:
             return f"a segment is longer than {MAX_SEGMENT_BYTES} bytes of UTF-8"
         if segment[: len(RESERVED_PREFIX)].lower() == RESERVED_PREFIX:
-            return f"names beginning with {RESERVED_PREFIX} are kept for unfinished files"
+            return f"names beginning with {RESERVED_PREFIX} are reserved for temporary files"
         if portable and _is_invalid_on_windows(segment):
-            return "Windows could not hold it"
+            return "Windows does not allow it"
     return None
 
 
@@ -223,15 +225,15 @@ def _is_safe_character(letter: str) -> bool:
     return letter.isalnum() or letter in "_ .-\u200c\u200d" or unicodedata.category(letter) in ("Mn", "Mc")
 
 
-def _truncate(leaf: str, room: int) -> str:
-    extension = extension_of(leaf)
-    return _truncate_bytes(leaf.removesuffix(extension), room - len(extension)) + extension
+def _truncate(name: str, max_bytes: int) -> str:
+    extension = extension_of(name)
+    return _truncate_bytes(name.removesuffix(extension), max_bytes - len(extension)) + extension
 
 
-def _truncate_bytes(text: str, room: int) -> str:
-    return text.encode()[: max(room, 0)].decode("utf-8", "ignore")
+def _truncate_bytes(text: str, max_bytes: int) -> str:
+    return text.encode()[: max(max_bytes, 0)].decode("utf-8", "ignore")
 
 
 def _quoted(path: str) -> str:
-    # ascii() so that a log line or a terminal cannot be steered by what the path holds.
+    # ascii() so that an untrusted path cannot forge log lines or send terminal control sequences.
     return ascii(path if len(path) <= 100 else path[:100] + "…")

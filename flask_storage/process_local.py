@@ -1,4 +1,4 @@
-"""What a fork must not share: clients with their sockets, and pools of threads, made once in each process."""
+"""Objects that processes must not share after a fork: clients with their sockets, and thread pools."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 class ProcessLocal(Generic[T]):
-    """Something that is made when it is first asked for, once in each process.
+    """An object that is created on first use, once in each process.
 
-    A server that loads the app and then forks gives every worker a copy of what the parent made. Two processes that
-    talk through one copied socket read each other's answers, and threads are not copied at all, so a child makes its
-    own. What the parent made is kept untouched in the child: closing it could say goodbye on the parent's behalf.
+    A server that loads the app and then forks gives every worker a copy of the objects of the parent. Two processes
+    that use one socket read each other's responses, and threads do not exist after a fork, so each child creates its
+    own. The child keeps the parent's object and does not touch it: closing it could end the parent's session.
 
     Args:
-        factory: Makes the thing; called by one thread at a time.
+        factory: Creates the object; called by one thread at a time.
 
     >>> pid = ProcessLocal(os.getpid)
     >>> pid() == os.getpid()
@@ -29,27 +29,27 @@ class ProcessLocal(Generic[T]):
     def __init__(self, factory: Callable[[], T]) -> None:
         self._factory = factory
         self._values: dict[int, T] = {}
-        # By process, since a lock that another thread held during the fork is never released in the child.
+        # One lock per process, since a lock that another thread holds during a fork is never released in the child.
         self._locks: dict[int, threading.Lock] = {}
 
     def __call__(self) -> T:
-        """Return this process's own."""
+        """Return the object of this process."""
         pid = os.getpid()
         try:
             return self._values[pid]
         except KeyError:
             pass
         with self._locks.setdefault(pid, threading.Lock()):
-            made = self._values.get(pid)
-            if made is None:
-                made = self._values[pid] = self._factory()
-            return made
+            value = self._values.get(pid)
+            if value is None:
+                value = self._values[pid] = self._factory()
+            return value
 
     def pop(self) -> T | None:
-        """Return this process's own, if it has been made, and forget it: the next one who asks gets a new one."""
+        """Remove the object of this process and return it, or None. The next call creates a new one."""
         return self._values.pop(os.getpid(), None)
 
 
 def thread_pool(count: int) -> ProcessLocal[Executor]:
-    """Return a pool of at most *count* threads, started as they are needed and idle in between."""
+    """Return, per process, an executor of at most *count* threads, which are started on demand."""
     return ProcessLocal(lambda: ThreadPoolExecutor(count, thread_name_prefix="flask-storage"))

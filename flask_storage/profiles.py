@@ -1,4 +1,4 @@
-"""The storages of an app, by profile, and the way to those of the current one."""
+"""The storages of an app by profile name, and a proxy for those of the current app."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Profiles(Mapping[str, StorageBackend]):
     Args:
         storages: By profile name.
         default: The name of the default profile.
-        link_usage: Counts the uses of limited links.
+        link_usage: The store that counts the uses of limited links.
     """
 
     def __init__(self, storages: Mapping[str, StorageBackend], default: str, link_usage: LinkUsageStore) -> None:
@@ -58,7 +58,7 @@ def profiles_of(app: Flask) -> Profiles:
     try:
         return cast(Profiles, app.extensions["storage"])
     except KeyError:
-        raise RuntimeError("this app has no Storage: call storage.init_app(app) first") from None
+        raise RuntimeError("the Storage extension is not initialized on this app: call storage.init_app(app)") from None
 
 
 current_storage = cast(Profiles, LocalProxy(lambda: profiles_of(current_app)))

@@ -1,4 +1,4 @@
-"""The bodies of HTTP: answers on their way into a buffer, taken up where they break off; requests, sent in pieces."""
+"""HTTP bodies: reading responses into a buffer, resuming broken ones, and sending request bodies in pieces."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 SEND_CHUNK_SIZE = 256 * 1024
-"""How much goes to a socket at a time, in bytes: its time-out counts for all of that."""
-_READ_SIZE = 256 * 1024  # a socket seldom has more, and asking for more takes memory for more
-_MIN_PROGRESS = 64 * 1024  # so much must come before an answer breaks off, to count as getting on
+"""How much is sent to a socket at a time, in bytes. The socket's time-out applies to each such piece."""
+_READ_SIZE = 256 * 1024  # a socket seldom has more, and a larger read allocates more memory
+_MIN_PROGRESS = 64 * 1024  # a broken response of at least this size resets the count of failures
 
 
 def read_into(body: Any, size: int, into: io.BytesIO, timeout: float) -> None:
-    """Write the next *size* bytes of an answer into a buffer, or those that come before it breaks off.
+    """Write the next *size* bytes of a response into a buffer, or fewer if the connection breaks.
 
     Args:
-        body: urllib3's own response: it gives what has arrived, where others wait until all has.
+        body: A response of urllib3, whose ``read1`` returns what has arrived instead of waiting for all bytes.
         size: In bytes.
         into: The buffer.
-        timeout: In seconds, for the text of the error; the connection has its own time-out.
+        timeout: In seconds, for the error message; the connection enforces it.
 
     Raises:
-        StorageTimeoutError: when nothing comes for too long.
+        StorageTimeoutError: when nothing is received within the time-out.
     """
     missing = size
     while missing > 0:
         try:
             piece = body.read1(min(_READ_SIZE, missing), decode_content=False)
         except Urllib3Timeout as error:
-            raise StorageTimeoutError(f"nothing came within {timeout:g} seconds (read_timeout)") from error
+            raise StorageTimeoutError(f"nothing was received within {timeout:g} seconds (read_timeout)") from error
         except (Urllib3Error, OSError):
             break
         if not piece:
             break
         missing -= into.write(piece)
     if missing > 0:
-        body.close()  # what is left of a broken answer must not be read as the next one
+        body.close()  # the rest of a broken response must not be read as the next one
 
 
 def download_range(
@@ -56,38 +56,38 @@ def download_range(
     attempts: int,
     max_request_size: int | None = None,
 ) -> None:
-    """Have a range of bytes written into a buffer; an answer that breaks off is taken up where it ended.
+    """Download a range of bytes into a buffer; a broken response is resumed where it ended.
 
     Args:
-        get: Asks for the bytes from a first position up to, not including, a second one, and writes what comes of
-            them, which may be fewer, into the buffer.
-        start: The first byte.
-        stop: The byte behind the last.
-        into: The buffer, for counting.
-        attempts: How often in a row an answer may break off before much of it has come.
-        max_request_size: How much one request may ask for, in bytes.
+        get: Called with start and stop: requests the bytes from *start* up to, excluding, *stop*, and writes what is
+            received, possibly less, into the buffer.
+        start: The position of the first byte.
+        stop: The position after the last byte.
+        into: The buffer; its position tells how much was received.
+        attempts: After so many broken responses in a row, each shorter than 64 KiB, the download fails.
+        max_request_size: The largest range of one request, in bytes.
 
     Raises:
-        StorageUnavailableError: when that does not get on.
+        StorageUnavailableError: when *attempts* responses in a row broke.
     """
     failures = 0
     while start < stop:
         before = into.tell()
         end = stop if max_request_size is None else min(stop, start + max_request_size)
         get(start, end)
-        arrived = into.tell() - before
-        start += arrived
-        # A few bytes at a time would go on for hours.
-        failures = 0 if arrived >= _MIN_PROGRESS or start == end else failures + 1
+        received = into.tell() - before
+        start += received
+        # Short responses count as failures: resuming after every few bytes could take hours.
+        failures = 0 if received >= _MIN_PROGRESS or start == end else failures + 1
         if failures == attempts:
             raise StorageUnavailableError(f"the connection broke off {failures} times: try again later")
 
 
 class Pieces(io.RawIOBase):
-    """A body that is sent in pieces, since a socket's time-out counts for whatever is sent at once.
+    """A request body that is sent in pieces, since a socket's time-out applies to each ``send``.
 
     Args:
-        data: All of it.
+        data: The body.
     """
 
     def __init__(self, data: ReadableBuffer) -> None:
@@ -98,14 +98,14 @@ class Pieces(io.RawIOBase):
         return len(self._view)
 
     def read(self, size: int | None = -1, /) -> Any:
-        """Return the next piece without copying it; a larger one than the 16 KiB that http.client asks for."""
+        """Return the next piece, without a copy, of at least :data:`SEND_CHUNK_SIZE`: http.client asks for 16 KiB."""
         size = len(self._view) if size is None or size < 0 else max(size, SEND_CHUNK_SIZE)
         piece = self._view[self._position : self._position + size]
         self._position += len(piece)
         return piece
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move, so that it can be sent again."""
+        """Set the position, so that the body can be sent again."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._view)}[whence]
         self._position = base + offset
         return self._position
@@ -116,10 +116,10 @@ class Pieces(io.RawIOBase):
 
 
 class MD5Check:
-    """Compares content, as it is read, with an MD5 that the service has of it.
+    """Verifies content, as it is read, against the MD5 that the service stores.
 
     Args:
-        expected: In hex.
+        expected: The digest in hexadecimal.
     """
 
     def __init__(self, expected: str) -> None:
@@ -131,19 +131,19 @@ class MD5Check:
         self._hash.update(data)
 
     def verify(self) -> None:
-        """Refuse content that is not the right one.
+        """Compare the digest.
 
         Raises:
-            IntegrityError: when it is not.
+            IntegrityError: when it is not the expected one.
         """
         check_digest(self._hash.hexdigest(), self._expected)
 
 
 def check_digest(found: str, expected: str) -> None:
-    """Refuse a checksum that is not the right one.
+    """Compare two digests.
 
     Raises:
-        IntegrityError: when it is not.
+        IntegrityError: when they differ.
     """
     if found != expected:
         raise IntegrityError("the bytes that arrived are not the ones that were stored: read the file again")

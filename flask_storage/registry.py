@@ -1,4 +1,4 @@
-"""From the name of a backend to a storage: shipped ones, entry points, import paths, URLs."""
+"""Finds backend classes by name, entry point or import path, and creates storages from profiles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .errors import ConfigurationError, StorageError
 from .validation import parse_bool
 
 ENTRY_POINT_GROUP = "flask_storage.backends"
-"""Distributions announce backends of their own here: ``[project.entry-points."flask_storage.backends"]``."""
+"""The entry point group of backends in other distributions: ``[project.entry-points."flask_storage.backends"]``."""
 
 BUILT_IN_BACKENDS = {
     "azure": "flask_storage.backends.azure:AzureStorage",
@@ -29,32 +29,32 @@ def find_backend(name: str) -> type[StorageBackend]:
     """Return the class behind a short name (``"local"``) or an import path (``"package.module:Class"``).
 
     Raises:
-        ConfigurationError: when there is none; the text names what exists, or what could not be imported.
+        ConfigurationError: when there is none; the message lists the known names, or says what cannot be imported.
     """
-    announced = {} if name in BUILT_IN_BACKENDS else _entry_point_backends()
-    target = BUILT_IN_BACKENDS.get(name) or announced.get(name) or name
+    registered = {} if name in BUILT_IN_BACKENDS else _entry_point_backends()
+    target = BUILT_IN_BACKENDS.get(name) or registered.get(name) or name
     module_name, _, attribute = target.rpartition(":" if ":" in target else ".")
     if not module_name:
         raise ConfigurationError(
-            f"no backend is called {name!r}: there are {', '.join(sorted({*BUILT_IN_BACKENDS, *announced}))}, "
+            f"no backend is called {name!r}: there are {', '.join(sorted({*BUILT_IN_BACKENDS, *registered}))}, "
             "or give an import path 'package.module:Class'"
         )
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
+        backend = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(f"the backend {name!r} cannot be imported: {error}") from error
-    return _checked(found, name)
+    return _checked(backend, name)
 
 
 def make_storage(profile: str, spec: object) -> StorageBackend:
-    """Make the storage of one profile.
+    """Create the storage of one profile.
 
     Args:
-        profile: The profile's name; the storage is called so unless it is given another name.
+        profile: The profile's name, and the storage's unless *spec* gives it another one.
         spec: A pair ``(class, kwargs)``, a mapping with ``"backend"``, a URL, or a storage.
 
     Raises:
-        ConfigurationError: when *spec* cannot work; no text shows a value, since one may be a secret.
+        ConfigurationError: when *spec* is not valid. No message contains a value, since it may be a secret.
     """
     if isinstance(spec, StorageBackend):
         return spec
@@ -80,8 +80,8 @@ def make_storage(profile: str, spec: object) -> StorageBackend:
 
 
 def _entry_point_backends() -> dict[str, str]:
-    """Return what other distributions announce."""
-    from importlib.metadata import entry_points  # costs 6 ms, so only for whoever has a backend of their own
+    """Return the backends that other distributions register, as import paths by name."""
+    from importlib.metadata import entry_points  # takes 6 ms, so only for backends that are not ours
 
     return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
 
@@ -92,7 +92,7 @@ def _from_url(profile: str, url: str) -> StorageBackend:
     except ValueError:
         parts = urlsplit("")
     if not parts.scheme:
-        raise ConfigurationError(f"profile {profile!r} is a text but no URL: write 'local:///srv/files', for example")
+        raise ConfigurationError(f"profile {profile!r} is text but not a URL: write 'local:///srv/files', for example")
     cls = find_backend(parts.scheme)
     query = parse_qsl(parts.query, keep_blank_values=True)
     options: dict[str, Any] = {cls.url_aliases.get(name, name): value for name, value in query}
@@ -103,7 +103,7 @@ def _from_url(profile: str, url: str) -> StorageBackend:
 
 
 def _parse_booleans(profile: str, cls: type[StorageBackend], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return *arguments* with those as booleans that are; from URLs and the environment they come as text."""
+    """Convert the arguments that are boolean in the constructor; URLs and environment variables give them as text."""
     parameters = inspect.signature(cls).parameters
     for name, value in arguments.items():
         if name in parameters and isinstance(parameters[name].default, bool):
@@ -117,7 +117,7 @@ def _parse_booleans(profile: str, cls: type[StorageBackend], arguments: dict[str
 def _check_names(
     profile: str, cls: type[StorageBackend], arguments: Mapping[str, Any], *, partially: bool = False
 ) -> None:
-    """Raise unless the constructor takes arguments of these names (*partially*: and others besides)."""
+    """Check that the constructor accepts these argument names; with *partially*, required ones may be missing."""
     signature = inspect.signature(cls)
     try:
         (signature.bind_partial if partially else signature.bind)(**arguments)
@@ -128,18 +128,18 @@ def _check_names(
 
 @contextmanager
 def _constructor_errors(profile: str, cls: type[StorageBackend]) -> Iterator[None]:
-    """Say whose argument it was that a constructor could not use; its value stays untold."""
+    """Translate errors of a constructor; the message names the profile and contains no value."""
     try:
         yield
     except (TypeError, ValueError, AttributeError) as error:
         if isinstance(error, StorageError):
             raise
         raise ConfigurationError(
-            f"profile {profile!r}: {cls.__name__} cannot be made of these arguments; see the error before this one"
+            f"profile {profile!r}: {cls.__name__} cannot be created with these arguments; see the error before this one"
         ) from error
 
 
-def _checked(found: object, name: str) -> type[StorageBackend]:
-    if not (isinstance(found, type) and issubclass(found, StorageBackend)):
-        raise ConfigurationError(f"the backend of {name!r} is no StorageBackend class")
-    return found
+def _checked(backend: object, name: str) -> type[StorageBackend]:
+    if not (isinstance(backend, type) and issubclass(backend, StorageBackend)):
+        raise ConfigurationError(f"the backend of {name!r} is not a StorageBackend class")
+    return backend

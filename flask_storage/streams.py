@@ -1,4 +1,4 @@
-"""Content on its way from one binary stream to another."""
+"""Copying between binary streams."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 CHUNK_SIZE = 5 * 1024 * 1024
-"""How much is held at a time, in bytes."""
+"""The default chunk size in bytes."""
 _PIECE = 64 * 1024
 
 
 class SupportsRead(Protocol):
-    """Anything that content can be read from."""
+    """An object with ``read(size)`` that returns bytes."""
 
     def read(self, size: int, /) -> Any:
         """Return up to *size* bytes, ``b""`` at the end."""
 
 
 class SupportsWrite(Protocol):
-    """Anything that content can be written to."""
+    """An object with ``write(data)``."""
 
     def write(self, data: Any, /) -> Any:
-        """Take all of *data*."""
+        """Write all of *data*."""
 
 
 class LocalFile(io.FileIO):
-    """A file of this machine that takes much at once in pieces.
+    """A file on this machine that splits large writes.
 
-    Linux may need five times the CPU for a megabyte that comes in one piece: 256 MiB took 0.1 to 0.2 s in pieces of
-    64 KiB, and 0.4 to 1.1 s in pieces of 1 MiB (6.18, ext4, which then allocates large folios).
+    Linux may need five times the CPU time for large writes: 256 MiB took 0.1 to 0.2 s in writes of 64 KiB, and 0.4 to
+    1.1 s in writes of 1 MiB (Linux 6.18, ext4, which allocates large folios for the latter).
     """
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Take all of *data*, and return how many bytes that is."""
+        """Write all of *data* and return the number of bytes."""
         view = memoryview(data).cast("B")
         for start in range(0, len(view), _PIECE):
             piece = view[start : start + _PIECE]
@@ -47,12 +47,12 @@ class LocalFile(io.FileIO):
 
 
 def remaining_size(source: SupportsRead) -> int | None:
-    """Return how many bytes are left in *source*, as far as it tells without being read; it stands where it stood.
+    """Return the number of bytes left in *source*, or None if it cannot tell; its position does not change.
 
     Raises:
-        Exception: whatever the source raises that has moved to its end and cannot go back: it would pass for empty.
+        Exception: what *source* raises when it cannot seek back from its end; it would be taken for empty otherwise.
     """
-    stream: Any = source  # asked of whatever it is, and it may say no
+    stream: Any = source  # tell and seek are optional
     try:
         position = stream.tell()
         end = stream.seek(0, io.SEEK_END)
@@ -68,16 +68,16 @@ def copy_chunks(
     progress_callback: ProgressCallback | None = None,
     chunk_size: int = CHUNK_SIZE,
 ) -> int:
-    """Copy *source* to *target* from where they stand, one chunk at a time, and return the number of bytes.
+    """Copy *source* to *target* from their current positions, chunk by chunk, and return the number of bytes.
 
     Args:
-        source: Anything with ``read(size)`` that returns bytes.
-        target: Anything with ``write(data)``.
+        source: An object with ``read(size)`` that returns bytes.
+        target: An object with ``write(data)``.
         progress_callback: Called after each chunk with the cumulative number of bytes.
-        chunk_size: In bytes; no more than this is held.
+        chunk_size: In bytes; at most one chunk is held.
 
     Raises:
-        TypeError: when *source* yields text, or nothing because it does not block.
+        TypeError: when ``read`` returns text, or None because the source is non-blocking.
     """
     total = 0
     while True:

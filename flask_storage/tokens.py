@@ -1,13 +1,13 @@
-"""Signed link tokens: keys and claims in, strings out; strings in, claims out. No Flask, no clock of its own.
+"""Signed link tokens: signing, verification and the claims. Independent of Flask.
 
 A token is a JWT (`RFC 7519 <https://www.rfc-editor.org/rfc/rfc7519>`_) signed with HMAC-SHA-512 and nothing else. It
-carries everything that the link view will trust: path, operations, the profile as audience, the expiry, and the terms
-of the :class:`~flask_storage.types.LinkRequest`. PyJWT does the cryptography; this module decides what is asked of
-it, and refuses before PyJWT is asked whatever is too long, has another header, or is not in its one canonical spelling.
+contains everything that the link view trusts: path, operations, the profile as audience, the expiry, and the
+constraints of the :class:`~flask_storage.types.LinkRequest`. PyJWT does the cryptography. Before PyJWT is called, this
+module rejects tokens that are too long, have another header, or are not in the canonical encoding.
 
-The signing key is never the app's secret itself but derived from it with HKDF (`RFC 5869
-<https://www.rfc-editor.org/rfc/rfc5869>`_), bound to the audience by its length and text, so that two profiles never
-share a key and no two (audience, secret) pairs collide.
+The signing key is not the app's secret but derived from it with HKDF (`RFC 5869
+<https://www.rfc-editor.org/rfc/rfc5869>`_). The length and text of the audience go into the derivation, so that two
+profiles never share a key and no two (audience, secret) pairs collide.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from .types import LinkRequest, ShareLinkOperation
 
 ALGORITHM = "HS512"
 MAX_TOKEN_LENGTH = 4096
-"""In characters. The longest legal path makes a token that fits a request line of 4094 with room to spare."""
+"""In characters. The token of the longest valid path is shorter, and fits gunicorn's request line of 4094 bytes."""
 
-# Base64 of {"alg":"HS512","typ":"JWT"}, as PyJWT writes it. No other header is one of ours, nor another spelling of it.
+# Base64 of {"alg":"HS512","typ":"JWT"}, as PyJWT writes it. Any other header or encoding of it is rejected.
 _HEADER = "eyJhbGciOiJIUzUxMiIsInR5cCI6IkpXVCJ9"
-# 64 bytes are 86 characters, of which the last has four bits that decoders ignore; only one spelling has them unset.
+# 64 bytes are 86 characters. Decoders ignore four bits of the last one; the canonical encoding has them unset.
 _SHAPE = re.compile(_HEADER + r"\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{85}[AQgw]", re.ASCII)
 CLOCK_SKEW = 60
-"""Seconds by which the clock of the host that signed may be ahead; the expiry knows no such grace."""
+"""Seconds by which the clock of the signing host may be ahead. It does not extend the expiry."""
 
 _KEY_BYTES = 64
 _CONTEXT = b"flask-storage/link/v1"
@@ -56,7 +56,7 @@ _CONSTRAINT_CLAIMS = {
     "use": ("uses", int),
     "ip": ("ip", str),
 }
-_get_constraints = attrgetter(*(term for term, _ in _CONSTRAINT_CLAIMS.values()))
+_get_constraints = attrgetter(*(name for name, _ in _CONSTRAINT_CLAIMS.values()))
 
 
 class _Pair(NamedTuple):
@@ -65,13 +65,13 @@ class _Pair(NamedTuple):
 
 
 class InternalLinkTokenData(_Pair):
-    """What a token grants: a pair that unpacks into ``path, operations``; the rest are attributes.
+    """What a token allows: a pair that unpacks into ``path, operations``, with further attributes.
 
     Attributes:
         path: The path in the storage.
         operations: What the holder may do.
-        request: All terms (:class:`~flask_storage.types.LinkRequest`); None when made by hand.
-        token_id: Names this token in the store of used links; None when its uses are not counted.
+        request: All constraints (:class:`~flask_storage.types.LinkRequest`); None when created without a request.
+        token_id: Identifies the token in the usage counter; None when its uses are not limited.
     """
 
     request: LinkRequest | None
@@ -85,14 +85,14 @@ class InternalLinkTokenData(_Pair):
         request: LinkRequest | None = None,
         token_id: str | None = None,
     ) -> Self:
-        """Make the pair and hang the terms on it."""
+        """Create the pair and set the attributes."""
         self = super().__new__(cls, path, operations)
         self.request = request
         self.token_id = token_id
         return self
 
     def _replace(self, **changes: Any) -> Self:
-        """Return the same grant with another path or other operations."""
+        """Return a copy with another path or other operations."""
         values = {**self._asdict(), "request": self.request, "token_id": self.token_id, **changes}
         return type(self)(**values)
 
@@ -112,46 +112,46 @@ class InternalLinkTokenData(_Pair):
         return bool(self.operations & ShareLinkOperation.remove)
 
     def serialize(self) -> dict[str, Any]:
-        """Return the claims of this grant; audience and time of issue are the signer's to add.
+        """Return the claims; the signer adds the audience and the time of issue.
 
         >>> InternalLinkTokenData("a.txt", ShareLinkOperation.download).serialize()
         {'key': 'a.txt', 'op': 'd'}
         """
         claims: dict[str, Any] = {"key": self.path, "op": str(self.operations)}
         if self.request is not None:
-            terms = zip(_CONSTRAINT_CLAIMS, _get_constraints(self.request), strict=True)
+            constraints = zip(_CONSTRAINT_CLAIMS, _get_constraints(self.request), strict=True)
             claims["exp"] = int(self.request.expires_at.timestamp())
-            claims |= {claim: value for claim, value in terms if value is not None and value is not False}
+            claims |= {claim: value for claim, value in constraints if value is not None and value is not False}
         if self.token_id is not None:
             claims["jti"] = self.token_id
         return claims
 
     @classmethod
     def deserialize(cls, claims: Mapping[str, Any]) -> Self:
-        """Return the grant that *claims* describe.
+        """Return the data of a token from its claims.
 
         Raises:
-            InvalidLinkError: when one is missing or of the wrong type.
+            InvalidLinkError: when a claim is missing or has the wrong type.
         """
         try:
             path, operations = claims["key"], ShareLinkOperation.as_operation(claims["op"])
-            terms: dict[str, Any] = {}
+            constraints: dict[str, Any] = {}
             for claim in claims.keys() & _CONSTRAINT_CLAIMS.keys():
-                term, kind = _CONSTRAINT_CLAIMS[claim]
-                if type(claims[claim]) is not kind:
-                    raise InvalidLinkError(f"the link's {term} is not of its type")
-                terms[term] = claims[claim]
+                name, claim_type = _CONSTRAINT_CLAIMS[claim]
+                if type(claims[claim]) is not claim_type:
+                    raise InvalidLinkError(f"the {name} of the link token is not of type {claim_type.__name__}")
+                constraints[name] = claims[claim]
             token_id = claims.get("jti")
             if not isinstance(path, str) or not isinstance(token_id, str | None):
-                raise InvalidLinkError("the link names no path")
+                raise InvalidLinkError("the link token names no path")
             if "exp" not in claims:
-                if terms or token_id is not None:
-                    raise InvalidLinkError("the link has terms and no expiry")
+                if constraints or token_id is not None:
+                    raise InvalidLinkError("the link token has constraints but no expiry")
                 return cls(path, operations)
             expires_at = datetime.fromtimestamp(claims["exp"], UTC)
-            request = LinkRequest(operations=operations, expires_at=expires_at, **terms)
+            request = LinkRequest(operations=operations, expires_at=expires_at, **constraints)
         except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
-            raise InvalidLinkError("the link does not say what it grants") from error
+            raise InvalidLinkError("the claims of the link token are incomplete or not valid") from error
         return cls(path, operations, request=request, token_id=token_id)
 
 
@@ -159,12 +159,12 @@ class LinkSigner:
     """Signs and verifies tokens for one audience.
 
     Args:
-        keys: Secrets of any length; the first signs, all verify. Make the first 32 random bytes or more.
-        audience: The profile; a token of another one is refused.
+        keys: Secrets of any length; the first signs, all verify. The first should be 32 random bytes or more.
+        audience: The profile; tokens of another profile are rejected.
     """
 
     def __init__(self, keys: Sequence[bytes], audience: str) -> None:
-        import jwt  # costs 15 ms; an app that makes no link never pays
+        import jwt  # takes 15 ms, so only when links are used
 
         if not keys or not all(keys):
             raise ValueError("a link signer needs at least one key, and none may be empty")
@@ -181,33 +181,37 @@ class LinkSigner:
         return f"<LinkSigner for {self._audience!r}, {len(self._keys)} keys>"
 
     def sign(self, path: str, request: LinkRequest, now: datetime) -> str:
-        """Return a token that grants *request* for *path* until it expires.
+        """Return a token that allows *request* for *path* until it expires.
 
-        Two tokens for the same path, terms and second are equal, unless their uses are counted.
+        Two tokens for the same path and request that are signed in the same second are equal, unless their uses are
+        limited.
 
         Raises:
-            ValueError: when the terms are too long for a URL that every server takes.
+            ValueError: when the token would be longer than :data:`MAX_TOKEN_LENGTH`.
         """
         token_id = secrets.token_urlsafe(16) if request.uses is not None else None
         claims = InternalLinkTokenData(path, request.operations, request=request, token_id=token_id).serialize()
         claims["aud"] = self._audience
         claims["iat"] = int(now.timestamp())
-        # Text is not escaped to ASCII: six characters for each letter of a Cyrillic path would not fit a request line.
+        # Text is not escaped to ASCII: at six characters a letter, a long Cyrillic path would not fit into a URL.
         payload = _to_json(claims).encode()
         token = self._jws.encode(payload, self._keys[0], algorithm=ALGORITHM, headers={"typ": "JWT"})
         if len(token) > MAX_TOKEN_LENGTH:
-            raise ValueError(f"{len(token)} characters are too long for a link: shorten what it says beside the path")
+            raise ValueError(
+                f"the token would have {len(token)} characters, and a link holds at most {MAX_TOKEN_LENGTH}: "
+                "shorten filename, content_type or the other arguments"
+            )
         return token
 
     def verify(self, token: str) -> InternalLinkTokenData:
-        """Return what *token* grants.
+        """Return what *token* allows.
 
         Raises:
-            ExpiredLinkError: when it was good and is past its time.
-            InvalidLinkError: for everything else that is wrong with it; the text does not help to forge.
+            ExpiredLinkError: when the token is authentic and has expired.
+            InvalidLinkError: when the token is not valid; the message reveals nothing that helps to forge one.
         """
         if len(token) > MAX_TOKEN_LENGTH or not _SHAPE.fullmatch(token):
-            raise InvalidLinkError("this is no link token of ours")
+            raise InvalidLinkError("this is not a link token of this app")
         failure: Exception | None = None
         for key in self._keys:
             try:
@@ -220,7 +224,9 @@ class LinkSigner:
                 if type(claims["iat"]) is not int or claims["iat"] > time.time() + CLOCK_SKEW:
                     raise InvalidLinkError("the link is not valid yet")
                 return InternalLinkTokenData.deserialize(claims)
-        raise InvalidLinkError("the link is damaged or was not made for this place") from failure
+        raise InvalidLinkError(
+            "the link token is damaged, or was signed with another key or for another profile"
+        ) from failure
 
 
 def derive_key(secret: bytes, audience: str) -> bytes:
@@ -230,6 +236,6 @@ def derive_key(secret: bytes, audience: str) -> bytes:
 
 
 def hkdf(secret: bytes, *, salt: bytes, info: bytes) -> bytes:
-    """Return 64 bytes of HKDF-SHA-512. One output block suffices, which leaves RFC 5869 these two lines."""
+    """Return 64 bytes of HKDF-SHA-512. One output block suffices, so extract and expand are one HMAC each."""
     pseudorandom = hmac.digest(salt, secret, hashlib.sha512)
     return hmac.digest(pseudorandom, info + b"\x01", hashlib.sha512)[:_KEY_BYTES]

@@ -1,4 +1,4 @@
-"""The words that travel through the wall: small frozen values, no behaviour beyond parsing and printing."""
+"""The value types of the storage interface: immutable, with no behaviour beyond parsing and formatting."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     import arrow
 
 ProgressCallback = Callable[[int], None]
-"""Called after each chunk with the number of bytes moved so far (cumulative)."""
+"""Called after each chunk with the number of bytes transferred so far (cumulative)."""
 
 Expiry: TypeAlias = "datetime | arrow.Arrow | timedelta"
-"""Until when: a ``datetime`` (naive means UTC), an ``arrow.Arrow``, or a ``timedelta`` from now."""
+"""An expiry: a ``datetime`` (naive means UTC), an ``arrow.Arrow``, or a ``timedelta`` from now."""
 
 
 class FileMode(enum.Flag):
@@ -30,18 +30,18 @@ class FileMode(enum.Flag):
     write = 2
 
     def __str__(self) -> str:
-        """Return the mode as letters: ``'rb'``, ``'wb'``, ``'rwb'`` (``'b'`` for no mode at all)."""
+        """Return the mode as letters: ``'rb'``, ``'wb'``, ``'rwb'`` (``'b'`` for no mode)."""
         return ("r" if self & FileMode.read else "") + ("w" if self & FileMode.write else "") + "b"
 
     @classmethod
     def as_mode(cls, obj: FileMode | str) -> FileMode:
         """Return *obj* as a mode.
 
-        ``r``, ``w``, ``rw`` and their spellings with ``b`` and ``+`` (``r+`` is read and write). ``w+`` is refused:
-        elsewhere it truncates, while reading and writing here edits an existing file.
+        Accepted are ``r``, ``w``, ``rw`` and their spellings with ``b`` and ``+`` (``r+`` is read and write). ``w+`` is
+        refused: Python's ``open`` truncates the file then, while reading and writing here edits an existing file.
 
         Raises:
-            ValueError: for anything else, so that ``a`` or ``x`` never turn into something milder.
+            ValueError: for anything else; ``a`` and ``x`` are not supported.
         """
         if isinstance(obj, cls):
             return obj
@@ -84,7 +84,7 @@ class ShareLinkOperation(enum.Flag):
         """Return *obj* as an operation: any combination of the letters ``d``, ``u``, ``r``, or one full word.
 
         Raises:
-            ValueError: for anything else, and for no operation at all.
+            ValueError: for anything else, and for an empty combination.
         """
         if isinstance(obj, ShareLinkOperation):
             operation = obj
@@ -102,7 +102,7 @@ class ShareLinkOperation(enum.Flag):
         return operation
 
 
-# Tables, because links are made by the ten thousand and the arithmetic of enum.Flag is slow.
+# Lookup tables, because operations of enum.Flag are slow and an app may issue tens of thousands of links.
 _LETTERS = {value: "".join(letter for bit, letter in enumerate("dur") if value >> bit & 1) for value in range(8)}
 _OPERATIONS = {
     "".join(spelling): ShareLinkOperation(value)
@@ -115,9 +115,9 @@ class ListEntry(NamedTuple):
     """One line of a listing.
 
     Attributes:
-        name: The full path in the storage; a folder's ends in ``/``.
-        last_modified: In UTC; None for a folder where the place does not tell.
-        size: In bytes; 0 for a folder.
+        name: The full path in the storage; that of a directory ends in ``/``.
+        last_modified: In UTC; None for a directory if the backend does not know.
+        size: In bytes; 0 for a directory.
     """
 
     name: str
@@ -126,7 +126,7 @@ class ListEntry(NamedTuple):
 
     @property
     def is_directory(self) -> bool:
-        """Whether this is a folder (only with ``recursive=False``)."""
+        """Whether this is a directory (only with ``recursive=False``)."""
         return self.name.endswith("/")
 
 
@@ -140,13 +140,13 @@ class FileInfo:
         last_modified: In UTC.
         etag: Changes whenever the content changes; without quotes.
         etag_is_strong: Whether equal tags mean equal bytes (needed to resume a download).
-        content_type: As given when the file was written; None when nothing was given.
+        content_type: As given when the file was written; None if none was given.
         content_encoding: Likewise.
         cache_control: Likewise.
         content_disposition: Likewise.
-        checksums: Digests the place keeps, in hexadecimal, by algorithm (``{"sha256": "…"}``).
+        checksums: Digests that the backend stores, in hexadecimal, by algorithm (``{"sha256": "…"}``).
         metadata: The app's own keys and values.
-        version: The version, where the place keeps several.
+        version: The version's identifier, if the backend keeps several versions.
     """
 
     path: str
@@ -164,7 +164,7 @@ class FileInfo:
 
 
 class WriteArguments(TypedDict, total=False):
-    """The keyword arguments that every writing verb takes; they become :class:`WriteOptions`."""
+    """The keyword arguments of every operation that writes; they become :class:`WriteOptions`."""
 
     content_type: str | None
     content_encoding: str | None
@@ -182,18 +182,18 @@ class WriteOptions:
     """How a file is to be written.
 
     Attributes:
-        content_type: Media type, kept beside the content and returned by ``stat``.
+        content_type: Media type, stored with the content and returned by ``stat``.
         content_encoding: For example ``"gzip"``.
         cache_control: For example ``"public, max-age=3600"``.
-        content_disposition: Kept and returned; the link view makes its own from what the link signs.
-        metadata: The app's own keys and values, both text.
-        exclusive: Refuse with :class:`~flask_storage.errors.FileExistsInStorageError` when the name is taken.
+        content_disposition: Stored and returned; the link view builds its own from the signed link instead.
+        metadata: The app's own keys and values, both ``str``.
+        exclusive: Refuse with :class:`~flask_storage.errors.FileExistsInStorageError` when the file exists.
         if_match: Refuse with :class:`~flask_storage.errors.PreconditionFailedError` unless the stored file has this
             etag.
-        size: The exact number of bytes that will come. Another number is an
+        size: The expected size in bytes. Content of another size raises
             :class:`~flask_storage.errors.IntegrityError`, and nothing is published.
-        checksum: ``"sha256:<hex>"`` (any algorithm of :mod:`hashlib`); content with another digest is an
-            :class:`~flask_storage.errors.IntegrityError`, and nothing is published.
+        checksum: The expected checksum, ``"sha256:<hex>"`` (any algorithm of :mod:`hashlib`). Content with another
+            digest raises :class:`~flask_storage.errors.IntegrityError`, and nothing is published.
     """
 
     content_type: str | None = None
@@ -208,26 +208,26 @@ class WriteOptions:
 
     @property
     def headers(self) -> dict[str, Any]:
-        """What is kept beside the content: the content headers and the metadata that were given."""
-        kept: dict[str, Any] = {name: getattr(self, name) for name in CONTENT_HEADERS if getattr(self, name)}
+        """What is stored with the content: the content headers and the metadata that were given."""
+        headers: dict[str, Any] = {name: getattr(self, name) for name in CONTENT_HEADERS if getattr(self, name)}
         if self.metadata:
-            kept["metadata"] = dict(self.metadata)
-        return kept
+            headers["metadata"] = dict(self.metadata)
+        return headers
 
     @classmethod
     def from_arguments(cls, extra_args: Mapping[str, Any] | None, arguments: WriteArguments) -> WriteOptions:
         """Build options from keyword arguments and keg-storage's ``extra_args`` (``{"ContentType": …}``).
 
         Raises:
-            ValueError: for an ``extra_args`` key that no backend knows.
+            ValueError: for an unknown key of ``extra_args``.
         """
         options = cls(**arguments)
         if extra_args:
             unknown = sorted(set(extra_args) - set(_EXTRA_ARGS))
             if unknown:
                 raise ValueError(f"unknown extra_args {', '.join(unknown)}: known are {', '.join(sorted(_EXTRA_ARGS))}")
-            given = {_EXTRA_ARGS[key]: value for key, value in extra_args.items() if value is not None}
-            options = replace(options, **given)
+            fields = {_EXTRA_ARGS[key]: value for key, value in extra_args.items() if value is not None}
+            options = replace(options, **fields)
         return options
 
 
@@ -243,7 +243,7 @@ _EXTRA_ARGS = {
 
 
 class LinkArguments(TypedDict, total=False):
-    """The keyword arguments of the linking verbs beyond keg-storage's; they become :class:`LinkRequest`."""
+    """The keyword arguments of the link operations beyond keg-storage's; they become :class:`LinkRequest`."""
 
     content_encoding: str | None
     cache_control: str | None
@@ -258,23 +258,23 @@ class LinkArguments(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkRequest:
-    """What a link allows, and on which terms. All of it is signed.
+    """What a link allows, and under which constraints. All of it is signed.
 
     Attributes:
         operations: What the holder may do.
-        expires_at: Aware moment after which the link is refused.
-        filename: The name a browser saves the download under.
-        disposition: ``"attachment"`` (the default) or ``"inline"``, which is honoured only for types that cannot
-            run scripts.
-        content_type: Download: the type to answer with. Upload: the type the file is stored with.
+        expires_at: The time (aware) after which the link is refused.
+        filename: The file name under which a browser saves the download.
+        disposition: ``"attachment"`` (the default) or ``"inline"``, which applies only to types that cannot run
+            scripts.
+        content_type: Download: the type of the response. Upload: the type that the file is stored with.
         content_encoding: Likewise.
-        cache_control: Download: the header to answer with.
+        cache_control: Download: the header of the response.
         size: Upload: the exact number of bytes.
         max_size: Upload: the largest number of bytes.
         checksum: Upload: ``"sha256:<hex>"`` of the content.
-        exclusive: Upload: refuse when the name is taken.
-        uses: How many times the link works; None for any number until it expires.
-        ip: Only for requests from this address or network (``"203.0.113.0/24"``).
+        exclusive: Upload: refuse when the file exists.
+        uses: How many times the link can be used; None for no limit before it expires.
+        ip: Accept only requests from this address or network (``"203.0.113.0/24"``).
     """
 
     operations: ShareLinkOperation
@@ -298,10 +298,10 @@ class PresignedUpload:
 
     Attributes:
         method: ``"PUT"`` or ``"POST"``.
-        url: Where to.
+        url: The URL of the request.
         headers: Every header that must be sent.
-        fields: Form fields that go before the file field, for a form upload; empty for a plain body.
-        expires_at: Aware moment after which it is refused.
+        fields: For a form upload, the form fields, to be sent before the file; empty if the file is the body.
+        expires_at: The time (aware) after which the upload is refused.
     """
 
     method: str
@@ -313,28 +313,28 @@ class PresignedUpload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What one storage can do. What is declared missing is refused with an error that says so.
+    """What a storage supports. Operations and arguments that it does not support are refused with an error.
 
     Attributes:
-        read_write: Opening with ``rw``.
-        exclusive: Refusing a taken name atomically when a file is written (``exclusive=True``).
-        if_match: Refusing another version atomically when a file is written (``if_match=…``).
-        copy_conditions: Both of these for copy and move; some services ignore them there.
-        multipart_conditions: Both of these for uploads in parts, likewise.
-        multipart_headers: Changing headers and metadata when an upload in parts ends.
-        multipart_checksums: Comparing a checksum before an upload in parts is published.
-        content_headers: Keeping content type, encoding, cache control and disposition.
-        metadata: Keeping the app's own keys and values.
-        concurrent_writes: Whether two long writes of one file, or two uploads of it in parts, can both end, and the
-            last one stays; else what was sent for the one is lost when the other ends, and ending it is refused.
-        guesses_content_type: Whether a file that was given no content type gets the one its name stands for.
-        links: The operations a link may carry.
-        link_combinations: Whether one link may carry several operations.
-        link_constraints: Which of :data:`LINK_CONSTRAINTS` a link can bind.
-        upload_constraints: Which of them an ``upload_request`` can bind; a form may bind more than a link.
-        multipart: Whether multipart uploads are offered (:attr:`StorageBackend.multipart`).
+        read_write: Opening a file with ``rw``.
+        exclusive: Refusing atomically to overwrite a file (``exclusive=True``).
+        if_match: Refusing atomically to overwrite another version of a file (``if_match=…``).
+        copy_conditions: Both conditions for copy and move; some services ignore them there.
+        multipart_conditions: Both conditions for completing multipart uploads; likewise.
+        multipart_headers: Changing headers and metadata when a multipart upload is completed.
+        multipart_checksums: Verifying a checksum before a multipart upload is published.
+        content_headers: Storing content type, encoding, cache control and disposition.
+        metadata: Storing the app's own keys and values.
+        concurrent_writes: Whether two concurrent long writes, or multipart uploads, of one file can both complete, and
+            the last one wins. Otherwise the first to complete invalidates the other, whose completion is refused.
+        guesses_content_type: Whether a file without a content type gets the type of its file name extension.
+        links: The operations that a link can allow.
+        link_combinations: Whether one link can allow several operations.
+        link_constraints: Which of :data:`LINK_CONSTRAINTS` a link can enforce.
+        upload_constraints: Which of them an ``upload_request`` can enforce; a form may enforce more than a link.
+        multipart: Multipart uploads (:attr:`StorageBackend.multipart`).
         local_paths: Whether files have a path on this machine.
-        server_side_copy: Whether ``copy`` moves no byte through this process.
+        server_side_copy: Whether ``copy`` transfers no content through this process.
     """
 
     read_write: bool = False
@@ -358,19 +358,19 @@ class Capabilities:
 
 
 LINK_CONSTRAINTS = frozenset({"disposition", "size", "max_size", "checksum", "exclusive", "uses", "ip"})
-"""The terms of a :class:`LinkRequest` that not every place can bind."""
+"""The constraints of a :class:`LinkRequest` that not every backend can enforce."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkContext:
-    """What an app lends a storage that cannot sign links of its own.
+    """What the app provides to a storage whose service cannot sign links.
 
     Attributes:
         profile: The profile's name; it is the audience of its tokens.
-        secrets: Gives the app's secrets, the signing one first; the others only verify. Asked at each use, since
-            an app may set its ``SECRET_KEY`` after the extension.
-        strict: Whether a storage's own secret must have full length (not under ``DEBUG`` or ``TESTING``).
-        link_url: Makes an absolute URL of a token and an endpoint (None: the ready-made link view).
+        secrets: Returns the app's secrets. The first signs and verifies, the others only verify. Called at each use,
+            since an app may set its ``SECRET_KEY`` after ``init_app``.
+        strict: Whether a storage's own secret must have the full length (not under ``DEBUG`` or ``TESTING``).
+        link_url: Returns the absolute URL for a token and an endpoint (None: the link view of the extension).
     """
 
     profile: str
@@ -380,20 +380,20 @@ class LinkContext:
 
 
 def to_utc(expire: Expiry, *, now: datetime | None = None) -> datetime:
-    """Return *expire* as an aware moment in UTC. A naive ``datetime`` means UTC; a ``timedelta`` counts from now.
+    """Return *expire* as an aware ``datetime`` in UTC. A naive ``datetime`` means UTC; a ``timedelta`` counts from now.
 
     Raises:
-        ValueError: when the moment is not in the future.
+        ValueError: when the time is not in the future, or is beyond the year 9999.
     """
     now = now or datetime.now(UTC)
     try:
-        # An arrow.Arrow carries the datetime it wraps; asking for it by name keeps arrow unimported here.
-        moment: object = now + expire if isinstance(expire, timedelta) else getattr(expire, "datetime", expire)
+        # An arrow.Arrow has the attribute `datetime`; reading it by name avoids an import of arrow.
+        time: object = now + expire if isinstance(expire, timedelta) else getattr(expire, "datetime", expire)
     except OverflowError as error:
         raise ValueError("the expiration time is beyond the year 9999") from error
-    if not isinstance(moment, datetime):
+    if not isinstance(time, datetime):
         raise TypeError(f"expire must be a datetime, an arrow.Arrow or a timedelta, not {type(expire).__name__}")
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    if moment <= now:
+    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    if time <= now:
         raise ValueError("Expiration time is in the past")
-    return moment
+    return time

@@ -1,4 +1,4 @@
-"""What an argument must be that annotations cannot promise: it may come as text, as JSON, or from a slip of the pen."""
+"""Validation of arguments, which annotations do not check. Settings may come as text or JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BOOLEAN_WORDS = {
     "no": False,
     "off": False,
 }
-"""How the environment and URLs write a boolean, in lower case."""
+"""The spellings of a boolean in environment variables and URLs, in lower case."""
 
 _MAX_SECONDS = 10 * 365 * 86_400
 _MAX_INT = 2**40
@@ -30,10 +30,10 @@ _MAX_METADATA_BYTES = 2048
 
 
 def parse_bool(value: object) -> bool:
-    """Return a setting as a boolean; the environment and URLs have it as text.
+    """Return a setting as a boolean. Environment variables and URLs give it as text.
 
     Raises:
-        ValueError: for anything that is not plainly one: ``"False"`` taken for true would publish files.
+        ValueError: for anything else: ``bool("False")`` is true, and could make files public.
 
     >>> parse_bool(True), parse_bool("no"), parse_bool("False")
     (True, False, False)
@@ -45,12 +45,12 @@ def parse_bool(value: object) -> bool:
 
 
 def check_count(name: str, value: object, least: int = 0) -> None:
-    """Raise unless *value* is a whole number from *least* on; ``True`` is none.
+    """Check that *value* is an ``int`` of at least *least*, and not a ``bool``.
 
     Args:
-        name: What the error calls it.
-        value: Whatever was given.
-        least: The smallest that will do.
+        name: The name of the argument, for the error message.
+        value: The value.
+        least: The smallest valid value.
 
     Raises:
         ValueError: for anything else.
@@ -60,46 +60,46 @@ def check_count(name: str, value: object, least: int = 0) -> None:
 
 
 def check_network(network: object) -> None:
-    """Refuse what is no network to which a link can be bound.
+    """Check the address or network that restricts a link.
 
     Raises:
-        ValueError: for anything but the text of one.
+        ValueError: when it is not the text of an address or a network.
     """
-    import ipaddress  # few links need it
+    import ipaddress  # few links have an ip
 
     if not isinstance(network, str):
-        raise ValueError("ip is the text of an address or a network, like '203.0.113.0/24'")
+        raise ValueError("ip must be the text of an address or a network, like '203.0.113.0/24'")
     try:
         address = ipaddress.ip_network(network, strict=False).network_address
     except ValueError as error:
         raise ValueError(f"ip: {error}; give an address or a network, like '203.0.113.0/24'") from error
     if getattr(address, "ipv4_mapped", None):
-        raise ValueError("ip is an IPv4 network mapped into IPv6: write it as an IPv4 network")
+        raise ValueError("ip is an IPv4-mapped IPv6 network: write it as an IPv4 network")
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:
-    """Hold metadata to what every place can keep: S3 lower-cases keys and allows 2 KB, Azure wants identifiers.
+    """Check that every backend can store the metadata: S3 lower-cases keys and allows 2 KB, Azure wants identifiers.
 
     Raises:
-        ValueError: when it is something else.
+        ValueError: when one of them cannot.
     """
     for key, value in metadata.items():
         if not (is_one_line(key) and is_one_line(value)):
-            raise ValueError("metadata is text: each value one line")
+            raise ValueError("metadata is text: keys and values are one line each, without control characters")
         if not (key.isascii() and key.isidentifier() and key == key.lower() and key[0] != "_"):
             raise ValueError(f"metadata key {key!r} is not portable: use a-z, 0-9 and _, beginning with a letter")
     if sum(len(key) + len(value.encode()) for key, value in metadata.items()) > _MAX_METADATA_BYTES:
-        raise ValueError(f"metadata takes at most {_MAX_METADATA_BYTES} bytes in all")
+        raise ValueError(f"metadata takes at most {_MAX_METADATA_BYTES} bytes in total")
 
 
-# -- the arguments of a backend, which come from Python, from JSON and, as text, from URLs and the environment -------
+# -- arguments of backends, from Python, from JSON, and as text from URLs and environment variables ------------------
 
 
 def parse_int(name: str, value: int | str, least: int) -> int:
-    """Return an argument as a whole number from *least* on.
+    """Return an argument as an ``int`` of at least *least*.
 
     Raises:
-        ConfigurationError: when it is none.
+        ConfigurationError: when it is not one.
     """
     try:
         number = int(value)
@@ -111,10 +111,10 @@ def parse_int(name: str, value: int | str, least: int) -> int:
 
 
 def parse_seconds(name: str, value: float | str | timedelta, *, zero: bool = False) -> float:
-    """Return an argument as a number of seconds, more than none unless *zero* is fine.
+    """Return an argument as a number of seconds, greater than 0 unless *zero* is true.
 
     Raises:
-        ConfigurationError: when it is none.
+        ConfigurationError: when it is not one, or more than 10 years.
     """
     try:
         count = value.total_seconds() if isinstance(value, timedelta) else float(value)
@@ -126,10 +126,10 @@ def parse_seconds(name: str, value: float | str | timedelta, *, zero: bool = Fal
 
 
 def parse_connections(name: str, value: int | str) -> int:
-    """Return an argument as a number of connections; each takes a little memory before it is ever used.
+    """Return an argument as a number of connections. Each takes some memory even before its first use.
 
     Raises:
-        ConfigurationError: when it is none, or more than any server takes.
+        ConfigurationError: when it is not one, or more than 10,000.
     """
     count = parse_int(name, value, 1)
     if count > _MAX_CONNECTIONS:
@@ -138,14 +138,14 @@ def parse_connections(name: str, value: int | str) -> int:
 
 
 def parse_ca(name: str, value: bool | str | None) -> bool | str | None:
-    """Return an argument that is a flag or the file (or folder) of a certificate authority.
+    """Return an argument that is a boolean or the file (or directory) of a certificate authority.
 
     Raises:
-        ConfigurationError: when there is no such file.
+        ConfigurationError: when the file does not exist.
     """
     found = parse_bool_or_text(name, value)
     if isinstance(found, str) and not os.path.exists(found):
-        raise ConfigurationError(f"{name} is true, false, or the file of a certificate authority: this is no file")
+        raise ConfigurationError(f"{name} is true, false, or the file of a certificate authority: no such file exists")
     return found
 
 
@@ -153,7 +153,7 @@ def parse_choice(name: str, value: str | None, allowed: Collection[str]) -> str 
     """Return an argument that is one of *allowed*, or None.
 
     Raises:
-        ConfigurationError: when it is another.
+        ConfigurationError: when it is not one of them.
     """
     if value is not None and value not in allowed:
         raise ConfigurationError(f"{name} is one of {', '.join(sorted(allowed))}")
@@ -161,23 +161,23 @@ def parse_choice(name: str, value: str | None, allowed: Collection[str]) -> str 
 
 
 def parse_bool_or_text(name: str, value: bool | str | None) -> bool | str | None:
-    """Return an argument that is a flag or a text; the words for a flag are one.
+    """Return an argument that is a boolean or text; the spellings of a boolean become one.
 
     Raises:
-        ConfigurationError: when it is something else: what is merely empty must not switch anything off.
+        ConfigurationError: when it is something else. An empty value is not false.
     """
-    given: object = value  # JSON may hold anything
-    if given is None or isinstance(given, bool):
-        return given
-    line = parse_text(name, value)
-    return BOOLEAN_WORDS.get(line.lower(), line)
+    unchecked: object = value  # JSON may contain any type
+    if unchecked is None or isinstance(unchecked, bool):
+        return unchecked
+    text = parse_text(name, value)
+    return BOOLEAN_WORDS.get(text.lower(), text)
 
 
 def parse_text(name: str, value: object) -> str:
     """Return an argument that is one line of text, and not empty.
 
     Raises:
-        ConfigurationError: when it is something else: an empty secret would be taken from elsewhere.
+        ConfigurationError: when it is something else. SDKs replace an empty secret by a default.
     """
     if isinstance(value, str) and value and is_one_line(value):
         return value
@@ -185,7 +185,7 @@ def parse_text(name: str, value: object) -> str:
 
 
 def parse_optional_text(name: str, value: object) -> str | None:
-    """Return an argument that is one line of text, or not given.
+    """Return an argument that is one line of text, or None.
 
     Raises:
         ConfigurationError: when it is something else.
@@ -194,7 +194,7 @@ def parse_optional_text(name: str, value: object) -> str | None:
 
 
 def parse_optional_bool(name: str, value: bool | str | None) -> bool | None:
-    """Return an argument that is a flag or not given.
+    """Return an argument that is a boolean or None.
 
     Raises:
         ConfigurationError: when it is something else.
@@ -206,7 +206,7 @@ def parse_optional_bool(name: str, value: bool | str | None) -> bool | None:
 
 
 def parse_mapping(name: str, value: object) -> dict[str, Any]:
-    """Return an argument that is a mapping of names, or nothing.
+    """Return an argument that is a mapping with text keys; None becomes an empty one.
 
     Raises:
         ConfigurationError: when it is something else.
@@ -215,39 +215,39 @@ def parse_mapping(name: str, value: object) -> dict[str, Any]:
         return {}
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return dict(value)
-    raise ConfigurationError(f"{name} is a mapping of names")
+    raise ConfigurationError(f"{name} is a mapping with text keys")
 
 
 def parse_http_url(name: str, value: str | None) -> str | None:
-    """Return an argument that is the address of a service, or None.
+    """Return an argument that is the HTTP URL of a service, or None.
 
     Raises:
-        ConfigurationError: when it is none, or holds a password, which logs would show.
+        ConfigurationError: when it is not one, or contains a password, which would appear in logs.
     """
     if value is None:
         return None
     try:
         parts = urlsplit(str(value))
-        named = bool(parts.hostname) and parts.port != 0
-    except ValueError:  # half a bracket, or a port that is no number
-        parts, named = urlsplit(""), False
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # an unbalanced bracket, or a port that is not a number
+        parts, has_host = urlsplit(""), False
     plain = is_one_line(value) and not set(str(value)) & set("@?# ")
-    if not (named and plain) or parts.scheme not in ("http", "https"):
+    if not (has_host and plain) or parts.scheme not in ("http", "https"):
         raise ConfigurationError(f"{name} is an address like 'https://s3.example.com', without credentials in it")
     return f"{parts.scheme}{value[len(parts.scheme) :]}"
 
 
 def parse_mode(name: str, mode: int | str, needed: int) -> int:
-    """Return a mode; settings from the environment and URLs are text, and there 640 means what it means to chmod.
+    """Return the permission bits of a file or directory. Text (URL, environment) is octal: ``"640"``.
 
     Raises:
-        ConfigurationError: for what is no mode, or lacks the owner's *needed* bits, as decimal 640 for 0o640 does.
+        ConfigurationError: when it is not a mode, or lacks the *needed* bits of the owner, as decimal 640 does.
     """
     try:
         number = int(mode, 8) if isinstance(mode, str) else mode
     except ValueError:
         number = -1
-    # The sticky bit has no use here, and every mode that was written in decimal by mistake has it set.
+    # The sticky bit has no use here, and every mode that is written in decimal by mistake has it set.
     if type(number) is not int or number & ~0o6777 or number & needed != needed:
-        raise ConfigurationError(f"{mode!r} is no {name}: write it in octal, 0o{needed:o} or more, or as text")
+        raise ConfigurationError(f"{mode!r} is not a valid {name}: write it in octal, 0o{needed:o} or more, or as text")
     return number

@@ -1,4 +1,4 @@
-"""A bad net between us and a remote place: a way past the proxy that makes it bad, and ways through it."""
+"""Network faults between us and a remote backend: a direct connection, and connections through a fault proxy."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ IMPATIENT: dict[str, Any] = {"connect_timeout": 0.5, "read_timeout": 0.5, "max_a
 
 
 class FaultyGround:
-    """A bucket, a way to it past the proxy and as many as wanted through it.
+    """A bucket that is accessed directly and through a fault proxy.
 
     Args:
-        address: Of the server.
-        made: Makes a storage on the bucket, at this address.
+        address: The URL of the server.
+        make_storage: Returns a storage on the bucket, with this URL of the server.
     """
 
-    def __init__(self, address: str, made: Callable[..., Any]) -> None:
+    def __init__(self, address: str, make_storage: Callable[..., Any]) -> None:
         server = urlsplit(address)
         assert server.hostname, address
         assert server.port, address
         self.proxy = FaultProxy(server.hostname, server.port)
         self._address = address
-        self._behind = server._replace(netloc=self.proxy.address).geturl()
-        self._made = made
+        self._proxy_address = server._replace(netloc=self.proxy.address).geturl()
+        self._make_storage = make_storage
         self._storages: list[Any] = []
-        self.direct = self._kept(made(address))
+        self.direct = self._register(make_storage(address))
 
     def faulty(self, **arguments: Any) -> Any:
-        """A storage behind the proxy, with connections of its own: positions count from its first request on."""
-        # With one part on its way at a time there is one connection, and its bytes are those of the whole upload.
-        return self._kept(self._made(self._behind, **{"concurrency": 1, **arguments}))
+        """Return a storage behind the proxy, with its own connections: positions count from its first request on."""
+        # With concurrency 1 there is one connection, so that its bytes are those of the whole upload.
+        return self._register(self._make_storage(self._proxy_address, **{"concurrency": 1, **arguments}))
 
     def content(self, path: str) -> bytes | None:
-        """What is stored, or None."""
+        """Return the stored content, or None."""
         try:
             stored: bytes = self.direct.read(path)
         except FileNotFoundInStorageError:
@@ -53,7 +53,7 @@ class FaultyGround:
         return stored
 
     def passed(self, work: Callable[[Any], object], **arguments: Any) -> tuple[int, int]:
-        """Return how many bytes go up, and how many come down, while a storage works undisturbed."""
+        """Return how many bytes a storage sends and receives during *work* without faults."""
         before = dataclasses.replace(self.proxy.counters)
         storage = self.faulty(**arguments)
         work(storage)
@@ -62,43 +62,43 @@ class FaultyGround:
         return self.proxy.counters.up - before.up, self.proxy.counters.down - before.down
 
     def close_storages(self) -> None:
-        """Give back all connections and threads; what is used again opens new ones."""
+        """Close all connections and threads; a storage that is used again opens new ones."""
         for storage in self._storages:
             storage.close()
         del self._storages[1:]
 
     def close(self) -> None:
-        """Remove everything."""
+        """Close the proxy and the storages."""
         self.proxy.close()
         self.close_storages()
 
-    def _kept(self, storage: Any) -> Any:
+    def _register(self, storage: Any) -> Any:
         self._storages.append(storage)
         return storage
 
 
 def spread(total: int, number: int) -> list[int]:
-    """Positions all over *total* bytes: in the first, in the last, and evenly in between."""
+    """Return positions in *total* bytes: the first, the last, and evenly spaced ones."""
     return sorted({round(step * (total - 1) / (number - 1)) for step in range(number)})
 
 
 def places_in(content: bytes, number: int, part: int) -> Iterator[int]:
-    """Positions in the bodies of the requests, or answers, that carry *content*: clear of the lines around them.
+    """Yield positions within the bodies of the requests, or responses, with *content*, never within headers.
 
     Args:
-        content: Of one part, or of two and more.
-        number: How many positions.
+        content: The content of one or more parts.
+        number: The number of positions.
         part: The size of a part, in bytes.
     """
-    chance = random.Random(len(content))
+    rng = random.Random(len(content))
     size = min(len(content), part)
     for _ in range(number):
-        start = chance.choice([0, part]) if len(content) > part else 0
-        yield start + chance.randrange(16 * 1024, size - 16 * 1024)
+        start = rng.choice([0, part]) if len(content) > part else 0
+        yield start + rng.randrange(16 * 1024, size - 16 * 1024)
 
 
 def attempt(work: Callable[..., object]) -> StorageError | None:
-    """Do it, and return our error, if that is how it ends; any other error fails the test."""
+    """Run *work*, and return the storage error that it raises, if any; any other error fails the test."""
     try:
         work()
     except StorageError as error:
@@ -107,20 +107,20 @@ def attempt(work: Callable[..., object]) -> StorageError | None:
 
 
 def within(seconds: float, work: Callable[..., object]) -> StorageError | None:
-    """Do it, and return our error; it has come in about so many seconds."""
-    begun = time.monotonic()
+    """Run *work*, and return its storage error; it must be raised within about so many seconds."""
+    started = time.monotonic()
     error = attempt(work)
-    assert time.monotonic() - begun < seconds * 1.5 + 5  # a machine with other work to do
+    assert time.monotonic() - started < seconds * 1.5 + 5  # tolerance for a busy machine
     return error
 
 
 @contextmanager
-def leaving_no_thread(ground: FaultyGround) -> Iterator[None]:
-    """See that no thread is left of what was started meanwhile, once the storages are closed."""
+def leaving_no_thread(backend: FaultyGround) -> Iterator[None]:
+    """After the storages are closed, no thread that was started in the block may be left."""
     before = set(threading.enumerate())
     yield
-    ground.proxy.kill()
-    ground.close_storages()
+    backend.proxy.kill()
+    backend.close_storages()
     for thread in set(threading.enumerate()) - before:
         thread.join(10)
         assert not thread.is_alive(), thread

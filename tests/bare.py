@@ -1,7 +1,7 @@
-"""Runs the tests that need nothing but the core's own dependencies and pytest: ``python -m tests.bare``.
+"""Runs the tests that need only the core dependencies and pytest: ``python -m tests.bare``.
 
-A test file stays out when it, or one of our test modules that it imports, imports something that is not
-installed. Which these are is printed. What `flask_storage` itself imports is no excuse: that has to be there.
+A test file is left out, and printed, when it imports something that is not installed, directly or through one of our
+test modules. Imports of `flask_storage` itself do not count: its core dependencies must be installed.
 """
 
 import ast
@@ -15,18 +15,18 @@ from flask_storage._lazy import REQUIRED_PACKAGES, is_installed
 
 TESTS = Path(__file__).parent
 OURS = ("tests", "flask_storage.testing")
-ROOMS = ("tests", "flask_storage")
+ROOT_PACKAGES = ("tests", "flask_storage")
 
 
 def imports(file):
-    """The modules that *file* imports when it is imported, in full, and the plugins that it names."""
-    folders = file.parent.multipart
-    home = next(folders[at:] for at in range(len(folders) - 1, -1, -1) if folders[at] in ROOMS)
+    """The full names of the modules that *file* imports at its top level, and of its pytest plugins."""
+    directories = file.parent.parts
+    package = next(directories[at:] for at in range(len(directories) - 1, -1, -1) if directories[at] in ROOT_PACKAGES)
     for node in ast.parse(file.read_text("utf-8")).body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            source = ".".join([*home[: len(home) - node.level + 1], node.module]) if node.level else node.module
+            source = ".".join([*package[: len(package) - node.level + 1], node.module]) if node.level else node.module
             yield source
             yield from (f"{source}.{alias.name}" for alias in node.names if source in OURS)
         elif isinstance(node, ast.Assign) and any(
@@ -36,7 +36,7 @@ def imports(file):
 
 
 def missing(file, seen=frozenset()):
-    """What is not installed and *file* cannot be imported without."""
+    """The packages that *file* needs and that are not installed."""
     names = set()
     for module in set(imports(file)) - seen:
         for ours, needed in REQUIRED_PACKAGES.items():
@@ -58,6 +58,6 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    # The folder we stand in comes first after `-m`; the package to be tested is the installed one.
+    # `-m` puts the current directory first on the path, but the installed package is to be tested.
     del sys.path[0]
     sys.exit(main(sys.argv[1:]))

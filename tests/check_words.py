@@ -20,12 +20,12 @@ WORDS = {
     r"houses?|cages?": "layout, container, limit",
     r"deeds?|verbs?": "operation",
     r"wish(es)?": "payload, request",
-    r"(the|a|every|each|another|some|any|which|remote|other|our) places?": "backend, service, server, position, location",
+    r"(the|a|every|each|another|some|any|which|remote|other|our) places?": "backend, service, server, position",
     r"(hidden|private|working) drafts?|drafts": "temporary file",
     r"patience|patient(ly)?|hasty|hastily": "time-out, cleanup client",
     r"lends?|lent|lending|borrow(s|ed|er|ing)?": "acquire, release, caller",
-    r"promis(e|es|ed|ing)": "guarantee, expected size, expected checksum",
-    r"nobody|somebody|everybody|whoever|whomever|anybody": "the caller, the client, another process, an attacker",
+    r"promis(e(?![(.])|es|ed|ing)": "guarantee, expected size, expected checksum",
+    r"nobody(?!\")|somebody|everybody|whoever|whomever|anybody": "the caller, the client, another process, an attacker",
     r"strangers?": "untrusted user, user-supplied",
     r"anew": "again, retry",
     r"meanwhile": "concurrently",
@@ -41,9 +41,8 @@ WORDS = {
     r"a few words|words of the server": "messages",
     r"speak(s|ing)? (its|the|that|our) language|speaks? it": "is compatible with",
 }
-_PATTERN = re.compile(
-    "|".join(rf"(?P<w{number}>(?<![A-Za-z]){word}(?![A-Za-z]))" for number, word in enumerate(WORDS)), re.IGNORECASE
-)
+_GROUPS = (rf"(?P<w{number}>(?<![A-Za-z])(?:{word})(?![A-Za-z]))" for number, word in enumerate(WORDS))
+_PATTERN = re.compile("|".join(_GROUPS), re.IGNORECASE)
 _ADVICE = dict(enumerate(WORDS.values()))
 
 
@@ -59,7 +58,7 @@ def findings(file: Path) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print what is found in the files that git knows, below the paths in *arguments*; return 1 if there is anything."""
+    """Print what is found in the files of the repository below the paths in *arguments*; return 1 if there is any."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *arguments]
     names = subprocess.run(listed, cwd=PROJECT, check=True, capture_output=True, text=True).stdout.splitlines()
     files = [PROJECT / name for name in names if Path(name).suffix in KINDS]

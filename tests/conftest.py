@@ -1,4 +1,4 @@
-"""What every test may ask for: the fixtures that users get, and a storage of each kind."""
+"""Fixtures for all tests: the public ones, and `storage`, in memory and on local disk."""
 
 import os
 import signal
@@ -12,13 +12,13 @@ from tests.variants import is_selected
 pytest_plugins = ["flask_storage.testing.fixtures"]
 
 
-def _forget_coverage():
-    """End the measuring of coverage in a forked child: another thread may have held its lock, for ever now."""
+def _stop_coverage():
+    """Stop measuring coverage in a forked child: a thread of the parent may have held its lock during the fork."""
     sys.settrace(None)
     threading.settrace(None)
 
 
-os.register_at_fork(after_in_child=_forget_coverage)
+os.register_at_fork(after_in_child=_stop_coverage)
 
 
 def pytest_configure(config):
@@ -27,10 +27,10 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Deselect, and count, what the default run leaves to ``./tests/run --all``."""
-    left_out = [item for item in items if not is_selected(item)]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
+    """Deselect the tests that run only with ``./tests/run --all``."""
+    deselected = [item for item in items if not is_selected(item)]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if is_selected(item)]
 
 
@@ -42,12 +42,12 @@ def storage(request):
 
 @pytest.fixture
 def in_bounded_time():
-    """Fail a test that waits for ever, as opening a pipe does to which nobody writes."""
+    """Fail a test that blocks for 60 seconds, as opening a pipe does that no process writes to."""
 
-    def ring(*_):
-        raise AssertionError("it waits for ever")
+    def fail(*_):
+        raise AssertionError("the test did not end within 60 seconds")
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.signal(signal.SIGALRM, fail)
     signal.alarm(60)
     yield
     signal.alarm(0)

@@ -1,4 +1,4 @@
-"""What a copy inside any remote place must be, and how one is looked at."""
+"""Checks of copies and moves within a remote storage."""
 
 from typing import Any
 
@@ -13,17 +13,17 @@ HEADERS: Any = {
     "content_disposition": 'attachment; filename="Übersicht.txt"',
     "metadata": {"color": "grün", "space": " before", "number": "1"},
 }
-# For a place that keeps no other letters there.
+# For a service that accepts only ASCII in Content-Disposition.
 ASCII_HEADERS: Any = {**HEADERS, "content_disposition": "attachment; filename*=UTF-8''%C3%9Cbersicht.txt"}
 
 
 def kept(info):
-    """Return what belongs to a file beside its content."""
+    """Return the headers and metadata of a file."""
     return {name: getattr(info, name) for name in HEADERS}
 
 
 def copy_all_that_belongs_to_it(storage, content, headers=HEADERS):
-    """Content, headers and metadata, under a name that needs quoting."""
+    """Check that a copy has content, headers and metadata, under a name that needs quoting."""
     storage.write("a", content, **headers)
 
     storage.copy("a", "b c/ü+%.txt")
@@ -33,7 +33,7 @@ def copy_all_that_belongs_to_it(storage, content, headers=HEADERS):
 
 
 def replace_by_a_copy(storage):
-    """With everything that belonged to the target."""
+    """Check that a copy replaces content, headers and metadata of the target."""
     storage.write("a", b"new", content_type="text/x-new")
     storage.write("b", b"old", metadata={"old": "yes"})
 
@@ -45,19 +45,19 @@ def replace_by_a_copy(storage):
 
 
 def copy_what_is_not_there(storage):
-    """Nor move it; the target stays what it is."""
+    """Check that copying or moving a missing file fails, and leaves the target unchanged."""
     storage.write("b", b"old")
 
-    for verb in (storage.copy, storage.move):
+    for operation in (storage.copy, storage.move):
         with pytest.raises(FileNotFoundInStorageError) as caught:
-            verb("a", "b")
+            operation("a", "b")
 
         assert caught.value.path == "a"
     assert storage.read("b") == b"old"
 
 
 def move_away(storage, headers=HEADERS):
-    """Nothing is left behind but the file under its new name."""
+    """Check that only the file with its new name exists after a move."""
     storage.write("a", b"hello", **headers)
 
     storage.move("a", "b")

@@ -1,20 +1,20 @@
-"""Names from strangers: paths that every verb must refuse, paths that every verb must take, and file names of any sort.
+"""Untrusted names: paths that every operation must reject or accept, and file names of every kind.
 
-One corpus for all: a place that checks paths and another that does not is how traversal comes back.
+All tests share one corpus, so that no operation is checked less strictly than another.
 """
 
 from __future__ import annotations
 
 import unicodedata
 
-# Written as escapes, all of them: an editor must neither hide a character nor bring it into another normal form.
+# All characters are escaped, because an editor might hide one or change its normal form.
 CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))]
 LINE_ENDS = ["\u2028", "\u2029"]
 BIDI = ["\u061c", "\u200e", "\u200f", *(chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A)))]
 SURROGATES = ["\ud800", "\udbff", "\udc00", "\udc80", "\udcff", "\udfff"]
 
-# What `..` has been dressed as to come past a check. Each is set before, between and after real segments.
-_CLIMBERS = [
+# Disguises of `..` that get past weak checks. Each is used before, between and after ordinary segments.
+_PARENT_REFERENCES = [
     "..",
     "../..",
     "../../..",
@@ -45,22 +45,22 @@ _CLIMBERS = [
 
 _TRAVERSALS = [
     spelled
-    for climber in _CLIMBERS
+    for reference in _PARENT_REFERENCES
     for spelled in (
-        climber,
-        f"/{climber}",
-        f"a/{climber}",
-        f"{climber}/a",
-        f"a/{climber}/b",
-        f"a/b/{climber}/../c",
-        f"{climber}/root2/secret.txt",
+        reference,
+        f"/{reference}",
+        f"a/{reference}",
+        f"{reference}/a",
+        f"a/{reference}/b",
+        f"a/b/{reference}/../c",
+        f"{reference}/root2/secret.txt",
     )
 ]
 
-# A root `/srv/files` has a brother `/srv/files2`: a comparison of strings without a separator takes one for the other.
+# `/srv/files` is a string prefix of its sibling `/srv/files2`: a check must compare with the separator.
 _SIBLINGS = [
-    f"{climb}{name}"
-    for climb in ("../", "a/../../", "./../", "/../", "..//")
+    f"{parents}{name}"
+    for parents in ("../", "a/../../", "./../", "/../", "..//")
     for name in ("root", "root2", "root.bak", "storage2/x", "files2", "files-old/y")
 ]
 
@@ -115,25 +115,25 @@ _RESERVED = [
 
 TOO_LONG = {
     "a segment of 256 letters": "a" * 256,
-    "a segment of 256 letters in a folder": "folder/" + "b" * 256,
-    "a folder of 256 letters": "c" * 256 + "/d",
+    "a segment of 256 letters in a directory": "folder/" + "b" * 256,
+    "a directory of 256 letters": "c" * 256 + "/d",
     "a segment of 256 bytes in two-byte letters": "\u00e9" * 128,
     "a segment of 258 bytes in three-byte letters": "\u4e2d" * 86,
     "a segment of 256 bytes in four-byte letters": "\U0001f600" * 64,
     "an extension that makes 256 bytes": "a" * 252 + ".txt",
-    "1025 bytes in legal segments": "/".join(["a" * 255] * 3 + ["b" * 254, "cc"]),
-    "1025 bytes of one-letter folders": "a/" * 512 + "b",
+    "1025 bytes in valid segments": "/".join(["a" * 255] * 3 + ["b" * 254, "cc"]),
+    "1025 bytes of one-letter directories": "a/" * 512 + "b",
     "1026 bytes of two-byte letters": "/".join(["\u00e9" * 127] * 4) + "\u00e9ab",
     "2000 bytes": "/".join(["a" * 199] * 10),
     "a megabyte": "a" * 1_000_000,
-    "a megabyte of folders": "a/" * 500_000 + "a",
-    "a megabyte of climbing": "../" * 350_000,
+    "a megabyte of directories": "a/" * 500_000 + "a",
+    "a megabyte of parent references": "../" * 350_000,
     "5000 letters that only grow in normal form": "\u0958" * 5000,
     "a kilobyte that grows past the limit in normal form": "/".join(["\u0958" * 42] * 8),
 }
 
-# Not refused, and not climbing either: no place may decode, expand or fold them.
-INNOCENT_LOOKALIKES = [
+# Valid names that look dangerous: no backend may decode, expand or fold them.
+HARMLESS_LOOKALIKES = [
     "..%2f..%2fetc/passwd",
     "%2e%2e/%2e%2e/etc/passwd",
     "%252e%252e/a",
@@ -187,13 +187,13 @@ HOSTILE_PATHS = list(
         ]
     )
 )
-"""Every verb refuses each of these as the path of a file, before anything is asked of the place.
+"""Every operation rejects each of these as the path of a file, before it calls the backend.
 
-(``""``, ``"/"`` and ``"a/"`` are among them: as the path of a *folder* they are legal, see `FOLDERS_ONLY`.)
+``""``, ``"/"`` and ``"a/"`` are among them: they are valid paths of a *directory* only, see `DIRECTORIES_ONLY`.
 """
 
-FOLDERS_ONLY = ["", "/", "a/", "a/b/", "/a/"]
-"""No file can have such a path; a folder can."""
+DIRECTORIES_ONLY = ["", "/", "a/", "a/b/", "/a/"]
+"""Valid paths of directories, and not of files."""
 
 _DEVICES = [
     *("CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"),
@@ -229,7 +229,7 @@ NOT_PORTABLE_PATHS = list(
         ]
     )
 )
-"""Legal paths that ``portable=True`` refuses, because Windows could not hold them."""
+"""Valid paths that ``portable=True`` rejects, because Windows does not allow them."""
 
 LEGAL_PATHS = list(
     dict.fromkeys(
@@ -244,21 +244,19 @@ LEGAL_PATHS = list(
             *("x" * 255, "\u00e9" * 127, "\u4e2d" * 85, "\U0001f600" * 63, "a" * 251 + ".txt"),
             "/".join(["a" * 255] * 3 + ["b" * 253, "c"]),
             "a/" * 511 + "bb",
-            *INNOCENT_LOOKALIKES,
+            *HARMLESS_LOOKALIKES,
         ]
     )
 )
-"""Every verb takes each of these; what comes back from a listing is ``unicodedata.normalize("NFC", path)``.
+"""Every operation accepts each of these; a listing returns ``unicodedata.normalize("NFC", path)``.
 
-One after the other: ``a`` is a file here and a folder there.
+Not all at the same time: ``a`` is a file in one and a directory in another.
 """
 
-_NEEDS_ANOTHER_SYSTEM = {"con/x", "nul.txt", "a..", "...", "....", "a/.../b", ". ."}
+_NOT_ON_WINDOWS = {"con/x", "nul.txt", "a..", "...", "....", "a/.../b", ". ."}
 
-LEGAL_PORTABLE_PATHS = [
-    path for path in LEGAL_PATHS if not set(path) & set('<>:"|?*') and path not in _NEEDS_ANOTHER_SYSTEM
-]
-"""Those of `LEGAL_PATHS` that ``portable=True`` takes too."""
+LEGAL_PORTABLE_PATHS = [path for path in LEGAL_PATHS if not set(path) & set('<>:"|?*') and path not in _NOT_ON_WINDOWS]
+"""Those of `LEGAL_PATHS` that ``portable=True`` accepts."""
 
 FILE_NAMES = list(
     dict.fromkeys(
@@ -290,9 +288,9 @@ FILE_NAMES = list(
         ]
     )
 )
-"""What a browser, a mail or an archive may call a file: the hostile, the odd and the ordinary."""
+"""File names that may come from a browser, an e-mail or an archive: hostile, unusual and ordinary."""
 
 
 def decomposed(path: str) -> str:
-    """The same path as macOS would send it: letters and their accents apart."""
+    """The path in NFD, as macOS sends it."""
     return unicodedata.normalize("NFD", path)

@@ -1,10 +1,10 @@
-"""What this process has open."""
+"""The open file descriptors of this process."""
 
 import gc
 import os
 
 
 def descriptors():
-    """Return the open file descriptors, without those that are open only because nothing has collected them yet."""
+    """Return the open file descriptors, after a garbage collection has closed unreferenced files."""
     gc.collect()
     return sorted(os.listdir("/proc/self/fd"))

@@ -1,25 +1,25 @@
-"""Runs a page of the documentation as its reader would: from the first block to the last, in an empty folder.
+"""Runs all blocks of a page of the documentation in order, in an empty directory.
 
-What a fence is marked with says what happens to it:
+The language of a block says how it is run:
 
 ``python``
-    runs, in one namespace for the whole page. A first line like ``# app.py`` also saves it under that name.
+    runs, in one namespace for the whole page. With a first line like ``# app.py`` it is also saved under that name.
 ``output``
-    is what the ``python`` block before it printed.
+    is the output of the ``python`` block before it.
 ``pycon``
     runs as a doctest, in the same namespace.
 ``console``
-    Lines after ``$`` run in bash, lines after ``>`` continue them, and the others are what they print. A
+    Lines after ``$`` run in bash, lines after ``>`` continue them, and the others are their output. A
     command may fail only where the page shows it printing a line that begins with ``Error:``. A command that
     shows an address with port 5000 is a server. It runs until the next server or the end of the page, on a free
     port, which stands for 5000 in all blocks.
 ``toml``, ``json``
     are parsed.
 ``sh``
-    is for what no test can run, like installing software or starting the tests. Its syntax is checked.
+    is for commands that a test cannot run, such as installing software. Only the syntax is checked.
 
-Shown output may leave out what changes, by ``...``. The languages in `SHOWN` are only shown; any other is an
-error. A comment that begins with ``<!-- run`` holds Python that the reader does not see.
+In the shown output ``...`` stands for text that varies. Blocks in the languages of `SHOWN` are not run; any other
+language is an error. A comment that begins with ``<!-- run`` contains Python code that the page does not show.
 """
 
 import contextlib
@@ -44,12 +44,12 @@ from markdown_it import MarkdownIt
 SHOWN = {"diff", "html", "html+jinja", "ini", "javascript", "nginx", "sql", "text"}
 ERROR = re.compile(r"^Error: ", re.MULTILINE)
 SAME = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-PATIENCE = 30  # seconds until a server that has not answered is called broken
+SERVER_TIMEOUT = 30  # in seconds; the time for a server to accept connections
 
 
 @dataclass
 class Block:
-    """One fence: the language it is marked with, its text, and the line of the page where that begins."""
+    """One code block: its language, its text, and the line of the page where the text begins."""
 
     language: str
     text: str
@@ -57,7 +57,7 @@ class Block:
 
 
 def blocks(text, start=0):
-    """The blocks of a page, in order, also those inside of notes and lists."""
+    """Yield the blocks of a page in order, also those in notes and lists."""
     for token in MarkdownIt().parse(text):
         line = start + token.map[0] + 1 if token.map else start
         language, _, rest = token.info.strip().partition(" ")
@@ -73,7 +73,7 @@ def blocks(text, start=0):
 
 
 def commands(text):
-    """The pairs of command and shown output in a ``console`` block."""
+    """Return pairs of command and shown output of a ``console`` block."""
     pairs = []
     for row in text.splitlines():
         if row.startswith("$ "):
@@ -86,34 +86,34 @@ def commands(text):
 
 
 def free_port():
-    """A port that nobody listens on."""
+    """Return an unused port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]
 
 
 @dataclass
 class Page:
-    """A page on its way through a reader's hands."""
+    """A page and the state of its run."""
 
     file: Path
-    folder: Path
+    directory: Path
     port: int = field(default_factory=free_port)
     printed: str = ""
     server: subprocess.Popen[str] | None = None
 
     def __post_init__(self):
-        self.folder.mkdir()
+        self.directory.mkdir()
         self.module = types.ModuleType("page")
-        self.module.__file__ = str(self.folder / "page.py")
-        self.log = self.folder.with_suffix(".log")
-        self.state = self.folder.with_suffix(".state")
+        self.module.__file__ = str(self.directory / "page.py")
+        self.log = self.directory.with_suffix(".log")
+        self.state = self.directory.with_suffix(".state")
         self.state.touch()
 
     def run(self):
         """Run every block in order; an error names the line of the page."""
-        kept = set(sys.modules)
+        modules_before = set(sys.modules)
         sys.modules["page"] = self.module
-        sys.path.insert(0, str(self.folder))
+        sys.path.insert(0, str(self.directory))
         try:
             context = contextvars.copy_context()
             for block in blocks(self.file.read_text("utf-8")):
@@ -122,22 +122,24 @@ class Page:
                 context.run(self.run_block, block)
         finally:
             self.stop_server()
-            sys.path.remove(str(self.folder))
-            for name in set(sys.modules) - kept:
-                if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(self.folder)):
+            sys.path.remove(str(self.directory))
+            for name in set(sys.modules) - modules_before:
+                if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(self.directory)):
                     del sys.modules[name]
 
     def run_block(self, block):
-        """Do with *block* what its language says."""
+        """Run *block* as its language says."""
         if block.language in SHOWN:
             return
         action = getattr(self, f"run_{block.language}", None)
-        assert action, f"{self.file}:{block.line}: no test knows what to do with a block of {block.language!r}"
-        with contextlib.chdir(self.folder):
+        assert action, (
+            f"{self.file}:{block.line}: unknown language {block.language!r}: use one of those in tests/docs_pages.py"
+        )
+        with contextlib.chdir(self.directory):
             action(block)
 
     def run_python(self, block):
-        """Execute the block, and save it first where it says under which name."""
+        """Execute the block, and save it first if its first line is a file name."""
         first = block.text.partition("\n")[0].split()
         if len(first) == 2 and first[0] == "#" and first[1].endswith(".py"):
             Path(first[1]).parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +150,7 @@ class Page:
         self.printed = printed.getvalue()
 
     def run_output(self, block):
-        """Compare with what the last Python block printed."""
+        """Compare with the output of the last Python block."""
         self.compare(block, block.text, self.printed)
 
     def run_pycon(self, block):
@@ -162,18 +164,18 @@ class Page:
         assert not result.failed, "".join(report)
 
     def run_console(self, block):
-        """Run each command; what it prints must be what is shown, and only one that shows an error may fail."""
+        """Run each command. Its output must be as shown, and it may fail only if the page shows an error."""
         for command, shown in commands(block.text):
             if f":{self.port}" in shown:
                 self.start_server(command)
                 continue
-            remember = f"{{ export -p; printf 'cd %q\\n' \"$PWD\"; }} >'{self.state}'"
-            script = f"{command}\nstatus=$?; {remember}; exit $status"
-            done = subprocess.run(self.bash(script), check=False, **self.pipes())
+            save_state = f"{{ export -p; printf 'cd %q\\n' \"$PWD\"; }} >'{self.state}'"
+            script = f"{command}\nstatus=$?; {save_state}; exit $status"
+            completed = subprocess.run(self.bash(script), check=False, **self.pipes())
             if shown:
-                self.compare(block, shown, done.stdout)
+                self.compare(block, shown, completed.stdout)
             may_fail = ERROR.search(shown)
-            assert done.returncode == 0 or may_fail, f"{self.file}:{block.line}: $ {command}\n{done.stdout}"
+            assert completed.returncode == 0 or may_fail, f"{self.file}:{block.line}: $ {command}\n{completed.stdout}"
 
     def run_toml(self, block):
         """Parse."""
@@ -188,16 +190,16 @@ class Page:
         subprocess.run(["sh", "-n"], input=block.text, text=True, check=True)
 
     def bash(self, command):
-        """The arguments that run *command* where the last one left off: its folder and its variables."""
+        """Return the arguments to run *command* with the directory and the variables of the last one."""
         return ["bash", "-c", f". '{self.state}'\n{command}"]
 
     def pipes(self):
-        """What every program of the page starts with: this Python's programs first, no settings of ours."""
+        """Return the options of each process of the page: programs of this Python first, no settings of the tests."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("FLASK_", "PYTEST_"))}
         environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"
         environ["FLASK_RUN_PORT"] = str(self.port)
         return {
-            "cwd": self.folder,
+            "cwd": self.directory,
             "env": environ,
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
@@ -206,28 +208,30 @@ class Page:
         }
 
     def start_server(self, command):
-        """Start a server in place of the last one, and wait until it answers."""
+        """Stop the last server, start a new one, and wait until it accepts connections."""
         self.stop_server()
         with self.log.open("w") as log:
             self.server = subprocess.Popen(self.bash(command), **self.pipes() | {"stdout": log}, start_new_session=True)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + SERVER_TIMEOUT
         while True:
             with contextlib.suppress(ConnectionRefusedError):
                 socket.create_connection(("127.0.0.1", self.port)).close()
                 return
             assert self.server.poll() is None, f"$ {command} ended:\n{self.log.read_text()}"
-            assert time.monotonic() < deadline, f"$ {command} does not answer:\n{self.log.read_text()}"
+            assert time.monotonic() < deadline, (
+                f"$ {command} did not accept connections in time:\n{self.log.read_text()}"
+            )
             time.sleep(0.02)
 
     def stop_server(self):
-        """Stop what `start_server` started, if anything."""
+        """Stop the running server, if there is one."""
         if self.server:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.server.pid, signal.SIGTERM)
             self.server.wait()
             self.server = None
 
-    def compare(self, block, shown, real):
-        """Fail where the page shows something else than what came."""
-        if not doctest.OutputChecker().check_output(shown, real, SAME):
-            raise AssertionError(f"{self.file}:{block.line} shows\n{shown}\nbut this came:\n{real}")
+    def compare(self, block, shown, actual):
+        """Raise if the actual output differs from the shown one."""
+        if not doctest.OutputChecker().check_output(shown, actual, SAME):
+            raise AssertionError(f"{self.file}:{block.line} shows\n{shown}\nbut the output is:\n{actual}")

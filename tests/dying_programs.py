@@ -1,4 +1,4 @@
-"""Programs that write to a remote place and die amid it, or forget to end what they have begun."""
+"""Programs that write to a remote backend and are killed, or end with open writers."""
 
 import os
 import random
@@ -16,7 +16,7 @@ MIB = 1 << 20
 OLD = b"old" * 1000
 NEW = random.Random(3).randbytes(16 * MIB)
 
-# What a child does when it is told to, with everything imported and connected; it says "ready" before and "done" after.
+# What a child does on a signal from the test, when it has imported and connected; it prints "ready" and then "done".
 WRITES = {
     "upload": """
         with open(source, "rb") as file:
@@ -39,13 +39,13 @@ _HOME = str(Path(__file__).parents[1])
 
 
 def program(storage, source, lines, **environment):
-    """Start a program of these lines; it finds the path of the new content in `source`, and a `storage`.
+    """Start a program with these lines, which can use `source`, the path of the new content, and `storage`.
 
     Args:
-        storage: An expression that makes the storage: its class, which is all that is imported, and its arguments.
+        storage: An expression that creates the storage: its class, which is imported, and its arguments.
         source: The local file.
-        lines: What it does.
-        **environment: Secrets, which are not to stand in a command line.
+        lines: The lines of the program.
+        **environment: Environment variables with secrets, which must not appear in a command line.
     """
     text = f"""
     import os, sys
@@ -66,31 +66,31 @@ def program(storage, source, lines, **environment):
     )
 
 
-def on_demand(deed):
-    """Return the lines of a program that waits until it is told to do this deed."""
-    return f'print("ready", flush=True)\nsys.stdin.readline()\n{textwrap.dedent(deed)}\nprint("done", flush=True)'
+def on_demand(operation):
+    """Return the lines of a program that waits for a signal before it runs this operation."""
+    return f'print("ready", flush=True)\nsys.stdin.readline()\n{textwrap.dedent(operation)}\nprint("done", flush=True)'
 
 
 def killed(process, after=None):
-    """Let the deed begin, and kill the process so many seconds later; return how it ended, and how long it took."""
+    """Start the operation, and kill the process so many seconds later; return its exit code, and how long it took."""
     with process:
         assert process.stdout.readline() == "ready\n", process.stderr.read()
         process.stdin.write("go\n")
-        begun = time.monotonic()
+        started = time.monotonic()
         if after is not None:
             time.sleep(after)
-            with suppress(ProcessLookupError):  # it was quicker
+            with suppress(ProcessLookupError):  # it has ended already
                 os.kill(process.pid, signal.SIGKILL)
         process.stdout.readline()
-        duration = time.monotonic() - begun
+        duration = time.monotonic() - started
         process.communicate()
     return process.returncode, duration
 
 
 def moments(duration, rounds):
-    """Yield a random moment of each of so many stretches of the way, in seconds from its beginning, and that first.
+    """Yield 0, and a random time in each of so many equal intervals of the duration, in seconds.
 
-    It is never too late, also when the duration was that of a slow moment of the machine.
+    The first, 0, is before the end of the operation even if the duration was measured while the machine was slow.
     """
     yield 0
     for number in range(rounds):
@@ -98,7 +98,7 @@ def moments(duration, rounds):
 
 
 def content(storage, path):
-    """What is stored, or None."""
+    """Return the stored content, or None."""
     try:
         return storage.read(path)
     except FileNotFoundInStorageError:

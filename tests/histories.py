@@ -1,4 +1,4 @@
-"""Invented histories on servers: every one begins in an empty folder of its own."""
+"""Random sequences of operations on servers; each starts in its own empty directory."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ SETTINGS = settings(
 
 
 def run_histories(make):
-    """Run the state machine; *make* makes an empty storage, which is closed when its history is over."""
+    """Run the state machine; *make* returns an empty storage, which is closed after each sequence."""
 
     class Machine(StorageMachine):
         def make_storage(self):

@@ -1,4 +1,4 @@
-"""Tokens that were tampered with, and tokens that were signed by somebody who has the key and no sense."""
+"""Tampered tokens, and tokens with invalid content that are signed with the right key."""
 
 import base64
 import hashlib
@@ -73,109 +73,109 @@ _CLAIMS = [
 
 
 def encoded(data):
-    """Base64 as tokens have it; of compact JSON unless it is bytes already."""
+    """The base64url text of bytes, or of compact JSON, without padding."""
     data = data if isinstance(data, bytes) else json.dumps(data, separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def decoded(segment):
-    """The bytes of one segment of a token."""
+    """The decoded bytes of one segment of a token."""
     return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
 
 
-_OURS = {"alg": ALGORITHM, "typ": "JWT"}
+_HEADER = {"alg": ALGORITHM, "typ": "JWT"}
 
 
-def signed_by_hand(claims, key, *, header=_OURS, digest=hashlib.sha512):
-    """A token with these claims (bytes: this payload), whatever our own signer thinks of them."""
+def signed_by_hand(claims, key, *, header=_HEADER, digest=hashlib.sha512):
+    """A token with these claims (bytes: with this payload), signed without any check."""
     signed = f"{encoded(header)}.{encoded(claims)}"
     return f"{signed}.{encoded(hmac.digest(key, signed.encode(), digest))}"
 
 
-def mutations(tokens, known_keys, number, dice):
-    """Yield *number* or a few more texts that are none of *tokens* and were made from them.
+def mutations(tokens, known_keys, number, rng):
+    """Yield at least *number* texts that are derived from *tokens* and differ from all of them.
 
     Args:
-        tokens: Good ones; some share a key.
-        known_keys: Keys with which an algorithm that is not ours is tried. (None may be accepted even with them.)
-        number: How many at least.
-        dice: A seeded :class:`random.Random`, so that a failure can be had again.
+        tokens: Valid tokens; some share a key.
+        known_keys: Keys for signatures with other algorithms, which must be rejected even so.
+        number: The minimum count.
+        rng: A seeded :class:`random.Random`, so that failures are reproducible.
     """
-    ways = [_flip, _splice, _replace_header, _replace_claims, _respell, _damage, _confuse]
-    made = 0
-    while made < number:
-        for way in ways:
-            text = way(tokens, known_keys, dice)
+    mutators = [_flip, _splice, _replace_header, _replace_claims, _reencode, _damage, _confuse]
+    count = 0
+    while count < number:
+        for mutate in mutators:
+            text = mutate(tokens, known_keys, rng)
             if text not in tokens:
-                made += 1
+                count += 1
                 yield text
 
 
-def _flip(tokens, known_keys, dice):
-    """One bit of one segment's bytes, or of one character of the text."""
-    token = dice.choice(tokens)
-    if dice.random() < 0.5:
-        place = dice.randrange(len(token))
-        return token[:place] + chr(ord(token[place]) ^ (1 << dice.randrange(7))) + token[place + 1 :]
+def _flip(tokens, known_keys, rng):
+    """Flip one bit of one segment's bytes, or of one character of the text."""
+    token = rng.choice(tokens)
+    if rng.random() < 0.5:
+        position = rng.randrange(len(token))
+        return token[:position] + chr(ord(token[position]) ^ (1 << rng.randrange(7))) + token[position + 1 :]
     segments = token.split(".")
-    which = dice.randrange(3)
+    which = rng.randrange(3)
     data = bytearray(decoded(segments[which]))
-    data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
     segments[which] = encoded(bytes(data))
     return ".".join(segments)
 
 
-def _splice(tokens, known_keys, dice):
-    """Header, payload and signature of different tokens, or from different places."""
-    parts = [segment for token in dice.sample(tokens, 2) for segment in token.split(".")]
-    if dice.random() < 0.5:
-        one, other = dice.sample(tokens, 2)
-        place = dice.randrange(1, min(len(one), len(other)))
-        return one[:place] + other[place:]
-    return ".".join(dice.choices(parts, k=dice.choice([1, 2, 3, 3, 3, 4, 5])))
+def _splice(tokens, known_keys, rng):
+    """Combine headers, payloads and signatures of different tokens, or cut two tokens and join them."""
+    parts = [segment for token in rng.sample(tokens, 2) for segment in token.split(".")]
+    if rng.random() < 0.5:
+        one, other = rng.sample(tokens, 2)
+        position = rng.randrange(1, min(len(one), len(other)))
+        return one[:position] + other[position:]
+    return ".".join(rng.choices(parts, k=rng.choice([1, 2, 3, 3, 3, 4, 5])))
 
 
-def _replace_header(tokens, known_keys, dice):
-    """Another algorithm or another header, with the old signature, none, or one of the named kind."""
-    _, payload, signature = dice.choice(tokens).split(".")
-    header = dict(_OURS)
-    if dice.random() < 0.5:
-        header["alg"] = dice.choice(_ALGORITHMS)
+def _replace_header(tokens, known_keys, rng):
+    """Use another algorithm or another header, with the old signature, none, or one of that algorithm."""
+    _, payload, signature = rng.choice(tokens).split(".")
+    header = dict(_HEADER)
+    if rng.random() < 0.5:
+        header["alg"] = rng.choice(_ALGORITHMS)
     else:
-        header |= dice.choice(_HEADERS)
+        header |= rng.choice(_HEADERS)
     signed = f"{encoded(header)}.{payload}"
-    digest = dice.choice(["sha256", "sha384", "sha512"])
-    forged = encoded(hmac.digest(dice.choice(known_keys), signed.encode(), digest))
-    return f"{signed}.{dice.choice([signature, '', forged, 'AA'])}"
+    digest = rng.choice(["sha256", "sha384", "sha512"])
+    forged = encoded(hmac.digest(rng.choice(known_keys), signed.encode(), digest))
+    return f"{signed}.{rng.choice([signature, '', forged, 'AA'])}"
 
 
-def _replace_claims(tokens, known_keys, dice):
-    """Other claims under the old signature, or under one with a key that anybody could guess."""
-    header, payload, signature = dice.choice(tokens).split(".")
+def _replace_claims(tokens, known_keys, rng):
+    """Use other claims with the old signature, or with that of an easily guessed key."""
+    header, payload, signature = rng.choice(tokens).split(".")
     claims = json.loads(decoded(payload))
-    claims |= dice.choice(_CLAIMS)
-    if dice.random() < 0.2:
-        claims.pop(dice.choice(list(claims)))
+    claims |= rng.choice(_CLAIMS)
+    if rng.random() < 0.2:
+        claims.pop(rng.choice(list(claims)))
     payload = encoded(claims)
-    guessed = hmac.digest(dice.choice([b"", b"docs", b"secret"]), f"{header}.{payload}".encode(), "sha512")
-    return f"{header}.{payload}.{dice.choice([signature, encoded(guessed)])}"
+    guessed = hmac.digest(rng.choice([b"", b"docs", b"secret"]), f"{header}.{payload}".encode(), "sha512")
+    return f"{header}.{payload}.{rng.choice([signature, encoded(guessed)])}"
 
 
-def _respell(tokens, known_keys, dice):
-    """The same bytes in another spelling of base64, and the same JSON in another form."""
-    token = dice.choice(tokens)
+def _reencode(tokens, known_keys, rng):
+    """Encode the same bytes in another form of base64, or the same JSON in another form."""
+    token = rng.choice(tokens)
     header, payload, signature = token.split(".")
-    return dice.choice(
+    return rng.choice(
         [
-            token + "=" * dice.randrange(1, 5),
-            token[:-1] + dice.choice(ALPHABET),
+            token + "=" * rng.randrange(1, 5),
+            token[:-1] + rng.choice(ALPHABET),
             f"{header}=.{payload}.{signature}",
             f"{header}.{payload}==.{signature}",
             f"{encoded(json.dumps(json.loads(decoded(header)), indent=1).encode())}.{payload}.{signature}",
             f"{header}.{encoded(json.dumps(json.loads(decoded(payload)), indent=1).encode())}.{signature}",
             token.replace("-", "+").replace("_", "/") + "=",
-            token + dice.choice(string.whitespace),
-            dice.choice(string.whitespace) + token,
+            token + rng.choice(string.whitespace),
+            rng.choice(string.whitespace) + token,
             token.upper(),
             token.swapcase(),
             f'"{token}"',
@@ -183,33 +183,33 @@ def _respell(tokens, known_keys, dice):
     )
 
 
-def _damage(tokens, known_keys, dice):
-    """Cut, doubled, stretched, nested, or nothing of the kind at all."""
-    token = dice.choice(tokens)
-    place = dice.randrange(len(token))
-    junk = "".join(dice.choices(ALPHABET + ".=%/+ \x00\n\u00e9\u0661", k=dice.randrange(1, 40)))
-    deep = encoded(b"[" * dice.choice([100, 2000]))
-    return dice.choice(
+def _damage(tokens, known_keys, rng):
+    """Truncate, double, extend or nest a token, or return random text."""
+    token = rng.choice(tokens)
+    position = rng.randrange(len(token))
+    junk = "".join(rng.choices(ALPHABET + ".=%/+ \x00\n\u00e9\u0661", k=rng.randrange(1, 40)))
+    deep = encoded(b"[" * rng.choice([100, 2000]))
+    return rng.choice(
         [
-            token[:place],
-            token[place:],
-            token[:place] + token[place + 1 :],
-            token[:place] + junk + token[place:],
+            token[:position],
+            token[position:],
+            token[:position] + token[position + 1 :],
+            token[:position] + junk + token[position:],
             token + token,
             token + "." + token,
             junk,
             f"{deep}.{deep}.{deep}",
-            f"{encoded(_OURS)}.{deep}.{token.rpartition('.')[2]}",
+            f"{encoded(_HEADER)}.{deep}.{token.rpartition('.')[2]}",
             token.replace(".", "..", 1),
             token.replace(".", ""),
-            token[:place] + "A" * 5000,
+            token[:position] + "A" * 5000,
         ]
     )
 
 
-def _confuse(tokens, known_keys, dice):
-    """Claims of one's own under a weaker algorithm: with the secret itself, an empty key, or the right one."""
-    claims = json.loads(decoded(dice.choice(tokens).split(".")[1])) | dice.choice(_CLAIMS)
-    algorithm = dice.choice(["none", "HS256", "HS384", "RS256"])
+def _confuse(tokens, known_keys, rng):
+    """Sign other claims with a weaker algorithm and the secret itself, an empty key, or the right key."""
+    claims = json.loads(decoded(rng.choice(tokens).split(".")[1])) | rng.choice(_CLAIMS)
+    algorithm = rng.choice(["none", "HS256", "HS384", "RS256"])
     digest = {"HS256": hashlib.sha256, "HS384": hashlib.sha384}.get(algorithm, hashlib.sha512)
-    return signed_by_hand(claims, dice.choice([*known_keys, b""]), header=_OURS | {"alg": algorithm}, digest=digest)
+    return signed_by_hand(claims, rng.choice([*known_keys, b""]), header=_HEADER | {"alg": algorithm}, digest=digest)

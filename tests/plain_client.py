@@ -1,4 +1,4 @@
-"""A client that does what it is told and nothing more: http.client, without a header of its own but the length."""
+"""A minimal HTTP client: http.client, which adds no header except Host and the length."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from urllib3.filepost import encode_multipart_formdata
 
 from flask_storage import PresignedUpload
 
-PATIENCE = 20  # seconds
+TIMEOUT = 20  # seconds
 
 
-class Answer(NamedTuple):
-    """What came back."""
+class PlainResponse(NamedTuple):
+    """A response."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
 
     @property
     def code(self) -> str:
-        """What S3 calls the error; empty where it names none."""
+        """The error code of S3; empty where there is none."""
         found = re.search(rb"<Code>(.*?)</Code>", self.body)
         return found[1].decode() if found else ""
 
@@ -35,18 +35,18 @@ class Answer(NamedTuple):
         return found[1].decode()
 
 
-def send(url: str, method: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> Answer:
-    """Make one request and return its answer.
+def send(url: str, method: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> PlainResponse:
+    """Send one request and return the response.
 
     Args:
-        url: Where to, as it is written.
+        url: The URL, sent unchanged.
         method: The method.
-        headers: All that are sent beside ``Host`` and the length of a body.
-        body: What is sent, if anything.
+        headers: All headers except ``Host`` and ``Content-Length``.
+        body: The body, if any.
     """
     parts = urlsplit(url)
     assert parts.hostname
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT)
     try:
         target = f"{parts.path}?{parts.query}" if parts.query else parts.path
         connection.putrequest(method, target, skip_accept_encoding=True)
@@ -55,28 +55,28 @@ def send(url: str, method: str, headers: Mapping[str, str] | None = None, body: 
         if body is not None:
             connection.putheader("Content-Length", str(len(body)))
         connection.endheaders(body)
-        answer = connection.getresponse()
-        return Answer(answer.status, answer.headers, answer.read())
+        response = connection.getresponse()
+        return PlainResponse(response.status, response.headers, response.read())
     finally:
         connection.close()
 
 
-def follow(instruction: PresignedUpload, body: bytes, **fields: str) -> Answer:
-    """Upload as an instruction says.
+def follow(presigned: PresignedUpload, body: bytes, **fields: str) -> PlainResponse:
+    """Carry out a presigned upload.
 
     Args:
-        instruction: What to do.
+        presigned: The presigned upload.
         body: The content.
-        **fields: Fields of the form to add, or to send in place of those of the instruction; ``Content_Type`` stands
+        **fields: Fields of the form to add, or to send instead of the presigned ones; ``Content_Type`` stands
             for ``Content-Type``.
     """
-    if instruction.method == "PUT":
-        return send(instruction.url, "PUT", instruction.headers, body)
-    given = {name.replace("_", "-"): value for name, value in fields.items()}
-    return post({**instruction.fields, **given}, instruction.url, body)
+    if presigned.method == "PUT":
+        return send(presigned.url, "PUT", presigned.headers, body)
+    changed = {name.replace("_", "-"): value for name, value in fields.items()}
+    return post({**presigned.fields, **changed}, presigned.url, body)
 
 
-def post(fields: Mapping[str, str], url: str, body: bytes) -> Answer:
-    """Send a form with a file in it, which comes last and claims to be HTML."""
-    form, kind = encode_multipart_formdata([*fields.items(), ("file", ("evil.html", body, "text/html"))])
-    return send(url, "POST", {"Content-Type": kind}, form)
+def post(fields: Mapping[str, str], url: str, body: bytes) -> PlainResponse:
+    """Send a form with a file, which is the last field and has the content type of HTML."""
+    form, content_type = encode_multipart_formdata([*fields.items(), ("file", ("evil.html", body, "text/html"))])
+    return send(url, "POST", {"Content-Type": content_type}, form)

@@ -1,4 +1,4 @@
-"""A remote place behind a proxy with a script: which requests of the service's are answered by the test."""
+"""A remote backend behind a scripted proxy: the test decides which requests the proxy responds to."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.services.scripted_proxy import Answer, Lose, Request, ScriptedProxy
 
 
 class ScriptedGround:
-    """What both services need for it.
+    """The base class for both services.
 
     Args:
-        address: Of the server.
-        operation: Names what a request asks for, in the service's own words.
+        address: The URL of the server.
+        operation: Returns the name of a request's operation in the API of the service.
     """
 
     def __init__(self, address: str, operation: Callable[[Request], str]) -> None:
@@ -28,32 +28,32 @@ class ScriptedGround:
         self._operation = operation
 
     def asked(self) -> list[str]:
-        """Which requests came through since the script was set, in order."""
+        """Return the operations of the requests since the script was set, in order."""
         return [self._operation(exchange.request) for exchange in self.proxy.exchanges]
 
-    def script(self, wanted: str, *answers: Answer | Lose | EllipsisType) -> None:
-        """Give these answers, in this order, to the first requests of this operation; the rest pass.
+    def script(self, operation: str, *responses: Answer | Lose | EllipsisType) -> None:
+        """Respond to the first requests of this operation with these responses, in order; forward the others.
 
-        The last answer is given for ever when `...` comes after it.
+        If `...` follows the last response, it is repeated forever.
         """
-        waiting = collections.deque(answers)
+        queue = collections.deque(responses)
         self.proxy.exchanges.clear()
 
         def decide(request: Request) -> Any:
-            if self._operation(request) != wanted or not waiting:
+            if self._operation(request) != operation or not queue:
                 return None
-            if len(waiting) == 2 and waiting[1] is ...:
-                return waiting[0]
-            return waiting.popleft()
+            if len(queue) == 2 and queue[1] is ...:
+                return queue[0]
+            return queue.popleft()
 
         self.proxy.script = decide
 
     def pass_on(self) -> None:
-        """Let everything through."""
+        """Forward all requests."""
         self.proxy.script = lambda request: None
 
     def close(self) -> None:
-        """Stop the proxy and the storages."""
+        """Stop the proxy and close the storages."""
         self.proxy.close()
         for storage in self.storages:
             storage.close()

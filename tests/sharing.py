@@ -1,4 +1,4 @@
-"""One remote storage for many threads and processes: what they do with it, and how it must end, for every service."""
+"""Concurrent use of one remote storage by threads and processes: the workloads and their checks, for every backend."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ PREFORK = b"used before the fork"
 
 
 def mixed_work(storage, where, threads=THREADS):
-    """Every verb on a thread's own files, in an order of its own, against a dictionary of its own.
+    """Run random operations in many threads, each on its own files, and compare them with a dictionary.
 
     Args:
-        storage: Which one.
-        where: A folder of it.
-        threads: How many.
+        storage: The storage.
+        where: The directory of the files.
+        threads: The number of threads.
     """
 
     def work(number):
-        chosen = random.Random(number)
-        folder = f"{where}/thread {number}"
+        rng = random.Random(number)
+        directory = f"{where}/thread {number}"
         expected = {}
         for turn in range(OPERATIONS):
-            path, other = f"{folder}/{chosen.choice('abc')}", f"{folder}/deep/{chosen.choice('abc')}"
-            content = f"{where} {number} {turn} ".encode() * chosen.randrange(1, 500)
-            match chosen.randrange(8):
+            path, other = f"{directory}/{rng.choice('abc')}", f"{directory}/deep/{rng.choice('abc')}"
+            content = f"{where} {number} {turn} ".encode() * rng.randrange(1, 500)
+            match rng.randrange(8):
                 case 0:
                     storage.write(path, content)
                     expected[path] = content
@@ -85,8 +85,8 @@ def mixed_work(storage, where, threads=THREADS):
                     _read_in_pieces(storage, path, expected[path])
                 case _:
                     assert storage.exists(path) is (path in expected)
-                    assert {entry.name for entry in storage.list(folder)} == set(expected)
-        _find(storage, expected)
+                    assert {entry.name for entry in storage.list(directory)} == set(expected)
+        _check_contents(storage, expected)
 
     run_concurrently(work, threads)
 
@@ -98,16 +98,16 @@ def _read_in_pieces(storage, path, content):
     assert storage.size(path) == len(content)
 
 
-def _find(storage, expected):
+def _check_contents(storage, expected):
     for path, content in expected.items():
         assert storage.read(path) == content
-        if not isinstance(storage, InternalLinksStorageBackend):  # whose links an app answers
-            answer = send(storage.link_to(path, "download", timedelta(hours=1)), "GET")
-            assert (answer.status, answer.body) == (200, content)
+        if not isinstance(storage, InternalLinksStorageBackend):  # its links need a running app
+            response = send(storage.link_to(path, "download", timedelta(hours=1)), "GET")
+            assert (response.status, response.body) == (200, content)
 
 
 class Sockets:
-    """Counts how many connections this process has to a server, again and again while the block lasts."""
+    """Samples the number of connections of this process to a server while the block runs."""
 
     def __init__(self, url):
         self._port = urlsplit(url).port
@@ -116,7 +116,7 @@ class Sockets:
         self.most = 0
 
     def __enter__(self):
-        self._before = self._now()
+        self._before = self._current()
         self._watcher.start()
         return self
 
@@ -126,20 +126,20 @@ class Sockets:
 
     def _watch(self):
         while not self._ended.wait(0.005):
-            self.most = max(self.most, len(self._now() - self._before))
+            self.most = max(self.most, len(self._current() - self._before))
 
-    def _now(self):
-        ours = set()
+    def _current(self):
+        sockets = set()
         for name in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):  # closed meanwhile
-                ours.add(os.readlink(f"/proc/self/fd/{name}"))
+            with contextlib.suppress(OSError):  # closed concurrently
+                sockets.add(os.readlink(f"/proc/self/fd/{name}"))
         lines = [line.split() for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]]
         to_server = {f"socket:[{line[9]}]" for line in lines if int(line[2].rpartition(":")[2], 16) == self._port}
-        return ours & to_server
+        return sockets & to_server
 
 
 def take_turns(storage):
-    """Have fifty threads use a storage that has fewer connections."""
+    """Use a storage that has fewer connections than threads in fifty threads."""
     storage.write("shared", b"x" * 100_000)
 
     def work(number):
@@ -153,7 +153,7 @@ def take_turns(storage):
 
 
 def share_among_large_and_small(storage, size):
-    """Have eight threads use a storage, two of them with files of *size* bytes."""
+    """Use a storage in eight threads, two of them with files of *size* bytes."""
     large = random.Random(3).randbytes(size)
 
     def work(number):
@@ -172,11 +172,10 @@ def share_among_large_and_small(storage, size):
 
 
 def work_in_forked_children(storage):
-    """Use a storage, fork, and have the children and the parent use it at once; return how the children ended."""
+    """Use a storage before a fork, and then in the parent and the children; return the children's exit codes."""
     storage.write("before.bin", PREFORK)
-    assert (
-        run_concurrently(lambda number: storage.read("before.bin"), 20) == [PREFORK] * 20
-    )  # as many connections as allowed
+    # Open as many connections as allowed.
+    assert run_concurrently(lambda number: storage.read("before.bin"), 20) == [PREFORK] * 20
     fork = multiprocessing.get_context("fork")
     children = [fork.Process(target=_in_a_child, args=(storage, f"child {number}")) for number in range(CHILDREN)]
 
@@ -185,7 +184,7 @@ def work_in_forked_children(storage):
     try:
         mixed_work(storage, "parent", threads=20)
         for child in children:
-            child.join(2 * TIMEOUT)  # a child gives up on its threads before we give up on it
+            child.join(2 * TIMEOUT)  # longer than the time-out of the child's threads
         return [child.exitcode for child in children]
     finally:
         for child in children:
@@ -197,13 +196,13 @@ def _in_a_child(storage, where):
         assert storage.read("before.bin") == PREFORK
         mixed_work(storage, where, threads=20)
         assert storage.read("before.bin") == PREFORK
-    except BaseException:  # noqa: BLE001 - a child that leaves by an exception would run the rest of the tests
+    except BaseException:  # noqa: BLE001 - a child that raised it would run the rest of the tests
         traceback.print_exc()
         sys.exit(1)
 
 
 def fork_while_threads_use(storage):
-    """Fork again and again while ten threads read, and return how the children ended, which read once each."""
+    """Fork repeatedly while ten threads read; each child reads once. Return the exit codes of the children."""
     storage.write("before.bin", PREFORK)
     ended = threading.Event()
     busy = threading.Barrier(11)
@@ -219,20 +218,20 @@ def fork_while_threads_use(storage):
         thread.start()
     busy.wait(TIMEOUT)
     fork = multiprocessing.get_context("fork")
-    ends = []
+    exit_codes = []
 
     for _ in range(count(5, 50)):
         child = fork.Process(target=_read_once, args=(storage,))
         child.start()
         child.join(TIMEOUT)
-        ends.append(child.exitcode)
+        exit_codes.append(child.exitcode)
         child.kill()
     ended.set()
     for thread in threads:
         thread.join(TIMEOUT)
 
     assert not any(thread.is_alive() for thread in threads)
-    return ends
+    return exit_codes
 
 
 def _read_once(storage):
@@ -243,10 +242,10 @@ def _read_once(storage):
 
 
 def make_app():
-    """The app that gunicorn loads before it forks; it uses its storage at once."""
+    """The app that gunicorn loads before it forks; it uses its storage while it is loaded."""
     app = Flask(__name__, instance_path=str(Path.cwd() / "instance"))
     app.config.update(
-        SECRET_KEY="a secret that nobody needs",
+        SECRET_KEY="not used",
         STORAGE_PROFILES={"files": json.loads(os.environ[CONFIGURATION])},
     )
     Storage(app)
@@ -255,26 +254,26 @@ def make_app():
 
     @app.get("/files/<path:path>")
     def serve(path):
-        answer = send_stored_file(app.extensions["storage"].default, path)
-        answer.headers["Worker"] = str(os.getpid())
-        return answer
+        response = send_stored_file(app.extensions["storage"].default, path)
+        response.headers["Worker"] = str(os.getpid())
+        return response
 
     return app
 
 
 @contextlib.contextmanager
-def _gunicorn(profile: dict[str, Any], folder: Path) -> Iterator[int]:
-    """Run the app under gunicorn, and give its port."""
-    log = folder / "server.log"
+def _gunicorn(profile: dict[str, Any], directory: Path) -> Iterator[int]:
+    """Run the app under gunicorn, and yield its port."""
+    log = directory / "server.log"
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), CONFIGURATION: json.dumps(profile)}
-    # The socket exists before the server does: nobody else can take the port, and early requests wait in line.
+    # The socket exists before the server: no other process can take the port, and early requests wait in the backlog.
     with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
         port = listener.getsockname()[1]
         command = [sys.executable, "-m", "gunicorn", "--log-level", "warning", "--bind", f"fd://{listener.fileno()}"]
         command += ["--preload", "--workers", "2", "--worker-class", "gthread", "--threads", "8"]
         process = subprocess.Popen(
             [*command, f"{__name__}:make_app()"],
-            cwd=folder,
+            cwd=directory,
             env=environment,
             pass_fds=[listener.fileno()],
             stdout=output,
@@ -294,41 +293,41 @@ def _gunicorn(profile: dict[str, Any], folder: Path) -> Iterator[int]:
             process.wait()
 
 
-def serve_from_workers(storage, profile, folder):
-    """Ask an app that was loaded before its workers for files and pieces of them, many at once.
+def serve_from_workers(storage, profile, directory):
+    """Request files and ranges from an app that was loaded before its workers, many concurrently.
 
     Args:
-        storage: Where the files are put.
-        profile: By which the app finds the same ones.
-        folder: For the app.
+        storage: The storage of the files.
+        profile: The profile by which the app accesses the same files.
+        directory: The working directory of the app.
 
     Returns:
-        Which workers have answered, and what the server wrote into its log.
+        The process ids of the workers that responded, and the log of the server.
     """
     storage.write("before.bin", PREFORK)
     contents = {f"{number}.bin": random.Random(number).randbytes(300_000 + number) for number in range(8)}
     for path, content in contents.items():
         storage.write(path, content)
 
-    def ask(number, is_piece):
+    def request(number, is_range):
         content = contents[f"{number}.bin"]
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
-        connection.request("GET", f"/files/{number}.bin", headers={"Range": "bytes=1000-199999"} if is_piece else {})
-        with contextlib.closing(connection), connection.getresponse() as answer:
-            assert answer.read() == (content[1000:200_000] if is_piece else content)
-            assert answer.status == (206 if is_piece else 200)
-            return answer.headers["Worker"]
+        connection.request("GET", f"/files/{number}.bin", headers={"Range": "bytes=1000-199999"} if is_range else {})
+        with contextlib.closing(connection), connection.getresponse() as response:
+            assert response.read() == (content[1000:200_000] if is_range else content)
+            assert response.status == (206 if is_range else 200)
+            return response.headers["Worker"]
 
     def work(number):
-        return {ask(number % 8, turn % 2) for turn in range(count(10, 100))}
+        return {request(number % 8, turn % 2) for turn in range(count(10, 100))}
 
-    with _gunicorn(profile, folder) as port:
+    with _gunicorn(profile, directory) as port:
         workers = set().union(*run_concurrently(work, 16))
         deadline = time.monotonic() + TIMEOUT
         while len(workers) < 2 and time.monotonic() < deadline:  # one may have been slow to start
-            workers.add(ask(0, False))
+            workers.add(request(0, False))
             time.sleep(0.1)
-        log = (folder / "server.log").read_text("utf-8", "replace")
+        log = (directory / "server.log").read_text("utf-8", "replace")
     return workers, log
 
 
@@ -341,12 +340,12 @@ def _version(number, turn):
 
 
 def write_and_read_one_name(storage, *, mixes=False, overtaken=()):
-    """Have eight write one path again and again while four read it: what is read always belongs together.
+    """Write one path repeatedly in eight threads while four read it: every read must return one version.
 
     Args:
-        storage: Which one.
-        mixes: Whether the server mixes versions now and then; then that is found out.
-        overtaken: Errors that tell a reader that the file was replaced meanwhile.
+        storage: The storage.
+        mixes: Whether the server may mix versions; then the read must be an error.
+        overtaken: The errors of a reader whose file was replaced concurrently.
     """
     rounds = count(8, 50)
     storage.write("file.bin", _version(0, 0))
@@ -384,7 +383,7 @@ def write_and_read_one_name(storage, *, mixes=False, overtaken=()):
 
 
 def write_and_read_one_large_name(storage, size, overtaken=PreconditionFailedError):
-    """Have one write a file of several parts again and again while two read it; a reader that is overtaken is told."""
+    """Write a file of several parts repeatedly while two threads read it: a read is one version or an error."""
     versions = [bytes([65 + number]) * size for number in range(3)]
     storage.write("file.bin", versions[0])
     finished = threading.Event()
@@ -405,36 +404,36 @@ def write_and_read_one_large_name(storage, size, overtaken=PreconditionFailedErr
 
     outcomes = run_concurrently(work, 3)
 
-    assert False not in [outcome for each in outcomes for outcome in each]
+    assert False not in [outcome for outcomes_of_thread in outcomes for outcome in outcomes_of_thread]
     assert storage.read("file.bin") in versions
     assert list(storage.multipart.list_uploads()) == []
 
 
-def create_at_once(storage, verb, path):
-    """Have eight create one name at the same moment; return for each whether it has won. Their content is a number.
+def create_at_once(storage, operation, path):
+    """Create one file in eight threads concurrently; return for each whether it succeeded. The content is its number.
 
     Args:
-        storage: Which one.
-        verb: By what: ``"write"``, ``"copy"``, ``"move"`` or ``"complete"``.
-        path: The name.
+        storage: The storage.
+        operation: ``"write"``, ``"copy"``, ``"move"`` or ``"complete"``.
+        path: The path.
     """
     exclusive = WriteOptions(exclusive=True)
-    uploads, parts = {}, storage.multipart
+    uploads, multipart = {}, storage.multipart
     for number in range(8):
         storage.write(f"sources/{number}", str(number).encode())
-        if verb == "complete":
-            upload_id = parts.create(path, WriteOptions())
-            uploads[number] = upload_id, parts.upload_part(path, upload_id, 1, str(number).encode())
+        if operation == "complete":
+            upload_id = multipart.create(path, WriteOptions())
+            uploads[number] = upload_id, multipart.upload_part(path, upload_id, 1, str(number).encode())
 
     def create(number):
         try:
-            if verb == "write":
+            if operation == "write":
                 storage.write(path, str(number).encode(), exclusive=True)
-            elif verb == "complete":
+            elif operation == "complete":
                 upload_id, part = uploads[number]
-                parts.complete(path, upload_id, [part], exclusive)
+                multipart.complete(path, upload_id, [part], exclusive)
             else:
-                getattr(storage, verb)(f"sources/{number}", path, exclusive=True)
+                getattr(storage, operation)(f"sources/{number}", path, exclusive=True)
         except FileExistsInStorageError:
             return False
         return True

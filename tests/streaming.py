@@ -1,4 +1,4 @@
-"""Large files go to a remote storage and come back, in a process of its own, whose memory nothing else has grown."""
+"""Uploads and downloads a large file in a new process, and measures how far its memory grows."""
 
 import json
 import subprocess
@@ -9,15 +9,15 @@ from tests.counts import count
 MIB = 1024 * 1024
 SIZE = count(192, 5 * 1024) * MIB
 
-# Every MiB is another; the digest is of what came back.
+# Every MiB is different; the digest is that of the downloaded content.
 _PROGRAM = """
 import hashlib, json, random, sys
 import flask_storage
 
-arguments, way, size = json.loads(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+arguments, method, size = json.loads(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 storage = getattr(flask_storage, sys.argv[1])(**arguments)
 block = random.Random(7).randbytes(1 << 20)
-sent, came = hashlib.sha256(), hashlib.sha256()
+sent, received = hashlib.sha256(), hashlib.sha256()
 
 class Source:
     number, rest = 0, b""
@@ -31,7 +31,7 @@ class Source:
 
 class Sink:
     def write(self, data):
-        came.update(data)
+        received.update(data)
         return len(data)
 
 def peak():
@@ -41,7 +41,7 @@ def peak():
 storage.write("small.bin", block)
 storage.read("small.bin")
 before = peak()
-if way != "files":
+if method != "files":
     storage.upload(Source(), "large.bin")
 else:
     source = Source()
@@ -49,37 +49,37 @@ else:
         while piece := source.read(300_000):
             writer.write(piece)
 after_upload = peak()
-if way == "verbs":
+if method == "verbs":
     storage.download("large.bin", Sink())
-elif way == "copies":
+elif method == "copies":
     storage.copy("large.bin", "copied.bin")
     storage.delete("large.bin")
     with storage.open("copied.bin", "r") as reader:
         for piece in reader.iter_chunks():
-            came.update(piece)
+            received.update(piece)
 else:
     with storage.open("large.bin", "r") as reader:
         while piece := reader.read(300_000):
-            came.update(piece)
+            received.update(piece)
 grown = peak()
 storage.delete_many(["large.bin", "copied.bin"])
-print(json.dumps({"up": after_upload - before, "down": grown - before, "same": sent.digest() == came.digest()}))
+print(json.dumps({"up": after_upload - before, "down": grown - before, "same": sent.digest() == received.digest()}))
 """
 
 
-def stream(storage_class, arguments, way, room):
-    """Send a large file and fetch it, and assert that every byte is the one, and how far memory grew on the way.
+def stream(storage_class, arguments, method, memory_limit):
+    """Upload and download a large file, and assert that the content is unchanged and the memory bounded.
 
     Args:
         storage_class: The name of the storage's class.
-        arguments: Its arguments; JSON can say them.
-        way: By the ``"verbs"`` for it, by opened ``"files"`` in pieces of one's own, or by way of ``"copies"``, which
-            are read chunk by chunk.
-        room: How far, in bytes, beyond what a small file takes.
+        arguments: The arguments of the constructor; they must be serializable as JSON.
+        method: ``"verbs"`` for `upload` and `download`, ``"files"`` for opened files with reads and writes of 300,000
+            bytes, or ``"copies"`` for `upload`, `copy` and reading the copy in chunks.
+        memory_limit: How far the memory may grow, in bytes, beyond that for a small file.
     """
-    command = [sys.executable, "-c", _PROGRAM, storage_class, json.dumps(arguments), way, str(SIZE)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1200)
+    command = [sys.executable, "-c", _PROGRAM, storage_class, json.dumps(arguments), method, str(SIZE)]
+    completed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1200)
 
-    result = json.loads(done.stdout)
+    result = json.loads(completed.stdout)
     assert result.pop("same")
-    assert max(result.values()) <= room, {name: f"{grown / MIB:.0f} MiB" for name, grown in result.items()}
+    assert max(result.values()) <= memory_limit, {name: f"{grown / MIB:.0f} MiB" for name, grown in result.items()}

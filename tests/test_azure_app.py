@@ -1,4 +1,4 @@
-"""An app whose files are on Azure: everything that works with a folder works there, by changing the profile."""
+"""An app whose files are on Azure: every feature works after changing the profile only."""
 
 import json
 import random
@@ -20,7 +20,7 @@ pytest_plugins = ["tests.services.azurite"]
 
 @pytest.fixture(scope="module")
 def container(azurite):
-    """A container for the tests of this module; each has a folder of its own in it."""
+    """A container for the tests of this module; each test has its own prefix in it."""
     container = azurite.make_container()
     yield container
     azurite.remove_container(container)
@@ -43,12 +43,12 @@ def profile(azurite, container):
 
 
 def as_mapping(profile):
-    """The profile by its name."""
+    """A mapping from name to profile."""
     return {"docs": profile}
 
 
 def as_pair(profile):
-    """Class and arguments."""
+    """A pair of class and arguments."""
     from flask_storage import AzureStorage
 
     return [(AzureStorage, {"name": "docs", **{key: value for key, value in profile.items() if key != "backend"}})]
@@ -61,7 +61,7 @@ def as_url(profile):
 
 
 def as_connection_string(profile):
-    """What the portal shows."""
+    """A connection string as the portal shows it."""
     account = f"AccountName={profile['account']};AccountKey={profile['key']}"
     return {
         "docs": {
@@ -75,10 +75,10 @@ def as_connection_string(profile):
 
 @pytest.mark.parametrize("form", [as_mapping, as_pair, as_url, as_connection_string])
 @pytest.mark.parametrize("source", ["code", "environment"])
-def test_a_container_is_configured_in_every_form(monkeypatch, tmp_path, azurite, profile, form, source):
-    """Mapping, pair, URL and connection string, in the app's code or as JSON in its environment, mean the same place.
+def test_a_container_can_be_configured_in_every_form(monkeypatch, tmp_path, azurite, profile, form, source):
+    """Mapping, pair, URL and connection string, in code or as JSON in the environment, configure the same container.
 
-    JSON knows no classes: there the short name stands for one.
+    JSON has no classes, so it uses the short name of the backend.
     """
     profiles = form(profile)
     if source == "environment":
@@ -99,10 +99,10 @@ def test_a_container_is_configured_in_every_form(monkeypatch, tmp_path, azurite,
 
 
 class TestAzure(RemoteApp):
-    """What any remote place does for an app, and what only Azure does."""
+    """The tests of every remote backend, and tests of Azure's links."""
 
-    def test_a_models_links_lead_to_the_container(self, app, docs, azurite):
-        """One uploads, one downloads under the name that was wished, and both are Azure's own."""
+    def test_links_of_a_model_are_native_links(self, app, docs, azurite):
+        """One uploads and one downloads with the given file name; both are URLs of the service."""
         with app.app_context():
             link, name = Invoice.storage_get_upload_link("june.pdf", 5, content_type="application/pdf")
             headers = {"x-ms-blob-type": "BlockBlob", "x-ms-blob-content-type": "application/pdf"}
@@ -115,25 +115,25 @@ class TestAzure(RemoteApp):
         assert got.headers["Content-Disposition"] == 'attachment; filename="June.pdf"'
         assert docs.stat(f"accounting/invoices/{name}").content_type == "application/pdf"
 
-    def test_a_range_far_into_a_very_large_blob_fetches_only_the_range(self, counted, azurite, profile, line):
-        """At 4.9 of 5 GiB a hundred bytes are a hundred bytes (everyday the blob is smaller)."""
+    def test_a_range_near_the_end_of_a_very_large_blob_fetches_only_the_range(self, counted, azurite, profile, line):
+        """100 bytes at 4.9 of 5 GiB are 100 bytes of traffic; without --all the blob is smaller."""
         each, number = count(5, 64) * MiB, count(4, 80)
         block = random.Random(5).randbytes(each)
         with closing(azurite.service()) as service:
             blob = service.get_blob_client(profile["bucket"], f"{profile['prefix']}/large.bin")
-            blob.stage_block("same", block)  # one that comes again and again
+            blob.stage_block("same", block)  # one block that is repeated
             blob.commit_block_list([BlobBlock("same")] * number)
         start, before = each * number * 49 // 50, line.counters.down
 
-        answer = counted.test_client().get("/files/large.bin", headers={"Range": f"bytes={start}-{start + 99}"})
+        response = counted.test_client().get("/files/large.bin", headers={"Range": f"bytes={start}-{start + 99}"})
 
-        assert answer.status_code == 206
-        assert answer.data == block[start % each : start % each + 100]
-        assert answer.headers["Content-Range"] == f"bytes {start}-{start + 99}/{each * number}"
+        assert response.status_code == 206
+        assert response.data == block[start % each : start % each + 100]
+        assert response.headers["Content-Range"] == f"bytes {start}-{start + 99}/{each * number}"
         assert line.counters.down - before <= 100 + CHUNK_BYTES
 
-    def test_a_link_from_the_shell_leads_to_the_container(self, run, docs):
-        """No address of the app has to be known; one link may do several things."""
+    def test_the_link_command_prints_a_native_link(self, run, docs):
+        """It needs no address of the app, and one link may allow several operations."""
         docs.write("a.txt", b"hello")
 
         got = send(run("link", "a.txt").stdout.strip(), "GET")
@@ -146,23 +146,23 @@ class TestAzure(RemoteApp):
         assert (put.status, docs.read("b.txt")) == (201, b"sent")
         assert (replaced.status, send(both, "GET").body) == (201, b"replaced")
 
-    def test_a_container_is_checked(self, run, docs, azurite, tmp_path, profile):
-        """One that is not there is named, and no secret is."""
-        well = run("check")
+    def test_the_check_commands_report_a_missing_container(self, run, docs, azurite, tmp_path, profile):
+        """The output contains no secret."""
+        checked = run("check")
         profiles = run("profiles", "--check")
-        lost = make_app(tmp_path, {"docs": {**profile, "bucket": f"no-{uuid4().hex}"}})
-        ill = lost.test_cli_runner().invoke(args=["storage", "profiles", "--check"])
+        broken_app = make_app(tmp_path, {"docs": {**profile, "bucket": f"no-{uuid4().hex}"}})
+        failed = broken_app.test_cli_runner().invoke(args=["storage", "profiles", "--check"])
 
-        assert (well.exit_code, well.stderr) == (0, "docs works.\n")
+        assert (checked.exit_code, checked.stderr) == (0, "docs works.\n")
         assert profiles.stdout.startswith("* docs  AzureStorage  works; ")
         assert "links:download+upload+remove" in profiles.stdout
         assert docs.list() == []
-        assert ill.exit_code == 1
-        assert "FAILS: " in ill.stdout
-        assert azurite.key not in profiles.output + ill.output
+        assert failed.exit_code == 1
+        assert "FAILS: " in failed.stdout
+        assert azurite.key not in profiles.output + failed.output
 
-    def test_a_link_to_the_container_is_a_profile_too(self, docs, tmp_path):
-        """It shows no signature in what the shell says of it."""
+    def test_a_container_link_can_be_a_profile(self, docs, tmp_path):
+        """The output of the commands does not contain its signature."""
         link = docs.create_container_url(timedelta(hours=1))
         docs.write("a.txt", b"hello")
         app = make_app(

@@ -1,4 +1,4 @@
-"""Clients and their connections: one for each process, made when it is needed, and no more than were allowed."""
+"""Clients and connections: one client for each process, created when needed, with a bounded number of connections."""
 
 import dataclasses
 import http.server
@@ -32,7 +32,7 @@ from flask_storage import (
 from flask_storage.backends.azure.account import Account
 from flask_storage.backends.azure.client import Clients, ClientSettings
 from flask_storage.testing.concurrency import run_concurrently
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.counts import count
 from tests.services.fault_proxy import FaultProxy
 from tests.services.scripted_proxy import ScriptedProxy, azure_error
@@ -40,7 +40,7 @@ from tests.services.scripted_proxy import ScriptedProxy, azure_error
 pytest_plugins = ["tests.services.azurite"]
 
 MIB = 1 << 20
-SECONDS = 60  # until a test that waits for a thread gives up
+SECONDS = 60  # time-out of a test that waits for a thread
 THREADS = 50
 ROUNDS = count(2, 100)  # mixed operations of each thread
 HOUR = timedelta(hours=1)
@@ -50,7 +50,7 @@ NOWHERE = Account(name="a", url="https://a.blob.core.windows.net", container="c"
 
 @pytest.fixture
 def proxied(azurite):
-    """A proxy that counts connections before Azurite, and Azurite as it is seen through it."""
+    """A proxy that counts connections, and Azurite as seen through it."""
     address = urlsplit(azurite.url)
     with FaultProxy(address.hostname, address.port) as proxy:
         yield proxy, dataclasses.replace(azurite, http=f"http://{proxy.address}{address.path}")
@@ -58,17 +58,17 @@ def proxied(azurite):
 
 @pytest.fixture
 def scripted(azurite):
-    """A proxy that notes requests before Azurite, and Azurite as it is seen through it."""
+    """A proxy that records requests, and Azurite as seen through it."""
     address = urlsplit(azurite.url)
     with ScriptedProxy(address.hostname, address.port) as proxy:
         yield proxy, dataclasses.replace(azurite, http=f"{proxy.url}{address.path}")
 
 
-# -- when it is made --------------------------------------------------------------------------------------------------
+# -- creating clients ------------------------------------------------------------------------------------------------
 
 
-def test_a_client_is_made_when_it_is_first_needed_and_only_once():
-    """By whichever of many threads comes first."""
+def test_concurrent_threads_create_one_client():
+    """The first of many threads creates it."""
     clients = Clients(NOWHERE, ClientSettings())
     begun = Barrier(8)
 
@@ -85,12 +85,12 @@ def test_a_client_is_made_when_it_is_first_needed_and_only_once():
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
-def test_every_process_has_a_client_of_its_own(azurite):
-    """The parent's stays as it is."""
-    storage = place(azurite)
+def test_a_forked_process_creates_its_own_client(azurite):
+    """The client of the parent does not change."""
+    storage = make_storage(azurite)
     storage.write("a", b"1")
     before = storage.client
-    child = multiprocessing.get_context("fork").Process(target=_is_another, args=(storage, before))
+    child = multiprocessing.get_context("fork").Process(target=_use_in_child, args=(storage, before))
 
     child.start()
     child.join(SECONDS)
@@ -101,16 +101,16 @@ def test_every_process_has_a_client_of_its_own(azurite):
     storage.close()
 
 
-def _is_another(storage, before):
+def _use_in_child(storage, before):
     same = storage.client is before
     storage.write("b", b"2")
     storage.close()
     os._exit(1 if same else 0)
 
 
-def test_the_client_is_azures_own(azurite):
-    """For what has no verb here; it comes in as the storage does."""
-    storage = place(azurite, client_options={"api_version": "2021-12-02"})
+def test_the_client_attribute_is_an_sdk_client(azurite):
+    """It has the credentials and options of the storage."""
+    storage = make_storage(azurite, client_options={"api_version": "2021-12-02"})
     storage.write("a", b"1")
 
     client = storage.client
@@ -124,14 +124,14 @@ def test_the_client_is_azures_own(azurite):
     storage.close()
 
 
-# -- how many connections ---------------------------------------------------------------------------------------------
+# -- number of connections -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("allowed", [1, 4])
-def test_fifty_threads_share_the_connections_that_are_allowed(proxied, allowed):
-    """None more is ever opened, and none is thrown away, whatever the threads do; none reads another's bytes."""
+def test_fifty_threads_share_max_connections(proxied, allowed):
+    """No further connection is opened, none is dropped, and no thread reads another's bytes."""
     proxy, server = proxied
-    storage = place(server, max_connections=allowed)
+    storage = make_storage(server, max_connections=allowed)
     before = proxy.counters.connections
 
     def work(number):
@@ -150,10 +150,10 @@ def test_fifty_threads_share_the_connections_that_are_allowed(proxied, allowed):
     storage.close()
 
 
-def test_an_upload_in_blocks_keeps_to_the_connections_that_are_allowed(proxied):
-    """Also where more blocks may be on their way."""
+def test_parallel_blocks_are_limited_by_max_connections(proxied):
+    """Also when concurrency is greater."""
     proxy, server = proxied
-    storage = place(server, max_connections=2, concurrency=8, chunk_size=MIB)
+    storage = make_storage(server, max_connections=2, concurrency=8, chunk_size=MIB)
     content = bytes(4 * MIB)
     before = proxy.counters.connections
 
@@ -166,9 +166,9 @@ def test_an_upload_in_blocks_keeps_to_the_connections_that_are_allowed(proxied):
     storage.close()
 
 
-def test_a_listing_that_is_not_read_on_holds_no_connection(azurite):
-    """Nor does an open reader or writer: others go on with the only one there is."""
-    storage = place(azurite, max_connections=1, chunk_size=MIB)
+def test_an_unfinished_listing_holds_no_connection(azurite):
+    """Nor does an open reader or writer: other requests use the only connection."""
+    storage = make_storage(azurite, max_connections=1, chunk_size=MIB)
     storage.write("a", bytes(4 * MIB))
     storage.write("b", b"1")
 
@@ -185,9 +185,9 @@ def test_a_listing_that_is_not_read_on_holds_no_connection(azurite):
     storage.close()
 
 
-def test_an_error_gives_its_connection_back(azurite):
-    """With only one, the next who asks would wait for ever."""
-    storage = place(azurite, max_connections=1)
+def test_an_error_releases_its_connection(azurite):
+    """With one connection, the next caller would otherwise block forever."""
+    storage = make_storage(azurite, max_connections=1)
     storage.write("a", b"1")
     etag = storage.stat("a").etag
 
@@ -204,11 +204,11 @@ def test_an_error_gives_its_connection_back(azurite):
     storage.close()
 
 
-def test_an_error_that_is_tried_again_gives_its_connection_back(scripted):
-    """Each time; of a content as of anything else."""
+def test_a_retried_error_releases_its_connection(scripted):
+    """After every attempt, for content and for other requests."""
     proxy, server = scripted
     at_once = LinearRetry(backoff=0, random_jitter_range=0, retry_total=1)
-    storage = place(server, max_connections=1, retry_policy=at_once)
+    storage = make_storage(server, max_connections=1, retry_policy=at_once)
     storage.write("a", b"1")
 
     proxy.script = lambda request: azure_error(503, "ServerBusy") if request.number % 2 else None
@@ -223,10 +223,10 @@ def test_an_error_that_is_tried_again_gives_its_connection_back(scripted):
     storage.close()
 
 
-def test_a_content_that_breaks_off_gives_its_connection_back(proxied):
-    """What came is kept, and the rest is fetched by another one."""
+def test_an_interrupted_download_releases_its_connection(proxied):
+    """The rest is downloaded by another one."""
     proxy, server = proxied
-    storage = place(server, max_connections=1)
+    storage = make_storage(server, max_connections=1)
     content = os.urandom(2 * MIB)
     storage.write("a", content)
     storage.close()
@@ -239,13 +239,13 @@ def test_a_content_that_breaks_off_gives_its_connection_back(proxied):
     storage.close()
 
 
-# -- how long -----------------------------------------------------------------------------------------------------
+# -- retries and time-outs --------------------------------------------------------------------------------------------
 
 
-def test_a_request_is_tried_as_often_as_was_said(scripted):
-    """In all, the first time included."""
+def test_max_attempts_includes_the_first_attempt(scripted):
+    """A service that is always busy gets two requests."""
     proxy, server = scripted
-    storage = place(server, max_attempts=2)
+    storage = make_storage(server, max_attempts=2)
     before = len(proxy.exchanges)
     proxy.script = lambda request: azure_error(503, "ServerBusy")
 
@@ -256,10 +256,12 @@ def test_a_request_is_tried_as_often_as_was_said(scripted):
     storage.close()
 
 
-def test_a_policy_of_the_apps_is_used(scripted):
-    """In place of ours, whatever *max_attempts* says."""
+def test_a_given_retry_policy_replaces_max_attempts(scripted):
+    """Whatever *max_attempts* is."""
     proxy, server = scripted
-    storage = place(server, max_attempts=1, retry_policy=LinearRetry(backoff=0, random_jitter_range=0, retry_total=3))
+    storage = make_storage(
+        server, max_attempts=1, retry_policy=LinearRetry(backoff=0, random_jitter_range=0, retry_total=3)
+    )
     before = len(proxy.exchanges)
     proxy.script = lambda request: azure_error(503, "ServerBusy")
 
@@ -270,10 +272,10 @@ def test_a_policy_of_the_apps_is_used(scripted):
     storage.close()
 
 
-def test_looking_what_became_of_a_write_has_little_patience(scripted):
-    """The service may be the one in trouble: two attempts, whatever the storage is allowed."""
+def test_the_outcome_of_a_write_is_checked_with_two_attempts(scripted):
+    """Whatever *max_attempts* is: the service itself may be failing."""
     proxy, server = scripted
-    storage = place(server, max_attempts=3)
+    storage = make_storage(server, max_attempts=3)
     storage.write("a", b"1")
     proxy.exchanges.clear()
     proxy.script = lambda request: azure_error(503, "ServerBusy")
@@ -286,10 +288,10 @@ def test_looking_what_became_of_a_write_has_little_patience(scripted):
     storage.close()
 
 
-def test_a_service_that_says_nothing_is_not_waited_for(proxied):
-    """Beyond the time that was allowed; then the connection is free for the next."""
+def test_a_service_that_does_not_respond_is_a_timeout(proxied):
+    """After read_timeout the connection is free for the next request."""
     proxy, server = proxied
-    storage = place(server, max_connections=1, read_timeout=2, max_attempts=1)
+    storage = make_storage(server, max_connections=1, read_timeout=2, max_attempts=1)
     storage.write("a", bytes(1000))
 
     storage.close()
@@ -302,8 +304,8 @@ def test_a_service_that_says_nothing_is_not_waited_for(proxied):
     storage.close()
 
 
-class _Pieces(http.server.BaseHTTPRequestHandler):
-    """Takes a body, and notes in how many pieces it was sent at most: nothing is answered but that it is stored."""
+class _AcceptAnyPut(http.server.BaseHTTPRequestHandler):
+    """Accepts any PUT request."""
 
     def do_PUT(self):
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -314,23 +316,23 @@ class _Pieces(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_):
-        """Say nothing."""
+        """Print nothing."""
 
 
-def test_what_is_large_is_sent_in_pieces(monkeypatch):
-    """The time-out of a socket counts for all that is sent at once: a slow line would be none in pieces."""
+def test_a_large_body_is_sent_in_pieces(monkeypatch):
+    """The time-out of a socket applies to one send call, so a slow connection would fail with one large call."""
     sizes = []
     send = HTTPConnection.send
 
-    def noted(self, data):
+    def record_size(self, data):
         sizes.append(len(data))
         send(self, data)
 
-    monkeypatch.setattr(HTTPConnection, "send", noted)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Pieces)
+    monkeypatch.setattr(HTTPConnection, "send", record_size)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _AcceptAnyPut)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    storage = _anywhere(server.server_address[1])
+    storage = _storage_on_port(server.server_address[1])
 
     storage.write("a", bytes(3 * MIB + 1))
 
@@ -342,17 +344,17 @@ def test_what_is_large_is_sent_in_pieces(monkeypatch):
     assert sum(sizes) >= 3 * MIB + 1
 
 
-def _anywhere(port):
+def _storage_on_port(port):
     return AzureStorage("account", "a2V5", "container", endpoint_url=f"http://127.0.0.1:{port}/account")
 
 
 # -- closing ----------------------------------------------------------------------------------------------------------
 
 
-def test_closing_ends_the_connections_and_later_ones_are_new(proxied):
-    """A storage that is used again after all works."""
+def test_a_closed_storage_can_be_used_again(proxied):
+    """Closing ends the connections; the next operation opens new ones."""
     proxy, server = proxied
-    storage = place(server)
+    storage = make_storage(server)
     storage.write("a", b"1")
     client = storage.client
     before = proxy.counters.closed
@@ -366,9 +368,9 @@ def test_closing_ends_the_connections_and_later_ones_are_new(proxied):
     storage.close()
 
 
-def test_closing_a_storage_gives_back_its_threads(azurite):
-    """They are gone soon after, and what is asked for later starts new ones."""
-    storage = place(azurite, chunk_size=MIB)
+def test_closing_a_storage_ends_its_threads(azurite):
+    """A later transfer starts new ones."""
+    storage = make_storage(azurite, chunk_size=MIB)
     before = set(threading.enumerate())
     storage.upload(io.BytesIO(bytes(3 * MIB)), "large.bin")
     threads = set(threading.enumerate()) - before
@@ -383,9 +385,9 @@ def test_closing_a_storage_gives_back_its_threads(azurite):
     storage.close()
 
 
-def test_an_open_file_outlives_the_closing_of_its_storage(azurite):
-    """It goes on with new connections."""
-    storage = place(azurite, chunk_size=MIB)
+def test_an_open_file_can_be_used_after_its_storage_is_closed(azurite):
+    """It opens new connections."""
+    storage = make_storage(azurite, chunk_size=MIB)
     content = os.urandom(3 * MIB)
     storage.write("a", content)
 
@@ -398,13 +400,13 @@ def test_an_open_file_outlives_the_closing_of_its_storage(azurite):
     storage.close()
 
 
-def test_closing_while_others_ask_harms_nobody_for_long(azurite):
-    """They are answered, or told to ask again."""
-    storage = place(azurite)
+def test_closing_while_other_threads_read_raises_no_parse_error(azurite):
+    """The reads succeed or fail as unavailable."""
+    storage = make_storage(azurite)
     storage.write("a", b"1")
 
     def work(number):
-        told = set()
+        malformed = set()
         for _ in range(count(20, 200)):
             if number == 0:
                 storage.close()
@@ -412,20 +414,20 @@ def test_closing_while_others_ask_harms_nobody_for_long(azurite):
             try:
                 assert storage.read("a") == b"1"
             except StorageUnavailableError as error:
-                told.add("makes no sense" in str(error))
-        return told
+                malformed.add("malformed" in str(error))
+        return malformed
 
-    told = set().union(*run_concurrently(work, 8))
+    malformed = set().union(*run_concurrently(work, 8))
 
-    assert True not in told
+    assert True not in malformed
     assert storage.read("a") == b"1"
     storage.close()
 
 
-def test_a_request_that_is_tried_again_outlives_the_closing_of_its_storage(scripted):
-    """It is answered, whenever the closing came."""
+def test_a_retry_succeeds_after_the_storage_is_closed(scripted):
+    """The storage is closed between two attempts."""
     proxy, server = scripted
-    storage = place(server)
+    storage = make_storage(server)
     storage.write("a", b"1")
     closed = threading.Event()
 
@@ -446,26 +448,26 @@ def test_a_request_that_is_tried_again_outlives_the_closing_of_its_storage(scrip
 # -- links to a container or a blob -----------------------------------------------------------------------------------
 
 
-def test_a_storage_of_a_container_link_works_as_any_other(azurite):
-    """But for what must be signed: for that there is no key."""
-    inside = place(azurite)
-    storage = place(azurite, sas_container_url=inside.create_container_url(HOUR))
+def test_a_storage_with_a_container_sas_can_do_all_but_sign(azurite):
+    """It has no key to sign links with."""
+    with_key = make_storage(azurite)
+    storage = make_storage(azurite, sas_container_url=with_key.create_container_url(HOUR))
 
     storage.write("a/ü+%.txt", b"hello", metadata={"a": "b"})
     storage.move("a/ü+%.txt", "b")
     upload_id = storage.multipart.create("c", _OPTIONS)
     storage.multipart.complete("c", upload_id, [storage.multipart.upload_part("c", upload_id, 1, b"part")], _OPTIONS)
 
-    assert storage.bucket == inside.bucket
+    assert storage.bucket == with_key.bucket
     assert [entry.name for entry in storage.list()] == ["b", "c"]
     assert (storage.read("b"), storage.read("c"), storage.stat("b").metadata) == (b"hello", b"part", {"a": "b"})
     storage.delete_many(["b", "c"])
-    assert inside.list() == []
+    assert with_key.list() == []
     for sign in (lambda: storage.link_to("b", "download", HOUR), lambda: storage.create_container_url(HOUR)):
         with pytest.raises(ConfigurationError, match="without account credentials"):
             sign()
     storage.close()
-    inside.close()
+    with_key.close()
 
 
 def _blob_link(server, container, name, **permissions):
@@ -482,19 +484,19 @@ def _blob_link(server, container, name, **permissions):
 
 
 @pytest.mark.parametrize("name", ["file.txt", "folder/ü +%25.txt"])
-def test_a_storage_of_a_blob_link_has_that_blob_and_nothing_else(azurite, name):
-    """Whatever it is asked for another path is refused before anybody is asked."""
-    inside = place(azurite)
-    link = _blob_link(azurite, inside.bucket, name, read=True, write=True, create=True, delete=True)
-    storage = place(azurite, sas_blob_url=link, chunk_size=MIB)
+def test_a_storage_with_a_blob_sas_refuses_other_paths(azurite, name):
+    """No request is sent for another path."""
+    with_key = make_storage(azurite)
+    link = _blob_link(azurite, with_key.bucket, name, read=True, write=True, create=True, delete=True)
+    storage = make_storage(azurite, sas_blob_url=link, chunk_size=MIB)
     long = os.urandom(2 * MIB + 1)
 
     storage.write(name, b"hello", content_type="text/x-special")
-    assert storage.read(name) == inside.read(name) == b"hello"
+    assert storage.read(name) == with_key.read(name) == b"hello"
     assert (storage.exists(name), storage.size(name), storage.stat(name).content_type) == (True, 5, "text/x-special")
     with storage.open(name, "w") as writer:
         writer.write(long)
-    assert storage.read(name) == inside.read(name) == long
+    assert storage.read(name) == with_key.read(name) == long
     others = [
         lambda: storage.read("other"),
         lambda: storage.write("other", b"1"),
@@ -509,17 +511,17 @@ def test_a_storage_of_a_blob_link_has_that_blob_and_nothing_else(azurite, name):
         with pytest.raises(InvalidPathError, match="Invalid path for the configured SAS blob URL"):
             other()
     storage.delete_many([name])
-    assert inside.list() == []
+    assert with_key.list() == []
     storage.close()
-    inside.close()
+    with_key.close()
 
 
-def test_a_storage_of_a_blob_link_lists_nothing(azurite):
-    """And says so, with what to configure instead; so do all who would have to list."""
-    inside = place(azurite)
-    link = _blob_link(azurite, inside.bucket, "file.txt", read=True, write=True, delete=True)
-    storage = place(azurite, sas_blob_url=link)
-    inside.write("file.txt", b"1")
+def test_a_storage_with_a_blob_sas_cannot_list(azurite):
+    """The error says what to configure instead; operations that need a listing raise it too."""
+    with_key = make_storage(azurite)
+    link = _blob_link(azurite, with_key.bucket, "file.txt", read=True, write=True, delete=True)
+    storage = make_storage(azurite, sas_blob_url=link)
+    with_key.write("file.txt", b"1")
 
     listings = [
         storage.list,
@@ -529,22 +531,24 @@ def test_a_storage_of_a_blob_link_lists_nothing(azurite):
         lambda: storage.client,
     ]
     for listing in listings:
-        with pytest.raises(ValueError, match="Cannot perform list operation when configured with SAS blob URL") as told:
+        with pytest.raises(
+            ValueError, match="Cannot perform list operation when configured with SAS blob URL"
+        ) as caught:
             listing()
-        assert isinstance(told.value, ConfigurationError)
-        assert "sig=" not in str(told.value)
+        assert isinstance(caught.value, ConfigurationError)
+        assert "sig=" not in str(caught.value)
     with pytest.raises(UnsupportedOperationError):
         storage.multipart.create("file.txt", _OPTIONS)
     assert storage.read("file.txt") == b"1"
     storage.close()
-    inside.close()
+    with_key.close()
 
 
-# -- file classes of their own ----------------------------------------------------------------------------------------
+# -- file classes without a storage ----------------------------------------------------------------------------------
 
 
-def test_the_file_classes_need_only_a_client_of_azures(azurite):
-    """With it they read and write without a storage."""
+def test_the_file_classes_work_with_an_sdk_client_alone(azurite):
+    """They read and write without a storage."""
     container = azurite.make_container()
     content = os.urandom(3 * MIB)
     with azurite.service() as service:
@@ -553,9 +557,9 @@ def test_the_file_classes_need_only_a_client_of_azures(azurite):
             writer.write(content)
         with AzureReader("r", client, MIB) as reader:
             read = reader.read()
-        with pytest.raises(ValueError, match="opened with"):
+        with pytest.raises(ValueError, match="opens files with mode"):
             AzureReader("w", client)
-        with pytest.raises(ValueError, match="opened with"):
+        with pytest.raises(ValueError, match="opens files with mode"):
             AzureWriter("r", client)
 
     assert read == content

@@ -1,11 +1,11 @@
-"""The conformance suite against Azurite, with signatures checked; with ``--all`` also by https and with an identity."""
+"""The conformance suite against Azurite over http; with ``--all`` also over https with an identity."""
 
 import uuid
 
 import pytest
 
 from flask_storage.testing import BackendConformance
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.variants import extra_variant
 
 pytest_plugins = ["tests.services.azurite"]
@@ -13,11 +13,11 @@ pytest_plugins = ["tests.services.azurite"]
 
 @pytest.fixture(scope="module")
 def containers():
-    """The container of each server, by its address."""
+    """The container of each server, by the server's URL."""
     return {}
 
 
-class _OnAServer(BackendConformance):
+class _AzureConformance(BackendConformance):
     """One container for the module, and a prefix for each test."""
 
     @pytest.fixture(autouse=True)
@@ -31,15 +31,15 @@ class _OnAServer(BackendConformance):
 
     def make_storage(self, tmp_path):
         """Return the storage under test."""
-        return place(self.server, **self.location, **self.arguments())
+        return make_storage(self.server, **self.location, **self.arguments())
 
     def arguments(self):
-        """Return what this storage has beside the usual."""
+        """Return further arguments of the storage."""
         return {}
 
 
-class TestAzurite(_OnAServer):
-    """With the account's key, by plain http: everything is sent and read with its MD5."""
+class TestAzurite(_AzureConformance):
+    """With the account's key over plain HTTP: all content is sent and read with its MD5."""
 
     @pytest.fixture
     def server(self, azurite):
@@ -48,8 +48,8 @@ class TestAzurite(_OnAServer):
 
 
 @extra_variant
-class TestAzuriteByHttps(_OnAServer):
-    """By https, with an identity that signs with a user delegation key."""
+class TestAzuriteOverHTTPS(_AzureConformance):
+    """Over https, with an identity that signs with a user delegation key."""
 
     @pytest.fixture
     def server(self, azurite_https):
@@ -65,4 +65,4 @@ class TestAzuriteByHttps(_OnAServer):
         return {"credential": self.credential}
 
 
-del _OnAServer
+del _AzureConformance

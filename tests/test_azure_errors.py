@@ -1,4 +1,4 @@
-"""What Azure answers when something is wrong, and what we say of it: the right error, and what to do."""
+"""Translation of the SDK's errors: the right class, and a message that says what to do."""
 
 import base64
 import contextlib
@@ -43,7 +43,7 @@ from flask_storage.backends.azure.errors import (
     translate_error,
     translating_conditions,
 )
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.services.s3_servers import free_port
 from tests.services.scripted_proxy import Answer, Lose, ScriptedProxy, azure_error
 
@@ -54,53 +54,53 @@ HOUR = timedelta(hours=1)
 SECRET = "not-for-the-logs"
 OTHER_KEY = base64.b64encode(secrets.token_bytes(64)).decode()
 
-# What stands in the texts must be a step that somebody can take, or a fact that leaves nothing to do.
+# A message contains a step to take, or a fact that needs no explanation.
 STEP = re.compile(
-    r"check|create|try again|ask |choose|wait until|configure|it takes|see the|send fewer|rehydrate|delete these first"
-    r"|write it anew|at most|is for https only|is not for|does not allow|was given|not public|may create|takes hours"
-    r"|can be neither|being deleted|is disabled|is not the name|no such|refuses a header|not the version|was replaced"
-    r"|not a block blob|not the ones|is none|as large as|cannot hold|is full|does not know|does not do this"
-    r"|read_timeout|connect_timeout|have them committed|older than the SDK"
+    r"check|create|try again|ask |choose|wait until|configure|assign|see the|send fewer|rehydrate|delete these first"
+    r"|write the file again|at most|is for https only|is not for|does not allow|had no credentials|may create"
+    r"|cannot be replaced|being deleted|is disabled|no such|not the version|was replaced|not a block blob|not the ones"
+    r"|not a valid|larger than|is limited to|cannot hold|is full|does not support|read_timeout|connect_timeout"
+    r"|have them committed|older than the SDK"
 )
 
 
-def http_error(code="", status=400, kind=sdk.HttpResponseError):
-    """Return the SDK's error for an answer; the message is one that quotes what was signed."""
+def http_error(code="", status=400, error_class=sdk.HttpResponseError):
+    """Return the SDK's error for a response; its message quotes what was signed."""
     response = types.SimpleNamespace(status_code=status, reason=SECRET, headers={}, text=lambda *_: SECRET)
-    error = kind(message=f"quoting {SECRET}", response=response)
+    error = error_class(message=f"quoting {SECRET}", response=response)
     if code:
         error.error_code = code
     return error
 
 
-def made_of(error, path: str | None = "a.txt"):
+def translated(error, path: str | None = "a.txt"):
     """Return our error for one of the SDK's."""
-    made = translate_error(error, path, "files", "docs")
-    assert made is not None
-    return made
+    result = translate_error(error, path, "files", "docs")
+    assert result is not None
+    return result
 
 
 # -- the table --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", sorted(_BY_CODE))
-def test_each_code_becomes_our_error(code):
-    """Of the type in the table; the text names path and container, the code, and a step to take, but no secret."""
-    made = made_of(http_error(code))
+def test_each_code_is_translated(code):
+    """The class is that of the table; the message has path, container, code and a step to take, but no secret."""
+    error = translated(http_error(code))
 
-    assert type(made) is _BY_CODE[code][0]
-    assert isinstance(made, StorageError)
-    assert "a.txt" in str(made)
-    assert SECRET not in str(made)
-    if not isinstance(made, FileNotFoundInStorageError):
-        assert f"({code})" in str(made)
-        assert "a.txt in the container files" in str(made)
-        assert STEP.search(str(made)), made
-        assert str(made_of(http_error(code), None)).startswith("the container files: ")
+    assert type(error) is _BY_CODE[code][0]
+    assert isinstance(error, StorageError)
+    assert "a.txt" in str(error)
+    assert SECRET not in str(error)
+    if not isinstance(error, FileNotFoundInStorageError):
+        assert f"({code})" in str(error)
+        assert "a.txt in the container files" in str(error)
+        assert STEP.search(str(error)), error
+        assert str(translated(http_error(code), None)).startswith("the container files: ")
 
 
 @pytest.mark.parametrize(
-    ("code", "kind", "builtin"),
+    ("code", "error_class", "builtin"),
     [
         ("AuthenticationFailed", PermissionDeniedError, PermissionError),
         ("AuthorizationFailure", PermissionDeniedError, PermissionError),
@@ -121,27 +121,27 @@ def test_each_code_becomes_our_error(code):
         ("FeatureNotSupportedForAccount", UnsupportedOperationError, NotImplementedError),
     ],
 )
-def test_what_the_well_known_codes_become(code, kind, builtin):
-    """Said once more beside the table, so that nobody changes it unseen; each is a built-in where one fits."""
-    made = made_of(http_error(code))
+def test_the_classes_of_common_codes(code, error_class, builtin):
+    """A second copy of the table, so that a change is noticed; each is a built-in error where one fits."""
+    error = translated(http_error(code))
 
-    assert type(made) is kind
-    assert isinstance(made, builtin)
+    assert type(error) is error_class
+    assert isinstance(error, builtin)
 
 
 @pytest.mark.parametrize("status", sorted(_BY_STATUS))
-def test_an_answer_without_a_known_code_counts_by_its_status(status):
-    """As that of a proxy in between, or of an emulator with words of its own."""
+def test_a_response_without_a_known_code_is_translated_by_its_status(status):
+    """A proxy sends no code, and an emulator has its own ones."""
     code = _BY_STATUS[status]
 
-    found = [code_of(http_error(given, status)) for given in ("", "WordsOfItsOwn")]
+    codes = [code_of(http_error(unknown, status)) for unknown in ("", "UnknownCode")]
 
-    assert found == [code, code]
+    assert codes == [code, code]
     assert code in _BY_CODE
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"),
+    ("status", "error_class"),
     [
         (401, PermissionDeniedError),
         (403, PermissionDeniedError),
@@ -158,39 +158,41 @@ def test_an_answer_without_a_known_code_counts_by_its_status(status):
         (504, StorageUnavailableError),
     ],
 )
-def test_what_the_statuses_become(status, kind):
-    """A refusal is never the same as "not found"."""
-    assert type(made_of(http_error("", status))) is kind
+def test_the_classes_of_statuses(status, error_class):
+    """A 403 is never "not found"."""
+    assert type(translated(http_error("", status))) is error_class
 
 
-def test_an_unknown_code_is_told_as_it_is():
-    """It is what to search for; without one, the number of the status is."""
-    named, bare = made_of(http_error("SomethingNew")), made_of(http_error("", 418))
+def test_an_unknown_code_is_shown_in_the_message():
+    """Without a code, the status is shown."""
+    with_code, without_code = translated(http_error("SomethingNew")), translated(http_error("", 418))
 
-    assert type(named) is type(bare) is StorageError
-    assert "the service refuses; see the error before this one (SomethingNew)" in str(named)
-    assert "(418)" in str(bare)
+    assert type(with_code) is type(without_code) is StorageError
+    assert "the service refused; see the cause of this error (SomethingNew)" in str(with_code)
+    assert "(418)" in str(without_code)
 
 
-def test_a_code_may_be_one_of_the_sdks_own():
-    """Which it counts up as constants."""
+def test_a_code_may_be_a_constant_of_the_sdk():
+    """An error without a response has status 0."""
     assert code_of(http_error(StorageErrorCode.BLOB_ALREADY_EXISTS, 409)) == "BlobAlreadyExists"
     assert status_of(sdk.HttpResponseError("never sent")) == 0
 
 
-@pytest.mark.parametrize(("known", "kind", "advice"), _BY_CLASS, ids=[known.__name__ for known, _, _ in _BY_CLASS])
-def test_each_class_becomes_our_error(known, kind, advice):
-    """The more special one wins, and no text is taken over from the SDK."""
-    made = made_of(known(f"quoting {SECRET}"))
+@pytest.mark.parametrize(
+    ("sdk_class", "error_class", "advice"), _BY_CLASS, ids=[sdk_class.__name__ for sdk_class, _, _ in _BY_CLASS]
+)
+def test_each_sdk_class_is_translated(sdk_class, error_class, advice):
+    """The most specific class wins, and the message has no text of the SDK."""
+    error = translated(sdk_class(f"quoting {SECRET}"))
 
-    assert type(made) is kind
-    assert str(made) == f"a.txt in the container files: {advice}"
-    assert STEP.search(str(made)), made
+    assert type(error) is error_class
+    assert str(error) == f"a.txt in the container files: {advice}"
+    assert STEP.search(str(error)), error
 
 
-def test_no_class_is_shadowed():
-    """One that stands after its own base class would never be found."""
-    classes = [known for known, _, _ in _BY_CLASS]
+def test_no_class_of_the_table_is_shadowed():
+    """A class after its base class would never be found."""
+    classes = [sdk_class for sdk_class, _, _ in _BY_CLASS]
 
     shadowed = [
         later.__name__
@@ -201,31 +203,31 @@ def test_no_class_is_shadowed():
     assert shadowed == []
 
 
-def test_any_other_error_of_the_sdk_is_ours_too():
-    """It is named, and no more is told of it."""
-    made = made_of(sdk.AzureError(SECRET))
+def test_any_other_error_of_the_sdk_is_a_storage_error():
+    """The message has only the name of its class."""
+    error = translated(sdk.AzureError(SECRET))
 
-    assert type(made) is StorageError
-    assert str(made) == "a.txt in the container files: AzureError: see the error before this one"
+    assert type(error) is StorageError
+    assert str(error) == "a.txt in the container files: AzureError: see the cause of this error"
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), OSError("x"), KeyError("x"), StorageError("x"), RuntimeError("x")])
-def test_what_is_not_the_sdks_stays_what_it_is(error):
-    """A mistake in our own code must look like one."""
+def test_other_errors_are_not_translated(error):
+    """A bug in our own code must look like one."""
     assert translate_error(error, "a.txt", "files", "docs") is None
 
 
 @pytest.mark.parametrize(
     "error", [CancelledError(), RuntimeError("cannot schedule new futures after shutdown")], ids=repr
 )
-def test_what_a_closed_storage_cut_off_is_told(error):
-    """Work that was called back is no mystery to the caller."""
-    assert "the storage was closed meanwhile: ask again" in str(made_of(error))
+def test_work_cancelled_by_closing_the_storage_is_unavailable(error):
+    """The message says that the storage was closed."""
+    assert "the storage was closed by another thread: try again" in str(translated(error))
 
 
 @pytest.mark.parametrize("code", ["BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet", "BlobNotFound", "x"])
-def test_a_condition_is_told_as_whose_it_was(code):
-    """Azure answers a taken name and another version in several ways."""
+def test_a_failed_condition_raises_the_error_of_that_condition(code):
+    """Azure reports each condition by several codes."""
     error = http_error(code)
     other = sdk.HttpResponseError
     expected = {
@@ -236,21 +238,21 @@ def test_a_condition_is_told_as_whose_it_was(code):
         "x": (other, other, other),
     }
 
-    for options, kind in zip(
+    for options, error_class in zip(
         (WriteOptions(exclusive=True), WriteOptions(if_match="tag"), WriteOptions()), expected[code], strict=True
     ):
-        with pytest.raises(kind) as caught, translating_conditions("a.txt", options):
+        with pytest.raises(error_class) as caught, translating_conditions("a.txt", options):
             raise error
 
-        assert kind is other or caught.value.__cause__ is error
+        assert error_class is other or caught.value.__cause__ is error
 
 
 # -- a container that is missing --------------------------------------------------------------------------------------
 
 UPLOAD = "A" * 22
-VERBS = {
+OPERATIONS = {
     "list": lambda storage: storage.list(),
-    "list a folder": lambda storage: storage.list("folder", recursive=False),
+    "list a directory": lambda storage: storage.list("folder", recursive=False),
     "list details": lambda storage: list(storage.iter(details=True)),
     "exists": lambda storage: storage.exists("a.txt"),
     "stat": lambda storage: storage.stat("a.txt"),
@@ -264,29 +266,29 @@ VERBS = {
     "move": lambda storage: storage.move("a.txt", "b.txt"),
     "delete": lambda storage: storage.delete("a.txt"),
     "delete many": lambda storage: storage.delete_many(["a.txt"]),
-    "delete a folder": lambda storage: storage.delete_prefix("folder"),
+    "delete a directory": lambda storage: storage.delete_prefix("folder"),
     "sweep": lambda storage: storage.sweep(),
     "check": lambda storage: storage.check(),
     "create": lambda storage: storage.multipart.create("a.txt", WriteOptions()),
     "list uploads": lambda storage: list(storage.multipart.list_uploads()),
-    "put a part": lambda storage: storage.multipart.upload_part("a.txt", UPLOAD, 1, b"1"),
+    "upload a part": lambda storage: storage.multipart.upload_part("a.txt", UPLOAD, 1, b"1"),
     "list parts": lambda storage: storage.multipart.list_parts("a.txt", UPLOAD),
     "abort": lambda storage: storage.multipart.abort("a.txt", UPLOAD),
 }
 
 
-def raised_by(verb, storage):
-    """Return the error that a verb ends with; that of the one file, where it was one of many."""
+def raised_by(operation, storage):
+    """Return the error that an operation raises; of several files, the error of the one file."""
     with pytest.raises(StorageError) as caught:
-        VERBS[verb](storage)
+        OPERATIONS[operation](storage)
     error = caught.value
     return error.errors["a.txt"] if hasattr(error, "errors") else error
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_missing_container_is_never_a_missing_file(azurite, verb):
-    """Whatever is asked of it: somebody must look at the configuration."""
-    error = raised_by(verb, place(azurite, bucket="no-such-container", max_attempts=1, chunk_size=MIB))
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_missing_container_is_a_configuration_error(azurite, operation):
+    """It is never reported as a missing file, by any operation."""
+    error = raised_by(operation, make_storage(azurite, bucket="no-such-container", max_attempts=1, chunk_size=MIB))
 
     assert type(error) is ConfigurationError
     assert "the container no-such-container: there is no such container: create it" in str(error).replace(
@@ -294,9 +296,9 @@ def test_a_missing_container_is_never_a_missing_file(azurite, verb):
     )
 
 
-def test_an_error_carries_its_facts(azurite):
-    """The path, the storage, and the SDK's own error before it."""
-    storage = place(azurite, bucket="no-such-container", name="docs")
+def test_an_error_has_path_backend_and_cause(azurite):
+    """The cause is the SDK's own error."""
+    storage = make_storage(azurite, bucket="no-such-container", name="docs")
 
     with pytest.raises(ConfigurationError) as caught:
         storage.write("a.txt", b"1")
@@ -305,10 +307,10 @@ def test_an_error_carries_its_facts(azurite):
     assert isinstance(caught.value.__cause__, sdk.ResourceNotFoundError)
 
 
-@pytest.mark.parametrize("verb", ["stat", "read", "download", "copy", "move"])
-def test_a_missing_blob_is_a_missing_file(azurite, verb):
-    """And its name is told."""
-    error = raised_by(verb, place(azurite))
+@pytest.mark.parametrize("operation", ["stat", "read", "download", "copy", "move"])
+def test_a_missing_blob_is_a_missing_file(azurite, operation):
+    """The message has its path."""
+    error = raised_by(operation, make_storage(azurite))
 
     assert type(error) is FileNotFoundInStorageError
     assert "a.txt" in str(error)
@@ -317,12 +319,12 @@ def test_a_missing_blob_is_a_missing_file(azurite, verb):
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_wrong_key_is_told(azurite, verb):
-    """With what to look at, and never as a missing file; neither key is shown."""
-    storage = place(azurite, key=OTHER_KEY, max_attempts=1, chunk_size=MIB)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_wrong_key_is_a_permission_error(azurite, operation):
+    """The message says what to check; no key appears in the traceback."""
+    storage = make_storage(azurite, key=OTHER_KEY, max_attempts=1, chunk_size=MIB)
 
-    error = raised_by(verb, storage)
+    error = raised_by(operation, storage)
 
     shown = "".join(traceback.format_exception(error))
     assert type(error) is PermissionDeniedError
@@ -331,23 +333,25 @@ def test_a_wrong_key_is_told(azurite, verb):
     assert azurite.key not in shown
 
 
-def _with_sas(server, permission, lasts=HOUR, **arguments):
-    """A storage on a container with a file, by the address of the container with a signature for this."""
-    place(server, bucket=(bucket := server.make_container())).write("a.txt", b"1")
+def _with_sas(server, permission, lifetime=HOUR, **arguments):
+    """Return a storage with a container SAS of these permissions, on a container with one file."""
+    make_storage(server, bucket=(bucket := server.make_container())).write("a.txt", b"1")
     sas = generate_container_sas(
         server.account,
         bucket,
         server.key,
         permission=ContainerSasPermissions.from_string(permission),
         start=datetime.now(UTC) - 5 * HOUR,
-        expiry=datetime.now(UTC) + lasts,
+        expiry=datetime.now(UTC) + lifetime,
     )
-    return place(server, sas_container_url=f"{server.url}/{bucket}?{sas}", max_attempts=1, chunk_size=MIB, **arguments)
+    return make_storage(
+        server, sas_container_url=f"{server.url}/{bucket}?{sas}", max_attempts=1, chunk_size=MIB, **arguments
+    )
 
 
 ALLOWS = {
     "list": "l",
-    "list a folder": "l",
+    "list a directory": "l",
     "list details": "l",
     "exists": "r",
     "stat": "r",
@@ -363,51 +367,51 @@ ALLOWS = {
 }
 
 
-@pytest.mark.parametrize("verb", ALLOWS)
-def test_a_signature_that_does_not_allow_a_verb_is_told(azurite, verb):
-    """As what it is; with what the verb takes, it is done."""
-    without = "".join(letter for letter in "rcwdl" if letter not in ALLOWS[verb])
+@pytest.mark.parametrize("operation", ALLOWS)
+def test_an_operation_that_the_sas_does_not_allow_is_a_permission_error(azurite, operation):
+    """With the needed permissions, the operation succeeds."""
+    without = "".join(letter for letter in "rcwdl" if letter not in ALLOWS[operation])
 
-    error = raised_by(verb, _with_sas(azurite, without))
-    VERBS[verb](_with_sas(azurite, ALLOWS[verb]))
+    error = raised_by(operation, _with_sas(azurite, without))
+    OPERATIONS[operation](_with_sas(azurite, ALLOWS[operation]))
 
     assert type(error) is PermissionDeniedError
     assert "SAS" in str(error)
     assert "sig=" not in "".join(traceback.format_exception(error))
 
 
-@pytest.mark.parametrize("verb", ["list", "exists", "read", "write", "delete", "delete many"])
-def test_a_signature_that_has_expired_is_told(azurite, verb):
-    """It is no missing file either."""
-    error = raised_by(verb, _with_sas(azurite, "rcwdl", -HOUR))
+@pytest.mark.parametrize("operation", ["list", "exists", "read", "write", "delete", "delete many"])
+def test_an_expired_sas_is_a_permission_error(azurite, operation):
+    """It is never reported as a missing file."""
+    error = raised_by(operation, _with_sas(azurite, "rcwdl", -HOUR))
 
     assert type(error) is PermissionDeniedError
     assert "check the key or the SAS" in str(error)
 
 
-def test_a_token_that_has_expired_is_told(azurite_https, fake_credential):
-    """The service says so; the identity has to get another."""
-    storage = place(azurite_https, credential=fake_credential(lasts=-10), max_attempts=1)
+def test_an_expired_token_is_a_permission_error(azurite_https, fake_credential):
+    """The service rejects it."""
+    storage = make_storage(azurite_https, credential=fake_credential(lifetime=-10), max_attempts=1)
 
     with pytest.raises(PermissionDeniedError, match="in the container"):
         storage.write("a.txt", b"1")
 
 
-class Nobody:
-    """An identity that finds none, as azure.identity tells it."""
+class CredentialWithoutToken:
+    """A credential that finds no identity, as azure.identity reports it."""
 
     def get_token(self, *scopes, **options):
         """Fail as azure.identity's CredentialUnavailableError does."""
         raise sdk.ClientAuthenticationError(message="environment, managed identity, command line: none")
 
 
-@pytest.mark.parametrize("verb", ["list", "exists", "write"])
-def test_an_identity_that_gives_no_token_is_told(azurite_https, verb):
-    """What it has tried is in the error before; that the service refuses would be wrong."""
-    error = raised_by(verb, place(azurite_https, credential=Nobody(), max_attempts=1))
+@pytest.mark.parametrize("operation", ["list", "exists", "write"])
+def test_a_credential_without_a_token_is_a_permission_error(azurite_https, operation):
+    """The message does not say that the service refused; the cause lists what was tried."""
+    error = raised_by(operation, make_storage(azurite_https, credential=CredentialWithoutToken(), max_attempts=1))
 
     assert type(error) is PermissionDeniedError
-    assert "the credential gives no token: see the error before this one for what it tried" in str(error)
+    assert "the credential provided no token: the cause of this error lists what it tried" in str(error)
     assert isinstance(error.__cause__, sdk.ClientAuthenticationError)
 
 
@@ -422,42 +426,42 @@ def leased(server, storage):
             lease.release()
 
 
-@pytest.mark.parametrize("verb", ["write", "write blocks", "delete", "delete many"])
-def test_a_file_that_somebody_holds_is_told(azurite, verb):
-    """It is neither replaced nor deleted; afterwards it is."""
-    storage = place(azurite, chunk_size=MIB)
+@pytest.mark.parametrize("operation", ["write", "write blocks", "delete", "delete many"])
+def test_a_leased_file_cannot_be_written_or_deleted(azurite, operation):
+    """When the lease has ended, it can."""
+    storage = make_storage(azurite, chunk_size=MIB)
     storage.write("a.txt", b"old")
 
     with leased(azurite, storage):
-        error = raised_by(verb, storage)
-    kept = storage.read("a.txt")
-    VERBS[verb](storage)
+        error = raised_by(operation, storage)
+    content = storage.read("a.txt")
+    OPERATIONS[operation](storage)
 
     assert type(error) is PermissionDeniedError
     assert "a.txt in the container" in str(error)
-    assert "somebody holds a lease on it: wait until it ends, or break it" in str(error)
-    assert kept == b"old"
+    assert "another client holds a lease on the blob: wait until it expires, or break it" in str(error)
+    assert content == b"old"
 
 
-# -- other answers of a real server -----------------------------------------------------------------------------------
+# -- other errors of a real server ------------------------------------------------------------------------------------
 
 
-def test_a_blob_of_another_kind_is_told(azurite):
-    """An append blob is another program's; blocks are not added to it, and it is read as any other."""
-    storage = place(azurite, chunk_size=MIB)
+def test_an_append_blob_can_be_read_but_not_replaced_in_blocks(azurite):
+    """The error says that it is not a block blob."""
+    storage = make_storage(azurite, chunk_size=MIB)
     with azurite.service() as service:
         blob = service.get_blob_client(storage.bucket, "a.txt")
         blob.create_append_blob()
         blob.append_block(b"line")
 
-    with pytest.raises(PreconditionFailedError, match="an append blob or a page blob stands there"):
+    with pytest.raises(PreconditionFailedError, match="there is an append blob or a page blob"):
         storage.write("a.txt", bytes(MIB + 1))
     assert storage.read("a.txt") == b"line"
 
 
-def test_an_unknown_certificate_is_told(azurite_https):
-    """As a service that cannot be reached; the cause says why."""
-    storage = place(azurite_https, verify=None, max_attempts=1)
+def test_an_untrusted_certificate_is_reported_as_unavailable(azurite_https):
+    """The cause names the certificate."""
+    storage = make_storage(azurite_https, verify=None, max_attempts=1)
 
     with pytest.raises(StorageUnavailableError, match="cannot be reached: check account and endpoint_url") as caught:
         storage.list()
@@ -465,95 +469,95 @@ def test_an_unknown_certificate_is_told(azurite_https):
     assert "CERTIFICATE_VERIFY_FAILED" in str(caught.value.__cause__)
 
 
-def test_a_refused_connection_is_told(azurite):
-    """With what to look at."""
-    storage = place(azurite, endpoint_url=f"http://127.0.0.1:{free_port()}/{azurite.account}", max_attempts=1)
+def test_a_refused_connection_is_reported_as_unavailable(azurite):
+    """The message says what to check."""
+    storage = make_storage(azurite, endpoint_url=f"http://127.0.0.1:{free_port()}/{azurite.account}", max_attempts=1)
 
     with pytest.raises(StorageUnavailableError, match="the service cannot be reached: check account and endpoint_url"):
         storage.list()
 
 
-# -- what no server here can be brought to say ------------------------------------------------------------------------
+# -- responses that Azurite does not give ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def scripted(azurite):
-    """Make a storage on Azurite behind a proxy whose script answers in its place."""
+    """Return a function that creates a storage behind a scripted proxy."""
     address = urlsplit(azurite.http)
     with contextlib.ExitStack() as stack:
 
         def make(script, **arguments):
             proxy = stack.enter_context(ScriptedProxy(address.hostname or "", address.port or 0, script))
             through = dataclasses.replace(azurite, http=proxy.url + address.path)
-            return place(through, **{"max_attempts": 1, "bucket": "any", **arguments})
+            return make_storage(through, **{"max_attempts": 1, "bucket": "any", **arguments})
 
         yield make
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "kind", "text"),
+    ("status", "code", "error_class", "text"),
     [
         (403, "AuthenticationFailed", PermissionDeniedError, r"this machine's clock \(NTP\)"),
         (403, "AuthorizationPermissionMismatch", PermissionDeniedError, "Storage Blob Data Contributor"),
         (403, "AccountIsDisabled", PermissionDeniedError, "ask its owner"),
         (409, "BlobArchived", PermissionDeniedError, "rehydrate it first"),
-        (409, "BlobImmutableDueToPolicy", PermissionDeniedError, "legal hold keeps it unchanged"),
+        (409, "BlobImmutableDueToPolicy", PermissionDeniedError, "legal hold makes the blob immutable"),
         (409, "ContainerBeingDeleted", ConfigurationError, "the container is being deleted"),
         (400, "InvalidHeaderValue", ConfigurationError, "--skipApiVersionCheck"),
-        (413, "RequestBodyTooLarge", TooLargeError, "no blob or block as large as this"),
-        (400, "MetadataTooLarge", TooLargeError, "at most 8 KB"),
+        (413, "RequestBodyTooLarge", TooLargeError, "larger than the service accepts"),
+        (400, "MetadataTooLarge", TooLargeError, "limited to 8 KB"),
         (409, "AccountLimitExceeded", StorageFullError, "the account is full"),
         (503, "ServerBusy", ThrottledError, "send fewer requests, or raise max_attempts"),
-        (500, "OperationTimedOut", StorageUnavailableError, "did not get it done in time"),
+        (500, "OperationTimedOut", StorageUnavailableError, "timed out in the service"),
         (500, "InternalError", StorageUnavailableError, "try again"),
         (400, "Md5Mismatch", IntegrityError, "the bytes that arrived are not the ones"),
         (502, "", StorageUnavailableError, "try again"),
     ],
 )
-def test_an_answer_becomes_our_error(scripted, status, code, kind, text):
-    """With what is to be done; by the code in it, or by the status alone. It names path and container."""
-    answer = azure_error(status, code) if code else Answer(status, b"<html>Bad Gateway</html>")
-    storage = scripted(lambda _: answer)
+def test_an_error_response_is_translated(scripted, status, code, error_class, text):
+    """By its code, or by its status alone; the message has path, container and what to do."""
+    response = azure_error(status, code) if code else Answer(status, b"<html>Bad Gateway</html>")
+    storage = scripted(lambda _: response)
 
-    with pytest.raises(kind, match=text) as caught:
+    with pytest.raises(error_class, match=text) as caught:
         storage.write("a.txt", b"1")
 
-    assert type(caught.value) is kind
+    assert type(caught.value) is error_class
     assert "a.txt in the container any" in str(caught.value)
 
 
-def test_what_the_service_quotes_of_a_signature_is_not_repeated(scripted):
-    """Azure's message over a wrong signature has all that was signed in it."""
+def test_the_message_of_the_service_is_not_repeated(scripted):
+    """For a wrong signature it contains everything that was signed."""
     message = f"The MAC signature found in the HTTP request '{SECRET}' is not the same as any computed signature."
     body = f"<Error><Code>AuthenticationFailed</Code><Message>{message}</Message></Error>".encode()
-    answer = Answer(403, body, {"Content-Type": "application/xml", "x-ms-error-code": "AuthenticationFailed"})
+    response = Answer(403, body, {"Content-Type": "application/xml", "x-ms-error-code": "AuthenticationFailed"})
 
-    for verb in ("write", "list", "read"):
-        assert SECRET not in str(raised_by(verb, scripted(lambda _: answer)))
+    for operation in ("write", "list", "read"):
+        assert SECRET not in str(raised_by(operation, scripted(lambda _: response)))
 
 
-def test_a_connection_that_breaks_off_is_told(scripted):
-    """Trying again may help."""
+def test_an_interrupted_connection_is_reported_as_unavailable(scripted):
+    """The message says to try again."""
     with pytest.raises(StorageUnavailableError, match=r"try again|cannot be reached"):
         scripted(lambda _: Lose(after_server=False)).list()
 
 
-def test_a_service_that_says_nothing_is_told(azurite):
-    """After the time that was allowed."""
+def test_a_service_that_does_not_respond_is_a_timeout(azurite):
+    """The message names read_timeout."""
     import socket
 
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        storage = place(
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        storage = make_storage(
             azurite, endpoint_url=f"http://127.0.0.1:{port}/{azurite.account}", max_attempts=1, read_timeout=0.2
         )
 
-        with pytest.raises(StorageTimeoutError, match=r"no answer within the time allowed \(read_timeout\)"):
+        with pytest.raises(StorageTimeoutError, match="no response within read_timeout"):
             storage.stat("a.txt")
 
 
-def test_a_refusal_in_the_middle_of_a_listing_is_an_error(scripted):
-    """And not a shorter listing."""
+def test_an_error_in_the_middle_of_a_listing_is_raised(scripted):
+    """The listing is not cut short."""
     page = (
         '<?xml version="1.0"?><EnumerationResults><Blobs><Blob><Name>a.txt</Name><Properties>'
         "<Last-Modified>Thu, 01 Jan 2026 00:00:00 GMT</Last-Modified><Etag>0x1</Etag>"
@@ -573,19 +577,19 @@ def test_a_refusal_in_the_middle_of_a_listing_is_an_error(scripted):
         next(found)
 
 
-@pytest.mark.parametrize("verb", ["list", "list details", "stat", "read"])
-def test_an_answer_that_makes_no_sense_is_told(scripted, verb):
-    """Something in between answers in the service's place."""
-    nonsense = Answer(200, b"<html>Welcome to the hotel!", {"Content-Type": "application/xml"})
+@pytest.mark.parametrize("operation", ["list", "list details", "stat", "read"])
+def test_a_malformed_response_is_reported_as_unavailable(scripted, operation):
+    """A proxy in between may send one."""
+    malformed = Answer(200, b"<html>Welcome to the hotel!", {"Content-Type": "application/xml"})
 
-    error = raised_by(verb, scripted(lambda _: nonsense))
+    error = raised_by(operation, scripted(lambda _: malformed))
 
     assert type(error) is StorageUnavailableError
-    assert "the answer makes no sense: try again, or look at the proxy in between" in str(error)
+    assert "the response is malformed: try again, or check the proxy in between" in str(error)
 
 
-def test_a_storage_without_an_account_there_is_told():
-    """A name that nobody has."""
+def test_a_missing_account_is_reported_as_unavailable():
+    """Its host name does not exist."""
     storage = AzureStorage("no-such-account", base64.b64encode(b"x").decode(), "files", max_attempts=1)
     storage._clients._account = dataclasses.replace(storage._account, url="https://no-such-account.blob.invalid")
 
@@ -593,8 +597,8 @@ def test_a_storage_without_an_account_there_is_told():
         storage.list()
 
 
-def test_a_source_that_was_replaced_is_not_the_target():
-    """What it answered is passed on by another code."""
+def test_an_error_of_the_copy_source_is_translated_by_its_status():
+    """The service passes on the status of the source under one code."""
     assert code_of(http_error("CannotVerifyCopySource", 412)) == "SourceConditionNotMet"
     assert code_of(http_error("CannotVerifyCopySource", 404)) == "BlobNotFound"
     assert code_of(http_error("CannotVerifyCopySource", 403)) == "AuthorizationFailure"

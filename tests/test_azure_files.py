@@ -1,4 +1,4 @@
-"""The seed's file classes on a plain client of Azure's, and the corners of a service that seldom show."""
+"""The file classes with a client of the SDK, and rare responses of the service."""
 
 import io
 from typing import Any
@@ -17,7 +17,7 @@ from flask_storage import (
     PreconditionFailedError,
     StorageError,
 )
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.services.scripted_proxy import Answer, ScriptedProxy, azure_error
 
 pytest_plugins = ["tests.services.azurite"]
@@ -33,28 +33,28 @@ def container(azurite):
 
 @pytest.fixture
 def client(azurite, container):
-    """A client of a blob as anybody makes one."""
-    with azurite.service() as service, service.get_blob_client(container, "a folder/b+é.bin") as made:
-        yield made
-        with azurite.service() as behind:
-            for blob in behind.get_container_client(container).list_blobs():
-                behind.get_blob_client(container, blob.name).delete_blob()
+    """A client of a blob, created with the SDK alone."""
+    with azurite.service() as service, service.get_blob_client(container, "a folder/b+é.bin") as client:
+        yield client
+        with azurite.service() as service_client:
+            for blob in service_client.get_container_client(container).list_blobs():
+                service_client.get_blob_client(container, blob.name).delete_blob()
 
 
 def _content(size):
     return bytes(range(251)) * (size // 251 + 1)
 
 
-def test_the_seeds_classes_need_no_storage(client):
-    """A blob's client is enough to write, to give up, and to read."""
+def test_the_file_classes_need_no_storage(client):
+    """A client of a blob is enough to write, abort and read."""
     content = _content(3 * MIB)[: 3 * MIB]
 
     with AzureWriter("w", client, MIB) as writer:
         writer.write(content[:100])
         writer.write(content[100:])
-    given_up = AzureWriter("w", client, MIB)
-    given_up.write(b"never")
-    given_up.abort()
+    aborted = AzureWriter("w", client, MIB)
+    aborted.write(b"never")
+    aborted.abort()
     with AzureReader("r", client, MIB) as reader:
         found = reader.read()
 
@@ -64,8 +64,8 @@ def test_the_seeds_classes_need_no_storage(client):
     assert (writer.chunk_size, reader.chunk_size) == (MIB, MIB)
 
 
-def test_the_seeds_base_class_keeps_what_it_is_given():
-    """Whoever subclasses it finds mode, client and size where they were."""
+def test_the_base_class_has_mode_client_and_chunk_size():
+    """Subclasses of keg-storage's class find them there."""
     with BlobClient("http://127.0.0.1:1/acct", "files", "a") as client:
         file = AzureFile("r", client)
         small = AzureFile("r", client, chunk_size=7)
@@ -74,8 +74,8 @@ def test_the_seeds_base_class_keeps_what_it_is_given():
         assert file.buffer == b""
 
 
-def test_what_is_written_waits_in_the_buffer(client):
-    """Until it is enough for a block; what is only read waits nowhere."""
+def test_the_buffer_holds_what_is_not_sent_yet(client):
+    """Until it fills a block; the buffer of a reader is empty."""
     writer = AzureWriter("w", client, MIB)
     writer.write(b"some")
     before = writer.buffer
@@ -89,16 +89,16 @@ def test_what_is_written_waits_in_the_buffer(client):
     assert (before, later) == (b"some", b"some bytes")
 
 
-def test_a_block_has_a_hundred_mebibytes_at_most(client):
-    """Whatever is asked for; the service takes no more of some accounts."""
+def test_chunk_size_is_limited_to_100_mib(client):
+    """Some accounts accept no larger blocks."""
     writer = AzureWriter("w", client, 500 * MIB)
 
     assert writer.chunk_size == 100 * MIB
     writer.abort()
 
 
-def test_a_bare_writer_creates_what_was_written_to_it(client):
-    """In one request, or in blocks that nobody sees before the end."""
+def test_a_writer_without_a_storage_stores_the_blob_when_closed(client):
+    """Its blocks are not visible before."""
     writer = AzureWriter("w", client, MIB)
     writer.write(bytes(2 * MIB + 1))
     early = client.exists()
@@ -109,22 +109,22 @@ def test_a_bare_writer_creates_what_was_written_to_it(client):
     assert len(client.get_block_list("committed")[0]) == 3
 
 
-@pytest.mark.parametrize(("kind", "mode"), [(AzureReader, "w"), (AzureReader, "rw"), (AzureWriter, "r")])
-def test_a_class_is_for_one_mode(client, kind, mode):
-    """And says which."""
-    with pytest.raises(ValueError, match="this file is opened with"):
-        kind(mode, client)
+@pytest.mark.parametrize(("file_class", "mode"), [(AzureReader, "w"), (AzureReader, "rw"), (AzureWriter, "r")])
+def test_a_file_class_refuses_another_mode(client, file_class, mode):
+    """The message names both modes."""
+    with pytest.raises(ValueError, match="this class opens files with mode"):
+        file_class(mode, client)
 
 
-def test_a_bare_reader_of_nothing_says_what_the_sdk_says(client):
-    """There is no storage that could call it otherwise."""
+def test_a_reader_without_a_storage_raises_the_sdks_error(client):
+    """Only a storage translates errors."""
     with pytest.raises(sdk.ResourceNotFoundError):
         AzureReader("r", client)
 
 
 @pytest.mark.parametrize("chunk_size", [64 * 1024, 1000 * 1000, 5 * MIB])
-def test_any_piece_may_be_read(client, chunk_size):
-    """From wherever, of whatever length, beyond the end nothing; with seek and tell as any file."""
+def test_a_reader_seeks_and_reads_like_a_file(client, chunk_size):
+    """At any position and with any length; nothing after the end."""
     content = _content(2 * MIB)[: 2 * MIB]
     client.upload_blob(content)
     expected, found = io.BytesIO(content), []
@@ -147,30 +147,30 @@ def test_any_piece_may_be_read(client, chunk_size):
     assert found == [True] * 8
 
 
-def test_an_empty_blob_has_no_first_byte(client):
-    """Which the service calls an error; it is read as nothing."""
+def test_an_empty_blob_is_read_as_empty(client):
+    """The service responds with an error to a range of it."""
     client.upload_blob(b"")
 
     with AzureReader("r", client) as reader:
         assert (reader.read(), reader.read(1)) == (b"", b"")
 
 
-# -- what seldom shows ------------------------------------------------------------------------------------------------
+# -- rare responses ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def through(azurite):
-    """A storage through a proxy, and the proxy."""
+def proxied(azurite):
+    """A storage behind a proxy, and the proxy."""
     address = urlsplit(azurite.http)
     with ScriptedProxy(address.hostname or "", address.port or 0) as proxy:
-        storage = place(azurite, endpoint_url=proxy.url + address.path, max_attempts=1, chunk_size=MIB)
+        storage = make_storage(azurite, endpoint_url=proxy.url + address.path, max_attempts=1, chunk_size=MIB)
         yield storage, proxy
         storage.close()
 
 
-def test_a_refusal_in_the_middle_of_a_read_is_a_refusal(through):
-    """It is told as what it is, and not as another version."""
-    storage, proxy = through
+def test_a_403_in_the_middle_of_a_read_is_a_permission_error(proxied):
+    """It is not reported as another version."""
+    storage, proxy = proxied
     storage.write("a.bin", bytes(3 * MIB))
 
     with storage.open("a.bin", "r") as reader:
@@ -181,9 +181,9 @@ def test_a_refusal_in_the_middle_of_a_read_is_a_refusal(through):
 
 
 @pytest.mark.parametrize("change", ["replaced", "deleted", "shorter"])
-def test_a_blob_that_changes_while_it_is_read_is_not_mixed(azurite, change):
-    """Half of one version and half of another is nobody's content."""
-    storage = place(azurite, chunk_size=MIB)
+def test_a_blob_that_changes_while_it_is_read_is_an_error(azurite, change):
+    """The content read is never a mixture of two versions."""
+    storage = make_storage(azurite, chunk_size=MIB)
     storage.write("a.bin", bytes(3 * MIB))
 
     with storage.open("a.bin", "r") as reader:
@@ -198,9 +198,9 @@ def test_a_blob_that_changes_while_it_is_read_is_not_mixed(azurite, change):
 
 
 @pytest.mark.parametrize("size", [10, 3 * MIB])
-def test_bytes_that_were_changed_on_the_way_are_found_out(through, size):
-    """By plain http the service sends a digest of each range; nothing that is wrong is handed on."""
-    storage, proxy = through
+def test_bytes_that_were_corrupted_in_a_download_are_detected(proxied, size):
+    """Over plain HTTP the service sends an MD5 of each range."""
+    storage, proxy = proxied
     storage.write("a.bin", bytes(size))
     tag = storage.stat("a.bin").etag
 
@@ -224,22 +224,22 @@ def test_bytes_that_were_changed_on_the_way_are_found_out(through, size):
         storage.read("a.bin")
 
 
-def test_bytes_that_were_changed_on_their_way_there_are_refused(azurite, monkeypatch):
-    """By plain http each request says the digest of what it carries."""
-    storage = place(azurite, chunk_size=MIB)
+def test_bytes_that_were_corrupted_in_an_upload_are_refused(azurite, monkeypatch):
+    """Over plain HTTP each request has the MD5 of its content."""
+    storage = make_storage(azurite, chunk_size=MIB)
     monkeypatch.setattr(storage._gateway, "md5_of", lambda data: bytearray(16))
 
     for content in (b"1", bytes(MIB + 1)):
         with pytest.raises(StorageError) as caught:
             storage.write("a.bin", content)
-        # Azurite has a code of its own, where Azure says Md5Mismatch.
+        # Azurite has another code than Azure's Md5Mismatch.
         assert "doesn't match" in str(caught.value.__cause__)
     assert storage.list() == []
 
 
-def test_a_storage_by_https_checks_nothing_twice(azurite_https):
-    """TLS has done it; ranges are larger then, and read as well."""
-    storage = place(azurite_https, chunk_size=6 * MIB)
+def test_a_storage_over_https_sends_no_md5(azurite_https):
+    """TLS protects the content, and ranges may be larger."""
+    storage = make_storage(azurite_https, chunk_size=6 * MIB)
     content = _content(7 * MIB)[: 7 * MIB]
     storage.write("a.bin", content)
 
@@ -247,9 +247,9 @@ def test_a_storage_by_https_checks_nothing_twice(azurite_https):
     assert storage.read("a.bin") == content
 
 
-def test_a_closed_storage_stops_its_threads(azurite):
-    """Those that fetched ahead; a new verb has new ones."""
-    storage = place(azurite, chunk_size=MIB)
+def test_closing_a_storage_stops_its_executor(azurite):
+    """A later operation starts a new one."""
+    storage = make_storage(azurite, chunk_size=MIB)
     storage.write("a.bin", bytes(4 * MIB))
     pool: Any = storage._workers()
     storage.close()

@@ -1,4 +1,4 @@
-"""A process that dies while it writes to Azure, or forgets to end: the old content or the new, nothing in between."""
+"""Processes that are killed while they write to Azure, or end with open writers: the old content or the new one."""
 
 import gc
 import signal
@@ -6,14 +6,14 @@ from datetime import timedelta
 
 import pytest
 
-from tests.azure_places import left_in, place
+from tests.azure_storages import leftovers, make_storage
 from tests.counts import count
 from tests.dying_programs import ENDS, MIB, NEW, OLD, WRITES, content, killed, moments, on_demand, program as start
 
 pytest_plugins = ["tests.services.azurite"]
 
 NOW = timedelta(0)
-DEEDS = {
+OPERATIONS = {
     **WRITES,
     "send parts": """
         from flask_storage.types import WriteOptions
@@ -31,19 +31,19 @@ DEEDS = {
 
 
 @pytest.fixture(scope="module")
-def ground(azurite):
+def shared_storage(azurite):
     """A storage on Azurite."""
-    made = place(azurite)
-    yield made
-    made.close()
-    azurite.remove_container(made.bucket)
+    storage = make_storage(azurite)
+    yield storage
+    storage.close()
+    azurite.remove_container(storage.bucket)
 
 
 @pytest.fixture
-def storage(ground, azurite):
-    """The storage, empty."""
-    azurite.empty_container(ground.bucket)
-    return ground
+def storage(shared_storage, azurite):
+    """The storage, emptied."""
+    azurite.empty_container(shared_storage.bucket)
+    return shared_storage
 
 
 @pytest.fixture(scope="module")
@@ -56,46 +56,46 @@ def source(tmp_path_factory):
 
 @pytest.fixture
 def program(azurite, storage, source):
-    """Make a program of these lines, on the same container; its key is in its environment."""
-    made = f"""AzureStorage(
-        {azurite.account!r}, os.environ["KEY_OF_THE_ACCOUNT"], {storage.bucket!r}, endpoint_url={azurite.url!r},
+    """Return a function that runs these lines in a program with a storage on the same container."""
+    expression = f"""AzureStorage(
+        {azurite.account!r}, os.environ["ACCOUNT_KEY"], {storage.bucket!r}, endpoint_url={azurite.url!r},
         chunk_size={MIB}, concurrency=2,
     )"""
-    return lambda lines: start(made, source, lines, KEY_OF_THE_ACCOUNT=azurite.key)
+    return lambda lines: start(expression, source, lines, ACCOUNT_KEY=azurite.key)
 
 
-@pytest.mark.parametrize("deed", DEEDS)
-def test_killed_at_any_moment_nothing_is_torn(program, storage, deed):
-    """The old content is whole, or the new is; and a sweep leaves no note of an upload."""
-    lines = on_demand(DEEDS[deed])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_process_killed_at_any_moment_leaves_complete_content(program, storage, operation):
+    """The old or the new one; a sweep removes all manifests."""
+    lines = on_demand(OPERATIONS[operation])
     storage.write("source.bin", NEW)
     storage.write("a.bin", OLD)
-    end, duration = killed(program(lines))
-    assert end == 0
+    exit_code, duration = killed(program(lines))
+    assert exit_code == 0
     assert content(storage, "a.bin") == NEW
-    assert not left_in(storage)
-    ends = []
+    assert not leftovers(storage)
+    exit_codes = []
 
     for after in moments(duration, count(3, 50)):
         storage.write("a.bin", OLD)
-        ends.append(killed(program(lines), after)[0])
+        exit_codes.append(killed(program(lines), after)[0])
 
         assert content(storage, "a.bin") in (OLD, NEW)
         storage.sweep(NOW)
         assert content(storage, "a.bin") in (OLD, NEW)
-        # What was sent and never committed is in nobody's way.
+        # Blocks that were sent and never committed do not disturb later writes.
         storage.write("a.bin", NEW[:1000])
         assert content(storage, "a.bin") == NEW[:1000]
 
-    # What was on its way to the server when the process died may have arrived since.
+    # Requests that were on their way when the process was killed may have arrived since.
     storage.sweep(NOW)
-    assert not left_in(storage)
+    assert not leftovers(storage)
     assert [entry.name for entry in storage.list()] == ["a.bin", "source.bin"]
-    assert -signal.SIGKILL in ends
+    assert -signal.SIGKILL in exit_codes
 
 
-def test_a_process_that_is_killed_amid_an_upload_of_parts_leaves_a_note_for_the_sweep(program, storage):
-    """It is hidden, it is found, and it goes; a sweep of what is older leaves it."""
+def test_the_manifest_of_a_killed_multipart_upload_is_swept(program, storage):
+    """It is hidden, and a sweep of older uploads keeps it."""
     storage.write("a.bin", OLD)
     lines = """
     from flask_storage.types import WriteOptions
@@ -108,18 +108,18 @@ def test_a_process_that_is_killed_amid_an_upload_of_parts_leaves_a_note_for_the_
 
     assert killed(program(lines), 0)[0] == -signal.SIGKILL
 
-    assert len(left_in(storage)) == 1
+    assert len(leftovers(storage)) == 1
     assert [entry.name for entry in storage.list()] == ["a.bin"]
     assert storage.sweep(timedelta(hours=1)) == 0
     assert storage.sweep(NOW) == 1
-    assert not left_in(storage)
+    assert not leftovers(storage)
     assert content(storage, "a.bin") == OLD
 
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("size", [4, 2 * MIB + 1])
 def test_a_program_that_ends_with_an_open_writer_publishes_nothing(program, storage, end, size):
-    """However the interpreter goes: nothing becomes visible, and no note is left."""
+    """Whichever way the interpreter exits, no manifest is left."""
     storage.write("old.bin", OLD)
     lines = f"""
     writers = [storage.open(path, "w") for path in ("old.bin", "new.bin")]
@@ -134,12 +134,12 @@ def test_a_program_that_ends_with_an_open_writer_publishes_nothing(program, stor
     assert process.returncode == (1 if end == "an error" else 0), errors
     assert content(storage, "old.bin") == OLD
     assert not storage.exists("new.bin")
-    assert not left_in(storage)
+    assert not leftovers(storage)
 
 
 @pytest.mark.parametrize("size", [0, 4, 6 * MIB, 11 * MIB])
-def test_a_writer_that_is_forgotten_warns_and_publishes_nothing(storage, size):
-    """Garbage collection never talks to the service, and what it holds already is visible to nobody."""
+def test_an_unclosed_writer_warns_and_publishes_nothing(storage, size):
+    """Garbage collection sends no request."""
     storage.write("old.bin", OLD)
 
     for path in ("old.bin", "new.bin"):
@@ -151,11 +151,11 @@ def test_a_writer_that_is_forgotten_warns_and_publishes_nothing(storage, size):
 
     assert content(storage, "old.bin") == OLD
     assert content(storage, "new.bin") is None
-    assert not left_in(storage)
+    assert not leftovers(storage)
 
 
-def test_a_forgotten_writer_says_so_at_the_end_of_a_program(program, storage):
-    """Whoever runs Python with its warnings on is told which file was lost."""
+def test_an_unclosed_writer_warns_at_the_end_of_a_program(program, storage):
+    """The warning says that nothing was published."""
     with program("import warnings\nwarnings.simplefilter('always')\nstorage.open('new.bin', 'w')\n") as process:
         _, errors = process.communicate(timeout=60)
 

@@ -1,4 +1,4 @@
-"""What an Azure profile may say: every argument, in Python, JSON, a URL and the environment, and what is wrong."""
+"""The settings of an Azure profile: every argument in Python, JSON, a URL and the environment, and invalid ones."""
 
 import base64
 import json
@@ -37,7 +37,7 @@ from flask_storage import (
 )
 from flask_storage.backends.azure import account as azure_account
 from flask_storage.backends.azure.account import resolve_account
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.services.s3_servers import free_port
 
 pytest_plugins = ["tests.services.azurite"]
@@ -47,53 +47,60 @@ DAY = timedelta(days=1)
 HIDDEN = "not-for-the-logs"
 KEY = base64.b64encode(HIDDEN.encode() * 2).decode()
 SAS = f"sv=2022-11-02&sig={HIDDEN}"
-WAY: Any = {"account": "acct", "key": KEY, "bucket": "files"}
-PLACE = "https://acct.blob.core.windows.net"
-EVERYTHING = ("account", "key", "bucket", "sas_container_url", "sas_blob_url")
+WITH_KEY: Any = {"account": "acct", "key": KEY, "bucket": "files"}
+ACCOUNT_URL = "https://acct.blob.core.windows.net"
+ARGUMENTS = ("account", "key", "bucket", "sas_container_url", "sas_blob_url")
 
 
-class Identity:
-    """An identity of azure.identity, as far as making a storage looks at it."""
+class FakeIdentity:
+    """A credential of azure.identity, as far as the constructor examines it."""
+
+    def __repr__(self):
+        return "Identity()"  # the ids of tests have to be the same in every worker
 
     def get_token(self, *scopes, **options):
-        """Never asked for here."""
+        """Never called by these tests."""
         raise AssertionError(scopes)
+
+    def __repr__(self):
+        """Return a constant, because test ids contain it: an address would differ between processes."""
+        return "FakeIdentity()"
 
 
 def account(**arguments):
-    """Return what is made of the arguments that say where the container is."""
-    unsaid: dict[str, Any] = dict.fromkeys([*EVERYTHING, "credential", "connection_string", "endpoint_url"])
-    return resolve_account(**{**unsaid, **arguments})
+    """Return the account that these arguments describe."""
+    unset: dict[str, Any] = dict.fromkeys([*ARGUMENTS, "credential", "connection_string", "endpoint_url"])
+    return resolve_account(**{**unset, **arguments})
 
 
 def from_profile(spec):
-    """Return the storage that an app makes of a profile."""
+    """Return the storage that an app creates from a profile."""
     app = Flask(__name__)
     app.config["STORAGE_PROFILES"] = {"docs": spec}
     return Storage(app).for_app(app)["docs"]
 
 
 def settings_of(storage):
-    """Return how the clients of a storage are made."""
+    """Return the settings of a storage's clients."""
     return storage._clients._settings
 
 
 def shown_by(error):
-    """Return all that a log would show of an error."""
+    """Return what a log would show of an error."""
     return "".join(traceback.format_exception_only(error))
 
 
-# -- what may be given, and what not ----------------------------------------------------------------------------------
+# -- arguments --------------------------------------------------------------------------------------------------------
 
 
-def test_the_arguments_stand_in_the_order_of_the_predecessor():
-    """Account, key, container, the two addresses with a signature, the size of a block, the name."""
+def test_the_arguments_are_in_keg_storages_order():
+    """Account, key, container, the two URLs with a signature, the chunk size, the name."""
     storage = AzureStorage("acct", KEY, "files", None, None, 6 * MIB, "docs")
 
     assert (storage._account.name, storage._account.key, storage.bucket) == ("acct", KEY, "files")
-    assert (storage._account.url, storage._chunk_size, storage.name) == (PLACE, 6 * MIB, "docs")
-    assert AzureStorage(None, None, None, f"{PLACE}/files?{SAS}").bucket == "files"
-    assert AzureStorage(None, None, None, None, f"{PLACE}/files/a.txt?{SAS}").bucket == "files"
+    assert (storage._account.url, storage._chunk_size, storage.name) == (ACCOUNT_URL, 6 * MIB, "docs")
+    assert AzureStorage(None, None, None, f"{ACCOUNT_URL}/files?{SAS}").bucket == "files"
+    assert AzureStorage(None, None, None, None, f"{ACCOUNT_URL}/files/a.txt?{SAS}").bucket == "files"
     assert AzureStorage("acct", KEY, "files").name == "azure"
     assert AzureStorage("acct", KEY, "files")._chunk_size == 5_242_880
 
@@ -107,14 +114,14 @@ def test_the_arguments_stand_in_the_order_of_the_predecessor():
         ({"bucket": ""}, "bucket is a text of one line"),
         ({"bucket": 5}, "bucket is a text of one line"),
         ({"account": ""}, "account is a text of one line"),
-        ({"account": "acct.example.com/x"}, "name of an account is made of letters and digits"),
-        ({"account": f"user:{HIDDEN}@acct"}, "name of an account is made of letters and digits"),
+        ({"account": "acct.example.com/x"}, "account name may contain only letters and digits"),
+        ({"account": f"user:{HIDDEN}@acct"}, "account name may contain only letters and digits"),
         ({"key": f"{HIDDEN}!"}, "access key as the portal shows it, in base64"),
         ({"key": f"schlüssel-{HIDDEN}"}, "access key as the portal shows it, in base64"),
         ({"key": "===="}, "access key as the portal shows it, in base64"),
         ({"key": ""}, "key is a text of one line"),
-        ({"credential": Identity()}, "give a key or a credential, not both"),
-        ({"connection_string": f"AccountKey={KEY}"}, "has its account, its key and its address already"),
+        ({"credential": FakeIdentity()}, "give a key or a credential, not both"),
+        ({"connection_string": f"AccountKey={KEY}"}, "already contains account, key and endpoint"),
         ({"chunk_size": 0}, "chunk_size is a whole number from 1 on"),
         ({"chunk_size": "many"}, "chunk_size is a whole number"),
         ({"chunk_size": None}, "chunk_size is a whole number"),
@@ -138,7 +145,7 @@ def test_the_arguments_stand_in_the_order_of_the_predecessor():
         ({"max_connections": 10**9}, "max_connections is at most 10000"),
         ({"client_options": "x"}, "client_options is a mapping of names"),
         ({"client_options": {1: 2}}, "client_options is a mapping of names"),
-        ({"client_options": {"transport": None}}, "client_options takes no transport"),
+        ({"client_options": {"transport": None}}, "client_options cannot contain a transport"),
         ({"metadata": "color=red"}, "metadata is a mapping of names"),
         ({"metadata": {"number": 1}}, "metadata is text"),
         ({"metadata": {"a-b": "1"}}, "metadata key 'a-b' is not portable"),
@@ -148,14 +155,14 @@ def test_the_arguments_stand_in_the_order_of_the_predecessor():
         ({"content_type": "tëxt"}, "content_type is kept in ASCII here"),
         ({"cache_control": "日"}, "cache_control is kept in ASCII here"),
         ({"guess_content_type": "perhaps"}, "guess_content_type is true or false"),
-        ({"key": None, "credential": Identity}, "or an object of azure.identity"),
+        ({"key": None, "credential": FakeIdentity}, "or a credential object of azure.identity"),
     ],
     ids=str,
 )
-def test_what_cannot_work_is_told_at_once(arguments, text):
-    """The text says what would be right, and nowhere shows what was given as a secret."""
+def test_an_invalid_argument_is_refused_by_the_constructor(arguments, text):
+    """The message says what would be valid, and shows no secret."""
     with pytest.raises(ConfigurationError) as caught:
-        AzureStorage(**{**WAY, **arguments})
+        AzureStorage(**{**WITH_KEY, **arguments})
 
     assert text in str(caught.value)
     assert HIDDEN not in shown_by(caught.value)
@@ -175,21 +182,21 @@ def test_what_cannot_work_is_told_at_once(arguments, text):
         5,
     ],
 )
-def test_an_address_is_one_and_holds_no_signature(name, address):
-    """Logs would show it."""
+def test_an_endpoint_url_is_valid_and_has_no_credentials(name, address):
+    """Logs would show them."""
     with pytest.raises(ConfigurationError, match=f"{name} is an address like") as caught:
-        AzureStorage(**{**WAY, name: address})
+        AzureStorage(**{**WITH_KEY, name: address})
 
     assert HIDDEN not in shown_by(caught.value)
 
 
-def test_times_may_be_spans_and_settings_arrive():
-    """A ``timedelta`` is a number of seconds; a policy of the SDK takes the place of ours."""
+def test_time_outs_may_be_timedeltas_and_settings_reach_the_client():
+    """A retry policy of the SDK replaces ours."""
     policy = LinearRetry(retry_total=1)
-    spans: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(minutes=1)}
+    time_outs: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(minutes=1)}
     storage = AzureStorage(
-        **WAY,
-        **spans,
+        **WITH_KEY,
+        **time_outs,
         max_attempts=7,
         max_connections=9,
         verify=__file__,
@@ -197,74 +204,75 @@ def test_times_may_be_spans_and_settings_arrive():
         client_options={"api_version": "2021-12-02"},
     )
 
-    made = settings_of(storage)
-    given = made.arguments()
+    settings = settings_of(storage)
+    arguments = settings.arguments()
 
-    assert (made.connect_timeout, made.read_timeout, made.max_attempts, made.max_connections) == (3, 60, 7, 9)
-    assert (made.verify, given["retry_policy"], given["api_version"]) == (__file__, policy, "2021-12-02")
+    assert (settings.connect_timeout, settings.read_timeout) == (3, 60)
+    assert (settings.max_attempts, settings.max_connections) == (7, 9)
+    assert (settings.verify, arguments["retry_policy"], arguments["api_version"]) == (__file__, policy, "2021-12-02")
     assert storage.client.api_version == "2021-12-02"
     assert storage._gateway.read_timeout == 60
 
 
-def test_a_block_has_a_hundred_mebibytes_at_most():
-    """The service takes no more of some accounts."""
-    assert AzureStorage(**WAY, chunk_size=200 * MIB)._chunk_size == 100 * MIB
+def test_chunk_size_is_limited_to_100_mib():
+    """Some accounts accept no larger blocks."""
+    assert AzureStorage(**WITH_KEY, chunk_size=200 * MIB)._chunk_size == 100 * MIB
 
 
-def test_content_is_checked_where_the_connection_protects_nothing():
-    """Or where somebody says so."""
+def test_content_is_checked_over_plain_http():
+    """check_content overrides it."""
     local = "http://127.0.0.1:10000/acct"
 
-    assert AzureStorage(**WAY)._gateway.check_content is False
-    assert AzureStorage(**WAY, endpoint_url=local)._gateway.check_content is True
-    assert AzureStorage(**WAY, check_content=True)._gateway.check_content is True
-    assert AzureStorage(**WAY, check_content="no", endpoint_url=local)._gateway.check_content is False  # type: ignore[arg-type]  # from a URL
+    assert AzureStorage(**WITH_KEY)._gateway.check_content is False
+    assert AzureStorage(**WITH_KEY, endpoint_url=local)._gateway.check_content is True
+    assert AzureStorage(**WITH_KEY, check_content=True)._gateway.check_content is True
+    assert AzureStorage(**WITH_KEY, check_content="no", endpoint_url=local)._gateway.check_content is False  # type: ignore[arg-type]  # from a URL
 
 
 @pytest.mark.parametrize("prefix", ["a/b", "/a/b", "a/b/"])
-def test_a_prefix_is_a_folder_and_needs_no_slashes(prefix):
-    """Before and behind it they make no difference; what no folder may be called is refused."""
-    link = AzureStorage(**WAY, prefix=prefix).link_to("c.txt", ShareLinkOperation.download, DAY)
+def test_slashes_around_a_prefix_are_ignored(prefix):
+    """An invalid prefix is refused."""
+    link = AzureStorage(**WITH_KEY, prefix=prefix).link_to("c.txt", ShareLinkOperation.download, DAY)
 
-    assert link.startswith(f"{PLACE}/files/a/b/c.txt?")
+    assert link.startswith(f"{ACCOUNT_URL}/files/a/b/c.txt?")
     with pytest.raises(InvalidPathError):
-        AzureStorage(**WAY, prefix="a/../b")
+        AzureStorage(**WITH_KEY, prefix="a/../b")
 
 
-def test_the_longest_path_counts_with_its_prefix():
-    """A name has 1,024 bytes at most, and the prefix is a part of it."""
-    with pytest.raises(InvalidPathError, match="with its prefix the path is longer than 1024 bytes"):
-        AzureStorage(**WAY, prefix="p" * 200).write("/".join(["f" * 200] * 5), b"")
+def test_the_limit_of_a_path_includes_the_prefix():
+    """A blob name has at most 1,024 bytes."""
+    with pytest.raises(InvalidPathError, match="the path with its prefix is longer than 1024 bytes"):
+        AzureStorage(**WITH_KEY, prefix="p" * 200).write("/".join(["f" * 200] * 5), b"")
 
 
-# -- which way leads in -----------------------------------------------------------------------------------------------
+# -- connection methods -----------------------------------------------------------------------------------------------
 
 
-FOR_CONTAINER = {"sas_container_url": f"{PLACE}/files?{SAS}"}
-FOR_BLOB = {"sas_blob_url": f"{PLACE}/files/a.txt?{SAS}"}
+FOR_CONTAINER = {"sas_container_url": f"{ACCOUNT_URL}/files?{SAS}"}
+FOR_BLOB = {"sas_blob_url": f"{ACCOUNT_URL}/files/a.txt?{SAS}"}
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
         {**FOR_CONTAINER, **FOR_BLOB},
-        {**WAY, **FOR_CONTAINER},
+        {**WITH_KEY, **FOR_CONTAINER},
         {"key": KEY, **FOR_BLOB},
-        {"endpoint_url": PLACE, **FOR_CONTAINER},
-        {"credential": Identity(), **FOR_CONTAINER},
+        {"endpoint_url": ACCOUNT_URL, **FOR_CONTAINER},
+        {"credential": FakeIdentity(), **FOR_CONTAINER},
         {"connection_string": "UseDevelopmentStorage=true", **FOR_CONTAINER},
         {"bucket": "other", **FOR_CONTAINER},
         {"account": "other", **FOR_BLOB},
     ],
 )
-def test_two_ways_in_are_told(arguments):
-    """Files would go to one place while somebody looks for them in the other."""
+def test_two_connection_methods_are_refused(arguments):
+    """Files could otherwise be stored in one container and searched in another."""
     with pytest.raises(ConfigurationError, match=r"leave out the other|for another account or bucket"):
         account(**arguments)
 
 
-def test_an_address_with_a_signature_may_be_said_twice():
-    """By the names of what is in it."""
+def test_a_sas_url_may_be_given_with_its_account_and_container():
+    """The names must be those in the URL."""
     first = account(account="acct", bucket="files", **FOR_CONTAINER)
     second = account(bucket="files", **FOR_BLOB)
 
@@ -275,86 +283,86 @@ def test_an_address_with_a_signature_may_be_said_twice():
 @pytest.mark.parametrize(
     "bucket", ["ab", "a" * 64, "Files", "a_b", "a--b", "-ab", "ab-", "a/b", "a?b", "..", "ä" * 3, "a%2Fb", "$other"]
 )
-def test_a_bucket_is_the_name_of_a_container(bucket):
-    """Nothing below one, or beside it."""
-    with pytest.raises(ConfigurationError, match="bucket is the name of a container"):
-        account(**{**WAY, "bucket": bucket})
+def test_a_bucket_that_is_no_container_name_is_refused(bucket):
+    """Nothing below or beside a container."""
+    with pytest.raises(ConfigurationError, match="bucket must be the name of a container"):
+        account(**{**WITH_KEY, "bucket": bucket})
 
 
 @pytest.mark.parametrize("bucket", ["abc", "a-b", "a" * 63, "1-2-3", "$root", "$web", "$logs", "$blobchangefeed"])
-def test_every_name_that_a_container_may_have_is_taken(bucket):
-    """Those of the service itself too."""
-    assert account(**{**WAY, "bucket": bucket}).container == bucket
+def test_every_valid_container_name_is_accepted(bucket):
+    """Including the system containers."""
+    assert account(**{**WITH_KEY, "bucket": bucket}).container == bucket
 
 
 @pytest.mark.parametrize(
     ("endpoint", "text"),
     [
-        (f"{PLACE}/files", "without a container in it"),
-        (f"{PLACE}/acct", "without a container in it"),
-        (f"{PLACE}/acct/files", "without a container in it"),
-        ("http://127.0.0.1:10000/acct/files", "without a container in it"),
-        ("http://127.0.0.1:10000", "ends in the name of the account"),
-        ("http://azurite:10000/", "ends in the name of the account"),
-        (f"{PLACE}?", "is an address like"),
-        (f"{PLACE}#", "is an address like"),
-        (f"{PLACE}\n", "is an address like"),
-        (f" {PLACE}", "is an address like"),
+        (f"{ACCOUNT_URL}/files", "without a container"),
+        (f"{ACCOUNT_URL}/acct", "without a container"),
+        (f"{ACCOUNT_URL}/acct/files", "without a container"),
+        ("http://127.0.0.1:10000/acct/files", "without a container"),
+        ("http://127.0.0.1:10000", "must end with the name of the account"),
+        ("http://azurite:10000/", "must end with the name of the account"),
+        (f"{ACCOUNT_URL}?", "is an address like"),
+        (f"{ACCOUNT_URL}#", "is an address like"),
+        (f"{ACCOUNT_URL}\n", "is an address like"),
+        (f" {ACCOUNT_URL}", "is an address like"),
     ],
 )
-def test_an_endpoint_is_that_of_an_account(endpoint, text):
-    """What is too much in it would become a part of every name."""
+def test_an_endpoint_url_that_is_not_an_accounts_is_refused(endpoint, text):
+    """An additional segment would become part of every blob name."""
     with pytest.raises(ConfigurationError, match=text):
-        account(**{**WAY, "endpoint_url": endpoint})
+        account(**{**WITH_KEY, "endpoint_url": endpoint})
 
 
-@pytest.mark.parametrize("more", ["&snapshot=2026-11-21", "&versionid=1"])
-def test_the_address_of_a_version_is_none_of_a_file(more):
-    """It cannot be written, and the signature is good for nothing else."""
+@pytest.mark.parametrize("parameters", ["&snapshot=2026-11-21", "&versionid=1"])
+def test_a_sas_url_of_a_snapshot_or_version_is_refused(parameters):
+    """It cannot be written."""
     with pytest.raises(ConfigurationError, match="is for one snapshot or version"):
-        account(sas_blob_url=f"{PLACE}/files/a.txt?{SAS}{more}")
+        account(sas_blob_url=f"{ACCOUNT_URL}/files/a.txt?{SAS}{parameters}")
 
 
 @pytest.mark.parametrize(
     ("host", "name"), [("https://acct-secondary.blob.core.windows.net", "acct"), ("https://files.example.com", "acct")]
 )
-def test_an_account_may_be_named_beside_an_address_that_does_not_tell_it(host, name):
-    """As that of a second place, or of a domain of one's own."""
+def test_an_account_may_be_given_with_a_url_that_does_not_contain_it(host, name):
+    """The URL of a secondary location, or of a custom domain."""
     assert account(account=name, bucket="files", sas_container_url=f"{host}/files?{SAS}").url == host
 
 
-def test_a_folder_is_no_container():
-    """Data Lake signs addresses of folders too."""
-    with pytest.raises(ConfigurationError, match="sas_container_url is https"):
-        account(sas_container_url=f"{PLACE}/files/folder?{SAS}")
+def test_a_sas_url_of_a_directory_is_refused():
+    """Data Lake signs URLs of directories too."""
+    with pytest.raises(ConfigurationError, match="sas_container_url must be https"):
+        account(sas_container_url=f"{ACCOUNT_URL}/files/folder?{SAS}")
 
 
-@pytest.mark.parametrize("more", ["&restype=container&comp=list"])
-def test_the_address_of_a_request_is_none_of_a_container(more):
-    """It was copied from a tool; the signature in it does not show."""
-    with pytest.raises(ConfigurationError, match="is the address of a request: take out") as caught:
-        account(sas_container_url=f"{PLACE}/files?{SAS}{more}")
+@pytest.mark.parametrize("parameters", ["&restype=container&comp=list"])
+def test_a_sas_url_of_a_list_request_is_refused(parameters):
+    """It was copied from a tool; the message does not show its signature."""
+    with pytest.raises(ConfigurationError, match="is the URL of a request: remove") as caught:
+        account(sas_container_url=f"{ACCOUNT_URL}/files?{SAS}{parameters}")
 
     assert "not-for-the-logs" not in str(caught.value)
 
 
-def test_blanks_around_a_signature_are_no_part_of_it():
-    """As a file or a variable of the environment adds them."""
-    assert account(sas_container_url=f"{PLACE}/files?{SAS} \n").sas == SAS
+def test_whitespace_around_a_signature_is_ignored():
+    """A file or an environment variable may add it."""
+    assert account(sas_container_url=f"{ACCOUNT_URL}/files?{SAS} \n").sas == SAS
 
 
 @pytest.mark.parametrize(
     ("url", "name", "base", "container"),
     [
-        (f"{PLACE}/files?{SAS}", "acct", PLACE, "files"),
-        (f"{PLACE}/files/?{SAS}", "acct", PLACE, "files"),
+        (f"{ACCOUNT_URL}/files?{SAS}", "acct", ACCOUNT_URL, "files"),
+        (f"{ACCOUNT_URL}/files/?{SAS}", "acct", ACCOUNT_URL, "files"),
         (f"https://cdn.example.com/$root?{SAS}", "cdn", "https://cdn.example.com", "$root"),
         (f"http://127.0.0.1:10000/acct/files?{SAS}", "acct", "http://127.0.0.1:10000/acct", "files"),
         (f"http://10.0.0.7:10000/acct/files?{SAS}", "acct", "http://10.0.0.7:10000/acct", "files"),
     ],
 )
-def test_the_address_of_a_container_says_all(url, name, base, container):
-    """The account, where it is, and the signature."""
+def test_a_container_sas_url_is_parsed(url, name, base, container):
+    """Into account name, account URL, container and signature."""
     found = account(sas_container_url=url)
 
     assert (found.name, found.url, found.container, found.sas) == (name, base, container, SAS)
@@ -363,8 +371,8 @@ def test_the_address_of_a_container_says_all(url, name, base, container):
 @pytest.mark.parametrize(
     ("url", "base", "container", "blob"),
     [
-        (f"{PLACE}/files/a.txt?{SAS}", PLACE, "files", "a.txt"),
-        (f"{PLACE}/files/a/b%20c/caf%C3%A9%2F%25%23%3F.txt?{SAS}", PLACE, "files", "a/b c/café/%#?.txt"),
+        (f"{ACCOUNT_URL}/files/a.txt?{SAS}", ACCOUNT_URL, "files", "a.txt"),
+        (f"{ACCOUNT_URL}/files/a/b%20c/caf%C3%A9%2F%25%23%3F.txt?{SAS}", ACCOUNT_URL, "files", "a/b c/café/%#?.txt"),
         (f"https://cdn.example.com/files/a/b/c.txt?{SAS}", "https://cdn.example.com", "files", "a/b/c.txt"),
         (f"http://127.0.0.1:10000/acct/files/a/b?{SAS}", "http://127.0.0.1:10000/acct", "files", "a/b"),
         (f"http://10.0.0.7/acct/files/a/b?{SAS}", "http://10.0.0.7/acct", "files", "a/b"),
@@ -372,8 +380,8 @@ def test_the_address_of_a_container_says_all(url, name, base, container):
         (f"http://azurite:10000/acct/files/a/b?{SAS}", "http://azurite:10000/acct", "files", "a/b"),
     ],
 )
-def test_the_address_of_a_blob_says_all(url, base, container, blob):
-    """Whatever its name; the SDK's own client is told the same."""
+def test_a_blob_sas_url_is_parsed(url, base, container, blob):
+    """Also with special characters in the blob name; the SDK's client gets the same values."""
     storage = AzureStorage(sas_blob_url=url)
     client = storage._clients.blob(blob)
 
@@ -392,27 +400,27 @@ def test_the_address_of_a_blob_says_all(url, base, container, blob):
         f"https://user:{HIDDEN}@acct.blob.core.windows.net/files/a?{SAS}",
         f"https://[half-a-bracket/files/a?{SAS}",
         f"https://acct.blob.core.windows.net:port/files/a?{SAS}",
-        f"{PLACE}/files/a",
-        f"{PLACE}/files/a?sv=2022-11-02",
-        f"{PLACE}?{SAS}",
-        f"{PLACE}/?{SAS}",
+        f"{ACCOUNT_URL}/files/a",
+        f"{ACCOUNT_URL}/files/a?sv=2022-11-02",
+        f"{ACCOUNT_URL}?{SAS}",
+        f"{ACCOUNT_URL}/?{SAS}",
         5,
     ],
 )
-def test_an_address_with_a_signature_that_is_none_is_told(name, url):
-    """And is not repeated, as it is a secret."""
+def test_an_invalid_sas_url_is_refused(name, url):
+    """The message does not repeat it, because it is a secret."""
     with pytest.raises(ConfigurationError, match=name) as caught:
         AzureStorage(**{name: url})
 
     assert HIDDEN not in shown_by(caught.value)
 
 
-def test_an_address_of_the_wrong_kind_is_told():
-    """A blob is no container, and a container no blob."""
-    with pytest.raises(ConfigurationError, match=r"sas_container_url is https://ACCOUNT.*/CONTAINER\?SIGNATURE"):
-        AzureStorage(sas_container_url=f"{PLACE}/files/folder/a.txt?{SAS}")
-    with pytest.raises(ConfigurationError, match=r"sas_blob_url is https://ACCOUNT.*/CONTAINER/BLOB\?SIGNATURE"):
-        AzureStorage(sas_blob_url=f"{PLACE}/files?{SAS}")
+def test_a_sas_url_of_the_wrong_type_is_refused():
+    """A blob is not a container, and a container not a blob."""
+    with pytest.raises(ConfigurationError, match=r"sas_container_url must be https://ACCOUNT.*/CONTAINER\?SIGNATURE"):
+        AzureStorage(sas_container_url=f"{ACCOUNT_URL}/files/folder/a.txt?{SAS}")
+    with pytest.raises(ConfigurationError, match=r"sas_blob_url must be https://ACCOUNT.*/CONTAINER/BLOB\?SIGNATURE"):
+        AzureStorage(sas_blob_url=f"{ACCOUNT_URL}/files?{SAS}")
 
 
 # -- connection strings -----------------------------------------------------------------------------------------------
@@ -424,12 +432,12 @@ def test_an_address_of_the_wrong_kind_is_told():
         (
             f"DefaultEndpointsProtocol=https;AccountName=acct;AccountKey={KEY};EndpointSuffix=core.windows.net",
             "acct",
-            PLACE,
+            ACCOUNT_URL,
             KEY,
             None,
         ),
-        (f" AccountName = acct ; AccountKey = {KEY} ; ", "acct", PLACE, KEY, None),
-        (f"accountname=acct;ACCOUNTKEY={KEY}", "acct", PLACE, KEY, None),
+        (f" AccountName = acct ; AccountKey = {KEY} ; ", "acct", ACCOUNT_URL, KEY, None),
+        (f"accountname=acct;ACCOUNTKEY={KEY}", "acct", ACCOUNT_URL, KEY, None),
         (
             f"AccountName=acct;AccountKey={KEY};EndpointSuffix=core.chinacloudapi.cn",
             "acct",
@@ -448,16 +456,16 @@ def test_an_address_of_the_wrong_kind_is_told():
         ),
     ],
 )
-def test_a_connection_string_says_all_but_the_container(text, name, url, key, sas):
-    """As the portal shows it, of any cloud, with a key or a signature; an address that is named is taken."""
+def test_a_connection_string_is_parsed(text, name, url, key, sas):
+    """As the portal shows it, of any cloud, with a key or a SAS; a given BlobEndpoint is used."""
     found = account(connection_string=text, bucket="files")
 
     assert (found.name, found.key, found.sas, found.container) == (name, key, sas, "files")
     assert found.url == url or (not url and found.url in text)
 
 
-def test_the_emulators_connection_string_is_understood():
-    """Its account and key are known to everybody."""
+def test_the_emulators_connection_string_is_parsed():
+    """Its account and key are public."""
     storage = AzureStorage(connection_string="UseDevelopmentStorage=true", bucket="files")
 
     assert storage._account.url == "http://127.0.0.1:10000/devstoreaccount1"
@@ -468,22 +476,22 @@ def test_the_emulators_connection_string_is_understood():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "made of Name=value"),
-        (HIDDEN, "made of Name=value, separated by semicolons"),
-        (f"AccountName=acct;{HIDDEN}", "made of Name=value, separated by semicolons"),
-        (f"AccountKey={KEY}", "names no AccountName and no BlobEndpoint"),
+        ("", "consist of Name=value"),
+        (HIDDEN, "consist of Name=value pairs, separated by semicolons"),
+        (f"AccountName=acct;{HIDDEN}", "consist of Name=value pairs, separated by semicolons"),
+        (f"AccountKey={KEY}", "has neither an AccountName nor a BlobEndpoint"),
         ("AccountName=acct", "has neither an AccountKey nor a SharedAccessSignature"),
         ("UseDevelopmentStorage=false;AccountName=acct", "has neither an AccountKey nor a SharedAccessSignature"),
         (f"AccountName=acct;AccountKey={HIDDEN}!", "in base64"),
-        (f"AccountName=a/b;AccountKey={KEY}", "made of letters and digits"),
+        (f"AccountName=a/b;AccountKey={KEY}", "only letters and digits"),
         (f"AccountName=acct;AccountKey={KEY};DefaultEndpointsProtocol=ftp", "DefaultEndpointsProtocol and EndpointSu"),
         (f"AccountName=acct;AccountKey={KEY};EndpointSuffix=x@evil?{HIDDEN}", "DefaultEndpointsProtocol and Endpoint"),
         (f"BlobEndpoint=https://u:{HIDDEN}@a.example.com;AccountKey={KEY}", "BlobEndpoint is an address"),
-        (5, "made of Name=value"),
+        (5, "consist of Name=value"),
     ],
 )
-def test_a_connection_string_that_is_none_is_told(text, expected):
-    """Without a letter of it, as the key stands in it."""
+def test_an_invalid_connection_string_is_refused(text, expected):
+    """The message does not repeat it, because it contains the key."""
     with pytest.raises(ConfigurationError) as caught:
         AzureStorage(connection_string=text, bucket="files")
 
@@ -492,84 +500,89 @@ def test_a_connection_string_that_is_none_is_told(text, expected):
     assert KEY not in shown_by(caught.value)
 
 
-def test_a_connection_string_needs_a_container_and_nothing_else():
-    """Beside it, another account, key, credential or address would contradict it."""
+def test_a_connection_string_needs_a_bucket_and_nothing_else():
+    """Another account, key, credential or URL would contradict it."""
     text = f"AccountName=acct;AccountKey={KEY}"
 
-    with pytest.raises(ConfigurationError, match="needs a bucket beside it"):
+    with pytest.raises(ConfigurationError, match="needs a bucket too"):
         AzureStorage(connection_string=text)
-    others: list[dict[str, Any]] = [{"account": "a"}, {"key": KEY}, {"credential": Identity()}, {"endpoint_url": PLACE}]
+    others: list[dict[str, Any]] = [
+        {"account": "a"},
+        {"key": KEY},
+        {"credential": FakeIdentity()},
+        {"endpoint_url": ACCOUNT_URL},
+    ]
     for other in others:
-        with pytest.raises(ConfigurationError, match="has its account, its key and its address already"):
+        with pytest.raises(ConfigurationError, match="already contains account, key and endpoint"):
             AzureStorage(connection_string=text, bucket="files", **other)
 
 
 # -- identities -------------------------------------------------------------------------------------------------------
 
 
-def test_an_identity_needs_a_container_and_an_account():
-    """Or an address, whose first label is the account then."""
-    identity = Identity()
+def test_a_credential_needs_a_container_and_an_account():
+    """Or an endpoint_url, whose first label is then the account."""
+    identity = FakeIdentity()
 
-    named = account(account="acct", bucket="files", credential=identity)
-    found = account(endpoint_url="https://acct.blob.core.chinacloudapi.cn/", bucket="files", credential=identity)
+    by_account = account(account="acct", bucket="files", credential=identity)
+    by_url = account(endpoint_url="https://acct.blob.core.chinacloudapi.cn/", bucket="files", credential=identity)
 
-    assert (named.url, named.name, named.credential) == (PLACE, "acct", identity)
-    assert (found.url, found.name) == ("https://acct.blob.core.chinacloudapi.cn", "acct")
-    lacking: list[dict[str, Any]] = [{"account": "acct"}, {"bucket": "files"}, {}]
-    for less in lacking:
+    assert (by_account.url, by_account.name, by_account.credential) == (ACCOUNT_URL, "acct", identity)
+    assert (by_url.url, by_url.name) == ("https://acct.blob.core.chinacloudapi.cn", "acct")
+    incomplete: list[dict[str, Any]] = [{"account": "acct"}, {"bucket": "files"}, {}]
+    for arguments in incomplete:
         with pytest.raises(ConfigurationError, match="needs a bucket, and an account or an endpoint_url"):
-            account(credential=identity, **less)
+            account(credential=identity, **arguments)
 
 
 @pytest.mark.parametrize("credential", ["AnotherCredential", 5, KEY, AzureNamedKeyCredential("acct", KEY), ""])
-def test_what_is_no_identity_is_refused(credential):
+def test_an_invalid_credential_is_refused(credential):
     """A key is another argument."""
     with pytest.raises(
-        ConfigurationError, match='credential is "DefaultAzureCredential" or an object of azure'
+        ConfigurationError, match='credential must be "DefaultAzureCredential" or a credential object of azure'
     ) as caught:
         AzureStorage("acct", bucket="files", credential=credential)
 
     assert KEY not in shown_by(caught.value)
 
 
-def test_an_identity_is_never_sent_by_plain_http():
-    """Whoever listens could be it for an hour."""
-    with pytest.raises(ConfigurationError, match="a credential is sent by https only: check endpoint_url"):
-        AzureStorage("acct", bucket="files", credential=Identity(), endpoint_url="http://127.0.0.1:10000/acct")
+def test_a_credential_over_plain_http_is_refused():
+    """An eavesdropper could use the token for an hour."""
+    with pytest.raises(ConfigurationError, match="a credential is sent over https only: check endpoint_url"):
+        AzureStorage("acct", bucket="files", credential=FakeIdentity(), endpoint_url="http://127.0.0.1:10000/acct")
 
 
-def test_the_default_identity_may_be_named(monkeypatch):
-    """It is made when somebody asks, in the process that does: its connections are not for sharing."""
-    staged = types.ModuleType("azure.identity")
-    vars(staged)["DefaultAzureCredential"] = Identity
-    monkeypatch.setitem(sys.modules, "azure.identity", staged)
+def test_the_default_credential_can_be_configured_by_name(monkeypatch):
+    """It is created in the process that first uses it, because its connections cannot be shared."""
+    fake_module = types.ModuleType("azure.identity")
+    vars(fake_module)["DefaultAzureCredential"] = FakeIdentity
+    monkeypatch.setitem(sys.modules, "azure.identity", fake_module)
 
     storage = from_profile("azure://acct/files?credential=DefaultAzureCredential")
 
     assert isinstance(storage, AzureStorage)
     assert storage._account.credential == "DefaultAzureCredential"
-    assert isinstance(storage._clients._credential(), Identity)
+    assert isinstance(storage._clients._credential(), FakeIdentity)
     assert storage._clients._credential() is storage._clients._credential()
     assert storage.capabilities.links == ~ShareLinkOperation(0)
 
 
-def test_the_default_identity_of_the_package_is_an_identity():
-    """Where the package is installed, it is taken as it is; nothing is asked of anybody yet."""
+def test_the_default_credential_of_azure_identity_is_used():
+    """Where the package is installed; creating it sends no request."""
     storage = AzureStorage("acct", bucket="files", credential="DefaultAzureCredential")
 
     assert isinstance(storage._clients._credential(), DefaultAzureCredential)
 
 
-def test_without_its_package_the_default_identity_says_what_to_install(monkeypatch):
-    """When the storage is made, not with the first file."""
+def test_the_default_credential_without_azure_identity_says_what_to_install(monkeypatch):
+    """When the storage is created."""
     monkeypatch.setitem(sys.modules, "azure.identity", None)
 
     with pytest.raises(ConfigurationError, match='needs azure-identity: run "pip install azure-identity"'):
         AzureStorage("acct", bucket="files", credential="DefaultAzureCredential")
 
 
-# -- from text --------------------------------------------------------------------------------------------------------
+# -- settings as text -------------------------------------------------------------------------------------------------
 
 AS_TEXT = {
     "endpoint_url": "https://files.example.com",
@@ -587,13 +600,14 @@ AS_TEXT = {
 }
 
 
-def _check_text_was_understood(storage):
-    made = settings_of(storage)
+def _assert_settings_were_parsed(storage):
+    settings = settings_of(storage)
     assert isinstance(storage, AzureStorage)
     assert (storage.name, storage.bucket, storage._account.name) == ("docs", "files", "acct")
     assert (storage._chunk_size, storage._concurrency, storage._gateway.check_content) == (6 * MIB, 4, True)
-    assert (made.connect_timeout, made.read_timeout, made.max_attempts, made.max_connections) == (1.5, 20, 2, 7)
-    assert made.verify is False
+    assert (settings.connect_timeout, settings.read_timeout) == (1.5, 20)
+    assert (settings.max_attempts, settings.max_connections) == (2, 7)
+    assert settings.verify is False
     assert storage.capabilities.guesses_content_type is False
     assert storage.portable is True
     link = storage.link_to("c.txt", ShareLinkOperation.download, DAY)
@@ -601,39 +615,39 @@ def _check_text_was_understood(storage):
     assert "spr=" not in link
 
 
-def test_a_profile_may_be_a_url():
-    """Account and container are its host and its first folder; numbers and flags are understood."""
+def test_a_profile_can_be_a_url():
+    """Account and container are its host and first path segment; numbers and flags are parsed."""
     query = "&".join(f"{name}={value}" for name, value in {**AS_TEXT, "key": KEY.replace("=", "%3D")}.items())
 
-    _check_text_was_understood(from_profile(f"azure://acct/files/a/b?{query}"))
+    _assert_settings_were_parsed(from_profile(f"azure://acct/files/a/b?{query}"))
 
 
-def test_a_profile_may_be_json():
-    """With numbers and flags as such."""
+def test_a_profile_can_be_json():
+    """With numbers and booleans."""
     numbers = {"chunk_size": 6 * MIB, "concurrency": 4, "connect_timeout": 1.5, "read_timeout": 20, "max_attempts": 2}
     flags = {"check_content": True, "guess_content_type": False, "verify": False, "portable": True}
-    spec = {"backend": "azure", "prefix": "a/b", **WAY, **AS_TEXT, **numbers, **flags, "link_https_only": False}
+    spec = {"backend": "azure", "prefix": "a/b", **WITH_KEY, **AS_TEXT, **numbers, **flags, "link_https_only": False}
     app = Flask(__name__)
     app.config["STORAGE_PROFILES"] = json.dumps({"docs": spec})
 
-    _check_text_was_understood(Storage(app).for_app(app)["docs"])
+    _assert_settings_were_parsed(Storage(app).for_app(app)["docs"])
 
 
-def test_a_profile_may_come_from_the_environment(monkeypatch):
-    """One variable for each value; Flask reads those that are JSON."""
-    for name, value in {"backend": "azure", "prefix": "a/b", **WAY, **AS_TEXT}.items():
+def test_a_profile_can_come_from_the_environment(monkeypatch):
+    """One variable for each value; Flask parses those that are JSON."""
+    for name, value in {"backend": "azure", "prefix": "a/b", **WITH_KEY, **AS_TEXT}.items():
         monkeypatch.setenv(f"FLASK_STORAGE_PROFILES__docs__{name}", value)
     monkeypatch.setenv("FLASK_STORAGE_DEFAULT_PROFILE", "docs")
     app = Flask(__name__)
     app.config.from_prefixed_env()
 
-    _check_text_was_understood(Storage(app).for_app(app)["docs"])
+    _assert_settings_were_parsed(Storage(app).for_app(app)["docs"])
 
 
-def test_a_profile_may_be_the_predecessors_pair():
+def test_a_profile_can_be_keg_storages_pair():
     """A class and its arguments."""
     app = Flask(__name__)
-    app.config["STORAGE_PROFILES"] = [(AzureStorage, {"name": "docs", **WAY})]
+    app.config["STORAGE_PROFILES"] = [(AzureStorage, {"name": "docs", **WITH_KEY})]
 
     storage = Storage(app).for_app(app)["docs"]
 
@@ -652,57 +666,57 @@ def test_a_profile_may_be_the_predecessors_pair():
         "azure://acct:10000/files",
     ],
 )
-def test_a_url_names_account_and_container_and_no_secret(url):
-    """It would be in every log; where a key belongs is said."""
+def test_a_url_without_account_or_container_or_with_a_secret_is_refused(url):
+    """URLs appear in logs; the message says where a key belongs."""
     with pytest.raises(ConfigurationError, match="azure://account/container/prefix; key or credential are") as caught:
         from_profile(url)
 
     assert HIDDEN not in str(caught.value)
 
 
-def test_the_prefix_of_a_url_may_be_escaped():
-    """As paths of URLs are."""
+def test_the_prefix_of_a_url_is_percent_decoded():
+    """Like the path of any URL."""
     storage = from_profile(f"azure://acct/files/a%20folder/?key={KEY.replace('=', '%3D')}")
 
     assert isinstance(storage, AzureStorage)
     assert storage._gateway.prefix == "a folder/"
 
 
-def test_an_unknown_argument_of_a_url_is_told():
-    """With those that exist."""
+def test_an_unknown_argument_of_a_url_is_refused():
+    """The message lists the arguments."""
     with pytest.raises(ConfigurationError, match=r"buckets.*AzureStorage takes account, key, bucket"):
         from_profile("azure://acct/files?buckets=2")
 
 
 @pytest.mark.parametrize("name", ["guess_content_type", "portable"])
-def test_a_flag_that_is_none_is_told(name):
-    """Rather than taken for true."""
+def test_an_invalid_flag_is_refused(name):
+    """It is not taken for true."""
     with pytest.raises(ConfigurationError, match=f"{name} is true or false"):
         from_profile(f"azure://acct/files?{name}=perhaps")
 
 
 @pytest.mark.parametrize(("text", "verify"), [("false", False), ("TRUE", True), (__file__, __file__)])
 def test_verify_is_a_flag_or_a_file(text, verify):
-    """The words for a flag are one; anything else is a file."""
-    assert settings_of(AzureStorage(**WAY, verify=text)).verify == verify
+    """Text that is no flag is a file."""
+    assert settings_of(AzureStorage(**WITH_KEY, verify=text)).verify == verify
 
 
-# -- nothing is told that is secret -----------------------------------------------------------------------------------
+# -- secrets ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        WAY,
-        {"sas_container_url": f"{PLACE}/files?{SAS}"},
-        {"sas_blob_url": f"{PLACE}/files/a.txt?{SAS}"},
+        WITH_KEY,
+        {"sas_container_url": f"{ACCOUNT_URL}/files?{SAS}"},
+        {"sas_blob_url": f"{ACCOUNT_URL}/files/a.txt?{SAS}"},
         {"connection_string": f"AccountName=acct;AccountKey={KEY}", "bucket": "files"},
         {"connection_string": f"AccountName=acct;SharedAccessSignature={SAS}", "bucket": "files"},
     ],
     ids="-".join,
 )
-def test_no_secret_is_shown(arguments):
-    """Neither by the storage nor by what it is made of, however it is printed."""
+def test_no_repr_shows_a_secret(arguments):
+    """Neither of the storage nor of its parts."""
     storage = AzureStorage(**arguments)
     storage._clients.blob("a.txt")
 
@@ -714,7 +728,7 @@ def test_no_secret_is_shown(arguments):
     assert not [text for text in shown if HIDDEN in text or KEY in text]
 
 
-# -- the ways in, on a server -----------------------------------------------------------------------------------------
+# -- connection methods on a server -----------------------------------------------------------------------------------
 
 
 def _sas_of_container(server, container, permission="racwdl"):
@@ -724,16 +738,16 @@ def _sas_of_container(server, container, permission="racwdl"):
 
 
 def _connection_string(server, **settings):
-    given = {"AccountName": server.account, "BlobEndpoint": server.url, **settings}
-    return ";".join(f"{name}={value}" for name, value in given.items())
+    settings = {"AccountName": server.account, "BlobEndpoint": server.url, **settings}
+    return ";".join(f"{name}={value}" for name, value in settings.items())
 
 
-@pytest.mark.parametrize("way", ["key", "connection string", "connection string with a signature", "container"])
-def test_each_way_leads_into_the_container(azurite, way):
-    """Writing, in one request and in blocks, reading, listing, copying and deleting."""
+@pytest.mark.parametrize("method", ["key", "connection string", "connection string with a signature", "container"])
+def test_each_connection_method_works(azurite, method):
+    """Writing in one request and in blocks, reading, listing, copying and deleting."""
     container = azurite.make_container()
     sas = _sas_of_container(azurite, container)
-    ways: dict[str, dict[str, Any]] = {
+    methods: dict[str, dict[str, Any]] = {
         "key": {"bucket": container},
         "connection string": {
             "connection_string": _connection_string(azurite, AccountKey=azurite.key),
@@ -747,7 +761,7 @@ def test_each_way_leads_into_the_container(azurite, way):
         },
         "container": {"sas_container_url": f"{azurite.url}/{container}?{sas}"},
     }
-    storage = place(azurite, **ways[way], chunk_size=MIB)
+    storage = make_storage(azurite, **methods[method], chunk_size=MIB)
 
     storage.write("a/b é.txt", b"1")
     storage.write("large", bytes(MIB) + b"end")
@@ -762,68 +776,68 @@ def test_each_way_leads_into_the_container(azurite, way):
 
 
 @pytest.mark.parametrize("blob", ["a.txt", "a folder/caf\u00e9 \u4e2d+&=%2F#?.txt", "a+b/~c'(d).txt"])
-def test_the_address_of_a_blob_leads_to_it_and_nowhere_else(azurite, blob):
-    """Whatever it is called: it is written, read and deleted; every other path is refused without a request."""
-    whole = place(azurite)
+def test_a_blob_sas_url_gives_access_to_one_blob(azurite, blob):
+    """With any name; every other path is refused without a request."""
+    with_key = make_storage(azurite)
     sas = generate_blob_sas(
         azurite.account,
-        whole.bucket,
+        with_key.bucket,
         blob,
         account_key=azurite.key,
         permission=BlobSasPermissions.from_string("rcwd"),
         expiry=datetime.now(UTC) + DAY,
     )
     with azurite.service() as service:
-        address = service.get_blob_client(whole.bucket, blob).url
-    storage = place(azurite, sas_blob_url=f"{address}?{sas}", chunk_size=MIB)
+        url = service.get_blob_client(with_key.bucket, blob).url
+    storage = make_storage(azurite, sas_blob_url=f"{url}?{sas}", chunk_size=MIB)
 
     storage.check()
     storage.write(blob, b"1")
-    small = whole.read(blob)
+    small = with_key.read(blob)
     storage.write(blob, bytes(MIB + 1))
 
     assert (small, storage.read(blob)) == (b"1", bytes(MIB + 1))
-    assert whole.size(blob) == storage.stat(blob).size == MIB + 1
-    for verb in (storage.read, storage.delete, storage.exists, lambda path: storage.write(path, b"")):
+    assert with_key.size(blob) == storage.stat(blob).size == MIB + 1
+    for operation in (storage.read, storage.delete, storage.exists, lambda path: storage.write(path, b"")):
         with pytest.raises(InvalidPathError, match="Invalid path for the configured SAS blob URL"):
-            verb(f"{blob}.other")
+            operation(f"{blob}.other")
     storage.check()
     storage.delete_many([blob])
-    assert whole.list() == []
+    assert with_key.list() == []
 
 
-def test_the_address_of_a_blob_lists_nothing():
-    """The text says what to configure; parts need a list too, and are not offered."""
-    storage = AzureStorage(sas_blob_url=f"{PLACE}/files/a.txt?{SAS}")
+def test_a_blob_sas_url_cannot_list():
+    """The error says what to configure; multipart uploads need listing, and are not offered."""
+    storage = AzureStorage(sas_blob_url=f"{ACCOUNT_URL}/files/a.txt?{SAS}")
 
-    for verb in (storage.list, lambda: list(storage.iter(details=True)), lambda: storage.client):
+    for operation in (storage.list, lambda: list(storage.iter(details=True)), lambda: storage.client):
         with pytest.raises(ConfigurationError, match="Cannot perform list operation when configured with SAS blob URL"):
-            verb()
+            operation()
     assert storage.capabilities.multipart is False
     with pytest.raises(UnsupportedOperationError):
         list(storage.multipart.list_uploads())
 
 
-def test_the_address_of_a_blob_with_a_prefix_counts_from_there():
-    """The path in the storage is the rest of the name."""
-    storage = AzureStorage(sas_blob_url=f"{PLACE}/files/a/b.txt?{SAS}", prefix="a")
+def test_a_blob_sas_url_can_have_a_prefix():
+    """The path in the storage is the rest of the blob name."""
+    storage = AzureStorage(sas_blob_url=f"{ACCOUNT_URL}/files/a/b.txt?{SAS}", prefix="a")
 
     assert storage._path("b.txt") == "b.txt"
     with pytest.raises(InvalidPathError):
         storage.exists("a/b.txt")
 
 
-def test_making_a_storage_asks_nothing_of_the_service():
-    """Nothing listens there, and only the first verb finds out."""
-    storage = AzureStorage(**WAY, endpoint_url=f"http://127.0.0.1:{free_port()}/acct", max_attempts=1)
+def test_creating_a_storage_sends_no_request():
+    """Without a server, the first operation fails."""
+    storage = AzureStorage(**WITH_KEY, endpoint_url=f"http://127.0.0.1:{free_port()}/acct", max_attempts=1)
 
     with pytest.raises(StorageUnavailableError, match="the service cannot be reached: check account and endpoint_url"):
         storage.list()
 
 
-def test_a_closed_storage_connects_anew(azurite):
-    """Closing gives the connections back, also where none was made."""
-    storage = place(azurite)
+def test_a_closed_storage_reconnects(azurite):
+    """Also when it was closed before its first request."""
+    storage = make_storage(azurite)
     storage.close()
     storage.write("a", b"1")
     storage.close()
@@ -835,9 +849,9 @@ def test_a_closed_storage_connects_anew(azurite):
 
 
 def _without_sdk(script):
-    hidden = "import sys\nsys.modules['azure.storage.blob'] = None\n"
+    hide = "import sys\nsys.modules['azure.storage.blob'] = None\n"
     return subprocess.run(
-        [sys.executable, "-c", hidden + textwrap.dedent(script)],
+        [sys.executable, "-c", hide + textwrap.dedent(script)],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
@@ -846,21 +860,21 @@ def _without_sdk(script):
 
 
 @pytest.mark.parametrize("name", ["AzureStorage", "AzureFile", "AzureReader", "AzureWriter"])
-def test_without_the_sdk_the_error_says_what_to_install(name):
-    """When it is asked for by name."""
-    said = _without_sdk(f"""
+def test_importing_without_the_sdk_says_what_to_install(name):
+    """When the class is imported by name."""
+    output = _without_sdk(f"""
         try:
             from flask_storage import {name}
         except ImportError as error:
             print(error)
     """)
 
-    assert 'needs azure-storage-blob: pip install "flask-storage-profiles[azure]"' in said
+    assert 'needs azure-storage-blob: pip install "flask-storage-profiles[azure]"' in output
 
 
-def test_without_the_sdk_a_profile_says_what_to_install():
+def test_a_profile_without_the_sdk_says_what_to_install():
     """When the app starts."""
-    said = _without_sdk("""
+    output = _without_sdk("""
         from flask import Flask
         from flask_storage import ConfigurationError, Storage
         app = Flask("app")
@@ -871,19 +885,19 @@ def test_without_the_sdk_a_profile_says_what_to_install():
             print(error)
     """)
 
-    assert "flask-storage-profiles[azure]" in said
+    assert "flask-storage-profiles[azure]" in output
 
 
 def test_the_emulators_key_is_base64():
-    """Nobody's secret: Microsoft publishes it."""
+    """It is not a secret: Microsoft publishes it."""
     assert len(base64.b64decode(azure_account._EMULATOR["accountkey"])) == 64
 
 
-def test_an_error_of_a_verb_shows_no_signature(azurite):
-    """Not in its text, nor in what came before it."""
+def test_an_error_shows_no_signature(azurite):
+    """Neither in its message nor in the traceback."""
     container = azurite.make_container()
     sas = _sas_of_container(azurite, container, "l")
-    storage = place(azurite, sas_container_url=f"{azurite.url}/{container}?{sas}", max_attempts=1)
+    storage = make_storage(azurite, sas_container_url=f"{azurite.url}/{container}?{sas}", max_attempts=1)
 
     with pytest.raises(StorageError) as caught:
         storage.write("a.txt", b"1")
@@ -895,40 +909,40 @@ def test_an_error_of_a_verb_shows_no_signature(azurite):
     "arguments",
     [{"client_options": {"api_version": "bogus"}}, {"retry_policy": 3}, {"client_options": {"nonsense": 1}}],
 )
-def test_what_only_the_sdk_can_judge_is_told_by_the_first_verb(azurite, arguments):
-    """As what is wrong with the configuration, or it does no harm."""
-    storage = place(azurite, **arguments)
+def test_invalid_client_options_are_reported_by_the_first_operation(azurite, arguments):
+    """As a configuration error; the SDK ignores unknown ones."""
+    storage = make_storage(azurite, **arguments)
 
     try:
         storage.write("a", b"1")
     except ConfigurationError as error:
-        assert "client_options or retry_policy" in str(error)  # noqa: PT017 - or nothing is wrong
+        assert "client_options or retry_policy" in str(error)  # noqa: PT017 - no error is right too
     else:
         assert storage.read("a") == b"1"
         assert arguments == {"client_options": {"nonsense": 1}}
 
 
-@pytest.mark.parametrize(("given", "guesses"), [("no", False), (False, False), ("true", True), (True, True)])
-def test_whether_names_tell_types_may_be_text(given, guesses):
-    """As the environment has it."""
-    assert account_storage(guess_content_type=given).capabilities.guesses_content_type is guesses
+@pytest.mark.parametrize(("value", "guesses"), [("no", False), (False, False), ("true", True), (True, True)])
+def test_guess_content_type_may_be_text(value, guesses):
+    """As in an environment variable."""
+    assert offline_storage(guess_content_type=value).capabilities.guesses_content_type is guesses
 
 
-def account_storage(**arguments):
-    """Return a storage that is never asked for anything."""
+def offline_storage(**arguments):
+    """Return a storage to which no request is sent."""
     return AzureStorage("acct", KEY, "files", **arguments)
 
 
-def test_no_signature_comes_into_a_log(azurite, caplog):
-    """Not even into those of the packages below, where everything is logged."""
-    whole = place(azurite)
-    whole.write("a.txt", b"hello")
-    guest = place(azurite, sas_container_url=whole.create_container_url(timedelta(hours=1)))
-    signature = parse_qs(guest._account.sas)["sig"][0]
+def test_no_signature_is_logged(azurite, caplog):
+    """Also not by the SDK and urllib3 at the level DEBUG."""
+    with_key = make_storage(azurite)
+    with_key.write("a.txt", b"hello")
+    with_sas = make_storage(azurite, sas_container_url=with_key.create_container_url(timedelta(hours=1)))
+    signature = parse_qs(with_sas._account.sas)["sig"][0]
 
     with caplog.at_level(logging.DEBUG):
-        assert guest.read("a.txt") == b"hello"
-        assert [entry.name for entry in guest.list()] == ["a.txt"]
+        assert with_sas.read("a.txt") == b"hello"
+        assert [entry.name for entry in with_sas.list()] == ["a.txt"]
 
     assert "a.txt" in caplog.text
     assert "sig=REDACTED" in caplog.text
@@ -936,32 +950,32 @@ def test_no_signature_comes_into_a_log(azurite, caplog):
     assert signature not in caplog.text
 
 
-def test_what_was_configured_is_shown_without_passwords():
-    """Proxies have some."""
-    storage = account_storage(client_options={"proxies": {"https": f"http://user:{HIDDEN}@proxy"}})
+def test_the_repr_of_client_options_shows_no_password():
+    """Proxy URLs may contain one."""
+    storage = offline_storage(client_options={"proxies": {"https": f"http://user:{HIDDEN}@proxy"}})
 
     assert HIDDEN not in repr(storage._clients._settings)
 
 
-def test_a_log_of_another_form_is_left_alone(caplog):
-    """Whoever logs a mapping has it logged."""
+def test_a_log_record_with_a_mapping_is_unchanged(caplog):
+    """The filter changes only records with a tuple of arguments."""
     with caplog.at_level(logging.DEBUG):
         logging.getLogger("urllib3.connectionpool").debug("%(word)s", {"word": "mapped"})
 
     assert "mapped" in caplog.text
 
 
-def test_an_environment_that_makes_no_identity_is_told(monkeypatch):
-    """By the first verb, as what is wrong with the configuration."""
+def test_invalid_environment_variables_of_azure_identity_are_reported(monkeypatch):
+    """By the first operation, as a configuration error."""
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "nonsense")
     storage = AzureStorage("acct", bucket="files", credential="DefaultAzureCredential")
 
-    with pytest.raises(ConfigurationError, match="variables that it does not understand"):
+    with pytest.raises(ConfigurationError, match="invalid environment variables"):
         storage.exists("a.txt")
 
 
-def test_the_client_of_a_single_blob_is_given_for_no_other():
-    """Whatever is asked of it would be done to that one."""
+def test_the_client_of_another_blob_is_refused_with_a_blob_sas():
+    """Its requests would otherwise change the blob of the SAS."""
     storage = AzureStorage(sas_blob_url=FOR_BLOB["sas_blob_url"])
 
     with pytest.raises(InvalidPathError):

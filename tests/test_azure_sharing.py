@@ -1,4 +1,4 @@
-"""One Azure storage for many threads and processes: no error, no mixture, no more connections than were allowed."""
+"""One Azure storage for many threads and processes: no errors, no mixed content, no more connections than allowed."""
 
 import hashlib
 import random
@@ -9,7 +9,7 @@ import pytest
 from flask_storage.errors import FileExistsInStorageError, IntegrityError, PreconditionFailedError
 from flask_storage.testing.concurrency import TIMEOUT, run_concurrently
 from flask_storage.types import WriteOptions
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.counts import count
 from tests.sharing import (
     CHILDREN,
@@ -32,23 +32,23 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def storage(azurite):
-    """An empty storage that may have fewer connections than there are threads."""
-    made = place(azurite, max_connections=10)
-    yield made
-    made.close()
-    azurite.remove_container(made.bucket)
+    """An empty storage with fewer connections than threads."""
+    storage = make_storage(azurite, max_connections=10)
+    yield storage
+    storage.close()
+    azurite.remove_container(storage.bucket)
 
 
 def test_fifty_threads_share_one_storage(storage):
-    """Each thread finds exactly its own files, and nobody waits for ever."""
+    """Each thread finds its own files, and no thread blocks forever."""
     mixed_work(storage, "here")
 
     assert all(entry.name.startswith("here/thread ") for entry in storage.list())
 
 
-def test_threads_have_no_more_connections_than_were_allowed(azurite):
-    """Fifty threads, five connections: they take turns."""
-    storage = place(azurite, max_connections=5)
+def test_fifty_threads_use_at_most_five_connections(azurite):
+    """As max_connections says."""
+    storage = make_storage(azurite, max_connections=5)
 
     with Sockets(azurite.url) as sockets:
         take_turns(storage)
@@ -57,9 +57,9 @@ def test_threads_have_no_more_connections_than_were_allowed(azurite):
     storage.close()
 
 
-def test_large_files_and_small_ones_share_connections(azurite):
-    """Blocks that are sent at once and ranges that are fetched ahead take their turns with everything else."""
-    storage = place(azurite, max_connections=4, chunk_size=2 * MIB, concurrency=4)
+def test_large_and_small_files_share_connections(azurite):
+    """Parallel blocks and ranges use the same connections as other requests."""
+    storage = make_storage(azurite, max_connections=4, chunk_size=2 * MIB, concurrency=4)
 
     with Sockets(azurite.url) as sockets:
         share_among_large_and_small(storage, 9 * MIB)
@@ -69,8 +69,8 @@ def test_large_files_and_small_ones_share_connections(azurite):
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
-def test_forked_children_share_one_storage(storage):
-    """A storage that was used before the fork works in every child, and in the parent beside them."""
+def test_forked_children_can_use_the_storage(storage):
+    """So can the parent at the same time."""
     ends = work_in_forked_children(storage)
 
     assert ends == [0] * CHILDREN
@@ -78,23 +78,23 @@ def test_forked_children_share_one_storage(storage):
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_child_inherits_a_storage_that_other_threads_are_using(storage):
-    """What they held at that moment, a lock or a connection, keeps the child from nothing."""
+def test_a_fork_while_threads_use_the_storage_does_not_block_the_child(storage):
+    """Locks and connections of the parent's threads are not inherited."""
     assert set(fork_while_threads_use(storage)) == {0}
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_child_inherits_an_identity_that_other_threads_are_using(azurite_https, fake_credential):
-    """By https; the key that signs is asked for anew."""
-    storage = place(azurite_https, credential=fake_credential(), max_connections=10)
+def test_a_fork_while_threads_use_an_identity_does_not_block_the_child(azurite_https, fake_credential):
+    """Over https; the child requests its own signing key."""
+    storage = make_storage(azurite_https, credential=fake_credential(), max_connections=10)
 
     assert set(fork_while_threads_use(storage)) == {0}
     storage.close()
 
 
-def test_an_app_that_is_loaded_before_the_workers_serves_from_all_of_them(azurite, tmp_path):
-    """Whole files and pieces of them, each to the one who asked, from workers that share what the parent made."""
-    storage = place(azurite)
+def test_a_preloaded_app_serves_from_all_workers(azurite, tmp_path):
+    """Whole files and ranges, under gunicorn with --preload."""
+    storage = make_storage(azurite)
     profile = {
         "backend": "azure",
         "account": azurite.account,
@@ -114,37 +114,37 @@ def test_an_app_that_is_loaded_before_the_workers_serves_from_all_of_them(azurit
 
 
 def test_every_read_is_one_complete_version(storage):
-    """Eight write one path again and again, four read it: what is read always belongs together."""
+    """While eight threads write one path and four read it."""
     write_and_read_one_name(storage)
 
 
 def test_every_read_of_a_large_file_is_one_complete_version(azurite):
-    """Also when it is written in blocks and read in ranges; a reader that is overtaken is told."""
-    storage = place(azurite, chunk_size=MIB)
+    """Also when it is written in blocks and read in ranges; otherwise the read is an error."""
+    storage = make_storage(azurite, chunk_size=MIB)
 
     write_and_read_one_large_name(storage, 3 * MIB)
 
     storage.close()
 
 
-@pytest.mark.parametrize("verb", ["write", "copy", "move", "complete"])
-def test_exactly_one_of_eight_creates(storage, verb):
-    """Of eight that create one name at the same moment one wins, and its content is what is there."""
+@pytest.mark.parametrize("operation", ["write", "copy", "move", "complete"])
+def test_exactly_one_of_eight_exclusive_writes_succeeds(storage, operation):
+    """Its content is what is stored."""
     for turn in range(count(3, 50)):
-        won = create_at_once(storage, verb, f"round {turn}/new.bin")
+        created = create_at_once(storage, operation, f"round {turn}/new.bin")
 
-        assert won.count(True) == 1
-        assert storage.read(f"round {turn}/new.bin") == str(won.index(True)).encode()
+        assert created.count(True) == 1
+        assert storage.read(f"round {turn}/new.bin") == str(created.index(True)).encode()
 
 
 def _long_content(number, turn):
-    """Several blocks, each of which says whose it is."""
+    """Return content of several blocks, each of which identifies its writer."""
     return hashlib.sha256(f"{number} {turn}".encode()).digest() * 100_000
 
 
-def test_long_writes_of_one_name_never_mix(azurite):
-    """Every file that is there is a whole one of those who were told that they wrote it; the others are told too."""
-    storage = place(azurite, chunk_size=MIB)
+def test_concurrent_large_writes_of_one_path_never_mix(azurite):
+    """The stored content is that of a writer without an error."""
+    storage = make_storage(azurite, chunk_size=MIB)
     for turn in range(count(4, 40)):
 
         def write(number, turn=turn):
@@ -161,9 +161,9 @@ def test_long_writes_of_one_name_never_mix(azurite):
     storage.close()
 
 
-def test_a_long_write_that_is_overtaken_is_told(azurite):
-    """Whoever ends first stays; of the blocks of the other nothing is left, and writing anew is all it takes."""
-    storage = place(azurite, chunk_size=MIB)
+def test_a_large_write_fails_if_another_write_is_committed_first(azurite):
+    """The content of the other write remains, and a retry succeeds."""
+    storage = make_storage(azurite, chunk_size=MIB)
     writer = storage.open("file.bin", "w")
     writer.write(_long_content(0, 0))
 
@@ -177,9 +177,9 @@ def test_a_long_write_that_is_overtaken_is_told(azurite):
     storage.close()
 
 
-def test_a_short_write_overtakes_a_long_one_whole(azurite):
-    """Azure tells the long one; Azurite keeps its blocks, and it comes last. Nothing is ever mixed."""
-    storage = place(azurite, chunk_size=MIB)
+def test_a_small_write_during_a_large_one_never_mixes(azurite):
+    """On Azure the large write fails; Azurite keeps its blocks, and it succeeds."""
+    storage = make_storage(azurite, chunk_size=MIB)
     writer = storage.open("file.bin", "w")
     writer.write(_long_content(0, 0))
 
@@ -196,9 +196,9 @@ def test_a_short_write_overtakes_a_long_one_whole(azurite):
     storage.close()
 
 
-def test_exactly_one_of_eight_creates_a_long_file(azurite):
-    """All have sent their blocks before the first of them commits; the others find the name taken, or their blocks."""
-    storage = place(azurite, chunk_size=256 * 1024)
+def test_exactly_one_of_eight_exclusive_large_writes_succeeds(azurite):
+    """All have sent their blocks before the first commits."""
+    storage = make_storage(azurite, chunk_size=256 * 1024)
     for turn in range(count(2, 30)):
         sent = Barrier(8)
 
@@ -211,15 +211,15 @@ def test_exactly_one_of_eight_creates_a_long_file(azurite):
                 return False
             return True
 
-        won = run_concurrently(create, 8)
+        created = run_concurrently(create, 8)
 
-        assert won.count(True) == 1
-        assert storage.read(f"{turn}/new.bin") == _long_content(won.index(True), turn)[:MIB]
+        assert created.count(True) == 1
+        assert storage.read(f"{turn}/new.bin") == _long_content(created.index(True), turn)[:MIB]
     storage.close()
 
 
-def test_uploads_of_one_name_never_mix(storage):
-    """Of eight that finish their uploads of one file at once one wins; others are told that their parts are gone."""
+def test_exactly_one_of_eight_multipart_uploads_of_one_path_succeeds(storage):
+    """The others are told that their parts are missing."""
     contents = [random.Random(number).randbytes(1000) for number in range(8)]
     for turn in range(count(2, 30)):
         path, uploads = f"{turn}.bin", []
@@ -228,40 +228,40 @@ def test_uploads_of_one_name_never_mix(storage):
             halves = enumerate([content[:500], content[500:]], 1)
             uploads.append((upload_id, [storage.multipart.upload_part(path, upload_id, n, half) for n, half in halves]))
 
-        def finish(number, path=path, uploads=uploads):
+        def complete(number, path=path, uploads=uploads):
             try:
                 storage.multipart.complete(path, *uploads[number], WriteOptions())
             except IntegrityError:
                 return False
             return True
 
-        won = run_concurrently(finish, 8)
+        created = run_concurrently(complete, 8)
 
-        assert won.count(True) == 1
-        assert storage.read(path) == contents[won.index(True)]
+        assert created.count(True) == 1
+        assert storage.read(path) == contents[created.index(True)]
 
 
-def test_finishing_under_a_condition_that_broke_says_so(storage):
-    """Also when the write that broke it has taken the parts along."""
+def test_completing_with_a_failed_condition_raises_the_error_of_the_condition(storage):
+    """Also when the other write has discarded the parts."""
     storage.write("file.bin", b"old")
     etag = storage.stat("file.bin").etag
-    asked = {"new.bin": WriteOptions(exclusive=True), "file.bin": WriteOptions(if_match=etag)}
-    uploads = {path: storage.multipart.create(path, WriteOptions()) for path in asked}
-    parts = {path: [storage.multipart.upload_part(path, uploads[path], 1, b"late")] for path in asked}
-    for path in asked:
+    conditions = {"new.bin": WriteOptions(exclusive=True), "file.bin": WriteOptions(if_match=etag)}
+    uploads = {path: storage.multipart.create(path, WriteOptions()) for path in conditions}
+    parts = {path: [storage.multipart.upload_part(path, uploads[path], 1, b"late")] for path in conditions}
+    for path in conditions:
         other = storage.multipart.create(path, WriteOptions())
         storage.multipart.complete(
             path, other, [storage.multipart.upload_part(path, other, 1, b"early")], WriteOptions()
         )
 
     with pytest.raises(FileExistsInStorageError):
-        storage.multipart.complete("new.bin", uploads["new.bin"], parts["new.bin"], asked["new.bin"])
+        storage.multipart.complete("new.bin", uploads["new.bin"], parts["new.bin"], conditions["new.bin"])
     with pytest.raises(PreconditionFailedError):
-        storage.multipart.complete("file.bin", uploads["file.bin"], parts["file.bin"], asked["file.bin"])
+        storage.multipart.complete("file.bin", uploads["file.bin"], parts["file.bin"], conditions["file.bin"])
     with pytest.raises(IntegrityError, match="missing"):
         storage.multipart.complete("file.bin", uploads["file.bin"], parts["file.bin"], WriteOptions())
     storage.delete("new.bin")
     with pytest.raises(IntegrityError, match="missing"):
-        storage.multipart.complete("new.bin", uploads["new.bin"], parts["new.bin"], asked["new.bin"])
+        storage.multipart.complete("new.bin", uploads["new.bin"], parts["new.bin"], conditions["new.bin"])
 
     assert storage.read("file.bin") == b"early"

@@ -1,4 +1,4 @@
-"""Large files go to Azure and come back in little memory."""
+"""Transfers of large files to and from Azure in little memory."""
 
 import dataclasses
 import hashlib
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.counts import count
 from tests.services.fault_proxy import FaultProxy
 from tests.streaming import MIB, stream
@@ -20,8 +20,8 @@ KIB = 1024
 
 @pytest.mark.parametrize("way", ["verbs", "files"])
 @pytest.mark.parametrize("server", ["azurite", "azurite_https"])
-def test_streaming_holds_little(request, server, way):
-    """Up and down, by one verb or in pieces of one's own, memory grows by at most 64 MiB, and every byte is the one."""
+def test_streaming_holds_little_memory(request, server, way):
+    """Uploads and downloads add at most 64 MiB to the process, and every byte is right."""
     running = request.getfixturevalue(server)
     arguments = {
         "account": running.account,
@@ -39,21 +39,21 @@ def test_streaming_holds_little(request, server, way):
 
 @pytest.fixture
 def line(azurite):
-    """A line to the server on which the bytes are counted, and the server at the end of it."""
+    """A proxy that counts the bytes, and the server as seen through it."""
     parts = urlsplit(azurite.url)
     with FaultProxy(parts.hostname, parts.port) as proxy:
         yield proxy, dataclasses.replace(azurite, http=f"http://{proxy.address}{parts.path}")
 
 
 @pytest.mark.parametrize("chunk_size", [256 * KIB, 5 * MIB])
-def test_random_ranges_are_exact_and_move_hardly_more(line, chunk_size):
-    """Wherever a reader is told to go, the service sends what is read there and at most one chunk more."""
+def test_random_ranges_are_exact_and_transfer_little_more(line, chunk_size):
+    """A seek and read transfers what is read and at most one chunk more."""
     proxy, server = line
-    storage = place(server, chunk_size=chunk_size)
+    storage = make_storage(server, chunk_size=chunk_size)
     rng = random.Random(24)
     content = rng.randbytes(12 * MIB + 345)
     storage.write("a.bin", content)
-    headers = 10 * KIB  # of the answers
+    headers = 10 * KIB  # of the responses
 
     for _ in range(count(60, 1000)):
         length = int(len(content) ** rng.random())
@@ -69,13 +69,13 @@ def test_random_ranges_are_exact_and_move_hardly_more(line, chunk_size):
         requests = 1 + length // min(chunk_size, 4 * MIB) + 2
         assert proxy.counters.down - before <= length + chunk_size + requests * headers
         storage.close()
-        proxy.wait_until(lambda counters: counters.closed == counters.connections)  # what was fetched ahead has come
+        proxy.wait_until(lambda counters: counters.closed == counters.connections)  # what was read ahead has arrived
 
 
-def test_a_reader_that_jumps_about_fetches_what_it_reads(line):
-    """Many short reads in one open file: the bytes of each, and of the rest hardly any."""
+def test_many_short_reads_fetch_little_more_than_they_read(line):
+    """All in one open file, at random positions."""
     proxy, server = line
-    storage = place(server)
+    storage = make_storage(server)
     rng = random.Random(7)
     content = rng.randbytes(24 * MIB)
     storage.write("a.bin", content)
@@ -92,19 +92,19 @@ def test_a_reader_that_jumps_about_fetches_what_it_reads(line):
     storage.close()
 
 
-def test_a_file_goes_up_and_comes_down_once(line):
-    """Blocks are sent once each, and no range is asked for twice."""
+def test_a_file_is_uploaded_and_downloaded_once(line):
+    """Every block is sent once, and no range is requested twice."""
     proxy, server = line
-    storage = place(server, chunk_size=MIB)
+    storage = make_storage(server, chunk_size=MIB)
     content = random.Random(9).randbytes(9 * MIB + 1)
     up, down = proxy.counters.up, proxy.counters.down
 
     storage.upload(io.BytesIO(content), "a.bin")
     sent = proxy.counters.up - up
-    came = io.BytesIO()
-    storage.download("a.bin", came)
+    received = io.BytesIO()
+    storage.download("a.bin", received)
 
-    assert hashlib.sha256(came.getvalue()).digest() == hashlib.sha256(content).digest()
+    assert hashlib.sha256(received.getvalue()).digest() == hashlib.sha256(content).digest()
     assert len(content) <= sent <= len(content) + 64 * KIB
     assert len(content) <= proxy.counters.down - down <= len(content) + 64 * KIB
     storage.close()

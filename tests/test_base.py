@@ -1,4 +1,4 @@
-"""The wall: what it does before, between and after the hooks, whatever the place."""
+"""The storage interface: what it does before and after the driver methods, for every backend."""
 
 import io
 import logging
@@ -39,24 +39,24 @@ from flask_storage.testing import FailingStorage
 from flask_storage.types import FileInfo, LinkContext, LinkRequest, ShareLinkOperation, WriteOptions
 
 
-class _TroubleError(Exception):
-    """An error of some SDK."""
+class _SDKError(Exception):
+    """An error of an SDK."""
 
 
-class _Place(MemoryStorage):
-    """A place whose SDK raises errors of its own."""
+class _SDKStorage(MemoryStorage):
+    """A backend whose SDK raises its own errors."""
 
     def _translate(self, error, path):
-        return StorageFullError("the place is full") if isinstance(error, _TroubleError) else None
+        return StorageFullError("the service is full") if isinstance(error, _SDKError) else None
 
 
 @pytest.fixture
 def failing():
-    """A storage that fails on request, over a place with an error of its own."""
-    return FailingStorage(_Place("place"))
+    """A storage that fails on request, around a backend with SDK errors."""
+    return FailingStorage(_SDKStorage("sdk"))
 
 
-def _binding(profile="docs", **arguments):
+def _link_context(profile="docs", **arguments):
     return LinkContext(
         profile=profile, secrets=lambda: (b"s" * 32,), link_url=lambda token, endpoint: f"/{token}", **arguments
     )
@@ -85,41 +85,41 @@ def _binding(profile="docs", **arguments):
         ("list_uploads", lambda storage: list(storage.multipart.list_uploads("folder"))),
     ],
 )
-def test_a_places_error_becomes_ours(failing, call, use):
-    """Whatever hook it comes from: it is translated once, chained, and told where it happened; nothing is lost."""
+def test_an_sdk_error_is_translated(failing, call, use):
+    """In every driver method it is translated once and chained, with path and backend; no file is lost."""
     failing.write("folder/file.bin", b"old")
-    failing.fail(call, error=_TroubleError("SDK says no"))
+    failing.fail(call, error=_SDKError("denied by the service"))
 
     with pytest.raises(StorageFullError) as caught:
         use(failing)
 
-    assert isinstance(caught.value.__cause__, _TroubleError)
+    assert isinstance(caught.value.__cause__, _SDKError)
     assert str(caught.value.path).startswith("folder")
-    assert caught.value.backend == "place"
+    assert caught.value.backend == "sdk"
     assert failing.read("folder/file.bin") == b"old"
     assert [entry.name for entry in failing.list()] == ["folder/file.bin"]
 
 
-def test_an_error_that_is_not_the_places_passes(failing):
-    """A defect is not dressed as trouble of the storage."""
+def test_other_errors_are_not_translated(failing):
+    """A bug in a backend is not reported as a storage error."""
     failing.fail("stat", error=ZeroDivisionError)
 
     with pytest.raises(ZeroDivisionError):
         failing.exists("file.bin")
 
 
-def test_a_refusal_is_not_absence(failing):
-    """`exists` is False for what is not there, and for nothing else."""
-    failing.fail("stat", error=StorageUnavailableError("no answer"))
+def test_exists_raises_other_errors_than_not_found(failing):
+    """`exists` is False only for a missing file."""
+    failing.fail("stat", error=StorageUnavailableError("no response"))
 
     with pytest.raises(StorageUnavailableError) as caught:
         failing.exists("file.bin")
 
-    assert (caught.value.path, caught.value.backend) == ("file.bin", "place")
+    assert (caught.value.path, caught.value.backend) == ("file.bin", "sdk")
 
 
-def test_an_error_that_knows_better_where_it_happened_is_believed(failing):
-    """The first to tell path and storage is the nearest."""
+def test_path_and_backend_of_an_error_are_not_overwritten(failing):
+    """The values that the backend sets are kept."""
     failing.fail("stat", error=StorageError("no", path="elsewhere", backend="other"))
 
     with pytest.raises(StorageError) as caught:
@@ -128,26 +128,26 @@ def test_an_error_that_knows_better_where_it_happened_is_believed(failing):
     assert (caught.value.path, caught.value.backend) == ("elsewhere", "other")
 
 
-# -- looking ----------------------------------------------------------------------------------------------------------
+# -- listing ----------------------------------------------------------------------------------------------------------
 
 
-class _Untidy(MemoryStorage):
-    """A place in which others have left names that no verb takes."""
+class _WithInvalidNames(MemoryStorage):
+    """A storage in which other programs have stored names that are not valid paths."""
 
-    strangers: tuple[str, ...] = ("../up", "bad\nname", ".fs-tmp-half", "a//b", "folder/e\u0301")
+    invalid_names: tuple[str, ...] = ("../up", "bad\nname", ".fs-tmp-half", "a//b", "folder/e\u0301")
 
     def _list(self, path, recursive):
         yield from super()._list(path, recursive)
-        yield [ListEntry(name, None, 1) for name in self.strangers if name.startswith(path)]
+        yield [ListEntry(name, None, 1) for name in self.invalid_names if name.startswith(path)]
 
     def _list_details(self, path, recursive, prefix):
         yield from super()._list_details(path, recursive, prefix)
-        yield from (FileInfo(path=name, size=1, last_modified=arrow.utcnow()) for name in self.strangers)
+        yield from (FileInfo(path=name, size=1, last_modified=arrow.utcnow()) for name in self.invalid_names)
 
 
-def test_names_that_are_no_paths_are_skipped_and_counted(caplog):
-    """A listing shows what every verb would take, and says once how much it left out."""
-    storage = _Untidy()
+def test_listings_skip_and_count_invalid_names(caplog):
+    """A listing yields only valid paths, and logs once how many names it skipped."""
+    storage = _WithInvalidNames()
     storage.write("good.txt", b"1")
 
     with caplog.at_level(logging.WARNING, "flask_storage"):
@@ -156,41 +156,41 @@ def test_names_that_are_no_paths_are_skipped_and_counted(caplog):
 
     assert names == details == ["good.txt"]
     assert [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()] == [
-        "5 names below '' in 'memory' are no paths and were skipped",  # once for each listing
-        "5 names below '' in 'memory' are no paths and were skipped",
+        "5 names below '' in 'memory' are not valid paths and were skipped",  # once for each listing
+        "5 names below '' in 'memory' are not valid paths and were skipped",
     ]
 
 
-def test_deleting_a_folder_takes_names_that_are_no_paths():
-    """What no listing shows must not survive the deletion of its folder."""
-    storage = _Untidy()
-    storage.strangers = ("folder/bad\nname",)
+def test_delete_prefix_deletes_invalid_names():
+    """Files that listings skip are deleted with their directory."""
+    storage = _WithInvalidNames()
+    storage.invalid_names = ("folder/bad\nname",)
     storage.write("folder/good.txt", b"1")
 
     assert storage.delete_prefix("folder") == 2
 
 
-def test_files_that_vanish_during_a_listing_are_left_out():
-    """A file that is deleted between the page and the question about it is no error."""
-    storage = _Place()
+def test_files_deleted_during_a_listing_are_skipped():
+    """A file that is deleted between the listing and its `stat` is no error."""
+    storage = _SDKStorage()
     for name in ("a", "b", "c"):
         storage.write(name, b"1")
-    found = storage.iter(details=True)
-    first = next(found).path
-    gone = "b" if first != "b" else "c"
-    storage.delete(gone)
+    infos = storage.iter(details=True)
+    first = next(infos).path
+    deleted = "b" if first != "b" else "c"
+    storage.delete(deleted)
 
-    assert {first, *(info.path for info in found)} == {"a", "b", "c"} - {gone}
-
-
-# -- changing ---------------------------------------------------------------------------------------------------------
+    assert {first, *(info.path for info in infos)} == {"a", "b", "c"} - {deleted}
 
 
-def test_what_could_not_be_deleted_is_named(failing):
-    """One refusal among many does not stop the others, and the error has one for each that failed."""
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def test_delete_many_reports_each_failed_path(failing):
+    """One failure does not stop the other deletions, and the error has the error of each failed path."""
     for name in ("a", "b", "c"):
         failing.write(name, b"1")
-    failing.fail("delete", path="b", error=_TroubleError())
+    failing.fail("delete", path="b", error=_SDKError())
 
     with pytest.raises(PartialFailureError) as caught:
         failing.delete_many(["a", "b", "c"])
@@ -198,20 +198,20 @@ def test_what_could_not_be_deleted_is_named(failing):
     assert set(caught.value.errors) == {"b"}
     assert isinstance(caught.value.errors["b"], StorageFullError)
     assert caught.value.errors["b"].path == "b"
-    assert caught.value.backend == "place"
+    assert caught.value.backend == "sdk"
     assert [entry.name for entry in failing.list()] == ["b"]
 
 
-class _DefaultVerbs(MemoryStorage):
-    """Memory with nothing but the wall's defaults for what could be done better."""
+class _DefaultCopyAndMove(MemoryStorage):
+    """Memory with the default copy and move of the driver."""
 
     _copy = StorageDriver._copy
     _move = StorageDriver._move
 
 
-def test_the_default_copy_keeps_everything():
-    """Streamed through this process, headers and metadata arrive as well."""
-    storage = _DefaultVerbs()
+def test_the_default_copy_keeps_headers_and_metadata():
+    """The default streams through this process, with headers and metadata."""
+    storage = _DefaultCopyAndMove()
     storage.write("a.txt", b"abc", content_type="text/plain", cache_control="no-store", metadata={"k": "v"})
 
     storage.copy("a.txt", "b.txt")
@@ -225,14 +225,14 @@ def test_the_default_copy_keeps_everything():
         storage.copy("b.txt", "c.txt", exclusive=True)
 
 
-def test_a_move_that_cannot_delete_leaves_both(failing):
-    """The default move copies first, so a failure leaves at least one of the two."""
+def test_a_move_that_cannot_delete_leaves_both_files(failing):
+    """The default move copies first, so after a failure at least one of both files exists."""
 
-    class _Stuck(_DefaultVerbs):
+    class _Undeletable(_DefaultCopyAndMove):
         def _delete(self, path):
-            raise StorageUnavailableError("no answer")
+            raise StorageUnavailableError("no response")
 
-    storage = _Stuck()
+    storage = _Undeletable()
     storage.write("a", b"1")
 
     with pytest.raises(StorageUnavailableError):
@@ -241,21 +241,21 @@ def test_a_move_that_cannot_delete_leaves_both(failing):
     assert storage.read("a") == storage.read("b") == b"1"
 
 
-def test_save_tries_again_until_a_name_is_free(failing):
-    """Every collision gets another suffix; other errors are raised at once."""
+def test_save_retries_until_a_name_is_unused(failing):
+    """After each collision `save` uses another suffix; other errors are raised immediately."""
     failing.fail("publish", times=2, error=FileExistsInStorageError("taken"))
 
     path = failing.save("photo.jpg", b"1")
 
     assert path.startswith("photo_")
     assert failing.read(path) == b"1"
-    failing.fail("publish", error=_TroubleError())
+    failing.fail("publish", error=_SDKError())
     with pytest.raises(StorageFullError):
         failing.save("photo.jpg", b"2")
 
 
-def test_a_name_that_holds_none_is_refused(storage):
-    """Of dots and slashes no file name can be made."""
+def test_save_refuses_a_name_without_a_file_name(storage):
+    """Dots and slashes alone are no file name."""
     for name in ("", "/", "..", "../..", "./ /."):
         with pytest.raises(InvalidPathError):
             storage.save(name, b"1")
@@ -263,17 +263,17 @@ def test_a_name_that_holds_none_is_refused(storage):
     assert storage.list() == []
 
 
-def test_save_holds_to_what_is_portable():
-    """A portable storage is not given a name that Windows could not hold, whatever the stranger called it."""
+def test_save_creates_portable_names():
+    """With `portable=True` a user-supplied name becomes one that is valid on Windows."""
     storage = MemoryStorage(portable=True)
 
     for name in ("con", "a:b?.txt", "nul.tar.gz", "ends with a dot."):
         assert storage.exists(storage.save(name, b"1"))
 
 
-@pytest.mark.parametrize("verb", ["read_file", "spooled"])
-def test_save_spools_what_cannot_rewind(storage, tmp_path, verb):
-    """A source without `seekable` is asked for `seek` itself; one without either is kept until it is stored."""
+@pytest.mark.parametrize("is_seekable", [True, False])
+def test_save_spools_an_unseekable_source(storage, tmp_path, is_seekable):
+    """A source without `seekable()` counts as seekable if it has `seek`; any other is spooled."""
 
     class _Source:
         def __init__(self):
@@ -291,13 +291,13 @@ def test_save_spools_what_cannot_rewind(storage, tmp_path, verb):
 
     storage.write("taken.txt", b"taken")
 
-    path = storage.save("taken.txt", _Seekable() if verb == "read_file" else _Source())
+    path = storage.save("taken.txt", _Seekable() if is_seekable else _Source())
 
     assert storage.read(path) == b"content"
 
 
-def test_get_keeps_the_mode_and_follows_links(storage, tmp_path):
-    """A local file that is replaced keeps its mode, and a link stays a link to it."""
+def test_get_keeps_the_mode_and_follows_symbolic_links(storage, tmp_path):
+    """A replaced local file keeps its mode, and a symbolic link to it stays."""
     storage.write("file.txt", b"new")
     target, link = tmp_path / "target.txt", tmp_path / "link.txt"
     target.write_bytes(b"old")
@@ -312,8 +312,8 @@ def test_get_keeps_the_mode_and_follows_links(storage, tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 5_300_000])
-def test_get_brings_every_byte(tmp_path, size):
-    """It writes in pieces, of which the last may be short; what is given at once need not be a row of bytes."""
+def test_get_writes_every_byte(tmp_path, size):
+    """The last piece may be short, and `LocalFile` accepts views of items of several bytes."""
     content = random.Random(size).randbytes(size)
     storage = MemoryStorage()
     storage.write("file.bin", content)
@@ -326,8 +326,8 @@ def test_get_brings_every_byte(tmp_path, size):
     assert (tmp_path / "numbers.bin").read_bytes() == array("I", range(size // 4)).tobytes()
 
 
-def test_get_into_a_pipe_writes_to_it(storage, tmp_path):
-    """What is no regular file is not replaced but written to."""
+def test_get_writes_to_a_pipe(storage, tmp_path):
+    """A local path that is not a regular file is written to, not replaced."""
     storage.write("file.txt", b"through the pipe")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -340,16 +340,16 @@ def test_get_into_a_pipe_writes_to_it(storage, tmp_path):
     os.close(descriptor)
 
 
-def test_get_into_a_folder_is_refused(storage, tmp_path):
-    """A folder is not a name for a file."""
+def test_get_to_a_directory_is_refused(storage, tmp_path):
+    """The destination must be a file, not a directory."""
     storage.write("file.txt", b"1")
 
     with pytest.raises(IsADirectoryError):
         storage.get("file.txt", tmp_path)
 
 
-def test_a_download_that_breaks_leaves_the_local_file(failing, tmp_path):
-    """The new content is put in place only when all of it is there; nothing half is left beside it."""
+def test_a_failed_get_leaves_the_local_file_unchanged(failing, tmp_path):
+    """The local file is replaced only when the content is complete, and no temporary file is left."""
     failing.write("file.txt", bytes(1000))
     (tmp_path / "file.txt").write_bytes(b"old")
     failing.fail("read", after=10)
@@ -361,8 +361,8 @@ def test_a_download_that_breaks_leaves_the_local_file(failing, tmp_path):
     assert os.listdir(tmp_path) == ["file.txt"]
 
 
-class _Disturbed(MemoryStorage):
-    """Every file is replaced while it is being read, so many times."""
+class _ReplacedDuringReads(MemoryStorage):
+    """A storage in which a file is replaced during the next *times* reads."""
 
     times = 0
 
@@ -373,14 +373,14 @@ class _Disturbed(MemoryStorage):
         return super()._open_reader(path)
 
 
-@pytest.mark.parametrize("verb", ["read", "get"])
-def test_what_is_replaced_while_it_is_read_is_read_again(tmp_path, verb):
-    """Nobody has seen any of it yet; but not for ever, as it may be replaced all the time."""
-    storage = _Disturbed("busy")
+@pytest.mark.parametrize("operation", ["read", "get"])
+def test_a_file_replaced_during_a_read_is_read_again(tmp_path, operation):
+    """`read` and `get` retry, but not for ever: a file may be replaced all the time."""
+    storage = _ReplacedDuringReads("busy")
     storage.write("a.txt", b"whole")
 
     def content():
-        if verb == "read":
+        if operation == "read":
             return storage.read("a.txt")
         storage.get("a.txt", tmp_path / "a.txt")
         return (tmp_path / "a.txt").read_bytes()
@@ -392,48 +392,48 @@ def test_what_is_replaced_while_it_is_read_is_read_again(tmp_path, verb):
         content()
 
 
-def test_an_edit_promises_no_size(storage):
-    """Size and checksum are promised of what is written anew; for an edit they are refused, not ignored."""
+def test_editing_refuses_an_expected_size_or_checksum(storage):
+    """They are for new files; for an edit they are refused, not ignored."""
     storage.write("file.txt", b"1")
 
-    for promise in ({"size": 1}, {"checksum": "md5:" + "0" * 32}):
-        with pytest.raises(ValueError, match="edited"):
-            storage.open("file.txt", "rw", **promise)
+    for arguments in ({"size": 1}, {"checksum": "md5:" + "0" * 32}):
+        with pytest.raises(ValueError, match="editing"):
+            storage.open("file.txt", "rw", **arguments)
 
 
 # -- links and configuration ------------------------------------------------------------------------------------------
 
 
 def test_a_storage_belongs_to_one_profile():
-    """A second profile of the same object would share its name and its links."""
+    """A second profile with the same storage would share its name and its links."""
     storage = MemoryStorage()
-    storage.set_link_context(_binding("docs"))
+    storage.set_link_context(_link_context("docs"))
 
     with pytest.raises(ConfigurationError, match="docs"):
-        storage.set_link_context(_binding("images"))
+        storage.set_link_context(_link_context("images"))
 
 
-def test_a_backend_without_a_url_form_says_so():
-    """What cannot be written as a URL is refused with the way that works."""
+def test_a_backend_without_a_url_form_is_refused():
+    """The error advises a mapping in place of the URL."""
     with pytest.raises(ConfigurationError, match="mapping"):
         StorageBackend.from_url(urlsplit("nowhere://x"), {})
 
 
-def test_a_base_url_is_text():
-    """Anything else is a mistake in the configuration, and told at once."""
+def test_a_base_url_must_be_text():
+    """Any other type is a ConfigurationError in the constructor."""
     with pytest.raises(ConfigurationError, match="base_url"):
-        MemoryStorage(base_url=8080)  # type: ignore[arg-type]  # wrong on purpose
+        MemoryStorage(base_url=8080)  # type: ignore[arg-type]  # what is tested
 
 
-def test_memory_has_a_url_form():
-    """`memory:` with the constructor's arguments as its query."""
+def test_memory_can_be_configured_by_a_url():
+    """The query of `memory:` has the arguments of the constructor."""
     storage = MemoryStorage.from_url(urlsplit("memory:"), {"name": "scratch", "base_url": "/m"})
 
     assert (storage.name, storage.url("a b")) == ("scratch", "/m/a%20b")
 
 
-def test_the_hooks_of_a_contract_without_a_place_are_empty():
-    """The required hooks are the backend's; the optional ones refuse or do nothing."""
+def test_driver_methods_without_an_implementation_refuse():
+    """Required driver methods raise NotImplementedError; optional ones refuse or do nothing."""
     bare = StorageBackend("bare")
     request = LinkRequest(operations=ShareLinkOperation.download, expires_at=datetime.now(UTC))
 
@@ -460,13 +460,13 @@ def test_the_hooks_of_a_contract_without_a_place_are_empty():
     assert bare.sweep() == 0
 
 
-# -- upkeep -----------------------------------------------------------------------------------------------------------
+# -- maintenance ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("call", ["open_writer", "write", "publish", "open_reader", "read", "delete"])
-def test_the_check_tells_what_is_wrong(failing, call):
-    """Whatever fails in the probe is raised, and its file is not left."""
-    failing.fail(call, error=_TroubleError())
+def test_check_raises_the_error(failing, call):
+    """Every failure is raised, and the file of `check` is removed."""
+    failing.fail(call, error=_SDKError())
 
     with pytest.raises(StorageFullError):
         failing.check()
@@ -477,22 +477,22 @@ def test_the_check_tells_what_is_wrong(failing, call):
         assert failing.inner._files == {}
 
 
-def test_the_check_compares_the_bytes():
-    """A storage that returns other bytes than it was given does not work."""
+def test_check_compares_the_bytes():
+    """`check` fails if the storage returns other bytes than were written."""
 
-    class _Liar(MemoryStorage):
+    class _WrongBytes(MemoryStorage):
         def _open_reader(self, path):
             return FileAdapter(io.BytesIO(b"something else"), "r", info=super()._open_reader(path).info)
 
     with pytest.raises(IntegrityError, match="other bytes"):
-        _Liar().check()
+        _WrongBytes().check()
 
 
-# -- parts ------------------------------------------------------------------------------------------------------------
+# -- multipart --------------------------------------------------------------------------------------------------------
 
 
-def test_finishing_announces_the_file(memory_storage, storage_events):
-    """An upload in parts is announced when it is published, as every other write."""
+def test_completing_an_upload_sends_a_signal(memory_storage, storage_events):
+    """`file_stored` is sent when a multipart upload is completed, as for every other write."""
     parts = memory_storage.multipart
     upload_id = parts.create("a.bin", WriteOptions())
     part = parts.upload_part("a.bin", upload_id, 1, b"x")
@@ -507,76 +507,76 @@ def test_finishing_announces_the_file(memory_storage, storage_events):
     ]
 
 
-def test_parts_are_handed_over_in_their_order():
-    """The place gets the parts sorted by number, whatever order the caller has them in."""
-    handed: list[int] = []
+def test_parts_are_passed_to_the_backend_in_order():
+    """The backend gets the parts sorted by number, whatever the order of the caller is."""
+    numbers: list[int] = []
 
-    class _Noting(MemoryStorage):
+    class _Recording(MemoryStorage):
         def _multipart(self):
             inner: Any = super()._multipart()
-            finish = inner.complete
+            complete = inner.complete
 
-            def note(path, upload_id, parts, options):
-                handed.extend(part.number for part in parts)
-                finish(path, upload_id, parts, options)
+            def record(path, upload_id, parts, options):
+                numbers.extend(part.number for part in parts)
+                complete(path, upload_id, parts, options)
 
-            inner.complete = note
+            inner.complete = record
             return inner
 
-    storage = _Noting()
+    storage = _Recording()
     upload_id = storage.multipart.create("a", WriteOptions())
     parts = [storage.multipart.upload_part("a", upload_id, number, b"x") for number in (3, 1, 2)]
 
     storage.multipart.complete("a", upload_id, parts, WriteOptions())
 
-    assert handed == [1, 2, 3]
+    assert numbers == [1, 2, 3]
     assert isinstance(storage.multipart, MultipartStore)
     assert isinstance(parts[0], Part)
 
 
-class _HalfConditional(MemoryStorage):
-    """Decides conditions when a file is written, and nowhere else, as some services do."""
+class _ConditionalWritesOnly(MemoryStorage):
+    """Supports conditions for writes only, as some services do."""
 
     capabilities = replace(MemoryStorage.capabilities, copy_conditions=False, multipart_conditions=False)
 
 
-@pytest.mark.parametrize("terms", [{"exclusive": True}, {"if_match": "x"}], ids=str)
-def test_a_condition_that_a_place_ignores_is_refused_where_it_does(terms):
-    """Copying, moving and finishing parts may each have none, while a plain write has them."""
-    storage = _HalfConditional()
+@pytest.mark.parametrize("condition", [{"exclusive": True}, {"if_match": "x"}], ids=str)
+def test_unsupported_conditions_of_copies_and_uploads_are_refused(condition):
+    """A backend may support conditions for writes, but not for copies, moves and multipart uploads."""
+    storage = _ConditionalWritesOnly()
     storage.write("a.txt", b"1", exclusive=True)
     upload_id = storage.multipart.create("b.txt", WriteOptions())
     part = storage.multipart.upload_part("b.txt", upload_id, 1, b"1")
 
-    for deed in (storage.copy, storage.move):
-        with pytest.raises(UnsupportedOperationError, match="when it copies or moves"):
-            deed("a.txt", "b.txt", **terms)
-    with pytest.raises(UnsupportedOperationError, match="for an upload in parts"):
-        storage.multipart.complete("b.txt", upload_id, [part], WriteOptions(**terms))
+    for operation in (storage.copy, storage.move):
+        with pytest.raises(UnsupportedOperationError, match="for a copy or a move"):
+            operation("a.txt", "b.txt", **condition)
+    with pytest.raises(UnsupportedOperationError, match="for a multipart upload"):
+        storage.multipart.complete("b.txt", upload_id, [part], WriteOptions(**condition))
 
     assert [entry.name for entry in storage.list()] == ["a.txt"]
 
 
-def test_a_prefix_that_cannot_be_deleted_says_why():
-    """The first refusal ends it; it is the place's own."""
+def test_delete_prefix_raises_the_first_error():
+    """The first error of the backend ends the deletion and is raised."""
 
-    class Guarded(MemoryStorage):
+    class _Undeletable(MemoryStorage):
         def _delete(self, path):
-            raise PermissionDeniedError("not yours")
+            raise PermissionDeniedError("access denied")
 
-    storage = Guarded()
+    storage = _Undeletable()
     storage.write("a/b.txt", b"1")
 
-    with pytest.raises(PermissionDeniedError, match="not yours"):
+    with pytest.raises(PermissionDeniedError, match="access denied"):
         storage.delete_prefix("a")
 
     assert storage.exists("a/b.txt")
 
 
-def test_the_walls_module_has_no_other_names_of_the_predecessor():
-    """Two are fetched for who asks; the rest is an AttributeError as in any module."""
+def test_the_base_module_has_keg_storages_names():
+    """Two names are imported on first use; any other is an AttributeError."""
     from flask_storage.backends import base
 
     assert base.InternalLinkTokenData
     with pytest.raises(AttributeError, match="no attribute 'Storrage'"):
-        base.Storrage  # noqa: B018 - asking is the test
+        base.Storrage  # noqa: B018 - the access is the test

@@ -1,4 +1,4 @@
-"""The storage that fails on request, and what is said when the testing extra is missing."""
+"""The storage that fails on request, and the error when the testing extra is missing."""
 
 import io
 import os
@@ -32,14 +32,14 @@ def failing(memory_storage):
     return FailingStorage(memory_storage)
 
 
-def _binding(profile="docs", **arguments):
+def _link_context(profile="docs", **arguments):
     return LinkContext(
         profile=profile, secrets=lambda: (b"s" * 32,), link_url=lambda token, endpoint: f"/{token}", **arguments
     )
 
 
-def test_a_failing_storage_notes_what_was_asked(failing):
-    """The calls come in order, each with its path, so that a test can say what must not have happened."""
+def test_calls_are_recorded(failing):
+    """`calls` has every call in order, with its path, so that a test can assert what did not happen."""
     failing.write("a.txt", b"1")
     failing.exists("a.txt")
 
@@ -51,8 +51,8 @@ def test_a_failing_storage_notes_what_was_asked(failing):
     ]
 
 
-def test_the_nth_call_fails_as_often_as_asked(failing):
-    """Counting begins with the request, and ends after so many failures."""
+def test_the_nth_call_fails_the_requested_number_of_times(failing):
+    """`on` counts calls from the request on; `times` limits the failures."""
     failing.write("a.txt", b"1")
     failing.fail("stat", on=2, times=2)
 
@@ -66,8 +66,8 @@ def test_the_nth_call_fails_as_often_as_asked(failing):
     assert outcomes == [True, "failed", "failed", True, True]
 
 
-def test_a_failure_can_last_and_be_healed(failing):
-    """With `times=None` every call fails until the storage is healed."""
+def test_a_permanent_failure_can_be_reset(failing):
+    """With `times=None` every call fails until `reset`."""
     failing.fail("stat", times=None)
 
     for _ in range(3):
@@ -79,8 +79,8 @@ def test_a_failure_can_last_and_be_healed(failing):
 
 
 @pytest.mark.parametrize("after", [0, 1, 999])
-def test_a_file_can_fail_in_its_middle(failing, after):
-    """After so many bytes the write or the read fails; nothing half is published or returned."""
+def test_a_transfer_can_fail_after_a_number_of_bytes(failing, after):
+    """After `after` bytes the write or the read fails; no partial content is published or returned."""
     failing.write("a.bin", b"old")
     failing.fail("write", after=after)
 
@@ -96,8 +96,8 @@ def test_a_file_can_fail_in_its_middle(failing, after):
 
 
 @pytest.mark.parametrize("amount", [10, 1000])
-def test_a_limit_that_is_not_reached_does_nothing(failing, amount):
-    """Exactly so many bytes do pass."""
+def test_a_byte_limit_that_is_not_exceeded_has_no_effect(failing, amount):
+    """A transfer of exactly `after` bytes succeeds."""
     failing.fail("write", after=1000)
     failing.fail("read", after=1000)
 
@@ -106,8 +106,8 @@ def test_a_limit_that_is_not_reached_does_nothing(failing, amount):
     assert failing.read("a.bin") == bytes(amount)
 
 
-def test_only_the_named_path_fails(failing):
-    """A failure can be meant for one file alone."""
+def test_a_failure_can_be_limited_to_one_path(failing):
+    """Calls with other paths succeed."""
     failing.fail("write", path="a.txt")
 
     failing.write("b.txt", b"1")
@@ -117,18 +117,18 @@ def test_only_the_named_path_fails(failing):
     assert [entry.name for entry in failing.list()] == ["b.txt"]
 
 
-def test_a_failure_must_be_possible(failing):
-    """A call that does not exist, or cannot fail so, is a mistake in the test."""
+def test_an_impossible_failure_is_refused(failing):
+    """An unknown call, or a byte limit for a call without bytes, is a ValueError."""
     with pytest.raises(ValueError, match="no call is named"):
         failing.fail("teleport")
     with pytest.raises(ValueError, match="number of bytes"):
         failing.fail("stat", after=1)
 
 
-def test_a_wrapped_storage_offers_what_it_wraps(failing, local_storage):
-    """Links, attributes of the place and local paths are reached through the wrapper."""
+def test_attributes_of_the_inner_storage_are_forwarded(failing, local_storage):
+    """Links, local paths and attributes of the backend work through the wrapper."""
     wrapped = FailingStorage(local_storage)
-    failing.set_link_context(_binding())
+    failing.set_link_context(_link_context())
 
     token = failing.link_to("a.txt", "d", timedelta(hours=1)).removeprefix("/")
     failing.fail("link_to", error=LocalFSError("no"))
@@ -139,13 +139,13 @@ def test_a_wrapped_storage_offers_what_it_wraps(failing, local_storage):
     assert wrapped.root == local_storage.root
     assert wrapped.local_path("a.txt") == local_storage.root / "a.txt"
     with pytest.raises(AttributeError):
-        wrapped.nothing_of_that_name  # noqa: B018 - asking is the act
+        wrapped.no_such_name  # noqa: B018 - the access is the test
     with pytest.raises(AttributeError):
-        wrapped._nothing  # noqa: B018 - asking is the act
+        wrapped._no_such_name  # noqa: B018 - the access is the test
 
 
-def test_a_discarded_write_is_noted(failing):
-    """A test can see that an app cleared up after its trouble."""
+def test_a_discarded_write_is_recorded(failing):
+    """A test can assert that a failed write was discarded."""
     failing.fail("write", after=1)
 
     with pytest.raises(StorageUnavailableError):
@@ -155,8 +155,8 @@ def test_a_discarded_write_is_noted(failing):
     assert failing.sweep(timedelta(0)) == 0
 
 
-def test_a_reader_of_a_wrapped_storage_has_a_descriptor(local_storage):
-    """Where the file underneath has one."""
+def test_a_reader_of_a_wrapped_local_storage_has_a_descriptor(local_storage):
+    """`fileno` is forwarded to the inner file."""
     storage = FailingStorage(local_storage)
     storage.write("a.bin", b"1")
 
@@ -165,13 +165,13 @@ def test_a_reader_of_a_wrapped_storage_has_a_descriptor(local_storage):
         assert os.fstat(reader.fileno()).st_size == 1
 
 
-def test_the_testing_extra_is_named_when_it_is_missing():
-    """Without pytest or hypothesis the import says what to install; what needs neither still works."""
+def test_a_missing_testing_extra_is_named():
+    """Without pytest the import error says what to install; names that do not need it still work."""
     program = """
         import sys
         sys.modules["pytest"] = sys.modules["hypothesis"] = None
         import flask_storage.testing as testing
-        for name in ("BackendConformance", "StorageMachine", "FailingStorage", "nothing_of_that_name"):
+        for name in ("BackendConformance", "StorageMachine", "FailingStorage", "no_such_name"):
             try:
                 print(getattr(testing, name).__name__)
             except (ImportError, AttributeError) as error:
@@ -187,36 +187,36 @@ def test_the_testing_extra_is_named_when_it_is_missing():
         f"ImportError flask_storage.testing.BackendConformance {hint}",
         f"ImportError flask_storage.testing.StorageMachine {hint}",
         "FailingStorage",
-        "AttributeError module 'flask_storage.testing' has no attribute 'nothing_of_that_name'",
+        "AttributeError module 'flask_storage.testing' has no attribute 'no_such_name'",
     ], done.stderr
 
 
-def test_a_failing_disk_has_links_that_work(local_storage, tmp_path):
-    """As a profile of an app it uploads, downloads and removes through the app's own link view, or fails there."""
+def test_links_of_a_wrapped_storage_work_in_an_app(local_storage, tmp_path):
+    """As a profile of an app it uploads, downloads and removes through the link view, or fails there."""
     failing = FailingStorage(local_storage)
     app = Flask(__name__, instance_path=str(tmp_path / "instance"))
     app.config.update(TESTING=True, SECRET_KEY="s" * 32, STORAGE_EXTERNAL_URL="http://localhost")
     app.config["STORAGE_PROFILES"] = {"docs": failing}
     Storage(app)
     client = app.test_client()
-    links = {word: failing.link_to("a.txt", word, HOUR) for word in ("upload", "download", "remove")}
+    links = {name: failing.link_to("a.txt", name, HOUR) for name in ("upload", "download", "remove")}
 
-    sent = client.put(links["upload"], data=b"hello")
-    got = client.get(links["download"])
+    uploaded = client.put(links["upload"], data=b"hello")
+    downloaded = client.get(links["download"])
     failing.fail("open_reader")
-    broken = client.get(links["download"])
+    unavailable = client.get(links["download"])
     failing.fail("verify_link", error=InvalidLinkError("no"))
     refused = client.get(links["download"])
     removed = client.delete(links["remove"])
 
-    assert (sent.status_code, got.status_code, got.data) == (200, 200, b"hello")
-    assert (broken.status_code, refused.status_code, removed.status_code) == (503, 403, 200)
+    assert (uploaded.status_code, downloaded.status_code, downloaded.data) == (200, 200, b"hello")
+    assert (unavailable.status_code, refused.status_code, removed.status_code) == (503, 403, 200)
     assert Call("verify_link", None) in failing.calls
     assert local_storage.list() == []
 
 
-def test_of_many_deletions_one_can_fail(failing):
-    """The others are done, in the place's own way, and each is noted."""
+def test_one_of_many_deletions_can_fail(failing):
+    """The other files are deleted by the inner storage, and each deletion is recorded."""
     for path in ("a", "b", "c"):
         failing.write(path, b"1")
     failing.fail("delete", path="b")
@@ -229,8 +229,8 @@ def test_of_many_deletions_one_can_fail(failing):
     assert [call for call in failing.calls if call.name == "delete"] == [Call("delete", path) for path in "abc"]
 
 
-def test_a_failing_check_and_listing(failing):
-    """The probe of the place and its listing with details can fail as well."""
+def test_check_and_listings_can_fail(failing):
+    """`check` and a listing with details can be made to fail."""
     failing.write("d/a", b"1")
     failing.fail("check")
     failing.fail("list", path="d/")
@@ -244,20 +244,20 @@ def test_a_failing_check_and_listing(failing):
     assert [info.path for info in failing.iter(prefix="d/", details=True)] == ["d/a"]
 
 
-def test_a_place_checks_itself_in_its_own_way():
-    """A probe that is not the usual one is the place's own also when it is wrapped."""
+def test_an_overridden_check_is_used_when_wrapped():
+    """If the backend overrides `_check`, the wrapper calls that method."""
 
-    class _Probed(MemoryStorage):
+    class _WithOwnCheck(MemoryStorage):
         def _check(self):
-            raise StorageUnavailableError("the service is away")
+            raise StorageUnavailableError("the service is unavailable")
 
-    with pytest.raises(StorageUnavailableError, match="away"):
-        FailingStorage(_Probed()).check()
+    with pytest.raises(StorageUnavailableError, match="unavailable"):
+        FailingStorage(_WithOwnCheck()).check()
 
 
 @pytest.mark.parametrize("wrapped", ["memory_storage", "local_storage"])
-def test_transfers_fail_and_recover_in_their_middle(wrapped, request):
-    """Also in the place's own way of taking and giving files; a failure that is not due yet loses no byte."""
+def test_the_second_transfer_over_a_limit_can_fail(wrapped, request):
+    """Also for a backend with its own transfer methods; the first transfer loses no byte."""
     failing = FailingStorage(request.getfixturevalue(wrapped))
     content, target = bytes(range(256)) * 100, io.BytesIO()
     failing.fail("write", after=1000, on=2)
@@ -265,17 +265,17 @@ def test_transfers_fail_and_recover_in_their_middle(wrapped, request):
 
     failing.upload(io.BytesIO(content), "a")
     failing.download("a", target)
-    for verb in (lambda: failing.upload(io.BytesIO(b"-" * 2000), "a"), lambda: failing.download("a", io.BytesIO())):
+    for transfer in (lambda: failing.upload(io.BytesIO(b"-" * 2000), "a"), lambda: failing.download("a", io.BytesIO())):
         with pytest.raises(StorageUnavailableError):
-            verb()
+            transfer()
 
     assert target.getvalue() == failing.read("a") == content
 
 
-def test_an_upload_can_fail_where_it_would_become_visible(failing):
-    """What fails at the end publishes nothing; the place's own errors are told as such, and text as a mistake."""
+def test_an_upload_can_fail_when_it_is_published(failing):
+    """A failure of "publish" publishes nothing; a failing "discard" does not hide it; text is a TypeError."""
     failing.fail("publish")
-    failing.fail("discard", error=LocalFSError("nor can it be cleared away"))
+    failing.fail("discard", error=LocalFSError("cannot remove the temporary file"))
 
     with pytest.raises(StorageUnavailableError, match="publish") as caught:
         failing.upload(io.BytesIO(b"1"), "a")
@@ -289,8 +289,8 @@ def test_an_upload_can_fail_where_it_would_become_visible(failing):
     assert failing.multipart.limits == failing.inner.multipart.limits
 
 
-def test_another_missing_module_is_not_blamed_on_the_extra(monkeypatch):
-    """What is broken elsewhere is told as it is."""
+def test_another_missing_module_is_reported_unchanged(monkeypatch):
+    """The error for a missing extra is raised only for its own packages."""
     monkeypatch.setitem(sys.modules, "flask_storage.testing.failing", None)
 
     with pytest.raises(ModuleNotFoundError, match=r"flask_storage\.testing\.failing"):

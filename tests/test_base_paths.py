@@ -1,4 +1,4 @@
-"""Every path that anybody could think of, through every verb: refused before the place is asked, or kept exactly."""
+"""Hostile and valid paths in every operation: rejected before the backend is called, or stored exactly."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from flask_storage.paths import normalize
 from flask_storage.testing import FailingStorage
 from flask_storage.types import WriteOptions
 
-from .corpora import FOLDERS_ONLY, HOSTILE_PATHS, LEGAL_PATHS, NOT_PORTABLE_PATHS, decomposed
+from .corpora import DIRECTORIES_ONLY, HOSTILE_PATHS, LEGAL_PATHS, NOT_PORTABLE_PATHS, decomposed
 from .counts import count
 
 FILE_OPERATIONS = {
@@ -59,28 +59,28 @@ MULTIPART_OPERATIONS = {
 }
 
 
-class _World:
-    """A storage in a folder with neighbours, and what the whole of it looks like."""
+class _Environment:
+    """A storage in a directory with siblings, and a snapshot of everything beside it."""
 
     def __init__(self, tmp_path, kind, **options):
         self.top = tmp_path
         self.root = tmp_path / "files" / "root"
         self.here = tmp_path / "here"
-        for neighbour in ("files/root2", "files/roo", "here"):
-            (tmp_path / neighbour).mkdir(parents=True)
-            (tmp_path / neighbour / "secret.txt").write_bytes(b"secret")
+        for sibling in ("files/root2", "files/roo", "here"):
+            (tmp_path / sibling).mkdir(parents=True)
+            (tmp_path / sibling / "secret.txt").write_bytes(b"secret")
         (self.here / "local.bin").write_bytes(b"local")
         (tmp_path / "secret").write_bytes(b"secret")
-        place: StorageBackend
+        backend: StorageBackend
         if kind == "local":
-            place = LocalFSStorage(self.root, create=True, fsync=False, name="local", **options)
+            backend = LocalFSStorage(self.root, create=True, fsync=False, name="local", **options)
         else:
-            place = MemoryStorage(**options)
-        self.storage = FailingStorage(place)
+            backend = MemoryStorage(**options)
+        self.storage = FailingStorage(backend)
         self.outside = self._outside()
 
     def _outside(self):
-        """Everything beside the root, with its content."""
+        """Every path beside the root, with its content."""
         return {
             path: path.is_file() and path.read_bytes()
             for path in self.top.rglob("*")
@@ -92,45 +92,45 @@ class _World:
 
 
 @pytest.fixture(params=["memory", "local"])
-def world(request, tmp_path):
-    """A storage of each kind, with neighbours that nothing may touch."""
-    world = _World(tmp_path, request.param)
-    yield world
-    world.assert_untouched()
+def environment(request, tmp_path):
+    """A storage of each kind, with siblings that must not change."""
+    environment = _Environment(tmp_path, request.param)
+    yield environment
+    environment.assert_untouched()
 
 
-@pytest.mark.parametrize("verb", [*FILE_OPERATIONS, *MULTIPART_OPERATIONS])
-def test_no_verb_asks_the_place_about_a_hostile_path(world, verb):
-    """The whole corpus is refused by each verb before any hook is called."""
-    storage = world.storage
-    storage.write("there.bin", b"kept")
+@pytest.mark.parametrize("operation", [*FILE_OPERATIONS, *MULTIPART_OPERATIONS])
+def test_no_operation_calls_the_backend_with_a_hostile_path(environment, operation):
+    """Each operation rejects the whole corpus before it calls a driver method."""
+    storage = environment.storage
+    storage.write("there.bin", b"content")
     storage.calls.clear()
-    act = {**FILE_OPERATIONS, **MULTIPART_OPERATIONS}[verb]
+    call = {**FILE_OPERATIONS, **MULTIPART_OPERATIONS}[operation]
 
     for path in HOSTILE_PATHS:
         with pytest.raises(InvalidPathError):
-            act(storage, path, world.here)
+            call(storage, path, environment.here)
 
     assert storage.calls == []
-    assert storage.read("there.bin") == b"kept"
+    assert storage.read("there.bin") == b"content"
 
 
-@pytest.mark.parametrize("verb", DIRECTORY_OPERATIONS)
-def test_no_verb_asks_the_place_about_a_hostile_folder(world, verb):
-    """The same of folders, but for the spellings that only a folder may have."""
-    storage = world.storage
-    hostile = [path for path in HOSTILE_PATHS if path not in FOLDERS_ONLY and not _is_folder_spelling(path)]
+@pytest.mark.parametrize("operation", DIRECTORY_OPERATIONS)
+def test_no_operation_calls_the_backend_with_a_hostile_directory(environment, operation):
+    """Except the spellings that are valid for directories."""
+    storage = environment.storage
+    hostile = [path for path in HOSTILE_PATHS if path not in DIRECTORIES_ONLY and not _is_directory_spelling(path)]
 
     for path in hostile:
         with pytest.raises(InvalidPathError):
-            DIRECTORY_OPERATIONS[verb](storage, path, world.here)
+            DIRECTORY_OPERATIONS[operation](storage, path, environment.here)
 
     assert len(hostile) > len(HOSTILE_PATHS) * 0.9
     assert storage.calls == []
 
 
-def _is_folder_spelling(path):
-    """Whether *path* is a legal one with a slash behind it, as a folder may have; `//` is the root with both."""
+def _is_directory_spelling(path):
+    """Whether *path* is a valid path with a trailing slash, as of a directory; `//` is the root with both slashes."""
     if path == "//":
         return True
     try:
@@ -139,21 +139,21 @@ def _is_folder_spelling(path):
         return False
 
 
-def test_every_legal_path_is_kept_exactly(world):
-    """Stored, listed, read, edited, copied, moved and deleted under just the name that was given, in its one form."""
+def test_every_valid_path_is_stored_exactly(environment):
+    """Stored, listed, read, edited, copied, moved and deleted under its normalized path."""
     for path in LEGAL_PATHS:
-        _round_trip(world.storage, path, unicodedata.normalize("NFC", path))
-        _round_trip(world.storage, decomposed(path), unicodedata.normalize("NFC", path))
+        _round_trip(environment.storage, path, unicodedata.normalize("NFC", path))
+        _round_trip(environment.storage, decomposed(path), unicodedata.normalize("NFC", path))
 
 
-def test_what_windows_cannot_hold_is_refused_where_asked(tmp_path):
-    """A portable storage refuses names that a plain one keeps exactly, before the place is asked."""
-    plain, portable = _World(tmp_path / "1", "local"), _World(tmp_path / "2", "local", portable=True)
+def test_a_portable_storage_rejects_names_invalid_on_windows(tmp_path):
+    """Before the backend is called; without `portable` they are stored exactly."""
+    plain, portable = _Environment(tmp_path / "1", "local"), _Environment(tmp_path / "2", "local", portable=True)
 
     for path in NOT_PORTABLE_PATHS:
-        for act in FILE_OPERATIONS.values():
+        for call in FILE_OPERATIONS.values():
             with pytest.raises(InvalidPathError):
-                act(portable.storage, path, portable.here)
+                call(portable.storage, path, portable.here)
         _round_trip(plain.storage, path, unicodedata.normalize("NFC", path))
 
     assert portable.storage.calls == []
@@ -178,7 +178,7 @@ def _round_trip(storage, path, stored):
     assert storage.list() == storage.list(recursive=False) == []
 
 
-# Pieces that paths are attacked with, and plain ones, joined in every order.
+# Segments of path attacks and ordinary ones, joined in any order.
 _PIECES = st.one_of(
     st.sampled_from(
         [
@@ -222,10 +222,10 @@ _PATHS = st.one_of(
 
 
 @pytest.mark.parametrize("kind", ["memory", "local"])
-def test_an_invented_path_is_refused_or_kept(tmp_path, kind):
-    """Thousands of invented paths: refused by every verb before any hook, or a name like any other; nothing escapes."""
-    world = _World(tmp_path, kind)
-    storage = world.storage
+def test_a_generated_path_is_rejected_or_stored(tmp_path, kind):
+    """Rejected by every operation before any driver method, or stored exactly; nothing outside of the root changes."""
+    environment = _Environment(tmp_path, kind)
+    storage = environment.storage
 
     @settings(
         max_examples=count(300, 10_000),
@@ -234,32 +234,32 @@ def test_an_invented_path_is_refused_or_kept(tmp_path, kind):
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(_PATHS)
-    def refused_or_kept(path):
+    def rejected_or_stored(path):
         try:
             stored = normalize(path)
         except InvalidPathError:
             storage.calls.clear()
-            for act in (*FILE_OPERATIONS.values(), *MULTIPART_OPERATIONS.values()):
+            for call in (*FILE_OPERATIONS.values(), *MULTIPART_OPERATIONS.values()):
                 with pytest.raises(InvalidPathError):
-                    act(storage, path, world.here)
+                    call(storage, path, environment.here)
             assert storage.calls == []
         else:
             _round_trip(storage, path, stored)
 
-    refused_or_kept()
+    rejected_or_stored()
 
-    world.assert_untouched()
-    assert sorted(os.listdir(world.here)) == ["local.bin", "secret.txt"]
+    environment.assert_untouched()
+    assert sorted(os.listdir(environment.here)) == ["local.bin", "secret.txt"]
 
 
-def test_invented_names_are_saved_below_the_root(tmp_path):
-    """Whatever a stranger calls a file, `save` stores it under a name that every verb takes, or refuses it."""
-    world = _World(tmp_path, "local")
-    storage = world.storage
+def test_generated_names_are_saved_below_the_root(tmp_path):
+    """`save` stores an untrusted file name under a valid path, or rejects it."""
+    environment = _Environment(tmp_path, "local")
+    storage = environment.storage
 
     @settings(max_examples=count(200, 3000), deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
     @given(_PATHS)
-    def saved_or_refused(name):
+    def saved_or_rejected(name):
         try:
             path = storage.save(name, b"content")
         except InvalidPathError:
@@ -268,15 +268,15 @@ def test_invented_names_are_saved_below_the_root(tmp_path):
         assert storage.read(path) == b"content"
         storage.delete(path)
 
-    saved_or_refused()
+    saved_or_rejected()
 
-    world.assert_untouched()
+    environment.assert_untouched()
     assert storage.list() == []
 
 
-def test_a_bad_name_among_good_ones_is_told_before_anything_happens(world):
-    """`delete_many` and `links_to` look at all names first."""
-    storage = world.storage
+def test_an_invalid_path_in_a_batch_is_rejected_before_anything_happens(environment):
+    """`delete_many` and `links_to` validate all paths first."""
+    storage = environment.storage
     storage.write("a", b"1")
 
     for bad in HOSTILE_PATHS[:50]:

@@ -1,4 +1,4 @@
-"""`flask storage …` as a program of its own: streams, terminals, signals, completion."""
+"""`flask storage …` as a process: streams, terminals, signals, shell completion."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from flask_storage import Storage
 app = Flask(__name__)
 app.config["STORAGE_PROFILES"] = {
     "docs": {"backend": "local", "root": "docs", "fsync": False},
-    "drafts": {"backend": "memory"},
+    "drawings": {"backend": "memory"},
 }
 Storage(app)
 """
@@ -30,7 +30,7 @@ Storage(app)
 
 @pytest.fixture
 def docs(tmp_path, monkeypatch):
-    """The storage that the program works on, seen from outside; the current folder holds its app."""
+    """The storage that the process works on; the working directory contains its app."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "app.py").write_text(APP)
     (tmp_path / "docs").mkdir()
@@ -38,51 +38,51 @@ def docs(tmp_path, monkeypatch):
 
 
 def argv(*args):
-    """The words of a command."""
+    """Return the command line of `flask storage` with these arguments."""
     return [FLASK, "--app", "app", "storage", *args]
 
 
 def flask(*args, **options):
-    """Run `flask storage` to its end."""
+    """Run `flask storage` and wait until it ends."""
     options = {"capture_output": True, "timeout": 60, **options}
     return subprocess.run(argv(*args), check=False, **options)
 
 
 def in_bash(script):
-    """Run a script whose `storage` is ours, with the status of the whole pipe."""
-    quoted = " ".join(f"'{word}'" for word in argv())
+    """Run a bash script in which `storage` is `flask storage`, with `pipefail`."""
+    quoted = " ".join(f"'{part}'" for part in argv())
     script = f'set -o pipefail; storage() {{ {quoted} "$@"; }}; {script}'
     return subprocess.run(["bash", "-c", script], check=False, capture_output=True, timeout=60)
 
 
 def read_terminal(terminal):
-    """All that a program writes to its end of a terminal, after it has gone."""
+    """Return the output of a process that ran on a terminal."""
     text = b""
     while True:
         try:
             text += os.read(terminal, 65536)
-        except OSError:  # EIO: nobody holds the other end
+        except OSError:  # EIO: all other descriptors of the terminal are closed
             os.close(terminal)
             return text.decode()
 
 
-def on_terminal(*args, streams, answer=b"", **options):
-    """Run `flask storage` with these streams (by name) on a terminal; return its process and what is seen there."""
-    ours, theirs = pty.openpty()
-    os.write(ours, answer)
+def on_terminal(*args, streams, typed=b"", **options):
+    """Run `flask storage` with these streams (by name) on a terminal; return the process and its output."""
+    controller, terminal = pty.openpty()
+    os.write(controller, typed)
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    process = subprocess.Popen(argv(*args), **{**pipes, **options, **dict.fromkeys(streams, theirs)})
-    os.close(theirs)
-    seen = read_terminal(ours)
+    process = subprocess.Popen(argv(*args), **{**pipes, **options, **dict.fromkeys(streams, terminal)})
+    os.close(terminal)
+    output = read_terminal(controller)
     process.wait(60)
-    return process, seen
+    return process, output
 
 
 # -- streams ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_pipe_goes_in_and_comes_out(docs):
-    """Bytes of every value pass unchanged, and standard output holds nothing else."""
+def test_content_passes_through_pipes_unchanged(docs):
+    """Bytes of every value; standard output contains nothing else."""
     content = bytes(range(256)) * 1000
 
     put = flask("put", "-", "a.bin", input=content)
@@ -92,8 +92,8 @@ def test_a_pipe_goes_in_and_comes_out(docs):
     assert (got.returncode, got.stdout) == (0, content)
 
 
-def test_streams_take_constant_memory(docs):
-    """A hundred megabytes take hardly more than none."""
+def test_streaming_takes_constant_memory(docs):
+    """A hundred megabytes take hardly more than one byte."""
 
     def peak(script):
         process = subprocess.Popen(["bash", "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -102,7 +102,7 @@ def test_streams_take_constant_memory(docs):
         assert process.returncode == 0
         return usage.ru_maxrss / 1024
 
-    words = " ".join(f"'{word}'" for word in argv())
+    words = " ".join(f"'{part}'" for part in argv())
     put_little = peak(f"exec {words} put - little < <(head -c 1 /dev/zero)")
     put_much = peak(f"exec {words} put - much < <(head -c {100 * MIB} /dev/zero)")
     got_little = peak(f"exec {words} get little - > >(cat)")
@@ -114,8 +114,8 @@ def test_streams_take_constant_memory(docs):
 
 
 @pytest.mark.parametrize("command", ["list --simple", "get big -"])
-def test_a_reader_that_has_enough_is_no_trouble(docs, command):
-    """`| head` ends the program without a word."""
+def test_a_broken_pipe_ends_the_command_without_a_message(docs, command):
+    """As with `| head`."""
     docs.write("big", b"x\n" * MIB)
     for number in range(3000):
         (docs.root / f"{number:060}").touch()
@@ -129,7 +129,7 @@ def test_a_reader_that_has_enough_is_no_trouble(docs, command):
 
 @pytest.mark.parametrize("command", ["list", "stat a", "get a -", "profiles --json"])
 def test_a_full_disk_behind_standard_output_is_reported(docs, command):
-    """Once, in a sentence, and with exit status 1."""
+    """Once, in one sentence, with exit status 1."""
     docs.write("a", b"hello")
 
     done = in_bash(f"storage {command} >/dev/full")
@@ -141,7 +141,7 @@ def test_a_full_disk_behind_standard_output_is_reported(docs, command):
     ("command", "stream"), [("put - b <&-", b"input"), ("list >&-", b"output"), ("get a - >&-", b"output")]
 )
 def test_a_closed_stream_is_reported(docs, command, stream):
-    """As a sentence too."""
+    """In one sentence, with exit status 1."""
     docs.write("a", b"hello")
 
     done = in_bash(f"storage {command}")
@@ -151,7 +151,7 @@ def test_a_closed_stream_is_reported(docs, command, stream):
 
 @pytest.mark.parametrize("size", [5, MIB])
 def test_a_full_disk_behind_the_local_file_is_reported(docs, size):
-    """As trouble with that file, not with the storage; a device is written to, not replaced."""
+    """As an error of that file, not of the storage; a device is written to, not replaced."""
     docs.write("a", bytes(size))
 
     done = flask("get", "a", "/dev/full")
@@ -160,7 +160,7 @@ def test_a_full_disk_behind_the_local_file_is_reported(docs, size):
 
 
 def test_a_source_that_cannot_be_read_stores_nothing(docs):
-    """Standard input may be open for writing only, if somebody makes it so."""
+    """Standard input may be open for writing only."""
     done = in_bash("storage put - a 0>output")
 
     assert done.returncode == 1
@@ -169,8 +169,8 @@ def test_a_source_that_cannot_be_read_stores_nothing(docs):
     assert docs.list() == []
 
 
-def test_names_are_utf_8_whatever_the_locale(docs):
-    """What can be listed here can be fetched there."""
+def test_names_are_utf_8_in_every_locale(docs):
+    """A listed name can be used in another locale."""
     docs.write("ü/日本.txt", b"hello")
     environ = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
 
@@ -183,10 +183,10 @@ def test_names_are_utf_8_whatever_the_locale(docs):
     assert (got.returncode, Path("x").read_bytes()) == (0, b"hello")
 
 
-@pytest.mark.parametrize("word", ["x", "list", "put"])
-def test_mistakes_end_with_two(docs, word):
-    """Whatever is wrong with the words themselves."""
-    done = flask(word, "--wrong")
+@pytest.mark.parametrize("subcommand", ["x", "list", "put"])
+def test_usage_errors_exit_with_two(docs, subcommand):
+    """For an unknown command, an unknown option, and missing arguments."""
+    done = flask(subcommand, "--wrong")
 
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
@@ -194,20 +194,20 @@ def test_mistakes_end_with_two(docs, word):
 
 @pytest.fixture
 def _interruptible():
-    """Let programs that are started hear SIGINT: whoever runs in the background of a shell inherits deaf ears."""
+    """Reset SIGINT in child processes: a shell ignores it in background jobs, and children inherit that."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("_interruptible")
-def test_an_interrupt_ends_with_130_and_stores_nothing(docs):
-    """Ctrl-C in the middle of a transfer leaves what was there, and no trace of the new."""
+def test_an_interrupted_transfer_exits_with_130_and_stores_nothing(docs):
+    """After Ctrl-C the old file stays, and no temporary file remains."""
     docs.write("a", b"old")
     process = subprocess.Popen(argv("put", "-", "a"), stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin
 
-    process.stdin.write(b"x" * MIB)  # more than a pipe holds: when this returns, the program is reading
+    process.stdin.write(b"x" * MIB)  # more than a pipe buffers: when this returns, the process is reading
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
 
@@ -219,77 +219,77 @@ def test_an_interrupt_ends_with_130_and_stores_nothing(docs):
 # -- terminals --------------------------------------------------------------------------------------------------------
 
 
-def test_a_long_upload_shows_a_bar(docs, tmp_path):
-    """Somebody who watches sees how far it is."""
+def test_a_long_upload_shows_a_progress_bar(docs, tmp_path):
+    """When standard error is a terminal."""
     (tmp_path / "big.bin").write_bytes(bytes(24 * MIB))
 
-    process, seen = on_terminal("put", "big.bin", "a/big.bin", streams=["stderr"])
+    process, output = on_terminal("put", "big.bin", "a/big.bin", streams=["stderr"])
 
     assert process.returncode == 0
     assert docs.size("a/big.bin") == 24 * MIB
-    assert "big.bin  [" in seen
-    assert "100%" in seen
-    assert seen.endswith("Uploaded big.bin to a/big.bin.\r\n")
+    assert "big.bin  [" in output
+    assert "100%" in output
+    assert output.endswith("Uploaded big.bin to a/big.bin.\r\n")
 
 
 @pytest.mark.parametrize("target", ["copy.bin", "-"])
-def test_a_long_download_shows_a_bar(docs, tmp_path, target):
+def test_a_long_download_shows_a_progress_bar(docs, tmp_path, target):
     """Also when the content goes to a pipe."""
     docs.write("big.bin", bytes(24 * MIB))
 
-    process, seen = on_terminal("get", "big.bin", target, streams=["stderr"])
+    process, output = on_terminal("get", "big.bin", target, streams=["stderr"])
 
     assert process.returncode == 0
-    assert "big.bin  [" in seen
-    assert "100%" in seen
+    assert "big.bin  [" in output
+    assert "100%" in output
 
 
-def test_no_bar_for_a_short_transfer(docs):
-    """What is done in a blink needs none."""
+def test_a_short_transfer_shows_no_progress_bar(docs):
+    """Below 8 MiB."""
     docs.write("small", b"1")
 
-    _, seen = on_terminal("get", "small", "x", streams=["stderr"])
+    _, output = on_terminal("get", "small", "x", streams=["stderr"])
 
-    assert seen == "Downloaded small to x.\r\n"
+    assert output == "Downloaded small to x.\r\n"
 
 
-def test_no_bar_in_the_middle_of_the_content(docs):
-    """Where the content goes to the same terminal."""
+def test_no_progress_bar_is_shown_in_a_terminal_with_the_content(docs):
+    """When the content goes to the same terminal."""
     docs.write("big", b"x" * 9 * MIB)
 
-    _, seen = on_terminal("get", "big", "-", streams=["stdout", "stderr"])
+    _, output = on_terminal("get", "big", "-", streams=["stdout", "stderr"])
 
-    assert seen == "x" * 9 * MIB + "Downloaded big to standard output.\r\n"
+    assert output == "x" * 9 * MIB + "Downloaded big to standard output.\r\n"
 
 
-def test_no_bar_where_nobody_watches(docs):
-    """A log file gets the one line that counts."""
+def test_no_progress_bar_is_shown_without_a_terminal(docs):
+    """A log file gets only the final message."""
     docs.write("big", bytes(9 * MIB))
 
     assert flask("get", "big", "x").stderr == b"Downloaded big to x.\n"
 
 
-@pytest.mark.parametrize(("answer", "status", "left"), [(b"n\n", 1, ["a/1"]), (b"y\n", 0, [])])
-def test_deleting_a_folder_asks_whoever_is_there(docs, answer, status, left):
-    """No is the safe answer, and changes nothing."""
+@pytest.mark.parametrize(("typed", "status", "remaining"), [(b"n\n", 1, ["a/1"]), (b"y\n", 0, [])])
+def test_deleting_a_directory_asks_for_confirmation_in_a_terminal(docs, typed, status, remaining):
+    """The default is no, which changes nothing."""
     docs.write("a/1", b"")
 
-    process, seen = on_terminal("delete", "-r", "a", streams=["stdin", "stderr"], answer=answer)
+    process, output = on_terminal("delete", "-r", "a", streams=["stdin", "stderr"], typed=typed)
 
-    assert "Delete a and everything below, in docs? [y/N]" in seen
+    assert "Delete a and everything below, in docs? [y/N]" in output
     assert process.returncode == status
-    assert [entry.name for entry in docs.list()] == left
+    assert [entry.name for entry in docs.list()] == remaining
 
 
 @pytest.mark.parametrize("options", [["-r", "--yes", "a"], ["a/1"]])
-def test_nobody_is_asked_who_said_yes_or_names_files(docs, options):
-    """A question that is always answered alike teaches not to read it."""
+def test_deleting_with_yes_or_by_file_name_asks_no_confirmation(docs, options):
+    """Needless questions are confirmed without being read."""
     docs.write("a/1", b"")
 
-    process, seen = on_terminal("delete", *options, streams=["stdin", "stderr"])
+    process, output = on_terminal("delete", *options, streams=["stdin", "stderr"])
 
     assert process.returncode == 0
-    assert "?" not in seen
+    assert "?" not in output
     assert docs.list() == []
 
 
@@ -297,7 +297,7 @@ def test_nobody_is_asked_who_said_yes_or_names_files(docs, options):
 
 
 def complete(*words):
-    """What bash offers for the last of *words*."""
+    """Return the completions of bash for the last of *words*."""
     environ = {
         **os.environ,
         "FLASK_APP": "app",
@@ -312,18 +312,18 @@ def complete(*words):
 
 @pytest.mark.parametrize("words", [["--profile"], ["list", "--profile"]])
 def test_profiles_are_completed(docs, words):
-    """Before the command and after it."""
-    assert complete(*words, "d") == ["docs", "drafts"]
-    assert complete(*words, "dr") == ["drafts"]
+    """Before and after the command."""
+    assert complete(*words, "d") == ["docs", "drawings"]
+    assert complete(*words, "dr") == ["drawings"]
 
 
 def test_commands_are_completed(docs):
-    """As click does for any group."""
+    """As in any click group."""
     assert complete("s") == ["stat", "sweep"]
 
 
 @pytest.mark.parametrize(
-    ("start", "offered"),
+    ("start", "completions"),
     [
         ("", ["2026/", "notes.txt"]),
         ("n", ["notes.txt"]),
@@ -333,35 +333,35 @@ def test_commands_are_completed(docs):
         ("../", []),
     ],
 )
-def test_paths_are_completed(docs, start, offered):
-    """One level at a time; a lone folder gives way to what is in it."""
+def test_paths_are_completed(docs, start, completions):
+    """One level at a time; a single directory is replaced by its content."""
     for path in ("2026/june/1.txt", "2026/june/2.txt", "notes.txt"):
         docs.write(path, b"")
 
-    assert complete("get", start) == offered
+    assert complete("get", start) == completions
 
 
-def test_a_folder_in_which_nothing_shows_is_offered_itself(docs):
-    """Somebody may want to put something there."""
+def test_an_empty_directory_is_completed_without_a_slash(docs):
+    """It may be the target of an upload."""
     (docs.root / "empty").mkdir()
 
     assert complete("list", "e") in (["empty"], [])
 
 
-def test_paths_are_completed_in_the_profile_that_is_asked(docs):
-    """Of an unknown one nothing is known."""
+def test_paths_are_completed_in_the_given_profile(docs):
+    """An unknown profile has no completions."""
     docs.write("notes.txt", b"")
 
     assert complete("--profile", "docs", "get", "n") == ["notes.txt"]
-    assert complete("--profile", "drafts", "get", "n") == []
+    assert complete("--profile", "drawings", "get", "n") == []
     assert complete("--profile", "unknown", "get", "n") == []
 
 
-# -- the start --------------------------------------------------------------------------------------------------------
+# -- start-up ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_commands_wait_until_they_are_called():
-    """`flask run` and `flask --help` load none of them."""
+def test_commands_are_imported_only_when_they_run():
+    """`flask run` and `flask --help` import none of them."""
     code = (
         "import sys, flask_storage.cli; print(*(name for name in sys.modules if name.startswith('flask_storage.cli')))"
     )

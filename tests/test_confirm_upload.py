@@ -1,4 +1,4 @@
-"""What a client has uploaded by a link is looked at before it is believed, and deleted when it is something else."""
+"""`confirm_upload`: it checks what a client has uploaded by a link, and deletes what was not expected."""
 
 import hashlib
 from datetime import timedelta
@@ -35,14 +35,14 @@ def storage(request):
 
 @pytest.fixture
 def deleted():
-    """The paths that were told to be deleted, as they come."""
-    told = []
+    """The paths of the `file_deleted` signals, in order."""
+    paths = []
 
-    def note(sender, path, **extra):
-        told.append(path)
+    def record(sender, path, **extra):
+        paths.append(path)
 
-    with file_deleted.connected_to(note):
-        yield told
+    with file_deleted.connected_to(record):
+        yield paths
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def deleted():
         {"size": len(BODY), "max_size": 1000, "content_type": "image/", "checksum": SHA256},
     ],
 )
-def test_what_was_asked_for_is_confirmed(storage, deleted, expected):
-    """The answer is what the storage knows of the file, which stays."""
+def test_an_expected_upload_is_confirmed(storage, deleted, expected):
+    """The attributes of the file are returned, and it is kept."""
     storage.write("in/a", BODY, content_type="image/png")
 
     info = storage.confirm_upload("in/a", **expected)
@@ -72,8 +72,8 @@ def test_what_was_asked_for_is_confirmed(storage, deleted, expected):
 @pytest.mark.parametrize(
     ("expected", "error", "message"),
     [
-        ({"size": len(BODY) - 1}, IntegrityError, "17 bytes were uploaded where 16 were promised"),
-        ({"size": 0}, IntegrityError, "17 bytes were uploaded where 0 were promised"),
+        ({"size": len(BODY) - 1}, IntegrityError, "17 bytes were uploaded where 16 were expected"),
+        ({"size": 0}, IntegrityError, "17 bytes were uploaded where 0 were expected"),
         ({"max_size": len(BODY) - 1}, TooLargeError, "17 bytes were uploaded where 16 are allowed"),
         ({"max_size": 0}, TooLargeError, "17 bytes were uploaded where 0 are allowed"),
         ({"content_type": "image/jpeg"}, IntegrityError, "'image/png' was uploaded where 'image/jpeg'"),
@@ -84,8 +84,8 @@ def test_what_was_asked_for_is_confirmed(storage, deleted, expected):
         ({"size": len(BODY), "checksum": f"sha256:{'0' * 64}"}, IntegrityError, "another content was uploaded"),
     ],
 )
-def test_what_is_something_else_is_deleted(storage, deleted, expected, error, message):
-    """The error says what came and what was asked for; the file is gone, and whoever listens is told."""
+def test_an_unexpected_upload_is_deleted(storage, deleted, expected, error, message):
+    """The error says what was uploaded and what was expected; the signal is sent."""
     storage.write("in/a", BODY, content_type="image/png")
     storage.write("in/b", BODY)
 
@@ -97,8 +97,8 @@ def test_what_is_something_else_is_deleted(storage, deleted, expected, error, me
     assert deleted == ["in/a"]
 
 
-def test_a_file_without_a_type_is_of_no_type(memory_storage):
-    """It is not the picture that was asked for."""
+def test_an_upload_without_a_content_type_does_not_match_a_type(memory_storage):
+    """It is deleted."""
     memory_storage.write("a", BODY)
 
     with pytest.raises(IntegrityError, match="of type ''"):
@@ -107,8 +107,8 @@ def test_a_file_without_a_type_is_of_no_type(memory_storage):
     assert not memory_storage.exists("a")
 
 
-def test_nothing_has_arrived(storage, deleted):
-    """That is an error of its own, and nothing is deleted."""
+def test_a_missing_upload_is_a_missing_file(storage, deleted):
+    """Nothing is deleted."""
     with pytest.raises(FileNotFoundInStorageError):
         storage.confirm_upload("in/a", size=5)
 
@@ -116,8 +116,8 @@ def test_nothing_has_arrived(storage, deleted):
 
 
 @pytest.mark.parametrize("checksum", ["sha256", "sha256:", "sha256:00", "crc0:00", "sha256:zz"])
-def test_a_checksum_that_is_none_costs_no_file(storage, checksum):
-    """It is the app's mistake and not the client's: what was uploaded stays."""
+def test_an_invalid_checksum_argument_deletes_nothing(storage, checksum):
+    """It is a mistake of the app, not of the client."""
     storage.write("a", BODY)
 
     with pytest.raises(ValueError, match=r"checksum|algorithm|digest|hex"):
@@ -126,14 +126,14 @@ def test_a_checksum_that_is_none_costs_no_file(storage, checksum):
     assert storage.read("a") == BODY
 
 
-def test_a_path_is_checked_like_any_other(storage):
-    """Whoever passes on what a client says gets no further than elsewhere."""
+def test_the_path_is_validated(storage):
+    """It may come from an untrusted client."""
     with pytest.raises(InvalidPathError):
         storage.confirm_upload("../a")
 
 
-def test_an_empty_upload_is_confirmed_as_such(storage):
-    """No bytes are a number of bytes."""
+def test_an_empty_upload_can_be_confirmed(storage):
+    """A size of 0 is checked like any other."""
     storage.write("a", b"")
 
     info = storage.confirm_upload("a", size=0, max_size=0, checksum=f"sha256:{hashlib.sha256(b'').hexdigest()}")
@@ -141,8 +141,8 @@ def test_an_empty_upload_is_confirmed_as_such(storage):
     assert info.size == 0
 
 
-def test_a_checksum_that_the_place_keeps_is_not_computed_again(memory_storage, monkeypatch):
-    """The content need not be read for it."""
+def test_a_checksum_that_the_backend_stores_is_not_computed_again(memory_storage, monkeypatch):
+    """The content is not read."""
     memory_storage.write("a", BODY)
     known = memory_storage.stat("a")
     digest = SHA256.removeprefix("sha256:")
@@ -185,8 +185,8 @@ def test_what_a_link_could_not_bind_is_found_afterwards(s3):
     ],
     ids=str,
 )
-def test_a_mistake_of_the_caller_deletes_nothing(expectation):
-    """What makes no sense is said before anything is looked at."""
+def test_an_invalid_argument_deletes_nothing(expectation):
+    """Arguments are validated before the file is accessed."""
     storage = MemoryStorage()
     storage.write("file.bin", b"1")
 

@@ -1,4 +1,4 @@
-"""The conformance suite, asked of everything that comes with the package, and of the least that a backend can be."""
+"""The conformance suite, run on the storages without a server and on a minimal backend."""
 
 import io
 import math
@@ -25,7 +25,7 @@ from tests.variants import extra_variant
 
 
 class TestMemoryStorage(BackendConformance):
-    """Memory has every ability, so it passes as what the others are compared with."""
+    """MemoryStorage has every capability."""
 
     def make_storage(self, tmp_path):
         """Return the storage under test."""
@@ -33,7 +33,7 @@ class TestMemoryStorage(BackendConformance):
 
 
 class TestLocalFSStorage(BackendConformance):
-    """Local disk, as durable as it comes."""
+    """LocalFSStorage with its default options."""
 
     def make_storage(self, tmp_path):
         """Return the storage under test."""
@@ -42,7 +42,7 @@ class TestLocalFSStorage(BackendConformance):
 
 @extra_variant
 class TestLocalFSStorageWithoutFsync(BackendConformance):
-    """Local disk that does not wait for the disk, in a root that it makes itself."""
+    """LocalFSStorage without fsync, in a root that it creates."""
 
     def make_storage(self, tmp_path):
         """Return the storage under test."""
@@ -50,7 +50,7 @@ class TestLocalFSStorageWithoutFsync(BackendConformance):
 
 
 class TestFailingStorage(BackendConformance):
-    """A storage that was asked for no failure behaves like the one it wraps."""
+    """Without requested failures, FailingStorage behaves like the storage that it wraps."""
 
     def make_storage(self, tmp_path):
         """Return the storage under test."""
@@ -58,7 +58,7 @@ class TestFailingStorage(BackendConformance):
 
 
 class _BareStorage(StorageBackend):
-    """The least that a backend can be: the five required hooks, and nothing declared."""
+    """A minimal backend: the five required driver methods, and no capabilities."""
 
     def __init__(self):
         super().__init__("bare")
@@ -109,7 +109,7 @@ class _BareWriter(RemoteFile):
 
 
 class TestBareStorage(BackendConformance):
-    """What a storage declares missing is refused, and the defaults do the rest."""
+    """Undeclared capabilities are refused, and the defaults of the driver work."""
 
     def make_storage(self, tmp_path):
         """Return the storage under test."""
@@ -117,27 +117,27 @@ class TestBareStorage(BackendConformance):
 
 
 class _SigningStorage(_BareStorage):
-    """A place that signs links of its own, and can do less with them than we can."""
+    """A backend whose service signs links, with few of the features of links."""
 
     capabilities = Capabilities(links=ShareLinkOperation.download | ShareLinkOperation.upload)
 
     def _url(self, path):
-        return f"https://place.example.com/{quote(path)}"
+        return f"https://service.example.com/{quote(path)}"
 
     def _link_to(self, path, request):
         return f"{self._url(path)}?operation={request.operations}&expires={request.expires_at.timestamp()}&signature=x"
 
 
 class TestSigningStorage(BackendConformance):
-    """What a place's own links cannot say is refused, not left out."""
+    """Features that the links of the service do not have are refused, not ignored."""
 
     def make_storage(self, tmp_path):
         """Return the storage under test."""
         return _SigningStorage()
 
 
-def test_the_suite_asks_at_least_120_questions():
-    """Everybody who subclasses it is asked all of them."""
+def test_the_suite_has_at_least_120_tests():
+    """A subclass runs all of them."""
     cases = 0
 
     for name in dir(BackendConformance):
@@ -148,7 +148,7 @@ def test_the_suite_asks_at_least_120_questions():
     assert cases >= 120
 
 
-def test_a_suite_without_a_storage_says_what_to_do(tmp_path):
-    """Forgetting `make_storage` is answered with what to write."""
+def test_a_suite_without_make_storage_says_what_to_do(tmp_path):
+    """The error names the method to override."""
     with pytest.raises(NotImplementedError, match="make_storage"):
         BackendConformance().make_storage(tmp_path)

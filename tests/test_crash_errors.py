@@ -1,4 +1,4 @@
-"""A system call that fails, whichever, is an error of ours, and nothing that was stored is touched."""
+"""When any system call fails, the operation raises a storage error, and no stored file is damaged."""
 
 import errno
 import os
@@ -8,222 +8,224 @@ import pytest
 
 from flask_storage import LocalFSStorage, StorageError
 from tests.counts import count
-from tests.crash.deeds import DEEDS, view
-from tests.crash.tracing import Driver, changes
-from tests.test_crash_kills import NOW, remains
+from tests.crash.scenarios import SCENARIOS, state_of
+from tests.crash.tracing import Runner, changes
+from tests.test_crash_kills import NOW, leftovers
 
-KINDS = {
+ERRORS = {
     "EIO": "LocalFSError",
     "ENOSPC": "StorageFullError",
     "EDQUOT": "StorageFullError",
     "EINTR": "LocalFSError",
     "EACCES": "PermissionDeniedError",
 }
-NOT_ALL = (
+SELECTED = (
     "put_exclusive",
-    "put_into_folders",
+    "put_into_directories",
     "put_local_file",
     "edit",
     "copy",
-    "move_between_folders",
-    "finish_parts",
+    "move_between_directories",
+    "complete_upload",
 )
-EVERYDAY = [(name, "EIO") for name in DEEDS] + [(name, "ENOSPC") for name in NOT_ALL]
-FULL = [(name, code) for name in DEEDS for code in ("EIO", "ENOSPC", "EDQUOT", "EINTR")]
+DEFAULT_CASES = [(name, "EIO") for name in SCENARIOS] + [(name, "ENOSPC") for name in SELECTED]
+ALL_CASES = [(name, code) for name in SCENARIOS for code in ("EIO", "ENOSPC", "EDQUOT", "EINTR")]
 PUBLISHES = re.compile(r"(rename|renameat|renameat2|link|linkat|unlink|unlinkat)\(")
 REMOVES = re.compile(r"(unlink|unlinkat|rmdir)\(.*INJECTED")
 
 
 @pytest.fixture(scope="module")
-def driver():
-    """The program whose children do the deeds."""
-    with Driver() as driver:
-        yield driver
+def runner():
+    """The program that runs the scenarios in its children."""
+    with Runner() as runner:
+        yield runner
 
 
-def fail_each(driver, name, code, calls, folder):
-    """Do a deed once for each of its system calls, which fails; yield how each ended."""
-    deed = DEEDS[name]
+def fail_each(runner, name, code, calls, directory):
+    """Run a scenario once for each of its system calls and make that call fail; yield root, outcome and trace."""
+    scenario = SCENARIOS[name]
     for call, times in calls.items():
         for number in range(1, times + 1):
-            root = folder / f"{call}-{number}" / "root"
+            root = directory / f"{call}-{number}" / "root"
             root.parent.mkdir()
-            _, told = deed.ready(root)
-            end, lines = driver.traced(name, root, told, "-e", f"inject={call}:error={code}:when={number}")
+            _, data = scenario.set_up(root)
+            outcome, lines = runner.traced(name, root, data, "-e", f"inject={call}:error={code}:when={number}")
             assert sum("INJECTED" in line for line in lines) == 1
-            yield root, end, lines
+            yield root, outcome, lines
 
 
 def target(line):
-    """The file or folder that the descriptor of a call belongs to."""
+    """Return the file or directory that the descriptor of a call belongs to."""
     return line.partition("<")[2].partition(">")[0]
 
 
 def expected(code, line):
-    """The types that may tell of this failure of this call."""
+    """Return the error types that are allowed for this failure."""
     if "/source>" in line or '/source"' in line:
-        return {"OSError"}  # the caller's own file, and no matter of the storage
+        return {"OSError"}  # the caller's own file, so no storage error
     if "xattr" in line and code == "ENOSPC":
-        return {"UnsupportedOperationError"}  # the disk has room, so it is the metadata that has none
-    return {KINDS[code]}
+        return {"UnsupportedOperationError"}  # the disk is not full, so the metadata are too long
+    return {ERRORS[code]}
 
 
-@pytest.mark.parametrize(("name", "code"), EVERYDAY + [pair for pair in FULL if pair not in EVERYDAY][: count(0, 999)])
-def test_a_failing_system_call_is_an_error_of_ours_and_harms_nothing(name, code, driver, tmp_path):
-    """The error has our type, what was there is there, and no hidden file stays that could be removed."""
-    deed = DEEDS[name]
+@pytest.mark.parametrize(
+    ("name", "code"), DEFAULT_CASES + [pair for pair in ALL_CASES if pair not in DEFAULT_CASES][: count(0, 999)]
+)
+def test_a_failing_system_call_raises_a_storage_error_and_changes_nothing(name, code, runner, tmp_path):
+    """The error has the expected type, the state is allowed, and hidden files are removed if possible."""
+    scenario = SCENARIOS[name]
     (tmp_path / "whole").mkdir()
-    _, told = deed.ready(tmp_path / "whole" / "root")
-    calls = changes(driver.traced(name, tmp_path / "whole" / "root", told)[1])
+    _, data = scenario.set_up(tmp_path / "whole" / "root")
+    calls = changes(runner.traced(name, tmp_path / "whole" / "root", data)[1])
     raised = 0
 
-    for root, end, lines in fail_each(driver, name, code, calls, tmp_path):
+    for root, outcome, lines in fail_each(runner, name, code, calls, tmp_path):
         storage = LocalFSStorage(root)
-        shown = view(storage)
+        state = state_of(storage)
         injected = next(number for number, line in enumerate(lines) if "INJECTED" in line)
         published = any(PUBLISHES.match(line) and line.endswith("= 0") for line in lines[:injected])
-        assert end["status"] == 0
-        assert shown in deed.views()
-        if end["raised"] is None:
-            assert shown == deed.views()[-1]
+        assert outcome["status"] == 0
+        assert state in scenario.allowed_states()
+        if outcome["raised"] is None:
+            assert state == scenario.allowed_states()[-1]
         else:
             raised += 1
-            assert set(end["raised"]["types"]) & expected(code, lines[injected])
-            assert published or shown == deed.views()[0]
-        begun = "upload_id" in told or (name == "begin_parts" and not end["raised"])
-        if not begun and not REMOVES.match(lines[injected]):
-            assert not [name for name in remains(root) if name.startswith(".fs-tmp-")]
+            assert set(outcome["raised"]["types"]) & expected(code, lines[injected])
+            assert published or state == scenario.allowed_states()[0]
+        has_upload = "upload_id" in data or (name == "create_upload" and not outcome["raised"])
+        if not has_upload and not REMOVES.match(lines[injected]):
+            assert not [name for name in leftovers(root) if name.startswith(".fs-tmp-")]
         storage.sweep(NOW)
-        assert not list(remains(root))
+        assert not list(leftovers(root))
 
     assert raised
 
 
-@pytest.mark.parametrize("name", DEEDS)
-def test_a_file_that_may_not_be_opened_is_a_refusal(name, driver, tmp_path):
-    """Whichever open is denied: PermissionDeniedError, and everything as before."""
-    deed = DEEDS[name]
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_denied_open_raises_a_permission_error(name, runner, tmp_path):
+    """PermissionDeniedError for every `openat` that fails with EACCES; the stored files are unchanged."""
+    scenario = SCENARIOS[name]
     (tmp_path / "whole").mkdir()
-    _, told = deed.ready(tmp_path / "whole" / "root")
-    calls = changes(driver.traced(name, tmp_path / "whole" / "root", told)[1])
+    _, data = scenario.set_up(tmp_path / "whole" / "root")
+    calls = changes(runner.traced(name, tmp_path / "whole" / "root", data)[1])
 
     refused = [
-        (end["raised"]["types"], view(LocalFSStorage(root)))
-        for root, end, _ in fail_each(driver, name, "EACCES", {"openat": calls["openat"]}, tmp_path)
-        if end["raised"]
+        (outcome["raised"]["types"], state_of(LocalFSStorage(root)))
+        for root, outcome, _ in fail_each(runner, name, "EACCES", {"openat": calls["openat"]}, tmp_path)
+        if outcome["raised"]
     ]
 
     assert refused
-    for types, shown in refused:
+    for types, state in refused:
         assert "StorageError" in types or name == "put_local_file"
         assert "PermissionError" in types
-        assert shown in deed.views()
+        assert state in scenario.allowed_states()
 
 
 @pytest.mark.parametrize("code", ["EXDEV", "EINVAL", "ENOSYS", "EOPNOTSUPP", "EPERM", "EIO"])
-@pytest.mark.parametrize("name", ["put_local_file", "copy", "edit", "finish_parts"])
-def test_where_the_kernel_refuses_to_copy_the_bytes_are_the_same(name, code, driver, tmp_path):
-    """`copy_file_range` is only the quick way: without it the content goes through the process."""
-    deed = DEEDS[name]
-    _, told = deed.ready(tmp_path / "root")
+@pytest.mark.parametrize("name", ["put_local_file", "copy", "edit", "complete_upload"])
+def test_content_is_copied_by_the_process_if_the_kernel_cannot(name, code, runner, tmp_path):
+    """If `copy_file_range` fails, the process reads and writes the bytes."""
+    scenario = SCENARIOS[name]
+    _, data = scenario.set_up(tmp_path / "root")
 
-    end, lines = driver.traced(name, tmp_path / "root", told, "-e", f"inject=copy_file_range:error={code}")
+    outcome, lines = runner.traced(name, tmp_path / "root", data, "-e", f"inject=copy_file_range:error={code}")
 
-    assert end["raised"] is None
-    assert view(LocalFSStorage(tmp_path / "root")) == deed.views()[-1]
+    assert outcome["raised"] is None
+    assert state_of(LocalFSStorage(tmp_path / "root")) == scenario.allowed_states()[-1]
     assert any(line.startswith("pread64(") for line in lines)
 
 
 @pytest.mark.parametrize("name", ["put_exclusive", "move_exclusive"])
-def test_without_hard_links_an_exclusive_write_still_works(name, driver, tmp_path):
-    """Some file systems have no links: the name is looked at and given while the folder is locked."""
-    deed = DEEDS[name]
-    _, told = deed.ready(tmp_path / "root")
+def test_exclusive_works_without_hard_links(name, runner, tmp_path):
+    """On a file system without hard links, existence is checked under the lock of the directory."""
+    scenario = SCENARIOS[name]
+    _, data = scenario.set_up(tmp_path / "root")
 
-    end, lines = driver.traced(name, tmp_path / "root", told, "-e", "inject=link,linkat:error=EPERM")
+    outcome, lines = runner.traced(name, tmp_path / "root", data, "-e", "inject=link,linkat:error=EPERM")
 
-    assert end["raised"] is None
-    assert view(LocalFSStorage(tmp_path / "root")) == deed.views()[-1]
+    assert outcome["raised"] is None
+    assert state_of(LocalFSStorage(tmp_path / "root")) == scenario.allowed_states()[-1]
     assert sum("INJECTED" in line for line in lines) == 1
 
 
-def test_without_locks_everything_but_conditions_works(driver, tmp_path):
-    """A network file system without locks stores as ever."""
-    deed = DEEDS["put_over"]
-    _, told = deed.ready(tmp_path / "root")
+def test_writing_works_without_locks(runner, tmp_path):
+    """A write without conditions needs no locks."""
+    scenario = SCENARIOS["put_over"]
+    _, data = scenario.set_up(tmp_path / "root")
 
-    end, lines = driver.traced("put_over", tmp_path / "root", told, "-e", "inject=flock:error=ENOLCK")
+    outcome, lines = runner.traced("put_over", tmp_path / "root", data, "-e", "inject=flock:error=ENOLCK")
 
-    assert end["raised"] is None
-    assert view(LocalFSStorage(tmp_path / "root")) == deed.views()[-1]
+    assert outcome["raised"] is None
+    assert state_of(LocalFSStorage(tmp_path / "root")) == scenario.allowed_states()[-1]
     assert any("INJECTED" in line for line in lines)
 
 
-def test_a_file_system_that_syncs_no_folder_is_no_error(driver, tmp_path):
-    """Some cannot (EINVAL), and need not."""
-    deed = DEEDS["move"]
-    _, told = deed.ready(tmp_path / "root")
+def test_a_file_system_that_cannot_sync_directories_is_no_error(runner, tmp_path):
+    """Some file systems report EINVAL for `fsync` of a directory."""
+    scenario = SCENARIOS["move"]
+    _, data = scenario.set_up(tmp_path / "root")
 
-    end, lines = driver.traced("move", tmp_path / "root", told, "-e", "inject=fsync:error=EINVAL")
+    outcome, lines = runner.traced("move", tmp_path / "root", data, "-e", "inject=fsync:error=EINVAL")
 
-    assert end["raised"] is None
+    assert outcome["raised"] is None
     assert sum("INJECTED" in line for line in lines) == 2
 
 
-@pytest.mark.parametrize("name", DEEDS)
-def test_without_fsync_nothing_is_synced(name, driver, tmp_path):
-    """The option means every verb."""
-    _, told = DEEDS[name].ready(tmp_path / "root")
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_without_fsync_nothing_is_synced(name, runner, tmp_path):
+    """With `fsync=False` no operation calls `fsync`."""
+    _, data = SCENARIOS[name].set_up(tmp_path / "root")
 
-    end, lines = driver.traced(name, tmp_path / "root", told, fsync=False)
+    outcome, lines = runner.traced(name, tmp_path / "root", data, fsync=False)
 
-    assert end["raised"] is None
+    assert outcome["raised"] is None
     assert not changes(lines)["fsync"]
-    assert view(LocalFSStorage(tmp_path / "root")) == DEEDS[name].views()[-1]
+    assert state_of(LocalFSStorage(tmp_path / "root")) == SCENARIOS[name].allowed_states()[-1]
 
 
-def test_content_is_durable_before_it_is_visible_and_its_name_before_it_is_reported(driver, tmp_path):
-    """Each new folder in the one above it, the file, the rename, the file's folder: in this order."""
-    _, told = DEEDS["put_into_folders"].ready(tmp_path / "root")
+def test_content_is_synced_before_publishing_and_names_before_returning(runner, tmp_path):
+    """The order is: each new directory in its parent, the file, the rename, the directory of the file."""
+    _, data = SCENARIOS["put_into_directories"].set_up(tmp_path / "root")
 
-    _, lines = driver.traced("put_into_folders", tmp_path / "root", told)
+    _, lines = runner.traced("put_into_directories", tmp_path / "root", data)
 
     steps = [line for line in lines if re.match(r"(mkdir|fsync|rename)", line)]
-    kinds = [
-        "made" if line.startswith("mkdir") else "renamed" if line.startswith("rename") else target(line)
+    order = [
+        "created" if line.startswith("mkdir") else "renamed" if line.startswith("rename") else target(line)
         for line in steps
     ]
     root = str(tmp_path / "root")
-    assert kinds[:4] == ["made", root, "made", f"{root}/x"]
-    assert re.fullmatch(rf"{root}/x/y/\.fs-tmp-\w+", kinds[4])
-    assert kinds[5:] == ["renamed", f"{root}/x/y"]
+    assert order[:4] == ["created", root, "created", f"{root}/x"]
+    assert re.fullmatch(rf"{root}/x/y/\.fs-tmp-\w+", order[4])
+    assert order[5:] == ["renamed", f"{root}/x/y"]
 
 
-@pytest.mark.parametrize(("name", "folders"), [("delete", ["d/e"]), ("delete_prefix", ["d/e", "d"])])
-def test_a_deletion_is_durable_before_it_is_reported(name, folders, driver, tmp_path):
-    """The folder that held the file is synced after the last file in it is gone, and before it goes itself."""
-    _, told = DEEDS[name].ready(tmp_path / "root")
+@pytest.mark.parametrize(("name", "directories"), [("delete", ["d/e"]), ("delete_prefix", ["d/e", "d"])])
+def test_a_deletion_is_synced_before_returning(name, directories, runner, tmp_path):
+    """A directory is synced after its last file is deleted, and before the directory is removed."""
+    _, data = SCENARIOS[name].set_up(tmp_path / "root")
 
-    _, lines = driver.traced(name, tmp_path / "root", told)
+    _, lines = runner.traced(name, tmp_path / "root", data)
 
     synced = [target(line) for line in lines if line.startswith("fsync")]
-    assert synced == [str(tmp_path / "root" / folder) for folder in folders]
+    assert synced == [str(tmp_path / "root" / directory) for directory in directories]
 
 
-@pytest.mark.parametrize("name", ["copy", "put_local_file", "finish_parts"])
-def test_a_copy_is_made_by_the_kernel(name, driver, tmp_path):
-    """No byte of the content passes through the process."""
-    _, told = DEEDS[name].ready(tmp_path / "root")
+@pytest.mark.parametrize("name", ["copy", "put_local_file", "complete_upload"])
+def test_content_is_copied_by_the_kernel(name, runner, tmp_path):
+    """The process neither reads nor writes the content."""
+    _, data = SCENARIOS[name].set_up(tmp_path / "root")
 
-    _, lines = driver.traced(name, tmp_path / "root", told)
+    _, lines = runner.traced(name, tmp_path / "root", data)
 
     assert changes(lines)["copy_file_range"]
     assert not changes(lines)["write"]
     assert not [line for line in lines if "new!" in line or "old " in line]
 
 
-def test_the_errors_that_are_staged_are_those_of_this_system():
-    """What `strace` calls them, Python calls them."""
-    assert all(hasattr(errno, code) for code in KINDS)
-    assert all(issubclass(getattr(__import__("flask_storage").errors, kind), StorageError) for kind in KINDS.values())
+def test_the_injected_errors_exist_on_this_system():
+    """Python and strace use the same names of error codes."""
+    assert all(hasattr(errno, code) for code in ERRORS)
+    assert all(issubclass(getattr(__import__("flask_storage").errors, kind), StorageError) for kind in ERRORS.values())
     assert os.sep == "/"

@@ -1,4 +1,4 @@
-"""A process that is killed, at any moment, leaves the old content or the new, and nothing that stays for ever."""
+"""A process that is killed at any time leaves the old or the new content, and only files that a sweep removes."""
 
 import os
 import random
@@ -11,89 +11,89 @@ import pytest
 
 from flask_storage import LocalFSStorage
 from tests.counts import count
-from tests.crash.deeds import DEEDS, view
-from tests.crash.tracing import Driver, changes
+from tests.crash.scenarios import SCENARIOS, state_of
+from tests.crash.tracing import Runner, changes
 
 NOW = timedelta(0)
 
 
 @pytest.fixture(scope="module")
-def driver():
-    """The program whose children do the deeds."""
-    with Driver() as driver:
-        yield driver
+def runner():
+    """The program that runs the scenarios in its children."""
+    with Runner() as runner:
+        yield runner
 
 
-def remains(root):
-    """Hidden names and empty folders anywhere below *root*."""
-    for folder, folders, files in os.walk(root):
-        yield from (name for name in (*folders, *files) if name.startswith(".fs-tmp-"))
-        if not folders and not files:
-            yield folder
+def leftovers(root):
+    """Yield hidden files and empty directories below *root*."""
+    for directory, directories, files in os.walk(root):
+        yield from (name for name in (*directories, *files) if name.startswith(".fs-tmp-"))
+        if not directories and not files:
+            yield directory
 
 
-@pytest.mark.parametrize("name", DEEDS)
-def test_killed_at_any_system_call_nothing_is_torn(name, driver, tmp_path):
-    """One run for each call that the deed makes, dying there; and on until nothing is left to die at."""
-    deed = DEEDS[name]
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_kill_at_any_system_call_leaves_an_allowed_state(name, runner, tmp_path):
+    """The scenario is run once for each of its system calls, and killed there; a sweep then removes the leftovers."""
+    scenario = SCENARIOS[name]
     seen = []
 
     root = tmp_path / "whole" / "root"
     root.parent.mkdir()
-    _, told = deed.ready(root)
-    end, lines = driver.traced(name, root, told)
-    assert end == {"status": 0, "raised": None}
-    assert view(LocalFSStorage(root)) == deed.views()[-1]
+    _, data = scenario.set_up(root)
+    outcome, lines = runner.traced(name, root, data)
+    assert outcome == {"status": 0, "raised": None}
+    assert state_of(LocalFSStorage(root)) == scenario.allowed_states()[-1]
     for call, times in changes(lines).items():
         for number in range(1, times + 2):
             root = tmp_path / f"{call}-{number}" / "root"
             root.parent.mkdir()
-            _, told = deed.ready(root)
+            _, data = scenario.set_up(root)
 
-            end, _ = driver.traced(name, root, told, "-e", f"inject={call}:signal=KILL:when={number}")
+            outcome, _ = runner.traced(name, root, data, "-e", f"inject={call}:signal=KILL:when={number}")
 
-            survivor = LocalFSStorage(root)
-            shown = view(survivor)
-            assert end["status"] == (0 if number > times else -signal.SIGKILL)
-            assert shown in deed.views()
-            survivor.sweep(NOW)
-            assert not list(remains(root))
-            assert view(survivor) == shown
-            seen.append(deed.views().index(shown))
+            storage = LocalFSStorage(root)
+            state = state_of(storage)
+            assert outcome["status"] == (0 if number > times else -signal.SIGKILL)
+            assert state in scenario.allowed_states()
+            storage.sweep(NOW)
+            assert not list(leftovers(root))
+            assert state_of(storage) == state
+            seen.append(scenario.allowed_states().index(state))
 
     assert len(seen) > len(changes(lines))
-    assert {0, len(deed.views()) - 1} <= set(seen) or deed.before == deed.after
+    assert {0, len(scenario.allowed_states()) - 1} <= set(seen) or scenario.before == scenario.after
 
 
-def test_killed_at_any_moment_of_a_long_write_nothing_is_torn(driver, tmp_path):
-    """64 MiB on their way when the process dies: the old file is whole, or the new one is."""
+def test_a_kill_during_a_long_write_leaves_one_complete_version(runner, tmp_path):
+    """A process is killed at a random time while it writes 64 MiB: the file has the old or the new content."""
     old, block = b"old" * 1000, random.Random(0).randbytes(1024 * 1024)
     new = b"".join(number.to_bytes(4, "big") + block[4:] for number in range(64))
     (tmp_path / "source").write_bytes(new)
     storage = LocalFSStorage(tmp_path / "root", create=True)
-    ends = []
+    statuses = []
 
-    def put(*, die_after=None):
+    def put(*, kill_after=None):
         storage.write("a.bin", old)
-        pid = driver.start("put_local_file", storage.root, {"source": str(tmp_path / "source")})
-        driver.release()
-        if die_after is not None:
-            time.sleep(die_after)
-            with suppress(ProcessLookupError):  # it was quicker
+        pid = runner.start("put_local_file", storage.root, {"source": str(tmp_path / "source")})
+        runner.release()
+        if kill_after is not None:
+            time.sleep(kill_after)
+            with suppress(ProcessLookupError):  # it has ended already
                 os.kill(pid, signal.SIGKILL)
-        return driver.ended()["status"]
+        return runner.wait()["status"]
 
-    begun = time.monotonic()
+    started = time.monotonic()
     assert put() == 0
     assert storage.read("a.bin") == new
-    duration = time.monotonic() - begun
+    duration = time.monotonic() - started
     for turn in range(count(15, 200)):
-        ends.append(put(die_after=random.uniform(0, duration) if turn else 0))
+        statuses.append(put(kill_after=random.uniform(0, duration) if turn else 0))
 
         content = storage.read("a.bin")
         assert content in (old, new)
         assert [entry.size for entry in storage.list()] == [len(content)]
         storage.sweep(NOW)
-        assert not list(remains(storage.root))
+        assert not list(leftovers(storage.root))
 
-    assert -signal.SIGKILL in ends
+    assert -signal.SIGKILL in statuses

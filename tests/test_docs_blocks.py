@@ -1,4 +1,4 @@
-"""Every code block of the documentation runs, and prints what the page says it prints."""
+"""Every code block of the documentation runs and prints the output that the page shows."""
 
 import subprocess
 from pathlib import Path
@@ -12,8 +12,8 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_a_page_does_what_it_shows(file, tmp_path):
-    """A reader who copies a page's blocks, from the first to the last, gets what the page promises."""
+def test_the_blocks_of_a_page_run(file, tmp_path):
+    """All blocks of a page, run in order, give the output that the page shows."""
     page = Page(file, tmp_path / "reader")
 
     page.run()
@@ -46,19 +46,19 @@ def run(text, tmp_path):
         "<!-- run\nassert 1 == 2\n-->",
     ],
 )
-def test_a_page_that_is_wrong_fails(text, tmp_path):
-    """What the test of a page cannot run, or finds otherwise than shown, it reports."""
+def test_a_wrong_page_fails(text, tmp_path):
+    """A block that cannot run, or that gives another output than shown, is an error."""
     with pytest.raises((AssertionError, ValueError, subprocess.CalledProcessError)):
         run(text, tmp_path)
 
 
-def test_blocks_of_a_page_build_on_each_other(tmp_path):
-    """A page is one story: names, files, variables and servers stay until its end."""
+def test_the_blocks_of_a_page_share_their_state(tmp_path):
+    """Python names, files, shell variables and servers stay until the end of the page."""
     run(
         "```python\n# web/site.py\ntext = 'hello'\n```\n"
-        "```console\n$ export PLACE=web\n$ cd $PLACE\n```\n"
+        "```console\n$ export DIRECTORY=web\n$ cd $DIRECTORY\n```\n"
         "```console\n$ python -m http.server 5000\nServing on http://127.0.0.1:5000/\n"
-        "$ curl --silent http://127.0.0.1:5000/site.py\n# web/site.py\ntext = ...\n```\n"
+        "$ curl -s http://127.0.0.1:5000/site.py\n# web/site.py\ntext = ...\n```\n"
         "```python\nfrom web import site\nprint(site.text, text)\n```\n"
         "```output\nhello ...\n```",
         tmp_path,
@@ -66,6 +66,6 @@ def test_blocks_of_a_page_build_on_each_other(tmp_path):
 
 
 def test_every_page_is_found():
-    """The list of pages is not empty by mistake."""
+    """The list of pages has the README and the index, with blocks."""
     assert {"README.md", "index.md"} <= {file.name for file in PAGES}
     assert [block.language for block in blocks(PAGES[0].read_text())]

@@ -1,4 +1,4 @@
-"""The example app, asked by a client without a browser."""
+"""The example app, tested without a browser."""
 
 import html
 import io
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Visitor:
-    """Somebody with the page open: has its cookie and sends its token."""
+    """A client with its own cookie that sends the page's CSRF token."""
 
     def __init__(self, app):
         self.client = app.test_client()
@@ -37,49 +37,49 @@ class Visitor:
         return self.client.post(url, json=body, headers={**self.headers, "Accept": "application/json"})
 
     def upload(self, name, content):
-        """Ask for a link and send the content there; return what was answered to both."""
-        instruction = self.post("/uploads", {"name": name, "size": len(content)}).json
-        answer = self.client.open(
-            path_of(instruction["url"]),
-            method=instruction["method"],
-            headers=instruction["headers"],
+        """Request a link and send the content to it; return the presigned upload and the response."""
+        presigned = self.post("/uploads", {"name": name, "size": len(content)}).json
+        response = self.client.open(
+            path_of(presigned["url"]),
+            method=presigned["method"],
+            headers=presigned["headers"],
             data=content,
-            content_length=len(content),  # also for nothing, as browsers do
+            content_length=len(content),  # also for an empty body, as browsers do
         )
-        return instruction, answer
+        return presigned, response
 
-    def confirm(self, instruction):
-        """Say that the content was sent, as the page's script does."""
-        return self.post("/uploads/done", {"upload_token": instruction["upload_token"]})
+    def confirm(self, presigned):
+        """Confirm an upload as the page's script does."""
+        return self.post("/uploads/done", {"upload_token": presigned["upload_token"]})
 
     def names(self):
-        """The file names on the page, in order."""
+        """Return the file names on the page, in order."""
         return [html.unescape(name) for name in re.findall(r'data-name="([^"]*)"', self.client.get("/").text)]
 
 
 def path_of(url):
-    """A URL without its host, for the client."""
+    """Return a URL without its host, for the test client."""
     parts = urlsplit(url)
     return f"{parts.path}?{parts.query}"
 
 
 @pytest.fixture
 def app(tmp_path):
-    """The app, with nothing configured but where it may write."""
+    """The app with an instance folder and no other configuration."""
     return create_app(str(tmp_path / "instance"))
 
 
 @pytest.fixture
 def visitor(app):
-    """A visitor of it."""
+    """A visitor of the app."""
     return Visitor(app)
 
 
 # -- configuration ----------------------------------------------------------------------------------------------------
 
 
-def test_it_runs_with_no_configuration(app, visitor):
-    """Files go into the instance folder, on local disk."""
+def test_the_app_runs_without_configuration(app, visitor):
+    """Files are stored in the instance folder."""
     visitor.upload("a.txt", b"content")
 
     assert visitor.names() == ["a.txt"]
@@ -91,8 +91,8 @@ def test_it_runs_with_no_configuration(app, visitor):
     ['{"drop": "memory:"}', '{"drop": {"backend": "memory"}}', '[["memory", {"name": "drop"}]]'],
     ids=["url", "mapping", "pairs"],
 )
-def test_one_environment_variable_changes_the_place(monkeypatch, tmp_path, profiles):
-    """With other profiles everything works as before, and nothing is written to the disk."""
+def test_an_environment_variable_selects_another_backend(monkeypatch, tmp_path, profiles):
+    """The app works as before, and writes no file."""
     monkeypatch.setenv("FLASK_STORAGE_PROFILES", profiles)
     app = create_app(str(tmp_path / "instance"))
     visitor = Visitor(app)
@@ -103,8 +103,8 @@ def test_one_environment_variable_changes_the_place(monkeypatch, tmp_path, profi
     assert not Path(app.instance_path, "files").exists()
 
 
-def test_one_variable_for_one_value_changes_the_folder(monkeypatch, tmp_path):
-    """The profile of the app can be changed in part."""
+def test_an_environment_variable_can_change_one_value_of_a_profile(monkeypatch, tmp_path):
+    """Here the root directory."""
     monkeypatch.setenv("FLASK_STORAGE_PROFILES__drop__root", str(tmp_path / "elsewhere"))
     visitor = Visitor(create_app(str(tmp_path / "instance")))
 
@@ -116,17 +116,17 @@ def test_one_variable_for_one_value_changes_the_folder(monkeypatch, tmp_path):
 FORMS = [config.as_mapping, config.as_pairs, config.as_urls]
 
 
-def on_this_machine(profiles):
-    """What needs no service, and no package but ours."""
+def local_profiles(profiles):
+    """Return the profiles that need no service and no optional package."""
     if isinstance(profiles, dict):
         return {name: value for name, value in profiles.items() if name not in {"bucket", "container", "server"}}
-    return [(kind, arguments) for kind, arguments in profiles if kind not in {"azure", "s3", "sftp"}]
+    return [(backend, arguments) for backend, arguments in profiles if backend not in {"azure", "s3", "sftp"}]
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_each_form_of_configuration_that_is_shown_works(tmp_path, form):
-    """Every profile in it can be written and read; all three name the same ones, and the same default."""
-    app = create_app(str(tmp_path), {"STORAGE_PROFILES": on_this_machine(form(tmp_path))})
+def test_each_form_of_the_example_configuration_works(tmp_path, form):
+    """Each profile can be written and read; all forms have the same profiles and default."""
+    app = create_app(str(tmp_path), {"STORAGE_PROFILES": local_profiles(form(tmp_path))})
 
     with app.app_context():
         assert list(current_storage) == ["drop", "public", "scratch"]
@@ -136,10 +136,10 @@ def test_each_form_of_configuration_that_is_shown_works(tmp_path, form):
             assert storage.read("a.txt") == b"content"
 
 
-def test_a_public_profile_may_be_read_by_the_web_server(tmp_path):
-    """The modes that the configuration shows are those of the files, in all three forms alike."""
+def test_files_of_the_public_profile_are_readable_by_other_users(tmp_path):
+    """All three forms have the same modes, so that a web server can read the files."""
     for form in FORMS:
-        app = create_app(str(tmp_path), {"STORAGE_PROFILES": on_this_machine(form(tmp_path))})
+        app = create_app(str(tmp_path), {"STORAGE_PROFILES": local_profiles(form(tmp_path))})
         with app.app_context():
             storage = current_storage["public"]
             storage.write("folder/a.txt", b"")
@@ -154,7 +154,7 @@ def test_a_public_profile_may_be_read_by_the_web_server(tmp_path):
 
 
 def test_links_survive_a_restart(tmp_path):
-    """The key is made once and kept where only the owner can read it."""
+    """The key is created once, readable by its owner only."""
     first = create_app(str(tmp_path))
 
     second = create_app(str(tmp_path))
@@ -164,8 +164,8 @@ def test_links_survive_a_restart(tmp_path):
     assert stat.S_IMODE((tmp_path / "secret_key").stat().st_mode) == 0o600
 
 
-def test_a_key_of_ones_own_is_used_and_none_is_made(monkeypatch, tmp_path):
-    """FLASK_SECRET_KEY wins."""
+def test_a_configured_secret_key_is_used(monkeypatch, tmp_path):
+    """With FLASK_SECRET_KEY no key file is created."""
     monkeypatch.setenv("FLASK_SECRET_KEY", "k" * 32)
 
     app = create_app(str(tmp_path))
@@ -175,7 +175,7 @@ def test_a_key_of_ones_own_is_used_and_none_is_made(monkeypatch, tmp_path):
 
 
 def test_workers_that_start_together_get_the_same_key(tmp_path):
-    """Of many processes that make the key at the same moment, all read one, and no half-made ones stay."""
+    """Many processes create the key concurrently; no temporary files remain."""
     program = (
         "import sys; from pathlib import Path; sys.path.append(sys.argv[1]); sys.stdin.read(); "
         "from example_app.secret_key import load_or_create; "
@@ -190,7 +190,7 @@ def test_workers_that_start_together_get_the_same_key(tmp_path):
 
         for worker in workers:
             assert worker.stdin is not None
-            worker.stdin.close()  # go
+            worker.stdin.close()  # starts the worker
         keys = set()
         for worker in workers:
             assert worker.stdout is not None
@@ -201,20 +201,20 @@ def test_workers_that_start_together_get_the_same_key(tmp_path):
     assert [file.name for file in (tmp_path / "instance").iterdir()] == ["secret_key"]
 
 
-def test_a_worker_that_comes_second_takes_the_key_that_is_there(tmp_path, monkeypatch):
-    """Even when it saw no key a moment ago."""
+def test_a_worker_that_loses_the_race_uses_the_existing_key(tmp_path, monkeypatch):
+    """It path no key file when it checked."""
     file = tmp_path / "secret_key"
     file.write_bytes(b"first")
-    monkeypatch.setattr(Path, "exists", lambda _: False)  # the moment nobody can stage
+    monkeypatch.setattr(Path, "exists", lambda _: False)  # a race condition that a test cannot produce
 
     assert load_or_create(file) == b"first"
-    assert [found.name for found in tmp_path.iterdir()] == ["secret_key"]
+    assert [path.name for path in tmp_path.iterdir()] == ["secret_key"]
 
 
 # -- uploads ----------------------------------------------------------------------------------------------------------
 
 
-def test_two_files_of_one_name_are_two_files(visitor):
+def test_two_files_of_the_same_name_are_stored_separately(visitor):
     """Neither replaces the other."""
     visitor.upload("photo.jpg", b"one")
     visitor.upload("photo.jpg", b"two")
@@ -223,7 +223,7 @@ def test_two_files_of_one_name_are_two_files(visitor):
 
 
 @pytest.mark.parametrize(
-    ("wished", "kept"),
+    ("name", "stored_name"),
     [
         ("Grüße (2), 東京.txt", "Grüße (2), 東京.txt"),
         ("../../etc/passwd", "passwd"),
@@ -237,29 +237,29 @@ def test_two_files_of_one_name_are_two_files(visitor):
         ("x" * 300 + ".txt", "x" * 251 + ".txt"),
     ],
 )
-def test_a_name_is_kept_where_every_system_could_hold_it(visitor, wished, kept):
-    """Others are made safe; no name leads anywhere."""
-    instruction, answer = visitor.upload(wished, b"1")
+def test_a_name_that_is_valid_on_every_system_is_kept(visitor, name, stored_name):
+    """Others are sanitized; no name leads out of its directory."""
+    presigned, response = visitor.upload(name, b"1")
 
-    assert answer.status_code == 200
-    assert instruction["path"].partition("/")[2] == kept
-    assert visitor.names() == [kept]
+    assert response.status_code == 200
+    assert presigned["path"].partition("/")[2] == stored_name
+    assert visitor.names() == [stored_name]
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "payload",
     [None, [], {}, {"name": "a"}, {"name": "a", "size": -1}, {"name": "a", "size": True}, {"name": 1, "size": 1}],
 )
-def test_an_upload_needs_a_name_and_a_size(visitor, wish):
-    """Anything else is a bad request, explained."""
-    answer = visitor.post("/uploads", wish)
+def test_an_upload_requires_a_name_and_a_size(visitor, payload):
+    """Otherwise the response is 400 with an explanation."""
+    response = visitor.post("/uploads", payload)
 
-    assert answer.status_code == 400
-    assert answer.json["error"] == "An upload needs a name and a size."
+    assert response.status_code == 400
+    assert response.json["error"] == "An upload needs a name and a size."
 
 
-def test_a_link_is_for_exactly_what_was_announced(app, visitor):
-    """More or fewer bytes are refused, another upload over it too, and so is a file above the limit."""
+def test_an_upload_link_allows_only_the_announced_upload(app, visitor):
+    """Another size and a second upload are refused, and so is a file above the limit."""
     app.config["DROP_MAX_UPLOAD_SIZE"] = 10
     url = path_of(visitor.post("/uploads", {"name": "a.txt", "size": 3}).json["url"])
 
@@ -273,82 +273,82 @@ def test_a_link_is_for_exactly_what_was_announced(app, visitor):
     assert refused.json["error"] == "A file may have up to 10 bytes."
 
 
-def test_what_has_arrived_is_looked_at(app, visitor):
-    """What was announced is confirmed and stays; what is not, because a place let more through, is deleted."""
+def test_an_uploaded_file_is_verified(app, visitor):
+    """One that differs from what was announced is deleted: some services do not enforce it."""
     announced, _ = visitor.upload("a.txt", b"123")
     other, _ = visitor.upload("b.txt", b"123")
     missing = visitor.post("/uploads", {"name": "c.txt", "size": 3}).json
     with app.app_context():
         current_storage.default.write(other["path"], b"four")
 
-    answers = [visitor.confirm(instruction) for instruction in (announced, other, missing)]
+    responses = [visitor.confirm(presigned) for presigned in (announced, other, missing)]
 
-    assert [answer.status_code for answer in answers] == [200, 400, 404]
-    assert answers[1].json["error"].startswith("Something else arrived")
+    assert [response.status_code for response in responses] == [200, 400, 404]
+    assert responses[1].json["error"].startswith("The file changed during the upload")
     assert visitor.names() == ["a.txt"]
 
 
 @pytest.mark.parametrize(
-    "wish", [None, [], {}, {"upload_token": ""}, {"upload_token": ["a.txt", 1]}, {"upload_token": "WyJhIiwxXQ.x"}]
+    "payload", [None, [], {}, {"upload_token": ""}, {"upload_token": ["a.txt", 1]}, {"upload_token": "WyJhIiwxXQ.x"}]
 )
-def test_only_an_upload_of_ours_can_be_confirmed(visitor, wish):
-    """Nobody has a file deleted by a receipt that we did not sign."""
-    answer = visitor.post("/uploads/done", wish)
+def test_only_an_upload_with_a_signed_token_can_be_confirmed(visitor, payload):
+    """A client must not have another file deleted."""
+    response = visitor.post("/uploads/done", payload)
 
-    assert answer.status_code == 400
-    assert answer.json["error"].startswith("There was no such upload")
+    assert response.status_code == 400
+    assert response.json["error"].startswith("This upload is unknown")
 
 
-class Plain(MemoryStorage):
-    """A place that binds nothing in a link."""
+class UnenforcingStorage(MemoryStorage):
+    """A backend that enforces no constraints in links."""
 
     capabilities = replace(
         MemoryStorage.capabilities, link_constraints=frozenset({"disposition"}), upload_constraints=frozenset()
     )
 
 
-def test_what_a_place_cannot_bind_is_not_asked_of_it(tmp_path):
-    """Uploads work all the same, and a link for one download is not offered."""
-    app = create_app(str(tmp_path), {"STORAGE_PROFILES": {"drop": {"backend": Plain}}})
+def test_constraints_that_the_backend_cannot_enforce_are_left_out(tmp_path):
+    """Uploads work, and a link for one download is not offered."""
+    app = create_app(str(tmp_path), {"STORAGE_PROFILES": {"drop": {"backend": UnenforcingStorage}}})
     visitor = Visitor(app)
 
-    instruction, answer = visitor.upload("a.txt", b"123")
+    presigned, response = visitor.upload("a.txt", b"123")
 
-    assert answer.status_code == visitor.confirm(instruction).status_code == 200
+    assert response.status_code == visitor.confirm(presigned).status_code == 200
     assert "1 download" not in visitor.client.get("/").text
-    assert visitor.post(f"/share/{instruction['path']}", {"lifetime": "once"}).status_code == 400
+    assert visitor.post(f"/share/{presigned['path']}", {"lifetime": "once"}).status_code == 400
 
 
-def test_a_form_uploads_too(visitor):
-    """Several files, and fields without one, as browsers without scripts send them."""
+def test_the_form_uploads_files(visitor):
+    """Several files, and empty fields, as browsers without scripts send them."""
     token = visitor.headers["X-CSRF-Token"]
     files = [(io.BytesIO(b"1"), "a.txt"), (io.BytesIO(b"2"), "b.txt"), (io.BytesIO(b""), "")]
 
-    answer = visitor.client.post("/files", data={"csrf_token": token, "files": files})
+    response = visitor.client.post("/files", data={"csrf_token": token, "files": files})
 
-    assert answer.status_code == 303
+    assert response.status_code == 303
     assert sorted(visitor.names()) == ["a.txt", "b.txt"]
 
 
-def test_a_form_above_the_limit_is_explained(tmp_path):
-    """The limit holds for forms, with a page that names it."""
+def test_a_form_upload_above_the_limit_is_refused_with_a_page(tmp_path):
+    """The page states the limit."""
     app = create_app(str(tmp_path), {"DROP_MAX_UPLOAD_SIZE": 10})
     visitor = Visitor(app)
     content = b"x" * (10 + config.FORM_OVERHEAD)
     data = {"csrf_token": visitor.headers["X-CSRF-Token"], "files": (io.BytesIO(content), "a.txt")}
 
-    answer = visitor.client.post("/files", data=data)
+    response = visitor.client.post("/files", data=data)
 
-    assert answer.status_code == 413
-    assert "That file is too large" in answer.text
+    assert response.status_code == 413
+    assert "The file is too large" in response.text
     assert visitor.names() == []
 
 
 # -- the list ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_newest_come_first_and_the_rest_is_counted(app, visitor):
-    """No more than a page's worth is shown; number and size are those of all."""
+def test_the_newest_files_are_listed_and_all_are_counted(app, visitor):
+    """The list is limited; number and total size are those of all files."""
     app.config["DROP_LISTED_FILES"] = 2
     for name in ("first", "second", "third"):
         visitor.upload(name, b"1234")
@@ -360,22 +360,22 @@ def test_the_newest_come_first_and_the_rest_is_counted(app, visitor):
     assert "The newest 2 of 3 files." in page
 
 
-def test_the_page_runs_no_code_but_its_own(visitor):
-    """There is no inline script or style, and the policy would refuse one."""
+def test_the_page_has_no_inline_script_or_style(visitor):
+    """And the content security policy forbids them."""
     visitor.upload('"><script>alert(1)</script>.txt', b"")
-    answer = visitor.client.get("/")
+    response = visitor.client.get("/")
 
-    scripts = re.findall(r"<script[^>]*>", answer.text)
+    scripts = re.findall(r"<script[^>]*>", response.text)
     assert scripts == ['<script type="module" src="/static/drop.js">']
-    assert not re.search(r"\son\w+=|\sstyle=|javascript:", answer.text)
-    policy = answer.headers["Content-Security-Policy"]
+    assert not re.search(r"\son\w+=|\sstyle=|javascript:", response.text)
+    policy = response.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; script-src 'self';")
     assert "unsafe" not in policy
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_links_on_another_host_are_allowed_by_the_policy(tmp_path):
-    """Previews and uploads go where the links lead, and nowhere else."""
+    """For previews and uploads; other hosts are forbidden."""
     app = create_app(str(tmp_path), {"STORAGE_EXTERNAL_URL": "https://files.example.com"})
 
     policy = app.test_client().get("/").headers["Content-Security-Policy"]
@@ -401,30 +401,30 @@ def test_links_on_another_host_are_allowed_by_the_policy(tmp_path):
         ("a", "attachment", "application/octet-stream"),
     ],
 )
-def test_only_what_can_run_nothing_is_shown(visitor, name, disposition, content_type):
-    """Opening leads to a signed link that shows pictures, films, PDF and text, and offers everything else to save."""
+def test_only_types_that_cannot_run_scripts_are_shown(visitor, name, disposition, content_type):
+    """Images, videos, PDF and text are inline, all other types are attachments."""
     path = visitor.upload(name, b"<svg onload=alert(1)>")[0]["path"]
 
     opened = visitor.client.get(f"/open/{path}")
-    answer = visitor.client.get(path_of(opened.location))
+    response = visitor.client.get(path_of(opened.location))
 
     assert opened.status_code == 303
-    assert answer.headers["Content-Disposition"] == f"{disposition}; filename={json.dumps(name)}"
-    assert answer.mimetype == content_type
+    assert response.headers["Content-Disposition"] == f"{disposition}; filename={json.dumps(name)}"
+    assert response.mimetype == content_type
 
 
-def test_downloading_always_offers_to_save(visitor):
-    """A picture too."""
+def test_a_download_is_always_an_attachment(visitor):
+    """Also an image."""
     path = visitor.upload("a.png", b"1")[0]["path"]
 
-    answer = visitor.client.get(f"/download/{path}", follow_redirects=True)
+    response = visitor.client.get(f"/download/{path}", follow_redirects=True)
 
-    assert answer.headers["Content-Disposition"] == 'attachment; filename="a.png"'
+    assert response.headers["Content-Disposition"] == 'attachment; filename="a.png"'
 
 
 @pytest.mark.parametrize("lifetime", ["minutes", "hour", "day", "once"])
-def test_a_shared_link_expires_when_it_says(visitor, lifetime):
-    """The answer tells until when, and the link holds to it; one is for one download."""
+def test_a_shared_link_works_as_often_as_chosen(visitor, lifetime):
+    """The choice "1 download" works once, the others repeatedly."""
     path = visitor.upload("a.txt", b"shared")[0]["path"]
 
     shared = visitor.post(f"/share/{path}", {"lifetime": lifetime}).json
@@ -435,91 +435,91 @@ def test_a_shared_link_expires_when_it_says(visitor, lifetime):
     assert visitor.client.get(url).status_code == (403 if lifetime == "once" else 200)
 
 
-@pytest.mark.parametrize("wish", [None, [], {}, {"lifetime": "forever"}])
-def test_a_link_lives_as_long_as_one_of_the_choices(visitor, wish):
-    """Nobody talks the app into another one."""
+@pytest.mark.parametrize("payload", [None, [], {}, {"lifetime": "forever"}])
+def test_a_link_with_another_lifetime_is_refused(visitor, payload):
+    """Only the offered lifetimes are valid."""
     path = visitor.upload("a.txt", b"")[0]["path"]
 
-    assert visitor.post(f"/share/{path}", wish).status_code == 400
+    assert visitor.post(f"/share/{path}", payload).status_code == 400
 
 
-def test_a_link_that_fails_is_a_page_for_people_and_a_line_for_programs(visitor):
-    """Who asks for a page gets a friendly one with the same status."""
+def test_an_invalid_link_is_a_page_in_browsers_and_plain_text_elsewhere(visitor):
+    """Both have the same status."""
     url = "/storage/drop?token=damaged"
 
-    person = visitor.client.get(url, headers={"Accept": "text/html,*/*;q=0.8"})
+    browser = visitor.client.get(url, headers={"Accept": "text/html,*/*;q=0.8"})
     program = visitor.client.get(url, headers={"Accept": "*/*"})
 
-    assert (person.status_code, program.status_code) == (403, 403)
-    assert "This link no longer works" in person.text
-    assert "Back to the files" not in person.text
+    assert (browser.status_code, program.status_code) == (403, 403)
+    assert "This link does not work" in browser.text
+    assert "Back to the files" not in browser.text
     assert program.mimetype == "text/plain"
 
 
-def test_deleting_is_confirmed_first(visitor):
-    """Without the confirmation there is a page that asks; with it the file is gone."""
+def test_deleting_requires_a_confirmation(visitor):
+    """Without it, the response is a page that asks."""
     path = visitor.upload("a.txt", b"")[0]["path"]
     form = {"csrf_token": visitor.headers["X-CSRF-Token"]}
 
-    question = visitor.client.post(f"/delete/{path}", data=form)
-    assert "Delete a.txt?" in question.text
+    confirmation = visitor.client.post(f"/delete/{path}", data=form)
+    assert "Delete a.txt?" in confirmation.text
     assert visitor.names() == ["a.txt"]
 
-    answer = visitor.client.post(f"/delete/{path}", data={**form, "confirmed": "yes"})
-    assert answer.status_code == 303
+    response = visitor.client.post(f"/delete/{path}", data={**form, "confirmed": "yes"})
+    assert response.status_code == 303
     assert visitor.names() == []
 
 
 @pytest.mark.parametrize("method", ["get /open", "get /download", "post /share"])
 def test_a_missing_file_is_not_found(visitor, method):
-    """With a page that says so."""
-    verb, url = method.split()
+    """With an error page."""
+    http_method, url = method.split()
 
-    answer = visitor.client.open(
-        f"{url}/nothing/here.txt", method=verb, json={"lifetime": "day"}, headers=visitor.headers
+    response = visitor.client.open(
+        f"{url}/nothing/here.txt", method=http_method, json={"lifetime": "day"}, headers=visitor.headers
     )
 
-    assert answer.status_code == 404
-    assert "Nothing is here" in answer.text
-    assert "Back to the files" in answer.text
+    assert response.status_code == 404
+    assert "File not found" in response.text
+    assert "Back to the files" in response.text
 
 
 @pytest.mark.parametrize("path", ["a/%2e%2e/b", "..%2f..%2fetc%2fpasswd", "a%00b", "a%5cb"])
-def test_a_path_that_is_none_is_refused(visitor, path):
-    """Nobody is led out of the storage."""
+def test_an_invalid_path_is_refused(visitor, path):
+    """No path leads out of the storage."""
     assert visitor.client.get(f"/download/{path}").status_code in (400, 404)
 
 
-# -- who may ----------------------------------------------------------------------------------------------------------
+# -- CSRF and cookies -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("url", ["/uploads", "/uploads/done", "/files", "/share/a", "/delete/a?confirmed=yes"])
 @pytest.mark.parametrize("token", [None, "", "wrong", "wröng"])
-def test_nothing_changes_without_the_token_of_the_page(visitor, url, token):
-    """Not by another site's form, and not by a guess."""
-    answer = visitor.client.post(url, headers={} if token is None else {"X-CSRF-Token": token})
+def test_a_request_without_a_csrf_token_changes_nothing(visitor, url, token):
+    """Nor one with a wrong token."""
+    response = visitor.client.post(url, headers={} if token is None else {"X-CSRF-Token": token})
 
-    assert answer.status_code == 400
-    assert "This page is out of date" in answer.text
-
-
-def test_a_token_is_good_for_its_own_visitor_only(app, visitor):
-    """A stranger who has a token of theirs cannot use it with another's cookie."""
-    stranger = Visitor(app)
-    stranger.headers = visitor.headers
-
-    assert stranger.post("/uploads", {"name": "a", "size": 1}).status_code == 400
+    assert response.status_code == 400
+    assert "This page is out of date" in response.text
 
 
-def test_another_site_is_refused_although_it_has_the_token(visitor):
-    """Browsers tell where a request comes from."""
+def test_a_csrf_token_is_valid_for_its_own_session_only(app, visitor):
+    """An attacker cannot use their own token with another user's cookie."""
+    attacker = Visitor(app)
+    attacker.headers = visitor.headers
+
+    assert attacker.post("/uploads", {"name": "a", "size": 1}).status_code == 400
+
+
+def test_a_cross_site_request_is_refused_even_with_the_token(visitor):
+    """Browsers mark it with Sec-Fetch-Site."""
     visitor.headers["Sec-Fetch-Site"] = "cross-site"
 
     assert visitor.post("/uploads", {"name": "a", "size": 1}).status_code == 400
 
 
-def test_the_cookie_stays_with_the_app(app):
-    """Scripts cannot read it, other sites do not send it, and a link to a file does not set it."""
+def test_the_session_cookie_is_protected(app):
+    """It has the app's own name, scripts cannot read it, and other sites do not send it."""
     client = app.test_client()
 
     cookie = client.get("/").headers["Set-Cookie"]
@@ -529,11 +529,11 @@ def test_the_cookie_stays_with_the_app(app):
     assert "SameSite=Lax" in cookie
 
 
-# -- trouble ----------------------------------------------------------------------------------------------------------
+# -- errors -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_storage_that_does_not_answer_is_explained(app, visitor, monkeypatch):
-    """A person reads that nothing is lost; the status is 503."""
+def test_an_unavailable_storage_is_reported(app, visitor, monkeypatch):
+    """With a page and status 503."""
 
     def unavailable(*_args, **_options):
         raise StorageUnavailableError("out of reach")
@@ -541,36 +541,36 @@ def test_a_storage_that_does_not_answer_is_explained(app, visitor, monkeypatch):
     with app.app_context():
         monkeypatch.setattr(type(current_storage.default), "_stat", unavailable)
 
-    answer = visitor.client.get("/open/a/b.txt")
+    response = visitor.client.get("/open/a/b.txt")
 
-    assert answer.status_code == 503
-    assert "The storage does not answer" in answer.text
+    assert response.status_code == 503
+    assert "The storage is unavailable" in response.text
 
 
-def test_what_nobody_expected_is_written_down(app, visitor, caplog):
-    """A symbolic link among the files is our trouble, not the visitor's: 500, and the log has it."""
+def test_an_unexpected_error_is_logged(app, visitor, caplog):
+    """A symbolic link among the files: the response is 500."""
     Path(app.instance_path, "files", "secret.txt").symlink_to("/etc/passwd")
 
-    answer = visitor.client.get("/open/secret.txt")
+    response = visitor.client.get("/open/secret.txt")
 
-    assert answer.status_code == 500
-    assert "Something broke" in answer.text
+    assert response.status_code == 500
+    assert "Something went wrong" in response.text
     assert "the storage failed" in caplog.text
 
 
-def test_an_unknown_address_is_a_page_of_ours(visitor):
-    """So is a method that an address does not have, with the header that says which it has."""
-    assert "Nothing is here" in visitor.client.get("/favicon.ico").text
-    answer = visitor.client.put("/")
-    assert answer.status_code == 405
-    assert "GET" in answer.headers["Allow"]
+def test_an_unknown_url_is_an_error_page_of_the_app(visitor):
+    """So is a method that is not allowed, with the Allow header."""
+    assert "File not found" in visitor.client.get("/favicon.ico").text
+    response = visitor.client.put("/")
+    assert response.status_code == 405
+    assert "GET" in response.headers["Allow"]
 
 
-# -- words ------------------------------------------------------------------------------------------------------------
+# -- sizes and file types ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("size", "words"),
+    ("size", "text"),
     [
         (0, "0 bytes"),
         (1, "1 byte"),
@@ -585,13 +585,13 @@ def test_an_unknown_address_is_a_page_of_ours(visitor):
         (10**16, "10000 TB"),
     ],
 )
-def test_sizes_read_as_people_write_them(size, words):
+def test_sizes_are_human_readable(size, text):
     """Three digits and a unit."""
-    assert filesize(size) == words
+    assert filesize(size) == text
 
 
-def test_a_kind_is_told_by_the_last_extension_in_any_case():
-    """And what looks like a picture but can run scripts is none to show."""
+def test_the_file_type_depends_on_the_last_extension_in_any_case():
+    """An SVG image can run scripts, so it has no preview."""
     assert file_type_of("a.tar.GZ").icon == "archive"
     assert file_type_of("photo.JPeG").preview == "image"
     assert file_type_of("photo.png.html").preview is None

@@ -1,4 +1,4 @@
-"""What can be imported from where."""
+"""The public names: which modules export them, and how they load."""
 
 import ast
 import importlib
@@ -20,8 +20,8 @@ def _typed_names(package):
 
 
 @pytest.mark.parametrize("name", ["flask_storage", "flask_storage.backends"])
-def test_what_type_checkers_see_is_what_loads(name):
-    """The two lists of public names are one."""
+def test_type_checkers_see_the_names_that_load(name):
+    """The names under `TYPE_CHECKING` and `__all__` are equal, and every name loads."""
     package = importlib.import_module(name)
 
     modules = {"azure", "base", "filesystem", "memory", "s3", "sftp"} if name == "flask_storage" else set()
@@ -32,7 +32,7 @@ def test_what_type_checkers_see_is_what_loads(name):
     assert set(package.__all__) <= set(dir(package))
 
 
-def test_modules_of_backends_are_top_level_attributes_as_before():
+def test_backend_modules_are_top_level_attributes_as_in_keg_storage():
     """`flask_storage.filesystem` is `flask_storage.backends.filesystem`."""
     assert flask_storage.filesystem is importlib.import_module("flask_storage.backends.filesystem")
     assert flask_storage.base.StorageBackend is flask_storage.StorageBackend
@@ -47,15 +47,15 @@ def test_modules_of_backends_are_top_level_attributes_as_before():
         ("backends", "FileMode FileNotFoundInStorageError ProgressCallback RemoteFile StorageBackend LocalFSStorage"),
     ],
 )
-def test_the_predecessors_modules_hold_the_predecessors_names(module, names):
-    """So that old imports need a new package name and nothing else."""
+def test_modules_of_keg_storage_export_its_names(module, names):
+    """An old import needs only the new package name."""
     found = importlib.import_module(f"flask_storage.{module}")
 
     assert all(hasattr(found, name) for name in names.split())
 
 
-def test_another_package_of_azures_is_not_taken_for_the_one_that_is_needed(tmp_path):
-    """They all share the package `azure`: what counts is whether blobs can be stored with it."""
+def test_another_azure_package_does_not_count_as_azure_storage_blob(tmp_path):
+    """All Azure SDKs share the package `azure`; only azure-storage-blob provides the backend."""
     other = tmp_path / "azure" / "core"
     other.mkdir(parents=True)
     (tmp_path / "azure" / "__init__.py").touch()
@@ -83,30 +83,30 @@ def test_another_package_of_azures_is_not_taken_for_the_one_that_is_needed(tmp_p
     )
 
 
-def test_a_name_that_does_not_exist_is_an_attribute_error():
+def test_an_unknown_name_is_an_attribute_error():
     """As in any module."""
     with pytest.raises(AttributeError, match="'flask_storage' has no attribute 'Storrage'"):
-        flask_storage.Storrage  # noqa: B018 - asking is the test
+        flask_storage.Storrage  # noqa: B018 - the access is the test
 
 
-def test_the_version_is_the_distributions():
-    """Looked up when asked for."""
+def test_the_version_is_that_of_the_distribution():
+    """It is looked up on access."""
     from importlib.metadata import version
 
     assert flask_storage.__version__ == version("flask-storage-profiles")
 
 
-@pytest.mark.parametrize("folder", ["flask_storage-1.0.dist-info", "Flask_Storage-0.2.egg-info"])
-def test_the_namesake_beside_us_is_warned_of(tmp_path, folder):
-    """Both would write the same package, so importing says so plainly."""
-    (tmp_path / folder).mkdir()
+@pytest.mark.parametrize("directory", ["flask_storage-1.0.dist-info", "Flask_Storage-0.2.egg-info"])
+def test_an_installed_flask_storage_distribution_is_warned_about(tmp_path, directory):
+    """Both distributions would write the same package."""
+    (tmp_path / directory).mkdir()
 
     with pytest.warns(RuntimeWarning, match="pip uninstall flask-storage"):
         _lazy.warn_about_conflicting_distribution(str(tmp_path / "flask_storage" / "__init__.py"))
 
 
-def test_our_own_distribution_is_no_namesake(tmp_path, recwarn):
-    """Its name only begins alike."""
+def test_our_own_distribution_is_not_warned_about(tmp_path, recwarn):
+    """Its name only has the same prefix."""
     (tmp_path / "flask_storage_profiles-0.1.0.dist-info").mkdir()
 
     _lazy.warn_about_conflicting_distribution(str(tmp_path / "flask_storage" / "__init__.py"))
@@ -114,14 +114,14 @@ def test_our_own_distribution_is_no_namesake(tmp_path, recwarn):
     assert not recwarn
 
 
-def test_a_zip_file_holds_no_namesake(tmp_path, recwarn):
-    """The package can be imported from one, where no folder can be listed."""
+def test_importing_from_a_zip_file_does_not_warn(tmp_path, recwarn):
+    """A directory inside a zip file cannot be listed."""
     _lazy.warn_about_conflicting_distribution(str(tmp_path / "app.zip" / "flask_storage" / "__init__.py"))
 
     assert not recwarn
 
 
-def test_importing_prints_nothing_and_warns_of_nothing():
+def test_importing_prints_and_warns_nothing():
     """In a fresh interpreter, with warnings as errors."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", "import flask_storage"], capture_output=True, text=True, check=True

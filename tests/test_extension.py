@@ -1,4 +1,4 @@
-"""The extension: what an app gets by `Storage(app)`, and what is said when it cannot have it."""
+"""The extension: the storages of an app, the link view, and errors for invalid settings."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ SECRET = "s" * 32
 
 @pytest.fixture
 def make_app(tmp_path):
-    """A function that makes an app with the given settings, and a Storage for it."""
+    """A function that creates an app with the given settings, and a Storage for it."""
 
     def make(**config):
         app = flask.Flask("shop", instance_path=str(tmp_path / "instance"))
@@ -46,8 +46,8 @@ def profiles_of(app):
 # -- profiles ---------------------------------------------------------------------------------------------------------
 
 
-def test_without_any_configuration_files_lie_in_the_instance_folder(make_app, tmp_path):
-    """An app runs at once: one local profile, its folder made."""
+def test_the_default_profile_is_a_directory_in_the_instance_folder(make_app, tmp_path):
+    """Without any configuration; the directory is created."""
     app = make_app()
 
     profiles_of(app).default.write("a.txt", b"1")
@@ -57,7 +57,7 @@ def test_without_any_configuration_files_lie_in_the_instance_folder(make_app, tm
 
 
 @pytest.mark.parametrize(
-    "given",
+    "setting",
     [
         pytest.param([(MemoryStorage, {"name": "docs"}), (MemoryStorage, {"name": "pics"})], id="pairs"),
         pytest.param([["memory", {"name": "docs"}], ["memory", {"name": "pics"}]], id="pairs with short names"),
@@ -68,9 +68,9 @@ def test_without_any_configuration_files_lie_in_the_instance_folder(make_app, tm
         pytest.param(json.dumps([["memory", {"name": "docs"}], ["memory", {"name": "pics"}]]), id="JSON of pairs"),
     ],
 )
-def test_profiles_can_be_written_in_every_form(make_app, given):
-    """All forms say the same; the first profile is the default."""
-    app = make_app(STORAGE_PROFILES=given)
+def test_profiles_can_be_configured_in_every_form(make_app, setting):
+    """All forms have the same result; the first profile is the default."""
+    app = make_app(STORAGE_PROFILES=setting)
 
     profiles = profiles_of(app)
 
@@ -81,15 +81,15 @@ def test_profiles_can_be_written_in_every_form(make_app, given):
     assert repr(profiles) == "<Profiles docs, pics>"
 
 
-def test_a_setting_names_the_default_profile(make_app):
-    """The order then does not matter."""
+def test_a_setting_selects_the_default_profile(make_app):
+    """The order of the profiles does not matter then."""
     app = make_app(STORAGE_PROFILES={"a": "memory:", "b": "memory:"}, STORAGE_DEFAULT_PROFILE="b")
 
     assert profiles_of(app).default_name == "b"
 
 
-def test_profiles_come_from_environment_variables(make_app, monkeypatch, tmp_path):
-    """`from_prefixed_env` is all it takes."""
+def test_profiles_can_come_from_environment_variables(make_app, monkeypatch, tmp_path):
+    """With `from_prefixed_env` alone."""
     monkeypatch.setenv("FLASK_STORAGE_PROFILES", json.dumps({"docs": f"local://{tmp_path}"}))
     app = flask.Flask(__name__)
     app.config.from_prefixed_env()
@@ -99,8 +99,8 @@ def test_profiles_come_from_environment_variables(make_app, monkeypatch, tmp_pat
     assert isinstance(profiles_of(app)["docs"], LocalFSStorage)
 
 
-def test_profiles_from_single_variables_need_a_named_default(monkeypatch):
-    """The order of environment variables is no order, so nobody may depend on it."""
+def test_profiles_from_single_variables_require_a_default_profile(monkeypatch):
+    """Environment variables have no defined order."""
     monkeypatch.setenv("FLASK_STORAGE_PROFILES__docs__backend", "memory")
     monkeypatch.setenv("FLASK_STORAGE_PROFILES__pics__backend", "memory")
     app = flask.Flask(__name__)
@@ -114,8 +114,8 @@ def test_profiles_from_single_variables_need_a_named_default(monkeypatch):
     assert profiles_of(app).default_name == "pics"
 
 
-def test_the_predecessors_setting_is_read_with_a_warning(make_app):
-    """Moving over can begin with the old name."""
+def test_keg_storages_setting_is_read_with_a_warning(make_app):
+    """A migration can start with the old name of the setting."""
     with pytest.warns(DeprecationWarning, match="STORAGE_PROFILES: rename"):
         app = make_app(KEG_STORAGE_PROFILES=[(MemoryStorage, {"name": "old"})])
 
@@ -123,17 +123,17 @@ def test_the_predecessors_setting_is_read_with_a_warning(make_app):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("setting", "message"),
     [
-        ("{no json", "no JSON"),
+        ("{no json", "not valid JSON"),
         (5, "is a int"),
-        ({}, "names no profile"),
-        ([], "names no profile"),
-        ({"a/b": "memory:"}, "cannot name a profile"),
-        ({5: "memory:"}, "cannot name a profile"),
+        ({}, "contains no profile"),
+        ([], "contains no profile"),
+        ({"a/b": "memory:"}, "not a valid profile name"),
+        ({5: "memory:"}, "not a valid profile name"),
         ([(MemoryStorage, {"name": "a"}), (MemoryStorage, {"name": "a"})], "two profiles are called 'a'"),
         ([(MemoryStorage, {})], r"\[0\] has no name"),
-        ([MemoryStorage], r"\[0\] is no pair"),
+        ([MemoryStorage], r"\[0\] is not a pair"),
         ({"a": {"root": "x"}}, "names no backend"),
         ({"a": {"backend": "tape"}}, "no backend is called 'tape': there are azure, local, memory"),
         ({"a": {"backend": "no.such:Thing"}}, "cannot be imported"),
@@ -160,49 +160,49 @@ def test_the_predecessors_setting_is_read_with_a_warning(make_app):
         ({"a": {"backend": "memory", "serve": True, "base_url": "https://cdn.example.com"}}, "give it a base_url"),
     ],
 )
-def test_whatever_is_wrong_with_a_profile_is_said_at_start(make_app, given, message):
-    """The text names what exists."""
+def test_an_invalid_profile_is_reported_at_start(make_app, setting, message):
+    """The message names the valid choices."""
     with pytest.raises(ConfigurationError, match=message):
-        make_app(STORAGE_PROFILES=given)
+        make_app(STORAGE_PROFILES=setting)
 
 
-def test_an_unknown_default_profile_is_said_at_start(make_app):
-    """So is this."""
+def test_an_unknown_default_profile_is_reported_at_start(make_app):
+    """The message lists the profiles."""
     with pytest.raises(ConfigurationError, match="there are docs"):
         make_app(STORAGE_PROFILES={"docs": "memory:"}, STORAGE_DEFAULT_PROFILE="dosc")
 
 
-def test_a_root_that_does_not_exist_is_said_at_start(make_app, tmp_path):
-    """And this."""
+def test_a_missing_root_directory_is_reported_at_start(make_app, tmp_path):
+    """Without `create`, a wrong path must not pass unnoticed."""
     with pytest.raises(LocalFSError, match="create=True"):
         make_app(STORAGE_PROFILES={"docs": {"backend": "local", "root": tmp_path / "missing"}})
 
 
 def test_no_message_shows_a_secret(make_app):
-    """The value of an argument is never repeated: it may be a key."""
+    """Messages do not repeat the value of an argument: it may be a key."""
     with pytest.raises(ConfigurationError) as caught:
         make_app(STORAGE_PROFILES={"a": {"backend": "memory", "secret_kee": "hunter2" * 8}})
 
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_short_secret_of_a_profile_is_accepted_while_testing(make_app):
+def test_a_short_profile_secret_is_accepted_in_tests_and_debug_mode(make_app):
     """Tests and debugging need no real keys."""
     app = make_app(TESTING=True, STORAGE_PROFILES={"a": {"backend": "memory", "secret_key": "short"}})
 
     assert profiles_of(app)["a"].create_link_token(path="x", operation="d", expire=HOUR)
 
 
-def test_one_storage_belongs_to_one_profile(make_app):
-    """Its links would otherwise be for two audiences."""
+def test_a_storage_object_can_belong_to_one_profile_only(make_app):
+    """A profile's name is the audience of its link tokens."""
     storage = MemoryStorage()
 
     with pytest.raises(ConfigurationError, match="already the profile 'a'"):
         make_app(STORAGE_PROFILES={"a": storage, "b": storage})
 
 
-def test_urls_say_what_the_arguments_say(make_app, tmp_path):
-    """Booleans and octal modes are read; paths are unquoted."""
+def test_a_url_is_equivalent_to_keyword_arguments(make_app, tmp_path):
+    """Booleans and octal modes are parsed; paths are unquoted."""
     root = tmp_path / "my files"
     url = f"local://{tmp_path}/my%20files?create=yes&fsync=0&file_mode=0o640&base_url=/media"
 
@@ -216,21 +216,21 @@ def test_urls_say_what_the_arguments_say(make_app, tmp_path):
 
 @pytest.mark.parametrize("mode", [0o640, "0o640", "640"])
 def test_a_file_mode_may_be_octal_text(make_app, tmp_path, mode):
-    """From the environment it is nothing else."""
+    """Environment variables are always text."""
     app = make_app(STORAGE_PROFILES={"docs": {"backend": "local", "root": tmp_path, "file_mode": mode}})
 
     assert profiles_of(app)["docs"].file_mode == 0o640
 
 
 @pytest.mark.parametrize("mode", ["rw-r-----", 640, 644, 600, 755, True, -1, None, 1.5, "0o222", "7777777"])
-def test_a_file_mode_that_is_none_is_said_at_start(make_app, tmp_path, mode):
+def test_an_invalid_file_mode_is_reported_at_start(make_app, tmp_path, mode):
     """Not at the first write; decimal 640 would be 0o1200, which its owner cannot read."""
     with pytest.raises(ConfigurationError, match="is no file_mode: write it in octal"):
         make_app(STORAGE_PROFILES={"docs": {"backend": "local", "root": tmp_path, "file_mode": mode}})
 
 
-def test_a_system_without_posix_is_told_so():
-    """Instead of a module that is missing."""
+def test_an_unsupported_operating_system_is_reported():
+    """Not as an import error of a missing module."""
     code = "import sys; sys.modules['fcntl'] = None; from flask_storage import LocalFSStorage"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -238,8 +238,8 @@ def test_a_system_without_posix_is_told_so():
     assert "LocalFSStorage needs a POSIX system" in done.stderr
 
 
-def test_third_parties_announce_backends_by_entry_point(make_app, monkeypatch):
-    """`{"backend": "tape"}` works when a distribution says what tape is."""
+def test_a_distribution_can_register_a_backend_by_entry_point(make_app, monkeypatch):
+    """`{"backend": "tape"}` works when an installed distribution registers it."""
     point = EntryPoint("tape", "flask_storage.backends.memory:MemoryStorage", registry.ENTRY_POINT_GROUP)
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: EntryPoints([point]).select(group=group))
 
@@ -251,8 +251,8 @@ def test_third_parties_announce_backends_by_entry_point(make_app, monkeypatch):
 # -- the app ----------------------------------------------------------------------------------------------------------
 
 
-def test_two_apps_in_one_process_do_not_meet(make_app):
-    """State lives in the app; the extension object has none."""
+def test_two_apps_in_one_process_are_independent(make_app):
+    """All state is on the app; the extension object has none."""
     storage = Storage()
     first, second = flask.Flask("first"), flask.Flask("second")
     for app in (first, second):
@@ -269,15 +269,15 @@ def test_two_apps_in_one_process_do_not_meet(make_app):
 
 
 def test_a_second_storage_on_one_app_is_an_error(make_app):
-    """It used to take over the first one's profiles."""
+    """In keg-storage it replaced the first one's profiles."""
     app = make_app()
 
     with pytest.raises(ConfigurationError, match="already has a Storage"):
         Storage(app)
 
 
-def test_an_unknown_profile_is_a_key_error_that_names_the_others(make_app):
-    """Both what a mapping raises and what a configuration raises."""
+def test_an_unknown_profile_is_a_key_error_that_lists_the_profiles(make_app):
+    """It is a KeyError (as of a mapping) and a ConfigurationError."""
     profiles = profiles_of(make_app(STORAGE_PROFILES={"docs": "memory:", "pics": "memory:"}))
 
     with pytest.raises(UnknownProfileError, match=r"^no profile is called 'dosc': there are docs, pics$") as caught:
@@ -287,8 +287,8 @@ def test_an_unknown_profile_is_a_key_error_that_names_the_others(make_app):
     assert profiles.get("dosc") is None
 
 
-def test_an_app_without_storage_says_so():
-    """Instead of a bare KeyError."""
+def test_an_app_without_the_extension_is_reported():
+    """Not as a bare KeyError."""
     app = flask.Flask(__name__)
 
     with pytest.raises(RuntimeError, match="init_app"):
@@ -297,8 +297,8 @@ def test_an_app_without_storage_says_so():
         current_storage["docs"]
 
 
-def test_the_predecessors_way_to_a_storage_works(make_app):
-    """`get_interface` gives the default, or the one named."""
+def test_get_interface_returns_a_storage_as_in_keg_storage(make_app):
+    """The default one, or the one of the given profile."""
     app = make_app(STORAGE_PROFILES={"docs": "memory:", "pics": "memory:"})
     storage = Storage()
 
@@ -309,8 +309,8 @@ def test_the_predecessors_way_to_a_storage_works(make_app):
             storage.get_interface("foo")
 
 
-def test_the_group_of_commands_takes_another_name():
-    """Where `storage` is an app's own."""
+def test_the_command_group_can_have_another_name():
+    """For apps that have their own `storage` commands."""
     app = flask.Flask(__name__)
     app.config["STORAGE_PROFILES"] = {"docs": "memory:"}
 
@@ -320,8 +320,8 @@ def test_the_group_of_commands_takes_another_name():
     assert "storage" not in app.cli.commands
 
 
-def test_an_apps_own_blueprint_may_be_called_storage(make_app):
-    """The extension takes no blueprint's name."""
+def test_an_app_may_have_a_blueprint_called_storage(make_app):
+    """The extension registers no blueprint of that name."""
     app = make_app()
 
     app.register_blueprint(flask.Blueprint("storage", __name__))
@@ -332,7 +332,7 @@ def test_an_apps_own_blueprint_may_be_called_storage(make_app):
 # -- links ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_link_works_with_no_code_of_ones_own(make_app):
+def test_a_link_works_without_code_in_the_app(make_app):
     """The extension registers the view."""
     app = make_app()
     profiles_of(app).default.write("a.txt", b"hi")
@@ -344,7 +344,7 @@ def test_a_link_works_with_no_code_of_ones_own(make_app):
     assert app.test_client().get(url).data == b"hi"
 
 
-def test_a_link_of_one_profile_opens_no_other(make_app):
+def test_a_link_is_valid_for_its_own_profile_only(make_app):
     """The profile is the token's audience."""
     app = make_app(STORAGE_PROFILES={"a": "memory:", "b": "memory:"})
     for storage in profiles_of(app).values():
@@ -357,8 +357,8 @@ def test_a_link_of_one_profile_opens_no_other(make_app):
     assert app.test_client().get(url.replace("/storage/a", "/storage/b")).status_code == 403
 
 
-def test_the_link_view_lives_where_the_setting_says(make_app):
-    """Also under another prefix."""
+def test_the_link_view_has_the_configured_url_prefix(make_app):
+    """Links contain the prefix too."""
     app = make_app(STORAGE_LINK_URL_PREFIX="/f/")
     profiles_of(app).default.write("x", b"1")
 
@@ -369,8 +369,8 @@ def test_the_link_view_lives_where_the_setting_says(make_app):
     assert app.test_client().get(url).status_code == 200
 
 
-def test_without_a_link_view_a_link_needs_an_endpoint(make_app):
-    """`STORAGE_LINK_URL_PREFIX = None` turns the ready-made one off."""
+def test_a_link_without_the_built_in_view_requires_an_endpoint(make_app):
+    """`STORAGE_LINK_URL_PREFIX = None` disables the built-in view."""
     app = make_app(STORAGE_LINK_URL_PREFIX=None)
 
     with app.test_request_context(), pytest.raises(ConfigurationError, match="set linked_endpoint"):
@@ -379,8 +379,8 @@ def test_without_a_link_view_a_link_needs_an_endpoint(make_app):
     assert app.test_client().get("/storage/default?token=x").status_code == 404
 
 
-def test_an_endpoint_of_ones_own_is_used(make_app):
-    """With the token in its query."""
+def test_a_linked_endpoint_is_used_for_links(make_app):
+    """The token is in the query."""
     app = make_app(STORAGE_PROFILES={"docs": {"backend": "memory", "linked_endpoint": "mine"}})
     app.add_url_rule("/mine", endpoint="mine", view_func=lambda: "x")
 
@@ -388,8 +388,8 @@ def test_an_endpoint_of_ones_own_is_used(make_app):
         assert current_storage.default.link_to("x", "d", HOUR).startswith("http://localhost/mine?token=")
 
 
-def test_links_of_one_request_know_profile_and_endpoint_apart(make_app):
-    """What is built once for a request is built for each of them."""
+def test_links_of_one_request_are_cached_by_profile_and_endpoint(make_app):
+    """A cached URL must not be used for another profile."""
     profiles = {"a": "memory:", "b": {"backend": "memory", "linked_endpoint": "mine"}}
     app = make_app(STORAGE_PROFILES=profiles)
     app.add_url_rule("/mine/<token>/x", endpoint="mine", view_func=lambda token: token)
@@ -402,23 +402,26 @@ def test_links_of_one_request_know_profile_and_endpoint_apart(make_app):
     assert len(set(urls)) == 4
 
 
-def test_an_endpoint_that_does_not_exist_is_named(make_app):
-    """Not Werkzeug's BuildError."""
+def test_an_unknown_linked_endpoint_is_reported(make_app):
+    """Not as Werkzeug's BuildError."""
     app = make_app(STORAGE_PROFILES={"docs": {"backend": "memory", "linked_endpoint": "mien"}})
 
-    with app.test_request_context(), pytest.raises(ConfigurationError, match="'mien' of profile 'docs' is no endpoint"):
+    with (
+        app.test_request_context(),
+        pytest.raises(ConfigurationError, match="'mien' of profile 'docs' is not an endpoint"),
+    ):
         current_storage.default.link_to("x", "d", HOUR)
 
 
-def test_outside_a_request_a_link_needs_the_apps_address(make_app):
-    """And says which settings would tell it."""
+def test_a_link_outside_a_request_requires_the_apps_address(make_app):
+    """The message names the settings."""
     app = make_app()
 
     with pytest.raises(ConfigurationError, match="STORAGE_EXTERNAL_URL"):
         profiles_of(app).default.link_to("x", "d", HOUR)
 
 
-def test_outside_a_request_the_server_name_makes_links(make_app):
+def test_a_link_outside_a_request_uses_the_server_name(make_app):
     """With Flask's own settings for scheme and root."""
     app = make_app(SERVER_NAME="shop.example.com", PREFERRED_URL_SCHEME="https", APPLICATION_ROOT="/app")
 
@@ -427,7 +430,7 @@ def test_outside_a_request_the_server_name_makes_links(make_app):
     assert url.startswith("https://shop.example.com/app/storage/default?token=")
 
 
-def test_another_apps_request_lends_no_address(make_app):
+def test_a_request_to_another_app_does_not_provide_the_address(make_app):
     """Its host is not this app's."""
     app = make_app()
 
@@ -436,7 +439,7 @@ def test_another_apps_request_lends_no_address(make_app):
 
 
 @pytest.mark.parametrize("context", ["inside a request", "outside"])
-def test_the_external_url_beats_the_host_of_a_request(make_app, context):
+def test_the_external_url_takes_precedence_over_the_request_host(make_app, context):
     """A forged Host header never gets into a link."""
     app = make_app(STORAGE_EXTERNAL_URL="https://files.example.com/base")
 
@@ -450,13 +453,13 @@ def test_the_external_url_beats_the_host_of_a_request(make_app, context):
 
 
 @pytest.mark.parametrize("address", ["files.example.com", "ftp://files.example.com", "https://", "http://[::1", 5])
-def test_an_external_url_must_be_one(make_app, address):
-    """Said at start."""
+def test_an_invalid_external_url_is_reported_at_start(make_app, address):
+    """It must be an absolute http(s) URL."""
     with pytest.raises(ConfigurationError, match="STORAGE_EXTERNAL_URL"):
         make_app(STORAGE_EXTERNAL_URL=address)
 
 
-def test_without_a_secret_key_links_are_off_and_say_why(make_app):
+def test_links_without_a_secret_key_are_refused_with_the_reason(make_app):
     """Everything else works."""
     app = make_app(SECRET_KEY=None)
     profiles_of(app).default.write("x", b"1")
@@ -467,8 +470,8 @@ def test_without_a_secret_key_links_are_off_and_say_why(make_app):
     assert app.test_client().get("/storage/default?token=a.b.c").status_code == 404
 
 
-def test_a_secret_key_may_be_set_after_the_extension(make_app):
-    """As many apps do."""
+def test_the_secret_key_can_be_set_after_init_app(make_app):
+    """Many apps do that."""
     app = make_app(SECRET_KEY=None)
 
     app.secret_key = SECRET
@@ -477,8 +480,8 @@ def test_a_secret_key_may_be_set_after_the_extension(make_app):
         assert current_storage.default.link_to("x", "d", HOUR)
 
 
-def test_a_short_secret_key_is_warned_of_once(make_app, caplog):
-    """It is used all the same: it is the app's."""
+def test_a_short_secret_key_causes_one_warning(make_app, caplog):
+    """It is used nevertheless, because the app uses it too."""
     app = make_app(SECRET_KEY=b"dev")
 
     with caplog.at_level(logging.WARNING, "flask_storage"), app.test_request_context():
@@ -499,16 +502,16 @@ def test_a_short_secret_key_is_warned_of_once(make_app, caplog):
         {"SECRET_KEY_FALLBACKS": [SECRET, 5]},
     ],
 )
-def test_keys_that_anybody_guesses_are_refused(make_app, settings):
-    """A number from the environment would be so many zero bytes."""
+def test_secret_keys_that_are_not_text_or_bytes_are_refused(make_app, settings):
+    """A number from the environment would become so many zero bytes."""
     app = make_app(**settings)
 
     with app.test_request_context(), pytest.raises(ConfigurationError, match="SECRET_KEY"):
         current_storage.default.link_to("x", "d", HOUR)
 
 
-def test_a_short_fallback_is_warned_of_too(make_app, caplog):
-    """It verifies, so it can be forged with."""
+def test_a_short_fallback_key_causes_a_warning_too(make_app, caplog):
+    """Links can be forged with any key that verifies."""
     app = make_app(SECRET_KEY_FALLBACKS=["old"])
 
     with caplog.at_level(logging.WARNING, "flask_storage"), app.test_request_context():
@@ -517,8 +520,8 @@ def test_a_short_fallback_is_warned_of_too(make_app, caplog):
     assert "fewer than 32 bytes" in caplog.text
 
 
-def test_inside_the_request_of_another_app_a_link_keeps_its_own_address(make_app):
-    """A server name is the app's; the request's host is the other one's."""
+def test_a_link_in_a_request_to_another_app_has_its_own_server_name(make_app):
+    """The host of that request is the other app's."""
     app = make_app(SERVER_NAME="b.example", PREFERRED_URL_SCHEME="https")
 
     with flask.Flask("a").test_request_context(headers={"Host": "a.example"}):
@@ -528,14 +531,14 @@ def test_inside_the_request_of_another_app_a_link_keeps_its_own_address(make_app
 
 
 @pytest.mark.parametrize("prefix", ["storage", 5, "", "/<x>", "//host", "/a?b"])
-def test_a_prefix_that_is_no_path_is_said_at_start(make_app, prefix):
+def test_an_invalid_url_prefix_is_reported_at_start(make_app, prefix):
     """Before anything is registered."""
     with pytest.raises(ConfigurationError, match="STORAGE_LINK_URL_PREFIX must be a path that begins with a slash"):
         make_app(STORAGE_LINK_URL_PREFIX=prefix)
 
 
-def test_keys_rotate_through_the_fallbacks(make_app):
-    """Old links live as long as their key is a fallback; new ones are signed with the new key alone."""
+def test_fallback_keys_verify_links_but_do_not_sign_them(make_app):
+    """Old links work while their key is a fallback; new links are signed with the current key."""
     app = make_app(SECRET_KEY="old" * 16)
     profiles_of(app).default.write("x", b"1")
     client = app.test_client()
@@ -558,8 +561,8 @@ def test_keys_rotate_through_the_fallbacks(make_app):
 
 
 @pytest.mark.parametrize(("serve", "status"), [("False", 404), ("no", 404), (0, 404), ("TRUE", 200), (True, 200)])
-def test_text_that_says_no_is_no(make_app, serve, status):
-    """`False` from the environment is text, and true would publish every file."""
+def test_a_boolean_setting_can_be_text(make_app, serve, status):
+    """`False` from the environment is text; read as true it would publish every file."""
     app = make_app(STORAGE_PROFILES={"pics": {"backend": "memory", "base_url": "/media", "serve": serve}})
     profiles_of(app)["pics"].write("x", b"1")
 
@@ -569,13 +572,13 @@ def test_text_that_says_no_is_no(make_app, serve, status):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"STORAGE_PROFILES": {"a": {"backend": "memory", "serve": "perhaps"}}}, "serve is true or false"),
+        ({"STORAGE_PROFILES": {"a": {"backend": "memory", "serve": "perhaps"}}}, "serve must be true or false"),
         ({"STORAGE_PROFILES": {"a": {"backend": "memory", "portable": "perhaps"}}}, "portable is true or false"),
-        ({"STORAGE_X_SENDFILE": "perhaps"}, "STORAGE_X_SENDFILE is true or false"),
+        ({"STORAGE_X_SENDFILE": "perhaps"}, "STORAGE_X_SENDFILE must be true or false"),
         ({"STORAGE_X_ACCEL_REDIRECT": "/internal"}, "must be a mapping of profiles"),
-        ({"STORAGE_X_ACCEL_REDIRECT": {"nobody": "/internal"}}, "there are default"),
+        ({"STORAGE_X_ACCEL_REDIRECT": {"unknown": "/internal"}}, "the profiles are default"),
         ({"STORAGE_X_ACCEL_REDIRECT": {"default": 5}}, "must be a mapping of profiles"),
-        ({"STORAGE_PROFILES": "[" * 100_000}, "no JSON"),
+        ({"STORAGE_PROFILES": "[" * 100_000}, "not valid JSON"),
         (
             {"STORAGE_PROFILES": {"a": {"backend": "memory", "linked_endpoint": 1}}},
             "linked_endpoint of 'a' must be text",
@@ -587,18 +590,18 @@ def test_text_that_says_no_is_no(make_app, serve, status):
                     "b": {"backend": "memory", "serve": True, "base_url": "/m/"},
                 }
             },
-            "'b' and 'a' are served at one base_url",
+            "profiles 'b' and 'a' have the same base_url",
         ),
     ],
 )
-def test_settings_that_would_mislead_later_are_said_at_start(make_app, settings, message):
-    """With what to write instead."""
+def test_an_invalid_setting_is_reported_at_start(make_app, settings, message):
+    """The message says what to write instead."""
     with pytest.raises(ConfigurationError, match=message):
         make_app(**settings)
 
 
-def test_two_apps_behind_one_environment_keep_their_addresses():
-    """A cascade hands the request of one app on to the next; each links to itself."""
+def test_two_apps_that_share_a_wsgi_environment_keep_their_addresses():
+    """A dispatcher may pass one request on to a second app; each links to itself."""
     urls = {}
     apps = {}
     for name in ("one", "two"):
@@ -615,8 +618,8 @@ def test_two_apps_behind_one_environment_keep_their_addresses():
     assert urls["two"].startswith("http://localhost/s-two/")
 
 
-def test_other_peoples_variables_do_not_count(make_app, monkeypatch):
-    """Only those that name all of our profiles make their order unknown."""
+def test_environment_variables_of_other_profiles_are_ignored(make_app, monkeypatch):
+    """The order is unknown only if all profiles of the app come from variables."""
     monkeypatch.setenv("OTHERAPP_STORAGE_PROFILES__x", "1")
 
     assert profiles_of(make_app(STORAGE_PROFILES={"a": "memory:", "b": "memory:"})).default_name == "a"
@@ -625,7 +628,7 @@ def test_other_peoples_variables_do_not_count(make_app, monkeypatch):
 # -- public files -----------------------------------------------------------------------------------------------------
 
 
-def test_a_profile_may_be_served_to_everybody(make_app):
+def test_a_profile_can_be_served_publicly(make_app):
     """Read-only, at its base_url."""
     app = make_app(STORAGE_PROFILES={"pics": {"backend": "memory", "base_url": "/media", "serve": True}})
     storage = profiles_of(app)["pics"]
@@ -642,8 +645,8 @@ def test_a_profile_may_be_served_to_everybody(make_app):
     assert client.get("/media/missing").status_code == 404
 
 
-def test_a_base_url_alone_serves_nothing(make_app):
-    """Serving is asked for, or left to the web server in front."""
+def test_a_base_url_without_serve_publishes_nothing(make_app):
+    """The app serves files only with `serve`."""
     app = make_app(STORAGE_PROFILES={"pics": {"backend": "memory", "base_url": "/media"}})
     profiles_of(app)["pics"].write("x", b"1")
 

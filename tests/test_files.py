@@ -1,4 +1,4 @@
-"""Open files on their own: the life of a writer, hook by hook, and Python's contract."""
+"""`RemoteFile` without a storage: which methods of a subclass are called when, and Python's file interface."""
 
 import functools
 import gc
@@ -14,18 +14,18 @@ from flask_storage.files import FileAdapter, parse_checksum
 
 
 class _Writer(RemoteFile):
-    """A writer that notes which of its hooks are called."""
+    """A writer that records which of its methods are called, and can fail in one."""
 
     def __init__(self, mode="w"):
         super().__init__(mode)
         self.content = bytearray()
         self.calls = []
-        self.trouble = {}
+        self.errors = {}
 
     def _called(self, name):
         self.calls.append(name)
-        if name in self.trouble:
-            raise self.trouble[name]
+        if name in self.errors:
+            raise self.errors[name]
 
     def _write(self, view):
         self.content += view
@@ -42,7 +42,7 @@ class _Writer(RemoteFile):
 
 
 class _Reader(RemoteFile):
-    """A reader with no more than the hook it must have."""
+    """A reader with only the required methods."""
 
     def __init__(self, content):
         super().__init__("r")
@@ -60,7 +60,7 @@ class _Reader(RemoteFile):
 
 
 def test_closing_publishes_once():
-    """The hook runs at the first close and never again."""
+    """Further calls of `close` and `abort` do nothing."""
     writer = _Writer()
 
     writer.close()
@@ -72,7 +72,7 @@ def test_closing_publishes_once():
 
 
 def test_the_outermost_block_publishes():
-    """Blocks may be nested; the last to be left is the one that counts."""
+    """Of nested `with` blocks, the last exit publishes."""
     writer = _Writer()
 
     with writer:
@@ -84,41 +84,41 @@ def test_the_outermost_block_publishes():
     assert writer.calls == ["write", "write", "publish"]
 
 
-def test_closing_inside_a_block_waits():
-    """`close()` inside the block ends the writing and decides nothing: that is left to the block's exit."""
-    kept, dropped = _Writer(), _Writer()
+def test_closing_inside_a_block_is_deferred_to_its_exit():
+    """`close()` inside the block prevents further writes; the block's exit publishes or discards."""
+    published, discarded = _Writer(), _Writer()
 
-    with kept:
-        kept.write(b"x")
-        kept.close()
-        kept.close()
-        assert kept.closed
-        assert not kept.published
+    with published:
+        published.write(b"x")
+        published.close()
+        published.close()
+        assert published.closed
+        assert not published.published
         with pytest.raises(ValueError, match="closed"):
-            kept.write(b"too late")
-    with pytest.raises(ZeroDivisionError), dropped:  # noqa: PT012 - it ends in mid-block
-        dropped.close()
+            published.write(b"too late")
+    with pytest.raises(ZeroDivisionError), discarded:  # noqa: PT012 - the block ends by an exception
+        discarded.close()
         raise ZeroDivisionError
 
-    assert kept.calls == ["write", "publish"]
-    assert dropped.calls == ["discard"]
+    assert published.calls == ["write", "publish"]
+    assert discarded.calls == ["discard"]
 
 
-def test_a_writer_that_is_forgotten_in_its_block_warns():
-    """A block that is never left, as in a generator that nobody resumes, publishes nothing."""
+def test_a_writer_collected_inside_its_block_warns():
+    """A block that is never left, as in an abandoned generator, publishes nothing."""
     writer = _Writer().__enter__()
     writer.close()
     calls = writer.calls
 
-    with pytest.warns(ResourceWarning, match="nothing was published"):  # noqa: PT031 - dropping it is two steps
+    with pytest.warns(ResourceWarning, match="nothing was published"):  # noqa: PT031 - two statements delete the writer
         del writer
         gc.collect()
 
     assert calls == ["release"]
 
 
-def test_a_reader_closes_at_once():
-    """A reader has nothing to publish, so nothing waits for the end of its block."""
+def test_a_reader_is_closed_immediately():
+    """It has nothing to publish, so `close` is not deferred to the end of its block."""
     reader = _Reader(b"abc")
 
     with reader:
@@ -129,23 +129,23 @@ def test_a_reader_closes_at_once():
 
 
 def test_aborting_a_reader_closes_it():
-    """On a reader there is nothing to discard; leaving by an exception closes it too."""
-    aborted, left = _Reader(b"abc"), _Reader(b"abc")
+    """A reader has nothing to discard; leaving its block by an exception closes it too."""
+    aborted, failed = _Reader(b"abc"), _Reader(b"abc")
 
     aborted.abort()
-    with pytest.raises(ZeroDivisionError), left:
+    with pytest.raises(ZeroDivisionError), failed:
         raise ZeroDivisionError
 
     assert aborted.closed
-    assert left.closed
-    assert (aborted.released, left.released) == (1, 1)
+    assert failed.closed
+    assert (aborted.released, failed.released) == (1, 1)
 
 
 @pytest.mark.parametrize("error", [StorageError("full"), OSError("disk"), KeyboardInterrupt()])
 def test_a_failed_write_discards(error):
-    """After a failed write nobody can know what arrived, so nothing of it is published."""
+    """It is not known how much was written, so nothing is published."""
     writer = _Writer()
-    writer.trouble["write"] = error
+    writer.errors["write"] = error
 
     with pytest.raises(type(error)):
         writer.write(b"x")
@@ -158,9 +158,9 @@ def test_a_failed_write_discards(error):
 
 @pytest.mark.parametrize("error", [StorageError("refused"), OSError("disk"), KeyboardInterrupt()])
 def test_a_failed_publication_discards(error):
-    """What could not be published is cleared away, and is not tried again by the next close."""
+    """And a further `close` does not retry it."""
     writer = _Writer()
-    writer.trouble["publish"] = error
+    writer.errors["publish"] = error
 
     with pytest.raises(type(error)):
         writer.close()
@@ -169,10 +169,10 @@ def test_a_failed_publication_discards(error):
     assert writer.calls == ["publish", "discard"]
 
 
-def test_a_failed_clearing_does_not_hide_the_reason(caplog):
-    """What made the block fail is raised; that something was left behind is logged."""
+def test_a_failed_discard_does_not_replace_the_original_error(caplog):
+    """The error of the block is raised; that of the discard is logged."""
     writer = _Writer()
-    writer.trouble["discard"] = StorageError("unreachable")
+    writer.errors["discard"] = StorageError("unreachable")
 
     with caplog.at_level(logging.WARNING), pytest.raises(ZeroDivisionError), writer:
         raise ZeroDivisionError
@@ -181,20 +181,20 @@ def test_a_failed_clearing_does_not_hide_the_reason(caplog):
     assert "left behind for the sweep: unreachable" in caplog.text
 
 
-def test_a_forgotten_writer_only_releases():
-    """The garbage collector neither publishes nor discards: both might need a network."""
+def test_a_collected_writer_only_releases_local_resources():
+    """The garbage collector must neither publish nor discard, since both may send requests."""
     writer = _Writer()
     calls = writer.calls
 
-    with pytest.warns(ResourceWarning, match="nothing was published"):  # noqa: PT031 - dropping it is two steps
+    with pytest.warns(ResourceWarning, match="nothing was published"):  # noqa: PT031 - two statements delete the writer
         del writer
         gc.collect()
 
     assert calls == ["release"]
 
 
-def test_a_file_that_was_never_made_is_collected_quietly(recwarn):
-    """A constructor that fails leaves half an object, which says nothing when it goes."""
+def test_a_file_whose_constructor_failed_is_collected_without_a_warning(recwarn):
+    """Its finalizer handles the missing attributes."""
     with pytest.raises(ValueError, match="mode"):
         _Writer("nonsense")
     gc.collect()
@@ -203,8 +203,8 @@ def test_a_file_that_was_never_made_is_collected_quietly(recwarn):
 
 
 @pytest.mark.parametrize("end", ["close", "abort", "__del__"])
-def test_a_child_only_releases_an_inherited_writer(end, monkeypatch, recwarn):
-    """In another process than its own, a writer frees its descriptors and does nothing else."""
+def test_a_forked_child_only_releases_an_inherited_writer(end, monkeypatch, recwarn):
+    """In another process, the writer closes its descriptors and does nothing else."""
     writer = _Writer()
     monkeypatch.setattr(os, "getpid", lambda: -1)
 
@@ -215,12 +215,12 @@ def test_a_child_only_releases_an_inherited_writer(end, monkeypatch, recwarn):
     assert list(recwarn) == []
 
 
-def test_a_child_cannot_write_to_an_inherited_writer(monkeypatch):
-    """Its bytes would land amid the parent's; the parent's writer stays as it is."""
+def test_a_forked_child_cannot_write_to_an_inherited_writer(monkeypatch):
+    """Its bytes would be mixed with the parent's, whose writer still works."""
     writer = _Writer()
     with monkeypatch.context() as child:
         child.setattr(os, "getpid", lambda: -1)
-        with pytest.raises(ValueError, match="process"):
+        with pytest.raises(ValueError, match="after a fork"):
             writer.write(b"x")
 
     writer.write(b"y")
@@ -231,7 +231,7 @@ def test_a_child_cannot_write_to_an_inherited_writer(monkeypatch):
 
 
 def test_a_collected_reader_is_released(recwarn):
-    """A reader that is dropped frees its descriptor and says nothing."""
+    """Once, and without a warning."""
     reader = _Reader(b"abc")
 
     reader.__del__()
@@ -241,28 +241,28 @@ def test_a_collected_reader_is_released(recwarn):
     assert list(recwarn) == []
 
 
-def test_publishing_is_told_once():
-    """Whoever is attached hears of the publication, and of nothing else."""
-    told: list[_Writer] = []
+def test_the_callback_is_called_once_when_published():
+    """And not for an aborted writer."""
+    notified: list[_Writer] = []
     published, aborted = _Writer(), _Writer()
     for writer in (published, aborted):
-        writer.attach("x", io.BytesIO(), functools.partial(told.append, writer))
+        writer.attach("x", io.BytesIO(), functools.partial(notified.append, writer))
 
     published.close()
     aborted.abort()
 
-    assert told == [published]
+    assert notified == [published]
 
 
-def test_hooks_without_a_body_are_unsupported():
-    """A subclass that lacks the hook of its mode says so as Python's files do."""
+def test_methods_that_a_subclass_lacks_are_unsupported():
+    """They raise `io.UnsupportedOperation` as Python's files do."""
     reader, writer = RemoteFile("r"), RemoteFile("w")
 
     with pytest.raises(io.UnsupportedOperation):
         reader.readinto(bytearray(1))
-    for use in (reader.read, reader.readline, reader.tell, functools.partial(reader.seek, 0)):
+    for call in (reader.read, reader.readline, reader.tell, functools.partial(reader.seek, 0)):
         with pytest.raises(io.UnsupportedOperation):
-            use()
+            call()
     with pytest.raises(io.UnsupportedOperation):
         writer.write(b"x")
     with pytest.raises(io.UnsupportedOperation):
@@ -272,8 +272,8 @@ def test_hooks_without_a_body_are_unsupported():
     assert writer.closed
 
 
-def test_lines_are_read_ahead_and_given_back():
-    """The default finds a line's end by reading ahead, and stands right behind it afterwards."""
+def test_reading_a_line_leaves_the_position_behind_it():
+    """The default reads ahead to find the line's end, and seeks back."""
     long = b"x" * 20_000 + b"\n"
     reader = _Reader(b"a\n" + long + b"b\nend")
 
@@ -289,7 +289,7 @@ def test_lines_are_read_ahead_and_given_back():
 
 
 def test_readinto_falls_back_on_read():
-    """A subclass that can only read fills buffers too."""
+    """For subclasses that implement only `_read`."""
     reader = _Reader(b"abc")
     buffer = bytearray(b"12345")
 
@@ -298,8 +298,8 @@ def test_readinto_falls_back_on_read():
     reader.close()
 
 
-def test_a_wrapped_file_is_its_file(tmp_path):
-    """Position, descriptor and content are those of the file underneath, which closes along."""
+def test_a_file_adapter_delegates_to_its_python_file(tmp_path):
+    """Position, descriptor and content are those of the Python file, which is closed too."""
     source = tmp_path / "source.txt"
     source.write_bytes(b"first line\nsecond")
     with open(source, "rb") as fp:
@@ -318,11 +318,11 @@ def test_a_wrapped_file_is_its_file(tmp_path):
 @pytest.mark.parametrize(
     "checksum", ["sha256:" + hashlib.sha256(b"x").hexdigest(), "MD5:" + "0" * 32, "sha1:" + "AB" * 20]
 )
-def test_a_checksum_names_algorithm_and_digest(checksum):
-    """Any algorithm of fixed length will do, in either case."""
-    computed, digest = parse_checksum(checksum)
+def test_a_checksum_consists_of_algorithm_and_digest(checksum):
+    """Any algorithm of hashlib with a fixed digest length, in upper or lower case."""
+    hasher, digest = parse_checksum(checksum)
 
-    assert computed.digest_size * 2 == len(digest)
+    assert hasher.digest_size * 2 == len(digest)
     assert digest == checksum.partition(":")[2].lower()
 
 
@@ -330,23 +330,23 @@ def test_a_checksum_names_algorithm_and_digest(checksum):
     "checksum",
     ["", "sha256", ":", "sha256:", "sha256:12", "sha256:" + "g" * 64, "shake_128:ab", "shake_128:", "none:00"],
 )
-def test_a_checksum_that_cannot_hold_is_refused(checksum):
-    """An unknown algorithm, no digest, or a digest of another length could never come true."""
+def test_an_invalid_checksum_is_refused(checksum):
+    """An unknown algorithm, no digest, or a digest of another length could never match."""
     with pytest.raises(ValueError, match="checksum"):
         parse_checksum(checksum)
 
 
-def test_a_promise_is_kept_or_nothing_is_published():
-    """Length and digest are compared before publishing."""
+def test_size_and_checksum_are_checked_before_publishing():
+    """A writer with another length or digest publishes nothing."""
     options = WriteOptions(size=3, checksum="sha256:" + hashlib.sha256(b"abc").hexdigest())
-    kept, longer, shorter, other = (_Writer() for _ in range(4))
-    for writer in (kept, longer, shorter, other):
+    exact, longer, shorter, other = (_Writer() for _ in range(4))
+    for writer in (exact, longer, shorter, other):
         writer.set_expected(options)
 
-    kept.write(b"ab")
-    kept.write(b"c")
-    kept.close()
-    with pytest.raises(IntegrityError, match="more than the promised 3"):
+    exact.write(b"ab")
+    exact.write(b"c")
+    exact.close()
+    with pytest.raises(IntegrityError, match="more than the expected 3"):
         longer.write(b"abcd")
     shorter.write(b"ab")
     with pytest.raises(IntegrityError, match="2 bytes were written where 3"):
@@ -355,12 +355,12 @@ def test_a_promise_is_kept_or_nothing_is_published():
     with pytest.raises(IntegrityError, match="checksum"):
         other.close()
 
-    assert kept.calls == ["write", "write", "publish"]
+    assert exact.calls == ["write", "write", "publish"]
     assert all("publish" not in writer.calls for writer in (longer, shorter, other))
 
 
-def test_an_edited_file_is_held_to_no_length():
-    """What counts of an edit is not how much was written."""
+def test_an_edited_file_has_no_expected_size():
+    """The number of bytes that an edit writes is not the length of the file."""
     updater = _Writer("rw")
     updater.set_expected(WriteOptions(size=1))
 

@@ -1,4 +1,4 @@
-"""What attackers tried, and what must stay refused."""
+"""Hostile input that was once a problem, or could be one."""
 
 import json
 import os
@@ -19,7 +19,7 @@ SECRET = "s" * 32
 
 @pytest.fixture
 def app(tmp_path):
-    """An app with one local profile that is served to everybody."""
+    """An app with one local profile whose files are public."""
     app = flask.Flask(__name__, instance_path=str(tmp_path / "instance"))
     profile = {"backend": "local", "root": tmp_path / "root", "create": True, "base_url": "/m", "serve": True}
     app.config.update(SECRET_KEY=SECRET, STORAGE_PROFILES={"docs": profile})
@@ -34,7 +34,7 @@ def docs(app):
 
 
 @pytest.mark.parametrize(
-    "kind",
+    "content_type",
     [
         "video/mp4; x, text/html",
         "application/pdf; a=1,text/html",
@@ -47,10 +47,10 @@ def docs(app):
         "video/mp4; x=ü",
     ],
 )
-def test_a_type_that_is_a_list_is_no_type(app, docs, kind):
-    """Browsers take the last one of a list; what is stored with such a type is offered for saving, by its name."""
+def test_a_malformed_content_type_is_served_as_a_download(app, docs, content_type):
+    """Browsers use the last type of a list, so a stored list of types could run scripts."""
     with app.test_request_context():
-        response = send_stored_file(_stored(docs, "v.bin"), "v.bin", disposition="inline", content_type=kind)
+        response = send_stored_file(_stored(docs, "v.bin"), "v.bin", disposition="inline", content_type=content_type)
 
         assert response.headers["Content-Type"] == "application/octet-stream"
         assert response.headers["Content-Disposition"].startswith("attachment")
@@ -58,18 +58,18 @@ def test_a_type_that_is_a_list_is_no_type(app, docs, kind):
         response.close()
 
 
-@pytest.mark.parametrize("kind", ['text/plain; charset="utf-8"', "text/plain;charset=utf-8;format=flowed"])
-def test_a_type_with_parameters_is_one(app, docs, kind):
-    """As long as each is well formed."""
+@pytest.mark.parametrize("content_type", ['text/plain; charset="utf-8"', "text/plain;charset=utf-8;format=flowed"])
+def test_a_content_type_with_valid_parameters_is_served_unchanged(app, docs, content_type):
+    """Quoted or not."""
     with app.test_request_context():
-        response = send_stored_file(_stored(docs, "v"), "v", content_type=kind)
+        response = send_stored_file(_stored(docs, "v"), "v", content_type=content_type)
 
-        assert response.headers["Content-Type"] == kind
+        assert response.headers["Content-Type"] == content_type
         response.close()
 
 
-def test_nothing_shown_may_send_a_form_or_change_its_base(app, docs):
-    """`default-src` does not speak of these two."""
+def test_inline_responses_forbid_forms_and_base_elements(app, docs):
+    """`default-src` does not cover these two."""
     for name in ("a.png", "a.mp4", "a.txt", "a.html"):
         with app.test_request_context():
             response = send_stored_file(_stored(docs, name), name, disposition="inline")
@@ -80,18 +80,18 @@ def test_nothing_shown_may_send_a_form_or_change_its_base(app, docs):
 @pytest.mark.parametrize(
     "value", ["Basic \xff\xfe", "Bearer", "Bearer ", "Digest x=y", "bearer a.b.c", "\x80", "Basic !"]
 )
-def test_no_authorization_header_is_an_error_of_ours(app, value):
-    """It is a token or it is none."""
+def test_a_malformed_authorization_header_is_no_server_error(app, value):
+    """It is a link token or it is ignored."""
     response = app.test_client().get("/storage/docs", headers={"Authorization": value})
 
     assert response.status_code in {403, 404}
 
 
 @pytest.mark.parametrize("stamp", [2**62, -(10**12), 2**40])
-def test_a_date_that_no_calendar_has_spoils_no_listing(tmp_path_factory, stamp):
-    """The disk holds what it is told to; tmpfs is asked here, which takes more dates than ext4."""
-    folder = f"/dev/shm/flask-storage-{os.getpid()}"
-    storage = LocalFSStorage(folder, create=True)
+def test_a_time_stamp_out_of_range_does_not_break_listings(tmp_path_factory, stamp):
+    """On tmpfs, which stores a wider range of time stamps than ext4."""
+    directory = f"/dev/shm/flask-storage-{os.getpid()}"
+    storage = LocalFSStorage(directory, create=True)
     try:
         storage.write("odd.txt", b"1")
         storage.write("even.txt", b"1")
@@ -116,8 +116,8 @@ def test_a_date_that_no_calendar_has_spoils_no_listing(tmp_path_factory, stamp):
         {"content_type": "text/html\r\nSet-Cookie: a=b"},
     ],
 )
-def test_an_attribute_that_we_could_not_have_written_is_not_believed(docs, attribute):
-    """Whoever writes to the disk steers no terminal and no header."""
+def test_invalid_stored_attributes_are_ignored(docs, attribute):
+    """Another program that writes to the disk cannot inject terminal controls or headers."""
     docs.write("a.txt", b"1")
     os.setxattr(docs.root / "a.txt", "user.flask_storage", json.dumps(attribute).encode())
 
@@ -126,8 +126,8 @@ def test_an_attribute_that_we_could_not_have_written_is_not_believed(docs, attri
     assert (info.content_type, dict(info.metadata)) == (None, {})
 
 
-def test_names_of_accents_upon_accents_take_no_time(app):
-    """Normalizing them is quadratic, so they are cut before; 90,000 of them took half a minute."""
+def test_names_with_many_combining_marks_are_truncated_before_normalization(app):
+    """Normalization takes quadratic time: 90,000 marks took half a minute."""
     name = "a" + "\u0301\u0323" * 90_000
 
     assert len(safe_filename(name).encode()) <= 255
@@ -135,8 +135,8 @@ def test_names_of_accents_upon_accents_take_no_time(app):
 
 
 @pytest.mark.parametrize("text", [" " * 100_000, "1" * 100_000, "1" * 50_000 + " " * 50_000, "\t" * 100_000 + "-"])
-def test_ranges_of_a_hundred_thousand_blanks_take_no_time(app, docs, text):
-    """An expression that goes back and forth over them took 22 seconds."""
+def test_a_long_malformed_range_header_is_rejected_without_backtracking(app, docs, text):
+    """A regular expression that backtracks took 22 seconds."""
     docs.write("a.txt", b"0123456789")
 
     response = app.test_client().get("/m/a.txt", headers={"Range": f"bytes={text}x"})
@@ -145,8 +145,8 @@ def test_ranges_of_a_hundred_thousand_blanks_take_no_time(app, docs, text):
 
 
 @pytest.mark.parametrize(("path", "body"), [("/uploads", "[" * 2000), ("/share/a", "[" * 60_000), ("/uploads", "5")])
-def test_brackets_upon_brackets_are_a_bad_request(tmp_path, path, body):
-    """The example app reads no such JSON."""
+def test_deeply_nested_json_is_a_bad_request(tmp_path, path, body):
+    """In the example app."""
     app = create_app(instance_path=str(tmp_path), config={"TESTING": True, "PROPAGATE_EXCEPTIONS": False})
     client = app.test_client()
     page = client.get("/").text
@@ -159,8 +159,8 @@ def test_brackets_upon_brackets_are_a_bad_request(tmp_path, path, body):
 
 
 @pytest.mark.parametrize("host", ["..", ".", "a..b", "x" * 100])
-def test_a_host_that_is_none_is_a_bad_request(tmp_path, host):
-    """Also for the page that says so."""
+def test_an_invalid_host_header_is_no_server_error(tmp_path, host):
+    """Nor is the error page for it."""
     app = create_app(instance_path=str(tmp_path))
 
     response = app.test_client().get("/", headers={"Host": host})
@@ -182,17 +182,17 @@ Storage(app)
     [
         ("storage put one.txt p 2>&-", 0),
         ("storage get p - 2>&- >/dev/null", 0),
-        ("storage delete --recursive folder <&-", 0),
+        ("storage delete --recursive directory <&-", 0),
         ("storage get p missing/", 2),
     ],
 )
-def test_closed_streams_and_missing_folders_make_no_traceback(tmp_path, command, status):
-    """A shell may have closed any of them."""
+def test_closed_streams_and_missing_directories_cause_no_traceback(tmp_path, command, status):
+    """A shell can close each of the standard streams."""
     (tmp_path / "app.py").write_text(_APP)
     (tmp_path / "one.txt").write_bytes(b"1")
     storage = LocalFSStorage(tmp_path / "files", create=True)
     storage.write("p", b"1")
-    storage.write("folder/a", b"1")
+    storage.write("directory/a", b"1")
 
     done = subprocess.run(
         ["bash", "-c", f"{sys.executable} -m flask --app app {command}"],

@@ -1,4 +1,4 @@
-"""Links of a storage that has no app: they go through Flask's own `url_for`."""
+"""Links of a storage without an app: their URLs come from Flask's `url_for`."""
 
 import logging
 from datetime import timedelta
@@ -15,7 +15,7 @@ SECRET = "s" * 32
 
 
 def test_a_storage_without_an_app_links_to_its_endpoint():
-    """As keg-storage's did, inside a request or wherever else `url_for` works."""
+    """As in keg-storage, inside a request or wherever else `url_for` works."""
     storage = MemoryStorage(linked_endpoint="files", secret_key=SECRET)
     app = flask.Flask(__name__)
     app.add_url_rule("/files", endpoint="files", view_func=lambda: "x")
@@ -29,16 +29,16 @@ def test_a_storage_without_an_app_links_to_its_endpoint():
 
 
 @pytest.mark.parametrize("arguments", [{}, {"linked_endpoint": "files"}, {"secret_key": SECRET}])
-def test_a_storage_that_misses_one_of_the_two_says_which(arguments):
-    """Endpoint and secret are both needed."""
+def test_links_need_an_endpoint_and_a_secret(arguments):
+    """The error names what to configure."""
     storage = MemoryStorage(**arguments)
 
     with pytest.raises(ConfigurationError, match=r"must be configured with .*secret_key to use this feature"):
         storage.link_to("a.txt", "d", HOUR)
 
 
-def test_a_short_secret_without_an_app_is_warned_of_once(caplog):
-    """There is no start of an app at which it could be refused."""
+def test_a_short_secret_without_an_app_is_warned_about_once(caplog):
+    """Without `init_app` there is no point at which it could be refused."""
     storage = MemoryStorage(secret_key=b"short")
 
     with caplog.at_level(logging.WARNING, "flask_storage"):
@@ -46,12 +46,12 @@ def test_a_short_secret_without_an_app_is_warned_of_once(caplog):
         storage.create_link_token(path="a", operation="d", expire=HOUR)
 
     assert [record.getMessage() for record in caplog.records] == [
-        "the secret_key of 'memory' is short: links can be forged by guessing it"
+        "the secret_key of 'memory' has fewer than 32 bytes: links can be forged by guessing it"
     ]
 
 
-def test_two_folders_of_one_name_accept_no_tokens_of_each_other(tmp_path):
-    """Although both are called `fs-uploads` and share a secret."""
+def test_two_roots_with_the_same_name_reject_each_others_tokens(tmp_path):
+    """Although both storages are called `fs-uploads` and share a secret."""
     one, two = (LocalFSStorage(tmp_path / tenant / "uploads", create=True, secret_key=SECRET) for tenant in "ab")
     assert one.name == two.name == "fs-uploads"
 
@@ -62,8 +62,8 @@ def test_two_folders_of_one_name_accept_no_tokens_of_each_other(tmp_path):
         two.deserialize_link_token(token)
 
 
-def test_a_path_signed_by_hand_comes_back_in_its_one_form():
-    """Whoever signs without the wall may write a leading slash, or another normal form."""
+def test_the_path_of_a_verified_token_is_normalized():
+    """Although it was signed without the storage interface, with a leading slash and in another normal form."""
     storage = MemoryStorage(secret_key=SECRET)
     download = ShareLinkOperation.download
     request = LinkRequest(operations=download, expires_at=to_utc(HOUR), filename="f")

@@ -1,4 +1,4 @@
-"""The mixin for models and views."""
+"""`StorageOperations`, the mixin for models and views."""
 
 import io
 import uuid
@@ -54,15 +54,15 @@ def names(profile):
         (Folder.invoices, "env", "accounting/invoices/env"),
     ],
 )
-def test_a_path_is_the_folder_and_the_name(location, filename, path):
+def test_a_path_is_the_directory_and_the_name(location, filename, path):
     """Nothing is stripped, so `.env` and `env` stay two files."""
     assert StorageOperations.storage_prefix_path(location, filename) == path
 
 
 @pytest.mark.parametrize("filename", ["../x", "../../tenant/x", "a/../../x", "", "a\\b", ".../../x"])
 @pytest.mark.parametrize("location", [Folder.invoices, None])
-def test_a_name_never_leads_out_of_its_folder(location, filename):
-    """It is refused, not repaired."""
+def test_a_name_that_leaves_its_directory_is_refused(location, filename):
+    """It is not sanitized."""
     with pytest.raises(InvalidPathError):
         StorageOperations.storage_prefix_path(location, filename)
 
@@ -81,7 +81,7 @@ def test_a_name_never_leads_out_of_its_folder(location, filename):
     ],
 )
 def test_a_generated_name_is_random_and_keeps_the_extension(filename, extension):
-    """It is always text, also without an extension."""
+    """Also when the name has no extension."""
     name = StorageOperations.storage_generate_filename(filename)
 
     assert isinstance(name, str)
@@ -89,7 +89,7 @@ def test_a_generated_name_is_random_and_keeps_the_extension(filename, extension)
     assert str(uuid.UUID(name.removesuffix(extension))) + extension == name
 
 
-def test_the_profile_is_the_calls_then_the_classs_then_the_default(app):
+def test_the_profile_is_that_of_the_call_or_the_class_or_the_default(app):
     """In this order."""
     assert Invoice.storage_get_profile() is current_storage["docs"]
     assert Invoice.storage_get_profile("first") is current_storage["first"]
@@ -99,8 +99,8 @@ def test_the_profile_is_the_calls_then_the_classs_then_the_default(app):
 
 
 @pytest.mark.parametrize("filename", ["june.pdf", "README", "中文.png"])
-def test_an_upload_gets_a_random_name_and_comes_back(app, filename):
-    """Also one whose name has no extension, or none in ASCII."""
+def test_an_upload_gets_a_random_name_and_can_be_downloaded(app, filename):
+    """Also when its name has no extension, or no ASCII characters."""
     name = Invoice.storage_upload_file(io.BytesIO(b"content"), filename)
 
     assert isinstance(name, str)
@@ -110,8 +110,8 @@ def test_an_upload_gets_a_random_name_and_comes_back(app, filename):
     assert content.read() == b"content"
 
 
-def test_a_preserved_name_is_made_safe_and_replaces(app):
-    """As a user chose it, as far as that goes."""
+def test_a_preserved_name_is_sanitized_and_replaces_the_file(app):
+    """A user-supplied name is not trusted."""
     first = Invoice.storage_upload_file(io.BytesIO(b"1"), "../my <file>.pdf", preserve_filename=True)
     second = Invoice.storage_upload_file(io.BytesIO(b"2"), "../my <file>.pdf", preserve_filename=True)
 
@@ -119,8 +119,8 @@ def test_a_preserved_name_is_made_safe_and_replaces(app):
     assert Invoice.storage_download_file(first).read() == b"2"
 
 
-def test_every_argument_of_an_upload_is_honoured(app):
-    """Folder, profile, type and encoding."""
+def test_every_argument_of_an_upload_is_used(app):
+    """Directory, profile, content type and encoding."""
     name = Invoice.storage_upload_file(
         io.BytesIO(b"1"),
         "a.txt",
@@ -135,15 +135,15 @@ def test_every_argument_of_an_upload_is_honoured(app):
     assert names("docs") == []
 
 
-def test_one_call_may_choose_the_root(app):
-    """Although the class has a folder."""
+def test_a_call_can_select_the_root(app):
+    """Although the class has a directory."""
     name = Invoice.storage_upload_file(io.BytesIO(b"1"), "a.txt", storage_location=Folder.root)
 
     assert names("docs") == [name]
 
 
-def test_a_form_upload_honours_its_arguments_too(app):
-    """It used to drop folder and profile."""
+def test_every_argument_of_a_form_upload_is_used(app):
+    """keg-storage ignored directory and profile here."""
     form = {"file": (io.BytesIO(b"form"), "a.txt")}
 
     with app.test_request_context(method="POST", data=form):
@@ -156,8 +156,8 @@ def test_a_form_upload_honours_its_arguments_too(app):
     assert current_storage["first"].read(f"photos/{name}") == b"form"
 
 
-def test_a_form_upload_uses_the_classs_folder_and_profile(app):
-    """And may keep the name."""
+def test_a_form_upload_uses_the_directory_and_profile_of_the_class(app):
+    """And can preserve the name."""
     with app.test_request_context(method="POST", data={"file": (io.BytesIO(b"form"), "a.txt")}):
         name = Invoice.storage_upload_form_file("file", preserve_filename=True)
 
@@ -166,14 +166,14 @@ def test_a_form_upload_uses_the_classs_folder_and_profile(app):
 
 
 def test_a_form_without_the_field_is_a_bad_request(app):
-    """400, as Flask answers it."""
+    """Flask responds with 400."""
     app.add_url_rule("/up", view_func=lambda: Invoice.storage_upload_form_file("file"), methods=["POST"])
 
     assert app.test_client().post("/up").status_code == 400
 
 
-def test_a_file_is_deleted_and_deleting_again_is_fine(app):
-    """The answer is True, as ever."""
+def test_deleting_is_idempotent(app):
+    """It returns True, as in keg-storage."""
     name = Invoice.storage_upload_file(io.BytesIO(b"1"), "a.txt")
 
     assert Invoice.storage_delete_file(name) is True
@@ -182,8 +182,8 @@ def test_a_file_is_deleted_and_deleting_again_is_fine(app):
         Invoice.storage_download_file(name)
 
 
-def test_a_duplicate_is_a_file_of_its_own(app):
-    """In the same folder, under a new random name with the same extension."""
+def test_a_duplicate_is_an_independent_file(app):
+    """In the same directory, under a new random name with the same extension."""
     name = Invoice.storage_upload_file(io.BytesIO(b"1"), "a.txt", storage_location=Folder.photos)
 
     copy = Invoice.storage_duplicate_file(name, storage_location=Folder.photos)
@@ -193,8 +193,8 @@ def test_a_duplicate_is_a_file_of_its_own(app):
     assert names("docs") == sorted([f"photos/{name}", f"photos/{copy}"])
 
 
-def test_a_download_link_leads_to_the_file(app):
-    """With the name and the type it is to have."""
+def test_a_download_link_downloads_the_file(app):
+    """With the given name and content type."""
     name = Invoice.storage_upload_file(io.BytesIO(b"hello"), "a.txt")
 
     link = Invoice.storage_get_download_link(name, 5, output_path="june.txt", content_type="text/plain", uses=1)
@@ -205,8 +205,8 @@ def test_a_download_link_leads_to_the_file(app):
     assert app.test_client().get(link).status_code == 403
 
 
-def test_an_upload_link_comes_with_the_name_that_the_file_will_have(app):
-    """A new one, which the extension cannot turn into a path."""
+def test_an_upload_link_is_returned_with_the_name_of_the_file(app):
+    """A new name, whose extension cannot contain a path separator."""
     link, name = Invoice.storage_get_upload_link("x.pdf", 5, content_type="application/pdf", max_size=10)
 
     assert app.test_client().put(link, data=b"x" * 11).status_code == 413
@@ -215,7 +215,7 @@ def test_an_upload_link_comes_with_the_name_that_the_file_will_have(app):
 
 
 def test_the_mixin_works_on_instances_too(app):
-    """As it did."""
+    """As in keg-storage."""
     invoice = Invoice()
 
     name = invoice.storage_upload_file(io.BytesIO(b"1"), "a.txt")

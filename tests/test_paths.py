@@ -1,4 +1,4 @@
-"""What a path may look like: refused or brought into its one form, never repaired by taking something out."""
+"""Path validation: a path is rejected or normalized, and nothing is ever stripped from it."""
 
 import contextlib
 import re
@@ -26,13 +26,13 @@ from flask_storage.paths import (
 from . import corpora
 from .counts import count
 
-# Characters that have been used against somebody's check, among ordinary ones.
-_WICKED = [".", "..", "/", "\\", "\x00", "\n", "\x7f", "\x85", "\u202e", "\u2028", "\u200e", "\u061c", "\ud800", "~"]
+# Characters that are used to get past path checks, and ordinary ones.
+_HOSTILE = [".", "..", "/", "\\", "\x00", "\n", "\x7f", "\x85", "\u202e", "\u2028", "\u200e", "\u061c", "\ud800", "~"]
 _ORDINARY = ["a", "b.txt", "folder", " ", "%2e", "\u00e9", "e\u0301", "\u4e2d", "\U0001f600", "\u200d", "CON", ":", "*"]
 _LONG = ["a" * 100, "\u00e9" * 60, "b" * 255, "c" * 256, ".fs-tmp-", "\u0958" * 40]
 
 any_path = st.one_of(
-    st.lists(st.sampled_from(_WICKED + _ORDINARY + _LONG), max_size=12).map("".join),
+    st.lists(st.sampled_from(_HOSTILE + _ORDINARY + _LONG), max_size=12).map("".join),
     st.lists(st.sampled_from(_ORDINARY + _LONG), min_size=1, max_size=8).map("/".join),
     st.text(max_size=60),
     st.text(st.characters(codec=None), max_size=60),  # with lone surrogates
@@ -40,12 +40,12 @@ any_path = st.one_of(
 
 
 def ids(value):
-    """A name for the case that any terminal can show."""
+    """A printable ASCII id of a test case."""
     return ascii(value if len(value) <= 40 else f"{value[:30]}… {len(value)} characters")
 
 
-def refusal(path, *, portable=False):
-    """The message with which a path is refused; empty for one that is taken."""
+def rejection(path, *, portable=False):
+    """The message with which a path is rejected; empty if it is valid."""
     try:
         normalize(path, portable=portable)
     except InvalidPathError as error:
@@ -53,8 +53,8 @@ def refusal(path, *, portable=False):
     return ""
 
 
-def _is_in_the_grammar(path):
-    """The grammar said once more, in another way than the code says it: from categories, not from code points."""
+def _is_valid_by_unicode_categories(path):
+    """The path rules, implemented independently of the code: by Unicode categories, not by code points."""
     segments = path.split("/")
     return (
         path == unicodedata.normalize("NFC", path)
@@ -76,14 +76,14 @@ def _is_in_the_grammar(path):
 
 
 def test_the_corpus_is_large_enough():
-    """Five hundred hostile paths, and each of them once."""
+    """At least 500 hostile paths, without duplicates."""
     assert len(corpora.HOSTILE_PATHS) >= 500
     assert len(set(corpora.HOSTILE_PATHS)) == len(corpora.HOSTILE_PATHS)
 
 
 @pytest.mark.parametrize("path", corpora.HOSTILE_PATHS, ids=ids)
-def test_a_hostile_path_is_refused(path):
-    """With the path on the error, and without a character in the message that steers a terminal or a log."""
+def test_a_hostile_path_is_rejected(path):
+    """The error has the path, and its message no character that could control a terminal or forge a log line."""
     with pytest.raises(InvalidPathError) as caught:
         normalize(path)
 
@@ -93,61 +93,61 @@ def test_a_hostile_path_is_refused(path):
     assert len(str(caught.value)) < 1000
 
 
-def test_a_hostile_path_is_no_valid_name():
-    """A store that holds such a name, whoever put it there, does not list it."""
+def test_a_hostile_path_is_not_a_valid_name():
+    """A listing leaves out such names, which another program may have stored."""
     assert list(filter(is_valid, corpora.HOSTILE_PATHS)) == []
 
 
 @pytest.mark.parametrize("path", corpora.LEGAL_PATHS, ids=ids)
-def test_a_legal_path_stays_what_it_is(path):
-    """Only its letters are composed."""
+def test_a_valid_path_only_becomes_nfc(path):
+    """Nothing else is changed."""
     assert normalize(path) == unicodedata.normalize("NFC", path)
     assert is_valid(unicodedata.normalize("NFC", path)) is True
 
 
 @pytest.mark.parametrize("path", corpora.LEGAL_PATHS, ids=ids)
-def test_both_spellings_of_a_letter_are_one_path(path):
-    """What macOS sends in pieces is the same file."""
+def test_composed_and_decomposed_spellings_are_the_same_path(path):
+    """Decomposed names come from macOS."""
     assert normalize(corpora.decomposed(path)) == normalize(path)
 
 
 @pytest.mark.parametrize("path", ["cafe\u0301.txt", "\u212b", "\u1112\u1161\u11ab"])
-def test_a_decomposed_name_in_a_store_is_not_valid(path):
-    """No verb could name it: each would compose it first."""
+def test_a_stored_decomposed_name_is_not_valid(path):
+    """No operation could reach it, since each normalizes its path."""
     assert is_valid(path) is False
 
 
-def test_what_windows_cannot_hold_is_refused_when_asked():
-    """And only then."""
-    refusals = [refusal(path, portable=True) for path in corpora.NOT_PORTABLE_PATHS]
-    without = [refusal(path) for path in corpora.NOT_PORTABLE_PATHS]
+def test_names_invalid_on_windows_are_rejected_only_if_portable():
+    """Without `portable=True` they are accepted."""
+    rejections = [rejection(path, portable=True) for path in corpora.NOT_PORTABLE_PATHS]
+    without = [rejection(path) for path in corpora.NOT_PORTABLE_PATHS]
 
-    assert len(refusals) > 900
-    assert [text for text in refusals if not text.endswith("Windows could not hold it")] == []
+    assert len(rejections) > 900
+    assert [text for text in rejections if not text.endswith("Windows does not allow it")] == []
     assert set(without) == {""}
 
 
 @pytest.mark.parametrize("path", corpora.LEGAL_PORTABLE_PATHS, ids=ids)
-def test_what_windows_can_hold_is_portable(path):
-    """Names that only begin like a device, dots and spaces inside: all fine."""
+def test_names_valid_on_windows_are_portable(path):
+    """Also names that begin like a device, and dots and spaces within a name."""
     assert normalize(path, portable=True) == normalize(path)
 
 
 @pytest.mark.parametrize("path", ["console", "com", "com0", "com10", "lpt", "auxiliary.txt", "nul_", "a.con", "x.nul"])
 def test_names_that_only_look_like_devices_are_portable(path):
-    """COM0 and COM10 are ports that Windows does not reserve."""
+    """Windows does not reserve COM0 and COM10."""
     assert normalize(path, portable=True) == path
 
 
 def test_one_leading_slash_is_dropped():
-    """`/a` means the same as `a`; the root has no other name."""
+    """`/a` is the same path as `a`."""
     assert normalize("/a/b.txt") == "a/b.txt"
 
 
 @pytest.mark.parametrize("thing", [None, 1, b"a", ["a"], object()], ids=lambda thing: type(thing).__name__)
 @pytest.mark.parametrize("function", [normalize, normalize_directory, normalize_prefix])
 def test_only_text_is_a_path(function, thing):
-    """Bytes have an encoding that we would have to guess."""
+    """The encoding of bytes would have to be guessed."""
     with pytest.raises(InvalidPathError, match="is a str, not"):
         function(thing)
 
@@ -160,16 +160,16 @@ def test_only_text_is_a_path(function, thing):
         ("a/../b", "'..'"),
         ("a\\b", "backslash"),
         ("a\x00b", "control character"),
-        ("a\u202eb", "hides"),
+        ("a\u202eb", "bidirectional"),
         ("a" * 256, "255 bytes"),
         ("a/" * 512 + "b", "1024 bytes"),
         ("a" * 5000, "1024 bytes"),
-        (".fs-tmp-1", "unfinished files"),
+        (".fs-tmp-1", "temporary files"),
     ],
     ids=ids,
 )
 def test_the_message_says_what_is_wrong(path, reason):
-    """So that a person can mend it."""
+    """The user can correct the path."""
     with pytest.raises(InvalidPathError, match=re.escape(reason)):
         normalize(path)
 
@@ -179,26 +179,26 @@ def test_the_message_says_what_is_wrong(path, reason):
 @example("\u0958" * 42)
 @example("a/\u0344/b")
 @example("/" * 2)
-def test_a_path_is_refused_or_brought_into_its_one_form(path):
-    """Nothing is ever taken out of it but one slash; a second pass changes nothing; every result is in the grammar."""
-    wanted = unicodedata.normalize("NFC", path.removeprefix("/"))
+def test_any_path_is_rejected_or_normalized(path):
+    """Only one leading slash is removed, normalization is idempotent, and each result is valid."""
+    expected = unicodedata.normalize("NFC", path.removeprefix("/"))
 
     try:
         result = normalize(path)
     except InvalidPathError:
-        assert not _is_in_the_grammar(wanted)
-        assert not is_valid(wanted)
+        assert not _is_valid_by_unicode_categories(expected)
+        assert not is_valid(expected)
     else:
-        assert result == wanted
-        assert _is_in_the_grammar(result)
+        assert result == expected
+        assert _is_valid_by_unicode_categories(result)
         assert normalize(result) == result
         assert is_valid(result)
 
 
 @settings(max_examples=count(500, 10_000), deadline=None)
 @given(any_path)
-def test_portable_only_refuses_more(path):
-    """It never changes a path, and takes none that would not be taken without it."""
+def test_portable_rejects_more_and_changes_nothing(path):
+    """What it accepts is accepted without it too, with the same result."""
     try:
         result = normalize(path, portable=True)
     except InvalidPathError:
@@ -210,41 +210,41 @@ def test_portable_only_refuses_more(path):
 @pytest.mark.parametrize(
     "path", ["a" * 1_000_000, "\u0958" * 1_000_000, "../" * 1_000_000], ids=["a", "letters", "dots"]
 )
-def test_a_huge_text_is_refused_before_work_is_done_on_it(path, monkeypatch):
-    """Composing letters costs time in proportion to the text, and no text of that length can become a path."""
+def test_a_huge_text_is_rejected_before_it_is_normalized(path, monkeypatch):
+    """Normalization takes time in proportion to the text."""
     monkeypatch.delattr(paths, "unicodedata")
 
     with pytest.raises(InvalidPathError, match="longer than 1024 bytes"):
         normalize(path)
 
 
-# -- folders and prefixes ---------------------------------------------------------------------------------------------
+# -- directories and prefixes -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("path", "folder"),
+    ("path", "directory"),
     [("", ""), ("/", ""), ("a", "a"), ("a/", "a"), ("/a/", "a"), ("a/b/", "a/b"), ("e\u0301/", "\u00e9")],
 )
-def test_a_folder_may_end_in_a_slash_and_the_root_is_one(path, folder):
-    """One trailing slash, as people write folders."""
-    assert normalize_directory(path) == folder
+def test_a_directory_may_end_in_a_slash_and_may_be_the_root(path, directory):
+    """One trailing slash is dropped."""
+    assert normalize_directory(path) == directory
 
 
-def test_a_hostile_folder_is_refused():
-    """What is no path of a file is none of a folder either, but for one slash at its end."""
-    hostile = [path for path in corpora.HOSTILE_PATHS if path not in corpora.FOLDERS_ONLY and path != "//"]
+def test_a_hostile_directory_is_rejected():
+    """Only a trailing slash is allowed in addition to what is allowed in paths of files."""
+    hostile = [path for path in corpora.HOSTILE_PATHS if path not in corpora.DIRECTORIES_ONLY and path != "//"]
 
-    taken = []
+    accepted = []
     for path in hostile:
         with contextlib.suppress(InvalidPathError):
-            taken.append(normalize_directory(path))
+            accepted.append(normalize_directory(path))
 
     assert len(hostile) > 500
-    assert taken == []
+    assert accepted == []
 
 
-def test_a_folder_can_be_held_to_windows():
-    """As a file can."""
+def test_a_directory_can_be_required_to_be_portable():
+    """Like a file."""
     with pytest.raises(InvalidPathError, match="Windows"):
         normalize_directory("con/", portable=True)
 
@@ -263,47 +263,47 @@ def test_a_folder_can_be_held_to_windows():
     ],
 )
 def test_a_prefix_may_end_anywhere(given_prefix, prefix):
-    """It is compared as text: `a/.` is how `a/.env` begins."""
+    """It is compared as text: `a/.env` begins with `a/.`."""
     assert normalize_prefix(given_prefix) == prefix
 
 
 @pytest.mark.parametrize(
     "prefix", ["../a", "a/../b", "a//b", "a//", "//a", "//a/b", "a\\", "a\x00", "a/\u202e", "./", "a" * 5000], ids=ids
 )
-def test_a_prefix_with_which_no_path_begins_is_refused(prefix):
-    """It would find nothing, and somebody believes that it would."""
+def test_a_prefix_of_no_valid_path_is_rejected(prefix):
+    """It could never match, so it is a mistake of the caller."""
     with pytest.raises(InvalidPathError):
         normalize_prefix(prefix)
 
 
-@pytest.mark.parametrize(("path", "folder"), [("a", ""), ("a/b", "a"), ("a/b/c", "a/b")])
-def test_a_path_lies_in_its_folder(path, folder):
-    """The root is the empty text."""
-    assert parent(path) == folder
+@pytest.mark.parametrize(("path", "directory"), [("a", ""), ("a/b", "a"), ("a/b/c", "a/b")])
+def test_the_parent_of_a_path_is_its_directory(path, directory):
+    """The root is the empty string."""
+    assert parent(path) == directory
 
 
-# -- names from strangers ---------------------------------------------------------------------------------------------
+# -- untrusted file names ---------------------------------------------------------------------------------------------
 
 
 def _is_safe_everywhere(name):
     return (
-        refusal(name, portable=True) == ""
+        rejection(name, portable=True) == ""
         and normalize(name) == name
         and not any(segment.startswith(".") for segment in name.split("/"))
         and not set(name) & set("<>\"'`$&;|*?:%#{}[]()!\\")
     )
 
 
-def test_a_safe_file_name_is_one_legal_segment_everywhere():
-    """Whatever a stranger calls a file: no folder, nothing hidden, nothing that a shell or a browser understands."""
+def test_a_safe_file_name_is_one_valid_segment_on_every_system():
+    """No directory, no hidden file, and no character that is special to a shell or a browser; idempotent."""
     safe = [safe_filename(name) for name in corpora.FILE_NAMES]
 
     assert [name for name in safe if not _is_safe_everywhere(name) or "/" in name] == []
     assert [safe_filename(name) for name in safe] == safe
 
 
-def test_a_safe_path_is_legal_everywhere_or_refused():
-    """Folders stay; what climbs does not. Refused is only what is empty or too long."""
+def test_a_safe_path_is_valid_on_every_system_or_rejected():
+    """Directories are kept and parent references dropped. Only names that are empty or too long are rejected."""
     safe, refused = [], []
     for name in corpora.FILE_NAMES:
         try:
@@ -321,7 +321,7 @@ def test_a_safe_path_is_legal_everywhere_or_refused():
 @settings(max_examples=count(2000, 10_000), deadline=None)
 @given(any_path)
 def test_any_text_makes_a_safe_file_name(name):
-    """Also one that nobody thought of."""
+    """Checked with generated names."""
     safe = safe_filename(name)
 
     assert _is_safe_everywhere(safe)
@@ -331,8 +331,8 @@ def test_any_text_makes_a_safe_file_name(name):
 
 @settings(max_examples=count(2000, 10_000), deadline=None)
 @given(any_path)
-def test_any_text_makes_a_safe_path_or_none(name):
-    """Made safe once is safe."""
+def test_any_text_makes_a_safe_path_or_is_rejected(name):
+    """The function is idempotent."""
     try:
         safe = safe_path(name)
     except InvalidPathError:
@@ -370,8 +370,8 @@ def test_any_text_makes_a_safe_path_or_none(name):
     ],
     ids=ids,
 )
-def test_a_safe_file_name_keeps_what_it_can(name, safe):
-    """Letters of every script and the extension stay."""
+def test_a_safe_file_name_keeps_letters_and_the_extension(name, safe):
+    """Letters of every script."""
     assert safe_filename(name) == safe
 
 
@@ -385,14 +385,14 @@ def test_a_safe_file_name_keeps_what_it_can(name, safe):
         ("a/ /b", "a/b"),
     ],
 )
-def test_a_safe_path_keeps_its_folders(name, safe):
-    """Each is made safe like a file."""
+def test_a_safe_path_keeps_its_directories(name, safe):
+    """Each segment is made safe like a file name."""
     assert safe_path(name) == safe
 
 
 @pytest.mark.parametrize("name", ["", "/", "..", "../..", "./.", " / ", "\\", "a/" * 1000 + "b"], ids=ids)
-def test_a_name_of_which_nothing_is_left_makes_no_path(name):
-    """Nor does one that stays too long."""
+def test_a_name_without_safe_segments_makes_no_path(name):
+    """Nor does one that remains too long."""
     with pytest.raises(InvalidPathError):
         safe_path(name)
 
@@ -400,13 +400,13 @@ def test_a_name_of_which_nothing_is_left_makes_no_path(name):
 # -- suffixes and extensions ------------------------------------------------------------------------------------------
 
 
-_WITH_ROOM = [path for path in corpora.LEGAL_PATHS if len(parent(path).encode()) < MAX_PATH_BYTES - 60]
+_WITH_SPACE_FOR_A_SUFFIX = [path for path in corpora.LEGAL_PATHS if len(parent(path).encode()) < MAX_PATH_BYTES - 60]
 
 
-@pytest.mark.parametrize("path", _WITH_ROOM, ids=ids)
+@pytest.mark.parametrize("path", _WITH_SPACE_FOR_A_SUFFIX, ids=ids)
 @pytest.mark.parametrize("suffix", [None, "1", "0" * 32])
-def test_a_suffixed_path_is_legal_in_the_same_folder(path, suffix):
-    """However long the name was, it keeps its folder and its extension."""
+def test_a_path_with_suffix_is_valid_in_the_same_directory(path, suffix):
+    """Directory and extension are kept, however long the name is."""
     path = normalize(path)
     result = with_suffix(path, suffix)
 
@@ -416,23 +416,23 @@ def test_a_suffixed_path_is_legal_in_the_same_folder(path, suffix):
     assert result != path
 
 
-def test_a_suffix_stands_before_the_extension():
-    """So that a picture stays one."""
+def test_the_suffix_is_before_the_extension():
+    """So the file keeps its type."""
     assert with_suffix("a/photo.jpg", "1") == "a/photo_1.jpg"
     assert with_suffix("a.b/README", "1") == "a.b/README_1"
     assert with_suffix(".env", "1") == ".env_1"
 
 
-def test_a_suffix_without_a_name_is_random():
-    """32 hexadecimal digits, never the same."""
+def test_the_default_suffix_is_random():
+    """32 hexadecimal digits."""
     results = {with_suffix("a.txt") for _ in range(100)}
 
     assert len(results) == 100
     assert all(re.fullmatch(r"a_[0-9a-f]{32}\.txt", result) for result in results)
 
 
-def test_a_folder_that_leaves_no_room_for_a_suffix_is_refused_by_the_grammar():
-    """A path that grows past its limit is not cut into a path somewhere else: normalizing it tells."""
+def test_a_suffix_that_does_not_fit_makes_an_invalid_path():
+    """It is not truncated to another file's path: `normalize` rejects the result."""
     path = "/".join(["a" * 255] * 3 + ["b" * 253, "c"])
 
     result = with_suffix(path)
@@ -443,8 +443,8 @@ def test_a_folder_that_leaves_no_room_for_a_suffix_is_refused_by_the_grammar():
 
 @settings(max_examples=count(500, 10_000), deadline=None)
 @given(any_path, st.sampled_from([None, "1", "copy 2"]))
-def test_any_path_with_room_can_be_suffixed(path, suffix):
-    """A cut in the middle of a letter leaves no broken one, and no name that is not allowed."""
+def test_any_path_with_enough_space_can_get_a_suffix(path, suffix):
+    """Truncation never splits a character or makes an invalid name."""
     try:
         path = normalize(path)
     except InvalidPathError:
@@ -475,18 +475,20 @@ def test_any_path_with_room_can_be_suffixed(path, suffix):
         ("", ""),
     ],
 )
-def test_an_extension_is_short_and_plain(name, extension):
-    """Anything else may mean something: it is no extension then, but a part of the name."""
+def test_an_extension_is_short_and_alphanumeric(name, extension):
+    """Anything else is a part of the name."""
     assert extension_of(name) == extension
 
 
 @pytest.mark.parametrize("character", [*corpora.CONTROLS, *corpora.LINE_ENDS, *corpora.SURROGATES], ids=ascii)
-def test_a_line_ends_with_its_first_control_character(character):
-    """Fit for a header or a log is what has none."""
+def test_text_with_a_control_character_is_not_one_line(character):
+    """It is not safe in a header or a log."""
     assert is_one_line(f"a{character}b") is False
 
 
-@pytest.mark.parametrize(("text", "fit"), [("", True), ("a b", True), ("\u4e2d", True), (b"a", False), (None, False)])
-def test_only_text_is_a_line(text, fit):
-    """Of any script."""
-    assert is_one_line(text) is fit
+@pytest.mark.parametrize(
+    ("text", "expected"), [("", True), ("a b", True), ("\u4e2d", True), (b"a", False), (None, False)]
+)
+def test_only_text_is_a_line(text, expected):
+    """Text of any script, and no bytes."""
+    assert is_one_line(text) is expected

@@ -1,4 +1,4 @@
-"""Links on the servers that people run: whole bodies arrive, and cut ones leave nothing."""
+"""Signed links on common WSGI servers: complete bodies are stored, truncated ones are discarded."""
 
 import contextlib
 import http.client
@@ -18,7 +18,7 @@ LENGTH = 500_000
 BODY = random.Random(5).randbytes(LENGTH)
 OLD = b"what was there before"
 OFFSETS = [0, 1, 1000, 8192, 65_535, 65_536, 100_000, 262_144, 400_000, LENGTH - 1]
-PATIENCE = 20  # seconds until a server that still holds an unfinished file is called wrong
+TIMEOUT = 20  # seconds in which a server must remove an unfinished file
 
 
 @pytest.fixture(scope="module", params=COMMANDS)
@@ -29,10 +29,10 @@ def server(request, tmp_path_factory):
 
 
 def _request(server, path, body, headers, method="PUT"):
-    """The bytes of an upload, and the connection to send them on."""
+    """Return a connection, and the bytes of an upload request to send on it."""
     target = urlsplit(server.storage.link_to(path, "upload", HOUR))
     lines = [f"{method} {target.path}?{target.query} HTTP/1.1", f"Host: 127.0.0.1:{server.port}", *headers]
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT)
     return connection, "\r\n".join([*lines, "", ""]).encode() + body
 
 
@@ -40,94 +40,94 @@ def _chunked(body):
     return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:300_000], body[300_000:]) if part)
 
 
-def _cut(connection, how):
-    """End the connection as a client does that goes away; return what the server still said."""
-    said = b""
-    if how == "reset":
+def _disconnect(connection, closing):
+    """Close the connection in the given way, and return what the server sent."""
+    received = b""
+    if closing == "reset":
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    elif how == "half-close":
-        with contextlib.suppress(OSError):  # the server may cut the line in its turn
+    elif closing == "half-close":
+        with contextlib.suppress(OSError):  # the server may close the connection too
             connection.shutdown(socket.SHUT_WR)
-            while received := connection.recv(65_536):
-                said += received
+            while chunk := connection.recv(65_536):
+                received += chunk
     connection.close()
-    return said
+    return received
 
 
-def _settled(server):
-    """Wait until no unfinished file is left, which every server must reach by itself."""
-    deadline = time.monotonic() + PATIENCE
+def _wait_until_clean(server):
+    """Wait until the server has removed all unfinished files."""
+    deadline = time.monotonic() + TIMEOUT
     while leftovers := [*server.root.rglob(".fs-tmp-*")]:
         assert time.monotonic() < deadline, f"left behind: {leftovers}"
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("how", ["close", "half-close", "reset"])
+@pytest.mark.parametrize("closing", ["close", "half-close", "reset"])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-def test_an_upload_that_is_cut_short_leaves_what_was_there(server, framing, how):
-    """At ten places of the body, however the client goes away and however it announced the length."""
-    said = {}
+def test_a_truncated_upload_does_not_replace_the_file(server, framing, closing):
+    """At ten positions of the body, with each framing and each way to close the connection."""
+    received = {}
 
     for offset in OFFSETS:
-        path = f"{framing}/{how}/{offset}"
+        path = f"{framing}/{closing}/{offset}"
         server.storage.write(path, OLD)
         if framing == "length":
             connection, sent = _request(server, path, BODY[:offset], [f"Content-Length: {LENGTH}"])
         else:
             connection, sent = _request(server, path, _chunked(BODY)[:offset], ["Transfer-Encoding: chunked"])
-        with contextlib.suppress(OSError):  # refused before all of it was sent
+        with contextlib.suppress(OSError):  # the server refused it before the whole body was sent
             connection.sendall(sent)
-        said[offset] = _cut(connection, how)
+        received[offset] = _disconnect(connection, closing)
 
-    _settled(server)
+    _wait_until_clean(server)
     assert [
-        entry.name for entry in server.storage.list(f"{framing}/{how}") if server.storage.read(entry.name) != OLD
+        entry.name for entry in server.storage.list(f"{framing}/{closing}") if server.storage.read(entry.name) != OLD
     ] == []
-    assert not any(answer.startswith(b"HTTP/1.1 2") for answer in said.values())
+    assert not any(response.startswith(b"HTTP/1.1 2") for response in received.values())
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST"])
-def test_a_whole_upload_is_stored(server, method):
+def test_a_complete_upload_is_stored(server, method):
     """Byte for byte."""
     path = f"whole/{method}"
     connection, sent = _request(server, path, BODY, [f"Content-Length: {LENGTH}", "Connection: close"], method)
 
     with connection:
         connection.sendall(sent)
-        answer = connection.recv(65_536)
+        response = connection.recv(65_536)
 
-    assert answer.split(b" ", 2)[1] == b"200"
+    assert response.split(b" ", 2)[1] == b"200"
     assert server.storage.read(path) == BODY
 
 
 def test_a_body_of_unknown_length_is_refused(server):
-    """Some servers show a chunked body as empty, others as ended when it was cut: 411 for all of it."""
+    """Some servers pass a chunked body on as empty, or a truncated one as complete: 411."""
     server.storage.write("unknown-length", OLD)
     body = _chunked(BODY) + b"0\r\n\r\n"
-    answer = b""
+    response = b""
     connection, sent = _request(server, "unknown-length", body, ["Transfer-Encoding: chunked", "Connection: close"])
 
     with connection:
-        with contextlib.suppress(OSError):  # refused before all of it was sent
+        with contextlib.suppress(OSError):  # the server refused it before the whole body was sent
             connection.sendall(sent)
         with contextlib.suppress(OSError):
-            answer = connection.recv(65_536)
+            response = connection.recv(65_536)
 
     stored = server.storage.read("unknown-length")
-    if server.kind == "waitress":  # gathers the body itself, so that its length is known and it is whole
-        assert (answer.split(b" ", 2)[1], stored) == (b"200", BODY)
+    if server.kind == "waitress":  # buffers the body, so that its length is known
+        assert (response.split(b" ", 2)[1], stored) == (b"200", BODY)
     else:
-        assert answer == b"" or answer.split(b" ", 2)[1] == b"411"
+        assert response == b"" or response.split(b" ", 2)[1] == b"411"
         assert stored == OLD
 
 
-def test_a_download_is_whole_and_a_range_ends_where_it_should(server):
-    """Whatever the server does with files it may send by itself."""
+def test_downloads_and_ranges_are_complete(server):
+    """With each server's wsgi.file_wrapper."""
     server.storage.write("file", BODY)
     target = urlsplit(server.storage.link_to("file", "download", HOUR))
     results: list[tuple[int, object]] = []
 
-    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)
     for headers in ({}, {"Range": "bytes=1000-1999"}, {"Range": "bytes=-10"}, {"Range": "bytes=499990-"}):
         client.request("GET", f"{target.path}?{target.query}", headers=headers)
         response = client.getresponse()
@@ -146,39 +146,39 @@ def test_a_download_is_whole_and_a_range_ends_where_it_should(server):
     ]
 
 
-def test_a_storage_made_before_the_fork_works_in_every_worker(tmp_path):
-    """Each of two workers takes an upload and gives it back: while one waits for its client, the other must answer."""
+def test_a_storage_created_before_the_fork_works_in_every_worker(tmp_path):
+    """While one of two workers waits for its client, the other serves an upload and a download."""
     halves, workers, downloads = BODY[: LENGTH // 2], {}, {}
     with running("gunicorn preload", tmp_path) as server:
-        for turn in range(2):
-            # A worker of this kind does one request at a time; this one is busy until its body is complete.
-            ending = [f"Content-Length: {LENGTH}", "Connection: close"]
-            busy, sent = _request(server, f"{turn}/slow", halves, ending)
+        for round_number in range(2):
+            # A sync worker handles one request at a time; this one is busy until its body is complete.
+            headers = [f"Content-Length: {LENGTH}", "Connection: close"]
+            busy, sent = _request(server, f"{round_number}/slow", halves, headers)
             with busy:
                 busy.sendall(sent)
-                quick, whole = _request(server, f"{turn}/quick", BODY, ending)
+                quick, whole = _request(server, f"{round_number}/quick", BODY, headers)
                 with quick:
                     quick.sendall(whole)
-                    workers[turn, "quick"] = _worker(quick)
-                target = urlsplit(server.storage.link_to(f"{turn}/quick", "download", HOUR))
-                client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+                    workers[round_number, "quick"] = _worker(quick)
+                target = urlsplit(server.storage.link_to(f"{round_number}/quick", "download", HOUR))
+                client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)
                 client.request("GET", f"{target.path}?{target.query}")
-                with contextlib.closing(client), client.getresponse() as answer:
-                    downloads[turn] = answer.getheader("Worker"), answer.read() == BODY
+                with contextlib.closing(client), client.getresponse() as response:
+                    downloads[round_number] = response.getheader("Worker"), response.read() == BODY
                 busy.sendall(BODY[LENGTH // 2 :])
-                workers[turn, "slow"] = _worker(busy)
+                workers[round_number, "slow"] = _worker(busy)
         stored = {entry.name: server.storage.read(entry.name) == BODY for entry in server.storage.list()}
         parent = str(server.process.pid)
 
     assert stored == {"0/quick": True, "0/slow": True, "1/quick": True, "1/slow": True}
-    for turn in range(2):
-        assert len({workers[turn, "slow"], workers[turn, "quick"], parent}) == 3
-        assert downloads[turn] == (workers[turn, "quick"], True)
+    for round_number in range(2):
+        assert len({workers[round_number, "slow"], workers[round_number, "quick"], parent}) == 3
+        assert downloads[round_number] == (workers[round_number, "quick"], True)
 
 
 def _worker(connection):
-    """The process that answered, and stored what it was sent."""
-    with connection.makefile("rb") as answer:
-        assert answer.readline().split()[1] == b"200"
-        headers = http.client.parse_headers(answer)
+    """Return the id of the process that stored the upload."""
+    with connection.makefile("rb") as response:
+        assert response.readline().split()[1] == b"200"
+        headers = http.client.parse_headers(response)
     return headers["Worker"]

@@ -1,4 +1,4 @@
-"""What the public operations of every storage check themselves, before a backend is asked: tested once, in memory."""
+"""Checks of the public operations that are independent of the backend, tested once, with `MemoryStorage`."""
 
 import io
 from datetime import UTC, datetime, timedelta
@@ -15,13 +15,13 @@ _HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def storage():
-    """An empty storage with every ability."""
+    """An empty storage that supports everything."""
     return MemoryStorage()
 
 
 @pytest.fixture
 def linked(storage):
-    """The storage as a profile of an app, with a secret and an address for links."""
+    """The storage with the link context of an app."""
     storage.set_link_context(
         LinkContext(
             profile="conformance",
@@ -35,7 +35,7 @@ def linked(storage):
 
 @pytest.mark.parametrize("mode", ["r", "rb", "br", FileMode.read])
 def test_every_spelling_of_a_mode_is_accepted(storage, mode):
-    """Python's spelling of reading is as good as ours."""
+    """Python's spellings and the flag."""
     storage.write("file.bin", b"abc")
 
     with storage.open("file.bin", mode) as reader:
@@ -44,7 +44,7 @@ def test_every_spelling_of_a_mode_is_accepted(storage, mode):
 
 @pytest.mark.parametrize("mode", ["", "a", "x", "rt", "w+", "rr", "read", None, FileMode(0)])
 def test_an_unknown_mode_is_refused(storage, mode):
-    """No letter is dropped in silence: appending or creating is not turned into something milder."""
+    """No letter is ignored: `a` and `x` are not treated as `w`."""
     storage.write("file.bin", b"abc")
 
     with pytest.raises(ValueError, match=r"mode"):
@@ -59,7 +59,7 @@ def test_an_unknown_mode_is_refused(storage, mode):
     ids=str,
 )
 def test_reading_refuses_write_options(storage, arguments):
-    """What has no meaning for a reader is refused, not ignored."""
+    """Arguments without meaning for a reader are not ignored."""
     storage.write("file.bin", b"abc")
 
     with pytest.raises(ValueError, match="only for writing"):
@@ -67,9 +67,9 @@ def test_reading_refuses_write_options(storage, arguments):
 
 
 @pytest.mark.parametrize("text", ["text", None, 5, ["a"]])
-def test_text_is_not_bytes(storage, text):
-    """What is not bytes is a TypeError, and what was stored stays."""
-    storage.write("file.bin", b"kept")
+def test_text_is_refused_as_content(storage, text):
+    """It raises a TypeError, and the stored content is kept."""
+    storage.write("file.bin", b"content")
 
     with pytest.raises(TypeError):
         storage.write("file.bin", text)
@@ -78,11 +78,11 @@ def test_text_is_not_bytes(storage, text):
     with pytest.raises(TypeError), storage.open("file.bin", "w") as writer:
         writer.write(text)
 
-    assert storage.read("file.bin") == b"kept"
+    assert storage.read("file.bin") == b"content"
 
 
 def test_an_unknown_extra_arg_is_refused(storage):
-    """What nobody would honour is not swallowed."""
+    """It is not ignored."""
     with pytest.raises(ValueError, match="ACL"):
         storage.upload(io.BytesIO(b"abc"), "file.txt", extra_args={"ACL": "public-read"})
 
@@ -94,18 +94,18 @@ def test_an_unknown_extra_arg_is_refused(storage):
     [{"Upper": "x"}, {"with space": "x"}, {"1st": "x"}, {"a": "line\nbreak"}, {"a": "x" * 3000}, {"a": 1}],
 )
 def test_unportable_metadata_is_refused(storage, metadata):
-    """Keys and values that would be lost elsewhere are refused here already."""
-    storage.write("kept.txt", b"abc", metadata={"probe": "1"})
+    """Also on a backend that could store it."""
+    storage.write("valid.txt", b"abc", metadata={"probe": "1"})
 
     with pytest.raises(ValueError, match="metadata"):
         storage.write("file.txt", b"abc", metadata=metadata)
 
-    assert [entry.name for entry in storage.list()] == ["kept.txt"]
+    assert [entry.name for entry in storage.list()] == ["valid.txt"]
 
 
 @pytest.mark.parametrize("header", ["content_type", "content_encoding", "cache_control", "content_disposition"])
-def test_a_header_of_two_lines_is_refused(storage, header):
-    """Nobody smuggles a header into a later response."""
+def test_a_header_with_a_line_break_is_refused(storage, header):
+    """It could inject a header into later responses."""
     with pytest.raises(ValueError, match=header):
         storage.write("file.txt", b"abc", **{header: "text/plain\r\nX-Evil: 1"})
 
@@ -114,7 +114,7 @@ def test_a_header_of_two_lines_is_refused(storage, header):
 
 @pytest.mark.parametrize("checksum", ["sha256", "sha256:", "crc99:abc", "nonsense"])
 def test_an_invalid_checksum_is_refused(storage, checksum):
-    """A promise that nobody can check is no promise."""
+    """Before anything is written."""
     with pytest.raises(ValueError, match="checksum"):
         storage.write("file.bin", b"abc", checksum=checksum)
 
@@ -122,7 +122,7 @@ def test_an_invalid_checksum_is_refused(storage, checksum):
 
 
 def test_invalid_prefixes_are_refused(storage):
-    """A prefix that no path could have is refused, not searched for."""
+    """A prefix that no valid path can have is a mistake."""
     for prefix in ("../", "a/../b", "a//", "a\\", "nul\x00", "\u202e", "lone\ud800", b"bytes", 5, Path("a"), ["a"]):
         with pytest.raises(InvalidPathError):
             storage.list(prefix=prefix)
@@ -132,33 +132,33 @@ def test_invalid_prefixes_are_refused(storage):
     "operation", ["", "x", "dx", "dd", "read", "write", "Download", ShareLinkOperation(0), None, 1]
 )
 def test_an_unknown_operation_is_refused(linked, operation):
-    """No word is read letter by letter into something that it does not say."""
+    """A word is not parsed as letters."""
     with pytest.raises(ValueError, match="operation"):
         linked.link_to("file.txt", operation, _HOUR)
 
 
 @pytest.mark.parametrize("past", [timedelta(0), timedelta(seconds=-1), datetime(2001, 1, 1, tzinfo=UTC)])
 def test_an_expiry_in_the_past_is_refused(linked, past):
-    """A link that nobody could use is not made, by any of the verbs."""
-    for verb in (
+    """By every operation that issues links."""
+    for call in (
         lambda: linked.link_to("file.txt", "d", past),
         lambda: linked.links_to(["file.txt"], "d", past),
         lambda: linked.upload_request("file.txt", past),
     ):
         with pytest.raises(ValueError, match="past"):
-            verb()
+            call()
 
 
-@pytest.mark.parametrize("term", ["output_path", "content_type", "content_encoding", "cache_control"])
+@pytest.mark.parametrize("name", ["output_path", "content_type", "content_encoding", "cache_control"])
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\x00b", "a\u2028b", "a\ud800b"], ids=ascii)
-def test_a_constraint_of_two_lines_is_refused(linked, term, value):
-    """Nothing that becomes a header can hold the end of one."""
+def test_a_link_argument_with_a_line_break_is_refused(linked, name, value):
+    """It could inject a header into the response."""
     with pytest.raises(ValueError, match="one line"):
-        linked.link_to("file.txt", "download", _HOUR, **{term: value})
+        linked.link_to("file.txt", "download", _HOUR, **{name: value})
 
 
 @pytest.mark.parametrize(
-    "terms",
+    "constraints",
     [
         {"disposition": "whatever"},
         {"ip": "not an address"},
@@ -173,37 +173,37 @@ def test_a_constraint_of_two_lines_is_refused(linked, term, value):
     ],
     ids=str,
 )
-def test_invalid_constraints_are_refused(linked, terms):
-    """What nobody could honour is refused when the link is made."""
-    with pytest.raises(ValueError, match=next(iter(terms))):
-        linked.link_to("file.txt", "download", _HOUR, **terms)
+def test_invalid_constraints_are_refused(linked, constraints):
+    """When the link is issued, not when it is used."""
+    with pytest.raises(ValueError, match=next(iter(constraints))):
+        linked.link_to("file.txt", "download", _HOUR, **constraints)
 
 
-@pytest.mark.parametrize("terms", [{"size": 1}, {"max_size": 1}, {"exclusive": True}], ids=str)
-def test_upload_constraints_need_an_upload_link(linked, terms):
+@pytest.mark.parametrize("constraints", [{"size": 1}, {"max_size": 1}, {"exclusive": True}], ids=str)
+def test_upload_constraints_need_an_upload_link(linked, constraints):
     """A link that only downloads cannot limit an upload."""
     with pytest.raises(ValueError, match="upload"):
-        linked.link_to("file.txt", "d", _HOUR, **terms)
+        linked.link_to("file.txt", "d", _HOUR, **constraints)
 
 
 @pytest.mark.parametrize(
-    "decided",
+    "options",
     [{"exclusive": True}, {"if_match": "x"}, {"size": 0}, {"checksum": f"sha256:{'0' * 64}"}],
-    ids=lambda decided: next(iter(decided)),
+    ids=lambda options: next(iter(options)),
 )
-def test_create_refuses_options_of_complete(storage, decided):
-    """A condition that nobody would remember until the end is refused when an upload begins."""
-    parts = storage.multipart
+def test_create_refuses_options_of_complete(storage, options):
+    """They would be forgotten before the upload is completed."""
+    multipart = storage.multipart
 
     with pytest.raises(ValueError, match="complete"):
-        parts.create("file.bin", WriteOptions(**decided))
+        multipart.create("file.bin", WriteOptions(**options))
 
-    assert list(parts.list_uploads()) == []
+    assert list(multipart.list_uploads()) == []
 
 
 @pytest.mark.parametrize("number", [0, -1])
 def test_parts_are_numbered_from_one(storage, number):
-    """Zero and below are no numbers of parts."""
+    """Zero and negative numbers are refused."""
     upload_id = storage.multipart.create("file.bin", WriteOptions())
 
     with pytest.raises(ValueError, match="numbered"):
@@ -211,6 +211,6 @@ def test_parts_are_numbered_from_one(storage, number):
 
 
 def test_prefix_and_directory_are_exclusive(storage):
-    """Asking for both is a mistake that is told."""
+    """Giving both is a mistake."""
     with pytest.raises(ValueError, match="prefix"):
         storage.list("b", prefix="b/c")

@@ -1,4 +1,4 @@
-"""One storage for many threads and processes: no error, no mixture, exactly one winner."""
+"""One storage, used by many threads and forked processes concurrently."""
 
 import hashlib
 import multiprocessing
@@ -19,18 +19,18 @@ THREADS = 50
 OPERATIONS = count(20, 100)
 
 
-def _mixed_work(storage, place):
-    """Every verb on a thread's own files, in an order of its own, against a dictionary of its own."""
+def _mixed_work(storage, prefix):
+    """Run random operations in 50 threads, each on its own files, and compare them with a dictionary."""
 
     def work(number):
-        chosen = random.Random(number)
-        folder = f"{place}/thread {number}"
+        generator = random.Random(number)
+        directory = f"{prefix}/thread {number}"
         expected = {}
         for turn in range(OPERATIONS):
-            path = f"{folder}/{chosen.choice('abc')}"
-            other = f"{folder}/deep/{chosen.choice('abc')}"
-            content = f"{place} {number} {turn} ".encode() * chosen.randrange(1, 500)
-            match chosen.randrange(8):
+            path = f"{directory}/{generator.choice('abc')}"
+            other = f"{directory}/deep/{generator.choice('abc')}"
+            content = f"{prefix} {number} {turn} ".encode() * generator.randrange(1, 500)
+            match generator.randrange(8):
                 case 0 | 1:
                     storage.write(path, content)
                     expected[path] = content
@@ -51,31 +51,31 @@ def _mixed_work(storage, place):
                     expected[path] = b"edited" + expected[path][6:]
                 case _:
                     assert storage.exists(path) is (path in expected)
-                    assert {entry.name for entry in storage.list(folder)} == set(expected)
+                    assert {entry.name for entry in storage.list(directory)} == set(expected)
         for path, content in expected.items():
             assert storage.read(path) == content
 
     run_concurrently(work, THREADS)
 
 
-def _in_a_child(storage, place):
+def _in_a_child(storage, prefix):
     try:
-        _mixed_work(storage, place)
-    except BaseException:  # noqa: BLE001 - a child that leaves by an exception would run the rest of the tests
+        _mixed_work(storage, prefix)
+    except BaseException:  # noqa: BLE001 - an exception would make the child run the other tests
         traceback.print_exc()
         sys.exit(1)
 
 
-def test_fifty_threads_share_one_storage(storage):
-    """Each thread finds exactly its own files, and nobody waits for ever."""
-    _mixed_work(storage, "here")
+def test_fifty_threads_can_share_one_storage(storage):
+    """Each thread finds exactly its own files, and there is no deadlock."""
+    _mixed_work(storage, "parent")
 
-    assert all(entry.name.startswith("here/thread ") for entry in storage.list())
+    assert all(entry.name.startswith("parent/thread ") for entry in storage.list())
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
-def test_forked_children_share_one_storage(storage):
-    """A storage that was made and used before the fork works in every child, in as many threads."""
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # pytest plugins start threads
+def test_forked_children_can_share_one_storage(storage):
+    """A storage that was used before the fork works in every child, with 50 threads each."""
     storage.write("before.bin", b"used before the fork")
     fork = multiprocessing.get_context("fork")
     children = [fork.Process(target=_in_a_child, args=(storage, f"child {number}")) for number in range(2)]
@@ -84,13 +84,13 @@ def test_forked_children_share_one_storage(storage):
         child.start()
     try:
         for child in children:
-            child.join(2 * TIMEOUT)  # a child gives up on its threads before we give up on it
-        ends = [child.exitcode for child in children]
+            child.join(2 * TIMEOUT)  # longer than the time-out of the threads in the child
+        exit_codes = [child.exitcode for child in children]
     finally:
         for child in children:
             child.kill()
 
-    assert ends == [0, 0]
+    assert exit_codes == [0, 0]
     assert storage.read("before.bin") == b"used before the fork"
 
 
@@ -100,7 +100,7 @@ def _version(number, turn):
 
 
 def test_every_read_is_one_complete_version(storage):
-    """Eight write one path again and again, four read it: what is read always belongs together."""
+    """Eight threads replace one file while four read it; each read returns one whole version."""
     rounds = count(12, 50)
     storage.write("file.bin", _version(0, 0))
     finished = threading.Event()
@@ -130,9 +130,9 @@ def test_every_read_is_one_complete_version(storage):
     assert [entry.name for entry in storage.list()] == ["file.bin"]
 
 
-@pytest.mark.parametrize("verb", ["write", "copy", "move", "complete"])
-def test_exactly_one_of_eight_creates(storage, verb):
-    """Of eight that create one name at the same moment one wins, and its content is what is there."""
+@pytest.mark.parametrize("operation", ["write", "copy", "move", "complete"])
+def test_exactly_one_of_eight_threads_creates_a_file(storage, operation):
+    """Of eight concurrent exclusive operations on one path one succeeds, and its content is stored."""
     from flask_storage.types import WriteOptions
 
     exclusive = WriteOptions(exclusive=True)
@@ -146,13 +146,13 @@ def test_exactly_one_of_eight_creates(storage, verb):
 
         def create(number, path=path, uploads=uploads):
             try:
-                if verb == "write":
+                if operation == "write":
                     storage.write(path, str(number).encode(), exclusive=True)
-                elif verb == "complete":
+                elif operation == "complete":
                     upload_id, part = uploads[number]
                     storage.multipart.complete(path, upload_id, [part], exclusive)
                 else:
-                    getattr(storage, verb)(f"sources/{number}", path, exclusive=True)
+                    getattr(storage, operation)(f"sources/{number}", path, exclusive=True)
             except FileExistsInStorageError:
                 return False
             return True
@@ -161,15 +161,15 @@ def test_exactly_one_of_eight_creates(storage, verb):
 
         assert won.count(True) == 1
         assert storage.read(path) == str(won.index(True)).encode()
-        if verb == "move":
-            left = {entry.name for entry in storage.list("sources")}
-            assert left == {f"sources/{number}" for number in range(8) if not won[number]}
+        if operation == "move":
+            sources = {entry.name for entry in storage.list("sources")}
+            assert sources == {f"sources/{number}" for number in range(8) if not won[number]}
         for upload_id, _ in uploads.values():
             storage.multipart.abort(path, upload_id)
 
 
-def test_exactly_one_of_eight_replaces_a_version(storage):
-    """Of eight that replace the same version at the same moment one wins: no update is lost unseen."""
+def test_exactly_one_of_eight_threads_replaces_a_version(storage):
+    """Of eight concurrent writes with the same `if_match` one succeeds: no update is lost."""
     from flask_storage.errors import PreconditionFailedError
 
     storage.write("counter.txt", b"0")
@@ -191,11 +191,11 @@ def test_exactly_one_of_eight_replaces_a_version(storage):
 
 
 def test_a_thread_that_never_ends_fails_the_test(monkeypatch):
-    """Instead of keeping everybody waiting for ever."""
+    """`run_concurrently` does not wait for it for ever."""
     never = threading.Event()
     monkeypatch.setattr(concurrency, "TIMEOUT", 2)
 
-    with pytest.raises(pytest.fail.Exception, match="1 of 2 threads wait for ever"):
+    with pytest.raises(pytest.fail.Exception, match="1 of 2 threads did not end within 2 seconds"):
         run_concurrently(lambda number: never.wait() if number else None, 2)
 
     never.set()

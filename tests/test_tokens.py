@@ -1,4 +1,4 @@
-"""Link tokens: what was signed comes back, and nothing else is believed."""
+"""Link tokens: signing and verification, and the rejection of every other token."""
 
 import base64
 import hashlib
@@ -39,7 +39,7 @@ OPERATIONS = [
 ]
 SECRET = b"a secret of thirty-two bytes, or"
 OLDER = b"the secret that came before this"
-OTHER = b"what somebody else signs with..."
+OTHER = b"the secret of another signer...."
 NOW = datetime.now(UTC).replace(microsecond=0)
 LATER = NOW + timedelta(hours=1)
 
@@ -63,41 +63,41 @@ def signer():
     return LinkSigner([SECRET], "docs")
 
 
-def request_for(operations=DOWNLOAD, expires_at=LATER, **terms):
-    """Terms that a wall has checked."""
-    return LinkRequest(operations=operations, expires_at=expires_at, **terms)
+def request_for(operations=DOWNLOAD, expires_at=LATER, **constraints):
+    """A valid request."""
+    return LinkRequest(operations=operations, expires_at=expires_at, **constraints)
 
 
 def claims_of(token):
-    """What everybody can read in a token."""
+    """The claims of a token, without verification."""
     payload = token.split(".")[1]
     return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
 
 
-def test_a_clock_that_is_a_little_ahead_does_no_harm(signer):
-    """The hosts of one app sign for each other; a token from the far future is still none of ours."""
+def test_a_small_clock_skew_is_tolerated(signer):
+    """The hosts of one app verify each other's tokens; a token issued further in the future is rejected."""
     now = datetime.now(UTC)
 
-    near = signer.sign("a.txt", request_for(), now + timedelta(seconds=CLOCK_SKEW - 10))
-    far = signer.sign("a.txt", request_for(), now + timedelta(seconds=CLOCK_SKEW + 10))
+    slightly_ahead = signer.sign("a.txt", request_for(), now + timedelta(seconds=CLOCK_SKEW - 10))
+    too_far_ahead = signer.sign("a.txt", request_for(), now + timedelta(seconds=CLOCK_SKEW + 10))
 
-    assert signer.verify(near).path == "a.txt"
+    assert signer.verify(slightly_ahead).path == "a.txt"
     with pytest.raises(InvalidLinkError, match="not valid yet"):
-        signer.verify(far)
+        signer.verify(too_far_ahead)
 
 
-# -- what was signed comes back ---------------------------------------------------------------------------------------
+# -- signed tokens are verified ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("operations", OPERATIONS, ids=str)
-def test_a_grant_comes_back_as_it_was_signed(signer, operations):
-    """Path, operations and expiry; it unpacks into a pair, and answers what is allowed."""
+def test_a_verified_token_has_the_signed_path_and_operations(signer, operations):
+    """It unpacks into a pair, and has the request and properties for each operation."""
     token = signer.sign("a/b c.txt", request_for(operations), NOW)
 
     data = signer.verify(token)
 
-    path, granted = data
-    assert (path, granted) == ("a/b c.txt", operations)
+    path, allowed = data
+    assert (path, allowed) == ("a/b c.txt", operations)
     assert data.request == request_for(operations)
     assert data.token_id is None
     assert data.allow_download is bool(operations & DOWNLOAD)
@@ -106,21 +106,21 @@ def test_a_grant_comes_back_as_it_was_signed(signer, operations):
 
 
 @pytest.mark.parametrize(
-    ("term", "value"), [(term, value) for term, values in LINK_CONSTRAINTS.items() for value in values]
+    ("name", "value"), [(name, value) for name, values in LINK_CONSTRAINTS.items() for value in values]
 )
-def test_every_term_comes_back_as_it_was_signed(signer, term, value):
-    """Of the same type, too."""
-    request = request_for(DOWNLOAD | UPLOAD, **{term: value})
+def test_a_verified_token_has_each_signed_constraint(signer, name, value):
+    """With the same value and type."""
+    request = request_for(DOWNLOAD | UPLOAD, **{name: value})
 
     data = signer.verify(signer.sign("a.txt", request, NOW))
 
     assert data.request == request
-    assert type(getattr(data.request, term)) is type(value)
+    assert type(getattr(data.request, name)) is type(value)
 
 
-def test_all_terms_fit_into_one_token(signer):
-    """They do not get in each other's way."""
-    request = request_for(DOWNLOAD | UPLOAD, uses=3, **{term: values[-1] for term, values in LINK_CONSTRAINTS.items()})
+def test_all_constraints_fit_into_one_token(signer):
+    """They do not interfere."""
+    request = request_for(DOWNLOAD | UPLOAD, uses=3, **{name: values[-1] for name, values in LINK_CONSTRAINTS.items()})
 
     data = signer.verify(signer.sign("a.txt", request, NOW))
 
@@ -130,13 +130,13 @@ def test_all_terms_fit_into_one_token(signer):
 @pytest.mark.parametrize(
     "path", ["a", "a/b", 'a"b', "\u0444\u0430\u0439\u043b.txt", "\U0001f600", "a'b&c=d#e?f%g+h", "<b>"]
 )
-def test_a_path_of_any_script_comes_back(signer, path):
-    """What JSON or a URL would have to escape is no different."""
+def test_a_path_of_any_script_can_be_signed(signer, path):
+    """Also one with characters that JSON or a URL would escape."""
     assert signer.verify(signer.sign(path, request_for(), NOW)).path == path
 
 
-def test_a_token_carries_what_keg_storage_called_key_and_op(signer):
-    """And the audience, and two moments in whole seconds: nothing that was not asked for."""
+def test_a_token_has_the_claims_of_keg_storage_and_no_others(signer):
+    """`key` and `op` as in keg-storage, the audience, and two times in whole seconds."""
     token = signer.sign("a.txt", request_for(UPLOAD | DOWNLOAD), NOW)
 
     assert jwt.get_unverified_header(token) == {"alg": "HS512", "typ": "JWT"}
@@ -149,8 +149,8 @@ def test_a_token_carries_what_keg_storage_called_key_and_op(signer):
     }
 
 
-def test_the_same_grant_makes_the_same_token(signer):
-    """So that a page can be cached; only counted links differ, because each is counted by itself."""
+def test_the_same_request_makes_the_same_token(signer):
+    """So that pages can be cached. Tokens with a usage limit differ, because each is counted separately."""
     plain = {signer.sign("a.txt", request_for(), NOW) for _ in range(10)}
     counted = [signer.verify(signer.sign("a.txt", request_for(uses=1), NOW)) for _ in range(10)]
 
@@ -160,7 +160,7 @@ def test_the_same_grant_makes_the_same_token(signer):
 
 
 def test_other_libraries_can_verify_a_token(signer):
-    """It is an ordinary JWT under the derived key."""
+    """It is a standard JWT, signed with the derived key."""
     token = signer.sign("a.txt", request_for(), NOW)
 
     claims = jwt.decode(token, derive_key(SECRET, "docs"), algorithms=["HS512"], audience="docs")
@@ -168,8 +168,8 @@ def test_other_libraries_can_verify_a_token(signer):
     assert claims["key"] == "a.txt"
 
 
-def test_a_grant_can_be_serialized_and_made_again():
-    """With `serialize` and `deserialize`, as in keg-storage; without an expiry there are no terms."""
+def test_token_data_can_be_serialized_and_deserialized():
+    """As in keg-storage; without an expiry there are no constraints."""
     data = InternalLinkTokenData("a.txt", DOWNLOAD | REMOVE)
 
     claims = data.serialize()
@@ -183,8 +183,8 @@ def test_a_grant_can_be_serialized_and_made_again():
 # -- length -----------------------------------------------------------------------------------------------------------
 
 
-def worst(character, size, segment=255):
-    """The longest text of one character, in bytes, in segments where they are limited."""
+def longest_path(character, size, segment=255):
+    """The longest path of one character in at most *size* bytes, with segments of at most *segment* bytes."""
     width = len(character.encode())
     text = ""
     while True:
@@ -196,10 +196,10 @@ def worst(character, size, segment=255):
 
 
 @pytest.mark.parametrize("character", ["a", '"', "\u00e9", "\u4e2d", "\U0001f600", "\u200d", "~", "'"], ids=ascii)
-def test_the_longest_legal_path_makes_a_link_that_every_server_takes(character):
-    """With the longest file name, and all that a link usually says: below gunicorn's 4094 for a request line."""
-    path = worst(character, MAX_PATH_BYTES)
-    filename = worst(character, 255)  # one segment
+def test_the_link_of_the_longest_path_fits_the_request_line(character):
+    """With the longest file name and common arguments, it is below gunicorn's limit of 4094 bytes."""
+    path = longest_path(character, MAX_PATH_BYTES)
+    filename = longest_path(character, 255)  # one segment
     profile = "a-profile-with-a-rather-long-name"
     signer = LinkSigner([SECRET], profile)
     request = request_for(DOWNLOAD, filename=filename, uses=1, content_type="application/octet-stream")
@@ -212,9 +212,9 @@ def test_the_longest_legal_path_makes_a_link_that_every_server_takes(character):
     assert signer.verify(token).path == path
 
 
-def test_a_token_that_nobody_could_verify_is_not_signed(signer):
-    """Terms without measure are refused where the link is made, not where somebody follows it."""
-    with pytest.raises(ValueError, match="too long for a link"):
+def test_a_token_that_would_be_too_long_is_not_signed(signer):
+    """The error comes when the link is issued, not when it is used."""
+    with pytest.raises(ValueError, match=r"the token would have .* characters, and a link holds at most 4096"):
         signer.sign("a.txt", request_for(filename="a" * 4000), NOW)
 
 
@@ -253,8 +253,8 @@ def test_a_token_that_nobody_could_verify_is_not_signed(signer):
         ),
     ],
 )
-def test_keys_are_derived_as_rfc_5869_says(secret, salt, info, key):
-    """The inputs of its three test cases; the results for SHA-512 are those of `cryptography` and of OpenSSL."""
+def test_keys_are_derived_as_in_rfc_5869(secret, salt, info, key):
+    """The inputs are those of its test cases; the SHA-512 results are those of `cryptography` and OpenSSL."""
     assert hkdf(secret, salt=salt, info=info).hex() == key
 
 
@@ -278,7 +278,7 @@ def test_keys_are_derived_as_rfc_5869_says(secret, salt, info, key):
     ],
 )
 def test_the_key_of_an_audience_never_changes(audience, key):
-    """Another version of this library honours the links of this one."""
+    """Other versions of this library must accept the links of this one."""
     assert derive_key(b"0123456789abcdef0123456789abcdef", audience).hex() == key
 
 
@@ -307,37 +307,38 @@ COLLIDING = [
 ]
 
 
-def test_no_two_pairs_of_name_and_secret_share_a_key():
-    """Where one ends and the other begins is part of the key: pairs that read alike when joined do not collide."""
+def test_pairs_of_audience_and_secret_do_not_collide():
+    """The derivation separates the two: pairs that are equal when joined have different keys."""
     keys = {derive_key(secret, name) for name, secret in COLLIDING}
 
     assert len(keys) == len(COLLIDING)
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [((a, b), (c, d)) for (a, b), (c, d) in product(COLLIDING, repeat=2) if a and b and c and d]
+    ("signing", "verifying"),
+    [((a, b), (c, d)) for (a, b), (c, d) in product(COLLIDING, repeat=2) if a and b and c and d],
 )
-def test_a_token_is_good_for_its_own_name_and_secret_alone(ours, theirs):
-    """Of all pairs that look alike."""
-    token = LinkSigner([ours[1]], ours[0]).sign("a.txt", request_for(), NOW)
-    verifier = LinkSigner([theirs[1]], theirs[0])
+def test_a_token_is_valid_only_for_its_own_audience_and_secret(signing, verifying):
+    """Checked for all pairs of similar names and secrets."""
+    token = LinkSigner([signing[1]], signing[0]).sign("a.txt", request_for(), NOW)
+    verifier = LinkSigner([verifying[1]], verifying[0])
 
     try:
         accepted = verifier.verify(token).path == "a.txt"
     except InvalidLinkError:
         accepted = False
 
-    assert accepted is (ours == theirs)
+    assert accepted is (signing == verifying)
 
 
 @pytest.mark.parametrize("keys", [[], [b""], [SECRET, b""], [b"", SECRET], ()], ids=repr)
 def test_an_empty_key_is_refused(keys):
-    """Everybody knows it: also as the one that only verifies."""
+    """An attacker knows it, also when it only verifies."""
     with pytest.raises(ValueError, match="none may be empty"):
         LinkSigner(keys, "docs")
 
 
-def test_a_secret_that_is_no_text_is_a_secret_too(signer):
+def test_a_secret_may_be_arbitrary_bytes(signer):
     """Random bytes are seldom valid UTF-8."""
     binary = LinkSigner([bytes(range(256))], "docs")
 
@@ -345,7 +346,7 @@ def test_a_secret_that_is_no_text_is_a_secret_too(signer):
 
 
 def test_keys_rotate():
-    """Sign, rotate, verify, drop: old links live on as long as their key is kept, new ones need the new key."""
+    """Old links stay valid as long as their key is kept as a fallback; new ones need the new key."""
     before, rotated, after = (
         LinkSigner([OLDER], "docs"),
         LinkSigner([SECRET, OLDER], "docs"),
@@ -359,12 +360,12 @@ def test_keys_rotate():
     assert after.verify(new).path == "new.txt"
     assert new == after.sign("new.txt", request_for(), NOW)
     for signer, token in ((after, old), (before, new)):
-        with pytest.raises(InvalidLinkError, match="not made for this place"):
+        with pytest.raises(InvalidLinkError, match="signed with another key or for another profile"):
             signer.verify(token)
 
 
-def test_the_first_of_many_keys_signs_and_every_one_verifies():
-    """In any number."""
+def test_the_first_key_signs_and_all_keys_verify():
+    """With any number of keys."""
     keys = [bytes([number]) * 32 for number in range(1, 9)]
     signer = LinkSigner(keys, "docs")
 
@@ -374,15 +375,15 @@ def test_the_first_of_many_keys_signs_and_every_one_verifies():
     assert LinkSigner(keys[:1], "docs").verify(signer.sign("a.txt", request_for(), NOW)).path == "a.txt"
 
 
-def test_an_expired_token_of_an_old_key_says_that_it_has_expired():
-    """Its holder asks for a new one; nobody looks for a forger."""
+def test_an_expired_token_of_an_old_key_is_reported_as_expired():
+    """It is not reported as forged."""
     token = LinkSigner([OLDER], "docs").sign("a.txt", request_for(expires_at=NOW - timedelta(seconds=5)), NOW)
 
     with pytest.raises(ExpiredLinkError, match="ask for a new one"):
         LinkSigner([SECRET, OLDER], "docs").verify(token)
 
 
-# -- the matrix -------------------------------------------------------------------------------------------------------
+# -- all combinations of operation, profile, key and expiry -----------------------------------------------------------
 
 _PROFILES = ["docs", "docs2", "doc", "Docs", "docs ", "other"]
 _KEYS = {"current": SECRET, "older": OLDER, "foreign": OTHER}
@@ -393,8 +394,8 @@ _EXPIRIES = {"valid": timedelta(hours=1), "just expired": timedelta(seconds=-2),
 @pytest.mark.parametrize("profile", _PROFILES)
 @pytest.mark.parametrize("key", _KEYS)
 @pytest.mark.parametrize("expiry", _EXPIRIES)
-def test_a_token_is_honoured_for_its_profile_and_key_until_it_expires(operations, profile, key, expiry):
-    """All three must fit; of what does not, only an expired token of ours is told apart."""
+def test_a_token_is_valid_for_its_profile_and_key_until_it_expires(operations, profile, key, expiry):
+    """Only an authentic expired token is reported as expired; every other mismatch as invalid."""
     token = LinkSigner([_KEYS[key]], profile).sign("a.txt", request_for(operations, NOW + _EXPIRIES[expiry]), NOW)
     verifier = LinkSigner([SECRET, OLDER], "docs")
 
@@ -412,11 +413,11 @@ def test_a_token_is_honoured_for_its_profile_and_key_until_it_expires(operations
         assert outcome == ("a.txt", operations)
 
 
-# -- nothing else is believed -----------------------------------------------------------------------------------------
+# -- other tokens are rejected ----------------------------------------------------------------------------------------
 
 
-def test_ten_thousand_changed_tokens_are_refused(signer):
-    """Flipped, spliced, re-encoded, under other algorithms and headers: only our two errors, and none is accepted."""
+def test_ten_thousand_tampered_tokens_are_rejected(signer):
+    """Flipped, spliced, re-encoded, with other algorithms and headers: each raises one of our two errors."""
     tokens = [signer.sign(f"file {number}.txt", request_for(), NOW) for number in range(4)]
     tokens.append(signer.sign("counted.txt", request_for(uses=1, filename="\u4e2d.txt"), NOW))
     changed = mutations(tokens, [SECRET, derive_key(SECRET, "docs")], 10_000, random.Random(20))
@@ -432,12 +433,12 @@ def test_ten_thousand_changed_tokens_are_refused(signer):
 
     assert accepted == []
     assert len(messages) >= 10_000
-    assert len(set(messages)) == 2  # "no link token of ours" or "damaged": no text helps to forge
+    assert len(set(messages)) == 2  # "not a link token" or "damaged": the messages reveal nothing
 
 
 @pytest.mark.parametrize("suffix", ["=", "==", ".", "\n", " ", "\x00", "A", "\u200b", "%3D"], ids=ascii)
-def test_a_token_has_one_spelling(signer, suffix):
-    """What a decoder would pass over is not passed over: the text of a token can be told from any other."""
+def test_only_the_canonical_encoding_of_a_token_is_valid(signer, suffix):
+    """Characters that decoders ignore are not ignored."""
     token = signer.sign("a.txt", request_for(), NOW)
 
     for changed in (token + suffix, suffix + token, token.replace(".", suffix + ".", 1)):
@@ -445,8 +446,8 @@ def test_a_token_has_one_spelling(signer, suffix):
             signer.verify(changed)
 
 
-def test_the_bits_that_base64_ignores_are_not_ignored(signer):
-    """64 bytes end in the middle of a character: of sixteen spellings of the signature one is ours."""
+def test_unused_bits_of_base64_must_be_zero(signer):
+    """The last character of a 64-byte signature has sixteen encodings, of which one is valid."""
     token = signer.sign("a.txt", request_for(), NOW)
     alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 
@@ -464,8 +465,8 @@ def test_the_bits_that_base64_ignores_are_not_ignored(signer):
 GOOD_CLAIMS = {"key": "a.txt", "op": "d", "aud": "docs", "iat": int(NOW.timestamp()), "exp": int(LATER.timestamp())}
 
 
-def test_a_token_signed_by_hand_is_honoured(signer):
-    """This shows that the tokens of the next tests are refused for what they say, not for how they are made."""
+def test_a_token_signed_by_hand_is_valid(signer):
+    """So the tokens of the next tests are rejected for their content, not for how they are made."""
     token = signed_by_hand(GOOD_CLAIMS, derive_key(SECRET, "docs"))
 
     assert signer.verify(token) == ("a.txt", DOWNLOAD)
@@ -498,14 +499,14 @@ WRONG_TYPES: dict[str, list[Any]] = {
 @pytest.mark.parametrize(
     ("claim", "value"),
     [
-        # Numbered: a name with the current time in it would differ between the processes of one run.
+        # Numbered: an id that contains the current time would differ between the processes of one test run.
         pytest.param(claim, value, id=f"{claim}-{number}-{type(value).__name__}")
         for claim, values in WRONG_TYPES.items()
         for number, value in enumerate(values)
     ],
 )
-def test_a_claim_of_the_wrong_type_is_refused_though_signed(signer, claim, value):
-    """Somebody else may sign with our key, too: an older version, a script, an integer where a text belongs."""
+def test_a_signed_claim_of_the_wrong_type_is_rejected(signer, claim, value):
+    """Another program may sign with our key, for example an older version or a script."""
     token = signed_by_hand(GOOD_CLAIMS | {claim: value}, derive_key(SECRET, "docs"))
 
     with pytest.raises(InvalidLinkError):
@@ -513,8 +514,8 @@ def test_a_claim_of_the_wrong_type_is_refused_though_signed(signer, claim, value
 
 
 @pytest.mark.parametrize("claim", GOOD_CLAIMS)
-def test_a_token_without_one_of_the_needed_claims_is_refused(signer, claim):
-    """A token without an expiry would live for ever."""
+def test_a_token_without_a_required_claim_is_rejected(signer, claim):
+    """A token without an expiry would be valid for ever."""
     claims = {name: value for name, value in GOOD_CLAIMS.items() if name != claim}
 
     with pytest.raises(InvalidLinkError):
@@ -540,8 +541,8 @@ def test_a_token_without_one_of_the_needed_claims_is_refused(signer, claim):
     ],
     ids=lambda value: repr(value)[:60],
 )
-def test_claims_that_make_no_grant_are_refused(claims):
-    """Also without a token around them."""
+def test_invalid_claims_are_rejected(claims):
+    """By `deserialize` alone, without a token."""
     with pytest.raises(InvalidLinkError):
         InternalLinkTokenData.deserialize(claims)
 
@@ -567,8 +568,8 @@ def test_claims_that_make_no_grant_are_refused(claims):
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_a_payload_that_is_no_claims_is_refused_though_signed(signer, payload):
-    """Whatever JSON, or what only looks like it, can do to a parser."""
+def test_a_signed_payload_that_is_not_claims_is_rejected(signer, payload):
+    """Invalid JSON, other types, deep nesting, and numbers that are not finite."""
     with pytest.raises(InvalidLinkError):
         signer.verify(signed_by_hand(payload, derive_key(SECRET, "docs")))
 
@@ -612,19 +613,19 @@ def test_a_payload_that_is_no_claims_is_refused_though_signed(signer, payload):
 @pytest.mark.parametrize(
     "digest", [hashlib.sha256, hashlib.sha384, hashlib.sha512], ids=lambda digest: digest.__name__[8:]
 )
-def test_another_header_is_refused_though_signed_with_the_right_key(signer, header, digest):
-    """One algorithm, one type, and no instructions from the token on how to read it."""
+def test_another_header_is_rejected_even_if_signed_with_the_right_key(signer, header, digest):
+    """Algorithm and type are fixed; the token cannot choose how it is verified."""
     token = signed_by_hand(GOOD_CLAIMS, derive_key(SECRET, "docs"), header=header, digest=digest)
 
-    with pytest.raises(InvalidLinkError, match="no link token of ours"):
+    with pytest.raises(InvalidLinkError, match="not a link token of this app"):
         signer.verify(token)
 
 
 @pytest.mark.parametrize(
     "digest", [hashlib.sha1, hashlib.sha256, hashlib.sha384], ids=lambda digest: digest.__name__[8:]
 )
-def test_a_weaker_signature_under_our_header_is_refused(signer, digest):
-    """The header does not decide what is computed."""
+def test_a_weaker_signature_with_our_header_is_rejected(signer, digest):
+    """The signature must be HMAC-SHA-512."""
     token = signed_by_hand(GOOD_CLAIMS, derive_key(SECRET, "docs"), digest=digest)
 
     with pytest.raises(InvalidLinkError):
@@ -632,9 +633,9 @@ def test_a_weaker_signature_under_our_header_is_refused(signer, digest):
 
 
 @pytest.mark.parametrize("key", [b"", b"\x00" * 64, SECRET, b"docs", derive_key(SECRET, ""), derive_key(OTHER, "docs")])
-def test_another_key_is_refused(signer, key):
-    """The secret itself is no key either: only what is derived from it for this audience."""
-    with pytest.raises(InvalidLinkError, match="not made for this place"):
+def test_another_key_is_rejected(signer, key):
+    """Also the secret itself: only the key that is derived for this audience is valid."""
+    with pytest.raises(InvalidLinkError, match="signed with another key or for another profile"):
         signer.verify(signed_by_hand(GOOD_CLAIMS, key))
 
 
@@ -666,14 +667,14 @@ def test_another_key_is_refused(signer, key):
     ],
     ids=lambda value: ascii(value)[:30] + f" {len(value)}",
 )
-def test_what_is_no_token_is_refused(signer, token):
-    """Five megabytes or a hundred thousand brackets cost nothing: the length is looked at first."""
+def test_text_that_is_not_a_token_is_rejected(signer, token):
+    """The length is checked first, so that huge texts cost nothing."""
     with pytest.raises(InvalidLinkError):
         signer.verify(token)
 
 
-def test_a_signature_of_an_impossible_length_is_refused(signer):
-    """No bytes are spelled with one character too many."""
+def test_a_signature_of_an_impossible_length_is_rejected(signer):
+    """Base64 of no byte string has such a length."""
     header, payload, signature = signer.sign("a.txt", request_for(), NOW).split(".")
 
     for changed in (signature[:1], signature[:5], signature + "AAA"):
@@ -681,27 +682,27 @@ def test_a_signature_of_an_impossible_length_is_refused(signer):
             signer.verify(f"{header}.{payload}.{changed}")
 
 
-def test_a_signer_prints_no_secret():
-    """Nor does what it raises, down to the last cause."""
+def test_the_repr_and_errors_of_a_signer_contain_no_secret():
+    """Nor do the errors in the chain of causes."""
     signer = LinkSigner([SECRET, OLDER], "docs")
 
-    shown = repr(signer)
+    output = repr(signer)
     with pytest.raises(InvalidLinkError) as caught:
         signer.verify(signed_by_hand(GOOD_CLAIMS, OTHER))
 
     error: BaseException | None = caught.value
     while error is not None:
-        shown += f"{error!r} {error}"
+        output += f"{error!r} {error}"
         error = error.__cause__
     for secret in (SECRET, OLDER, derive_key(SECRET, "docs")):
-        assert repr(secret)[2:-1] not in shown
-        assert secret.hex() not in shown
-        assert base64.b64encode(secret).decode() not in shown
+        assert repr(secret)[2:-1] not in output
+        assert secret.hex() not in output
+        assert base64.b64encode(secret).decode() not in output
     assert "docs" in repr(signer)
 
 
 def test_signatures_are_hmac_sha_512(signer):
-    """Of header and payload as they stand in the token."""
+    """Of the header and payload as encoded in the token."""
     signed, _, signature = signer.sign("a.txt", request_for(), NOW).rpartition(".")
 
     expected = hmac.digest(derive_key(SECRET, "docs"), signed.encode(), "sha512")
@@ -709,8 +710,8 @@ def test_signatures_are_hmac_sha_512(signer):
     assert base64.urlsafe_b64decode(signature + "==") == expected
 
 
-def test_another_path_keeps_the_terms():
-    """`_replace` is how a named tuple is changed; the limits must not get lost on the way."""
+def test_replacing_the_path_keeps_the_constraints():
+    """`_replace` of the named tuple keeps the attributes too."""
     request = request_for(UPLOAD, max_size=5)
     data = InternalLinkTokenData("a.txt", UPLOAD, request=request, token_id="id")
 
@@ -720,8 +721,8 @@ def test_another_path_keeps_the_terms():
     assert (moved.request, moved.token_id) == (request, "id")
 
 
-def test_a_grant_survives_being_stored():
-    """Serialized and back, with all of its terms; terms without an expiry are refused rather than dropped."""
+def test_token_data_with_constraints_survives_serialization():
+    """Constraints without an expiry are rejected, not dropped."""
     data = InternalLinkTokenData("a.txt", UPLOAD, request=request_for(UPLOAD, max_size=5, uses=1), token_id="id")
 
     back = InternalLinkTokenData.deserialize(data.serialize())

@@ -1,4 +1,4 @@
-"""Tampered links, followed: the ready-made view answers each with a refusal, and never with an error of its own."""
+"""Requests with tampered links: the link view rejects each of them, and never fails with a server error."""
 
 import random
 import threading
@@ -43,10 +43,10 @@ def profiles(app):
     return app.extensions["storage"]
 
 
-def link(app, path="a.txt", operation="download", profile="docs", **terms):
-    """A link that is good for an hour."""
+def link(app, path="a.txt", operation="download", profile="docs", **constraints):
+    """A link that is valid for an hour."""
     with app.app_context():
-        return profiles(app)[profile].link_to(path, operation, timedelta(hours=1), **terms)
+        return profiles(app)[profile].link_to(path, operation, timedelta(hours=1), **constraints)
 
 
 def token_of(url):
@@ -55,7 +55,7 @@ def token_of(url):
 
 
 def fetch(app, token, profile="docs", method="GET"):
-    """The answer to a request with this token: status and body."""
+    """The response to a request with this token: status and body."""
     url = f"http://example.com/storage/{profile}?token={quote(token, safe='', errors='surrogatepass')}"
     with app.test_client().open(url, method=method, data=b"evil" if method == "PUT" else None) as response:
         return response.status_code, response.data
@@ -67,13 +67,13 @@ def app(tmp_path):
     return make_app(tmp_path)
 
 
-def test_a_good_link_is_honoured(app):
-    """Which shows that the refusals below are refusals of what was changed."""
+def test_a_valid_link_works(app):
+    """So the other tests reject links because of what was changed."""
     assert fetch(app, token_of(link(app))) == (200, b"the file of docs")
 
 
-def test_changed_links_are_refused_and_nothing_else_happens(app):
-    """By every method, thousands of times: 400, 403, 404, 410 or 414; no file is read, changed or removed."""
+def test_tampered_links_are_rejected_and_change_nothing(app):
+    """With every method, thousands of times: 400, 403, 404, 410 or 414; no file is read, changed or deleted."""
     tokens = [token_of(link(app, path, "dur")) for path in ("a.txt", "b.txt", "c/d.txt")]
     tokens.append(token_of(link(app, uses=1)))
     keys = [SECRET.encode(), derive_key(SECRET.encode(), "docs")]
@@ -114,8 +114,8 @@ def test_changed_links_are_refused_and_nothing_else_happens(app):
     ],
     ids=lambda value: ascii(value)[:50],
 )
-def test_a_link_that_was_signed_by_hand_is_no_way_around_the_grammar(app, claims):
-    """Even with the right key: a path that is none, a type that is wrong, a count without an id."""
+def test_a_link_signed_by_hand_does_not_bypass_validation(app, claims):
+    """Even with the right key: an invalid path, a wrong type, a usage limit without an id."""
     now = datetime.now(UTC).timestamp()
     good = {"key": "a.txt", "op": "d", "aud": "docs", "iat": int(now), "exp": int(now) + 3600}
     key = derive_key(SECRET.encode(), "docs")
@@ -127,8 +127,8 @@ def test_a_link_that_was_signed_by_hand_is_no_way_around_the_grammar(app, claims
     assert b"the file" not in body
 
 
-def test_a_link_of_one_profile_opens_no_other(app):
-    """The token names its profile, and the view asks for its own."""
+def test_a_link_of_one_profile_is_rejected_by_another(app):
+    """The profile is the audience of the token."""
     token = token_of(link(app))
 
     assert fetch(app, token, "other")[0] == 403
@@ -136,7 +136,7 @@ def test_a_link_of_one_profile_opens_no_other(app):
 
 
 def test_links_survive_the_rotation_of_the_secret_key(tmp_path):
-    """Sign, rotate, verify, drop: with `SECRET_KEY_FALLBACKS`, and new links are signed with the new key."""
+    """Old links stay valid with `SECRET_KEY_FALLBACKS`; new ones are signed with the new key."""
     before = make_app(tmp_path, SECRET_KEY=OLDER)
     rotated = make_app(tmp_path, SECRET_KEY=SECRET, SECRET_KEY_FALLBACKS=[OLDER])
     after = make_app(tmp_path, SECRET_KEY=SECRET)
@@ -150,8 +150,8 @@ def test_links_survive_the_rotation_of_the_secret_key(tmp_path):
     assert statuses == {"old": [200, 200, 403], "new": [403, 200, 200]}
 
 
-def test_a_single_use_link_is_used_once_by_two_apps(tmp_path):
-    """Two workers with one instance folder count together; looking at it with HEAD uses nothing up."""
+def test_a_single_use_link_works_once_across_two_apps(tmp_path):
+    """Two workers with one instance folder share the usage counter; HEAD requests are not counted."""
     first, second = make_app(tmp_path), make_app(tmp_path)
     token = token_of(link(first, uses=1))
 
@@ -165,8 +165,8 @@ def test_a_single_use_link_is_used_once_by_two_apps(tmp_path):
     assert statuses == [200, 200, 403, 403]
 
 
-def test_a_single_use_link_is_followed_by_fifty_threads(app):
-    """One gets the file, in every round; the others are told that the link is used up."""
+def test_a_single_use_link_works_once_for_fifty_threads(app):
+    """One of them gets the file, in every round; the others get 403."""
     for _ in range(count(3, 20)):
         token = token_of(link(app, uses=1))
         start = threading.Barrier(50)
@@ -176,6 +176,6 @@ def test_a_single_use_link_is_followed_by_fifty_threads(app):
             return fetch(app, token)
 
         with ThreadPoolExecutor(50) as pool:
-            answers = Counter(job.result() for job in [pool.submit(follow) for _ in range(50)])
+            responses = Counter(job.result() for job in [pool.submit(follow) for _ in range(50)])
 
-        assert answers == {(200, b"the file of docs"): 1, (403, b"The link is used up.\n"): 49}
+        assert responses == {(200, b"the file of docs"): 1, (403, b"The link is used up.\n"): 49}

@@ -1,4 +1,4 @@
-"""Trouble while writing: whatever happens, wherever, the old content stays or nothing appears, and nothing is left."""
+"""Errors while writing: the old content is kept or no file appears, and no temporary file is left."""
 
 import gc
 import gzip
@@ -21,7 +21,7 @@ BUFFER = 256 * 1024  # of a local writer
 CHUNK = RemoteFile.iter_chunk_size
 END = CHUNK + 2
 
-# Where the exception comes: after so many bytes, while reading the source, or after the wrapper has closed.
+# Where the exception is raised: after so many bytes, while reading the source, or after closing the wrapper.
 POINTS = [
     0,
     1,
@@ -40,7 +40,7 @@ ERRORS = [ZeroDivisionError, KeyboardInterrupt, GeneratorExit]
 
 
 class _Text(io.TextIOWrapper):
-    """Text that is written as bytes are, so that one test serves every wrapper."""
+    """A text wrapper that takes bytes, so that one test covers every wrapper."""
 
     def __init__(self, writer):
         super().__init__(writer, encoding="latin-1", newline="")
@@ -50,13 +50,13 @@ class _Text(io.TextIOWrapper):
 
 
 class _ZipEntry(zipfile.ZipFile):
-    """An archive that is being written, with one entry open."""
+    """An archive with one entry that is open for writing."""
 
     def __init__(self, writer):
         super().__init__(writer, "w")
         self._entry = self.open("entry", "w")
 
-    def write(self, data):  # type: ignore[override]  # bytes into the open entry, as every other wrapper takes them
+    def write(self, data):  # type: ignore[override]  # the other wrappers take bytes too
         return self._entry.write(data)
 
     def close(self):
@@ -74,7 +74,7 @@ WRAPPERS = {
 
 
 class _Source:
-    """Yields zeros, and fails after half of them."""
+    """A source of zeros that fails halfway."""
 
     def __init__(self, error):
         self._error, self._left = error, END // 2
@@ -103,7 +103,7 @@ def _write_until(point, error, writer, wrap):
 
 
 def _everything_in(storage):
-    """The names of all files, hidden ones too, where the storage is a folder."""
+    """The names of all files; of a storage on disk, with hidden files and directories."""
     root = getattr(storage, "root", None)
     return (
         {entry.name for entry in storage.list()}
@@ -115,8 +115,8 @@ def _everything_in(storage):
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("point", POINTS)
-def test_trouble_publishes_nothing(storage, point, wrapper, error):
-    """At every point, in every wrapper, by every kind of exception: the old bytes stay, a new file does not appear."""
+def test_an_error_while_writing_publishes_nothing(storage, point, wrapper, error):
+    """Wherever it is raised, in every wrapper, for every kind: the old content is kept, no new file appears."""
     storage.write("old.bin", b"the old content")
 
     for path in ("old.bin", "new.bin"):
@@ -130,11 +130,11 @@ def test_trouble_publishes_nothing(storage, point, wrapper, error):
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("written", [0, 1, CHUNK + 1])
-def test_trouble_in_an_edit_changes_nothing(storage, written, error):
-    """Reading and writing at once gives the same guarantee."""
+def test_an_error_while_editing_changes_nothing(storage, written, error):
+    """The same guarantee for files that are opened for reading and writing."""
     storage.write("old.bin", b"the old content")
 
-    with pytest.raises(error), storage.open("old.bin", "rw") as updater:  # noqa: PT012 - it ends in mid-block
+    with pytest.raises(error), storage.open("old.bin", "rw") as updater:  # noqa: PT012 - the block ends by an exception
         updater.write(bytes(written))
         raise error
 
@@ -143,14 +143,14 @@ def test_trouble_in_an_edit_changes_nothing(storage, written, error):
 
 
 @pytest.mark.parametrize("written", [0, 1, BUFFER + 1])
-def test_a_collected_writer_leaves_nothing(storage, written):
-    """Garbage collection warns, publishes nothing and clears away what was begun."""
+def test_a_collected_writer_leaves_no_file(storage, written):
+    """It warns, publishes nothing, and deletes its temporary file."""
     storage.write("old.bin", b"the old content")
 
     for path in ("old.bin", "new.bin"):
         writer = storage.open(path, "w")
         writer.write(bytes(written))
-        with pytest.warns(ResourceWarning, match="unclosed writer"):  # noqa: PT031 - dropping it is two steps
+        with pytest.warns(ResourceWarning, match="unclosed writer"):  # noqa: PT031 - two statements delete the writer
             del writer
             gc.collect()
 
@@ -159,10 +159,10 @@ def test_a_collected_writer_leaves_nothing(storage, written):
 
 
 @pytest.mark.parametrize("ending", ["os._exit(0)", "sys.exit(0)", "raise SystemExit(0)", "os.abort()"])
-@pytest.mark.parametrize("path", ["old.bin", "new.bin", "folder/new.bin"])
+@pytest.mark.parametrize("path", ["old.bin", "new.bin", "directory/new.bin"])
 @pytest.mark.parametrize("mode", ["w", "rw"])
 def test_a_process_that_ends_with_an_open_writer_publishes_nothing(tmp_path, ending, path, mode):
-    """However the interpreter goes, nothing becomes visible, and a sweep takes what a crash left."""
+    """However the process ends; `sweep` deletes what a crash leaves."""
     storage = LocalFSStorage(tmp_path / "root", create=True)
     storage.write("old.bin", b"the old content")
     if mode == "rw":
@@ -185,8 +185,8 @@ def test_a_process_that_ends_with_an_open_writer_publishes_nothing(tmp_path, end
 
 
 @pytest.mark.parametrize("wrapper", [name for name in WRAPPERS if name != "raw"])
-def test_a_clean_exit_publishes_through_every_wrapper(storage, wrapper):
-    """The same wrappers, left without trouble, publish everything that they held back."""
+def test_a_clean_exit_publishes_with_every_wrapper(storage, wrapper):
+    """Including what the wrappers have buffered."""
     with storage.open("file.bin", "w") as writer, WRAPPERS[wrapper](writer) as wrapped:
         wrapped.write(b"a few bytes")
 
@@ -198,9 +198,9 @@ def test_a_clean_exit_publishes_through_every_wrapper(storage, wrapper):
     assert stored == b"a few bytes"
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # pytest plugins start threads
 def test_a_forked_child_publishes_nothing(storage):
-    """A writer that a child inherits is dead there: it takes no byte, and the parent's is unharmed."""
+    """It cannot write to an inherited writer, which still works in the parent."""
     storage.write("file.bin", b"the old content")
     writer = storage.open("file.bin", "w")
     writer.write(b"from the parent, ")
@@ -222,10 +222,10 @@ def test_a_forked_child_publishes_nothing(storage):
     assert storage.read("file.bin") == b"from the parent, all of it"
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # pytest plugins start threads
 @pytest.mark.parametrize("end", ["abort", "__del__"])
-def test_a_forked_child_that_gives_up_harms_nothing(storage, end, recwarn):
-    """Aborting or forgetting the inherited writer does not take the parent's temporary file away."""
+def test_a_forked_child_that_aborts_does_not_affect_the_parent(storage, end, recwarn):
+    """Neither `abort` nor the finalizer deletes the parent's temporary file."""
     writer = storage.open("file.bin", "w")
     writer.write(b"from the parent")
 

@@ -1,4 +1,4 @@
-"""Trouble while a file is written to a remote place: where it comes, of what kind, through what wrapper; the tests."""
+"""Errors while a file is written to a remote backend: at any point, of any class, in any wrapper; and the tests."""
 
 import gzip
 import io
@@ -17,11 +17,11 @@ ERRORS = [ZeroDivisionError, KeyboardInterrupt, GeneratorExit]
 
 @contextmanager
 def unharmed(storage, leftovers):
-    """Lend a storage with one file in it, and see afterwards that it is so still.
+    """Yield a storage with one file, and check afterwards that it is unchanged.
 
     Args:
-        storage: Which one.
-        leftovers: Returns what unfinished writes have left there.
+        storage: The storage.
+        leftovers: Returns what unfinished writes have left in it.
     """
     storage.write("old.bin", OLD)
     yield storage
@@ -31,7 +31,7 @@ def unharmed(storage, leftovers):
 
 
 class _Text(io.TextIOWrapper):
-    """Text that is written as bytes are, so that one test serves every wrapper."""
+    """A text wrapper that accepts bytes, so that one test serves every wrapper."""
 
     def __init__(self, writer):
         super().__init__(writer, encoding="latin-1", newline="")
@@ -41,13 +41,13 @@ class _Text(io.TextIOWrapper):
 
 
 class _ZipEntry(zipfile.ZipFile):
-    """An archive that is being written, with one entry open."""
+    """A zip archive with one open entry."""
 
     def __init__(self, writer):
         super().__init__(writer, "w")
         self._entry = self.open("entry", "w", force_zip64=True)
 
-    def write(self, data):  # type: ignore[override]  # bytes into the open entry, as every other wrapper takes them
+    def write(self, data):  # type: ignore[override]  # writes to the open entry
         return self._entry.write(data)
 
     def close(self):
@@ -59,35 +59,35 @@ WRAPPERS = {
     "raw": lambda writer: writer,
     "text": _Text,
     "buffered": io.BufferedWriter,
-    "gzip": lambda writer: gzip.GzipFile(fileobj=writer, mode="wb", compresslevel=0),  # as long as what goes in
+    "gzip": lambda writer: gzip.GzipFile(fileobj=writer, mode="wb", compresslevel=0),  # not compressed
     "zip": _ZipEntry,
 }
 
 
 def unwrapped(wrapper, stored):
-    """Return what was written through a wrapper, out of what is stored."""
+    """Return the content that was written through a wrapper, from the stored bytes."""
     if wrapper == "gzip":
         return gzip.decompress(stored)
     return zipfile.ZipFile(io.BytesIO(stored)).read("entry") if wrapper == "zip" else stored
 
 
 class Source:
-    """Yields zeros, and fails after so many of them."""
+    """Yields *size* zeros, and then raises an error."""
 
     def __init__(self, error, size):
-        self._error, self._left = error, size
+        self._error, self._remaining = error, size
 
     def read(self, size, /):
-        """Return no more than *size* of them."""
-        if not self._left:
+        """Return at most *size* zeros."""
+        if not self._remaining:
             raise self._error
-        size = min(size, self._left)
-        self._left -= size
+        size = min(size, self._remaining)
+        self._remaining -= size
         return bytes(size)
 
 
 def points(part):
-    """Where the exception comes: after so many bytes, while reading the source, or after the wrapper was closed.
+    """Return where the error is raised: after so many bytes, while reading the source, or after closing the wrapper.
 
     Args:
         part: The size of a part, in bytes.
@@ -95,7 +95,7 @@ def points(part):
     return [
         0,
         1,
-        *(number * part + beside for number in (1, 2) for beside in (-1, 0, 1)),
+        *(number * part + offset for number in (1, 2) for offset in (-1, 0, 1)),
         "in the source's first part",
         "in the source's second part",
         "after closing",
@@ -104,7 +104,7 @@ def points(part):
 
 
 def write_until(point, error, writer, wrap, part):
-    """Write through a wrapper up to the point where the trouble comes."""
+    """Write through a wrapper up to the point where the error is raised."""
     wrapper = wrap(writer)
     block = bytes(part)
     with nullcontext() if wrapper is writer else closing(wrapper):
@@ -114,7 +114,7 @@ def write_until(point, error, writer, wrap, part):
             case "in the source's second part":
                 copy_chunks(Source(error, part + 100_001), wrapper, chunk_size=part // 5)
             case "after closing":
-                wrapper.write(b"all of it")
+                wrapper.write(b"all content")
             case "after closing two parts":
                 wrapper.write(block)
                 wrapper.write(b"x")
@@ -125,16 +125,16 @@ def write_until(point, error, writer, wrap, part):
     raise error
 
 
-def cases(part, everyday):
-    """Points, wrappers and errors that this run combines: all in the full run, each at least once in the everyday."""
-    every = [(point, wrapper, error) for point in points(part) for wrapper in WRAPPERS for error in ERRORS]
-    step = max(1, len(every) // count(everyday, len(every)))
-    # Not a divisor of how many wrappers or errors there are, so that all of them come.
-    return every[:: step if step % 5 and step % 3 else step + 1]
+def cases(part, short_run):
+    """Return points, wrappers and errors to combine: all in the full run, each at least once in a short run."""
+    combinations = [(point, wrapper, error) for point in points(part) for wrapper in WRAPPERS for error in ERRORS]
+    step = max(1, len(combinations) // count(short_run, len(combinations)))
+    # Coprime to the numbers of wrappers and errors, so that all of them are used.
+    return combinations[:: step if step % 5 and step % 3 else step + 1]
 
 
 def write_in_a_generator(storage, path, part):
-    """Write amid yields, as a view does that streams."""
+    """Write between yields, as a streaming view does."""
     with storage.open(path, "w") as writer:
         writer.write(bytes(part))
         yield
@@ -143,9 +143,9 @@ def write_in_a_generator(storage, path, part):
         writer.write(bytes(part))
 
 
-def break_promise(storage, path, size, end):
-    """Write *size* zeros that are not what was promised, or give up on purpose; the error of the former comes out."""
-    promise = {
+def write_unexpected_content(storage, path, size, end):
+    """Write *size* zeros that differ from the expected size or checksum, or abort."""
+    expected = {
         "abort": {},
         "too little": {"size": size + 1},
         "too much": {"size": max(size - 1, 0)},
@@ -153,7 +153,7 @@ def break_promise(storage, path, size, end):
     }[end]
     if end == "too much" and not size:
         size = 1
-    writer = storage.open(path, "w", **promise)
+    writer = storage.open(path, "w", **expected)
     if end == "abort":
         writer.write(bytes(size))
         writer.abort()
@@ -162,58 +162,56 @@ def break_promise(storage, path, size, end):
         writer.write(bytes(size))
 
 
-def trouble_tests(part, everyday):  # noqa: C901  # it is a class, of which each method is simple
-    """Return a class of tests, for a module with a fixture `storage`.
-
-    That is a place with nothing but :data:`OLD` in ``old.bin``, and sees to it that it is again afterwards.
+def trouble_tests(part, short_run):  # noqa: C901  # a class, whose methods are simple
+    """Return a class of tests, for a module with a fixture `storage` that uses :func:`unharmed`.
 
     Args:
         part: The size of a part, in bytes.
-        everyday: How many of the combinations an everyday run tries.
+        short_run: How many of the combinations an short_run run tries.
     """
 
-    class Trouble:
-        @pytest.mark.parametrize(("point", "wrapper", "error"), cases(part, everyday))
-        def test_trouble_publishes_nothing(self, storage, point, wrapper, error):
-            """At every point about a part's end, in every wrapper, by every kind of exception."""
+    class InterruptedWrites:
+        @pytest.mark.parametrize(("point", "wrapper", "error"), cases(part, short_run))
+        def test_an_error_during_a_write_publishes_nothing(self, storage, point, wrapper, error):
+            """At every point near a part's end, in every wrapper, with every exception class."""
             for path in ("old.bin", "new/new.bin"):
                 with pytest.raises(error), storage.open(path, "w") as writer:
                     write_until(point, error, writer, WRAPPERS[wrapper], part)
 
         @pytest.mark.parametrize("error", ERRORS)
         @pytest.mark.parametrize("size", [0, 1, part, part + 1, 2 * part + 1])
-        def test_trouble_in_the_source_of_an_upload_publishes_nothing(self, storage, size, error):
-            """The exception comes through as it is."""
+        def test_an_error_of_the_source_of_an_upload_publishes_nothing(self, storage, size, error):
+            """The exception is raised unchanged."""
             for path in ("old.bin", "new.bin"):
                 with pytest.raises(error):
                     storage.upload(Source(error, size), path)
 
         @pytest.mark.parametrize("error", ERRORS)
         @pytest.mark.parametrize("calls", [1, 2, 3])
-        def test_trouble_in_a_progress_callback_publishes_nothing(self, storage, calls, error):
-            """Even when all has been sent by then."""
-            heard = []
+        def test_an_error_of_a_progress_callback_publishes_nothing(self, storage, calls, error):
+            """Also when all content has been sent."""
+            calls_made = []
 
             def callback(sent):
-                heard.append(sent)
-                if len(heard) == calls:
+                calls_made.append(sent)
+                if len(calls_made) == calls:
                     raise error
 
             for path in ("old.bin", "new.bin"):
-                heard.clear()
+                calls_made.clear()
                 with pytest.raises(error):
                     storage.upload(io.BytesIO(bytes(2 * part + 1)), path, progress_callback=callback)
 
         @pytest.mark.parametrize("size", [0, part - 1, part, part + 1])
         @pytest.mark.parametrize("end", ["abort", "too little", "too much", "another checksum"])
-        def test_a_promise_that_is_not_kept_publishes_nothing(self, storage, size, end):
-            """Less or more than was promised, or something else; and what is given up on purpose."""
+        def test_content_of_another_size_or_checksum_publishes_nothing(self, storage, size, end):
+            """Nor does an aborted write."""
             for path in ("old.bin", "new.bin"):
                 with nullcontext() if end == "abort" else pytest.raises(IntegrityError):
-                    break_promise(storage, path, size, end)
+                    write_unexpected_content(storage, path, size, end)
 
-        def test_a_generator_that_is_closed_amid_a_write_publishes_nothing(self, storage):
-            """As when a client goes away from a view that streams."""
+        def test_a_generator_that_is_closed_during_a_write_publishes_nothing(self, storage):
+            """As when a client disconnects from a streaming view."""
             stream = write_in_a_generator(storage, "new.bin", part)
             next(stream)
             next(stream)
@@ -222,8 +220,8 @@ def trouble_tests(part, everyday):  # noqa: C901  # it is a class, of which each
 
         @pytest.mark.parametrize("wrapper", [name for name in WRAPPERS if name != "raw"])
         @pytest.mark.parametrize("size", [3, part, part + 1])
-        def test_a_clean_exit_publishes_through_every_wrapper(self, storage, wrapper, size):
-            """The same wrappers, left without trouble, publish everything that they held back."""
+        def test_a_write_without_an_error_publishes_through_every_wrapper(self, storage, wrapper, size):
+            """Including the content that the wrappers had buffered."""
             with storage.open("file.bin", "w") as writer, WRAPPERS[wrapper](writer) as wrapped:
                 wrapped.write(bytes(size - 1))
                 wrapped.write(b"x")
@@ -232,4 +230,4 @@ def trouble_tests(part, everyday):  # noqa: C901  # it is a class, of which each
             storage.delete("file.bin")
             assert unwrapped(wrapper, stored) == bytes(size - 1) + b"x"
 
-    return Trouble
+    return InterruptedWrites

@@ -1,5 +1,5 @@
-// The page works without this file: forms upload and delete, links open and save. With it come drag and drop, progress,
-// previews and share links. Text from outside is only ever set as text, and the page's policy refuses anything else.
+// The page works without this script: forms upload and delete, links open and download. The script adds drag and drop,
+// progress, previews and share links. User-supplied text is set as textContent only; the page's policy enforces that.
 
 const find = (selector, root = document) => root.querySelector(selector);
 const dropzone = find("#dropzone");
@@ -7,18 +7,19 @@ const chooser = find("#chooser");
 const csrfToken = find("meta[name=csrf-token]").content;
 const maxSize = Number(dropzone.dataset.maxSize);
 
-// -- words ------------------------------------------------------------------------------------------------------------
+// -- texts ------------------------------------------------------------------------------------------------------------
 
-const BROKEN = "The connection broke. Nothing was stored.";
-// Another host may hide its answer from scripts; then a refusal looks like a broken line.
-const BROKEN_OR_REFUSED = "The connection broke, or the storage refused. Nothing was stored. Try again.";
-const REFUSALS = {
-  403: "The permission to upload ran out. Try again.",
-  409: "Another file got this name. Try again.",
-  412: "Another file got this name. Try again.",
+const CONNECTION_LOST = "The connection was lost. The file was not stored.";
+// Another origin may hide its response from scripts; then a refusal looks like a lost connection.
+const LOST_OR_REFUSED = "The connection was lost, or the storage refused the file. It was not stored. Try again.";
+const LIST_NOT_UPDATED = "The list could not be updated. Reload the page to see what is stored.";
+const UPLOAD_ERRORS = {
+  403: "The permission to upload has expired. Try again.",
+  409: "Another file already has this name. Try again.",
+  412: "Another file already has this name. Try again.",
   413: "The file is too large.",
-  503: "The storage does not answer. Nothing was stored. Try again in a moment.",
-  507: "The storage is full. Delete something and try again.",
+  503: "The storage is unavailable. The file was not stored. Try again in a moment.",
+  507: "The storage is full. Delete some files and try again.",
 };
 
 function filesize(size) {
@@ -31,25 +32,25 @@ function filesize(size) {
   return `${size < 99.95 ? size.toFixed(1).replace(".0", "") : size.toFixed(0)} ${["kB", "MB", "GB", "TB"][unit]}`;
 }
 
-const ago = new Intl.RelativeTimeFormat("en-GB", { numeric: "auto", style: "short" });
-const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
-const minute = new Intl.DateTimeFormat("en-GB", { weekday: "short", hour: "numeric", minute: "2-digit" });
-const exactly = new Intl.DateTimeFormat("en-GB", { dateStyle: "full", timeStyle: "medium" });
+const relativeFormat = new Intl.RelativeTimeFormat("en-GB", { numeric: "auto", style: "short" });
+const dayFormat = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
+const minuteFormat = new Intl.DateTimeFormat("en-GB", { weekday: "short", hour: "numeric", minute: "2-digit" });
+const fullFormat = new Intl.DateTimeFormat("en-GB", { dateStyle: "full", timeStyle: "medium" });
 
 function relative(date) {
   const minutes = Math.round((date - Date.now()) / 60_000);
   if (Math.abs(minutes) < 1) return "just now";
-  if (Math.abs(minutes) < 60) return ago.format(minutes, "minute");
-  if (Math.abs(minutes) < 24 * 60) return ago.format(Math.round(minutes / 60), "hour");
-  if (Math.abs(minutes) < 7 * 24 * 60) return ago.format(Math.round(minutes / 60 / 24), "day");
-  return day.format(date);
+  if (Math.abs(minutes) < 60) return relativeFormat.format(minutes, "minute");
+  if (Math.abs(minutes) < 24 * 60) return relativeFormat.format(Math.round(minutes / 60), "hour");
+  if (Math.abs(minutes) < 7 * 24 * 60) return relativeFormat.format(Math.round(minutes / 60 / 24), "day");
+  return dayFormat.format(date);
 }
 
-function tellTimes() {
+function updateTimes() {
   for (const time of document.querySelectorAll(".row time")) {
     const date = new Date(time.dateTime);
     time.textContent = relative(date);
-    time.title = exactly.format(date);
+    time.title = fullFormat.format(date);
   }
 }
 
@@ -64,11 +65,11 @@ function announce(text) {
   find("#progress-status").textContent = text;
 }
 
-// -- talking to the app -----------------------------------------------------------------------------------------------
+// -- requests to the app ----------------------------------------------------------------------------------------------
 
 class Problem extends Error {}
 
-async function ask(url, body) {
+async function postJson(url, body) {
   let response;
   try {
     response = await fetch(url, {
@@ -77,21 +78,24 @@ async function ask(url, body) {
       body: JSON.stringify(body),
     });
   } catch {
-    throw new Problem("The connection broke. Try again.");
+    throw new Problem("The connection was lost. Try again.");
   }
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Problem(answer.error ?? `The server answered with ${response.status}. Try again.`);
-  return answer;
+  const result = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Problem(result.error ?? `The server reported error ${response.status}. Try again.`);
+  return result;
 }
 
-// The list is drawn in one place, the template. A new one is taken out of the page as it would be now.
+// Only the template renders the list. To update it, the script loads the page and replaces the list with the new one.
 function loadPage() {
   return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();
     xhr.open("GET", location.pathname);
     xhr.responseType = "document";
-    xhr.onload = () => (xhr.status === 200 && xhr.response ? resolve(xhr.response) : reject(new Problem(BROKEN)));
-    xhr.onerror = () => reject(new Problem("The connection broke. Reload the page to see what is stored."));
+    xhr.onload = () => {
+      if (xhr.status === 200 && xhr.response) resolve(xhr.response);
+      else reject(new Problem(LIST_NOT_UPDATED));
+    };
+    xhr.onerror = () => reject(new Problem(LIST_NOT_UPDATED));
     xhr.send();
   });
 }
@@ -103,12 +107,12 @@ async function refresh() {
   const section = document.importNode(find("#files-section", page), true);
   for (const row of section.querySelectorAll("#files > .row")) {
     const known = old.get(row.dataset.path);
-    if (known) row.replaceWith(known); // keeps its thumbnail on the screen
+    if (known) row.replaceWith(known); // keeps the loaded thumbnail
     else row.classList.add("is-new");
   }
   find("#files-section").replaceChildren(...section.childNodes);
   find("#summary").textContent = find("#summary", page).textContent;
-  tellTimes();
+  updateTimes();
   if (focused.isConnected) focused.focus({ preventScroll: true });
 }
 
@@ -120,7 +124,7 @@ function refreshSoon() {
 
 // -- uploads ----------------------------------------------------------------------------------------------------------
 
-const AT_ONCE = 2;
+const MAX_CONCURRENT_UPLOADS = 2;
 const waiting = [];
 const running = new Set();
 let finished = [];
@@ -139,29 +143,31 @@ class Upload {
     this.retryButton.onclick = () => this.retry();
     this.cancelButton.onclick = () => this.cancel();
     find("#uploads").append(this.row);
-    this.say("Waiting");
+    this.showStatus("Waiting");
   }
 
-  say(text) {
+  showStatus(text) {
     find(".row-meta", this.row).textContent = text;
   }
 
   async run() {
-    this.say("Starting");
-    const instruction = await ask(dropzone.dataset.uploads, { name: this.file.name, size: this.file.size });
-    if (!this.cancelled) await this.send(instruction);
-    if (!this.cancelled) await ask(dropzone.dataset.done, { upload_token: instruction.upload_token });
+    this.showStatus("Starting");
+    const presigned = await postJson(dropzone.dataset.uploads, { name: this.file.name, size: this.file.size });
+    if (!this.cancelled) await this.send(presigned);
+    if (!this.cancelled) await postJson(dropzone.dataset.done, { upload_token: presigned.upload_token });
   }
 
   send({ method, url, headers, fields }) {
     return new Promise((resolve, reject) => {
       const xhr = (this.xhr = new XMLHttpRequest());
-      xhr.upload.onprogress = ({ loaded, total }) => this.show(loaded, total);
+      xhr.upload.onprogress = ({ loaded, total }) => this.showProgress(loaded, total);
       xhr.onload = () => {
         if (xhr.status >= 200 && xhr.status < 300) resolve();
-        else reject(new Problem(REFUSALS[xhr.status] ?? `The server answered with ${xhr.status}. Nothing was stored.`));
+        else reject(new Problem(UPLOAD_ERRORS[xhr.status] ?? `The upload failed with error ${xhr.status}. Try again.`));
       };
-      xhr.onerror = () => reject(new Problem(new URL(url).origin === location.origin ? BROKEN : BROKEN_OR_REFUSED));
+      xhr.onerror = () => {
+        reject(new Problem(new URL(url).origin === location.origin ? CONNECTION_LOST : LOST_OR_REFUSED));
+      };
       xhr.onabort = () => resolve();
       xhr.open(method, url);
       for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
@@ -176,29 +182,29 @@ class Upload {
     });
   }
 
-  show(loaded, total) {
-    const share = total ? loaded / total : 1;
-    this.bar.value = share;
-    this.say(
-      share < 1
-        ? `${Math.floor(share * 100)}% · ${filesize(Math.min(loaded, this.file.size))} of ${filesize(this.file.size)}`
+  showProgress(loaded, total) {
+    const fraction = total ? loaded / total : 1;
+    this.bar.value = fraction;
+    this.showStatus(
+      fraction < 1
+        ? `${Math.floor(fraction * 100)}% · ${filesize(Math.min(loaded, this.file.size))} of ${filesize(this.file.size)}`
         : "Storing",
     );
-    const quarter = Math.floor(share * 4) * 25;
-    if (quarter > (this.told ?? 0) && quarter < 100) {
-      this.told = quarter;
+    const quarter = Math.floor(fraction * 4) * 25;
+    if (quarter > (this.announced ?? 0) && quarter < 100) {
+      this.announced = quarter;
       announce(`${this.file.name}: ${quarter}%`);
     }
   }
 
-  fail(text, { again = true } = {}) {
+  fail(text, { canRetry = true } = {}) {
     this.row.classList.add("has-failed");
     this.bar.hidden = true;
-    this.retryButton.hidden = !again;
+    this.retryButton.hidden = !canRetry;
     this.cancelButton.setAttribute("aria-label", `Dismiss ${this.file.name}`);
     this.cancelButton.title = "Dismiss";
     this.failed = true;
-    this.say(text);
+    this.showStatus(text);
     announce(`${this.file.name}: ${text}`);
   }
 
@@ -207,20 +213,20 @@ class Upload {
     this.row.replaceWith(next.row);
     next.cancelButton.focus();
     waiting.push(next);
-    work();
+    startUploads();
   }
 
   cancel() {
     this.cancelled = true;
-    const place = waiting.indexOf(this);
-    if (place >= 0) waiting.splice(place, 1);
+    const index = waiting.indexOf(this);
+    if (index >= 0) waiting.splice(index, 1);
     this.xhr?.abort();
-    if (!this.failed) toast(`Cancelled. Nothing of ${this.file.name} was stored.`);
-    this.leave();
-    work();
+    if (!this.failed) toast(`Cancelled. ${this.file.name} was not stored.`);
+    this.remove();
+    startUploads();
   }
 
-  leave() {
+  remove() {
     const hadFocus = this.row.contains(document.activeElement);
     this.row.remove();
     find("#uploads-section").hidden = find("#uploads").children.length === 0;
@@ -228,8 +234,8 @@ class Upload {
   }
 }
 
-function work() {
-  while (running.size < AT_ONCE && waiting.length) {
+function startUploads() {
+  while (running.size < MAX_CONCURRENT_UPLOADS && waiting.length) {
     const upload = waiting.shift();
     running.add(upload);
     upload
@@ -237,7 +243,7 @@ function work() {
       .then(async () => {
         if (upload.cancelled) return;
         await refreshSoon();
-        upload.leave();
+        upload.remove();
         finished.push(upload.file.name);
       })
       .catch((problem) => {
@@ -247,7 +253,7 @@ function work() {
       })
       .finally(() => {
         running.delete(upload);
-        work();
+        startUploads();
       });
   }
   if (!running.size && !waiting.length && finished.length) {
@@ -256,23 +262,24 @@ function work() {
   }
 }
 
-function take(files) {
+function addUploads(files) {
   if (!files.length) return;
   find("#uploads-section").hidden = false;
   announce(files.length === 1 ? `Uploading ${files[0].name}` : `Uploading ${files.length} files`);
   for (const file of files) {
     const upload = new Upload(file);
     if (file.size > maxSize) {
-      upload.fail(`Too large: ${filesize(file.size)}. A file may have up to ${filesize(maxSize)}.`, { again: false });
+      const limit = filesize(maxSize);
+      upload.fail(`Too large: ${filesize(file.size)}. A file may have up to ${limit}.`, { canRetry: false });
     } else {
       waiting.push(upload);
     }
   }
-  work();
+  startUploads();
 }
 
 chooser.addEventListener("change", () => {
-  take([...chooser.files]);
+  addUploads([...chooser.files]);
   chooser.value = "";
 });
 dropzone.addEventListener("submit", (event) => event.preventDefault());
@@ -282,27 +289,27 @@ addEventListener("beforeunload", (event) => {
 
 // -- drag and drop, anywhere on the page ------------------------------------------------------------------------------
 
-let depth = 0; // dragenter and dragleave come for every element on the way
-const brings = (event) => event.dataTransfer?.types.includes("Files") && !find("dialog[open]");
-const aim = (change) => {
-  depth = Math.max(0, change);
-  dropzone.classList.toggle("is-target", depth > 0);
+let dragDepth = 0; // dragenter and dragleave fire for every element under the pointer
+const canDrop = (event) => event.dataTransfer?.types.includes("Files") && !find("dialog[open]");
+const setDragDepth = (depth) => {
+  dragDepth = Math.max(0, depth);
+  dropzone.classList.toggle("is-target", dragDepth > 0);
 };
-addEventListener("dragenter", (event) => brings(event) && aim(depth + 1));
-addEventListener("dragleave", (event) => brings(event) && aim(depth - 1));
+addEventListener("dragenter", (event) => canDrop(event) && setDragDepth(dragDepth + 1));
+addEventListener("dragleave", (event) => canDrop(event) && setDragDepth(dragDepth - 1));
 addEventListener("dragover", (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
 addEventListener("drop", (event) => {
   if (!event.dataTransfer?.types.includes("Files")) return;
-  event.preventDefault(); // else the browser leaves the page for the file
-  aim(0);
+  event.preventDefault(); // otherwise the browser opens the file instead of the page
+  setDragDepth(0);
   if (find("dialog[open]")) return;
   const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");
   const folders = items.filter((item) => item.webkitGetAsEntry?.()?.isDirectory);
-  if (folders.length) toast("Folders cannot be uploaded. Drop the files in them.");
-  take(items.filter((item) => !folders.includes(item)).map((item) => item.getAsFile()));
+  if (folders.length) toast("Folders cannot be uploaded. Drop the files inside instead.");
+  addUploads(items.filter((item) => !folders.includes(item)).map((item) => item.getAsFile()));
 });
 
-// -- what one can do with a file --------------------------------------------------------------------------------------
+// -- actions on a file ------------------------------------------------------------------------------------------------
 
 document.addEventListener("click", (event) => {
   const row = event.target.closest("#files > .row");
@@ -326,7 +333,7 @@ for (const button of document.querySelectorAll("dialog [data-action=close]")) {
   button.addEventListener("click", () => button.closest("dialog").close());
 }
 
-// Thumbnails that a browser cannot draw give way to the picture of their kind.
+// A thumbnail that the browser cannot show is removed, so that the icon of the file type is visible.
 document.addEventListener("error", (event) => event.target.matches?.(".tile img") && event.target.remove(), true);
 
 // -- delete -----------------------------------------------------------------------------------------------------------
@@ -340,7 +347,7 @@ function openDelete(row, url) {
   deleteDialog.onclose = async () => {
     if (deleteDialog.returnValue !== "delete") return;
     try {
-      await ask(`${url}?confirmed=yes`, {});
+      await postJson(`${url}?confirmed=yes`, {});
     } catch (problem) {
       toast(problem.message);
       return;
@@ -379,15 +386,15 @@ function openShare(row) {
 async function makeLink() {
   try {
     const lifetime = find("[name=lifetime]:checked", shareDialog).value;
-    const { url, expires_at, once } = await ask(shared.dataset.share, { lifetime });
+    const { url, expires_at, once } = await postJson(shared.dataset.share, { lifetime });
     const until = new Date(expires_at);
     resetShare();
     shareLink.value = url;
     find(".share-make", shareDialog).hidden = true;
     find(".share-result", shareDialog).hidden = false;
     find(".share-expiry", shareDialog).textContent = once
-      ? `Works for one download, until ${minute.format(until)}. A chat that fetches a preview uses it up.`
-      : `Works until ${minute.format(until)}, for everyone who has it.`;
+      ? `Works for one download, until ${minuteFormat.format(until)}. A chat app that loads a preview counts as one.`
+      : `Works until ${minuteFormat.format(until)}, for everyone who has it.`;
     copyButton.focus();
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
@@ -401,7 +408,7 @@ async function copyLink() {
     await navigator.clipboard.writeText(shareLink.value);
     copyButton.textContent = "Copied";
   } catch {
-    // Without https browsers keep the clipboard to themselves: select the link, and the person copies.
+    // Without HTTPS, scripts have no access to the clipboard: select the link, so that the user can copy it.
     shareLink.select();
     copyButton.textContent = "Selected";
   }
@@ -419,9 +426,9 @@ copyButton.addEventListener("click", copyLink);
 
 const previewDialog = find("#preview-dialog");
 const stage = find("#stage");
-const TEXT_SHOWN = 262_144;
+const MAX_TEXT_PREVIEW = 262_144; // bytes
 
-function note(text) {
+function showNote(text) {
   const paragraph = document.createElement("p");
   paragraph.className = "note";
   paragraph.textContent = text;
@@ -430,16 +437,16 @@ function note(text) {
 
 async function showText(url) {
   const box = document.createElement("pre");
-  box.tabIndex = 0; // a keyboard scrolls it
+  box.tabIndex = 0; // so that the keyboard can scroll it
   try {
-    const response = await fetch(url, { headers: { Range: `bytes=0-${TEXT_SHOWN - 1}` } });
+    const response = await fetch(url, { headers: { Range: `bytes=0-${MAX_TEXT_PREVIEW - 1}` } });
     if (response.status !== 416 && !response.ok) throw new Problem();
     const bytes = response.status === 416 ? new ArrayBuffer() : await response.arrayBuffer();
     box.textContent = new TextDecoder().decode(bytes);
-    if (!box.textContent) return note("The file is empty.");
-    if (bytes.byteLength === TEXT_SHOWN) box.append("\n\n… the file goes on. Download it to read the rest.");
+    if (!box.textContent) return showNote("The file is empty.");
+    if (bytes.byteLength === MAX_TEXT_PREVIEW) box.append("\n\n… The preview ends here. Download the file to read the rest.");
   } catch {
-    return note("The file could not be loaded. It may have been deleted.");
+    return showNote("The file could not be loaded. It may have been deleted.");
   }
   stage.replaceChildren(box);
 }
@@ -455,7 +462,7 @@ function openPreview(row) {
     showText(open);
   } else {
     const view = document.createElement({ image: "img", pdf: "iframe" }[preview] ?? preview);
-    view.addEventListener("error", () => note("This browser cannot show the file. Download it instead."));
+    view.addEventListener("error", () => showNote("This browser cannot show the file. Download it instead."));
     if (preview === "image") view.alt = name;
     else view.title = name;
     if (preview === "video" || preview === "audio") {
@@ -474,5 +481,5 @@ previewDialog.addEventListener("close", () => {
   stage.replaceChildren();
 });
 
-tellTimes();
-setInterval(tellTimes, 60_000);
+updateTimes();
+setInterval(updateTimes, 60_000);

@@ -1,4 +1,4 @@
-"""The places: the wall, its hooks, and the backends that come with the package."""
+"""The storage interface, its driver methods, and the backends of this package."""
 
 from __future__ import annotations
 

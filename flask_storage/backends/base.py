@@ -1,4 +1,4 @@
-"""The wall: one concrete :class:`StorageBackend` that users hold, over the hooks that places supply."""
+"""The storage interface: one concrete class, :class:`StorageBackend`, over the driver methods of each backend."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ logger = logging.getLogger("flask_storage")
 
 
 class StorageBackend(TransferOperations, LinkOperations):
-    """One place that keeps files.
+    """A storage of files: the base class of every backend.
 
-    Every public verb checks and normalizes its paths before the place is asked anything, and raises only
-    :class:`~flask_storage.errors.StorageError` for what goes wrong there. The verbs are final; a backend overrides the
-    underscored hooks of :class:`~flask_storage.backends.driver.StorageDriver`. A storage may be shared between threads;
-    the files it opens may not.
+    Every public operation checks and normalizes its paths before it calls the backend, and raises only
+    :class:`~flask_storage.errors.StorageError` for what fails there. The public operations are final; a backend
+    overrides the underscored driver methods of :class:`~flask_storage.backends.driver.StorageDriver`. Threads may
+    share a storage, but not the files that it opens.
 
     Args:
-        name: What errors, logs and links call this storage; a profile's name by default.
+        name: The name of this storage in errors, logs and links; by default the name of its profile.
         base_url: Public address of the root, for :meth:`url`: absolute (``"https://cdn.example.com/media"``) or on the
             app's own host (``"/media"``).
-        portable: Refuse paths that Windows could not hold.
+        portable: Refuse paths that are not valid on Windows.
     """
 
     url_aliases: ClassVar[Mapping[str, str]] = {}
-    """Short names of arguments in a profile's URL, and what they stand for."""
+    """Short names of constructor arguments in a profile's URL, and the argument that each stands for."""
 
     def __init__(self, name: str, *, base_url: str | None = None, portable: bool = False) -> None:
         if not (isinstance(base_url, str) or base_url is None):
@@ -81,19 +81,19 @@ class StorageBackend(TransferOperations, LinkOperations):
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
-        """Make a storage of a profile's URL.
+        """Create a storage from a profile's URL.
 
         Args:
             url: The parts of ``scheme://…``; the query is already in *options*.
             options: Keyword arguments of the constructor, as text.
 
         Raises:
-            ConfigurationError: when this backend has no URL form, or the URL misses something.
+            ConfigurationError: when this backend cannot be configured by a URL, or a required part is missing.
         """
         raise ConfigurationError(f"{cls.__name__} cannot be configured by a URL: write a mapping instead")
 
-    def set_link_context(self, binding: LinkContext) -> None:
-        """Lend the storage what an app has for making links; called once, by the extension.
+    def set_link_context(self, context: LinkContext) -> None:
+        """Set the app's context for creating links. The extension calls this once.
 
         Raises:
             ConfigurationError: when the storage already belongs to a profile.
@@ -102,16 +102,17 @@ class StorageBackend(TransferOperations, LinkOperations):
             raise ConfigurationError(
                 f"{self!r} is already the profile {self.link_context.profile!r}: make one storage for each profile"
             )
-        self.link_context = binding
+        self.link_context = context
 
-    # -- looking ------------------------------------------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------------------------------------------
 
     def list(self, path: str = "", *, prefix: str | None = None, recursive: bool = True) -> list[ListEntry]:
-        """Return every file below the folder *path*, sorted by full path.
+        """Return every file below the directory *path*, sorted by full path.
 
-        A folder that does not exist is an empty list. With ``recursive=False`` only the folder's own files and its
-        sub-folders come; those end in ``/``. With *prefix* the files whose path begins with that text come instead.
-        For very large folders use :meth:`iter`, which holds no more than a page.
+        For a directory that does not exist the list is empty. With ``recursive=False`` the list has only the files and
+        the subdirectories directly in *path*; the name of a subdirectory ends in ``/``. With *prefix* the list has the
+        files whose path begins with that string instead. For very large directories use :meth:`iter`, which holds at
+        most one page in memory.
 
         >>> from flask_storage import MemoryStorage
         >>> storage = MemoryStorage()
@@ -132,30 +133,30 @@ class StorageBackend(TransferOperations, LinkOperations):
     def iter(
         self, path: str = "", *, prefix: str | None = None, recursive: bool = True, details: bool = False
     ) -> Iterator[ListEntry] | Iterator[FileInfo]:
-        """Yield what :meth:`list` returns, lazily and in no promised order.
+        """Yield the entries that :meth:`list` returns, lazily and in no guaranteed order.
 
         Args:
-            path: A folder; ``""`` is the root.
+            path: A directory; ``""`` is the root.
             prefix: Instead of *path*: a plain string that the paths begin with.
-            recursive: Also what is below sub-folders.
-            details: Yield a :class:`~flask_storage.FileInfo` of each file (folders are left out).
+            recursive: Include the contents of subdirectories.
+            details: Yield a :class:`~flask_storage.FileInfo` of each file (directories are left out).
 
-        Names in the store that no verb would take are skipped, counted and logged once.
+        Stored names that are not valid paths are skipped; their number is logged once, as a warning.
         """
         if prefix is not None:
             if path:
-                raise ValueError("iter() and list() take a folder or a prefix, not both")
+                raise ValueError("iter() and list() take a directory or a prefix, not both")
             prefix = normalize_prefix(prefix)
-            folder = prefix.rpartition("/")[0]
+            directory = prefix.rpartition("/")[0]
         else:
-            folder = normalize_directory(path)
+            directory = normalize_directory(path)
         if details:
-            found: Iterator[FileInfo] = self._iter_details(folder, prefix, recursive)
+            found: Iterator[FileInfo] = self._iter_details(directory, prefix, recursive)
             return found
-        return self._iter_entries(folder, prefix, recursive)
+        return self._iter_entries(directory, prefix, recursive)
 
     def exists(self, path: str) -> bool:
-        """Return whether there is a file under *path*; a folder is not a file. A refusal is an error, not False."""
+        """Return whether a file exists at *path*. A directory is no file; a refusal is an error, not False."""
         try:
             self.stat(path)
         except FileNotFoundInStorageError:
@@ -163,10 +164,10 @@ class StorageBackend(TransferOperations, LinkOperations):
         return True
 
     def stat(self, path: str) -> FileInfo:
-        """Return what the storage knows of a file.
+        """Return size, date, etag, headers and metadata of a file.
 
         Raises:
-            FileNotFoundInStorageError: when there is none.
+            FileNotFoundInStorageError: when it does not exist.
         """
         path = self._path(path)
         with self._error_translator(path):
@@ -176,57 +177,59 @@ class StorageBackend(TransferOperations, LinkOperations):
         """Return the size of a file in bytes.
 
         Raises:
-            FileNotFoundInStorageError: when there is none.
+            FileNotFoundInStorageError: when it does not exist.
         """
         return self.stat(path).size
 
     def local_path(self, path: str) -> Path | None:
-        """Return where the file is on this machine, or None where it is not a local file. It may not exist.
+        """Return the path of the file on this machine, or None if the backend is not local. The file may not exist.
 
-        The result is for a web server in front (X-Accel-Redirect); opening it oneself forgoes the protection against
-        symbolic links.
+        The result is for a web server in front of the app (X-Accel-Redirect). Code that opens it directly has no
+        protection against symbolic links.
         """
         return self._local_path(self._path(path))
 
-    # -- changing -----------------------------------------------------------------------------------------------------
+    # -- writing -----------------------------------------------------------------------------------------------------
 
     def copy(self, path: str, new_path: str, *, exclusive: bool = False, if_match: str | None = None) -> None:
         """Copy a file with its headers and metadata; the target is replaced atomically.
 
         Args:
             path: The file.
-            new_path: The target. The same path is left as it is.
-            exclusive: Refuse when the target exists.
-            if_match: Refuse unless the target has this etag.
+            new_path: The target. If it equals *path*, nothing is changed.
+            exclusive: Fail if the target exists.
+            if_match: Fail unless the target has this etag.
 
         Raises:
-            FileNotFoundInStorageError: when there is no file under *path*.
-            FileExistsInStorageError, PreconditionFailedError: as asked for; the target is untouched.
+            FileNotFoundInStorageError: when *path* does not exist.
+            FileExistsInStorageError: when *exclusive* is set and the target exists; the target is unchanged.
+            PreconditionFailedError: when the target does not have the etag *if_match*; the target is unchanged.
         """
         copied = self._copy_or_move(self._copy, path, new_path, exclusive, if_match)
         if copied:
             self._notify_stored(copied[1])
 
     def move(self, path: str, new_path: str, *, exclusive: bool = False, if_match: str | None = None) -> None:
-        """Move a file; arguments and errors are those of :meth:`copy`. A failure leaves at least one of the two."""
+        """Move a file; arguments and errors as for :meth:`copy`. After a failure at least one of both files exists."""
         moved = self._copy_or_move(self._move, path, new_path, exclusive, if_match)
         if moved:
             self._notify_stored(moved[1])
             file_deleted.send(self, path=moved[0])
 
     def delete(self, path: str) -> None:
-        """Delete a file; one that does not exist is no error."""
+        """Delete a file. A missing file is no error."""
         path = self._path(path)
         with self._error_translator(path):
             self._delete(path)
         file_deleted.send(self, path=path)
 
     def delete_many(self, paths: Iterable[str]) -> None:
-        """Delete files, in batches where the place has a call for that; missing ones are no error.
+        """Delete files, in batches where the service supports that. Missing files are no error.
 
         Raises:
-            InvalidPathError: when one of the paths is none; nothing was deleted.
-            PartialFailureError: when some could not be deleted; its ``errors`` has one for each, the rest are gone.
+            InvalidPathError: when one of the paths is invalid; nothing was deleted.
+            PartialFailureError: when some files could not be deleted; its ``errors`` maps each of them to its error.
+                The other files are deleted.
         """
         normalized = [self._path(path) for path in reject_single_path(paths)]
         with self._error_translator():
@@ -240,29 +243,29 @@ class StorageBackend(TransferOperations, LinkOperations):
             )
 
     def delete_prefix(self, path: str) -> int:
-        """Delete everything below a folder (``"a/b"`` never means ``a/bc``) and return how many files that were.
+        """Delete all files below a directory and return their number; ``"a/b"`` never includes ``a/bc``.
 
-        Files whose names break the grammar go too.
+        Files whose names are not valid paths are deleted too.
 
         Raises:
-            InvalidPathError: for the root; delete its folders one by one.
+            InvalidPathError: for the root; delete its directories one by one.
         """
-        folder = normalize_directory(path)
-        if not folder:
-            raise InvalidPathError("delete_prefix() does not empty a whole storage: name a folder", path=path)
-        with self._error_translator(folder):
-            count = self._delete_prefix(folder)
-        file_deleted.send(self, path=folder + "/")
+        directory = normalize_directory(path)
+        if not directory:
+            raise InvalidPathError("delete_prefix() does not delete a whole storage: name a directory", path=path)
+        with self._error_translator(directory):
+            count = self._delete_prefix(directory)
+        file_deleted.send(self, path=directory + "/")
         return count
 
-    # -- upkeep -------------------------------------------------------------------------------------------------------
+    # -- maintenance --------------------------------------------------------------------------------------------------
 
     @property
     def multipart(self) -> MultipartStore:
-        """The seven calls behind an upload in parts (see :class:`~flask_storage.multipart.MultipartStore`).
+        """The calls for multipart uploads (see :class:`~flask_storage.multipart.MultipartStore`), arguments checked.
 
         Raises:
-            UnsupportedOperationError: when the storage takes none.
+            UnsupportedOperationError: when the storage has no multipart uploads.
         """
         return CheckedMultipart(
             self._multipart(),
@@ -275,37 +278,37 @@ class StorageBackend(TransferOperations, LinkOperations):
         )
 
     def sweep(self, older_than: timedelta = timedelta(days=1)) -> int:
-        """Remove what unfinished writes and uploads left behind, and return how many leftovers that were.
+        """Remove temporary files and uploads that were never completed, and return their number.
 
         Args:
-            older_than: Only what was begun longer ago; keep it above the longest upload you expect.
+            older_than: The minimum age of what is removed; must be longer than the longest upload you expect.
         """
         with self._error_translator():
             return self._sweep(datetime.now(UTC) - older_than)
 
     def check(self) -> None:
-        """See that the storage works; most write, read and delete a small hidden file.
+        """Check that the storage works. Most backends write, read and delete a small hidden file.
 
         Raises:
-            StorageError: what is wrong, and what to do.
+            StorageError: when it does not; the message says why and what to do.
         """
         with self._error_translator():
             self._check()
 
     def close(self) -> None:
-        """Give back connections and threads, where the storage has any; what comes later opens new ones.
+        """Close the storage's connections and threads, if it has any; later operations open new ones.
 
-        An app need not call it. It is for whoever makes storages as they go. Close what is open first: a transfer that
-        is under way fails.
+        An app need not call this. It is for code that creates storages dynamically. Close open files first: a running
+        transfer fails.
         """
         with self._error_translator():
             self._close()
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
-    def _iter_entries(self, folder: str, prefix: str | None, recursive: bool) -> Iterator[ListEntry]:
-        with self._error_translator(folder):
-            pages = self._list(folder, recursive) if prefix is None else self._list_prefix(prefix, recursive)
+    def _iter_entries(self, directory: str, prefix: str | None, recursive: bool) -> Iterator[ListEntry]:
+        with self._error_translator(directory):
+            pages = self._list(directory, recursive) if prefix is None else self._list_prefix(prefix, recursive)
             skipped = 0
             for page in pages:
                 for entry in page:
@@ -313,38 +316,40 @@ class StorageBackend(TransferOperations, LinkOperations):
                         yield entry
                     else:
                         skipped += 1
-        self._log_skipped(folder, skipped)
+        self._log_skipped(directory, skipped)
 
-    def _iter_details(self, folder: str, prefix: str | None, recursive: bool) -> Iterator[FileInfo]:
-        with self._error_translator(folder):
+    def _iter_details(self, directory: str, prefix: str | None, recursive: bool) -> Iterator[FileInfo]:
+        with self._error_translator(directory):
             skipped = 0
-            for info in self._list_details(folder, recursive, prefix):
+            for info in self._list_details(directory, recursive, prefix):
                 if is_valid(info.path):
                     yield info
                 else:
                     skipped += 1
-        self._log_skipped(folder, skipped)
+        self._log_skipped(directory, skipped)
 
-    def _log_skipped(self, folder: str, skipped: int) -> None:
+    def _log_skipped(self, directory: str, skipped: int) -> None:
         if skipped:
-            logger.warning("%d names below %r in %r are no paths and were skipped", skipped, folder, self.name)
+            logger.warning(
+                "%d names below %r in %r are not valid paths and were skipped", skipped, directory, self.name
+            )
 
     def _check_complete_options(self, options: WriteOptions) -> WriteOptions:
-        able = self.capabilities
-        self._require_conditions(able.multipart_conditions, options, "for an upload in parts")
-        if options.headers and not able.multipart_headers:
+        capabilities = self.capabilities
+        self._require_conditions(capabilities.multipart_conditions, options, "for a multipart upload")
+        if options.headers and not capabilities.multipart_headers:
             raise self._unsupported(
-                "change headers or metadata when an upload in parts ends", instead="give them to create()"
+                "change headers or metadata when a multipart upload is completed", instead="give them to create()"
             )
-        if options.checksum is not None and not able.multipart_checksums:
+        if options.checksum is not None and not capabilities.multipart_checksums:
             raise self._unsupported(
-                "compare a checksum before it publishes an upload in parts", instead="promise it to open() or upload()"
+                "verify a checksum when a multipart upload is completed", instead="give it to open() or upload()"
             )
         return self._check_options(options)
 
-    def _require_conditions(self, able: bool, options: WriteOptions, when: str) -> None:
-        if not able and (options.exclusive or options.if_match is not None):
-            raise self._unsupported(f"decide exclusive or if_match {when}")
+    def _require_conditions(self, supported: bool, options: WriteOptions, when: str) -> None:
+        if not supported and (options.exclusive or options.if_match is not None):
+            raise self._unsupported(f"check exclusive or if_match {when}")
 
     def _copy_or_move(
         self,
@@ -354,25 +359,27 @@ class StorageBackend(TransferOperations, LinkOperations):
         exclusive: bool,
         if_match: str | None,
     ) -> tuple[str, str] | None:
-        """Check both paths and the conditions, then do the operation; None when there is nothing to do."""
+        """Check arguments, then call *operation*; return both paths, or None if they are equal."""
         path, new_path = self._path(path), self._path(new_path)
         options = WriteOptions(exclusive=exclusive, if_match=if_match)
         self._check_conditions(options)
-        self._require_conditions(self.capabilities.copy_conditions, options, "when it copies or moves")
+        self._require_conditions(self.capabilities.copy_conditions, options, "for a copy or a move")
         with self._error_translator(path):
             if path != new_path:
                 operation(path, new_path, options)
                 return path, new_path
             info = self._stat(path)
             if options.exclusive:
-                raise FileExistsInStorageError(f"{path} exists: it is the file itself", path=path)
+                raise FileExistsInStorageError(f"{path} exists: source and target are the same file", path=path)
             if options.if_match not in (None, info.etag):
-                raise PreconditionFailedError(f"{path} is not the version that was named", path=path)
+                raise PreconditionFailedError(
+                    f"{path} is not the version that if_match names: read it again", path=path
+                )
         return None
 
 
 def __getattr__(name: str) -> Any:
-    # keg-storage has these two here; they stand above this module, so it fetches them only for who asks.
+    # keg-storage has these two names here. Their module imports this one, so they are imported on first use.
     if name in ("InternalLinkTokenData", "InternalLinksStorageBackend"):
         return getattr(importlib.import_module("flask_storage.backends.internal_links"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,10 +1,13 @@
-"""The contract of a place: the hooks that a backend supplies, and what the wall guarantees before it calls them.
+"""The driver interface: the methods that a backend implements, and what the caller guarantees to each of them.
 
-Whoever writes a backend reads this module and runs :class:`flask_storage.testing.BackendConformance` on the result.
-For every hook: *path* and *new_path* are normalized, not empty and not equal; *options* and *request* ask for nothing
-that :attr:`StorageDriver.capabilities` declares missing. No hook checks that again. Any exception that leaves a hook
-goes through :meth:`StorageDriver._translate`, so no hook translates one itself; the two transfer hooks are the
-exception, because the caller's own file raises there too.
+To write a backend, implement these methods and run :class:`flask_storage.testing.BackendConformance` on the result.
+:class:`~flask_storage.backends.base.StorageBackend` calls every driver method with checked arguments: *path* and
+*new_path* are normalized, not empty and not equal, and *options* and *request* ask for nothing that
+:attr:`StorageDriver.capabilities` declares unsupported. Driver methods do not check this again.
+
+Exceptions of the service or its SDK pass through :meth:`StorageDriver._translate` when they leave a driver method, so
+driver methods do not translate them. The exceptions are :meth:`~StorageDriver._upload_file` and
+:meth:`~StorageDriver._download_file`, in which the caller's own file object can raise too.
 """
 
 from __future__ import annotations
@@ -33,7 +36,10 @@ from ..types import (
 
 
 class StorageDriver:
-    """What a backend overrides. Only :meth:`_list`, the two openers, :meth:`_delete` and :meth:`_stat` are required."""
+    """The methods that a backend overrides.
+
+    Required are :meth:`_list`, :meth:`_open_reader`, :meth:`_open_writer`, :meth:`_delete` and :meth:`_stat`.
+    """
 
     name: str
     base_url: str | None = None
@@ -41,61 +47,79 @@ class StorageDriver:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this storage can do; a plain class attribute where that is the same for all of them."""
+        """What this storage supports; may be a class attribute if it is the same for all instances."""
         return Capabilities()
 
     # -- required -------------------------------------------------------------------------------------------------
 
     def _list(self, path: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
-        """Yield pages of what is below the folder *path* (``""``: the root), lazily, in any order.
+        """Yield the entries below the directory *path* in pages, lazily and in any order.
 
-        Names are full paths. Without *recursive* a sub-folder is one entry whose name ends in ``/``. A folder that
-        does not exist yields nothing. Names that break the grammar may be yielded; the wall drops them.
+        The caller guarantees that *path* is normalized; ``""`` is the root. Names are full paths. Without *recursive*
+        a subdirectory is one entry whose name ends in ``/``. A directory that does not exist yields nothing. Names
+        that are not valid paths may be yielded; the caller skips them.
         """
         raise NotImplementedError
 
     def _open_reader(self, path: str) -> RemoteFile:
-        """Return the file, open for reading and seekable, with ``info`` set; what is read belongs to that version.
+        """Return a seekable reader of the file, with ``info`` set; it reads only the version that ``info`` describes.
+
+        The caller guarantees that *path* is normalized and not empty.
 
         Raises:
-            FileNotFoundInStorageError: when there is none.
+            FileNotFoundInStorageError: when the file does not exist.
         """
         raise NotImplementedError
 
     def _open_writer(self, path: str, options: WriteOptions) -> RemoteFile:
-        """Return a new file, open for writing, that replaces *path* atomically when it is published.
+        """Return a writer of a new file that replaces *path* atomically when it is published.
 
-        ``exclusive`` and ``if_match`` are decided when publishing, ``size`` and ``checksum`` are watched by the file.
+        The caller guarantees that *path* is normalized and not empty, and that the storage supports *options*. The
+        writer checks ``exclusive`` and ``if_match`` when it publishes. ``size`` and ``checksum`` are checked by
+        :class:`~flask_storage.files.RemoteFile`.
         """
         raise NotImplementedError
 
     def _delete(self, path: str) -> None:
-        """Delete the file; one that does not exist is no error."""
-        raise NotImplementedError
+        """Delete the file; a missing file is no error.
 
-    def _stat(self, path: str) -> FileInfo:
-        """Return what is known of the file.
-
-        Raises:
-            FileNotFoundInStorageError: when there is none.
+        The caller guarantees that *path* is normalized and not empty.
         """
         raise NotImplementedError
 
-    # -- optional: the default works everywhere, a place may do better ----------------------------------------------
+    def _stat(self, path: str) -> FileInfo:
+        """Return size, date, etag, headers and metadata of the file.
+
+        The caller guarantees that *path* is normalized and not empty.
+
+        Raises:
+            FileNotFoundInStorageError: when the file does not exist.
+        """
+        raise NotImplementedError
+
+    # -- optional: the default works on every backend ---------------------------------------------------------------
 
     def _translate(self, error: Exception, path: str | None) -> StorageError | None:
-        """Return our error for one of the place's, or None when it is not the place's; the wall chains it."""
+        """Return the storage error for *error*, or None if *error* does not come from the service or its SDK.
+
+        The caller sets the path and the backend of the returned error and raises it ``from`` *error*. *error* is no
+        :class:`~flask_storage.errors.StorageError`.
+        """
         return None
 
     def _list_prefix(self, prefix: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
-        """Like :meth:`_list`, for everything whose path begins with the plain string *prefix*."""
+        """Yield entries as :meth:`_list` does, of all files whose path begins with the plain string *prefix*.
+
+        The caller guarantees that *prefix* is normalized; it may be empty.
+        """
         for page in self._list(prefix.rpartition("/")[0], recursive):
             yield [entry for entry in page if entry.name.startswith(prefix)]
 
     def _list_details(self, path: str, recursive: bool, prefix: str | None) -> Iterator[FileInfo]:
-        """Yield what is known of each file below *path*, or of those whose path begins with *prefix* if it is given.
+        """Yield the :class:`~flask_storage.FileInfo` of each file below *path*, or with *prefix* if that is not None.
 
-        Files that vanish meanwhile are left out. Names that break the grammar may be yielded; the wall drops them.
+        The caller guarantees that *path* and *prefix* are normalized. Files that are deleted concurrently are left
+        out. Names that are not valid paths may be yielded; the caller skips them.
         """
         for page in self._list(path, recursive) if prefix is None else self._list_prefix(prefix, recursive):
             for entry in page:
@@ -106,38 +130,55 @@ class StorageDriver:
                         continue
 
     def _open_updater(self, path: str, options: WriteOptions) -> RemoteFile:
-        """Return a private copy of the existing file, open for reading and writing, published by closing."""
-        raise self._unsupported("open a file for reading and writing at once", path)
+        """Return a private copy of the existing file, open for reading and writing, which closing publishes.
+
+        The caller guarantees that *path* is normalized, that ``read_write`` is among the capabilities, and that
+        *options* have neither a size nor a checksum.
+        """
+        raise self._unsupported("open a file for reading and writing", path)
 
     def _upload_file(
         self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
     ) -> None:
-        """Store what *file_obj* yields. The default streams through :meth:`_open_writer`.
+        """Store the content that *file_obj* yields. The default streams through :meth:`_open_writer`.
 
-        Whoever overrides this wraps the calls of the place in ``with self._error_translator(path)``, and not the caller's file.
+        The caller guarantees that *path* is normalized and that the storage supports *options*, but translates no
+        errors here: an override wraps its calls of the service in ``with self._error_translator(path)``, and leaves
+        the calls of *file_obj* outside.
         """
         with self._writer(path, options) as writer:
             copy_chunks(file_obj, writer, progress)
 
     def _download_file(self, path: str, file_obj: SupportsWrite, progress: ProgressCallback | None) -> None:
-        """Write the content into *file_obj*. The default streams from :meth:`_open_reader`; as for uploads."""
+        """Write the content into *file_obj*. The default streams from :meth:`_open_reader`.
+
+        The caller guarantees that *path* is normalized, but translates no errors, as for :meth:`_upload_file`.
+        """
         with self._reader(path) as reader:
             copy_chunks(reader, file_obj, progress)
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
         """Copy one file with its headers and metadata. The default streams through this process.
 
-        Of *options* only ``exclusive`` and ``if_match`` (of the target) are set.
+        The caller guarantees that both paths are normalized and differ, and that *options* have at most ``exclusive``
+        and ``if_match``, which are conditions on the target.
         """
         self._stream_to(self, path, new_path, options)
 
     def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
-        """Move one file. The default copies and then deletes, so that a failure leaves at least one of the two."""
+        """Move one file; the caller's guarantees are those of :meth:`_copy`.
+
+        The default copies and then deletes, so that after a failure at least one of both files exists.
+        """
         self._copy(path, new_path, options)
         self._delete(path)
 
     def _delete_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
-        """Delete all of *paths* and return an error for each that could not be deleted."""
+        """Delete all files of *paths* and return the error of each that could not be deleted.
+
+        The caller guarantees that *paths* are normalized, except within :meth:`_delete_prefix`, whose default passes
+        the names as they are stored.
+        """
         failed: dict[str, StorageError] = {}
         for path in paths:
             try:
@@ -148,9 +189,9 @@ class StorageDriver:
         return failed
 
     def _delete_prefix(self, path: str) -> int:
-        """Delete everything below the folder *path*, and return how many files that were.
+        """Delete all files below the directory *path*, also those whose names are not valid paths; return the count.
 
-        Names that break the grammar go too, so :meth:`_delete_many` is here given names as they are stored.
+        The caller guarantees that *path* is normalized and not the root.
         """
         count = 0
         for page in self._list(path, True):
@@ -161,23 +202,33 @@ class StorageDriver:
         return count
 
     def _url(self, path: str) -> str | None:
-        """Return the public URL that the place itself gives the file, or None."""
+        """Return the public URL that the service gives the file, or None. Called only without a ``base_url``."""
         return None
 
     def _link_to(self, path: str, request: LinkRequest) -> str:
-        """Return a URL that grants what *request* says until it expires."""
+        """Return a URL that grants the operations of *request* until it expires.
+
+        The caller guarantees that *path* is normalized, and that the capabilities include the operations and the
+        constraints of *request*.
+        """
         raise self._unsupported("sign links", path)
 
     def _links_to(self, paths: Sequence[str], request: LinkRequest) -> Sequence[str]:
-        """Return such a URL for each of *paths*, in their order."""
+        """Return a link for each of *paths*, in their order; the caller's guarantees are those of :meth:`_link_to`."""
         return [self._link_to(path, request) for path in paths]
 
     def _verify_link(self, token: str) -> InternalLinkTokenData:
-        """Return what a token in a link of :meth:`_link_to` grants, where links are ours to verify."""
-        raise self._unsupported("verify links: the place itself does")
+        """Return the path, the operations and the request of a token from a link of :meth:`_link_to`.
+
+        *token* is untrusted input, and the caller has not checked it.
+        """
+        raise self._unsupported("verify links", instead="the service verifies them itself")
 
     def _upload_request(self, path: str, request: LinkRequest) -> PresignedUpload:
-        """Say how a browser uploads here. The default is a ``PUT`` to the link."""
+        """Return the request by which a browser uploads the file. The default is a ``PUT`` to the link.
+
+        The caller guarantees that *path* is normalized, and that ``upload_constraints`` include those of *request*.
+        """
         return PresignedUpload(
             method="PUT",
             url=self._link_to(path, request),
@@ -186,11 +237,14 @@ class StorageDriver:
         )
 
     def _multipart(self) -> MultipartStore:
-        """Return the place's part calls."""
-        raise self._unsupported("take uploads in parts")
+        """Return the multipart calls. The caller checks their arguments and translates their errors."""
+        raise self._unsupported("take multipart uploads")
 
     def _sweep(self, before: datetime) -> int:
-        """Remove leftovers of writes that began before *before*; return how many."""
+        """Remove what writes and uploads that began before *before* left behind; return the count.
+
+        The caller guarantees that *before* is aware and in UTC.
+        """
         return 0
 
     def _check(self) -> None:
@@ -207,24 +261,24 @@ class StorageDriver:
             self._delete(path)
 
     def _close(self) -> None:
-        """Give back what is held in this process: connections, threads. What is asked for later is made anew."""
+        """Close what this process holds: connections, threads. Later operations create them again."""
 
     def _local_path(self, path: str) -> Path | None:
-        """Return where the file is on this machine, or None; whether it exists is not asked."""
+        """Return the path of the file on this machine, or None. The file need not exist."""
         return None
 
-    # -- what the wall lends to hooks -------------------------------------------------------------------------------
+    # -- for driver methods to call ---------------------------------------------------------------------------------
 
     def _path(self, path: str) -> str:
-        """Return the path of a file in its one form; every verb calls this before it does anything."""
+        """Return the normalized path of a file; every public operation calls this first."""
         return normalize(path, portable=self.portable)
 
     def _error_translator(self, path: str | None = None) -> ErrorTranslator:
-        """Return the context in which the place's errors become ours; it may be entered any number of times."""
+        """Return a reusable context manager that translates errors (see :class:`ErrorTranslator`)."""
         return ErrorTranslator(self, path)
 
     def _reader(self, path: str, opener: Callable[[str], RemoteFile] | None = None) -> RemoteFile:
-        """Open a reader whose errors are translated, by *opener* where a place has more than one way."""
+        """Open a reader, with :meth:`_open_reader` or *opener*, whose errors are translated."""
         translator = self._error_translator(path)
         with translator:
             return (opener or self._open_reader)(path).attach(path, translator)
@@ -232,7 +286,7 @@ class StorageDriver:
     def _writer(
         self, path: str, options: WriteOptions, opener: Callable[[str, WriteOptions], RemoteFile] | None = None
     ) -> RemoteFile:
-        """Open a writer, likewise, that is held to what *options* promise."""
+        """Open a writer, with :meth:`_open_writer` or *opener*, that also checks size and checksum of *options*."""
         translator = self._error_translator(path)
         with translator:
             writer = (opener or self._open_writer)(path, options).attach(path, translator)
@@ -240,10 +294,10 @@ class StorageDriver:
         return writer
 
     def _stream_to(self, target: StorageDriver, path: str, new_path: str, options: WriteOptions) -> None:
-        """Copy a file through this process, with its headers and metadata, into this storage or another."""
+        """Copy a file with its headers and metadata through this process, to *target*, which may be this storage."""
         with self._reader(path) as reader:
             info = reader.info or self._stat(path)
-            kept = WriteOptions(
+            target_options = WriteOptions(
                 content_type=info.content_type,
                 content_encoding=info.content_encoding,
                 cache_control=info.cache_control,
@@ -253,17 +307,20 @@ class StorageDriver:
                 if_match=options.if_match,
                 size=info.size,
             )
-            with target._writer(new_path, kept) as writer:
+            with target._writer(new_path, target_options) as writer:
                 copy_chunks(reader, writer)
 
     def _unsupported(self, what: str, path: str | None = None, *, instead: str = "") -> UnsupportedOperationError:
-        """Return the error that says what this storage cannot do, and what to do *instead*."""
+        """Return an error that says *what* this storage cannot do, and what to do *instead*."""
         text = f"{type(self).__name__} cannot {what}"
         return UnsupportedOperationError(f"{text}: {instead}" if instead else text, path=path, backend=self.name)
 
 
 class ErrorTranslator:
-    """Turns a place's errors into ours, in one place; ours pass and are told where they happened."""
+    """Context manager that raises a storage error in place of an error of the service or its SDK.
+
+    Storage errors pass. Both kinds get the path and the name of the backend, unless they have them.
+    """
 
     __slots__ = ("_backend", "_path")
 
@@ -272,12 +329,12 @@ class ErrorTranslator:
         self._path = path
 
     def __enter__(self) -> None:
-        """Begin watching."""
+        """Do nothing; errors are translated on exit."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Raise our error in place of the place's."""
+        """Raise the translated error, if there is one."""
         if error is None or not isinstance(error, Exception):
             return
         if not isinstance(error, StorageError):

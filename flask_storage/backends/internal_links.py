@@ -1,4 +1,4 @@
-"""Links for places that cannot sign their own: a token of ours, in a URL of the app."""
+"""Links of backends whose service cannot sign links: a signed token in a URL of the app."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ MIN_SECRET_BYTES = 32
 logger = logging.getLogger("flask_storage")
 
 _NOT_CONFIGURED = (
-    "Backend must be configured with linked_endpoint and secret_key to use this feature: give {backend!r} both, or put "
-    "it into STORAGE_PROFILES of an app that has a SECRET_KEY"
+    "Backend must be configured with linked_endpoint and secret_key to use this feature: set both for {backend!r}, or "
+    "configure it in STORAGE_PROFILES of an app that has a SECRET_KEY"
 )
 
 
 class InternalLinksStorageBackend(StorageBackend):
-    """A storage whose links are tokens in URLs of the app, honoured by the link view.
+    """A storage whose links are signed tokens in URLs of the app, which the link view serves.
 
     Args:
-        linked_endpoint: The endpoint of a view of your own (:class:`~flask_storage.LinkViewMixin`); without one the
-            view that the extension registers is used.
-        secret_key: Signs this storage's links; without one a key derived from the app's ``SECRET_KEY`` does. 32 random
-            bytes or more.
+        linked_endpoint: The endpoint of your own view (:class:`~flask_storage.LinkViewMixin`). By default, the view
+            that the extension registers is used.
+        secret_key: Signs the links of this storage: 32 random bytes or more. By default, a key derived from the app's
+            ``SECRET_KEY`` is used.
         name: See :class:`~flask_storage.StorageBackend`.
         base_url: Likewise.
         portable: Likewise.
 
     Raises:
-        ConfigurationError: for an empty secret.
+        ConfigurationError: when the secret is empty, or an argument has the wrong type.
     """
 
     def __init__(
@@ -53,21 +53,21 @@ class InternalLinksStorageBackend(StorageBackend):
             raise ConfigurationError(f"the linked_endpoint of {name!r} must be text")
         self.linked_endpoint = linked_endpoint
         self._secret_key = secret_key.encode() if isinstance(secret_key, str) else secret_key
-        given: object = self._secret_key  # from a configuration, which holds what it holds
-        if not (given is None or (isinstance(given, bytes) and given)):
+        unchecked: object = self._secret_key  # settings may contain any type
+        if not (unchecked is None or (isinstance(unchecked, bytes) and unchecked)):
             raise ConfigurationError(
                 f"the secret_key of {name!r} is empty, or neither text nor bytes: use 32 random bytes or leave it out"
             )
         self._signer: LinkSigner | None = None
 
-    def set_link_context(self, binding: LinkContext) -> None:
-        """See :meth:`StorageBackend.set_link_context`; a secret of its own has 32 bytes, unless *binding* is lenient."""
-        if self._secret_key is not None and len(self._secret_key) < MIN_SECRET_BYTES and binding.strict:
+    def set_link_context(self, context: LinkContext) -> None:
+        """See :meth:`StorageBackend.set_link_context`. A strict *context* requires a secret of 32 bytes."""
+        if self._secret_key is not None and len(self._secret_key) < MIN_SECRET_BYTES and context.strict:
             raise ConfigurationError(
-                f"the secret_key of profile {binding.profile!r} has fewer than {MIN_SECRET_BYTES} bytes: make one with "
-                "secrets.token_bytes(32), or leave it out to use the app's SECRET_KEY"
+                f"the secret_key of profile {context.profile!r} has fewer than {MIN_SECRET_BYTES} bytes: create one "
+                "with secrets.token_bytes(32), or leave it out to use the app's SECRET_KEY"
             )
-        super().set_link_context(binding)
+        super().set_link_context(context)
         self._signer = None
 
     def create_link_token(
@@ -88,7 +88,7 @@ class InternalLinksStorageBackend(StorageBackend):
         """Return what a token grants: keg-storage's name for :meth:`verify_link`."""
         return self.verify_link(token)
 
-    # -- hooks --------------------------------------------------------------------------------------------------------
+    # -- driver methods ------------------------------------------------------------------------------------------------
 
     def _link_to(self, path: str, request: LinkRequest) -> str:
         if self.link_context is not None:
@@ -101,16 +101,16 @@ class InternalLinksStorageBackend(StorageBackend):
         return self._link_signer().verify(token)
 
     def _build_url(self, endpoint: str, token: str) -> str:
-        """Return the absolute URL for *token*; asked only where no app lent its address."""
-        import flask  # the one place in the backends that knows Flask
+        """Return the absolute URL for *token*; called only for a storage without a link context."""
+        import flask  # the only import of Flask in the backends
 
         return flask.url_for(endpoint, token=token, _external=True)
 
     def _link_audience(self) -> str:
-        """Return whom tokens are for: the profile, or outside an app the storage's name."""
+        """Return the audience of tokens: the profile's name, or outside of an app the storage's name."""
         return self.link_context.profile if self.link_context is not None else self.name
 
-    # -- inner --------------------------------------------------------------------------------------------------------
+    # -- private -------------------------------------------------------------------------------------------------------
 
     def _sign(self, path: str, request: LinkRequest) -> str:
         return self._link_signer().sign(path, request, datetime.now(UTC))
@@ -128,5 +128,9 @@ class InternalLinksStorageBackend(StorageBackend):
         if signer is None or signer.secrets != keys:
             signer = self._signer = LinkSigner(keys, self._link_audience())
             if self.link_context is None and len(keys[0]) < MIN_SECRET_BYTES:
-                logger.warning("the secret_key of %r is short: links can be forged by guessing it", self.name)
+                logger.warning(
+                    "the secret_key of %r has fewer than %d bytes: links can be forged by guessing it",
+                    self.name,
+                    MIN_SECRET_BYTES,
+                )
         return signer

@@ -1,4 +1,4 @@
-"""The verbs that hand out addresses: public URLs, signed links, instructions for browsers."""
+"""The operations that create URLs: public URLs, signed links, presigned uploads."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from .driver import StorageDriver
 
 
 class LinkOperations(StorageDriver):
-    """Every way to let somebody else reach a file; written once, on top of the hooks."""
+    """The operations that give a client access to a file, on top of the driver methods."""
 
     def url(self, path: str) -> str:
-        """Return the public, permanent URL of a file. Whether it exists is not asked.
+        """Return the public, permanent URL of a file. Whether the file exists is not checked.
 
         Raises:
-            UnsupportedOperationError: when neither the profile nor the place has a public address.
+            UnsupportedOperationError: when neither the profile nor the service has a public address.
         """
         path = self._path(path)
         if self.base_url is not None:
@@ -53,20 +53,21 @@ class LinkOperations(StorageDriver):
         content_type: str | None = None,
         **arguments: Unpack[LinkArguments],
     ) -> str:
-        """Return a signed URL that lets its holder download, upload or remove one file for a while.
+        """Return a signed URL with which a client can download, upload or remove one file until it expires.
 
         Args:
-            path: The path in the storage; whether it exists is not asked.
-            operation: ``"download"``, ``"upload"``, ``"remove"``, or letters together (``"du"``) where the storage can.
-            expire: Until when: a moment (naive means UTC) or a :class:`~datetime.timedelta` from now.
-            output_path: The name that a browser saves a download under.
-            content_type: Download: the type to answer with. Upload: the type to store.
+            path: The path in the storage; whether the file exists is not checked.
+            operation: ``"download"``, ``"upload"``, ``"remove"``, or several letters (``"du"``) if the storage
+                supports ``link_combinations``.
+            expire: When the link expires: a datetime (naive means UTC) or a :class:`~datetime.timedelta` from now.
+            output_path: The file name under which a browser saves a download.
+            content_type: Download: the content type of the response. Upload: the content type to store.
             **arguments: See :class:`~flask_storage.types.LinkRequest`.
 
         Raises:
-            ValueError: when *expire* is past, or *operation* is none.
-            UnsupportedOperationError: when the storage cannot make such a link.
-            ConfigurationError: when it could, but misses a key or an address; the text says which.
+            ValueError: when *expire* is in the past, or *operation* is invalid.
+            UnsupportedOperationError: when the storage cannot create such a link.
+            ConfigurationError: when a secret key or an external address is missing; the message says which.
         """
         path = self._path(path)
         return self._create_link(path, self._link_request(operation, expire, output_path, content_type, arguments))
@@ -80,7 +81,7 @@ class LinkOperations(StorageDriver):
         content_type: str | None = None,
         **arguments: Unpack[LinkArguments],
     ) -> list[str]:
-        """Return one link for each path, in their order; arguments as for :meth:`link_to`, all expiring together."""
+        """Return one link for each path, in order; arguments as for :meth:`link_to`. All links expire together."""
         paths = [self._path(path) for path in reject_single_path(paths)]
         request = self._link_request(operation, expire, None, content_type, arguments)
         with self._error_translator():
@@ -90,14 +91,14 @@ class LinkOperations(StorageDriver):
         return list(urls)
 
     def verify_link(self, token: str) -> InternalLinkTokenData:
-        """Return what a token grants that a link of this storage carries; its path is normalized.
+        """Return path, operations and request of a token from a link of this storage; the path is normalized.
 
         Raises:
-            ExpiredLinkError: when it was good and is past its time.
-            InvalidLinkError: when it is not one of ours, or was changed.
-            InvalidPathError: when it names what is no path (a token signed by hand).
-            UnsupportedOperationError: when the place signs and verifies its links itself.
-            ConfigurationError: when the storage has no secret.
+            ExpiredLinkError: when the token is valid but has expired.
+            InvalidLinkError: when this storage did not sign the token, or it was changed.
+            InvalidPathError: when its path is invalid (a token signed by hand).
+            UnsupportedOperationError: when the service signs and verifies the links itself.
+            ConfigurationError: when the storage has no secret key.
         """
         data = self._verify_link(token)
         path = self._path(data.path)
@@ -106,16 +107,16 @@ class LinkOperations(StorageDriver):
     def upload_request(
         self, path: str, expire: Expiry, *, content_type: str | None = None, **arguments: Unpack[LinkArguments]
     ) -> PresignedUpload:
-        """Return what a browser needs to upload this one file: method, URL, headers, form fields.
+        """Return the request with which a browser uploads this one file: method, URL, headers, form fields.
 
         Arguments and errors are those of :meth:`link_to`.
         """
         path = self._path(path)
         request = self._link_request(ShareLinkOperation.upload, expire, None, content_type, arguments, for_upload=True)
         with self._error_translator(path):
-            instruction = self._upload_request(path, request)
+            upload = self._upload_request(path, request)
         self._notify_link_issued(path, request)
-        return instruction
+        return upload
 
     def confirm_upload(
         self,
@@ -126,21 +127,22 @@ class LinkOperations(StorageDriver):
         content_type: str | None = None,
         checksum: str | None = None,
     ) -> FileInfo:
-        """Look at what a client has uploaded by a link, and delete what is not what was asked for.
+        """Check a file that a client has uploaded by a link, and delete it if it is not as expected.
 
-        Not every place can bind everything in a link; here is where the app believes nothing but what is stored.
+        Not every service can enforce every constraint of a link. This method checks the stored file itself.
 
         Args:
-            path: The path in the storage, as the app knows it; never as a client says it.
+            path: The path in the storage, from the app's own data and never from the client.
             size: The exact number of bytes.
             max_size: The largest number of bytes.
-            content_type: Exactly this type, or a beginning that ends in a slash (``"image/"``).
-            checksum: ``"sha256:<hex>"`` of the content, which is read for it unless the place keeps this digest.
+            content_type: The exact type, or a prefix that ends in a slash (``"image/"``).
+            checksum: ``"sha256:<hex>"`` of the content, which is read unless the service keeps this digest.
 
         Raises:
-            FileNotFoundInStorageError: when nothing has arrived.
-            TooLargeError, IntegrityError: what has arrived is something else, and is deleted.
-            ValueError: when an expectation makes no sense; nothing was looked at.
+            FileNotFoundInStorageError: when the file does not exist.
+            TooLargeError: when the file is larger than *max_size*; it is deleted.
+            IntegrityError: when size, type or checksum differ; the file is deleted.
+            ValueError: when an argument is invalid; the file is not checked.
         """
         path = self._path(path)
         _check_expected_arguments(size, max_size, content_type)
@@ -150,7 +152,7 @@ class LinkOperations(StorageDriver):
                 _check_size(info, size, max_size)
                 _check_type(info, content_type)
                 if checksum is not None and digest != checksum.partition(":")[2].lower():
-                    raise IntegrityError("another content was uploaded than was promised; it was deleted")
+                    raise IntegrityError("another content was uploaded than was expected; it was deleted")
             except (TooLargeError, IntegrityError):
                 self._delete(path)
                 file_deleted.send(self, path=path)
@@ -160,7 +162,7 @@ class LinkOperations(StorageDriver):
     # -- inner ------------------------------------------------------------------------------------------------------
 
     def _stat_and_digest(self, path: str, checksum: str | None) -> tuple[FileInfo, str | None]:
-        """Return what is known of a file, and the digest that *checksum* asks for, both of the same version."""
+        """Return the info of a file and its digest by the algorithm of *checksum*, both of the same version."""
         if checksum is None:
             return self._stat(path), None
         computed, _ = parse_checksum(checksum)
@@ -184,7 +186,7 @@ class LinkOperations(StorageDriver):
         *,
         for_upload: bool = False,
     ) -> LinkRequest:
-        """Build a request for links and refuse what this storage cannot sign, or nobody could honour."""
+        """Return a checked link request; raise if it is invalid or this storage does not support it."""
         request = LinkRequest(
             operations=ShareLinkOperation.as_operation(operation),
             expires_at=to_utc(expire),
@@ -192,27 +194,28 @@ class LinkOperations(StorageDriver):
             content_type=content_type,
             **arguments,
         )
-        able = self.capabilities
-        beyond = request.operations.value & ~able.links.value
-        if beyond:
-            raise self._unsupported(f"sign a link for {ShareLinkOperation(beyond)!r}")
-        if len(str(request.operations)) > 1 and not able.link_combinations:
+        capabilities = self.capabilities
+        unsupported = request.operations.value & ~capabilities.links.value
+        if unsupported:
+            raise self._unsupported(f"sign a link for {ShareLinkOperation(unsupported)!r}")
+        if len(str(request.operations)) > 1 and not capabilities.link_combinations:
             raise self._unsupported("sign several operations in one link", instead="make one link for each")
-        if arguments or filename is not None or content_type is not None:  # most links have no terms to look at
-            self._check_constraints(request, able.upload_constraints if for_upload else able.link_constraints)
+        if arguments or filename is not None or content_type is not None:  # most links have no constraints to check
+            supported = capabilities.upload_constraints if for_upload else capabilities.link_constraints
+            self._check_constraints(request, supported)
         return request
 
-    def _check_constraints(self, request: LinkRequest, able: frozenset[str]) -> None:
-        terms = {term for term in LINK_CONSTRAINTS if getattr(request, term) not in (None, False)}
-        if beyond := terms - able:
-            raise self._unsupported(f"bind {', '.join(sorted(beyond))} in a link")
+    def _check_constraints(self, request: LinkRequest, supported: frozenset[str]) -> None:
+        constraints = {name for name in LINK_CONSTRAINTS if getattr(request, name) not in (None, False)}
+        if unsupported := constraints - supported:
+            raise self._unsupported(f"enforce {', '.join(sorted(unsupported))} in a link")
         headers = request.content_type or request.content_encoding or request.cache_control
         if headers and request.operations & ShareLinkOperation.upload and not self.capabilities.content_headers:
             raise self._unsupported("keep a content type or another header with what a link uploads")
         _check_values(request)
 
     def _notify_link_issued(self, path: str, request: LinkRequest) -> None:
-        """Tell whoever listens that something was signed; where nobody does, ten thousand links cost nothing by it."""
+        """Send the signal, if it has receivers; without the check, signing ten thousand links is measurably slower."""
         if link_issued.receivers:
             link_issued.send(self, path=path, request=request)
 
@@ -224,42 +227,44 @@ class LinkOperations(StorageDriver):
 
 
 def reject_single_path(paths: Iterable[str]) -> Iterable[str]:
-    """Return *paths*, unless that is one path: each of its letters would be taken for another."""
+    """Return *paths*, unless it is a single string: each of its characters would be taken for a path."""
     if isinstance(paths, str):
-        raise TypeError("give several paths, as a list; for one there is a verb of its own")
+        raise TypeError("paths must be a list of paths, not a single string: use delete() or link_to() for one path")
     return paths
 
 
 def _check_expected_arguments(size: int | None, max_size: int | None, content_type: str | None) -> None:
-    """Raise when the caller's own words make no sense: nothing may be deleted for that."""
+    """Raise if an argument is invalid: a mistake of the app must not delete the file."""
     for name, value in (("size", size), ("max_size", max_size)):
         if value is not None:
             check_count(name, value)
     if content_type is not None and not (content_type and is_one_line(content_type)):
-        raise ValueError("content_type is one line of text, and not empty")
+        raise ValueError("content_type must be one line of text, and not empty")
 
 
 def _check_size(info: FileInfo, size: int | None, max_size: int | None) -> None:
     if max_size is not None and info.size > max_size:
         raise TooLargeError(f"{info.size} bytes were uploaded where {max_size} are allowed; they were deleted")
     if size is not None and info.size != size:
-        raise IntegrityError(f"{info.size} bytes were uploaded where {size} were promised; they were deleted")
+        raise IntegrityError(f"{info.size} bytes were uploaded where {size} were expected; they were deleted")
 
 
 def _check_type(info: FileInfo, content_type: str | None) -> None:
     if content_type is None:
         return
-    found = info.content_type or ""
-    if not (found.startswith(content_type) if content_type.endswith("/") else found == content_type):
-        raise IntegrityError(f"a file of type {found!r} was uploaded where {content_type!r} was asked; it was deleted")
+    stored = info.content_type or ""
+    if not (stored.startswith(content_type) if content_type.endswith("/") else stored == content_type):
+        raise IntegrityError(
+            f"a file of type {stored!r} was uploaded where {content_type!r} was expected; it was deleted"
+        )
 
 
 def _check_values(request: LinkRequest) -> None:
-    """Raise when a term is not what it must be: a link that nobody could honour is not signed."""
-    for term in ("filename", "content_type", "content_encoding", "cache_control"):
-        value = getattr(request, term)
+    """Raise if an attribute is invalid: a link that could never be used is not signed."""
+    for name in ("filename", "content_type", "content_encoding", "cache_control"):
+        value = getattr(request, name)
         if value is not None and not is_one_line(value):
-            raise ValueError(f"the {term} of a link must be one line of text")
+            raise ValueError(f"the {name} of a link must be one line of text")
     if request.disposition not in (None, "inline", "attachment"):
         raise ValueError(f"disposition must be 'inline' or 'attachment', not {request.disposition!r}")
     _check_limits(request)
@@ -268,15 +273,15 @@ def _check_values(request: LinkRequest) -> None:
 
 
 def _check_limits(request: LinkRequest) -> None:
-    for term, least in (("size", 0), ("max_size", 0), ("uses", 1)):
-        value = getattr(request, term)
+    for name, least in (("size", 0), ("max_size", 0), ("uses", 1)):
+        value = getattr(request, name)
         if value is not None:
-            check_count(f"the {term} of a link", value, least)
+            check_count(f"the {name} of a link", value, least)
     if type(request.exclusive) is not bool:
-        raise ValueError(f"exclusive is True or False, not {request.exclusive!r}")
+        raise ValueError(f"exclusive must be True or False, not {request.exclusive!r}")
     if request.checksum is not None:
         parse_checksum(request.checksum)
     if not request.operations & ShareLinkOperation.upload:
-        for term in ("size", "max_size", "checksum", "exclusive"):
-            if getattr(request, term) not in (None, False):
-                raise ValueError(f"{term} is for links that upload")
+        for name in ("size", "max_size", "checksum", "exclusive"):
+            if getattr(request, name) not in (None, False):
+                raise ValueError(f"{name} is only for links that upload")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class MemoryStorage(InternalLinksStorageBackend):
-    """Keeps files in memory, with every guarantee of the wall; they go with the process.
+    """Stores files in memory, with every guarantee of the storage interface, until the process ends.
 
     Args:
         name: See :class:`~flask_storage.StorageBackend`.
@@ -74,23 +74,23 @@ class MemoryStorage(InternalLinksStorageBackend):
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
-        """Make a storage of ``memory:``."""
+        """Create a storage from ``memory:``."""
         return cls(**options)
 
     def _list(self, path: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
         prefix = f"{path}/" if path else ""
         with self._lock:
             stored = [file for name, file in self._files.items() if name.startswith(prefix)]
-        folders: set[str] = set()
+        directories: set[str] = set()
         files = []
         for file in stored:
             head, slash, _ = file.path[len(prefix) :].partition("/")
             if slash and not recursive:
-                folders.add(prefix + head + slash)
+                directories.add(prefix + head + slash)
             else:
                 files.append(ListEntry(file.path, file.last_modified, len(file.data)))
         yield files
-        yield [ListEntry(folder, None, 0) for folder in folders]
+        yield [ListEntry(directory, None, 0) for directory in directories]
 
     def _open_reader(self, path: str) -> RemoteFile:
         file = self._find(path)
@@ -101,8 +101,8 @@ class MemoryStorage(InternalLinksStorageBackend):
 
     def _open_updater(self, path: str, options: WriteOptions) -> RemoteFile:
         file = self._find(path)
-        kept = {**file.headers, **options.headers}
-        return _MemoryWriter(self, path, options, FileMode.read | FileMode.write, file.data, kept)
+        headers = {**file.headers, **options.headers}
+        return _MemoryWriter(self, path, options, FileMode.read | FileMode.write, file.data, headers)
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
         file = self._find(path)
@@ -138,13 +138,13 @@ class MemoryStorage(InternalLinksStorageBackend):
         return file
 
     def _store(self, path: str, data: bytes, headers: dict[str, Any], options: WriteOptions) -> None:
-        """Publish under the lock, if the conditions hold."""
+        """Check the conditions and publish, both under the lock."""
         with self._lock:
             current = self._files.get(path)
             if options.exclusive and current is not None:
                 raise FileExistsInStorageError(f"{path} exists in {self.name}: choose another name", path=path)
             if options.if_match is not None and (current is None or current.etag != options.if_match):
-                raise PreconditionFailedError(f"{path} is not the version that was named", path=path)
+                raise PreconditionFailedError(f"{path} is not the version that was named: read it again", path=path)
             self._files[path] = _Stored(path, data, headers)
 
 
@@ -230,7 +230,7 @@ class _MemoryMultipart(MultipartStore):
         with self._storage._lock:
             pending = self._pending(path, upload_id)
             if any(pending.parts.get(part.number, (None,))[0] != part for part in parts):
-                raise IntegrityError("a part is missing, or is not the one that was stored", path=path)
+                raise IntegrityError("a part is missing, or is not the one that was stored: upload it again", path=path)
             content = b"".join(pending.parts[part.number][1] for part in parts)
             self._store(path, content, {**pending.options.headers, **options.headers}, options)
             del self._storage._pending[upload_id]

@@ -1,4 +1,4 @@
-"""A place's part calls, seen through the wall: what they are given is checked, and what they raise is ours."""
+"""The multipart calls of the storage interface: arguments are checked, and errors are translated."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class CheckedMultipart(MultipartStore):
-    """A place's part calls behind the wall: paths are normalized and errors are ours.
+    """Wraps the multipart calls of a backend: normalizes paths, checks arguments and translates errors.
 
     Args:
-        multipart: The backend's own calls.
-        normalize: Brings the path of a file into its one form.
-        normalize_directory: Likewise for a folder.
-        check: Refuses options that the place cannot honour.
-        check_complete: Likewise for what :meth:`complete` is given.
-        translator: Makes the context in which errors about a path are translated.
-        published: Called with a path that has been published.
+        multipart: The calls of the backend.
+        normalize: Returns the canonical path of a file.
+        normalize_directory: Returns the canonical path of a directory.
+        check: Refuses options that the backend does not support.
+        check_complete: Likewise for the options of :meth:`complete`.
+        translator: Returns the context manager that translates errors about a path.
+        published: Called with each path that was published.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class CheckedMultipart(MultipartStore):
         self._normalize = normalize
         self._normalize_directory = normalize_directory
         self._check = check
-        self._check_ending = check_complete
+        self._check_complete = check_complete
         self._error_translator = translator
         self._published = published
 
@@ -57,9 +57,9 @@ class CheckedMultipart(MultipartStore):
     def create(self, path: str, options: WriteOptions) -> str:
         """See :meth:`MultipartStore.create`."""
         path = self._normalize(path)
-        decided = (options.exclusive or None, options.if_match, options.size, options.checksum)
-        if any(term is not None for term in decided):
-            raise ValueError("exclusive, if_match, size and checksum are given to complete(), which decides them")
+        conditions = (options.exclusive or None, options.if_match, options.size, options.checksum)
+        if any(condition is not None for condition in conditions):
+            raise ValueError("exclusive, if_match, size and checksum are given to complete(), which checks them")
         with self._error_translator(path):
             return self._multipart.create(path, self._check(options))
 
@@ -75,10 +75,10 @@ class CheckedMultipart(MultipartStore):
         """See :meth:`MultipartStore.complete`."""
         path = self._normalize(path)
         if not parts or len({part.number for part in parts}) != len(parts):
-            raise IntegrityError("an upload is finished with at least one part, and each of them once", path=path)
+            raise IntegrityError("complete() needs at least one part, and no part number twice", path=path)
         with self._error_translator(path):
             self._multipart.complete(
-                path, upload_id, sorted(parts, key=lambda part: part.number), self._check_ending(options)
+                path, upload_id, sorted(parts, key=lambda part: part.number), self._check_complete(options)
             )
         self._published(path)
 

@@ -1,4 +1,4 @@
-"""Ids of uploads that are made here; where parts are hidden files, their names, and a note of what they become."""
+"""Multipart uploads of backends without a service for them: upload ids, names of part files, and the manifest."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from ..multipart import PendingUpload
 from ..paths import is_valid
 from ..types import WriteOptions
 
-# Ids become names, so nothing passes that we could not have made ourselves.
+# Ids become file names, so only the form of `new_upload_id` is accepted.
 _UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 _PART_NAME = re.compile(r"part-(\d{5,})", re.ASCII)
 MANIFEST_NAME = "upload.json"
-"""The note's name, in the hidden folder of its upload."""
+"""The name of the manifest, in the temporary directory of its upload."""
 
 
 def new_upload_id() -> str:
-    """Return an id that nobody can guess."""
+    """Return a random id of 128 bits."""
     return secrets.token_urlsafe(16)
 
 
 def is_upload_id(text: object) -> bool:
-    """Whether *text* has the form of the ids that are given out here; nothing else goes into a name."""
+    """Whether *text* has the form of an upload id, and is safe in a file name."""
     return isinstance(text, str) and _UPLOAD_ID.fullmatch(text) is not None
 
 
 def part_name(number: int) -> str:
-    """Return the name of a part."""
+    """Return the file name of a part."""
     return f"part-{number:05}"
 
 
 def part_number_of(name: str) -> int | None:
-    """Return the number in the name of a part, or None for the name of something else."""
+    """Return the part number in a file name, or None if it is not the name of a part."""
     match = _PART_NAME.fullmatch(name)
     return None if match is None else int(match[1])
 
 
 def encode_manifest(path: str, options: WriteOptions) -> bytes:
-    """Return the note of an upload that begins now."""
+    """Return the manifest of an upload that is created now."""
     manifest = {"path": path, "headers": options.headers, "started_at": datetime.now(UTC).isoformat()}
     return json.dumps(manifest).encode()
 
 
 def parse_manifest(content: bytes) -> dict[str, Any]:
-    """Return what a note says: ``path``, ``headers``, ``started_at``.
+    """Return the fields of a manifest: ``path``, ``headers``, ``started_at``.
 
     Raises:
-        IntegrityError: when it is damaged.
+        IntegrityError: when the manifest is damaged.
     """
     try:
         manifest: dict[str, Any] = json.loads(content)
-        is_moment = datetime.fromisoformat(manifest["started_at"]).tzinfo is not None
+        has_timezone = datetime.fromisoformat(manifest["started_at"]).tzinfo is not None
         if (
-            is_moment
+            has_timezone
             and isinstance(manifest["path"], str)
             and is_valid(manifest["path"])
             and isinstance(manifest["headers"], dict)
@@ -65,10 +65,10 @@ def parse_manifest(content: bytes) -> dict[str, Any]:
             return manifest
     except (ValueError, LookupError, TypeError, RecursionError):
         pass
-    raise IntegrityError("the note of this upload is damaged: begin anew, the sweep takes the rest")
+    raise IntegrityError("the manifest of this upload is damaged: start a new upload; `sweep` deletes this one")
 
 
 def pending_upload(manifest: dict[str, Any], upload_id: str) -> PendingUpload:
-    """Return an upload as it is listed."""
+    """Return the :class:`PendingUpload` of a manifest."""
     started_at = datetime.fromisoformat(manifest["started_at"])
     return PendingUpload(path=manifest["path"], upload_id=upload_id, started_at=started_at)

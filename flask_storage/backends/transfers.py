@@ -1,4 +1,4 @@
-"""The verbs that move bytes: open, upload, download, put, get, write, read, save."""
+"""The operations that transfer content: open, upload, download, put, get, write, read, save."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ..validation import check_count, check_metadata
 from .driver import StorageDriver
 
 _T = TypeVar("_T")
-_MAX_READS = 20  # of a file that is replaced again and again while it is read
+_MAX_READS = 20  # attempts to read a file that is replaced concurrently each time
 _SPOOL_BYTES = 8 * 1024 * 1024
 
 
 class TransferOperations(StorageDriver):
-    """Everything through which content enters or leaves a storage; written once, on top of the hooks."""
+    """The operations through which content enters or leaves a storage, on top of the driver methods."""
 
     def open(
         self,
@@ -37,10 +37,10 @@ class TransferOperations(StorageDriver):
     ) -> RemoteFile:
         """Open a file.
 
-        Reading yields the version that was there when the file was opened; where a place does not keep it once it is
-        replaced, reading on is a :class:`~flask_storage.errors.PreconditionFailedError`. Writing replaces the file
-        atomically when the writer is closed; until then, and after an exception, what was there before stays. Reading
-        and writing (``"rw"``) needs an existing file, edits a private copy and publishes it by closing.
+        A reader returns the version that existed when the file was opened. If a backend does not keep that version
+        after the file was replaced, reading on raises :class:`~flask_storage.errors.PreconditionFailedError`. A writer
+        replaces the file atomically when it is closed; until then, and after an exception, the file is unchanged.
+        Reading and writing (``"rw"``) needs an existing file, edits a private copy and publishes it on close.
 
         Args:
             path: The path in the storage.
@@ -52,8 +52,8 @@ class TransferOperations(StorageDriver):
             A binary file object; use it in a ``with`` block.
 
         Raises:
-            FileNotFoundInStorageError: when reading, or reading and writing, what is not there.
-            UnsupportedOperationError: when the storage cannot keep what the arguments ask for.
+            FileNotFoundInStorageError: when the file does not exist (except for ``"w"``).
+            UnsupportedOperationError: when the storage does not support the mode or one of the arguments.
 
         >>> from flask_storage import MemoryStorage
         >>> storage = MemoryStorage()
@@ -80,13 +80,13 @@ class TransferOperations(StorageDriver):
         if not file_mode & FileMode.read:
             writer = self._writer(path, options)
         elif options.size is not None or options.checksum is not None:
-            raise ValueError("size and checksum are promised of what is written anew, not of what is edited")
+            raise ValueError("size and checksum are for writing a new file, not for editing one (mode 'rw')")
         elif self.capabilities.read_write:
             with translator:
                 writer = self._open_updater(path, options)
         else:
             raise self._unsupported(
-                "open a file for reading and writing at once", path, instead="read it, then write it anew"
+                "open a file for reading and writing", path, instead="read it, then write the new content"
             )
         return writer.attach(path, translator, lambda: self._notify_stored(path))
 
@@ -99,7 +99,7 @@ class TransferOperations(StorageDriver):
         extra_args: Mapping[str, Any] | None = None,
         **arguments: Unpack[WriteArguments],
     ) -> None:
-        """Store what a binary file object yields, from where it stands; it is not closed.
+        """Store the content of a binary file object, from its current position; it is not closed.
 
         Args:
             file_obj: Anything with ``read(size)``.
@@ -109,8 +109,8 @@ class TransferOperations(StorageDriver):
             **arguments: See :class:`~flask_storage.types.WriteOptions`.
 
         Raises:
-            TypeError: when the source yields text.
-            StorageError: nothing was published; what was there before is still there.
+            TypeError: when *file_obj* yields text.
+            StorageError: when it fails; nothing was published and an existing file is unchanged.
         """
         path = self._path(path)
         options = self._options(extra_args, arguments)
@@ -125,10 +125,10 @@ class TransferOperations(StorageDriver):
         Args:
             path: The path in the storage.
             file_obj: Anything with ``write(data)``.
-            progress_callback: Called after each chunk with the number of bytes so far.
+            progress_callback: Called after each chunk with the number of bytes written so far.
 
         Raises:
-            FileNotFoundInStorageError: when there is no such file; nothing was written.
+            FileNotFoundInStorageError: when the file does not exist; nothing was written.
         """
         path = self._path(path)
         self._download_file(path, file_obj, progress_callback)
@@ -156,48 +156,48 @@ class TransferOperations(StorageDriver):
     def get(
         self, path: str, dest: str | os.PathLike[str], *, progress_callback: ProgressCallback | None = None
     ) -> None:
-        """Fetch a file to a local file, which appears or is replaced only when all of it has arrived.
+        """Download to a local file, which is created or replaced atomically when the content is complete.
 
         Args:
             path: The path in the storage.
-            dest: The local file; an existing one keeps its mode, a new one gets what the umask allows.
-            progress_callback: Called after each chunk with the number of bytes so far.
+            dest: The local file. An existing one keeps its mode; a new one gets the mode that the umask allows.
+            progress_callback: Called after each chunk with the number of bytes written so far.
 
         Raises:
-            FileNotFoundInStorageError: when there is no such file; *dest* is untouched.
+            FileNotFoundInStorageError: when the file does not exist; *dest* is unchanged.
         """
         dest = os.fspath(dest)
         if os.path.exists(dest) and not os.path.isfile(dest):
-            # A pipe or a device cannot be replaced by renaming; a folder makes open() say what is wrong.
+            # A pipe or a device cannot be replaced by renaming; for a directory open() raises the right error.
             with open(dest, "wb") as target:
                 self.download(path, target, progress_callback=progress_callback)
             return
         dest = os.path.realpath(dest)
-        unfinished = os.path.join(os.path.dirname(dest), f".{secrets.token_hex(8)}.part")
+        temporary = os.path.join(os.path.dirname(dest), f".{secrets.token_hex(8)}.part")
         try:
-            # Not readable by others for a moment, when what it replaces never was.
+            # While it is written, the file must not be readable by users who cannot read the file it replaces.
             mode = 0o600 if os.path.exists(dest) else 0o666
-            fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with LocalFile(fd, "wb") as target:
                 self._retry_if_replaced(lambda: self._download_from_start(path, target, progress_callback))
             with contextlib.suppress(FileNotFoundError):
-                os.chmod(unfinished, os.stat(dest).st_mode & 0o7777)
-            os.replace(unfinished, dest)
+                os.chmod(temporary, os.stat(dest).st_mode & 0o7777)
+            os.replace(temporary, dest)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(unfinished)
+                os.unlink(temporary)
             raise
 
     def write(self, path: str, data: bytes | bytearray | memoryview, **arguments: Unpack[WriteArguments]) -> None:
-        """Store bytes under *path*, replacing what was there.
+        """Store *data* at *path*, replacing an existing file atomically.
 
         Raises:
             TypeError: for text; encode it first.
         """
-        given: object = data  # annotations stop nobody
-        if not isinstance(given, bytes | bytearray | memoryview):
-            advice = "encode text first" if isinstance(given, str) else "a file object goes to upload(file_obj, path)"
-            raise TypeError(f"write() takes bytes, not {type(given).__name__}: {advice}")
+        argument: object = data  # callers may ignore the annotation
+        if not isinstance(argument, bytes | bytearray | memoryview):
+            advice = "encode it first" if isinstance(argument, str) else "pass a file object to upload(file_obj, path)"
+            raise TypeError(f"write() takes bytes, not {type(argument).__name__}: {advice}")
         arguments.setdefault("size", memoryview(data).nbytes)
         self.upload(io.BytesIO(data), path, **arguments)
 
@@ -206,7 +206,7 @@ class TransferOperations(StorageDriver):
 
         Args:
             path: The path in the storage.
-            max_size: In bytes; a larger file is refused before it fills the memory.
+            max_size: In bytes. At most one byte more is read into memory.
 
         Raises:
             TooLargeError: when the file is larger than *max_size*.
@@ -224,19 +224,19 @@ class TransferOperations(StorageDriver):
         content: bytes | bytearray | memoryview | SupportsRead,
         **arguments: Unpack[WriteArguments],
     ) -> str:
-        """Store new content under a name that a stranger chose; never replaces anything.
+        """Store content under a user-supplied name, and never replace a file.
 
-        The name is made safe (see :func:`flask_storage.paths.safe_path`). When it is taken, ``_`` and the 32
-        hexadecimal digits of a random UUID go before the extension, within 255 bytes. Where a storage cannot create
-        exclusively, every name gets that suffix.
+        The name is sanitized (see :func:`flask_storage.paths.safe_path`). If a file of this name exists, ``_`` and the
+        32 hexadecimal digits of a random UUID are inserted before the extension; the name stays within 255 bytes. On a
+        storage without ``exclusive``, every name gets this suffix.
 
         Args:
-            name: The wished path, as it came.
-            content: Bytes, or a binary file object. One that cannot seek is spooled, past 8 MiB to disk.
+            name: The requested path; it may be untrusted input.
+            content: Bytes, or a binary file object. One that is not seekable is spooled, beyond 8 MiB to disk.
             **arguments: See :class:`~flask_storage.types.WriteOptions`.
 
         Returns:
-            The path that the content is stored under.
+            The path of the stored file.
 
         >>> from flask_storage import MemoryStorage
         >>> MemoryStorage().save("../a b?.txt", b"1")
@@ -271,7 +271,7 @@ class TransferOperations(StorageDriver):
     # -- inner ------------------------------------------------------------------------------------------------------
 
     def _retry_if_replaced(self, read: Callable[[], _T]) -> _T:
-        """Return what *read* returns; read again when the file was replaced meanwhile, as nobody has seen any of it."""
+        """Return what *read* returns. Retry if the file was replaced concurrently; the caller has seen no bytes yet."""
         for _ in range(_MAX_READS - 1):
             try:
                 return read()
@@ -295,16 +295,16 @@ class TransferOperations(StorageDriver):
         return self._check_options(WriteOptions.from_arguments(extra_args, arguments))
 
     def _check_options(self, options: WriteOptions) -> WriteOptions:
-        """Return *options* as they are, or refuse what this storage cannot honour, before anything is sent."""
-        able = self.capabilities
+        """Return *options* with a copy of the metadata, or raise if they are invalid or unsupported here."""
+        capabilities = self.capabilities
         for header in CONTENT_HEADERS:
             value = getattr(options, header)
             if value is not None and not is_one_line(value):
                 raise ValueError(f"{header} must be one line of text")
-        if not able.content_headers and any(getattr(options, header) for header in CONTENT_HEADERS):
+        if not capabilities.content_headers and any(getattr(options, header) for header in CONTENT_HEADERS):
             raise self._unsupported("keep a content type or another header with a file")
         if options.metadata:
-            if not able.metadata:
+            if not capabilities.metadata:
                 raise self._unsupported("keep metadata with a file")
             check_metadata(options.metadata)
             options = replace(options, metadata=dict(options.metadata))

@@ -1,8 +1,8 @@
-"""``flask storage …``: everyday work with an app's profiles, from a shell.
+"""``flask storage …``: work with an app's profiles from a shell.
 
-Every command is a thin call of one operation of :class:`~flask_storage.StorageBackend`. Results go to standard output,
-messages to standard error. The exit status is 0 when it worked, 1 when the storage or the local disk refused or failed,
-2 when the command line asked for what cannot be (an unknown profile, a bad path), 130 after an interrupt.
+Each command calls one operation of :class:`~flask_storage.StorageBackend`. Results go to standard output, messages to
+standard error. The exit status is 0 on success, 1 when the storage or the local disk refused or failed, 2 when the
+command line was wrong (an unknown profile, an invalid path), 130 after an interrupt.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class StorageGroup(click.Group):
         return sorted({*_COMMANDS, *self.commands})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the command called *cmd_name*; one that an app added replaces ours."""
+        """Return the command called *cmd_name*; one that an app added replaces the built-in one."""
         if cmd_name in self.commands or cmd_name not in _COMMANDS:
             return super().get_command(ctx, cmd_name)
         module = importlib.import_module(f"{__name__}.{_COMMANDS[cmd_name]}")
@@ -51,4 +51,4 @@ storage_commands = StorageGroup(
     params=[*profile_options()],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-"""The group of all commands; the extension adds it to each app. It keeps nothing of any app."""
+"""The group of all commands; the extension adds it to each app. It holds no state of an app."""

@@ -1,4 +1,4 @@
-"""What all commands share: the app context, ``--profile``, and errors a person can read."""
+"""What all commands share: the app context, ``--profile``, and readable errors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ..errors import FileNotFoundInStorageError, InvalidPathError, PartialFailur
 from .output import printable
 from .profile import profile_options
 
-_INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
+_INTERRUPTED = 130  # the status that shells report for a program ended by Ctrl-C
 
 
 class StorageCommand(click.Command):
     """A command that runs in the app's context, takes ``--profile`` and ends without a traceback.
 
     Args:
-        callback: What the command does.
-        **attributes: Those of :class:`click.Command`.
+        callback: The function that runs the command.
+        **attributes: The arguments of :class:`click.Command`.
     """
 
     def __init__(self, *, callback: Callable[..., object], **attributes: Any) -> None:
@@ -29,7 +29,7 @@ class StorageCommand(click.Command):
         self.params.extend(profile_options())
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what goes wrong in the storage becomes a message and an exit status."""
+        """Run the command; a storage error becomes a message and an exit status."""
         try:
             return super().invoke(ctx)
         except StorageError as error:
@@ -40,7 +40,7 @@ class StorageCommand(click.Command):
 
 
 def as_click_error(error: StorageError) -> click.ClickException:
-    """Return what click prints for *error*: a usage mistake (2) for a bad path, otherwise a failure (1)."""
+    """Return click's exception for *error*: a usage error (2) for an invalid path, otherwise a failure (1)."""
     if isinstance(error, FileNotFoundInStorageError):
         return click.FileError(error.filename, hint=f"Not found in {error.storage_type}.")
     if isinstance(error, InvalidPathError):
@@ -53,18 +53,18 @@ def as_click_error(error: StorageError) -> click.ClickException:
 
 @contextmanager
 def local_file(name: str) -> Iterator[None]:
-    """Say which local file was in trouble: a temporary name, or none, is all that the system's error may know."""
+    """Report errors of the operating system with the local file's *name*: their own may be missing or temporary."""
     try:
         yield
     except (StorageError, BrokenPipeError):
-        raise  # the one is reported as it is; the other is how a reader of our output says "enough"
+        raise  # storage errors name their path; a broken pipe only means that the reader of the output has ended
     except OSError as error:
         raise click.ClickException(f"{click.format_filename(name)}: {error.strerror or error}") from error
 
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Report an argument that the wall refuses (a content type of two lines) as the mistake it is."""
+    """Report a value that the storage interface rejects (such as a content type of two lines) as a usage error."""
     try:
         yield
     except StorageError:

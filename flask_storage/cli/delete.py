@@ -1,4 +1,4 @@
-"""``delete``: files, and whole folders when asked twice."""
+"""``delete``: deletes files, and with ``--recursive`` whole directories."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .profile import complete_path, selected_storage
 
 @click.command("delete", cls=StorageCommand, short_help="Delete files or folders.")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=complete_path)
-@click.option("-r", "--recursive", is_flag=True, help="Also folders, with everything below them.")
+@click.option("-r", "--recursive", is_flag=True, help="Also delete folders, with everything below them.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before deleting folders.")
-@click.option("--missing-ok", is_flag=True, help="What is not there is no error.")
+@click.option("--missing-ok", is_flag=True, help="Do not fail when a file does not exist.")
 def delete_command(paths: Sequence[str], recursive: bool, yes: bool, missing_ok: bool) -> None:
     """Delete the files PATH...
 
-    Before --recursive deletes, it asks whoever sits at a terminal. When one of several is not there, the others are
-    deleted all the same, and the exit status is 1.
+    With --recursive, and in a terminal, the command asks for confirmation first. When one of several files does not
+    exist, the others are deleted, and the exit status is 1.
     """
     storage = selected_storage()
-    # Every path is looked at before the first is deleted, so that a bad one among them leaves all as it was.
+    # All paths are validated before the first file is deleted, so that an invalid one among them changes nothing.
     files = [path for path in paths if _is_file(storage, path)]
     if recursive and not yes and is_terminal(sys.stdin):
         names = ", ".join(printable(path) for path in paths)
@@ -46,13 +46,13 @@ def delete_command(paths: Sequence[str], recursive: bool, yes: bool, missing_ok:
 
 def _is_file(storage: StorageBackend, path: str) -> bool:
     if path.endswith("/"):
-        storage.iter(path)  # looks at the path, and refuses what is none
+        storage.iter(path)  # raises for an invalid path
         return False
     return storage.exists(path)
 
 
 def _reason(storage: StorageBackend, path: str) -> str:
-    """Return why nothing was deleted: a folder looks like a missing file to whoever asks for a file."""
+    """Return why nothing was deleted: the path is a directory, or it does not exist."""
     if next(storage.iter(path, recursive=False), None) is not None:
         return f"{path} is a folder: pass --recursive to delete everything below it."
     return f"{path} not found in {storage.name}."

@@ -1,4 +1,4 @@
-"""``link``: a URL to send to somebody."""
+"""``link``: prints a signed URL of a file."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .profile import complete_path, selected_storage
     metavar="DURATION",
     default="1h",
     show_default=True,
-    help="Until when: seconds, or for example 15m, 1h, 2d.",
+    help="How long the link is valid: seconds, or for example 15m, 1h, 2d.",
 )
-@click.option("--download/--no-download", default=True, show_default=True, help="The holder may fetch the file.")
-@click.option("--upload/--no-upload", default=False, show_default=True, help="The holder may store the file.")
-@click.option("--delete/--no-delete", default=False, show_default=True, help="The holder may delete the file.")
+@click.option("--download/--no-download", default=True, show_default=True, help="Allow downloading the file.")
+@click.option("--upload/--no-upload", default=False, show_default=True, help="Allow uploading the file.")
+@click.option("--delete/--no-delete", default=False, show_default=True, help="Allow deleting the file.")
 @click.option("--filename", metavar="NAME", help="The name that a browser saves the download under.")
-@click.option("--content-type", metavar="TYPE", help="Download: the type to answer with. Upload: the type to store.")
-@click.option("--uses", type=click.IntRange(min=1), help="How many times the link works.")
+@click.option("--content-type", metavar="TYPE", help="Download: the type to send. Upload: the type to store.")
+@click.option("--uses", type=click.IntRange(min=1), help="How many times the link can be used.")
 @click.option("--max-size", type=size, metavar="SIZE", help="Upload: the largest size, for example 500K or 10M.")
-@click.option("--exclusive", is_flag=True, help="Upload: refuse to replace what exists.")
+@click.option("--exclusive", is_flag=True, help="Upload: fail if the file exists already.")
 @json_option
 def link_command(
     path: str,
@@ -46,12 +46,12 @@ def link_command(
     exclusive: bool,
     wants_json: bool,
 ) -> None:
-    """Print a signed URL that lets its holder download the file PATH, or upload or delete it, for a while.
+    """Print a signed URL for the file PATH that works until it expires: for downloads, uploads or deleting.
 
-    Whoever has the URL can use it: treat it as a password. Whether there is such a file is not asked.
+    Anyone who has the URL can use it: treat it as a password. The command does not check whether the file exists.
     """
     if not upload and (exclusive or max_size is not None):
-        raise click.UsageError("--max-size and --exclusive are for links with --upload.")
+        raise click.UsageError("--max-size and --exclusive need --upload.")
     operations = "d" * download + "u" * upload + "r" * delete
     with usage_errors():
         expires_at = datetime.now(UTC) + expiration
@@ -65,6 +65,6 @@ def link_command(
             max_size=max_size,
             exclusive=exclusive,
         )
-    allowed = operation_names(ShareLinkOperation.as_operation(operations))
-    facts = {"url": url, "path": path, "operations": allowed, "expires_at": expires_at}
-    write_lines([as_json(facts) if wants_json else url])
+    names = operation_names(ShareLinkOperation.as_operation(operations))
+    result = {"url": url, "path": path, "operations": names, "expires_at": expires_at}
+    write_lines([as_json(result) if wants_json else url])

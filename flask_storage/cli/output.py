@@ -1,4 +1,4 @@
-"""What commands print: lines, JSON, sizes and dates for people, and a bar while a long transfer runs."""
+"""The output of commands: lines, JSON, human-readable sizes and dates, and a progress bar for long transfers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DATE_WITHOUT_YEAR_DAYS = 5 * 365 / 12
 
 
 def binary(stream: TextIO | None, name: str) -> BinaryIO:
-    """Return the bytes behind a standard stream; Python has None for one that the shell closed (``>&-``)."""
+    """Return the binary form of a standard stream; Python has None for one that the shell closed (``>&-``)."""
     if stream is None:
         raise click.ClickException(f"{name} is closed.")
     return stream.buffer
@@ -30,11 +30,11 @@ def binary(stream: TextIO | None, name: str) -> BinaryIO:
 
 @contextmanager
 def standard_output() -> Iterator[BinaryIO]:
-    """Lend standard output for bytes, and see that they arrive.
+    """Yield standard output as a binary stream, and flush it at the end.
 
     Raises:
-        click.ClickException: when they do not, because a disk is full for example, or nothing is there to write to.
-        BrokenPipeError: when whoever read them has had enough (``| head``); click ends quietly then.
+        click.ClickException: when writing fails, for example because a disk is full, or standard output is closed.
+        BrokenPipeError: when the reading program has ended (``| head``); click exits without a message then.
     """
     out = binary(sys.stdout, "standard output")
     try:
@@ -43,7 +43,7 @@ def standard_output() -> Iterator[BinaryIO]:
     except StorageError:
         raise
     except OSError as error:
-        # What is still buffered would be tried again when Python ends, and complained about once more.
+        # Otherwise Python would try to write the rest of the buffer when it exits, and report the error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             raise
@@ -51,9 +51,9 @@ def standard_output() -> Iterator[BinaryIO]:
 
 
 def write_lines(lines: Iterable[str]) -> None:
-    """Write results to standard output, each as it comes.
+    """Write results to standard output, one by one.
 
-    Always as UTF-8: that is what JSON is and what file names are on disk, whatever the locale says.
+    The encoding is UTF-8 in every locale: JSON requires it, and file names on disk have it.
     """
     with standard_output() as out:
         for line in lines:
@@ -61,13 +61,13 @@ def write_lines(lines: Iterable[str]) -> None:
 
 
 def print_status(text: str) -> None:
-    """Tell the person at the terminal what was done."""
+    """Print a message for the user to standard error."""
     click.echo(printable(text), err=True)
 
 
 def as_json(value: Any) -> str:
-    """Return *value* as JSON on one line; moments in ISO 8601."""
-    return json.dumps(value, ensure_ascii=False, default=lambda moment: moment.isoformat())
+    """Return *value* as JSON on one line; datetimes in ISO 8601."""
+    return json.dumps(value, ensure_ascii=False, default=lambda date: date.isoformat())
 
 
 def operation_names(operations: ShareLinkOperation) -> list[str]:
@@ -76,7 +76,7 @@ def operation_names(operations: ShareLinkOperation) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Return *text* with everything escaped that could steer a terminal."""
+    """Return *text* with all control characters escaped, so that it cannot control the terminal."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
@@ -95,33 +95,33 @@ def human_size(size: int) -> str:
     return f"{scaled:.1f}{unit}"
 
 
-def human_date(moment: datetime | None, *, now: datetime | None = None) -> str:
-    """Return a day in local time: ``today``, ``yesterday``, ``Apr 01``, or with its year once months lie between."""
-    if moment is None:
+def human_date(date: datetime | None, *, now: datetime | None = None) -> str:
+    """Return a day in local time: ``today``, ``yesterday``, ``Apr 01``, or with the year when it is months away."""
+    if date is None:
         return "-"
     today = (now or datetime.now(UTC)).astimezone().date()
-    day = moment.astimezone().date()
+    day = date.astimezone().date()
     age = (today - day).days
     near = {0: "today", 1: "yesterday", -1: "tomorrow"}
     return near.get(age) or day.strftime("%b %d" if abs(age) < _DATE_WITHOUT_YEAR_DAYS else "%b %d %Y")
 
 
 def is_terminal(stream: Any) -> bool:
-    """Whether somebody sits at this stream; a shell may have closed it (``2>&-``), and then it is None."""
+    """Whether *stream* is a terminal; it is None when the shell closed it (``2>&-``)."""
     return stream is not None and bool(stream.isatty())
 
 
 @contextmanager
 def progress(label: str, size: Callable[[], int], *, wanted: bool = True) -> Iterator[ProgressCallback | None]:
-    """Show a bar on standard error while a long transfer runs, when somebody is there to see it.
+    """Show a progress bar on standard error for a transfer of at least 8 MiB, when that is a terminal.
 
     Args:
-        label: What stands before the bar.
-        size: Tells how many bytes will come; asked only when a bar could be shown.
+        label: The text before the bar.
+        size: Returns the number of bytes; called only when a bar could be shown.
         wanted: False for no bar at all.
 
     Yields:
-        A callback for the transfer, None where no bar is shown.
+        A callback for the transfer; None when no bar is shown.
     """
     length = size() if wanted and is_terminal(sys.stderr) else 0
     if length < _LONG_TRANSFER:

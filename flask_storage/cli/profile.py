@@ -1,4 +1,4 @@
-"""Which profile a command works on, and what a shell may complete. Part of every app's start, so it imports little."""
+"""The profile of a command, and shell completion. Every app imports this module at start, so it imports little."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _MAX_COMPLETIONS = 1000
 
 
 def profile_options() -> list[click.Option]:
-    """Return ``--profile``, for the group and for each command; a command's own wins."""
+    """Return ``--profile``, for the group and for each command; the command's option takes precedence."""
     return [
         click.Option(
             ["--profile"],
             metavar="NAME",
-            help="The profile to work on instead of the default one.",
+            help="The profile to use instead of the default one.",
             expose_value=False,
             callback=_remember,
             shell_complete=_complete_profile,
         ),
-        # keg-storage's word for it
+        # keg-storage's name of the option
         click.Option(["--location"], hidden=True, expose_value=False, callback=_remember),
     ]
 
@@ -43,7 +43,7 @@ def app_profiles() -> Profiles:
 
 
 def requested_profile() -> str | None:
-    """Return the name that the command line gives, None for the default profile.
+    """Return the profile name from the command line; None for the default profile.
 
     Raises:
         click.UsageError: when the app has no profile of that name.
@@ -51,7 +51,7 @@ def requested_profile() -> str | None:
     name: str | None = click.get_current_context().meta.get(_PROFILE)
     profiles = app_profiles()
     if name is not None and name not in profiles:
-        raise click.UsageError(f"There is no profile {name!r}; there is: {', '.join(profiles)}.")
+        raise click.UsageError(f"The app has no profile {name!r}; its profiles are: {', '.join(profiles)}.")
     return name
 
 
@@ -62,7 +62,7 @@ def selected_storage() -> StorageBackend:
 
 
 def complete_path(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the files and folders that *incomplete* may become, one level at a time."""
+    """Return the files and directories that begin with *incomplete*, one level at a time."""
     from click.shell_completion import CompletionItem
 
     from ..errors import StorageError
@@ -73,7 +73,7 @@ def complete_path(ctx: click.Context, _param: click.Parameter, incomplete: str) 
         return []
     try:
         found = _level(profiles[name], incomplete)
-        # Shells put a space after a lone candidate, which a folder does not want: what is in it is offered instead.
+        # Shells add a space after a single candidate, which is wrong after a directory: its content is offered instead.
         while len(found) == 1 and found[0].endswith("/"):
             found = _level(profiles[name], found[0]) or [found[0].removesuffix("/")]
     except StorageError:
@@ -96,7 +96,7 @@ def _complete_profile(ctx: click.Context, _param: click.Parameter, incomplete: s
 
 
 def _app(ctx: click.Context) -> Flask:
-    # Click asks for completions when the contexts of the line, and with them Flask's app context, are closed again.
+    # Click calls completions after it has closed the command line's contexts, and with them Flask's app context.
     return ctx.ensure_object(ScriptInfo).load_app()
 
 

@@ -1,7 +1,8 @@
-"""Views that honour signed links, and one that serves public files.
+"""Views that serve signed links, and one that serves public files.
 
-The token is the authority: whoever holds it may do what it says, and nothing else in a request is believed. So a link
-needs no login and no cookie, and cross-site request forgery has nothing to forge (:func:`exempt_link_views`).
+The token is the only credential: any client that presents it may do what it grants, and no other part of the request is
+trusted. So a link needs no login and no cookie, and cross-site request forgery does not apply
+(:func:`exempt_link_views`).
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ from .send_file import CHUNK_BYTES, CookielessResponse, ErrorResponses, http_err
 logger = logging.getLogger("flask_storage")
 
 _WRITE_ERROR_RESPONSES: ErrorResponses = {
-    NotAFileError: lambda: exceptions.Forbidden("There is a folder of that name."),
-    IntegrityError: lambda: exceptions.BadRequest("These are not the bytes that were announced."),
+    NotAFileError: lambda: exceptions.Forbidden("A folder has that name."),
+    IntegrityError: lambda: exceptions.BadRequest("The body does not have the announced size or checksum."),
 }
 
 
 class LinkViewMixin:
-    """Honours signed links; mix it into a :class:`flask.views.MethodView`.
+    """Serves signed links; mix it into a :class:`flask.views.MethodView`.
 
-    GET and HEAD download, PUT and POST store the raw body, DELETE deletes. The extension registers a ready-made
-    :class:`LinkView`; write your own for another URL, another way to carry the token, or to be told of each upload:
+    GET and HEAD download, PUT and POST store the raw body, DELETE deletes. The extension registers the built-in
+    :class:`LinkView`. Write your own view for another URL, to read the token from elsewhere, or to act on each upload:
 
     .. code-block:: python
 
@@ -60,32 +61,34 @@ class LinkViewMixin:
     ====== =====================================================================================================
     status when
     ====== =====================================================================================================
-    400    the body is shorter than announced or has another checksum; the signed path is none
-    403    the token is expired, damaged, used up, of another profile, or does not allow this
-    404    there is no token, or no file
-    409    an exclusive upload finds its name taken
-    411    the body's length is not announced
+    400    the body is shorter than announced or has another checksum; the signed path is invalid
+    403    the token is expired, damaged, used up, of another profile, or does not allow the operation
+    404    the request has no token, or the file does not exist
+    409    the file of an exclusive upload exists
+    411    the request has no ``Content-Length``
     412    a condition of the request does not hold
-    413    the body is larger than the token, or else the app's ``MAX_CONTENT_LENGTH``, allows
+    413    the body is larger than the token allows (without a limit there: the app's ``MAX_CONTENT_LENGTH``)
     415    the body is a form
-    416    the range asked for does not exist
+    416    the requested range does not exist
     503    the storage cannot be reached (504: does not answer, 507: is full)
     ====== =====================================================================================================
 
-    An upload is visible only when all of it has arrived; until then what was there before stays.
+    Uploads are atomic: a file appears, or is replaced, when the whole body has arrived.
     """
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 
     def get_storage_backend(self) -> StorageBackend:
-        """Return the storage whose links this view honours."""
-        raise NotImplementedError("a link view says which storage it serves: override get_storage_backend()")
+        """Return the storage whose links this view serves."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say which storage it serves: override get_storage_backend()"
+        )
 
     def get_request_token(self) -> str | None:
         """Return the token of the request: the query's ``token``, or else ``Authorization: Bearer …``."""
         if token := request.args.get("token"):
             return token
-        # Not request.authorization: it also decodes schemes that are none of ours, and fails on some.
+        # Not request.authorization: it also decodes other schemes, and raises on some values.
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         return token.strip() if scheme.lower() == "bearer" else None
 
@@ -93,8 +96,8 @@ class LinkViewMixin:
         """Return what the request's token grants.
 
         Raises:
-            werkzeug.exceptions.NotFound: when there is no token, or the storage has no key and so no links.
-            InvalidLinkError: when it is not a good one.
+            werkzeug.exceptions.NotFound: when the request has no token, or the app has no ``SECRET_KEY`` for links.
+            InvalidLinkError: when the token is not valid.
         """
         token = self.get_request_token()
         if not token:
@@ -105,10 +108,10 @@ class LinkViewMixin:
             raise exceptions.NotFound("There is no such link.") from error
 
     def on_upload_success(self, token_data: InternalLinkTokenData) -> None:
-        """Do something after an upload was published."""
+        """Called after an upload was stored; does nothing by default."""
 
     def on_delete_success(self, token_data: InternalLinkTokenData) -> None:
-        """Do something after a file was deleted."""
+        """Called after a file was deleted; does nothing by default."""
 
     # -- methods ------------------------------------------------------------------------------------------------------
 
@@ -117,7 +120,7 @@ class LinkViewMixin:
         return _with_text_errors(self._download)
 
     def head(self, **view_args: Any) -> Response:
-        """Say what GET would say, and use nothing up."""
+        """Send the headers of GET, without taking a use of a limited link."""
         return _with_text_errors(self._describe)
 
     def put(self, **view_args: Any) -> Response:
@@ -132,17 +135,17 @@ class LinkViewMixin:
         """Delete the file."""
         return _with_text_errors(self._remove)
 
-    # -- what they do -------------------------------------------------------------------------------------------------
+    # -- operations ---------------------------------------------------------------------------------------------------
 
     def _describe(self) -> Response:
         return _send_file(*self._authorize(ShareLinkOperation.download))
 
     def _download(self) -> Response:
-        storage, data, terms = self._authorize(ShareLinkOperation.download)
-        response = _send_file(storage, data, terms)
+        storage, data, constraints = self._authorize(ShareLinkOperation.download)
+        response = _send_file(storage, data, constraints)
         try:
             if response.status_code != 304:
-                _consume_use(data, terms)
+                _consume_use(data, constraints)
             _notify_link_used(storage, data, ShareLinkOperation.download)
         except BaseException:
             response.close()
@@ -150,51 +153,55 @@ class LinkViewMixin:
         return response
 
     def _upload(self) -> Response:
-        storage, data, terms = self._authorize(ShareLinkOperation.upload)
-        length = _content_length(terms)
+        storage, data, constraints = self._authorize(ShareLinkOperation.upload)
+        length = _content_length(constraints)
         with http_errors(_WRITE_ERROR_RESPONSES):
-            if terms.exclusive and storage.exists(data.path):
-                raise exceptions.Conflict("There is a file already.")
-            writer = _open_upload(storage, data.path, terms, length)
-            with _release_on_failure(lambda: writer.published, data, terms) as use_up, writer:
+            if constraints.exclusive and storage.exists(data.path):
+                raise exceptions.Conflict("The file exists already.")
+            writer = _open_upload(storage, data.path, constraints, length)
+            with _release_on_failure(lambda: writer.published, data, constraints) as consume_use, writer:
                 _copy_body(writer, length)
-                use_up()
+                consume_use()
         _notify_link_used(storage, data, ShareLinkOperation.upload)
         self.on_upload_success(data)
         return CookielessResponse("OK", headers=_PLAIN_TEXT_HEADERS)
 
     def _remove(self) -> Response:
-        storage, data, terms = self._authorize(ShareLinkOperation.remove)
+        storage, data, constraints = self._authorize(ShareLinkOperation.remove)
         with (
             http_errors(_WRITE_ERROR_RESPONSES),
-            _release_on_failure(lambda: not storage.exists(data.path), data, terms) as use_up,
+            _release_on_failure(lambda: not storage.exists(data.path), data, constraints) as consume_use,
         ):
-            use_up()
+            consume_use()
             storage.delete(data.path)
         _notify_link_used(storage, data, ShareLinkOperation.remove)
         self.on_delete_success(data)
         return CookielessResponse("OK", headers=_PLAIN_TEXT_HEADERS)
 
     def _authorize(self, operation: ShareLinkOperation) -> tuple[StorageBackend, InternalLinkTokenData, LinkRequest]:
-        """Return storage, grant and terms, when the request's token allows *operation* here and now."""
+        """Return the storage, the token's data and its constraints, when the token allows *operation* now.
+
+        Raises:
+            werkzeug.exceptions.HTTPException: when it does not.
+        """
         storage = self.get_storage_backend()
         with http_errors():
             data = self.get_token_data(storage)
-            # A view of one's own may grant by hand, with no terms at all.
-            terms = data.request or LinkRequest(operations=data.operations, expires_at=_NEVER)
+            # A custom view may override get_token_data() and return data without constraints.
+            constraints = data.request or LinkRequest(operations=data.operations, expires_at=_NEVER)
             if not operation & data.operations:
-                raise exceptions.Forbidden("The link is for something else.")
-            if terms.ip is not None and not _is_from_network(terms.ip):
-                raise exceptions.Forbidden("The link is for another address.")
-            if terms.uses is not None and (
-                data.token_id is None or _usage_store().is_exhausted(data.token_id, terms.uses)
+                raise exceptions.Forbidden("The link does not allow this operation.")
+            if constraints.ip is not None and not _is_from_network(constraints.ip):
+                raise exceptions.Forbidden("The link is not valid from this network address.")
+            if constraints.uses is not None and (
+                data.token_id is None or _usage_store().is_exhausted(data.token_id, constraints.uses)
             ):
                 raise exceptions.Forbidden("The link is used up.")
-        return storage, data, terms
+        return storage, data, constraints
 
 
 class LinkView(LinkViewMixin, MethodView):
-    """The ready-made link view: ``<prefix>/<profile>?token=…``."""
+    """The built-in link view: ``<prefix>/<profile>?token=…``."""
 
     init_every_request = False
 
@@ -207,9 +214,9 @@ class LinkView(LinkViewMixin, MethodView):
 
 
 class PublicFileView(MethodView):
-    """Serves the files of a profile to everybody, read-only: ``<base_url>/<path>``.
+    """Serves the files of a profile without authorization, read-only: ``<base_url>/<path>``.
 
-    What can be shown is shown. A file's own ``cache_control`` is passed on; without one, caches ask again each time.
+    Files of a safe type are shown inline. A file's own ``cache_control`` is sent; without one, caches must revalidate.
     """
 
     init_every_request = False
@@ -223,21 +230,21 @@ class PublicFileView(MethodView):
 
 
 def exempt_link_views(endpoint: str | None, _values: dict[str, Any] | None) -> None:
-    """Exempt the link view that is about to be called from Flask-WTF's CSRF protection, where the app has it.
+    """Exempt the link view that is about to be called from Flask-WTF's CSRF protection, if the app uses that.
 
     The extension registers this with :meth:`flask.Flask.url_value_preprocessor`, which runs before every
-    ``before_request``. So it does not matter which of the two extensions, and which of your own views, came first.
+    ``before_request``. So the order in which extensions and views are registered does not matter.
     """
     view: Any = current_app.view_functions.get(endpoint or "")
     protection = current_app.extensions.get("csrf")
     if protection is None or not issubclass(getattr(view, "view_class", object), LinkViewMixin):
         return
-    # Flask-WTF knows views by module and name, and a form's view may have this one's: no other has such a name.
+    # Flask-WTF identifies views by module and name. This name is unique, so no view of a form is exempted with it.
     view.__name__ = f"{view.view_class.__name__} (signed links)"
     protection.exempt(view)
 
 
-# -- answers ----------------------------------------------------------------------------------------------------------
+# -- responses --------------------------------------------------------------------------------------------------------
 
 _PLAIN_TEXT_HEADERS = {
     "Content-Type": "text/plain; charset=utf-8",
@@ -248,39 +255,39 @@ _PLAIN_TEXT_HEADERS = {
 
 
 def _with_text_errors(handler: Callable[[], Response]) -> Response:
-    """Do it; say in plain text what went wrong, whatever pages the app has for errors: programs follow links too."""
+    """Call *handler*, and report HTTP errors in plain text instead of the app's error pages: scripts use links too."""
     try:
         return handler()
     except HTTPException as error:
         if error.response is not None or error.code is None or error.code < 400:
             raise
-        logger.info("a link was refused: %s %s", error.code, error.description)
+        logger.info("link refused: %s %s", error.code, error.description)
         headers = dict(error.get_headers(request.environ))
         return CookielessResponse(
             f"{error.description or error.name}\n", status=error.code, headers={**headers, **_PLAIN_TEXT_HEADERS}
         )
 
 
-def _send_file(storage: StorageBackend, data: InternalLinkTokenData, terms: LinkRequest) -> Response:
-    counted = terms.uses is not None
+def _send_file(storage: StorageBackend, data: InternalLinkTokenData, constraints: LinkRequest) -> Response:
+    is_limited = constraints.uses is not None
     return send_stored_file(
         storage,
         data.path,
-        filename=terms.filename,
-        disposition=terms.disposition,
-        content_type=terms.content_type,
-        content_encoding=terms.content_encoding,
-        cache_control="no-store" if counted else terms.cache_control,
-        ranges=not counted,
+        filename=constraints.filename,
+        disposition=constraints.disposition,
+        content_type=constraints.content_type,
+        content_encoding=constraints.content_encoding,
+        cache_control="no-store" if is_limited else constraints.cache_control,
+        ranges=not is_limited,
     )
 
 
 def _notify_link_used(storage: StorageBackend, data: InternalLinkTokenData, operation: ShareLinkOperation) -> None:
-    logger.info("a link was honoured: %s of %r in %r", operation.name, data.path, storage.name)
+    logger.info("link used: %s of %r in %r", operation.name, data.path, storage.name)
     link_used.send(storage, path=data.path, operation=operation, token_data=data)
 
 
-# -- uses -------------------------------------------------------------------------------------------------------------
+# -- usage limits and networks ----------------------------------------------------------------------------------------
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -289,28 +296,28 @@ def _usage_store() -> Any:
     return current_storage.link_usage
 
 
-def _consume_use(data: InternalLinkTokenData, terms: LinkRequest) -> None:
-    """Take one use from a counted link; of any number of requests at once only as many succeed as it has uses."""
-    if terms.uses is not None:
+def _consume_use(data: InternalLinkTokenData, constraints: LinkRequest) -> None:
+    """Take one use of a limited link; of concurrent requests exactly as many succeed as the link has uses."""
+    if constraints.uses is not None:
         with http_errors():
-            if not _usage_store().consume(data.token_id, terms.uses, terms.expires_at):
+            if not _usage_store().consume(data.token_id, constraints.uses, constraints.expires_at):
                 raise exceptions.Forbidden("The link is used up.")
 
 
 @contextmanager
 def _release_on_failure(
-    done: Callable[[], bool], data: InternalLinkTokenData, terms: LinkRequest
+    done: Callable[[], bool], data: InternalLinkTokenData, constraints: LinkRequest
 ) -> Iterator[Callable[[], None]]:
-    """Lend the function that takes one use; when the block fails and it is not *done*, give the use back."""
+    """Yield a function that takes one use; release the use when the block raises and the operation is not *done*."""
     used = False
 
-    def use_up() -> None:
+    def consume_use() -> None:
         nonlocal used
-        _consume_use(data, terms)
-        used = terms.uses is not None
+        _consume_use(data, constraints)
+        used = constraints.uses is not None
 
     try:
-        yield use_up
+        yield consume_use
     except BaseException:
         if used and not done():
             _usage_store().release(data.token_id)
@@ -323,7 +330,7 @@ def _is_from_network(network: str) -> bool:
         allowed = ipaddress.ip_network(network, strict=False)
     except ValueError:
         return False
-    # A server that listens on IPv6 sees 203.0.113.7 as ::ffff:203.0.113.7.
+    # A server that listens on IPv6 sees the client 203.0.113.7 as ::ffff:203.0.113.7.
     return (getattr(address, "ipv4_mapped", None) or address) in allowed
 
 
@@ -332,56 +339,56 @@ def _is_from_network(network: str) -> bool:
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
-def _content_length(terms: LinkRequest) -> int:
-    """Return how many bytes the body will have, before one of them is read.
+def _content_length(constraints: LinkRequest) -> int:
+    """Return the announced length of the body in bytes, after checking it against the limits.
 
-    Without a length nobody could tell a body that was cut from one that has ended: gunicorn reports both alike, and
-    some servers hand over a chunked body as an empty one.
+    A length is required because a truncated body cannot be detected without one: gunicorn reports a truncated and a
+    complete body alike, and some servers pass a chunked body on as an empty one.
     """
     if request.mimetype.startswith("multipart/"):
         raise exceptions.UnsupportedMediaType("Send the file itself as the body, not a form.")
     announced = request.environ.get("CONTENT_LENGTH") or ""
     if request.environ.get("HTTP_TRANSFER_ENCODING") or not _LENGTH.fullmatch(announced):
-        raise exceptions.LengthRequired("Say how long the body is (Content-Length).")
+        raise exceptions.LengthRequired("Send the length of the body (Content-Length), without Transfer-Encoding.")
     length = int(announced)
-    signed = [limit for limit in (terms.size, terms.max_size) if limit is not None]
-    limit = min(signed) if signed else request.max_content_length
+    limits = [limit for limit in (constraints.size, constraints.max_size) if limit is not None]
+    limit = min(limits) if limits else request.max_content_length
     if limit is not None and length > limit:
-        raise exceptions.RequestEntityTooLarge(f"The body may have {limit} bytes.")
-    if terms.size is not None and length != terms.size:
-        raise exceptions.BadRequest(f"The body must have {terms.size} bytes.")
+        raise exceptions.RequestEntityTooLarge(f"The body may have at most {limit} bytes.")
+    if constraints.size is not None and length != constraints.size:
+        raise exceptions.BadRequest(f"The body must have {constraints.size} bytes.")
     return length
 
 
-def _open_upload(storage: StorageBackend, path: str, terms: LinkRequest, length: int) -> RemoteFile:
-    """Return a writer for the body that holds it to the signed terms."""
+def _open_upload(storage: StorageBackend, path: str, constraints: LinkRequest, length: int) -> RemoteFile:
+    """Return a writer for the body that enforces the signed constraints."""
     arguments: WriteArguments = {
         "size": length,
-        "checksum": terms.checksum,
-        "exclusive": terms.exclusive,
-        "content_type": terms.content_type,
-        "content_encoding": terms.content_encoding,
-        "cache_control": terms.cache_control,
+        "checksum": constraints.checksum,
+        "exclusive": constraints.exclusive,
+        "content_type": constraints.content_type,
+        "content_encoding": constraints.content_encoding,
+        "cache_control": constraints.cache_control,
     }
     try:
         return storage.open(path, "w", **arguments)
     except StorageError:
         raise
     except ValueError as error:
-        raise exceptions.BadRequest("The link asks for what cannot be checked.") from error
+        raise exceptions.BadRequest("The link has a constraint that cannot be enforced.") from error
 
 
 def _copy_body(writer: RemoteFile, length: int) -> None:
-    """Copy the body, counting: what is short was cut off, and the exception discards it."""
+    """Copy exactly *length* bytes of the body; a truncated body raises, and so discards the upload."""
     # Not request.stream: it raises on the app's own limit, which a signed one overrides.
     stream = request.environ["wsgi.input"]
-    left = length
-    while left:
+    remaining = length
+    while remaining:
         try:
-            chunk = stream.read(min(CHUNK_BYTES, left))
+            chunk = stream.read(min(CHUNK_BYTES, remaining))
         except OSError as error:
-            raise exceptions.BadRequest("The body broke off.") from error
+            raise exceptions.BadRequest("The body is shorter than announced.") from error
         if not chunk:
-            raise exceptions.BadRequest("The body broke off.")
+            raise exceptions.BadRequest("The body is shorter than announced.")
         writer.write(chunk)
-        left -= len(chunk)
+        remaining -= len(chunk)

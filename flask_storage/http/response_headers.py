@@ -1,7 +1,7 @@
-"""What a browser is told about a stored file: its type, its name, and what it may not do with it.
+"""The response headers of a stored file: content type, file name, and the security policy.
 
-Nothing here comes from the request. A type that can run scripts is never shown, only offered for saving, and none is
-guessed from the content (``nosniff``).
+No value is taken from the request. A file whose type can run scripts is always an attachment, and browsers must not
+guess a type from the content (``nosniff``).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from werkzeug.datastructures import Headers
 from ..content_types import content_disposition, guess_content_type, is_safe_inline, is_shown_in_viewer
 from ..types import FileInfo
 
-# No comma anywhere: browsers take the last type of a list, and we would have looked at the first.
+# No comma anywhere: browsers take the last type of a list, and the check for safe types would look at the first.
 _TYPE = re.compile(r"""[\w.+-]+/[\w.+-]+([ \t]*;[ \t]*[\w.+-]+=([\w.+-]+|"[ !#-+\--\[\]-~]*"))*""", re.ASCII)
 _PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]+")
-# A browser shows an image, a film or a PDF in a document of its own making, which these rules bind too. In a sandbox
-# Chromium plays no film, since that document has no origin and its own file is a stranger to it; and not every browser
-# starts its PDF viewer there. Neither kind can be a page with scripts: `nosniff` holds browsers to the type.
+# A browser shows an image, a video or a PDF in a document that it generates, to which the policy applies too. In a
+# sandbox Chromium plays no video, because that document has an opaque origin and the video is cross-origin to it; and
+# not every browser starts its PDF viewer there. Neither can run scripts: `nosniff` makes browsers keep to the type.
 _BASE_POLICY = "default-src 'none'; form-action 'none'; base-uri 'none'"
 _ATTACHMENT_POLICY = f"{_BASE_POLICY}; sandbox"
 _INLINE_POLICY = f"{_BASE_POLICY}; img-src 'self'; style-src 'unsafe-inline'; sandbox"
@@ -35,17 +35,16 @@ def file_headers(
     content_type: str | None = None,
     content_encoding: str | None = None,
 ) -> Headers:
-    """Return the headers that describe a file and keep a browser from making more of it than that.
+    """Return the headers that describe a file, and that keep a browser from running scripts in it.
 
     Needs a request. The arguments are those of :func:`~flask_storage.send_stored_file`.
     """
-    kind = next((given for given in (content_type, info.content_type) if given and _TYPE.fullmatch(given)), None) or (
-        guess_content_type(info.path) or "application/octet-stream"
-    )
-    policy = _inline_policy(kind) if disposition == "inline" and is_safe_inline(kind) else _ATTACHMENT_POLICY
+    sent_type = next((value for value in (content_type, info.content_type) if value and _TYPE.fullmatch(value)), None)
+    sent_type = sent_type or guess_content_type(info.path) or "application/octet-stream"
+    policy = _inline_policy(sent_type) if disposition == "inline" and is_safe_inline(sent_type) else _ATTACHMENT_POLICY
     headers = Headers(
         {
-            "Content-Type": kind,
+            "Content-Type": sent_type,
             "Content-Disposition": content_disposition(
                 "attachment" if policy is _ATTACHMENT_POLICY else "inline", filename or info.path
             ),
@@ -61,23 +60,23 @@ def file_headers(
 
 
 def header_value(value: str | None) -> str | None:
-    """Return *value* if a header can carry it: printable ASCII. A file that was stored elsewhere may say anything."""
+    """Return *value* if it is valid in a header (printable ASCII); other programs may have stored any value."""
     return value if value and _PRINTABLE_ASCII.fullmatch(value) else None
 
 
 def _inline_policy(content_type: str) -> str:
-    """Return the policy under which a browser shows a type that may be shown."""
+    """Return the content security policy for a type that is safe to show inline."""
     return _VIEWER_POLICY if is_shown_in_viewer(content_type) else _INLINE_POLICY
 
 
 def _links_are_cross_site() -> bool:
-    """Whether the app's own pages are on another site than its links, so that they embed files across sites."""
+    """Whether the app's pages and its links are on different sites, so that the pages embed files across sites."""
     links = urlsplit(current_app.config.get("STORAGE_EXTERNAL_URL") or "").hostname
     app = re.sub(r":\d*$", "", current_app.config.get("SERVER_NAME") or request.host).lower()
     return links is not None and _site(links) != _site(app)
 
 
 def _site(host: str) -> str:
-    """Return the last two labels of a host name; an address is a site of its own."""
+    """Return the last two labels of a host name; an IP address as a whole."""
     labels = host.strip("[]").split(".")
     return ".".join(labels if labels[-1].isdigit() else labels[-2:])

@@ -1,7 +1,7 @@
-"""A stored file as an HTTP response: ranges, conditions, names and types, and headers that keep it harmless.
+"""A stored file as an HTTP response: ranges, conditional requests, names, content types and security headers.
 
-Everything a browser is told about a file comes from the app (a signed link, an argument) or from the storage, never
-from the request. What a stranger uploaded is offered for saving unless its type can run nothing
+The headers that describe a file come from the app (a signed link, an argument) or from the storage, never from the
+request. Files may have been uploaded by untrusted users: each is an attachment unless its type cannot run scripts
 (:rfc:`6266`, :rfc:`9110`).
 """
 
@@ -43,7 +43,7 @@ from ..types import FileInfo
 from .response_headers import file_headers, header_value
 
 CHUNK_BYTES = 256 * 1024
-"""How much of a file is held at a time."""
+"""How many bytes of a file are held in memory at a time."""
 
 
 def send_stored_file(
@@ -57,33 +57,35 @@ def send_stored_file(
     cache_control: str | None = None,
     ranges: bool = True,
 ) -> StoredFileResponse:
-    """Answer the current request with a stored file.
+    """Return a response to the current request that sends a stored file.
 
-    One byte range, ``If-Range`` and the four conditions of HTTP are honoured; several ranges get the whole file. One
-    chunk (256 KiB) is held at a time; a range reads nothing before its first byte and at most one chunk past its last.
-    Headers and body belong to one version of the file, also while another is being written. HEAD opens nothing.
+    One byte range, ``If-Range`` and the four conditional headers of HTTP are supported; a request for several ranges
+    gets the whole file. One chunk (256 KiB) is held in memory at a time; a range request reads nothing before the first
+    byte and at most one chunk past the last. Headers and body belong to one version of the file, also when the file is
+    replaced concurrently. HEAD does not open the file.
 
-    The response sets no cookie and does not vary by one, whatever the app did to its session. With
-    ``STORAGE_X_ACCEL_REDIRECT`` or ``STORAGE_X_SENDFILE`` the web server in front sends the body, and answers
+    The response sets no cookie and does not vary by one, even when the app changed its session. With
+    ``STORAGE_X_ACCEL_REDIRECT`` or ``STORAGE_X_SENDFILE`` the web server in front sends the body, and handles
     conditions and ranges itself.
 
     Args:
         backend: The storage.
         path: The path in the storage.
         filename: The name a browser saves the file under; the last part of *path* by default.
-        disposition: ``"inline"`` shows the file where its type can run nothing: PNG, JPEG, GIF, WebP, AVIF, audio,
-            video, PDF and plain text. Everything else is an attachment, whatever is asked for.
-        content_type: Instead of the stored one. Without either, the extension decides.
-        content_encoding: Likewise.
+        disposition: ``"inline"`` shows a file whose type cannot run scripts: PNG, JPEG, GIF, WebP, AVIF, audio, video,
+            PDF and plain text. All other files are attachments, also with ``"inline"``.
+        content_type: Instead of the stored one. Without either, it is guessed from the extension.
+        content_encoding: Instead of the stored one.
         cache_control: The header; ``"private, no-cache"`` by default.
-        ranges: False answers with the whole file only.
+        ranges: False ignores ``Range`` and always sends the whole file.
 
     Returns:
         A response with status 200, 206 or 304.
 
     Raises:
-        werkzeug.exceptions.HTTPException: 404 for a missing file, 400 for a path that is none, 403 for a refusal, 412
-            and 416 as the request asked for, 503 and 504 when the storage does not answer.
+        werkzeug.exceptions.HTTPException: 404 for a missing file, 400 for an invalid path, 403 when the storage denies
+            access, 412 for a failed precondition, 416 for a range that does not exist, 503 and 504 when the storage is
+            unavailable.
 
     .. code-block:: python
 
@@ -93,10 +95,10 @@ def send_stored_file(
             return send_stored_file(current_storage["docs"], "report.pdf", disposition="inline")
     """
     with http_errors():
-        handover = _offload_headers(backend, path) if ranges and not content_encoding else None
-        reader = None if handover or request.method == "HEAD" else backend.open(path, "r")
+        offload = _offload_headers(backend, path) if ranges and not content_encoding else None
+        reader = None if offload or request.method == "HEAD" else backend.open(path, "r")
         try:
-            info = handover[0] if handover else (reader and reader.info) or backend.stat(path)
+            info = offload[0] if offload else (reader and reader.info) or backend.stat(path)
             headers = file_headers(
                 info,
                 filename=filename,
@@ -105,8 +107,8 @@ def send_stored_file(
                 content_encoding=content_encoding,
             )
             headers["Cache-Control"] = header_value(cache_control) or "private, no-cache"
-            if handover:
-                headers.update(handover[1])
+            if offload:
+                headers.update(offload[1])
                 return StoredFileResponse(headers=headers, info=info)
             return _file_response(reader, info, headers, ranges=ranges)
         except BaseException:
@@ -116,27 +118,27 @@ def send_stored_file(
 
 
 class CookielessResponse(Response):
-    """A response that sets no cookie and does not vary by one: whoever caches it holds no one's session.
+    """A response that sets no cookie and does not vary by one, so that a shared cache never stores a session.
 
-    Flask saves the session after the view has returned, so the headers are cleaned when they leave.
+    Flask saves the session after the view has returned, so the headers are removed when the response is sent.
     """
 
     def get_wsgi_headers(self, environ: Any) -> Headers:
-        """Return the headers without what a touched session has added."""
+        """Return the headers without those that Flask adds when the session was accessed."""
         headers = super().get_wsgi_headers(environ)
         headers.remove("Set-Cookie")
         vary = [name for line in headers.getlist("Vary") for name in line.replace(" ", "").split(",") if name]
         headers.remove("Vary")
-        if kept := [name for name in vary if name.lower() != "cookie"]:
-            headers["Vary"] = ", ".join(kept)
+        if other_names := [name for name in vary if name.lower() != "cookie"]:
+            headers["Vary"] = ", ".join(other_names)
         return headers
 
 
 class StoredFileResponse(CookielessResponse):
-    """What :func:`send_stored_file` returns.
+    """The response of :func:`send_stored_file`.
 
     Attributes:
-        info: What is known of the version of the file that is being sent.
+        info: The attributes of the version of the file that is sent.
     """
 
     def __init__(self, *args: Any, info: FileInfo, **options: Any) -> None:
@@ -148,23 +150,23 @@ class StoredFileResponse(CookielessResponse):
 
 
 class InsufficientStorage(HTTPException):
-    """507, which Werkzeug does not have."""
+    """507 Insufficient Storage, which Werkzeug does not define."""
 
     code = 507
-    description = "There is no room left for this file."
+    description = "The storage is full."
 
 
 ErrorResponses = Mapping[type[StorageError], Callable[[], HTTPException]]
 
 _ERROR_RESPONSES: ErrorResponses = {
-    FileNotFoundInStorageError: lambda: exceptions.NotFound("There is no such file."),
-    NotAFileError: lambda: exceptions.NotFound("There is no such file."),
-    InvalidPathError: lambda: exceptions.BadRequest("This is no path of a file."),
-    PermissionDeniedError: lambda: exceptions.Forbidden("The storage refuses."),
-    UnsupportedOperationError: lambda: exceptions.Forbidden("The storage cannot do this."),
-    InvalidLinkError: lambda: exceptions.Forbidden("The link is not valid, or no longer."),
-    FileExistsInStorageError: lambda: exceptions.Conflict("There is a file already."),
-    PreconditionFailedError: lambda: exceptions.PreconditionFailed("The file is another version by now."),
+    FileNotFoundInStorageError: lambda: exceptions.NotFound("The file does not exist."),
+    NotAFileError: lambda: exceptions.NotFound("The file does not exist."),
+    InvalidPathError: lambda: exceptions.BadRequest("The path is not valid."),
+    PermissionDeniedError: lambda: exceptions.Forbidden("The storage denies access to the file."),
+    UnsupportedOperationError: lambda: exceptions.Forbidden("The storage does not support this operation."),
+    InvalidLinkError: lambda: exceptions.Forbidden("The link is not valid or has expired."),
+    FileExistsInStorageError: lambda: exceptions.Conflict("The file exists already."),
+    PreconditionFailedError: lambda: exceptions.PreconditionFailed("The file has been replaced by another version."),
     TooLargeError: lambda: exceptions.RequestEntityTooLarge("The file is too large."),
     StorageFullError: InsufficientStorage,
     ThrottledError: lambda: exceptions.ServiceUnavailable("The storage is busy.", retry_after=5),
@@ -175,30 +177,30 @@ _ERROR_RESPONSES: ErrorResponses = {
 
 @contextmanager
 def http_errors(responses: ErrorResponses | None = None) -> Iterator[None]:
-    """Turn storage errors into HTTP errors whose text tells no name, path or key.
+    """Turn storage errors into HTTP errors whose text contains no name, path or key.
 
     Args:
-        responses: What differs from the usual, by error; subclasses are meant too.
+        responses: Responses that replace the default ones, by error class; they apply to subclasses too.
 
-    What is neither the client's doing nor a passing trouble (a wrong configuration, a broken disk) goes through as it
-    is, so that it is logged and mended.
+    Errors that the client did not cause and that do not pass by themselves (a wrong configuration, a broken disk) are
+    not translated, so that the app logs them.
     """
     try:
         yield
     except StorageError as error:
         table = {**_ERROR_RESPONSES, **(responses or {})}
-        for kind in type(error).__mro__:
-            if kind in table:
-                answer = table[kind]()
-                raise answer from error
+        for error_class in type(error).__mro__:
+            if error_class in table:
+                http_error = table[error_class]()
+                raise http_error from error
         raise
 
 
-# -- handing over to the web server -----------------------------------------------------------------------------------
+# -- X-Accel-Redirect and X-Sendfile ----------------------------------------------------------------------------------
 
 
 def _offload_headers(backend: StorageBackend, path: str) -> tuple[FileInfo, dict[str, str]] | None:
-    """Return the header that has the web server send the file, where one is configured and can; else None."""
+    """Return the file's info and the header that makes the web server send it; None where the app must send it."""
     locations = current_app.config.get("STORAGE_X_ACCEL_REDIRECT") or {}
     location = locations.get(backend.link_context.profile if backend.link_context else backend.name)
     if not (location or current_app.config.get("STORAGE_X_SENDFILE")):
@@ -208,18 +210,18 @@ def _offload_headers(backend: StorageBackend, path: str) -> tuple[FileInfo, dict
         return None
     info = backend.stat(path)
     if info.content_encoding:
-        return None  # nginx keeps the type, the disposition and the caching of our answer, and drops the encoding
-    # Both are percent-decoded by the servers that know them.
+        return None  # nginx keeps the type, the disposition and the caching of the response, and drops the encoding
+    # The web servers percent-decode both headers.
     if location:
         return info, {"X-Accel-Redirect": f"{location.rstrip('/')}/{quote(info.path)}"}
     return info, {"X-Sendfile": quote(str(local_path.absolute()))}
 
 
-# -- the answer -------------------------------------------------------------------------------------------------------
+# -- the response -----------------------------------------------------------------------------------------------------
 
 
 def _file_response(reader: RemoteFile | None, info: FileInfo, headers: Headers, *, ranges: bool) -> StoredFileResponse:
-    """Return the whole file, one range of it, or the news that the client's copy is still good."""
+    """Return a response with the whole file (200), one range of it (206), or none of it (304: not modified)."""
     etag = _quoted_etag(info)
     if etag:
         headers["ETag"] = etag
@@ -231,16 +233,16 @@ def _file_response(reader: RemoteFile | None, info: FileInfo, headers: Headers, 
         return StoredFileResponse(status=304, headers=headers, info=info)
     status, start, count = 200, 0, info.size
     if ranges and reader is not None and _range_applies(etag, _http_last_modified(info)):
-        wanted = _requested_range(request.headers.get("Range", ""), info.size)
-        if wanted is not None:
-            status, (start, count) = 206, wanted
+        byte_range = _requested_range(request.headers.get("Range", ""), info.size)
+        if byte_range is not None:
+            status, (start, count) = 206, byte_range
             headers["Content-Range"] = f"bytes {start}-{start + count - 1}/{info.size}"
     headers["Content-Length"] = str(count)
     if reader is not None and not count:
         reader.close()
         reader = None
     if reader is None:
-        # Not an empty list: Hypercorn answers only when it is given a first chunk.
+        # Not an empty list: Hypercorn sends the response only when it gets a first chunk.
         return StoredFileResponse([b""], headers=headers, info=info)
     body = _body(reader, start, count, whole=status == 200)
     return StoredFileResponse(body, status=status, headers=headers, direct_passthrough=True, info=info)
@@ -249,7 +251,7 @@ def _file_response(reader: RemoteFile | None, info: FileInfo, headers: Headers, 
 def _body(reader: RemoteFile, start: int, count: int, *, whole: bool) -> Any:
     wrapper = request.environ.get("wsgi.file_wrapper")
     if whole and wrapper is not None and _has_descriptor(reader):
-        # The server copies inside the kernel. Only the whole file: not every server stops where a range ends.
+        # The server copies with sendfile(2). Only for the whole file: not every server stops at the end of a range.
         return wrapper(reader, CHUNK_BYTES)
     if start:
         reader.seek(start)
@@ -266,7 +268,10 @@ def _has_descriptor(reader: RemoteFile) -> bool:
 
 
 class _BodyIterator(Iterator[bytes]):
-    """The next *count* bytes of a reader, in chunks; the server closes it, also when the client has gone."""
+    """Iterates over the next *count* bytes of a reader, in chunks.
+
+    The WSGI server closes it, also when the client disconnects.
+    """
 
     def __init__(self, reader: RemoteFile, count: int) -> None:
         self._reader = reader
@@ -274,12 +279,12 @@ class _BodyIterator(Iterator[bytes]):
 
     def __next__(self) -> bytes:
         if not self._remaining:
-            self.close()  # not every client of a test calls close()
+            self.close()  # not every test client calls close()
             raise StopIteration
         chunk = self._reader.read(min(CHUNK_BYTES, self._remaining))
         if not chunk:
-            # A clean end here would pass for the whole file wherever nobody compares lengths.
-            raise IntegrityError(f"the file ended {self._remaining} bytes early")
+            # Without an error, a client that does not compare lengths would take this for the whole file.
+            raise IntegrityError(f"the file ended {self._remaining} bytes early: it was truncated while it was sent")
         self._remaining -= len(chunk)
         return chunk
 
@@ -291,7 +296,7 @@ class _BodyIterator(Iterator[bytes]):
 
 
 def _quoted_etag(info: FileInfo) -> str | None:
-    """Return the validator as HTTP writes it. Commas and quotes are escaped: a list of tags is cut at its commas."""
+    """Return the ETag header. Commas and quotes are escaped: lists of tags in requests are split at commas."""
     if not info.etag:
         return None
     tag = quote(info.etag, safe="!#$&'()*+-./:;<=>?@[]^_`{|}~")
@@ -299,32 +304,32 @@ def _quoted_etag(info: FileInfo) -> str | None:
 
 
 def _http_last_modified(info: FileInfo) -> datetime:
-    """Return the time of the last change as exactly as HTTP can say it."""
+    """Return the time of the last change in whole seconds, the precision of HTTP dates."""
     return info.last_modified.datetime.replace(microsecond=0)
 
 
 def _is_modified(etag: str | None, modified: datetime) -> bool:
-    """Weigh the request's conditions in the order of RFC 9110, 13.2.2; False means that 304 will do.
+    """Evaluate the request's preconditions in the order of RFC 9110, 13.2.2; False means that the response is 304.
 
     Raises:
-        PreconditionFailed: when the client insists on another version.
+        PreconditionFailed: when ``If-Match`` or ``If-Unmodified-Since`` does not hold.
     """
-    given = request.headers
-    if "If-Match" in given:
-        if not _etag_matches(given["If-Match"], etag, strongly=True):
-            raise exceptions.PreconditionFailed("The file is another version by now.")
-    elif (before := _date(given.get("If-Unmodified-Since"))) and modified > before:
-        raise exceptions.PreconditionFailed("The file has changed since.")
+    sent = request.headers
+    if "If-Match" in sent:
+        if not _etag_matches(sent["If-Match"], etag, strongly=True):
+            raise exceptions.PreconditionFailed("The file has been replaced by another version.")
+    elif (before := _date(sent.get("If-Unmodified-Since"))) and modified > before:
+        raise exceptions.PreconditionFailed("The file has been modified since.")
     if request.method not in {"GET", "HEAD"}:
         return True
-    if "If-None-Match" in given:
-        return not _etag_matches(given["If-None-Match"], etag, strongly=False)
-    since = _date(given.get("If-Modified-Since"))
+    if "If-None-Match" in sent:
+        return not _etag_matches(sent["If-None-Match"], etag, strongly=False)
+    since = _date(sent.get("If-Modified-Since"))
     return since is None or modified > since
 
 
 def _etag_matches(header: str, etag: str | None, *, strongly: bool) -> bool:
-    """Whether a list of entity tags names this one. Weakly, ``W/"x"`` is ``"x"``: proxies add the mark."""
+    """Whether a list of entity tags contains this one. The weak comparison ignores ``W/``, which proxies add."""
     tags = {tag.strip() for tag in header.split(",")}
     if "*" in tags:
         return True
@@ -336,7 +341,7 @@ def _etag_matches(header: str, etag: str | None, *, strongly: bool) -> bool:
 
 
 def _range_applies(etag: str | None, modified: datetime) -> bool:
-    """Whether the range continues the version that the client has begun to fetch (``If-Range``)."""
+    """Whether ``Range`` applies: without ``If-Range``, or when that names the current version."""
     validator = request.headers.get("If-Range")
     if request.method != "GET":
         return False
@@ -348,7 +353,7 @@ def _range_applies(etag: str | None, modified: datetime) -> bool:
 def _date(header: str | None) -> datetime | None:
     try:
         return parse_date(header)
-    except OverflowError:  # a year or an offset with thirty digits, which Werkzeug lets through
+    except OverflowError:  # a year or an offset with thirty digits, which Werkzeug does not reject
         return None
 
 
@@ -356,13 +361,13 @@ _RANGE = re.compile(r"([0-9]*)[ \t]*-[ \t]*([0-9]*)")
 
 
 def _requested_range(header: str, size: int) -> tuple[int, int] | None:
-    """Return first byte and length of what a ``Range`` header asks for; None for the whole file.
+    """Return the first byte and the length of a ``Range`` header; None for the whole file.
 
     Raises:
-        RequestedRangeNotSatisfiable: when it asks for nothing that exists, or for nothing intelligible.
+        RequestedRangeNotSatisfiable: when the file does not have these bytes, or the range is malformed.
     """
     unit, equals, text = header.partition("=")
-    # Several ranges would need a multipart body; a thousand of them are an attack. The whole file is always right.
+    # Several ranges would need a multipart body, and a thousand of them are an attack. RFC 9110 allows the whole file.
     if not equals or unit.strip().lower() != "bytes" or "," in text:
         return None
     match = _RANGE.fullmatch(text.strip())
@@ -377,7 +382,7 @@ def _requested_range(header: str, size: int) -> tuple[int, int] | None:
         start, end = _number(first), min(_number(last) if last else size, size - 1)
         if start <= end and (not last or start <= _number(last)):
             return start, end - start + 1
-    raise exceptions.RequestedRangeNotSatisfiable(size, description="The file has no such bytes.")
+    raise exceptions.RequestedRangeNotSatisfiable(size, description="The file does not have these bytes.")
 
 
 def _number(digits: str) -> int:

@@ -1,4 +1,4 @@
-"""Stores of used links, and which of them ``STORAGE_LINK_USAGE`` names."""
+"""Usage stores for limited links, and the function that opens the one in ``STORAGE_LINK_USAGE``."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from .file_store import FileUsageStore as FileUsageStore
 
 
 def open_usage_store(setting: str | LinkUsageStore | None, instance_path: str | os.PathLike[str]) -> LinkUsageStore:
-    """Return the store that ``STORAGE_LINK_USAGE`` names.
+    """Return the usage store that ``STORAGE_LINK_USAGE`` names.
 
     Args:
         setting: A URL (``redis``, ``rediss``, ``unix``, ``sqlite``, ``postgresql`` with or without a driver, ``file``),
-            a store of your own, or None: files in the instance folder, which all workers of one host share.
-        instance_path: The app's instance folder. A relative SQLite file lies there too.
+            a ``LinkUsageStore``, or None for files in the instance folder, which all workers of one host share.
+        instance_path: The app's instance folder. The file of a relative SQLite URL is in it too.
 
     Raises:
-        ConfigurationError: when there is no such store, or what it needs is not installed.
+        ConfigurationError: when the setting names no usage store, or a package that the store needs is missing.
     """
     if setting is None:
         return FileUsageStore(os.path.join(instance_path, "storage-links"))
     if isinstance(setting, LinkUsageStore):
         return setting
-    given: Any = setting  # a configuration holds what it holds
-    scheme, separator, rest = given.partition("://") if isinstance(given, str) else ("", "", "")
+    value: Any = setting  # not trusted to be text: the configuration may hold any object
+    scheme, separator, rest = value.partition("://") if isinstance(value, str) else ("", "", "")
     if scheme in ("redis", "rediss", "unix"):
         from .redis_store import RedisUsageStore
 
@@ -38,10 +38,10 @@ def open_usage_store(setting: str | LinkUsageStore | None, instance_path: str | 
         return SQLUsageStore(setting, directory=instance_path)
     if scheme == "file" and rest.startswith("/"):
         return FileUsageStore(unquote(rest))
-    # The setting itself is not shown: what is misspelt may hold a password all the same.
-    found = f"{scheme}://…" if separator else f"a {type(given).__name__} that is no URL"
+    # The message does not show the setting: a misspelt URL may hold a password.
+    shown = f"{scheme}://…" if separator else f"a {type(value).__name__} that is not a URL"
     raise ConfigurationError(
-        f"STORAGE_LINK_USAGE is {found}, which is no store of used links: use 'redis://host/0', "
-        "'postgresql+psycopg://user:password@host/name', 'sqlite:///links.db', 'file:///folder', an object of a class "
-        "made from LinkUsageStore, or None for files in the instance folder"
+        f"STORAGE_LINK_USAGE is {shown}, which is not a usage store: use 'redis://host/0', "
+        "'postgresql+psycopg://user:password@host/name', 'sqlite:///links.db', 'file:///directory', an instance of a "
+        "LinkUsageStore subclass, or None for files in the instance folder"
     )

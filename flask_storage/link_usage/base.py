@@ -1,8 +1,8 @@
-"""The store of used links: how often a link with a limited number of uses was taken, known to every worker of an app.
+"""The usage store: counts how often each link with a limited number of uses was used, for all workers of an app.
 
-A link made with ``uses=1`` (or more) carries an id. :meth:`LinkUsageStore.consume` takes one use of it, and of all threads,
-processes and hosts that share the store exactly as many succeed as there are uses. When the store cannot be asked,
-nothing is taken and nothing granted.
+A link made with ``uses=1`` (or more) carries an id. :meth:`LinkUsageStore.consume` takes one use of it atomically: of
+all calls from the threads, processes and hosts that share the store, exactly as many succeed as there are uses. When
+the store is unavailable, the link is refused.
 
 >>> from datetime import UTC, datetime, timedelta
 >>> from flask_storage.link_usage import MemoryUsageStore
@@ -20,72 +20,71 @@ from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 
 RETENTION_AFTER_EXPIRY = 3600
-"""Seconds for which the use of an expired link is remembered, because the clocks of two hosts differ."""
+"""Seconds for which the uses of an expired link are kept, because the clocks of two hosts differ."""
 
 SWEEP_INTERVAL = 3600
-"""Seconds between two sweeps that one process makes by itself."""
+"""Seconds between two automatic sweeps of one process."""
 
-TIMEOUT = 10  # seconds: a worker that waits longer for the store than this is lost to everybody else
+TIMEOUT = 10  # seconds: a worker that waits for the store serves no other request
 
 
 class LinkUsageStore(ABC):
-    """How often each link was used.
+    """Counts how often each link was used.
 
-    The public methods are written once; a store supplies the four hooks, which get a key of 64 hexadecimal digits
-    instead of the token's id. What its service raises, a store turns into
-    :class:`~flask_storage.errors.StorageUnavailableError`.
+    A subclass implements the four abstract methods, which get a key of 64 hexadecimal digits instead of the token's id.
+    It turns the errors of its service into :class:`~flask_storage.errors.StorageUnavailableError`.
     """
 
     _next_sweep = 0.0
 
     def is_exhausted(self, token_id: str, uses: int) -> bool:
-        """Whether all *uses* of a link are gone. A look without a promise: only :meth:`consume` decides.
+        """Whether all *uses* of a link are taken. The result may be outdated at once: only :meth:`consume` decides.
 
         Raises:
-            StorageUnavailableError: when the store cannot be asked.
+            StorageUnavailableError: when the store is unavailable.
         """
         return self._count(_hash_id(token_id)) >= uses
 
     def consume(self, token_id: str, uses: int, expires_at: datetime) -> bool:
-        """Take one use, atomically among all who share the store. False when none is left.
+        """Take one use, atomically among all processes that share the store. False when none is left.
 
         Args:
             token_id: The id that the link's token carries.
-            uses: How many there are.
-            expires_at: When the link expires (aware); some time later its uses are forgotten.
+            uses: How many uses the link has.
+            expires_at: When the link expires (aware). Its uses are kept for an hour longer.
 
         Raises:
-            StorageUnavailableError: when the store cannot be asked; then the link must not be honoured.
+            StorageUnavailableError: when the store is unavailable; then the link must be refused.
         """
         expiry = int(expires_at.timestamp())
         if expiry + RETENTION_AFTER_EXPIRY <= time.time():
-            return False  # its uses may be forgotten already
+            return False  # its uses may be deleted already
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + SWEEP_INTERVAL
             self.sweep()
         return self._increment(_hash_id(token_id), uses, expiry)
 
     def release(self, token_id: str) -> None:
-        """Give one use back that :meth:`consume` took: what it was for has failed.
+        """Give back one use that :meth:`consume` took, because the operation failed.
 
         Raises:
-            StorageUnavailableError: when the store cannot be asked; then the use stays taken.
+            StorageUnavailableError: when the store is unavailable; then the use stays taken.
         """
         self._decrement(_hash_id(token_id))
 
     def sweep(self, now: datetime | None = None) -> int:
-        """Forget links that expired more than an hour before *now*. :meth:`consume` does this now and then.
+        """Delete the uses of links that expired more than an hour before *now*. :meth:`consume` does this once an hour.
 
         Returns:
-            How many uses were forgotten; 0 where the store forgets by itself.
+            How many uses were deleted; 0 where the store's service deletes them.
 
         Raises:
-            StorageUnavailableError: when the store cannot be asked.
+            StorageUnavailableError: when the store is unavailable.
         """
         return self._delete_expired(int((now or datetime.now(UTC)).timestamp()) - RETENTION_AFTER_EXPIRY)
 
     def close(self) -> None:  # noqa: B027 -- most stores hold nothing open
-        """Let go of connections that this process holds. Used again, the store opens new ones."""
+        """Close the connections of this process. The store opens new ones when it is used again."""
 
     @abstractmethod
     def _count(self, key: str) -> int:
@@ -97,15 +96,15 @@ class LinkUsageStore(ABC):
 
     @abstractmethod
     def _decrement(self, key: str) -> None:
-        """Make one taken use free again. None taken: nothing to do."""
+        """Make one taken use free again; do nothing when none is taken."""
 
     @abstractmethod
     def _delete_expired(self, expired: int) -> int:
-        """Forget all uses whose expiry is *expired* or earlier, and return how many."""
+        """Delete all uses whose expiry is *expired* (seconds since 1970) or earlier, and return how many."""
 
 
 class MemoryUsageStore(LinkUsageStore):
-    """Used links in the memory of one process: for tests, and for an app that has a single process."""
+    """Counts uses in the memory of one process: for tests, and for an app that has a single process."""
 
     def __init__(self) -> None:
         self._taken: dict[str, list[int]] = {}  # one expiry for each use
@@ -136,5 +135,5 @@ class MemoryUsageStore(LinkUsageStore):
 
 
 def _hash_id(token_id: str) -> str:
-    """Return what stands for an id in a store: never what a stranger wrote, and always of one length."""
+    """Return the key of an id: of fixed length, and without untrusted characters."""
     return hashlib.sha256(token_id.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,4 +1,4 @@
-"""Used links as files of one host."""
+"""Counts the uses of links in files of one host."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 
 
 class FileUsageStore(LinkUsageStore):
-    """Used links as empty files, for all processes of one host.
+    """Counts uses as empty files, for all processes of one host.
 
-    Each use is a file that only one process can create (``O_EXCL``): ``<hash of the id>/<number>``, modified at the
-    moment when the link expires. A link of a hundred uses leaves up to a hundred files until it is forgotten;
-    for links of many thousands take another store.
+    Each use is a file that only one process can create (``O_EXCL``): ``<hash of the id>/<number>``. Its modification
+    time is the expiry of the link. A link of a hundred uses leaves up to a hundred files until they are deleted; for
+    links of many thousands of uses choose another store.
 
     Args:
-        directory: Where; it is made when the first use is taken, for its owner alone (``0700``).
+        directory: The directory of the files. It is created with the first use, for its owner alone (``0700``).
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -32,87 +32,88 @@ class FileUsageStore(LinkUsageStore):
         return f"<FileUsageStore in {self._directory}>"
 
     def _count(self, key: str) -> int:
-        with self._translated():
+        with self._translating_errors():
             return len(_names(os.path.join(self._directory, key)))
 
     def _increment(self, key: str, uses: int, expiry: int) -> bool:
-        folder = os.path.join(self._directory, key)
-        with self._translated():
-            return any(self._create(folder, str(number), expiry) for number in range(1, uses + 1))
+        link_directory = os.path.join(self._directory, key)
+        with self._translating_errors():
+            return any(self._create(link_directory, str(number), expiry) for number in range(1, uses + 1))
 
-    def _create(self, folder: str, name: str, expiry: int) -> bool:
-        path = os.path.join(folder, name)
+    def _create(self, link_directory: str, name: str, expiry: int) -> bool:
+        path = os.path.join(link_directory, name)
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             return False  # this use is taken
-        except FileNotFoundError:  # the first use of this link, or its empty folder was swept away in this moment
+        except FileNotFoundError:  # the first use of this link, or a sweep just removed its empty directory
             os.makedirs(self._directory, 0o700, exist_ok=True)
-            _sync(os.path.dirname(self._directory))
+            _fsync_directory(os.path.dirname(self._directory))
             with contextlib.suppress(FileExistsError):
-                os.mkdir(folder, 0o700)
-            return self._create(folder, name, expiry)
+                os.mkdir(link_directory, 0o700)
+            return self._create(link_directory, name, expiry)
         try:
-            # Until now the file said that the link expires at once, which keeps it for an hour: nobody could sweep it
-            # away under us. Had we died before, the use would not have been granted.
+            # Until now the modification time was the present, so no sweep deletes the file within the next hour. If
+            # the process dies here, the use is taken but the link was not honoured.
             os.utime(file if os.utime in os.supports_fd else path, (expiry, expiry))
-            os.fsync(file)  # a use must outlive a power failure
+            os.fsync(file)  # the use must survive a power failure
         finally:
             os.close(file)
-        # And so must the names. Whoever made the link's folder may not have come so far yet, so each use sees to both.
-        _sync(folder)
-        _sync(self._directory)
+        # The directory entries must survive too. The process that created the link's directory may not have reached
+        # this line yet, so each use syncs both directories.
+        _fsync_directory(link_directory)
+        _fsync_directory(self._directory)
         return True
 
     def _decrement(self, key: str) -> None:
-        folder = os.path.join(self._directory, key)
-        with self._translated():
-            for name in _names(folder):
-                with contextlib.suppress(FileNotFoundError):  # another worker gave this one back
-                    os.unlink(os.path.join(folder, name))
+        link_directory = os.path.join(self._directory, key)
+        with self._translating_errors():
+            for name in _names(link_directory):
+                with contextlib.suppress(FileNotFoundError):  # another worker released this one
+                    os.unlink(os.path.join(link_directory, name))
                     return
 
     def _delete_expired(self, expired: int) -> int:
-        forgotten = 0
-        with self._translated():
+        deleted = 0
+        with self._translating_errors():
             for key in filter(_KEY.fullmatch, _names(self._directory)):
-                folder = os.path.join(self._directory, key)
-                for name in _names(folder):
+                link_directory = os.path.join(self._directory, key)
+                for name in _names(link_directory):
                     with contextlib.suppress(FileNotFoundError):  # another worker sweeps too
-                        file = os.path.join(folder, name)
+                        file = os.path.join(link_directory, name)
                         if os.stat(file, follow_symlinks=False).st_mtime <= expired:
                             os.unlink(file)
-                            forgotten += 1
-                if not _names(folder):
-                    with contextlib.suppress(OSError):  # gone already, or used again in this moment
-                        os.rmdir(folder)
-        return forgotten
+                            deleted += 1
+                if not _names(link_directory):
+                    with contextlib.suppress(OSError):  # removed already, or used again just now
+                        os.rmdir(link_directory)
+        return deleted
 
     @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translating_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise StorageUnavailableError(
-                f"the folder of used links {self._directory} cannot be used ({error.strerror}): the app's user must be "
-                "able to write there, or name another place in STORAGE_LINK_USAGE"
+                f"the usage store cannot write to {self._directory} ({error.strerror}): give the app's user write "
+                "permission, or set STORAGE_LINK_USAGE to another directory"
             ) from error
 
 
-def _sync(folder: str) -> None:
-    """Make the names in a folder durable, where the file system can."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _fsync_directory(directory: str) -> None:
+    """Make the entries of a directory durable, where the file system supports it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(opened)
+        os.fsync(descriptor)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY):
             raise
     finally:
-        os.close(opened)
+        os.close(descriptor)
 
 
-def _names(folder: str) -> list[str]:
+def _names(directory: str) -> list[str]:
     try:
-        return os.listdir(folder)
+        return os.listdir(directory)
     except FileNotFoundError:
         return []

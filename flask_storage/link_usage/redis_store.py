@@ -1,4 +1,4 @@
-"""Used links in Redis."""
+"""Counts the uses of links in Redis."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _LUA_DECREMENT = "if tonumber(redis.call('GET', KEYS[1]) or '0') > 0 then redis.
 
 
 class RedisUsageStore(LinkUsageStore):
-    """Used links as counters in Redis, for all hosts that share it. They vanish by themselves after the link's expiry.
+    """Counts uses in Redis, for all hosts that share it. Redis deletes the counters after the link's expiry.
 
-    A Redis that evicts keys when its memory is full (``maxmemory-policy`` other than ``noeviction``) may forget that a
-    link was used, and one without persistence forgets it when it restarts.
+    A Redis that evicts keys when its memory is full (``maxmemory-policy`` other than ``noeviction``) may lose the count
+    of a link, and one without persistence loses all counts when it restarts.
 
     Args:
-        url: As redis-py takes it: ``"redis://:password@host:6379/0"``, ``"rediss://…"`` (TLS), ``"unix:///path"``.
+        url: A URL of redis-py: ``"redis://:password@host:6379/0"``, ``"rediss://…"`` (TLS), ``"unix:///path"``.
 
     Raises:
-        ConfigurationError: when redis-py is missing, or the URL cannot work.
+        ConfigurationError: when redis-py is missing, or the URL is not valid.
     """
 
     def __init__(self, url: str) -> None:
@@ -45,7 +45,7 @@ class RedisUsageStore(LinkUsageStore):
         try:
             client: Any = redis.Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
         except ValueError:
-            # Not chained: the parser may quote a piece of the password.
+            # Not chained: the parser's message may contain a part of the password.
             raise ConfigurationError(
                 "STORAGE_LINK_USAGE is not a URL that redis can read: write 'redis://:password@host:6379/0', "
                 "with special characters as %40"
@@ -53,7 +53,7 @@ class RedisUsageStore(LinkUsageStore):
         address = client.connection_pool.connection_kwargs
         self._address = address.get("path") or f"{address.get('host', 'localhost')}:{address.get('port', 6379)}"
         self._client = client
-        # Where an answer is lost, redis-py may ask again, and a use is counted that nobody had: safer than the reverse.
+        # When a response is lost, redis-py may retry, and one use counts twice: safer than a use that is not counted.
         self._run_increment = client.register_script(_LUA_INCREMENT)
         self._run_decrement = client.register_script(_LUA_DECREMENT)
 
@@ -65,27 +65,28 @@ class RedisUsageStore(LinkUsageStore):
         return f"<RedisUsageStore in {self._address}>"
 
     def _count(self, key: str) -> int:
-        with self._translated():
+        with self._translating_errors():
             return int(self._client.get(_PREFIX + key) or 0)
 
     def _increment(self, key: str, uses: int, expiry: int) -> bool:
-        # Seconds from now, by our own clock: it is the one that decides whether the link has expired.
-        kept = expiry + RETENTION_AFTER_EXPIRY - int(time.time())
-        with self._translated():
-            return bool(self._run_increment(keys=[_PREFIX + key], args=[uses, kept]))
+        # Relative to this host's clock: it is the one that decides whether the link has expired.
+        time_to_live = expiry + RETENTION_AFTER_EXPIRY - int(time.time())
+        with self._translating_errors():
+            return bool(self._run_increment(keys=[_PREFIX + key], args=[uses, time_to_live]))
 
     def _decrement(self, key: str) -> None:
-        with self._translated():
+        with self._translating_errors():
             self._run_decrement(keys=[_PREFIX + key])
 
     def _delete_expired(self, expired: int) -> int:
         return 0
 
     @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translating_errors(self) -> Iterator[None]:
         try:
             yield
         except self._error as error:
             raise StorageUnavailableError(
-                f"{self!r} did not answer: see that the Redis of STORAGE_LINK_USAGE runs and lets the app in"
+                f"{self!r} did not answer: check that the Redis server in STORAGE_LINK_USAGE runs and accepts the "
+                "app's credentials"
             ) from error

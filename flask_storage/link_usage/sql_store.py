@@ -1,4 +1,4 @@
-"""Used links in a database."""
+"""Counts the uses of links in a SQL database."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
 
 class SQLUsageStore(LinkUsageStore):
-    """Used links in a table ``storage_link_usage``, for all hosts that share the database. Made when first needed.
+    """Counts uses in a table ``storage_link_usage``, for all hosts that share the database. The first use creates it.
 
-    Two workers cannot insert the same number for the same link: that is all it takes. Tried with SQLite and PostgreSQL.
+    Each use is a row; the primary key (link, number) keeps two workers from taking the same use. Tested with SQLite and
+    PostgreSQL.
 
     Args:
-        url: As SQLAlchemy takes it: ``"postgresql+psycopg://user:password@host/name"``, ``"sqlite:///links.db"``.
-        directory: What the file of a relative SQLite URL is relative to; without it, the working folder.
+        url: A URL of SQLAlchemy: ``"postgresql+psycopg://user:password@host/name"``, ``"sqlite:///links.db"``.
+        directory: The directory of a relative SQLite URL; the working directory by default.
 
     Raises:
-        ConfigurationError: when SQLAlchemy or the database's driver is missing, or the URL cannot work.
+        ConfigurationError: when SQLAlchemy or the database's driver is missing, or the URL is not valid.
     """
 
     def __init__(self, url: str, *, directory: str | os.PathLike[str] | None = None) -> None:
@@ -35,7 +36,7 @@ class SQLUsageStore(LinkUsageStore):
                 "SQLUsageStore needs SQLAlchemy: pip install 'flask-storage-profiles[sqlalchemy]'"
             ) from error
         self._sql = sqlalchemy
-        self._url = self._parsed(url, directory)
+        self._url = self._parse_url(url, directory)
         self._table = sqlalchemy.Table(
             "storage_link_usage",
             sqlalchemy.MetaData(),
@@ -43,14 +44,14 @@ class SQLUsageStore(LinkUsageStore):
             sqlalchemy.Column("number", sqlalchemy.Integer, primary_key=True, autoincrement=False),
             sqlalchemy.Column("expires_at", sqlalchemy.BigInteger, nullable=False, index=True),
         )
-        # One engine for each process: a connection that two of them hold after a fork answers either. The parent's is
-        # kept, so that it is not closed by a child that collects garbage.
-        self._engines: dict[int, Engine] = {os.getpid(): self._engine()}
+        # One engine for each process: two processes that share a connection after a fork would get each other's
+        # responses. A child keeps a reference to the parent's engine, so that its garbage collection does not close it.
+        self._engines: dict[int, Engine] = {os.getpid(): self._create_engine()}
         self._has_table = False
 
     def close(self) -> None:
         """See :meth:`LinkUsageStore.close`."""
-        self._own_engine().dispose()
+        self._process_engine().dispose()
 
     def __repr__(self) -> str:
         return f"<SQLUsageStore in {self._url.get_backend_name()} {self._url.host or ''}/{self._url.database}>"
@@ -69,12 +70,13 @@ class SQLUsageStore(LinkUsageStore):
         return False
 
     def _decrement(self, key: str) -> None:
-        any(self._deleted(key, number) for number in self._numbers(key))  # until one was, and not by another worker
+        any(self._delete_use(key, number) for number in self._numbers(key))  # stops after the first deleted row
 
-    def _deleted(self, key: str, number: int) -> bool:
-        which = (self._table.c.token_id == key) & (self._table.c.number == number)
+    def _delete_use(self, key: str, number: int) -> bool:
+        """Delete one row; False when another worker deleted it."""
+        condition = (self._table.c.token_id == key) & (self._table.c.number == number)
         with self._connected() as engine, engine.begin() as connection:
-            return connection.execute(self._table.delete().where(which)).rowcount > 0
+            return connection.execute(self._table.delete().where(condition)).rowcount > 0
 
     def _delete_expired(self, expired: int) -> int:
         with self._connected() as engine, engine.begin() as connection:
@@ -87,14 +89,15 @@ class SQLUsageStore(LinkUsageStore):
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Engine]:
-        engine = self._own_engine()
+        engine = self._process_engine()
         try:
             if not self._has_table:
                 self._create_table(engine)
             yield engine
         except (self._sql.exc.SQLAlchemyError, OSError) as error:
             raise StorageUnavailableError(
-                f"{self!r} did not answer: see that the database of STORAGE_LINK_USAGE runs and lets the app in"
+                f"{self!r} did not answer: check that the database in STORAGE_LINK_USAGE runs and accepts the app's "
+                "credentials"
             ) from error
 
     def _create_table(self, engine: Engine) -> None:
@@ -104,16 +107,16 @@ class SQLUsageStore(LinkUsageStore):
             try:
                 self._table.create(engine)
             except self._sql.exc.DBAPIError:
-                # Another worker was quicker; every database says so in its own words.
+                # Another worker may have created it; each database raises a different error then.
                 if not self._sql.inspect(engine).has_table(self._table.name):
                     raise
         self._has_table = True
 
-    def _parsed(self, text: str, directory: str | os.PathLike[str] | None) -> URL:
+    def _parse_url(self, text: str, directory: str | os.PathLike[str] | None) -> URL:
         try:
             url = self._sql.make_url(text)
         except (self._sql.exc.ArgumentError, ValueError):
-            # Not chained: the parser quotes the URL, and with it the password.
+            # Not chained: the parser's message contains the URL, and with it the password.
             raise ConfigurationError(
                 "STORAGE_LINK_USAGE is not a URL that SQLAlchemy can read: write "
                 "'postgresql+psycopg://user:password@host/name', with special characters as %40"
@@ -126,10 +129,10 @@ class SQLUsageStore(LinkUsageStore):
             url = url.set(database=os.path.join(directory or "", url.database))
         return url
 
-    def _own_engine(self) -> Engine:
-        return self._engines.get(os.getpid()) or self._engines.setdefault(os.getpid(), self._engine())
+    def _process_engine(self) -> Engine:
+        return self._engines.get(os.getpid()) or self._engines.setdefault(os.getpid(), self._create_engine())
 
-    def _engine(self) -> Engine:
+    def _create_engine(self) -> Engine:
         backend, driver = self._url.get_backend_name(), ""
         arguments: dict[str, Any] = {}
         try:
@@ -150,4 +153,7 @@ class SQLUsageStore(LinkUsageStore):
                 "pip install 'psycopg[binary]' and begin the URL with 'postgresql+psycopg://'"
             ) from error
         except self._sql.exc.ArgumentError:
-            raise ConfigurationError(f"SQLAlchemy knows no database {self._url.drivername!r}") from None
+            raise ConfigurationError(
+                f"STORAGE_LINK_USAGE begins with {self._url.drivername!r}, which SQLAlchemy does not support: use "
+                "'postgresql+psycopg://' or 'sqlite:///'"
+            ) from None

@@ -1,12 +1,12 @@
-"""What you test with: a conformance suite for backends, a storage that fails on request, pytest fixtures.
+"""Tools for tests: a conformance suite for backends, a storage that fails on request, pytest fixtures.
 
 Needs the extra ``testing`` (pytest and hypothesis)::
 
     pip install 'flask-storage-profiles[testing]'
 
-* :class:`BackendConformance`: subclass it, make your storage, and pytest asks it everything that the wall promises.
-* :class:`StorageMachine`: hypothesis invents histories and compares your storage with a plain dictionary.
-* :class:`FailingStorage`: any storage, with chosen calls made to fail.
+* :class:`BackendConformance`: a test for every guarantee of the storage interface; subclass it for your storage.
+* :class:`StorageMachine`: a hypothesis state machine that compares your storage with a dictionary.
+* :class:`FailingStorage`: wraps any storage and makes chosen calls fail.
 * ``pytest_plugins = ["flask_storage.testing.fixtures"]``: fixtures for the tests of an app.
 """
 
@@ -32,21 +32,23 @@ __all__, _load = lazy_exports(
     },
 )
 
-_TESTERS = ("hypothesis", "pytest")
-_ASSERTING = ("BackendConformance", "StorageMachine", "conformance", "stateful")
-_SUITES = (f"{__name__}.conformance", f"{__name__}.stateful")
+_TEST_PACKAGES = ("hypothesis", "pytest")
+_NAMES_WITH_ASSERTIONS = ("BackendConformance", "StorageMachine", "conformance", "stateful")
+_MODULES_WITH_ASSERTIONS = (f"{__name__}.conformance", f"{__name__}.stateful")
 
 
 def __getattr__(name: str) -> Any:
     try:
-        if name in _ASSERTING:
+        if name in _NAMES_WITH_ASSERTIONS:
             import pytest
 
-            # Without this a failing assertion of ours would show two names and none of their values.
-            pytest.register_assert_rewrite(*(module for module in _SUITES if module not in sys.modules))
+            # Without this a failing assertion of the suite would show no values.
+            pytest.register_assert_rewrite(
+                *(module for module in _MODULES_WITH_ASSERTIONS if module not in sys.modules)
+            )
         return _load(name)
     except ModuleNotFoundError as error:
-        if error.name in _TESTERS:
+        if error.name in _TEST_PACKAGES:
             raise ImportError(
                 f"flask_storage.testing.{name} needs {error.name}: pip install 'flask-storage-profiles[testing]'"
             ) from error

@@ -1,4 +1,4 @@
-"""Files, streams and part calls that tell a :class:`~flask_storage.testing.FailingStorage` of each step."""
+"""Files, streams and multipart calls that report each call to a :class:`~flask_storage.testing.FailingStorage`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class RecordingFile(RemoteFile):
-    """A file of the storage underneath; both keep their own state, so both refuse what comes after the end."""
+    """Wraps an open file of the inner storage. Both files have their own state, so both refuse use after closing."""
 
     def __init__(self, storage: FailingStorage, inner: RemoteFile, path: str) -> None:
         super().__init__(inner.file_mode)
@@ -26,7 +26,7 @@ class RecordingFile(RemoteFile):
         self._storage = storage
         self._inner = inner
         self._path = path
-        self._moved = 0
+        self._transferred = 0
 
     def seekable(self) -> bool:
         return self._inner.seekable()
@@ -54,17 +54,17 @@ class RecordingFile(RemoteFile):
     def _read(self, size: int) -> bytes:
         self._storage._record("read", self._path)
         data = self._inner.read(size)
-        self._moved += len(data)
-        self._storage._check_limit("read", self._path, self._moved)
+        self._transferred += len(data)
+        self._storage._check_limit("read", self._path, self._transferred)
         return data
 
     def _write(self, view: memoryview) -> None:
         self._storage._record("write", self._path)
-        room = self._storage._allowed_bytes("write", self._path, self._moved, len(view))
-        self._inner.write(view[:room])
-        self._moved += len(view)
-        self._storage._check_limit("write", self._path, self._moved)
-        self._inner.write(view[room:])
+        allowed = self._storage._allowed_bytes("write", self._path, self._transferred, len(view))
+        self._inner.write(view[:allowed])
+        self._transferred += len(view)
+        self._storage._check_limit("write", self._path, self._transferred)
+        self._inner.write(view[allowed:])
 
     def _publish(self) -> None:
         self._storage._record("publish", self._path)
@@ -75,7 +75,7 @@ class RecordingFile(RemoteFile):
         self._storage._record("discard", self._path)
 
     def _finalize(self) -> None:
-        # The outer file has warned already; the inner one only frees what it holds.
+        # The outer file has warned already; the inner one only releases its resources.
         self._inner._state = self._state
         self._inner._finalize()
 
@@ -84,56 +84,58 @@ class RecordingFile(RemoteFile):
 
 
 class RecordingSource:
-    """What the storage underneath reads an upload from: each read is a write, and the end is the publication."""
+    """The source that the inner storage reads an upload from: a read counts as "write", the end as "publish"."""
 
     def __init__(self, storage: FailingStorage, source: SupportsRead, path: str) -> None:
         self._storage = storage
         self._source = source
         self._path = path
-        self._moved = 0
+        self._transferred = 0
         self._rest: Any = b""
 
     def read(self, size: int, /) -> Any:
         if self._rest:
             with self._storage._error_translator(self._path):
-                self._storage._check_limit("write", self._path, self._moved)
+                self._storage._check_limit("write", self._path, self._transferred)
             rest, self._rest = self._rest, b""
             return rest
         data = self._source.read(size)
         if not isinstance(data, bytes | bytearray | memoryview):
-            return data  # refused by whoever reads
+            return data  # the inner storage raises TypeError for it
         with self._storage._error_translator(self._path):
             if not data:
                 self._storage._record("publish", self._path)
                 return data
             self._storage._record("write", self._path)
-            room = self._storage._allowed_bytes("write", self._path, self._moved, len(data))
-            self._moved += len(data)
-            if not room:
-                self._storage._check_limit("write", self._path, self._moved)
+            allowed = self._storage._allowed_bytes("write", self._path, self._transferred, len(data))
+            self._transferred += len(data)
+            if not allowed:
+                self._storage._check_limit("write", self._path, self._transferred)
                 return data
-        self._rest = data[room:]
-        return data[:room]
+        self._rest = data[allowed:]
+        return data[:allowed]
 
 
 class RecordingTarget:
-    """What the storage underneath writes a download to."""
+    """The target that the inner storage writes a download to: each write counts as "read"."""
 
     def __init__(self, storage: FailingStorage, target: SupportsWrite, path: str) -> None:
         self._storage = storage
         self._target = target
         self._path = path
-        self._moved = 0
+        self._transferred = 0
 
     def write(self, data: Any, /) -> Any:
         with self._storage._error_translator(self._path):
             self._storage._record("read", self._path)
-            self._moved += len(data)
-            self._storage._check_limit("read", self._path, self._moved)
+            self._transferred += len(data)
+            self._storage._check_limit("read", self._path, self._transferred)
         return self._target.write(data)
 
 
 class RecordingMultipart(MultipartStore):
+    """Wraps the multipart calls of the inner storage."""
+
     def __init__(self, storage: FailingStorage, inner: MultipartStore) -> None:
         self._storage = storage
         self._inner = inner

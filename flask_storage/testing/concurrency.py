@@ -1,4 +1,4 @@
-"""Many threads at once, which must come to an end."""
+"""Runs a function in many threads concurrently, with a time-out."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 
 TIMEOUT = 120
-"""Seconds after which threads that wait for each other are called a deadlock."""
+"""In seconds; threads that have not ended by then are reported as a deadlock."""
 
 
 def run_concurrently(work: Callable[[int], Any], threads: int = 8) -> list[Any]:
-    """Run *work* in so many threads that begin at the same moment, and return what each returns.
+    """Run *work* in threads that start at the same time, and return the result of each.
 
     Args:
-        work: Given the number of its thread, from 0 on.
-        threads: How many.
+        work: Called with the number of the thread, from 0 on.
+        threads: The number of threads.
 
-    The first error of any is raised after all have ended. When one never ends, the test fails; the thread is left
-    behind, for nothing can end it.
+    When all threads have ended, the first error of any of them is raised. If one does not end within the time-out, the
+    test fails and the thread keeps running.
 
     >>> run_concurrently(lambda number: number * 2, 3)
     [0, 2, 4]
@@ -37,14 +37,14 @@ def run_concurrently(work: Callable[[int], Any], threads: int = 8) -> list[Any]:
             ended.put((number, None, error))
 
     for number in range(threads):
-        # Not a pool: it would wait for its threads, and so would the interpreter, were they no daemons.
+        # Not a thread pool, which waits for its threads; the interpreter waits for threads that are no daemons.
         Thread(target=begin, args=(number,), daemon=True).start()
     results, errors = dict[int, Any](), []
     while len(results) < threads:
         try:
             number, results[number], error = ended.get(timeout=TIMEOUT)
         except Empty:
-            pytest.fail(f"{threads - len(results)} of {threads} threads wait for ever")
+            pytest.fail(f"{threads - len(results)} of {threads} threads did not end within {TIMEOUT} seconds")
         if error is not None:
             errors.append(error)
     if errors:

@@ -1,4 +1,4 @@
-"""A storage that fails on request: for what an app does when its storage cannot."""
+"""A storage that fails on request, to test how an app handles storage errors."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ CALLS = frozenset(
 
 
 class Call(NamedTuple):
-    """One thing that was asked of the storage underneath."""
+    """One call of the inner storage."""
 
     name: str
     path: str | None
@@ -73,26 +73,26 @@ class _Fault:
     after: int | None
     path: str | None
     error: Exception | type[Exception] | None
-    seen: int = 0
+    matched: int = 0
 
     def trigger(self) -> None:
-        self.seen += 1
-        if self.seen >= self.on and (self.times is None or self.seen < self.on + self.times):
+        self.matched += 1
+        if self.matched >= self.on and (self.times is None or self.matched < self.on + self.times):
             raise self.error or StorageUnavailableError(f"the storage was made to fail at {self.call}")
 
 
 class FailingStorage(StorageBackend):
-    """Wraps any storage; every call goes through to it until one is made to fail.
+    """Wraps any storage and forwards every call to it, except the calls that are made to fail.
 
-    Calls are named after the hooks of :class:`~flask_storage.backends.driver.StorageDriver` without their underscore
-    (``"list"``, ``"open_writer"``, ``"delete"``, ``"stat"``, ``"copy"``, …), after what an open file does (``"read"``,
-    ``"write"``, ``"publish"``, ``"discard"``), and after the part calls (``"upload_part"``, ``"complete"``, …,
-    ``"abort"``). Uploads and downloads stream through open files, so a failing ``"write"`` reaches all of
+    The names of calls are those of the driver methods of :class:`~flask_storage.backends.driver.StorageDriver` without
+    the underscore (``"list"``, ``"open_writer"``, ``"delete"``, ``"stat"``, ``"copy"``, …), of the steps of an open
+    file (``"read"``, ``"write"``, ``"publish"``, ``"discard"``), and of the multipart calls (``"upload_part"``,
+    ``"complete"``, …, ``"abort"``). Uploads and downloads stream through open files, so a failing ``"write"`` affects
     ``write()``, ``put()``, ``upload()`` and ``save()``.
 
     Attributes:
-        inner: The storage underneath.
-        calls: What was asked of it so far, in order, as :class:`Call`.
+        inner: The wrapped storage.
+        calls: The calls so far, in order, as :class:`Call`.
 
     >>> from flask_storage import MemoryStorage
     >>> from flask_storage.testing import FailingStorage
@@ -114,7 +114,7 @@ class FailingStorage(StorageBackend):
         self.link_context = inner.link_context
 
     def __getattr__(self, name: str) -> Any:
-        # What a place offers beyond the wall (deserialize_link_token, root, …) is reached through us too.
+        # Attributes that only some backends have (deserialize_link_token, root, …) are forwarded too.
         if name.startswith("_") or name == "inner":
             raise AttributeError(name)
         return getattr(self.inner, name)
@@ -132,17 +132,17 @@ class FailingStorage(StorageBackend):
         """Make a call fail from now on.
 
         Args:
-            call: Which one; see the class.
+            call: The name of the call; see the class.
             on: The first matching call to fail, counted from 1 and from now.
             times: How many matching calls fail from there on; None for all.
-            after: For ``"read"`` and ``"write"``: the call that moves more than so many bytes of one file fails; of a
-                write, the bytes up to there do arrive.
-            path: Only calls about this path.
-            error: What to raise: an error of ours, or one that the place itself would raise, which is then translated
-                as the place's are. :class:`~flask_storage.errors.StorageUnavailableError` by default.
+            after: For ``"read"`` and ``"write"``: fail the call that transfers more than this number of bytes of one
+                file. Of a write, the bytes up to this number are written.
+            path: Fail only calls with this path.
+            error: The error to raise: a storage error, or an error of the backend's service or SDK, which the backend
+                then translates. :class:`~flask_storage.errors.StorageUnavailableError` by default.
 
         Raises:
-            ValueError: for a call that does not exist.
+            ValueError: for an unknown call, or *after* with a call other than ``"read"`` and ``"write"``.
         """
         if call not in CALLS:
             raise ValueError(f"no call is named {call!r}: there are {', '.join(sorted(CALLS))}")
@@ -151,37 +151,37 @@ class FailingStorage(StorageBackend):
         self._faults.append(_Fault(call, on, times, after, path, error))
 
     def reset(self) -> None:
-        """Forget every failure that was asked for; what happened so far stays in ``calls``."""
+        """Remove all failures that were requested; ``calls`` stays as it is."""
         self._faults.clear()
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the storage underneath can do."""
+        """The capabilities of the inner storage."""
         return self.inner.capabilities
 
-    def set_link_context(self, binding: LinkContext) -> None:
-        """Bind the storage underneath."""
-        self.inner.set_link_context(binding)
-        self.link_context = binding
+    def set_link_context(self, context: LinkContext) -> None:
+        """Set the context of the inner storage too."""
+        self.inner.set_link_context(context)
+        self.link_context = context
 
-    # -- the one gate -------------------------------------------------------------------------------------------------
+    # -- recording and failing ----------------------------------------------------------------------------------------
 
     def _record(self, call: str, path: str | None = None) -> None:
-        """Note a call, and raise if it was made to fail."""
+        """Record a call, and raise if it is to fail."""
         self.calls.append(Call(call, path))
         for fault in self._matching_faults(call, path):
             if fault.after is None:
                 fault.trigger()
 
-    def _allowed_bytes(self, call: str, path: str, moved: int, count: int) -> int:
-        """Return how many of *count* bytes may pass in a file through which *moved* have passed."""
+    def _allowed_bytes(self, call: str, path: str, transferred: int, count: int) -> int:
+        """Return how many of *count* more bytes may be transferred of a file of which *transferred* already are."""
         limits = [fault.after for fault in self._matching_faults(call, path) if fault.after is not None]
-        return max(min([count, *(limit - moved for limit in limits)]), 0)
+        return max(min([count, *(limit - transferred for limit in limits)]), 0)
 
-    def _check_limit(self, call: str, path: str, moved: int) -> None:
-        """Raise if a call was made to fail before *moved* bytes of a file had passed."""
+    def _check_limit(self, call: str, path: str, transferred: int) -> None:
+        """Raise if the call is to fail after fewer than *transferred* bytes of the file."""
         for fault in self._matching_faults(call, path):
-            if fault.after is not None and moved > fault.after:
+            if fault.after is not None and transferred > fault.after:
                 fault.trigger()
 
     def _matching_faults(self, call: str, path: str | None) -> list[_Fault]:
@@ -190,7 +190,7 @@ class FailingStorage(StorageBackend):
     def _translate(self, error: Exception, path: str | None) -> StorageError | None:
         return self.inner._translate(error, path)
 
-    # -- hooks --------------------------------------------------------------------------------------------------------
+    # -- driver methods -----------------------------------------------------------------------------------------------
 
     def _list(self, path: str, recursive: bool) -> Iterator[Sequence[ListEntry]]:
         return self._pages(self.inner._list(path, recursive), path)
@@ -228,7 +228,7 @@ class FailingStorage(StorageBackend):
         try:
             self.inner._upload_file(RecordingSource(self, file_obj, path), path, options, progress)
         except BaseException:
-            with suppress(StorageError), translator:  # what made it give up matters more
+            with suppress(StorageError), translator:  # the first error is the one to raise
                 self._record("discard", path)
             raise
 
@@ -295,7 +295,7 @@ class FailingStorage(StorageBackend):
     def _check(self) -> None:
         self._record("check")
         if type(self.inner)._check is StorageBackend._check:
-            super()._check()  # through us, so that what fails in it is what was made to fail
+            super()._check()  # through this storage, so that the calls it makes can fail
         else:
             self.inner._check()
 

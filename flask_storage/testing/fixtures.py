@@ -25,23 +25,23 @@ def memory_storage() -> MemoryStorage:
 
 @pytest.fixture
 def local_storage(tmp_path: Path) -> LocalFSStorage:
-    """Return an empty storage on local disk, in a folder that pytest clears away."""
+    """Return an empty storage on local disk, in a directory that pytest removes."""
     return LocalFSStorage(tmp_path / "local-storage", name="local", create=True, fsync=False)
 
 
 @pytest.fixture
 def failing_storage(memory_storage: MemoryStorage) -> FailingStorage:
-    """Return a storage that fails on request (:class:`~flask_storage.testing.FailingStorage`), over memory."""
+    """Return a :class:`~flask_storage.testing.FailingStorage` around an empty storage in memory."""
     return FailingStorage(memory_storage)
 
 
 @pytest.fixture
 def storage_app(tmp_path: Path) -> Flask:
-    """Return an app with one profile, ``"default"``, in memory; links work inside and outside of requests."""
+    """Return an app with one profile, ``"default"``, in memory. Links work inside and outside of requests."""
     app = Flask("storage_app", instance_path=str(tmp_path / "instance"))
     app.config.update(
         TESTING=True,
-        SECRET_KEY="a secret key for tests, of 32 bytes or more",  # noqa: S106 - it guards nothing
+        SECRET_KEY="a secret key for tests, of 32 bytes or more",  # noqa: S106 - not a real secret
         STORAGE_PROFILES={"default": {"backend": "memory"}},
         STORAGE_EXTERNAL_URL="http://localhost",
     )
@@ -59,7 +59,7 @@ class StorageEvent(NamedTuple):
 
 @pytest.fixture
 def storage_events() -> Iterator[list[StorageEvent]]:
-    """Yield the list of what every storage has announced since the test began, in order.
+    """Yield the list of signals that any storage has sent since the test began, in order.
 
     The names are those of the signals: ``"file-stored"``, ``"file-read"``, ``"file-deleted"``, ``"link-issued"``,
     ``"link-used"``.
@@ -74,11 +74,11 @@ def storage_events() -> Iterator[list[StorageEvent]]:
         signals.link_used,
     ):
 
-        def note(sender: StorageBackend, path: str, name: str = signal.name, **_: Any) -> None:
+        def record(sender: StorageBackend, path: str, name: str = signal.name, **_: Any) -> None:
             events.append(StorageEvent(name, sender.name, path))
 
-        receivers.append((signal, note))
-        signal.connect(note)
+        receivers.append((signal, record))
+        signal.connect(record)
     yield events
     for signal, receiver in receivers:
         signal.disconnect(receiver)

@@ -1,5 +1,5 @@
-# ruff: noqa: S101, PT012, N818, SIM117 - a test suite that is shipped: it asserts, and breaks off in the middle of blocks
-"""Histories that nobody would think of: hypothesis invents them, a plain dictionary says how they must end."""
+# ruff: noqa: S101, PT012, N818, SIM117 - a test suite that is shipped: it asserts, and raises within blocks
+"""A hypothesis state machine: random sequences of operations, compared with a dictionary as the model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from ..multipart import Part
 from ..types import WriteOptions
 
 PATHS = ["a", "b", "a b", "d/x", "d/y", "d/e/z", "d/e/f/z", "dd/x", "%20+#?", "é/ß"]
-"""Few, so that histories meet themselves; no file is another's folder, which not every place could hold."""
+"""Few, so that operations meet on one path. No path is a parent of another; not every backend can store both."""
 
 paths = st.sampled_from(PATHS)
 contents = st.one_of(
@@ -49,7 +49,7 @@ types = st.sampled_from([None, "text/plain", "image/png"])
 
 @dataclass
 class _File:
-    """What the model knows of one file."""
+    """One file of the model."""
 
     content: bytes
     content_type: str | None = None
@@ -57,7 +57,7 @@ class _File:
 
 @dataclass
 class _OpenWriter:
-    """A writer that is open, and what it will have written."""
+    """An open writer and the content written to it so far."""
 
     path: str
     writer: RemoteFile
@@ -67,7 +67,7 @@ class _OpenWriter:
 
 @dataclass
 class _OpenUpload:
-    """An upload in parts that is neither finished nor discarded."""
+    """A multipart upload that is neither completed nor aborted."""
 
     path: str
     upload_id: str
@@ -76,13 +76,13 @@ class _OpenUpload:
 
 
 class _Interrupted(Exception):
-    """What ends a block in the middle."""
+    """Raised within a block, to leave it early."""
 
 
 class StorageMachine(RuleBasedStateMachine):
-    """Runs invented histories against a storage and a dictionary, and compares them after every step.
+    """Runs random sequences of operations on a storage and on a dictionary, and compares both after every step.
 
-    Subclass it, make your storage, and hand pytest its ``TestCase``::
+    Subclass it, return your storage from ``make_storage``, and give pytest its ``TestCase``::
 
         class MyMachine(StorageMachine):
             def make_storage(self):
@@ -92,8 +92,8 @@ class StorageMachine(RuleBasedStateMachine):
         TestMyHistories = MyMachine.TestCase
         TestMyHistories.settings = hypothesis.settings(max_examples=200, stateful_step_count=50, deadline=None)
 
-    ``make_storage`` is called for every history and must return an empty storage; clear away in ``teardown``. What the
-    storage declares missing must be refused, at any time.
+    ``make_storage`` is called for every sequence and must return an empty storage; clean up in ``teardown``. Whatever
+    the capabilities declare unsupported must be refused at any time.
     """
 
     writers: Bundle[_OpenWriter] = Bundle("writers")
@@ -102,11 +102,11 @@ class StorageMachine(RuleBasedStateMachine):
 
     def make_storage(self) -> StorageBackend:
         """Return an empty storage."""
-        raise NotImplementedError("a storage machine makes the storage that it runs: override make_storage()")
+        raise NotImplementedError("StorageMachine needs a storage to test: override make_storage()")
 
     @initialize()
     def begin(self) -> None:
-        """Start with nothing."""
+        """Start with an empty storage and an empty model."""
         self.storage = self.make_storage()
         self.files: dict[str, _File] = {}
         self.tags: dict[str, set[str]] = {}
@@ -114,7 +114,7 @@ class StorageMachine(RuleBasedStateMachine):
         self.long_writes = 0
 
     def teardown(self) -> None:
-        """Abandon whatever is still open."""
+        """Abort the files that are still open."""
         for file in getattr(self, "opened", []):
             file.abort()
 
@@ -129,14 +129,14 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(path=paths)
     def put_empty(self, path: str) -> None:
-        """Store nothing, which is a file too."""
+        """Store an empty file."""
         with self.storage.open(path, "w"):
             pass
         self.files[path] = _File(b"", self._type(path))
 
     @rule(path=paths, content=contents)
     def put_exclusive(self, path: str, content: bytes) -> None:
-        """Store a file where none is; a taken name is refused."""
+        """Store a file exclusively; an existing file is refused."""
         with (
             self._expect_unsupported_if(not self.storage.capabilities.exclusive),
             self._expect_exists_error_if_stored(path, True),
@@ -146,7 +146,7 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(path=paths, content=contents, other=st.booleans())
     def put_if_match(self, path: str, content: bytes, other: bool) -> None:
-        """Replace the version that is there, or fail to replace one that never was."""
+        """Replace the stored version by its etag, or fail with an etag that never existed."""
         if not self.storage.capabilities.if_match:
             with pytest.raises(UnsupportedOperationError):
                 self.storage.write(path, content, if_match="x")
@@ -157,22 +157,22 @@ class StorageMachine(RuleBasedStateMachine):
             with pytest.raises(PreconditionFailedError):
                 self.storage.write(path, content, if_match="no such version")
 
-    @rule(path=paths, content=contents, promised=st.integers(0, 3))
-    def upload_wrong_size(self, path: str, content: bytes, promised: int) -> None:
-        """Announce more bytes than come."""
+    @rule(path=paths, content=contents, excess=st.integers(1, 4))
+    def upload_wrong_size(self, path: str, content: bytes, excess: int) -> None:
+        """Declare a larger size than the content has."""
         with pytest.raises(IntegrityError):
-            self.storage.upload(io.BytesIO(content), path, size=len(content) + promised + 1)
+            self.storage.upload(io.BytesIO(content), path, size=len(content) + excess)
 
     @rule(path=paths, content=contents)
     def abort(self, path: str, content: bytes) -> None:
-        """Leave a writer by an exception."""
+        """Leave a writer's block by an exception."""
         with pytest.raises(_Interrupted), self.storage.open(path, "w") as writer:
             writer.write(content)
             raise _Interrupted
 
     @rule(target=writers, path=paths, content=contents, content_type=types)
     def open_writer(self, path: str, content: bytes, content_type: str | None) -> _OpenWriter:
-        """Open a writer that stays open while other things happen."""
+        """Open a writer that stays open during the following steps."""
         path, headers = self._unique_path(path), self._headers(content_type)
         writer = self.storage.open(path, "w", **headers)
         self.opened.append(writer)
@@ -181,7 +181,7 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(writing=writers, content=contents)
     def write_more(self, writing: _OpenWriter, content: bytes) -> None:
-        """Write some more."""
+        """Write more content to an open writer."""
         writing.writer.write(content)
         writing.content += content
 
@@ -198,7 +198,7 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(path=paths, offset=st.integers(0, 50), content=st.binary(max_size=20), interrupted=st.booleans())
     def reopen(self, path: str, offset: int, content: bytes, interrupted: bool) -> None:
-        """Edit a file, and keep the edit or not."""
+        """Edit a file, and publish or abort the edit."""
         if not self.storage.capabilities.read_write:
             with pytest.raises(UnsupportedOperationError):
                 self.storage.open(path, "rw")
@@ -220,7 +220,7 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(["a", "d/x", "new", "d/x.txt"]), content=contents)
     def save(self, name: str, content: bytes) -> None:
-        """Store under a name that may be taken, and nothing is replaced."""
+        """Save under a name that may exist; nothing is replaced."""
         path = self.storage.save(name, content)
         assert path not in self.files
         self.files[path] = _File(content, self._type(path))
@@ -229,20 +229,20 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(path=paths)
     def get(self, path: str) -> None:
-        """Read a file whole, or learn that there is none."""
+        """Read a whole file, or fail because it does not exist."""
         with self._expect_found_if_stored(path):
             assert self.storage.read(path) == self.files[path].content
 
     @rule(path=paths, start=st.integers(0, 70_000), size=st.integers(0, 70_000))
     def get_range(self, path: str, start: int, size: int) -> None:
-        """Read a piece from the middle."""
+        """Read a range of a file."""
         with self._expect_found_if_stored(path), self.storage.open(path, "r") as reader:
             reader.seek(start)
             assert reader.read(size) == self.files[path].content[start : start + size]
 
     @rule(path=paths)
     def stat(self, path: str) -> None:
-        """Ask what is known of a file."""
+        """Compare `exists` and `stat` with the model."""
         assert self.storage.exists(path) is (path in self.files)
         with self._expect_found_if_stored(path):
             info = self.storage.stat(path)
@@ -261,7 +261,7 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(reading=readers, start=st.integers(0, 100))
     def read_more(self, reading: tuple[RemoteFile, str, _File], start: int) -> None:
-        """What an open reader yields is the version that it opened; of one that is gone it may yield nothing."""
+        """Read from an open reader: the version that it opened, or an error if the file has changed since."""
         reader, path, file = reading
         reader.seek(start)
         try:
@@ -271,75 +271,76 @@ class StorageMachine(RuleBasedStateMachine):
 
     # -- moving and deleting ------------------------------------------------------------------------------------------
 
-    @rule(path=paths, new_path=paths, exclusive=st.booleans(), moved=st.booleans())
-    def copy_or_move(self, path: str, new_path: str, exclusive: bool, moved: bool) -> None:
+    @rule(path=paths, new_path=paths, exclusive=st.booleans(), move=st.booleans())
+    def copy_or_move(self, path: str, new_path: str, exclusive: bool, move: bool) -> None:
         """Copy or move a file, also onto itself."""
-        operation = self.storage.move if moved else self.storage.copy
-        able = self.storage.capabilities.exclusive and self.storage.capabilities.copy_conditions
-        with self._expect_unsupported_if(exclusive and not able), self._expect_found_if_stored(path):
+        operation = self.storage.move if move else self.storage.copy
+        supported = self.storage.capabilities.exclusive and self.storage.capabilities.copy_conditions
+        with self._expect_unsupported_if(exclusive and not supported), self._expect_found_if_stored(path):
             with self._expect_exists_error_if_stored(new_path, exclusive and path in self.files):
                 operation(path, new_path, exclusive=exclusive)
                 self.files[new_path] = self.files[path]
-                if moved and path != new_path:
+                if move and path != new_path:
                     del self.files[path]
 
     @rule(path=paths)
     def delete(self, path: str) -> None:
-        """Delete a file that may be there."""
+        """Delete a file that may exist."""
         self.storage.delete(path)
         self.files.pop(path, None)
 
     @rule(some=st.lists(paths, max_size=4))
     def delete_many(self, some: list[str]) -> None:
-        """Delete several files that may be there."""
+        """Delete several files that may exist."""
         self.storage.delete_many(some)
         for path in some:
             self.files.pop(path, None)
 
-    @rule(folder=st.sampled_from(["d", "d/e", "dd", "é", "a", "nothing"]))
-    def delete_directory(self, folder: str) -> None:
-        """Delete everything below a folder."""
-        below = [path for path in self.files if path.startswith(folder + "/")]
-        assert self.storage.delete_prefix(folder) == len(below)
+    @rule(directory=st.sampled_from(["d", "d/e", "dd", "é", "a", "nothing"]))
+    def delete_directory(self, directory: str) -> None:
+        """Delete all files below a directory."""
+        below = [path for path in self.files if path.startswith(directory + "/")]
+        assert self.storage.delete_prefix(directory) == len(below)
         for path in below:
             del self.files[path]
 
-    # -- uploads in parts ---------------------------------------------------------------------------------------------
+    # -- multipart uploads --------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.storage.capabilities.multipart)
     @rule(target=uploads, path=paths, content_type=types)
     def create_upload(self, path: str, content_type: str | None) -> _OpenUpload:
-        """Open an upload in parts."""
+        """Create a multipart upload."""
         path, headers = self._unique_path(path), self._headers(content_type)
         upload_id = self.storage.multipart.create(path, WriteOptions(**headers))
         return _OpenUpload(path, upload_id, self._type(path, headers))
 
     @rule(upload=uploads, number=st.integers(1, 4), content=contents)
     def upload_part(self, upload: _OpenUpload, number: int, content: bytes) -> None:
-        """Send a part, or send it anew."""
-        content = content.ljust(
-            self.storage.multipart.limits.min_size, b"-"
-        )  # any part but the last may have to be larger
+        """Upload a part, or replace one."""
+        # Every part may become one that is not the last, which has a minimum size.
+        content = content.ljust(self.storage.multipart.limits.min_size, b"-")
         part = self.storage.multipart.upload_part(upload.path, upload.upload_id, number, content)
         upload.parts[number] = part, content
 
-    @rule(upload=consumes(uploads), finished=st.booleans())
-    def finish_upload(self, upload: _OpenUpload, finished: bool) -> None:
-        """Finish an upload with all of its parts, or discard it."""
-        parts = self.storage.multipart
-        assert parts.list_parts(upload.path, upload.upload_id) == [
+    @rule(upload=consumes(uploads), complete=st.booleans())
+    def end_upload(self, upload: _OpenUpload, complete: bool) -> None:
+        """Complete an upload with all of its parts, or abort it."""
+        multipart = self.storage.multipart
+        assert multipart.list_parts(upload.path, upload.upload_id) == [
             part for _, (part, _) in sorted(upload.parts.items())
         ]
-        if finished and upload.parts:
-            parts.complete(upload.path, upload.upload_id, [part for part, _ in upload.parts.values()], WriteOptions())
+        if complete and upload.parts:
+            multipart.complete(
+                upload.path, upload.upload_id, [part for part, _ in upload.parts.values()], WriteOptions()
+            )
             content = b"".join(content for _, (_, content) in sorted(upload.parts.items()))
             self.files[upload.path] = _File(content, upload.content_type)
         else:
-            parts.abort(upload.path, upload.upload_id)
+            multipart.abort(upload.path, upload.upload_id)
 
     @rule()
     def sweep(self) -> None:
-        """Clear away what is old: nothing here is."""
+        """Sweep what is older than a day, which is nothing."""
         assert self.storage.sweep(timedelta(days=1)) == 0
 
     # -- after every step ---------------------------------------------------------------------------------------------
@@ -354,30 +355,30 @@ class StorageMachine(RuleBasedStateMachine):
 
     @invariant()
     def directory_listings_match_model(self) -> None:
-        """Folders are shown as long as something is below them."""
+        """A directory is listed as long as a file is below it."""
         if not hasattr(self, "storage"):
             return
-        for folder in ("", "d", "d/e"):
-            prefix = f"{folder}/" if folder else ""
+        for directory in ("", "d", "d/e"):
+            prefix = f"{directory}/" if directory else ""
             below = [path[len(prefix) :] for path in self.files if path.startswith(prefix)]
             expected = {prefix + head + slash for head, slash, _ in (path.partition("/") for path in below)}
-            assert [entry.name for entry in self.storage.list(folder, recursive=False)] == sorted(expected)
+            assert [entry.name for entry in self.storage.list(directory, recursive=False)] == sorted(expected)
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
     def _unique_path(self, path: str) -> str:
-        """Return where a write goes that stays open: to a name of its own where two that meet cannot both end."""
+        """Return the path for a write that stays open; a unique one unless the storage has ``concurrent_writes``."""
         self.long_writes += 1
         return path if self.storage.capabilities.concurrent_writes else f"{path} {self.long_writes}"
 
     def _headers(self, content_type: str | None) -> Any:
-        """Return the keyword arguments for *content_type*, where the storage keeps one."""
+        """Return *content_type* as keyword arguments, or none if the storage does not keep content types."""
         return {"content_type": content_type} if self.storage.capabilities.content_headers else {}
 
     def _type(self, path: str, headers: Any = None) -> str | None:
-        """Return the content type that *path* will have: the one it is given, or what the place makes of its name."""
-        given: str | None = (headers or {}).get("content_type")
-        return given or (guess_content_type(path) if self.storage.capabilities.guesses_content_type else None)
+        """Return the expected content type of *path*: the one in *headers*, or one that the backend guesses."""
+        content_type: str | None = (headers or {}).get("content_type")
+        return content_type or (guess_content_type(path) if self.storage.capabilities.guesses_content_type else None)
 
     @contextmanager
     def _expect_unsupported_if(self, unsupported: bool) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""What the remote places have in common here: far or near, and at S3 and Azure how fast bare sockets are with them."""
+"""What the benchmarks of remote backends share: near by or 40 ms away, and bare sockets for S3 and Azure."""
 
 from __future__ import annotations
 

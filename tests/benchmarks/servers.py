@@ -114,7 +114,7 @@ def drain(connection: socket.socket, start: bytes = b"") -> int:
     while b"\r\n\r\n" not in start:
         part = connection.recv(65536)
         if not part:
-            raise RuntimeError(f"the server hung up after {start!r}")
+            raise RuntimeError(f"the server closed the connection after {start!r}")
         start += part
     start, _, body = start.partition(b"\r\n\r\n")
     _expect_success(start)

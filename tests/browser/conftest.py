@@ -1,4 +1,4 @@
-"""A real Chromium, and pages that must not complain."""
+"""Chromium, and a check that pages log no errors."""
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
@@ -8,20 +8,20 @@ from tests.services.live_app import live_app, running_app
 __all__ = ["live_app", "running_app"]
 
 CHROMIUM = "/usr/bin/chromium"
-DESK = {"width": 1100, "height": 850}
+DESKTOP = {"width": 1100, "height": 850}
 PHONE = {"width": 390, "height": 844}
-_PATIENCE = 20_000  # milliseconds
-expect.set_options(timeout=_PATIENCE)
+_TIMEOUT = 20_000  # milliseconds
+expect.set_options(timeout=_TIMEOUT)
 
 
 @pytest.fixture(scope="session")
 def chromium():
-    """The browser of the system, without a window."""
+    """The system's Chromium, without a window."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
             args=[
-                "--no-sandbox",  # tests run as root in containers, where the sandbox refuses to start
+                "--no-sandbox",  # tests run as root in containers, where the sandbox does not start
                 "--disable-dev-shm-usage",
             ],
         )
@@ -30,48 +30,48 @@ def chromium():
 
 
 class Complaints:
-    """What the browser complained about; a test that provokes some says how they begin."""
+    """The errors and warnings of pages; a test declares the ones that it provokes."""
 
     def __init__(self):
         self.texts: list[str] = []
         self.expected: tuple[str, ...] = ()
 
     def expect(self, text):
-        """Take note that complaints which begin so are part of the test."""
+        """Declare that messages which begin with *text* are part of the test."""
         self.expected = (*self.expected, text)
 
     def unexpected(self):
-        """Return the complaints that no test asked for."""
+        """Return the messages that the test did not declare."""
         return [text for text in self.texts if not text.startswith(self.expected)]
 
 
 @pytest.fixture
 def complaints():
-    """Everything that pages write to the console as a warning or an error, errors of scripts, and alerts."""
+    """All warnings and errors on the console, script errors, and dialogs."""
     return Complaints()
 
 
 @pytest.fixture
 def open_browser(chromium, complaints):
-    """Opens a fresh profile of the browser with one page: no cookies, no cache."""
+    """A function that opens one page in a new browser profile: no cookies, no cache."""
     contexts = []
 
-    def heard(said):
-        if said.type in ("error", "warning"):
-            complaints.texts.append(said.text)
+    def on_console(message):
+        if message.type in ("error", "warning"):
+            complaints.texts.append(message.text)
 
-    def asked(dialog):
+    def on_dialog(dialog):
         complaints.texts.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
     def open_page(**options):
-        context = chromium.new_context(**{"viewport": DESK, **options})
-        context.set_default_timeout(_PATIENCE)
+        context = chromium.new_context(**{"viewport": DESKTOP, **options})
+        context.set_default_timeout(_TIMEOUT)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", heard)
+        page.on("console", on_console)
         page.on("pageerror", lambda error: complaints.texts.append(str(error)))
-        page.on("dialog", asked)
+        page.on("dialog", on_dialog)
         return page
 
     yield open_page

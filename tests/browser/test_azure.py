@@ -1,4 +1,4 @@
-"""A browser and a container: files go straight from the page to the Azure server, which is another host to it."""
+"""A browser and a container: the page uploads and downloads files directly to and from the Azure server."""
 
 import os
 from datetime import timedelta
@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Error as BrowserError, expect
 
 from flask_storage import IntegrityError, WriteOptions
-from tests.azure_places import place
+from tests.azure_storages import make_storage
 from tests.browser.test_files import share
 from tests.browser.test_uploads import slow_down, watch_bars
 from tests.browser.webm import make_video
@@ -19,11 +19,11 @@ HOUR = timedelta(hours=1)
 MiB = 1024 * 1024
 REFUSED = "Failed to load resource: the server responded with a status of 403"
 UNREADABLE = ("Access to XMLHttpRequest at", "Access to fetch at", "Failed to load resource: net::ERR_FAILED", REFUSED)
-"""What the browser says of an answer without CORS headers."""
+"""The messages of the browser about a response without CORS headers."""
 
 
 def profile(server, container):
-    """The app's profile in the environment: nothing else says that there is an Azure server."""
+    """Return the app's profile, which alone configures the Azure server."""
     return {
         "backend": "azure",
         "connection_string": f"AccountName={server.account};AccountKey={server.key};BlobEndpoint={server.url}",
@@ -34,17 +34,17 @@ def profile(server, container):
 
 @pytest.fixture(scope="module")
 def running_azure_app(azurite, tmp_path_factory):
-    """The example app, with files in a container."""
-    storage = place(azurite, prefix="drop")
+    """The example app with its files in a container."""
+    storage = make_storage(azurite, prefix="drop")
     settings = {"STORAGE_PROFILES": {"drop": profile(azurite, storage.bucket)}}
     with LiveApp(tmp_path_factory.mktemp("azure-app"), storage=storage, **settings) as app:
         yield app
-        assert app.leftovers() == []  # nothing ever was on the disk
+        assert app.leftovers() == []  # no file was stored on the local disk
 
 
 @pytest.fixture
 def azure_app(azurite, running_azure_app):
-    """The same with no files yet, whose pages may use the account, as the Azure guide says."""
+    """The app without files, whose origin the account's CORS rules allow, as the Azure guide says."""
     running_azure_app.empty()
     azurite.allow_origin(running_azure_app.url)
     yield running_azure_app
@@ -60,7 +60,7 @@ def page(open_browser, azure_app):
 
 
 def content_of(storage):
-    """The content of the only file there is."""
+    """Return the content of the only file."""
     [entry] = storage.list()
     return storage.read(entry.name)
 
@@ -68,15 +68,15 @@ def content_of(storage):
 # -- the app ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_goes_straight_to_the_container_while_its_bar_moves(page, azure_app, azurite, tmp_path):
-    """The app is asked where to and told that it is done; the content itself it never sees."""
+def test_a_file_is_uploaded_directly_to_the_container_with_progress(page, azure_app, azurite, tmp_path):
+    """The app only signs the upload and confirms it."""
     content = os.urandom(MiB) * 40
     film = tmp_path / "holiday film.mov"
     film.write_bytes(content)
     sent = []
     page.on("request", lambda request: sent.append((request.method, request.url.partition("?")[0])))
     watch_bars(page)
-    slow_down(page, 20 * MiB)  # a browser tells how far it is every 50 ms
+    slow_down(page, 20 * MiB)  # a browser reports the progress every 50 ms
 
     page.set_input_files("#chooser", film)
 
@@ -97,8 +97,8 @@ def test_a_file_goes_straight_to_the_container_while_its_bar_moves(page, azure_a
 
 
 @pytest.mark.parametrize("name", ["nothing.txt", "100% of #1 & a+b, it's Grüße 東京.bin"])
-def test_any_name_and_any_size_arrive(page, azure_app, name):
-    """Nothing at all too; and the type is the app's, whatever the browser makes of the file."""
+def test_any_name_and_an_empty_file_can_be_uploaded(page, azure_app, name):
+    """The content type is the app's, whatever the browser sends."""
     content = b"" if name == "nothing.txt" else b"content"
 
     page.set_input_files("#chooser", {"name": name, "mimeType": "text/html", "buffer": content})
@@ -109,8 +109,8 @@ def test_any_name_and_any_size_arrive(page, azure_app, name):
     assert azure_app.storage.stat(entry.name).content_type in ("text/plain", "application/octet-stream")
 
 
-def test_an_upload_to_a_container_that_is_cancelled_leaves_nothing(page, azure_app, tmp_path):
-    """Azure has received a part of it by then, and drops that."""
+def test_a_cancelled_upload_stores_nothing(page, azure_app, tmp_path):
+    """Azure has received a part of it, and discards it."""
     film = tmp_path / "film.mov"
     film.write_bytes(bytes(20 * MiB))
     slow_down(page, 2 * MiB)
@@ -124,13 +124,13 @@ def test_an_upload_to_a_container_that_is_cancelled_leaves_nothing(page, azure_a
     assert list(azure_app.storage.client.list_blobs(include=["uncommittedblobs"])) == []
 
 
-def test_a_refused_upload_is_told_and_can_be_tried_again(page, azure_app, complaints):
-    """Azure lets scripts of the origin read why it refuses, so the row says so."""
+def test_a_refused_upload_is_shown_and_can_be_retried(page, azure_app, complaints):
+    """The CORS rule lets the page read the reason."""
 
     def spoil(route):
-        answer = route.fetch()
-        instruction = answer.json()
-        route.fulfill(response=answer, json={**instruction, "url": f"{instruction['url']}0"})
+        response = route.fetch()
+        presigned = response.json()
+        route.fulfill(response=response, json={**presigned, "url": f"{presigned['url']}0"})
 
     complaints.expect(REFUSED)
     page.route("**/uploads", spoil)
@@ -145,8 +145,8 @@ def test_a_refused_upload_is_told_and_can_be_tried_again(page, azure_app, compla
     assert content_of(azure_app.storage) == b"again"
 
 
-def test_the_pages_of_another_origin_are_refused(open_browser, azure_app, complaints):
-    """The same app by another name: the link is good, but no rule of the account lets this origin in."""
+def test_pages_of_another_origin_are_refused(open_browser, azure_app, complaints):
+    """The link is valid, but no CORS rule allows this origin."""
     for text in UNREADABLE:
         complaints.expect(text)
     page = open_browser()
@@ -160,8 +160,8 @@ def test_the_pages_of_another_origin_are_refused(open_browser, azure_app, compla
     assert azure_app.storage.list() == []
 
 
-def test_a_film_in_a_container_plays_from_the_middle(page, azure_app):
-    """The page's policy lets it in, and seeking fetches a range from Azure."""
+def test_a_video_in_a_container_can_be_seeked(page, azure_app):
+    """The page's content security policy allows it, and seeking requests a range from Azure."""
     content = make_video(90)
     azure_app.storage.write("a/film.webm", content)
     partial = []
@@ -184,11 +184,11 @@ def test_a_film_in_a_container_plays_from_the_middle(page, azure_app):
     assert max(int(covered.removeprefix("bytes ").split("-")[0]) for covered in partial) > len(content) / 2
 
 
-def test_what_lies_in_a_container_is_shown_saved_and_deleted(page, complaints, azure_app):
-    """Thumbnail and text come from Azure into the page; a saved file has its name and every byte."""
+def test_files_in_a_container_can_be_viewed_downloaded_and_deleted(page, complaints, azure_app):
+    """Thumbnail and text are loaded from Azure; a downloaded file has its name and content."""
     from PIL import Image
 
-    complaints.expect("Failed to load resource: the server responded with a status of 416")  # no range of nothing
+    complaints.expect("Failed to load resource: the server responded with a status of 416")  # empty: no range
     with azure_app.storage.open("a/teal.png", "w") as file:
         Image.new("RGB", (640, 480), "teal").save(file, "PNG")
     azure_app.storage.write("b/Grüße 東京.txt", "# Zoë".encode())
@@ -213,23 +213,23 @@ def test_what_lies_in_a_container_is_shown_saved_and_deleted(page, complaints, a
     assert [entry.name for entry in azure_app.storage.list()] == ["a/teal.png", "b/Grüße 東京.txt"]
 
 
-def test_a_shared_link_leads_a_stranger_to_the_container(page, open_browser, azure_app, azurite):
-    """For as long as the dialog says; a number of uses, which Azure cannot count, is not offered."""
+def test_a_shared_link_downloads_from_the_container(page, open_browser, azure_app, azurite):
+    """Until it expires; a usage limit, which Azure cannot enforce, is not offered."""
     azure_app.storage.write("a/page.html", b"<script>alert(1)</script>")
     page.reload()
     link = share(page, "page.html", "10 minutes")
-    stranger = open_browser()
+    visitor = open_browser()
 
-    with stranger.expect_download() as downloading, pytest.raises(BrowserError, match="Download is starting"):
-        stranger.goto(link)
+    with visitor.expect_download() as downloading, pytest.raises(BrowserError, match="Download is starting"):
+        visitor.goto(link)
 
     assert link.startswith(azurite.url)
     assert downloading.value.suggested_filename == "page.html"
     expect(page.get_by_role("radio", name="1 download")).to_have_count(0)
 
 
-def test_a_form_without_scripts_reaches_the_container(open_browser, azure_app):
-    """Through the app, and the file keeps its name."""
+def test_a_form_upload_without_scripts_is_stored_in_the_container(open_browser, azure_app):
+    """Through the app, with its file name."""
     page = open_browser(java_script_enabled=False)
     page.goto(azure_app.url)
 
@@ -240,24 +240,24 @@ def test_a_form_without_scripts_reaches_the_container(open_browser, azure_app):
     assert content_of(azure_app.storage) == b"by form"
 
 
-# -- scripts of one's own ---------------------------------------------------------------------------------------------
+# -- scripts of the page ----------------------------------------------------------------------------------------------
 
 PUT = """async ([{ method, url, headers }, text]) => {
-    const answer = await fetch(url, { method, headers, body: new File([text], "a") });
-    return [answer.status, answer.headers.get("ETag")];
+    const response = await fetch(url, { method, headers, body: new File([text], "a") });
+    return [response.status, response.headers.get("ETag")];
 }"""
 
 
-def plain(instruction, **changed):
-    """An instruction as a script gets it."""
-    return {"method": instruction.method, "url": instruction.url, "headers": {**instruction.headers, **changed}}
+def as_request(presigned, **changed):
+    """Return a presigned upload as a script gets it."""
+    return {"method": presigned.method, "url": presigned.url, "headers": {**presigned.headers, **changed}}
 
 
-def test_a_script_reads_what_azure_answers(page, azure_app):
-    """The rule exposes all headers, so that it knows the version that it has stored."""
-    instruction = azure_app.storage.upload_request("in/a.txt", HOUR, content_type="text/plain")
+def test_a_script_can_read_the_response_headers(page, azure_app):
+    """The CORS rule exposes all headers, so the script gets the ETag."""
+    presigned = azure_app.storage.upload_request("in/a.txt", HOUR, content_type="text/plain")
 
-    status, etag = page.evaluate(PUT, [plain(instruction), "content"])
+    status, etag = page.evaluate(PUT, [as_request(presigned), "content"])
 
     assert status == 201
     info = azure_app.storage.stat("in/a.txt")
@@ -265,26 +265,28 @@ def test_a_script_reads_what_azure_answers(page, azure_app):
     assert azure_app.storage.read("in/a.txt") == b"content"
 
 
-def test_a_link_that_creates_replaces_nothing(page, complaints, azure_app):
-    """Also for a script that leaves the condition out."""
+def test_an_exclusive_upload_link_replaces_nothing(page, complaints, azure_app):
+    """Also if the script omits the condition."""
     complaints.expect(REFUSED)
     complaints.expect("Failed to load resource: the server responded with a status of 409")
-    instruction = azure_app.storage.upload_request("in/a.txt", HOUR, exclusive=True)
-    without = plain(instruction)
+    presigned = azure_app.storage.upload_request("in/a.txt", HOUR, exclusive=True)
+    without = as_request(presigned)
     del without["headers"]["If-None-Match"]
 
-    answers = [page.evaluate(PUT, [asked, text])[0] for asked, text in [(plain(instruction), "1"), (without, "2")]]
+    statuses = [
+        page.evaluate(PUT, [request, text])[0] for request, text in [(as_request(presigned), "1"), (without, "2")]
+    ]
 
-    assert answers[0] == 201
-    assert answers[1] in (403, 409)
+    assert statuses[0] == 201
+    assert statuses[1] in (403, 409)
     assert azure_app.storage.read("in/a.txt") == b"1"
 
 
-def test_what_a_link_cannot_bind_is_found_out_afterwards(page, azure_app):
-    """A script stores another type than it was told, and the app's look at it deletes the file."""
-    instruction = azure_app.storage.upload_request("in/a.png", HOUR, content_type="image/png")
-    asked = plain(instruction, **{"x-ms-blob-content-type": "text/html"})
-    assert page.evaluate(PUT, [asked, "<script>alert(1)</script>"])[0] == 201
+def test_an_upload_of_another_type_is_deleted_by_confirm_upload(page, azure_app):
+    """A SAS cannot enforce the type."""
+    presigned = azure_app.storage.upload_request("in/a.png", HOUR, content_type="image/png")
+    request = as_request(presigned, **{"x-ms-blob-content-type": "text/html"})
+    assert page.evaluate(PUT, [request, "<script>alert(1)</script>"])[0] == 201
 
     with pytest.raises(IntegrityError):
         azure_app.storage.confirm_upload("in/a.png", content_type="image/png")
@@ -301,7 +303,7 @@ BLOCKS = """async ([requests, sizes]) => {
             const xhr = new XMLHttpRequest();
             xhr.upload.onprogress = ({ loaded }) => window.values.push((before + loaded) / total);
             xhr.onload = () => (xhr.status === 201 ? resolve() : reject(new Error(`${xhr.status}`)));
-            xhr.onerror = () => reject(new Error("no answer"));
+            xhr.onerror = () => reject(new Error("no response"));
             xhr.open(method, url);
             for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
             xhr.send(new Blob(["abc"[index].repeat(sizes[index])]));
@@ -312,12 +314,12 @@ BLOCKS = """async ([requests, sizes]) => {
 }"""
 
 
-def test_a_page_uploads_in_blocks(page, azure_app):
-    """The app begins and ends the upload; each block has a link of its own, and nothing shows before the end."""
+def test_a_page_can_upload_in_blocks(page, azure_app):
+    """The app creates and completes the upload; each block has its own link, and nothing is visible before."""
     storage = azure_app.storage
     sizes = [5 * MiB, 5 * MiB, 10]
     upload_id = storage.multipart.create("in/film.mp4", WriteOptions(content_type="video/mp4"))
-    requests = [plain(storage.block_request("in/film.mp4", upload_id, number, HOUR)) for number in (1, 2, 3)]
+    requests = [as_request(storage.block_request("in/film.mp4", upload_id, number, HOUR)) for number in (1, 2, 3)]
 
     values = page.evaluate(BLOCKS, [requests, sizes])
 
@@ -335,17 +337,17 @@ def test_a_page_uploads_in_blocks(page, azure_app):
 
 
 def test_blocks_of_another_origin_are_refused(open_browser, azure_app, complaints):
-    """Links for blocks are held to the account's rule as well."""
+    """CORS rules apply to links for blocks too."""
     for text in UNREADABLE:
         complaints.expect(text)
     storage = azure_app.storage
     upload_id = storage.multipart.create("in/film.mp4", WriteOptions())
     page = open_browser()
     page.goto(azure_app.url.replace("127.0.0.1", "localhost"))
-    asked = plain(storage.block_request("in/film.mp4", upload_id, 1, HOUR))
+    request = as_request(storage.block_request("in/film.mp4", upload_id, 1, HOUR))
 
-    with pytest.raises(BrowserError, match="no answer"):
-        page.evaluate(BLOCKS, [[asked], [10]])
+    with pytest.raises(BrowserError, match="no response"):
+        page.evaluate(BLOCKS, [[request], [10]])
 
     assert storage.multipart.list_parts("in/film.mp4", upload_id) == []
     storage.multipart.abort("in/film.mp4", upload_id)

@@ -1,4 +1,4 @@
-"""A person looks at files, saves, shares and deletes them."""
+"""Viewing, downloading, sharing and deleting files in a browser."""
 
 import io
 import math
@@ -16,7 +16,7 @@ from tests.browser.webm import make_video
 
 
 def make_sound(seconds):
-    """A WAV with a tone, about 90 kB for each second."""
+    """Return a WAV file with a tone, about 90 kB per second."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as sound:
         sound.setnchannels(1)
@@ -28,12 +28,12 @@ def make_sound(seconds):
 
 
 def row_of(page, name):
-    """The row of a file in the list."""
+    """Return the row of a file in the list."""
     return page.locator("#files .row").filter(has_text=name)
 
 
 def share(page, name, lifetime):
-    """Make a link in the share dialog and return it."""
+    """Create a link in the share dialog and return it."""
     page.get_by_role("button", name=f"Share {name}").click()
     page.get_by_role("radio", name=lifetime).check()
     page.get_by_role("button", name="Create link").click()
@@ -44,17 +44,17 @@ def share(page, name, lifetime):
 @pytest.mark.parametrize(
     ("name", "make"), [("film.webm", make_video), ("song.wav", make_sound)], ids=["video", "sound"]
 )
-def test_one_can_jump_to_the_middle(page, live_app, name, make):
-    """Seeking asks for the bytes from there on, gets 206, and plays from the place one went to."""
+def test_a_player_can_seek(page, live_app, name, make):
+    """Seeking requests the bytes from there, gets 206, and plays from the new position."""
     content = make(90)
     live_app.storage.write(f"a/{name}", content)
     partial = []
 
-    def note(response):
+    def record_range(response):
         if response.status == 206:
             partial.append(response.headers["content-range"])
 
-    page.on("response", note)
+    page.on("response", record_range)
     page.reload()
     page.get_by_role("link", name=name, exact=True).click()
     player = page.locator("#stage video, #stage audio")
@@ -78,7 +78,7 @@ def test_one_can_jump_to_the_middle(page, live_app, name, make):
     "name", ["Übersicht Grüße 東京 🚀 (2).bin", "100% of #1 & a+b, it's.bin", "quarterly report.pdf"]
 )
 def test_a_download_has_its_name_and_every_byte(page, live_app, name):
-    """What a browser offers to save is called as it was when uploaded, in every script, and is the same file."""
+    """The suggested name is the one of the upload, in every script."""
     content = bytes(range(256)) * 1000
     page.set_input_files("#chooser", {"name": name, "mimeType": "", "buffer": content})
 
@@ -89,8 +89,8 @@ def test_a_download_has_its_name_and_every_byte(page, live_app, name):
     assert downloading.value.path().read_bytes() == content
 
 
-def test_an_image_is_shown_small_in_the_list_and_large_on_request(page, live_app):
-    """A picture has a thumbnail; opening it shows it in the page, and Escape closes it."""
+def test_an_image_has_a_thumbnail_and_a_preview(page, live_app):
+    """Opening shows it in a dialog, and Escape closes that."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -109,7 +109,7 @@ def test_an_image_is_shown_small_in_the_list_and_large_on_request(page, live_app
 
 
 def test_a_text_is_shown_as_text(page, live_app):
-    """Markup in a text file is letters like all others."""
+    """Markup in a text file is not interpreted."""
     live_app.storage.write("a/notes.md", "# Zoë\n<script>alert(1)</script>".encode())
     page.reload()
 
@@ -119,7 +119,7 @@ def test_a_text_is_shown_as_text(page, live_app):
 
 
 def test_a_pdf_is_shown_in_the_page(page, live_app):
-    """A PDF opens in the browser's own viewer, inside the dialog."""
+    """In a dialog, in the browser's own viewer."""
     live_app.storage.write(
         "a/contract.pdf",
         b"%PDF-1.1\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj 2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj "
@@ -127,12 +127,12 @@ def test_a_pdf_is_shown_in_the_page(page, live_app):
     )
     page.reload()
 
-    with page.expect_response("**/storage/drop?*") as answering:
+    with page.expect_response("**/storage/drop?*") as response_info:
         page.get_by_role("link", name="contract.pdf", exact=True).click()
 
-    assert answering.value.status == 200
-    assert answering.value.headers["content-type"] == "application/pdf"
-    assert answering.value.headers["content-disposition"].startswith("inline")
+    assert response_info.value.status == 200
+    assert response_info.value.headers["content-type"] == "application/pdf"
+    assert response_info.value.headers["content-disposition"].startswith("inline")
     expect(page.get_by_role("dialog", name="contract.pdf").locator("iframe")).to_be_visible()
 
 
@@ -140,8 +140,8 @@ def test_a_pdf_is_shown_in_the_page(page, live_app):
     "name",
     ["<img src=x onerror=alert(1)>.html", '"><svg onload=alert(1)>.svg', "'; alert(1); '.xhtml", "{{ 7*7 }}.js"],
 )
-def test_a_hostile_upload_stays_a_file(page, live_app, name):
-    """Neither its name nor its content runs: not in the list, not in a dialog, not when it is opened."""
+def test_a_malicious_upload_runs_no_script(page, live_app, name):
+    """Neither its name nor its content, in the list, in a dialog or when opened."""
     script = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"><script>alert(2)</script></svg>'
     page.set_input_files("#chooser", {"name": name, "mimeType": "text/html", "buffer": script})
     row = page.locator("#files .row")
@@ -157,8 +157,8 @@ def test_a_hostile_upload_stays_a_file(page, live_app, name):
     assert page.locator("main script, main img, main svg[onload]").count() == 0
 
 
-def test_a_hostile_name_from_elsewhere_is_shown_letter_by_letter(page, live_app):
-    """A name that came into the folder by another door is text in the list and in the dialogs."""
+def test_a_malicious_name_from_another_program_is_shown_as_text(page, live_app):
+    """In the list and in the dialogs."""
     name = "<img src=x onerror=alert(1)>.txt"
     live_app.storage.write(f"a/{name}", b"content")
     page.reload()
@@ -173,15 +173,15 @@ def test_a_hostile_name_from_elsewhere_is_shown_letter_by_letter(page, live_app)
     expect(page.get_by_role("dialog")).to_contain_text(name)
 
 
-def test_a_shared_link_lets_a_stranger_save_the_file(page, open_browser, live_app):
-    """Who has the link, and nothing else, gets the file under its name."""
+def test_a_shared_link_downloads_the_file_in_another_browser(page, open_browser, live_app):
+    """Under its name; no cookie is needed."""
     live_app.storage.write("a/Grüße.txt", b"for you")
     page.reload()
     link = share(page, "Grüße.txt", "10 minutes")
-    stranger = open_browser()
+    other_browser = open_browser()
 
-    with stranger.expect_download() as downloading, pytest.raises(BrowserError, match="Download is starting"):
-        stranger.goto(link)
+    with other_browser.expect_download() as downloading, pytest.raises(BrowserError, match="Download is starting"):
+        other_browser.goto(link)
 
     assert downloading.value.suggested_filename == "Grüße.txt"
     assert downloading.value.path().read_bytes() == b"for you"
@@ -189,7 +189,7 @@ def test_a_shared_link_lets_a_stranger_save_the_file(page, open_browser, live_ap
 
 
 def test_the_link_can_be_copied(page, live_app):
-    """The button puts the link into the clipboard and says so."""
+    """The button copies the link to the clipboard and confirms it."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     live_app.storage.write("a/b.txt", b"")
     page.reload()
@@ -202,7 +202,7 @@ def test_the_link_can_be_copied(page, live_app):
 
 
 def test_a_link_for_one_download_works_once(page, open_browser, complaints, live_app):
-    """The first who opens it gets the file; the second reads in words that it is over."""
+    """The second visitor sees an error page."""
     complaints.expect("Failed to load resource: the server responded with a status of 403")
     live_app.storage.write("a/once.txt", b"once")
     page.reload()
@@ -211,38 +211,38 @@ def test_a_link_for_one_download_works_once(page, open_browser, complaints, live
     with first.expect_download() as downloading, pytest.raises(BrowserError, match="Download is starting"):
         first.goto(link)
 
-    answer = second.goto(link)
+    response = second.goto(link)
 
     assert downloading.value.path().read_bytes() == b"once"
-    assert answer.status == 403
-    expect(second.get_by_role("heading")).to_have_text("This link no longer works")
+    assert response.status == 403
+    expect(second.get_by_role("heading")).to_have_text("This link does not work")
 
 
-def test_an_expired_link_is_explained(open_browser, complaints, live_app):
-    """It is refused with 403 and a friendly page, which does not lead a guest to the other files."""
+def test_an_expired_link_shows_an_error_page(open_browser, complaints, live_app):
+    """With status 403, and without a link to the other files."""
     complaints.expect("Failed to load resource: the server responded with a status of 403")
     live_app.storage.write("a/late.txt", b"late")
     now = datetime.now(UTC)
-    terms = LinkRequest(operations=ShareLinkOperation.download, expires_at=now - timedelta(minutes=1))
+    constraints = LinkRequest(operations=ShareLinkOperation.download, expires_at=now - timedelta(minutes=1))
     key = create_app(str(live_app.instance)).config["SECRET_KEY"]
-    token = LinkSigner([key], "drop").sign("a/late.txt", terms, now - timedelta(hours=1))
+    token = LinkSigner([key], "drop").sign("a/late.txt", constraints, now - timedelta(hours=1))
     guest = open_browser()
 
-    answer = guest.goto(f"{live_app.url}/storage/drop?token={token}")
+    response = guest.goto(f"{live_app.url}/storage/drop?token={token}")
 
-    assert answer.status == 403
-    expect(guest.get_by_role("heading")).to_have_text("This link no longer works")
-    expect(guest.get_by_text("Ask the person who sent it for a new one")).to_be_visible()
+    assert response.status == 403
+    expect(guest.get_by_role("heading")).to_have_text("This link does not work")
+    expect(guest.get_by_text("Ask the sender for a new link")).to_be_visible()
     assert guest.get_by_role("link").count() == 0
 
 
-def test_deleting_asks_first(page, live_app):
-    """Keeping keeps; deleting deletes the file, its row and what was counted."""
+def test_deleting_asks_for_confirmation(page, live_app):
+    """Cancelling changes nothing; deleting removes the file and its row, and updates the totals."""
     live_app.storage.write("a/keep.txt", b"1")
     live_app.storage.write("a/go.txt", b"22")
     page.reload()
     page.get_by_role("button", name="Delete go.txt").click()
-    page.get_by_role("button", name="Keep it").click()
+    page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#files .row")).to_have_count(2)
 
     page.get_by_role("button", name="Delete go.txt").click()
@@ -253,8 +253,8 @@ def test_deleting_asks_first(page, live_app):
     assert [entry.name for entry in live_app.storage.list()] == ["a/keep.txt"]
 
 
-def test_a_file_that_is_gone_meanwhile_is_explained(page, complaints, live_app):
-    """Another visitor deleted it: sharing says so in the dialog."""
+def test_sharing_a_file_that_was_deleted_concurrently_shows_an_error(page, complaints, live_app):
+    """In the dialog."""
     complaints.expect("Failed to load resource: the server responded with a status of 404")
     live_app.storage.write("a/gone.txt", b"1")
     page.reload()
@@ -263,4 +263,4 @@ def test_a_file_that_is_gone_meanwhile_is_explained(page, complaints, live_app):
     page.get_by_role("button", name="Share gone.txt").click()
     page.get_by_role("button", name="Create link").click()
 
-    expect(page.get_by_role("alert")).to_have_text("The file was deleted, or the address has a typo.")
+    expect(page.get_by_role("alert")).to_have_text("The file was deleted, or the address is wrong.")

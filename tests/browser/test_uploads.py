@@ -1,4 +1,4 @@
-"""A person uploads: with the button, by dropping, large files, and when it goes wrong."""
+"""Uploads in a browser: by button, by drag and drop, large files, and errors."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ MiB = 1024 * 1024
 
 @pytest.fixture
 def large_file(tmp_path):
-    """A file of 200 MiB that is not the same everywhere."""
+    """A file of 200 MiB with varying content."""
     file = tmp_path / "holiday film.mov"
     with file.open("wb") as writer:
         for _ in range(200):
@@ -22,7 +22,7 @@ def large_file(tmp_path):
 
 
 def watch_bars(page):
-    """Have the page note every value that a progress bar takes."""
+    """Have the page record every value of a progress bar."""
     page.evaluate(
         """() => {
             window.values = [];
@@ -33,7 +33,7 @@ def watch_bars(page):
 
 
 def slow_down(page, bytes_per_second):
-    """Give the page a slow line for what it sends."""
+    """Limit the upload speed of the page."""
     page.context.new_cdp_session(page).send(
         "Network.emulateNetworkConditions",
         {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_per_second},
@@ -41,13 +41,13 @@ def slow_down(page, bytes_per_second):
 
 
 def digest(path):
-    """The SHA-256 of a file's content."""
+    """Return the SHA-256 of a file's content."""
     with open(path, "rb") as reader:
         return hashlib.file_digest(reader, "sha256").hexdigest()
 
 
-def test_a_large_file_goes_up_while_its_bar_moves(page, live_app, large_file):
-    """200 MiB travel straight to a signed link; the bar shows how far they are, and the list has them afterwards."""
+def test_a_large_upload_shows_its_progress(page, live_app, large_file):
+    """200 MiB are sent to a signed link; afterwards the file is in the list."""
     watch_bars(page)
 
     page.set_input_files("#chooser", large_file)
@@ -65,8 +65,8 @@ def test_a_large_file_goes_up_while_its_bar_moves(page, live_app, large_file):
     expect(page.locator("#uploads-section")).to_be_hidden()
 
 
-def test_several_files_go_up_together(page):
-    """All chosen files arrive, the list counts them, and a short word says so."""
+def test_several_files_are_uploaded_at_once(page):
+    """The list counts them, and a message reports them."""
     page.set_input_files(
         "#chooser", [{"name": f"{n}.txt", "mimeType": "text/plain", "buffer": b"x" * n} for n in range(5)]
     )
@@ -77,7 +77,7 @@ def test_several_files_go_up_together(page):
 
 
 def test_a_file_can_be_dropped_anywhere_on_the_page(page):
-    """Dragging a file over the page lights the landing place up; letting it go uploads it."""
+    """Dragging a file over the page highlights the dropzone; dropping uploads it."""
     transfer = page.evaluate_handle(
         """() => {
             const transfer = new DataTransfer();
@@ -95,8 +95,8 @@ def test_a_file_can_be_dropped_anywhere_on_the_page(page):
     expect(dropzone).to_have_class("dropzone")
 
 
-def test_an_upload_that_is_cancelled_half_way_leaves_nothing(open_browser, tmp_path, large_file):
-    """No file, no part of one and no hidden leftover stays on the disk, and the list stays empty."""
+def test_a_cancelled_upload_leaves_no_file(open_browser, tmp_path, large_file):
+    """Nor a temporary file, and the list stays empty."""
     with LiveApp(tmp_path) as app:
         page = open_browser()
         page.goto(app.url)
@@ -108,20 +108,20 @@ def test_an_upload_that_is_cancelled_half_way_leaves_nothing(open_browser, tmp_p
 
         page.get_by_role("button", name="Cancel holiday film.mov").click()
 
-        expect(page.get_by_text("Nothing of holiday film.mov was stored")).to_be_visible()
+        expect(page.get_by_text("holiday film.mov was not stored")).to_be_visible()
         expect(page.locator("#uploads .row")).to_have_count(0)
         page.reload()
-        expect(page.get_by_text("Nothing here yet")).to_be_visible()
-    # The server has ended by now, and with it whatever it was still doing.
+        expect(page.get_by_text("No files yet")).to_be_visible()
+    # The server process has ended, and with it all its requests.
     assert app.leftovers() == []
 
 
-def test_a_cut_connection_is_told_and_the_upload_can_be_tried_again(page, complaints, live_app):
-    """The row says in words what happened and offers to try again; the second try succeeds."""
+def test_an_upload_can_be_retried_after_a_lost_connection(page, complaints, live_app):
+    """The row shows the error and a retry button; the second attempt succeeds."""
     complaints.expect("Failed to load resource: net::ERR_CONNECTION_RESET")
     page.route("**/storage/**", lambda route: route.abort("connectionreset"))
     page.set_input_files("#chooser", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"again"})
-    expect(page.locator("#uploads .row-meta")).to_have_text("The connection broke. Nothing was stored.")
+    expect(page.locator("#uploads .row-meta")).to_have_text("The connection was lost. The file was not stored.")
     page.unroute("**/storage/**")
 
     page.get_by_role("button", name="Try a.txt again").click()
@@ -131,7 +131,7 @@ def test_a_cut_connection_is_told_and_the_upload_can_be_tried_again(page, compla
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_sent(open_browser, tmp_path):
-    """The row names the size and the limit; nothing reaches the server, and other files go up all the same."""
+    """The row shows the size and the limit; no request is sent, and other files are uploaded."""
     with LiveApp(tmp_path, DROP_MAX_UPLOAD_SIZE=1000) as app:
         page = open_browser()
         page.goto(app.url)
@@ -153,8 +153,8 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_sent(open_browser, tmp
         expect(page.locator("#uploads-section")).to_be_hidden()
 
 
-def test_the_basics_work_without_scripts(open_browser, live_app):
-    """A browser without JavaScript uploads, downloads and deletes, and is asked before it deletes."""
+def test_the_page_works_without_scripts(open_browser, live_app):
+    """Upload, download and delete, with a page that asks before deleting."""
     page = open_browser(java_script_enabled=False)
     page.goto(live_app.url)
 
@@ -170,5 +170,5 @@ def test_the_basics_work_without_scripts(open_browser, live_app):
     expect(page.get_by_role("heading")).to_have_text("Delete plain.txt?")
     assert len(live_app.leftovers()) == 1
     page.get_by_role("button", name="Delete").click()
-    expect(page.get_by_text("Nothing here yet")).to_be_visible()
+    expect(page.get_by_text("No files yet")).to_be_visible()
     assert live_app.leftovers() == []

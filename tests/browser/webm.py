@@ -1,4 +1,4 @@
-"""Makes a real video without a video encoder: a lossy WebP picture is one key frame of VP8, and WebM holds those."""
+"""Creates a video without an encoder: a lossy WebP image is a key frame of VP8, which WebM can contain."""
 
 import io
 import random
@@ -10,7 +10,7 @@ SECONDS_PER_FRAME = 0.5
 
 
 def make_video(seconds, size=(480, 270)):
-    """Return a WebM of noise, about 200 kB for each second: too much to be loaded before it is watched."""
+    """Return a WebM video of noise, about 200 kB per second, so that a player does not load it all at once."""
     frames = [_noise(size, seed) for seed in range(4)]
     count = int(seconds / SECONDS_PER_FRAME)
     clusters = [_cluster(round(n * SECONDS_PER_FRAME * 1000), frames[n % len(frames)]) for n in range(count)]
@@ -18,8 +18,8 @@ def make_video(seconds, size=(480, 270)):
     video = _element("E0", _uint("B0", size[0]), _uint("BA", size[1]))
     track = _element("AE", _uint("D7", 1), _uint("73C5", 1), _uint("83", 1), _element("86", b"V_VP8"), video)
     tracks = _element("1654AE6B", track)
-    # Where each frame begins, so that a player can ask for the middle. Every number takes eight bytes, so the
-    # index is as long as one of zeros.
+    # The position of each frame, so that a player can seek. Every number takes eight bytes, so the index is as
+    # long as one of zeros.
     start = len(info) + len(tracks) + len(_index([0] * count))
     positions = [start + sum(map(len, clusters[:n])) for n in range(count)]
     header = _element("1A45DFA3", _element("4282", b"webm"), _uint("4287", 2), _uint("4285", 2))
@@ -29,8 +29,8 @@ def make_video(seconds, size=(480, 270)):
 def _index(positions):
     points = []
     for n, position in enumerate(positions):
-        where = _element("B7", _uint("F7", 1), _uint("F1", position))
-        points.append(_element("BB", _uint("B3", round(n * SECONDS_PER_FRAME * 1000)), where))
+        track_position = _element("B7", _uint("F7", 1), _uint("F1", position))
+        points.append(_element("BB", _uint("B3", round(n * SECONDS_PER_FRAME * 1000)), track_position))
     return _element("1C53BB6B", *points)
 
 
@@ -40,11 +40,11 @@ def _cluster(milliseconds, frame):
 
 
 def _noise(size, seed):
-    picture = Image.frombytes("RGB", size, random.Random(seed).randbytes(size[0] * size[1] * 3))
+    image = Image.frombytes("RGB", size, random.Random(seed).randbytes(size[0] * size[1] * 3))
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=60, method=0)
+    image.save(buffer, "WEBP", quality=60, method=0)
     data = buffer.getvalue()
-    assert data[12:16] == b"VP8 ", "not a lossy picture"
+    assert data[12:16] == b"VP8 ", "not a lossy image"
     return data[20 : 20 + struct.unpack("<I", data[16:20])[0]]
 
 

@@ -1,1 +1,1 @@
-"""Deeds on the local disk that are killed, refused and disturbed at every step, in processes of their own."""
+"""Runs operations on the local disk in child processes that are killed, or whose system calls fail, at every step."""

@@ -1,4 +1,4 @@
-"""A program that swaps two names for one another, over and over, atomically: ``flipper.py one other [one other …]``."""
+"""A program that swaps two names again and again, atomically: ``flipper.py one other [one other …]``."""
 
 import ctypes
 import os
@@ -12,4 +12,4 @@ if __name__ == "__main__":
     os.write(1, b"ready\n")
     while True:
         for one, other in pairs:
-            renameat2(_AT_FDCWD, one, _AT_FDCWD, other, _RENAME_EXCHANGE)  # a name may be gone for a moment
+            renameat2(_AT_FDCWD, one, _AT_FDCWD, other, _RENAME_EXCHANGE)  # fails while a name does not exist

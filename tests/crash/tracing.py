@@ -1,4 +1,4 @@
-"""Drives the driver, with `strace` around the child: to see each system call, to kill at one, or to fail it."""
+"""Controls the runner, with strace attached to the child: records system calls, kills at one, or makes one fail."""
 
 import json
 import os
@@ -33,26 +33,28 @@ CHANGES = [
     "utimensat",
     "flock",
 ]
-"""Every system call with which a deed changes a disk, or prepares to. Not every machine has all of them."""
+"""The system calls by which a scenario changes a disk, or prepares to. Not every machine has all of them."""
 
 
 def clean_environment():
-    """Ours, without what makes a program measure its own coverage: that would be more system calls than ours."""
+    """Return the environment without coverage settings, which would add system calls, and the project's root."""
     home = str(Path(__file__).parents[2])
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-    # After the installed packages, as for pytest itself: an installed wheel wins over the work tree.
-    return {**kept, "PYTHONDONTWRITEBYTECODE": "1"}, home
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    # As with pytest, the caller appends the root to sys.path: an installed wheel has precedence over the work tree.
+    return {**environment, "PYTHONDONTWRITEBYTECODE": "1"}, home
 
 
-class Driver:
-    """The running program of `driver.py`."""
+class Runner:
+    """The running program of `runner.py`."""
 
     def __init__(self):
         if not shutil.which("strace"):
-            raise RuntimeError("these tests follow every system call: apt-get install strace")
+            raise RuntimeError(
+                "the crash tests trace system calls with strace, which is missing: apt-get install strace"
+            )
         environment, home = clean_environment()
         start = (
-            f"import sys, runpy; sys.path.append({home!r}); runpy.run_module('tests.crash.driver', run_name='__main__')"
+            f"import sys, runpy; sys.path.append({home!r}); runpy.run_module('tests.crash.runner', run_name='__main__')"
         )
         self._program: Any = subprocess.Popen(
             [sys.executable, "-P", "-c", start], stdin=-1, stdout=-1, text=True, bufsize=1, env=environment
@@ -66,48 +68,48 @@ class Driver:
         self._program.wait()
         self._program.stdout.close()
 
-    def start(self, deed, root, told, *, fsync=True):
-        """Prepare a child and return its process id; it does nothing before :meth:`go`."""
-        return self._ask({"deed": deed, "root": str(root), "told": told, "fsync": fsync})
+    def start(self, scenario, root, data, *, fsync=True):
+        """Fork a child and return its process id; it waits for :meth:`run` or :meth:`release`."""
+        return self._request({"scenario": scenario, "root": str(root), "data": data, "fsync": fsync})
 
-    def go(self):
-        """Let the child do its deed and return how that ended."""
-        return self._ask(None)
+    def run(self):
+        """Let the child run its scenario and return the outcome."""
+        return self._request(None)
 
     def release(self):
-        """Let the child begin, without waiting for its end."""
+        """Let the child start, without waiting for its end."""
         self._program.stdin.write("null\n")
 
-    def ended(self):
-        """Wait for the child's end after :meth:`release` and return how that was."""
+    def wait(self):
+        """Wait for the child's end after :meth:`release` and return the outcome."""
         return json.loads(self._program.stdout.readline())
 
-    def traced(self, deed, root, told, *options, fsync=True):
-        """Do a deed under `strace` and return how it ended and the calls that were made, as lines."""
-        pid = self.start(deed, root, told, fsync=fsync)
+    def traced(self, scenario, root, data, *options, fsync=True):
+        """Run a scenario under strace; return its outcome and the system calls, one line each."""
+        pid = self.start(scenario, root, data, fsync=fsync)
         log = root.parent / "strace.log"
         calls = ",".join(f"?{name}" for name in (*CHANGES, "pread64", "read", "getdents64"))
         tracer: Any = subprocess.Popen(
             ["strace", "-y", "-o", str(log), "-e", f"trace={calls}", *options, "-p", str(pid)], stderr=-1, text=True
         )
         with tracer:
-            said = tracer.stderr.readline()
-            if "attached" not in said:
-                raise RuntimeError(f"strace cannot attach: {said}")
-            end = self.go()
+            message = tracer.stderr.readline()
+            if "attached" not in message:
+                raise RuntimeError(f"strace cannot attach to the child: {message}")
+            outcome = self.run()
             tracer.wait()
-        return end, [line for line in log.read_text("utf-8", "replace").splitlines() if re.match(r"\w+\(", line)]
+        return outcome, [line for line in log.read_text("utf-8", "replace").splitlines() if re.match(r"\w+\(", line)]
 
-    def _ask(self, question):
-        self._program.stdin.write(json.dumps(question) + "\n")
+    def _request(self, request):
+        self._program.stdin.write(json.dumps(request) + "\n")
         return json.loads(self._program.stdout.readline())
 
 
 def names(lines):
-    """The names of the calls in a trace, in order."""
+    """Return the names of the calls in a trace, in order."""
     return [line.partition("(")[0] for line in lines]
 
 
 def changes(lines):
-    """How often each call that changes something was made."""
+    """Count each call of `CHANGES` in a trace."""
     return Counter(name for name in names(lines) if name in CHANGES)

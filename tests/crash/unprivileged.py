@@ -1,30 +1,30 @@
-"""Runs a function in a child process, as a user for whom modes of files and folders mean something."""
+"""Runs a function in a child process without root privileges, so that permissions of files have an effect."""
 
 import os
 import pickle
 import sys
 import traceback
 
-NOBODY = 65534
+UNPRIVILEGED_ID = 65534
 
 
-def as_nobody(function):
-    """Return what *function* returns, called in a forked child that is not root; its error is raised here."""
+def run_unprivileged(function):
+    """Call *function* in a forked child that is not root; return its result, or raise its error."""
     receive, send = os.pipe()
     pid = os.fork()
     if not pid:
         try:
             if os.geteuid() == 0:
                 os.setgroups([])
-                os.setgid(NOBODY)
-                os.setuid(NOBODY)
-            answer = True, function()
+                os.setgid(UNPRIVILEGED_ID)
+                os.setuid(UNPRIVILEGED_ID)
+            response = True, function()
         except BaseException as error:  # noqa: BLE001  # raised in the parent
-            answer = False, error
+            response = False, error
         with os.fdopen(send, "wb") as pipe:
             try:
-                pipe.write(pickle.dumps(answer))
-            except Exception:  # noqa: BLE001  # what cannot be pickled is shown at least
+                pipe.write(pickle.dumps(response))
+            except Exception:  # noqa: BLE001  # an error that cannot be pickled is printed
                 traceback.print_exc(file=sys.__stderr__)
         os._exit(0)
     os.close(send)

@@ -1,10 +1,10 @@
-"""A private Azurite: Azure's Blob service, which checks every signature, in memory, gone when the tests are.
+"""A private Azurite: an emulator of Azure's Blob service that checks every signature and keeps all data in memory.
 
-It runs in an environment of its own, `.venv-azurite`, that `tests/services/install_azurite` makes. It is Azure but for
-this: some errors have another code; an IP range in a link is not looked at; blocks that nobody has committed count as a
-blob for a Put Blob or a copy with `If-None-Match: *`; and the memory of what was deleted comes back ten minutes later.
-It does not know the newest service versions, for which the SDK signs links. `azurite_delegation.js` adds what they have
-changed in the signature of a user delegation key.
+It runs in its own environment, `.venv-azurite`, which `tests/services/install_azurite` creates. It differs from Azure:
+some errors have another code; the IP range of a link is not checked; uncommitted blocks count as a blob for a Put Blob
+or a copy with `If-None-Match: *`; and the memory of deleted blobs is freed ten minutes later. It does not support the
+newest service versions, for which the SDK signs links: `azurite_delegation.js` adds what they have changed in the
+signature of a user delegation SAS.
 """
 
 from __future__ import annotations
@@ -44,72 +44,72 @@ _TENANT = str(uuid.uuid4())
 
 @dataclass(frozen=True)
 class AzureServer:
-    """A running server as a client sees it: where it is, and with what to come in.
+    """A running server as a client sees it: its URL and its credentials.
 
-    For a client that goes through a proxy, or with another key, `dataclasses.replace` what differs.
+    For a client behind a proxy, or with another key, use `dataclasses.replace`.
     """
 
     name: str  # "azurite"
-    http: str | None  # the address of the account, `http://127.0.0.1:<port>/<account>`; this or the next one
+    http: str | None  # the URL of the account, `http://127.0.0.1:<port>/<account>`; this or the next one is set
     https: str | None
     account: str
-    key: str = field(repr=False)  # base64, as Azure gives it
-    ca: Path  # the certificate that `https` is verified with
+    key: str = field(repr=False)  # in base64, as the portal shows it
+    ca: Path  # the certificate that verifies `https`
 
     @property
     def url(self) -> str:
-        """The address of the account, by what the server speaks."""
+        """The URL of the account."""
         url = self.http or self.https
-        assert url is not None, "it speaks nothing"
+        assert url is not None, "neither http nor https is set"
         return url
 
     def service(self, credential: Any = None, **settings: Any) -> BlobServiceClient:
-        """Return Azure's own client, to look behind the back of what is tested; close it.
+        """Return a client of the SDK, to access the server independently of the tested code; close it after use.
 
         Args:
-            credential: With what to come in, in place of the key of the account.
-            **settings: For the client, in place of ours.
+            credential: The credential, instead of the key of the account.
+            **settings: Settings of the client; they override the defaults.
         """
-        ours: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "connection_verify": str(self.ca),
-            "use_env_settings": False,  # a proxy, or other certificates
+            "use_env_settings": False,  # proxies and certificates in environment variables
             "retry_total": 0,
         }
         return BlobServiceClient(
             self.url,
             credential=credential or {"account_name": self.account, "account_key": self.key},
-            **{**ours, **settings},
+            **{**defaults, **settings},
         )
 
     def make_container(self) -> str:
-        """Make an empty container with a name of its own, and return the name."""
+        """Create an empty container with a unique name, and return the name."""
         container = f"test-{uuid.uuid4().hex[:20]}"
         with self.service() as service:
             service.create_container(container)
         return container
 
     def empty_container(self, container: str) -> None:
-        """Remove all blobs, with their snapshots, and all blocks of unfinished uploads."""
+        """Remove all blobs, with their snapshots, and all uncommitted blocks."""
         with self.service() as service, service.get_container_client(container) as client:
             names = {blob.name for blob in client.list_blobs(include=["uncommittedblobs"])}
             finished = {blob.name for blob in client.list_blobs()}
             for name in names - finished:
-                # Azure deletes no blocks alone. They go when the blob is made, which these count as already.
+                # Uncommitted blocks cannot be deleted alone; writing the blob discards them.
                 client.upload_blob(name, b"", overwrite=True)
             for name in names:
                 client.delete_blob(name, delete_snapshots="include")
 
     def remove_container(self, container: str) -> None:
-        """Remove the container with all it holds."""
+        """Remove the container with its content."""
         with self.service() as service:
             service.delete_container(container)
 
     def allow_origin(self, *origins: str) -> None:
-        """Let scripts of these origins read and write, as far as their links go, in the whole account.
+        """Set the CORS rule of the account, so that scripts of these origins can use links.
 
         Args:
-            *origins: As a browser names them, `http://127.0.0.1:5000`. They replace those of the last call; without
-                any, no script may.
+            *origins: For example `http://127.0.0.1:5000`. They replace those of the last call; without any, no script
+                is allowed.
         """
         rule = CorsRule(
             list(origins), ["GET", "HEAD", "PUT"], allowed_headers=["*"], exposed_headers=["*"], max_age_in_seconds=60
@@ -119,31 +119,28 @@ class AzureServer:
 
 
 class FakeCredential:
-    """The identity of somebody whom Entra ID has let in, as the https server believes it.
+    """A credential with tokens that the https server accepts.
 
-    The server reads the token for whom and until when it is; that anybody could have signed it does not disturb it.
+    The server checks the audience and the expiry of a token, but not its signature.
 
     Args:
-        lasts: For how many seconds from now the tokens hold. Below 0 they have expired.
-        audience: The service that they are for.
+        lifetime: The lifetime of the tokens in seconds; negative for expired tokens.
+        audience: The audience of the tokens.
     """
 
-    def __init__(self, *, lasts: float = 3600, audience: str = "https://storage.azure.com") -> None:
-        self.asked = 0
-        """How many tokens were taken."""
-        self._lasts = lasts
+    def __init__(self, *, lifetime: float = 3600, audience: str = "https://storage.azure.com") -> None:
+        self._lifetime = lifetime
         self._audience = audience
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
-        """Return a fresh token, whatever it is asked for."""
-        self.asked += 1
+        """Return a new token, for any scope."""
         now = int(time.time())
-        expires = now + int(self._lasts)
+        expires = now + int(self._lifetime)
         claims = {
             "aud": self._audience,
             "iss": f"https://sts.windows.net/{_TENANT}/",
             "iat": now,
-            # Also of a token that has expired: it shall be refused for that alone.
+            # Valid also in an expired token, so that the expiry is the only reason to refuse it.
             "nbf": min(now, expires) - 60,
             "exp": expires,
             "ver": "1.0",
@@ -153,19 +150,19 @@ class FakeCredential:
         return AccessToken(jwt.encode(claims, secrets.token_hex(32), algorithm="HS256"), expires)
 
     def close(self) -> None:
-        """Do nothing: there is no connection."""
+        """Stop the server, and remove all its files, but optionally not the log."""
 
 
 class Azurite:
-    """An Azurite that nobody else uses: ``server`` says where it is.
+    """A private Azurite; ``server`` describes it.
 
     Args:
-        https: Whether it speaks https, and takes tokens besides the key, in place of http.
+        https: Whether it uses https, and accepts tokens besides the key, instead of http.
     """
 
     def __init__(self, *, https: bool = False) -> None:
         node = _INSTALLED / "bin" / "node"
-        # `azurite` is written when all is there.
+        # The installation creates `azurite` last.
         if not (_INSTALLED / "azurite").is_file() or not node.exists():
             raise RuntimeError("these tests need Azurite: run tests/services/install_azurite")
         self._private = PrivateFolder("azurite")
@@ -185,7 +182,7 @@ class Azurite:
             "PATH": os.environ["PATH"],
             "HOME": str(self._private.path),
             "AZURITE_ACCOUNTS": f"{account}:{self.server.key}",
-            "NODE_EXTRA_CA_CERTS": str(certificate),  # to copy, it asks itself
+            "NODE_EXTRA_CA_CERTS": str(certificate),  # for a copy, it sends a request to itself
         }
         command = [
             str(node),
@@ -193,27 +190,27 @@ class Azurite:
             str(_INSTALLED / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"),
             *("--blobHost", "127.0.0.1", "--blobPort", str(port)),
             "--inMemoryPersistence",
-            "--disableTelemetry",  # it would report to its makers
-            "--skipApiVersionCheck",  # Azure's client is newer than the newest version that it knows
+            "--disableTelemetry",  # it would send usage data to Microsoft
+            "--skipApiVersionCheck",  # the SDK is newer than the newest version that it supports
             "--silent",
         ]
         if https:
             command += ["--oauth", "basic", "--cert", str(tls), "--key", str(tls)]
         self._daemon = Daemon("Azurite", command, self._private.logs / "log", environment)
         try:
-            wait_until(lambda: _answers(self.server), self._daemon)
+            wait_until(lambda: _is_ready(self.server), self._daemon)
         except BaseException:
-            self.close(keep_log=False)  # the error has what the log says
+            self.close(keep_log=False)  # the error contains the log
             raise
 
     @property
     def pid(self) -> int:
-        """The number of its process."""
+        """The id of its process."""
         return self._daemon.pid
 
     @property
     def memory(self) -> int:
-        """How much of the machine's memory it holds, in bytes."""
+        """Its memory in bytes."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text("ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -223,36 +220,36 @@ class Azurite:
         self._private.remove(keep_log=keep_log)
 
 
-def _answers(server: AzureServer) -> bool:
+def _is_ready(server: AzureServer) -> bool:
     address = urlsplit(server.url)
     assert address.hostname is not None
     connection: http.client.HTTPConnection
     if server.https:
-        trusted = ssl.create_default_context(cafile=str(server.ca))
-        connection = http.client.HTTPSConnection(address.hostname, address.port, timeout=5, context=trusted)
+        context = ssl.create_default_context(cafile=str(server.ca))
+        connection = http.client.HTTPSConnection(address.hostname, address.port, timeout=5, context=context)
     else:
         connection = http.client.HTTPConnection(address.hostname, address.port, timeout=5)
     with contextlib.closing(connection):
         connection.request("GET", f"{address.path}?comp=list")
-        answer = connection.getresponse()
-        # It knows the account, and nobody who has not signed.
-        return answer.status == 403 and answer.getheader("x-ms-error-code") == "AuthorizationFailure"
+        response = connection.getresponse()
+        # It knows the account, and refuses a request without a signature.
+        return response.status == 403 and response.getheader("x-ms-error-code") == "AuthorizationFailure"
 
 
-_MOST_MEMORY = 700 * 1024 * 1024
-"""Azurite keeps all in memory, and frees little. With one or two gigabytes in it, it did not answer for a minute."""
+_MAX_MEMORY = 700 * 1024 * 1024
+"""Azurite frees little memory. With one or two gigabytes of data, it did not respond for a minute."""
 
 
-class _Renewed:
-    """A running Azurite, and another one in its place when it has grown too large."""
+class _RestartedAzurite:
+    """A running Azurite that is replaced by a new one when it uses too much memory."""
 
     def __init__(self, *, https: bool) -> None:
         self._https = https
         self._running: Azurite | None = None
 
     def get(self) -> AzureServer:
-        """Return the server; called at the beginning of a module, which keeps it to its end."""
-        if self._running and self._running.memory > _MOST_MEMORY:
+        """Return the server; called at the beginning of a module, which uses it until its end."""
+        if self._running and self._running.memory > _MAX_MEMORY:
             self.close(keep_log=False)
         if not self._running:
             self._running = started(lambda: Azurite(https=self._https))
@@ -266,22 +263,22 @@ class _Renewed:
 
 
 @pytest.fixture(scope="session")
-def _azurites(request: pytest.FixtureRequest) -> Iterator[dict[str, _Renewed]]:
-    made = {"http": _Renewed(https=False), "https": _Renewed(https=True)}
-    yield made
-    for each in made.values():
-        each.close(keep_log=bool(request.session.testsfailed))
+def _azurites(request: pytest.FixtureRequest) -> Iterator[dict[str, _RestartedAzurite]]:
+    servers = {"http": _RestartedAzurite(https=False), "https": _RestartedAzurite(https=True)}
+    yield servers
+    for server in servers.values():
+        server.close(keep_log=bool(request.session.testsfailed))
 
 
 @pytest.fixture(scope="module")
-def azurite(_azurites: dict[str, _Renewed]) -> AzureServer:
-    """A running Azurite by http."""
+def azurite(_azurites: dict[str, _RestartedAzurite]) -> AzureServer:
+    """A running Azurite over http."""
     return _azurites["http"].get()
 
 
 @pytest.fixture(scope="module")
-def azurite_https(_azurites: dict[str, _Renewed]) -> AzureServer:
-    """Another one by https, which takes tokens besides its key. It has no data in common."""
+def azurite_https(_azurites: dict[str, _RestartedAzurite]) -> AzureServer:
+    """Another Azurite over https, which accepts tokens besides its key. It shares no data with the first."""
     return _azurites["https"].get()
 
 

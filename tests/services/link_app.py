@@ -1,6 +1,6 @@
-"""The app that real servers run in the tests: one local profile, and nothing of its own.
+"""The app that the tests run under WSGI servers: one local profile, and no other views.
 
-`app` is for WSGI servers, `asgi_app` for ASGI ones. The environment says where its files lie.
+`app` is for WSGI servers, `asgi_app` for ASGI ones. An environment variable names the root directory.
 """
 
 import os
@@ -14,7 +14,7 @@ PROFILE = "docs"
 
 
 def make_app(root, address):
-    """An app on the files below *root*; its links point to *address*."""
+    """Return an app with the files below *root*; its links point to *address*."""
     app = Flask(__name__, instance_path=os.path.join(os.path.dirname(root), "instance"))
     app.config.from_prefixed_env()
     app.config.update(
@@ -31,17 +31,17 @@ if "LINK_APP_ROOT" in os.environ:
 
     @app.get("/alive")
     def alive():
-        """Say that the server is up, and which process answers."""
+        """Return the id of the process, to show that the server is running."""
         return str(os.getpid())
 
     @app.after_request
-    def told(response):
-        """Say of every answer which process gave it."""
+    def add_worker_header(response):
+        """Add a header with the id of the process to every response."""
         response.headers["Worker"] = str(os.getpid())
         return response
 
     def asgi_app():
-        """The same app for an ASGI server."""
+        """Return the same app for an ASGI server."""
         from a2wsgi import WSGIMiddleware
 
         return WSGIMiddleware(app)

@@ -1,4 +1,4 @@
-"""The example app as people would run it: under gunicorn with threads, on a free port, in a process of its own."""
+"""The example app under gunicorn with threads, on a free port, in its own process."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from flask_storage import LocalFSStorage, StorageBackend
 ROOT = Path(__file__).resolve().parent.parent.parent
 READY_WITHIN = 30  # seconds
 
-# The work tree goes to the end of the path, so that an installed flask_storage wins over it, as in the tests.
-# gunicorn puts the folder it runs in at the front; it runs in one where there is nothing to import.
+# The work tree goes to the end of the path, so that an installed flask_storage takes precedence, as in the tests.
+# gunicorn puts its working directory at the front; it runs in one without modules.
 _START = "import sys; sys.path.append(sys.argv.pop(1)); from gunicorn.app.wsgiapp import run; run()"
 
 
 class LiveApp:
-    """The example app with its own instance folder; use it in a ``with``.
+    """The example app with its own instance directory; use it in a ``with``.
 
     Args:
-        folder: A new folder for all that it writes.
-        storage: Where its files are, as *settings* say; the folder of its own profile without one.
-        **settings: As the app would find them in its environment, without ``FLASK_``.
+        directory: A new directory for all files of the app.
+        storage: The storage that *settings* configure; by default the app's own local one.
+        **settings: Settings for the app's environment, without ``FLASK_``.
 
     Attributes:
-        url: Where it answers, without a slash at the end.
-        storage: Where its files are, seen from outside.
-        instance: The app's instance folder.
+        url: The app's URL, without a slash at the end.
+        storage: The storage of the app's files.
+        instance: The app's instance directory.
     """
 
-    def __init__(self, folder: Path, *, storage: StorageBackend | None = None, **settings: Any) -> None:
-        self.instance = folder / "instance"
+    def __init__(self, directory: Path, *, storage: StorageBackend | None = None, **settings: Any) -> None:
+        self.instance = directory / "instance"
         self.instance.mkdir()
         self.files = self.instance / "files"
         self.storage = storage or LocalFSStorage(self.files, name="drop", create=True)
-        self.log = folder / "log"
-        self._folder = folder
+        self.log = directory / "log"
+        self._directory = directory
         self._settings = {f"FLASK_{name}": json.dumps(value) for name, value in settings.items()}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        # The socket exists before the server does: nobody else can take the port, and early requests wait in line.
+        # The socket exists before the server: no other process can take the port, and early requests are queued.
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             inherited = {
@@ -64,7 +64,7 @@ class LiveApp:
                         *("--worker-class", "gthread", "--graceful-timeout", "5", "--no-control-socket"),
                         f"example_app:create_app({str(self.instance)!r})",
                     ],
-                    cwd=self._folder,
+                    cwd=self._directory,
                     env={**inherited, **self._settings},
                     pass_fds=[listener.fileno()],
                     stdout=log,
@@ -79,8 +79,8 @@ class LiveApp:
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
-        for how in (signal.SIGTERM, signal.SIGKILL):
-            self._process.send_signal(how)
+        for signal_number in (signal.SIGTERM, signal.SIGKILL):
+            self._process.send_signal(signal_number)
             try:
                 self._process.wait(10)
                 return
@@ -92,8 +92,8 @@ class LiveApp:
         self.storage.delete_many([entry.name for entry in self.storage.list()])
 
     def leftovers(self) -> list[Path]:
-        """Return whatever lies in the folder, hidden files and unfinished ones too."""
-        return [found for found in self.files.rglob("*") if not found.is_dir()]
+        """Return all files in the root directory, including hidden and unfinished ones."""
+        return [path for path in self.files.rglob("*") if not path.is_dir()]
 
     def _wait(self) -> None:
         assert self._process is not None
@@ -110,13 +110,13 @@ class LiveApp:
 
 @pytest.fixture(scope="session")
 def running_app(tmp_path_factory):
-    """One server for all tests that do not need settings of their own."""
+    """One server for all tests that need no particular settings."""
     with LiveApp(tmp_path_factory.mktemp("live-app")) as app:
         yield app
 
 
 @pytest.fixture
 def live_app(running_app):
-    """The running example app, with no files yet."""
+    """The running example app, without files."""
     running_app.empty()
     return running_app

@@ -1,4 +1,4 @@
-"""A private Redis: in a folder of its own, on a free port, gone when the tests are."""
+"""Redis in a temporary directory, on a free port, stopped after the tests."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ READY_WITHIN = 30  # seconds
 
 
 class RedisServer:
-    """A server that nobody else uses: ``url`` for redis-py, ``password`` to look for where it must not appear."""
+    """A server for the tests only: ``url`` for redis-py, ``password`` to search for in messages."""
 
     def __init__(self) -> None:
         program = shutil.which("redis-server")
         if program is None:
             raise RuntimeError("these tests need Redis: run tests/services/provision")
         self._program = program
-        self.folder = Path(tempfile.mkdtemp(prefix="flask-storage-redis-"))
-        self.log = self.folder / "log"
+        self.directory = Path(tempfile.mkdtemp(prefix="flask-storage-redis-"))
+        self.log = self.directory / "log"
         self.password = secrets.token_hex(16)
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -32,19 +32,19 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """With the password, by TCP."""
+        """The URL for TCP, with the password."""
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
     @property
     def socket_url(self) -> str:
-        """The same server by its socket."""
-        return f"unix://:{self.password}@{self.folder}/socket"
+        """The URL for the Unix socket, with the password."""
+        return f"unix://:{self.password}@{self.directory}/socket"
 
     def start(self) -> None:
-        """Start and wait until it answers; another port is taken when somebody was quicker."""
+        """Start the server and wait until it is ready, on another port when that one is taken."""
         assert self._process is None, "already running"
         deadline = time.monotonic() + READY_WITHIN
-        while not self._answers():
+        while not self._is_ready():
             if self._process is not None and self._process.poll() is not None:
                 self.port = _free_port()
                 self._process = None
@@ -57,7 +57,7 @@ class RedisServer:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """Stop what :meth:`start` started, cutting its connections. What it knew is gone."""
+        """Stop the server and close its connections. Its data is lost."""
         assert self._process is not None, "not running"
         self._process.terminate()
         try:
@@ -68,38 +68,40 @@ class RedisServer:
         self._process = None
 
     def close(self, *, keep_log: bool) -> None:
-        """Stop, and remove everything but the log when that may still be wanted."""
+        """Stop the server, and remove everything, except the log if *keep_log*."""
         if self._process is not None:
             self.stop()
         if keep_log:
-            print(f"\nThe log of Redis is {self.log}")  # noqa: T201 -- for the one who looks into the failure
+            print(f"\nThe log of Redis is {self.log}")  # noqa: T201 -- for debugging a failed run
         else:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        where = ["--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket", str(self.folder / "socket")]
-        how = ["--requirepass", self.password, "--save", "", "--appendonly", "no", "--dir", str(self.folder)]
+        addresses = ["--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket", str(self.directory / "socket")]
+        options = ["--requirepass", self.password, "--save", "", "--appendonly", "no", "--dir", str(self.directory)]
         with self.log.open("ab") as log:
-            return subprocess.Popen([self._program, *where, *how], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            return subprocess.Popen(
+                [self._program, *addresses, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
 
-    def _answers(self) -> bool:
-        """Whether *this* server is ready: it alone has our socket and knows the password."""
+    def _is_ready(self) -> bool:
+        """Whether *this* server is ready: only it has this socket and knows the password."""
         if self._process is None:
             return False
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(5)
-                connection.connect(str(self.folder / "socket"))
+                connection.connect(str(self.directory / "socket"))
                 connection.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())
-                answer = b""
-                while answer.count(b"\r\n") < 2:
-                    more = connection.recv(100)
-                    if not more:
+                response = b""
+                while response.count(b"\r\n") < 2:
+                    chunk = connection.recv(100)
+                    if not chunk:
                         return False
-                    answer += more
+                    response += chunk
         except OSError:
             return False
-        return answer == b"+OK\r\n+PONG\r\n" and self._process.poll() is None
+        return response == b"+OK\r\n+PONG\r\n" and self._process.poll() is None
 
 
 def _free_port() -> int:

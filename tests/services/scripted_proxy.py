@@ -1,7 +1,7 @@
-"""An HTTP proxy before a server, in which a test decides about each request: pass it on, answer it, or lose it.
+"""An HTTP proxy whose script decides about each request: forward it, respond to it, or reset the connection.
 
-Everything that is passed on keeps its headers, `Host` among them. So what a client has signed for the address of the
-proxy stays signed, as before a server that is told so by nginx.
+Forwarded requests keep their headers, including `Host`. So a request that a client has signed for the address of the
+proxy stays valid, as behind an nginx that passes on the host.
 """
 
 from __future__ import annotations
@@ -21,51 +21,51 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 _CHUNK = 64 * 1024
-_TIMEOUT = 60  # seconds; for what a peer does not send
+_TIMEOUT = 60  # seconds; for a peer that sends nothing
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the script decides about. The body has not come yet."""
+    """A request about which the script decides. Its body has not been read."""
 
     number: int
-    """Counted from 1, over all connections."""
+    """Counts from 1, over all connections."""
     method: str
     target: str
-    """Path and query as they came."""
+    """Path and query as received."""
     headers: Message[str, str]
-    """Their names are found in any case of letters."""
+    """Names are case-insensitive."""
 
     @property
     def path(self) -> str:
-        """The path as it came, percent-encoded."""
+        """The path as received, percent-encoded."""
         return urlsplit(self.target).path
 
     @property
     def query(self) -> dict[str, str]:
-        """The arguments behind the path; one without a value has the empty one."""
+        """The query parameters; one without a value is empty."""
         return {name: values[0] for name, values in parse_qs(urlsplit(self.target).query, True).items()}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer in the server's place."""
+    """A response of the proxy."""
 
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     after_server: bool = False
-    """Whether the server gets the request all the same, and has acted, before this is said instead of its answer."""
+    """Whether the request is forwarded first; this response then replaces the server's."""
     before_body: bool = False
-    """Whether it is said before the body was read, and the connection closed."""
+    """Whether it is sent before the request body is read, and the connection is then closed."""
 
 
 @dataclass(frozen=True)
 class Lose:
-    """No answer: the client's connection is reset."""
+    """No response: the connection of the client is reset."""
 
     after_server: bool
-    """Whether the server has had the request, and answered, before."""
+    """Whether the request is forwarded, and the server has responded, before."""
 
 
 Script = Callable[[Request], Answer | Lose | None]
@@ -73,58 +73,58 @@ Script = Callable[[Request], Answer | Lose | None]
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request that came, and what became of it."""
+    """A request and its outcome."""
 
     request: Request
     status: int | None
-    """What the client was told; None for nothing."""
+    """The status that the client received; None for none."""
     server_status: int | None
-    """What the server has answered; None when it was not asked."""
+    """The status of the server; None when the request was not forwarded."""
 
 
 def s3_error(status: int, code: str, *, as_status: int | None = None, after_server: bool = False) -> Answer:
-    """Return the answer with which S3 says an error.
+    """Return an error response of S3.
 
     Args:
-        status: The status of such an error.
-        code: S3's own word for it, such as ``SlowDown``.
-        as_status: The status to say it with, when it is another: S3 ends a long answer that began with 200 so.
+        status: The status of the error.
+        code: The error code, such as ``SlowDown``.
+        as_status: The status of the response, if it is another: S3 reports an error of a long operation with 200.
         after_server: As in `Answer`.
     """
-    text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{status}, as the test wants</Message></Error>"
+    text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{status}, from the script</Message></Error>"
     headers = {"Content-Type": "application/xml"}
     return Answer(as_status or status, text.encode(), headers, after_server=after_server)
 
 
 def azure_error(status: int, code: str, *, after_server: bool = False) -> Answer:
-    """Return the answer with which Azure says an error: its code stands in a header too.
+    """Return an error response of Azure, whose code is also in a header.
 
     Args:
-        status: The status of such an error.
-        code: Azure's own word for it, such as ``ServerBusy``.
+        status: The status of the error.
+        code: The error code, such as ``ServerBusy``.
         after_server: As in `Answer`.
     """
-    text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{status}, as the test wants</Message></Error>"
+    text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{status}, from the script</Message></Error>"
     headers = {"Content-Type": "application/xml", "x-ms-error-code": code}
     return Answer(status, text.encode(), headers, after_server=after_server)
 
 
 class ScriptedProxy:
-    """A proxy on a port of its own before an HTTP server. It is a context manager; it runs in threads of its own.
+    """A proxy before an HTTP server, with its own port and threads. It is a context manager.
 
-    Set ``script`` at any time: it gets each request and returns what becomes of it, None to pass it on. Requests of
-    several connections are decided one after the other, so a script may count.
+    Set ``script`` at any time: it is called with each request and returns its outcome, or None to forward the request.
+    Calls are serialized over all connections, so a script may count.
 
     Args:
-        host: Of the server.
-        port: Of the server.
-        script: What to begin with; by default everything is passed on.
+        host: The host of the server.
+        port: The port of the server.
+        script: The first script; by default all requests are forwarded.
     """
 
     def __init__(self, host: str, port: int, script: Script | None = None) -> None:
         self.script: Script = script or _pass_on
         self.exchanges: list[Exchange] = []
-        """All that came, in the order in which it was decided and, where it was passed on, answered."""
+        """All requests, in the order of their outcomes."""
         self.target = (host, port)
         self._number = 0
         self._deciding = threading.Lock()
@@ -144,18 +144,18 @@ class ScriptedProxy:
 
     @property
     def url(self) -> str:
-        """Where it is, without a path."""
+        """The URL of the proxy, without a path."""
         return f"http://127.0.0.1:{self.port}"
 
     def decide(self, method: str, target: str, headers: Message[str, str]) -> tuple[Request, Answer | Lose | None]:
-        """Ask the script what becomes of a request."""
+        """Call the script with a request."""
         with self._deciding:
             self._number += 1
             request = Request(self._number, method, target, headers)
             return request, self.script(request)
 
     def close(self) -> None:
-        """Stop, and cut what is open."""
+        """Stop, and close all open connections."""
         self._server.shutdown()
         self._thread.join()
         self._server.cut()
@@ -171,7 +171,7 @@ class ScriptedProxy:
 
 
 def _pass_on(request: Request) -> None:
-    """The script that interferes with nothing."""
+    """Forward every request."""
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -197,7 +197,7 @@ class _Server(http.server.ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: that connections break is what it is for."""
+        """Print nothing: broken connections are intended."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -210,10 +210,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     _server: http.client.HTTPConnection | None = None
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 -- the name is Python's
-        """Say nothing on the error stream."""
+        """Print nothing."""
 
     def handle_expect_100(self) -> bool:
-        self._expects = True  # it is told to go on when the body is wanted
+        self._expects = True  # the 100 response is sent when the body is needed
         return True
 
     def finish(self) -> None:
@@ -223,36 +223,36 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         super().finish()
 
     def handle_any(self) -> None:
-        """Do with a request what the script says."""
-        target = self.requestline.split()[1]  # where `path` has lost what it begins with too many slashes
-        request, decided = self.proxy.decide(self.command, target, self.headers)
+        """Handle a request as the script decides."""
+        target = self.requestline.split()[1]  # `path` has lost additional slashes at its beginning
+        request, decision = self.proxy.decide(self.command, target, self.headers)
         try:
-            answer = self._act(target, decided)
+            response = self._act(target, decision)
         except (OSError, http.client.HTTPException):
             self.proxy.exchanges.append(Exchange(request, None, None))
             raise
-        server_status = answer.status if answer else None
-        told = server_status if decided is None else decided.status if isinstance(decided, Answer) else None
-        # Before the client hears of it: a test looks when it has.
-        self.proxy.exchanges.append(Exchange(request, told, server_status))
-        if isinstance(decided, Answer):
-            self._say(decided)
-        elif isinstance(decided, Lose):
+        server_status = response.status if response else None
+        status = server_status if decision is None else decision.status if isinstance(decision, Answer) else None
+        # Before the client gets the response, after which a test may look at the exchanges.
+        self.proxy.exchanges.append(Exchange(request, status, server_status))
+        if isinstance(decision, Answer):
+            self._respond(decision)
+        elif isinstance(decision, Lose):
             self._reset()
-        elif answer:
-            self._pass_back(answer)
+        elif response:
+            self._forward_response(response)
 
-    def _act(self, target: str, decided: Answer | Lose | None) -> http.client.HTTPResponse | None:
-        """Take the body, and have the server answer when it is to be asked; all of it unless it is passed back."""
+    def _act(self, target: str, decision: Answer | Lose | None) -> http.client.HTTPResponse | None:
+        """Read the request body, and forward the request if it is to be forwarded."""
         try:
-            if isinstance(decided, Answer) and decided.before_body:
+            if isinstance(decision, Answer) and decision.before_body:
                 self.close_connection = True
                 return None
-            if decided is None or decided.after_server:
-                answer = self._ask(target)
-                if decided is not None:
-                    answer.read()
-                return answer
+            if decision is None or decision.after_server:
+                response = self._forward_request(target)
+                if decision is not None:
+                    response.read()
+                return response
             for _ in self._body():
                 pass
             return None
@@ -260,24 +260,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._expects = False
 
     def __getattr__(self, name: str) -> Callable[[], None]:
-        if name.startswith("do_"):  # whatever the method
+        if name.startswith("do_"):  # any method
             return self.handle_any
         raise AttributeError(name)
 
     def _body(self) -> Iterator[bytes]:
-        """The body as it comes, its chunks' own lines included."""
+        """Yield the body as received; of a chunked body, with the chunk headers."""
         if self._expects:
             self.send_response_only(HTTPStatus.CONTINUE)
             self.end_headers()
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             yield from self._chunks()
             return
-        left = int(self.headers.get("Content-Length", 0))
-        while left:
-            piece = self.rfile.read1(min(left, _CHUNK))
+        remaining = int(self.headers.get("Content-Length", 0))
+        while remaining:
+            piece = self.rfile.read1(min(remaining, _CHUNK))
             if not piece:
                 raise ConnectionAbortedError
-            left -= len(piece)
+            remaining -= len(piece)
             yield piece
 
     def _chunks(self) -> Iterator[bytes]:
@@ -292,8 +292,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             line = self.rfile.readline(_CHUNK)
             yield line
 
-    def _ask(self, target: str) -> http.client.HTTPResponse:
-        """Pass the request on, and return the server's answer, of which the body is still to be read."""
+    def _forward_request(self, target: str) -> http.client.HTTPResponse:
+        """Forward the request, and return the response of the server, whose body is still to be read."""
         if self._server is None:
             self._server = http.client.HTTPConnection(*self.proxy.target, timeout=_TIMEOUT)
             self._server.connect()
@@ -308,39 +308,39 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             try:
                 server.send(piece)
             except (BrokenPipeError, ConnectionResetError):
-                # A server may refuse before it has read all, and close: then its answer is what counts.
+                # A server may respond with an error before it has read the whole body, and close.
                 self.close_connection = True
                 break
         return server.getresponse()
 
-    def _pass_back(self, answer: http.client.HTTPResponse) -> None:
-        chunked = answer.chunked
-        self.send_response_only(answer.status, answer.reason)
-        for name, value in answer.getheaders():
+    def _forward_response(self, response: http.client.HTTPResponse) -> None:
+        chunked = response.chunked
+        self.send_response_only(response.status, response.reason)
+        for name, value in response.getheaders():
             self.send_header(name, value)
-        bodiless = self.command == "HEAD" or answer.status < 200 or answer.status in (204, 304)
-        if not bodiless and not chunked and answer.length is None:
-            self.close_connection = True  # its end is the end of the body
+        bodiless = self.command == "HEAD" or response.status < 200 or response.status in (204, 304)
+        if not bodiless and not chunked and response.length is None:
+            self.close_connection = True  # the end of the connection is the end of the body
         self.end_headers()
-        while piece := answer.read1(_CHUNK):
+        while piece := response.read1(_CHUNK):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
-        answer.read()  # only this tells http.client that it is over, and the connection free for the next
+        response.read()  # only after this can http.client reuse the connection
         if chunked and not bodiless:
             self.wfile.write(b"0\r\n\r\n")
-        if answer.will_close:
+        if response.will_close:
             self.close_connection = True
 
-    def _say(self, answer: Answer) -> None:
-        self.send_response_only(answer.status)
-        for name, value in answer.headers.items():
+    def _respond(self, response: Answer) -> None:
+        self.send_response_only(response.status)
+        for name, value in response.headers.items():
             self.send_header(name, value)
-        if "Content-Length" not in answer.headers:
-            self.send_header("Content-Length", str(len(answer.body)))
+        if "Content-Length" not in response.headers:
+            self.send_header("Content-Length", str(len(response.body)))
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(answer.body)
+            self.wfile.write(response.body)
 
     def _reset(self) -> None:
         self.close_connection = True

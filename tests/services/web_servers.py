@@ -1,4 +1,4 @@
-"""The servers that people run Flask under, each on a free port of this machine."""
+"""Common WSGI and ASGI servers for Flask, each on a free port of this machine."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import a2wsgi  # noqa: F401 - run by name below, so they must be there
+import a2wsgi  # noqa: F401 - used by name below
 
 from tests.services import link_app
 from tests.services.s3_servers import PortTakenError, free_port, started
@@ -21,13 +21,13 @@ _GUNICORN = [sys.executable, "-m", "gunicorn", "--log-level", "warning", "--bind
 
 COMMANDS = {
     "gunicorn sync": [*_GUNICORN, "--workers", "2", _APP],
-    # The app, and with it the storage, is made before the workers are forked.
+    # The app, and with it the storage, is created before the workers are forked.
     "gunicorn preload": [*_GUNICORN, "--preload", "--workers", "2", _APP],
     "gunicorn gthread": [*_GUNICORN, "--worker-class", "gthread", "--threads", "8", _APP],
     "gunicorn gevent": [*_GUNICORN, "--worker-class", "gevent", _APP],
     "waitress": [sys.executable, "-m", "waitress", "--listen", "127.0.0.1:{port}", _APP],
     "werkzeug": [sys.executable, "-m", "flask", "--app", _APP, "run", "--port", "{port}"],
-    # Not hypercorn's own WSGI wrapper (0.18): it holds whole bodies in memory and answers every HEAD with 500.
+    # Not hypercorn's own WSGI wrapper (0.18): it holds whole bodies in memory and responds to HEAD with 500.
     "hypercorn a2wsgi": [
         *[sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:{port}"],
         "asgi:tests.services.link_app:asgi_app()",
@@ -36,18 +36,18 @@ COMMANDS = {
 
 
 class WebServer:
-    """One running server; ``app`` is a twin of what it runs, to make links with and to look at the files."""
+    """A running server; ``app`` is an equivalent app, to create links and to access the files."""
 
-    def __init__(self, kind, folder, **environment):
+    def __init__(self, kind, directory, **environment):
         self.kind = kind
-        self.root = folder / "files"
+        self.root = directory / "files"
         self.root.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.app = link_app.make_app(str(self.root), self.address)
         self.storage = self.app.extensions["storage"].default
-        self._log = folder / "server.log"
-        command = [word.format(port=self.port) for word in COMMANDS[kind]]
+        self._log = directory / "server.log"
+        command = [part.format(port=self.port) for part in COMMANDS[kind]]
         settings = {
             **os.environ,
             "LINK_APP_ROOT": str(self.root),
@@ -56,7 +56,7 @@ class WebServer:
             **environment,
         }
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=folder, env=settings, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, cwd=directory, env=settings, stdout=log, stderr=log)
         try:
             self._wait()
         except BaseException:
@@ -66,10 +66,10 @@ class WebServer:
     def _wait(self):
         deadline = time.monotonic() + READY_WITHIN
         while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.address}/alive", timeout=5) as answer:
-                answer.read()
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.address}/alive", timeout=5) as response:
+                response.read()
                 return
-            if self.process.poll() is not None:  # somebody else may have taken the port meanwhile
+            if self.process.poll() is not None:  # another process may have taken the port
                 raise PortTakenError(f"the server has ended:\n{self.log}")
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the server did not start:\n{self.log}")
@@ -91,9 +91,9 @@ class WebServer:
 
 
 @contextlib.contextmanager
-def running(kind, folder, **environment):
-    """A server of this kind, for as long as the block lasts; its log is shown when the block fails."""
-    server = started(lambda: WebServer(kind, folder, **environment))
+def running(kind, directory, **environment):
+    """Run a server of this kind during the block; print its log when the block fails."""
+    server = started(lambda: WebServer(kind, directory, **environment))
     try:
         yield server
     except BaseException:

@@ -1,4 +1,4 @@
-"""Checking what a profile says of an account: which of five ways leads to the container."""
+"""Validation of the account settings of a profile, and the choice among five connection methods."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from ...validation import check_metadata, parse_http_url, parse_mapping, parse_o
 
 _DEFAULT_SUFFIX = "core.windows.net"
 DEFAULT_CREDENTIAL = "DefaultAzureCredential"
-"""Stands for whoever ``azure.identity`` finds; it is made in the process that asks."""
+"""Stands for the identity that ``azure.identity`` finds; each process creates its own credential object."""
 _ACCOUNT = re.compile(r"[A-Za-z0-9-]+")
 _CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9]+(-[a-z0-9]+)*|\$(root|web|logs|blobchangefeed)", re.ASCII)
-# What makes a request another one than for the blob: such an address was copied from a tool, or from a log.
+# Query parameters of other operations: a URL with one of them was copied from a tool or from a log.
 _NOT_IN_SAS = {"comp", "restype"}
 _NO_DOMAIN = re.compile(r"[^.]+|[0-9.]+|.*:.*|host\.docker\.internal")
-_AZURE_HOST_MARK = (
-    ".blob."  # in the name of every host of the service, in every cloud; other names are an account's own
-)
-# Published by Microsoft for everybody, and good for an emulator on this machine alone:
+# Part of every host name of the service, in every cloud; other host names are custom domains.
+_AZURE_HOST_MARK = ".blob."
+# Published by Microsoft; accepted only by an emulator on this machine:
 # https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string
 _EMULATOR = {
     "accountname": "devstoreaccount1",
@@ -36,16 +35,16 @@ _EMULATOR = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Where a container is, and in whose name it is reached: exactly one of key, credential and sas is set.
+    """The location of a container and the credentials for it: exactly one of key, credential and sas is set.
 
     Attributes:
-        name: Of the account.
-        url: Of the account, without a slash at its end.
+        name: The name of the account.
+        url: The URL of the account, without a trailing slash.
         container: The name of the container.
-        key: The account's key, in base64.
-        credential: An identity of ``azure.identity``, or :data:`DEFAULT_CREDENTIAL`.
-        sas: A shared access signature for the container, without a question mark.
-        blob: The name of the blob, where it is for a single one.
+        key: The account's access key, in base64.
+        credential: A credential of ``azure.identity``, or :data:`DEFAULT_CREDENTIAL`.
+        sas: A shared access signature for the container, without a leading question mark.
+        blob: The name of the blob, if *sas* is for a single blob.
     """
 
     name: str
@@ -68,10 +67,10 @@ def resolve_account(
     connection_string: str | None,
     endpoint_url: str | None,
 ) -> Account:
-    """Return the one way to the container that the arguments describe.
+    """Return the account that the arguments describe.
 
     Raises:
-        ConfigurationError: when they describe none, or two that contradict each other; the text shows no secret.
+        ConfigurationError: when the arguments are incomplete or contradict each other; the message shows no secret.
     """
     found = _resolve_account(
         account,
@@ -85,7 +84,7 @@ def resolve_account(
     )
     if not _CONTAINER.fullmatch(found.container):
         raise ConfigurationError(
-            "bucket is the name of a container: 3 to 63 lower-case letters, digits and single hyphens"
+            "bucket must be the name of a container: 3 to 63 lower-case letters, digits and single hyphens"
         )
     return found
 
@@ -108,13 +107,16 @@ def _resolve_account(
     if sas_container_url or sas_blob_url:
         if (sas_container_url and sas_blob_url) or key or endpoint or credential or connection_string:
             raise ConfigurationError(
-                "a sas_container_url or sas_blob_url says all there is to say: leave out the other, key, endpoint_url, "
+                "a sas_container_url or sas_blob_url is complete by itself: leave out the other, key, endpoint_url, "
                 "credential and connection_string"
             )
         return _from_sas(account, bucket, sas_container_url, sas_blob_url)
     if connection_string is not None:
         if account or key or credential or endpoint:
-            raise ConfigurationError("a connection_string has its account, its key and its address already")
+            raise ConfigurationError(
+                "a connection_string already contains account, key and endpoint: leave out account, key, credential "
+                "and endpoint_url"
+            )
         return _from_connection_string(connection_string, bucket)
     if credential is not None:
         if key:
@@ -135,10 +137,13 @@ def _resolve_account(
 
 def _from_sas(account: str | None, bucket: str | None, for_container: str | None, for_blob: str | None) -> Account:
     found = _from_container_url(for_container) if for_container else _from_blob_url(str(for_blob))
-    # The address of a domain of one's own, or of a second place, does not begin with the account's name.
+    # The URL of a custom domain, or of the secondary location, does not begin with the account's name.
     is_named = account in (None, found.name, found.name.removesuffix("-secondary"))
     if bucket not in (None, found.container) or not (is_named or _is_custom(found.url)):
-        raise ConfigurationError("the address with the signature is for another account or bucket than the given one")
+        raise ConfigurationError(
+            "sas_container_url or sas_blob_url is for another account or bucket than the given one: leave out account "
+            "and bucket, or correct them"
+        )
     return found
 
 
@@ -149,18 +154,18 @@ def _is_custom(url: str) -> bool:
 def _with_credential(account: str | None, bucket: str, credential: Any, endpoint: str | None) -> Account:
     if credential == DEFAULT_CREDENTIAL:
         try:
-            import azure.identity  # noqa: F401 - an extra package, for those who name it
+            import azure.identity  # noqa: F401 - a separate package, needed only with this credential
         except ImportError as error:
             raise ConfigurationError(
                 'this credential needs azure-identity: run "pip install azure-identity"'
             ) from error
     elif not hasattr(credential, "get_token") or isinstance(credential, type):
-        raise ConfigurationError(f'credential is "{DEFAULT_CREDENTIAL}" or an object of azure.identity')
+        raise ConfigurationError(f'credential must be "{DEFAULT_CREDENTIAL}" or a credential object of azure.identity')
     if endpoint:
         _check_endpoint("endpoint_url", endpoint, account)
     url = endpoint or _address(account or "")
     if not url.startswith("https:"):
-        raise ConfigurationError("a credential is sent by https only: check endpoint_url")
+        raise ConfigurationError("a credential is sent over https only: check endpoint_url")
     return Account(name=account or account_from_url(url), url=url, container=bucket, credential=credential)
 
 
@@ -169,17 +174,17 @@ def _from_connection_string(text: object, bucket: str | None) -> Account:
     for pair in str(text).strip().strip(";").split(";"):
         name, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigurationError("a connection_string is made of Name=value, separated by semicolons")
+            raise ConfigurationError("a connection_string must consist of Name=value pairs, separated by semicolons")
         settings[name.strip().lower()] = value.strip()
     if settings.get("usedevelopmentstorage", "").lower() == "true":
         settings = {**_EMULATOR, **settings}
     if not bucket:
-        raise ConfigurationError("a connection_string needs a bucket beside it: the name of the container")
+        raise ConfigurationError("a connection_string needs a bucket too: the name of the container")
     name = settings.get("accountname", "")
     url = _without_slash(parse_http_url("BlobEndpoint", settings.get("blobendpoint")))
     if url is None:
         if not name:
-            raise ConfigurationError("this connection_string names no AccountName and no BlobEndpoint")
+            raise ConfigurationError("the connection_string has neither an AccountName nor a BlobEndpoint")
         scheme = settings.get("defaultendpointsprotocol", "https").lower()
         url = _address(name, scheme=scheme, suffix=settings.get("endpointsuffix", _DEFAULT_SUFFIX))
     _check_endpoint("BlobEndpoint", url, name or None)
@@ -191,15 +196,15 @@ def _from_connection_string(text: object, bucket: str | None) -> Account:
     if sas:
         _check_signature("SharedAccessSignature", sas)
         return Account(name=name or account_from_url(url), url=url, container=bucket, sas=sas)
-    raise ConfigurationError("this connection_string has neither an AccountKey nor a SharedAccessSignature")
+    raise ConfigurationError("the connection_string has neither an AccountKey nor a SharedAccessSignature")
 
 
 def _from_container_url(url: str) -> Account:
     address, path, query = _split("sas_container_url", url)
-    # An emulator has the account in the path: one segment more than the service.
+    # The URL of an emulator has the account name as the first segment of its path.
     base, _, container = path.rpartition("/")
     if not container or "/" in base.strip("/") or (base.strip("/") and _AZURE_HOST_MARK in address):
-        raise ConfigurationError("sas_container_url is https://ACCOUNT.blob.core.windows.net/CONTAINER?SIGNATURE")
+        raise ConfigurationError("sas_container_url must be https://ACCOUNT.blob.core.windows.net/CONTAINER?SIGNATURE")
     return Account(
         name=account_from_url(f"{address}{base}"), url=f"{address}{base}", container=unquote(container), sas=query
     )
@@ -208,10 +213,10 @@ def _from_container_url(url: str) -> Account:
 def _from_blob_url(url: str) -> Account:
     address, path, query = _split("sas_blob_url", url)
     segments = path.strip("/").split("/")
-    # An emulator is reached by a number or a name without dots, and has the account in the path.
+    # An emulator has an IP address or a host name without dots, and the account name in the path.
     in_path = 1 if _NO_DOMAIN.fullmatch(urlsplit(address).hostname or "") else 0
     if len(segments) < 2 + in_path:
-        raise ConfigurationError("sas_blob_url is https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB?SIGNATURE")
+        raise ConfigurationError("sas_blob_url must be https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB?SIGNATURE")
     base = "/".join([address, *segments[:in_path]])
     return Account(
         name=account_from_url(base),
@@ -223,18 +228,18 @@ def _from_blob_url(url: str) -> Account:
 
 
 def _split(name: str, url: str) -> tuple[str, str, str]:
-    """Return address, path and query of an address with a signature in it.
+    """Return origin, path and query of a URL that contains a signature.
 
     Raises:
-        ConfigurationError: when it is none; the text does not repeat it.
+        ConfigurationError: when the URL is invalid or has no signature; the message does not repeat the URL.
     """
     try:
         parts = urlsplit(str(url))
-        named = bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
-    except ValueError:  # half a bracket, or a port that is no number
-        parts, named = urlsplit(""), False
-    if not named or parts.scheme not in ("http", "https"):
-        raise ConfigurationError(f"{name} is an address that begins with https://, without credentials in it")
+        is_valid = bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:  # an unbalanced bracket, or a port that is not a number
+        parts, is_valid = urlsplit(""), False
+    if not is_valid or parts.scheme not in ("http", "https"):
+        raise ConfigurationError(f"{name} must be a URL that begins with https://, without user name and password")
     query = parts.query.strip()
     _check_signature(name, query)
     return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/"), query
@@ -243,28 +248,28 @@ def _split(name: str, url: str) -> tuple[str, str, str]:
 def _check_signature(name: str, query: str) -> None:
     found = set(parse_qs(query))
     if "sig" not in found:
-        raise ConfigurationError(f"{name} has no signature in it (…?sv=…&sig=…)")
+        raise ConfigurationError(f"{name} has no signature (…?sv=…&sig=…)")
     if found & {"snapshot", "versionid"}:
         raise ConfigurationError(f"{name} is for one snapshot or version, which cannot be written")
     if other := found & _NOT_IN_SAS:
-        raise ConfigurationError(f"{name} is the address of a request: take out {', '.join(sorted(other))}")
+        raise ConfigurationError(f"{name} is the URL of a request: remove {', '.join(sorted(other))}")
 
 
 def _check_endpoint(name: str, url: str, account: str | None) -> None:
-    """Refuse the address of something else than an account: a container in it would become part of every name."""
+    """Refuse a URL that is not an account's: a container in it would become part of every blob name."""
     parts = urlsplit(url)
     host, in_path = parts.hostname or "", parts.path.strip("/")
     if in_path and (_AZURE_HOST_MARK in host or "/" in in_path or account not in (None, in_path)):
         raise ConfigurationError(
-            f"{name} is the address of an account, without a container in it; that of an emulator ends in the "
+            f"{name} must be the URL of an account, without a container; the URL of an emulator ends with the "
             "account's name"
         )
     if not in_path and _NO_DOMAIN.fullmatch(host):
-        raise ConfigurationError(f"the {name} of an emulator ends in the name of the account")
+        raise ConfigurationError(f"the {name} of an emulator must end with the name of the account")
 
 
 def account_from_url(url: str) -> str:
-    """Return the name of the account in its address: the first label of the host, or the path of an emulator."""
+    """Return the account name in a URL: the first label of the host, or the path of an emulator's URL."""
     parts = urlsplit(url)
     in_path = parts.path.strip("/")
     return in_path or (parts.hostname or "").partition(".")[0]
@@ -272,7 +277,7 @@ def account_from_url(url: str) -> str:
 
 def _address(account: str, *, scheme: str = "https", suffix: str = _DEFAULT_SUFFIX) -> str:
     if not _ACCOUNT.fullmatch(account):
-        raise ConfigurationError("the name of an account is made of letters and digits")
+        raise ConfigurationError("the account name may contain only letters and digits")
     address = parse_http_url("DefaultEndpointsProtocol and EndpointSuffix", f"{scheme}://{account}.blob.{suffix}")
     return str(address)
 
@@ -283,23 +288,23 @@ def _without_slash(url: str | None) -> str | None:
 
 def _check_key(key: str) -> None:
     try:
-        good = bool(base64.b64decode(key, validate=True))
+        is_valid = bool(base64.b64decode(key, validate=True))
     except (binascii.Error, ValueError):
-        good = False
-    if not good:
-        raise ConfigurationError("key is the account's access key as the portal shows it, in base64")
+        is_valid = False
+    if not is_valid:
+        raise ConfigurationError("key must be the account's access key as the portal shows it, in base64")
 
 
 def metadata_of(metadata: object, content_type: str | None, cache_control: str | None) -> Mapping[str, str]:
-    """Return the metadata of a profile; what it gives every file is held to what files are held to.
+    """Return the metadata of a profile, checked by the rules for the metadata and headers of a file.
 
     Raises:
-        ConfigurationError: when that fits no file.
+        ConfigurationError: when the metadata or one of the headers is not valid for a file.
     """
-    kept = parse_mapping("metadata", metadata)
+    parsed = parse_mapping("metadata", metadata)
     try:
         check_ascii({"content_type": content_type, "cache_control": cache_control})
-        check_metadata(kept)
+        check_metadata(parsed)
     except ValueError as error:
         raise ConfigurationError(f"metadata, content_type or cache_control of the profile: {error}") from error
-    return kept
+    return parsed

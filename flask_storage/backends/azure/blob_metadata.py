@@ -1,4 +1,4 @@
-"""Between our words and the SDK's: what a blob is stored with, and what is known of one."""
+"""Conversion between our write options and file information and the SDK's arguments and blob properties."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .gateway import ContainerGateway
 
 _TAG = re.compile(r"[\x21\x23-\x7e]+")
 WRITE_KEY = "_fs_write"
-"""The metadata key that tells a write from another one; no key of an app begins with an underscore."""
+"""The metadata key that identifies one write; no key of an app begins with an underscore."""
 
 
 def write_arguments(container: ContainerGateway, path: str, options: WriteOptions) -> dict[str, Any]:
-    """Return the SDK's arguments for storing a blob: headers, metadata, and what the profile adds."""
+    """Return the SDK's arguments for storing a blob: headers, metadata and the settings of the profile."""
     settings = container.settings
     guessed = guess_content_type(path) if settings.guess_content_type else None
     metadata = {**settings.metadata, **options.metadata}
@@ -42,12 +42,12 @@ def condition_arguments(options: WriteOptions) -> dict[str, Any]:
     """Return the SDK's arguments for the conditions of a write.
 
     Raises:
-        PreconditionFailedError: when they cannot hold: of a file that is not there, or by what is no tag at all. To the
-            service, a star would be any version.
+        PreconditionFailedError: when the conditions can never hold: *exclusive* together with *if_match*, or an
+            *if_match* that is not an ETag. (``*`` would match any version.)
     """
     if options.if_match is not None:
         if options.exclusive or not _TAG.fullmatch(options.if_match) or options.if_match == "*":
-            raise PreconditionFailedError("no stored file can be the version that was named")
+            raise PreconditionFailedError("no stored file can match the given if_match")
         return {"etag": f'"{options.if_match}"', "match_condition": MatchConditions.IfNotModified}
     if options.exclusive:
         return {"match_condition": MatchConditions.IfMissing}
@@ -55,9 +55,9 @@ def condition_arguments(options: WriteOptions) -> dict[str, Any]:
 
 
 def info_of(path: str, blob: BlobProperties) -> FileInfo:
-    """Return what the SDK says of a blob."""
+    """Return the file information in the SDK's properties of a blob."""
     content = blob.content_settings
-    kind = content.content_type
+    content_type = content.content_type
     md5 = content.content_md5
     return FileInfo(
         path=path,
@@ -65,7 +65,7 @@ def info_of(path: str, blob: BlobProperties) -> FileInfo:
         last_modified=arrow.Arrow.fromdatetime(blob.last_modified),
         etag=unquoted_etag(blob),
         etag_is_strong=True,
-        content_type=None if kind == UNSPECIFIED_CONTENT_TYPE else decode_utf8_header(kind),
+        content_type=None if content_type == UNSPECIFIED_CONTENT_TYPE else decode_utf8_header(content_type),
         content_encoding=content.content_encoding or None,
         cache_control=decode_utf8_header(content.cache_control) or None,
         content_disposition=decode_utf8_header(content.content_disposition) or None,
@@ -76,5 +76,5 @@ def info_of(path: str, blob: BlobProperties) -> FileInfo:
 
 
 def unquoted_etag(blob: BlobProperties) -> str:
-    """Return the ETag of a blob without its quotes, as our own values have it."""
+    """Return the ETag of a blob without its quotes, as :class:`FileInfo` has it."""
     return str(blob.etag).strip('"')

@@ -1,4 +1,4 @@
-"""From configuration to clients of the SDK: one for each process, made when it is first needed."""
+"""Clients of the SDK: each process creates its own when it first needs one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_BACKOFF = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
-    """How clients of the SDK are made; see :class:`~flask_storage.AzureStorage` for what each means."""
+    """The settings of the SDK's clients; they are described at :class:`~flask_storage.AzureStorage`."""
 
     connect_timeout: float = 10
     read_timeout: float = 15
@@ -36,12 +36,12 @@ class ClientSettings:
     def __post_init__(self) -> None:
         if "transport" in self.options:
             raise ConfigurationError(
-                "client_options takes no transport, for each process makes its own: verify, max_connections, the "
-                "time-outs and proxies say what it is like"
+                "client_options cannot contain a transport, because each process creates its own: configure it by "
+                "verify, max_connections, connect_timeout, read_timeout and proxies"
             )
 
     def arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments of a client, with a transport of its own."""
+        """Return the keyword arguments of a client, including a new transport."""
         return {
             "transport": make_transport(
                 connect_timeout=self.connect_timeout,
@@ -52,34 +52,34 @@ class ClientSettings:
             "retry_policy": self.retry_policy or _FastRetry(retry_total=self.max_attempts - 1),
             "max_single_put_size": _MAX_SINGLE_PUT,
             "max_block_size": _MAX_SINGLE_PUT,
-            # What is signed, or secret, is for one place; and no content goes where nobody configured it.
+            # Signatures, secrets and content must not be sent to a host that was not configured.
             "permit_redirects": False,
             **self.options,
         }
 
 
 class _FastRetry(ExponentialRetry):
-    """Waits a moment before it tries again, and twice as long each time; the SDK's own waits a quarter of a minute."""
+    """Exponential backoff from half a second on; the SDK's own policy waits 15 seconds before the first retry."""
 
     def get_backoff_time(self, settings: dict[str, Any]) -> float:
-        return random.uniform(0, min(2 ** settings["count"], _MAX_BACKOFF)) / 2  # noqa: S311 - spreads, hides nothing
+        return random.uniform(0, min(2 ** settings["count"], _MAX_BACKOFF)) / 2  # noqa: S311 - jitter, not a secret
 
 
 class Clients:
-    """The clients of one storage, in whichever process they are needed.
+    """The clients of one storage; each process gets its own.
 
     Args:
-        account: Where the container is, and who asks.
-        settings: How clients are made.
+        account: The location of the container, and the credentials.
+        settings: The settings of the clients.
     """
 
     def __init__(self, account: Account, settings: ClientSettings) -> None:
         self._account = account
         self._settings = settings
         self._client = ProcessLocal(lambda: self._connect(settings))
-        # It has connections of its own, which a fork must not share.
+        # The credential has its own connections, which processes must not share after a fork.
         self._identity = ProcessLocal(_default_credential)
-        # To clear away what a failure left: the service may be the one in trouble.
+        # Cleans up after a failure, with short time-outs, because the service itself may be failing.
         self._cleanup_client = ProcessLocal(
             lambda: self._connect(
                 replace(
@@ -102,10 +102,10 @@ class Clients:
         return client
 
     def blob(self, name: str, *, for_cleanup: bool = False) -> BlobClient:
-        """Return this process's client of one blob, or one that gives up soon.
+        """Return this process's client of one blob; with *for_cleanup*, the client with short time-outs.
 
         Raises:
-            InvalidPathError: when the address of a single other blob is all that was configured.
+            InvalidPathError: when the storage is configured with the SAS URL of another blob.
         """
         if self._account.blob not in (None, name):
             raise InvalidPathError("Invalid path for the configured SAS blob URL")
@@ -113,31 +113,31 @@ class Clients:
         return client if isinstance(client, BlobClient) else client.get_blob_client(name)
 
     def delegation_key(self, starts: datetime, ends: datetime) -> Any:
-        """Ask the service for a key that signs links in the name of the identity that asks."""
+        """Request a user delegation key from the service; it signs links on behalf of the configured identity."""
         with self._make_client(BlobServiceClient, self._account.url, settings=self._settings) as service:
             return service.get_user_delegation_key(starts, ends)
 
     def close(self) -> None:
-        """Close this process's connections; later ones are new."""
-        self._identity.pop()  # not closed: a file that is open may need one more token
-        for held in (self._client.pop(), self._cleanup_client.pop()):
-            if held is not None:
-                held.close()
+        """Close this process's connections; a later request opens new ones."""
+        self._identity.pop()  # not closed: an open file may need another token
+        for client in (self._client.pop(), self._cleanup_client.pop()):
+            if client is not None:
+                client.close()
 
     def _connect(self, settings: ClientSettings) -> Any:
         account = self._account
         if account.blob is not None:
-            # Taken apart by us: the SDK takes a folder in the name for the container, where the domain is not Azure's.
+            # We split the URL: on a custom domain, the SDK mistakes a directory in the blob name for the container.
             return self._make_client(BlobClient, account.url, account.container, account.blob, settings=settings)
         return self._make_client(ContainerClient, account.url, account.container, settings=settings)
 
-    def _make_client(self, kind: Callable[..., Any], *place: str, settings: ClientSettings) -> Any:
+    def _make_client(self, client_class: Callable[..., Any], *location: str, settings: ClientSettings) -> Any:
         credential = self._credential()
         try:
-            return kind(*place, credential=credential, **settings.arguments())
+            return client_class(*location, credential=credential, **settings.arguments())
         except (ValueError, TypeError, AttributeError) as error:
             raise ConfigurationError(
-                f"the SDK makes no client of client_options or retry_policy: {type(error).__name__}"
+                f"the SDK does not accept client_options or retry_policy ({type(error).__name__}): correct them"
             ) from error
 
     def _credential(self) -> Any:
@@ -150,18 +150,18 @@ class Clients:
 
 
 def _default_credential() -> Any:
-    from azure.identity import DefaultAzureCredential  # an extra package, for those who name it
+    from azure.identity import DefaultAzureCredential  # a separate package, needed only with this credential
 
     try:
         return DefaultAzureCredential()
     except ValueError as error:
-        raise ConfigurationError(f"azure.identity finds variables that it does not understand: {error}") from error
+        raise ConfigurationError(f"azure.identity found invalid environment variables: {error}") from error
 
 
 def is_plain_http(url: str) -> bool:
-    """Whether what is sent and read has no protection of its own on the way."""
+    """Return whether *url* is plain HTTP, which does not protect content in transit."""
     return urlsplit(url).scheme == "http"
 
 
 BlobClientFactory = Callable[..., BlobClient]
-"""Gives the client of a blob by its name; with ``for_cleanup=True`` one that gives up soon."""
+"""Returns the client of a blob by its name; with ``for_cleanup=True`` one with short time-outs."""

@@ -1,4 +1,4 @@
-"""Copying inside a container: no byte comes here, however large the blob, wherever the service can do that."""
+"""Server-side copies: the service reads the source itself, and no content passes through this process."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _NOT_IMPLEMENTED = 501
 _MAX_URL_LENGTH = 2048
 """Of a source: https://learn.microsoft.com/rest/api/storageservices/copy-blob-from-url#request-headers"""
 _COPY_TIMEOUT = 300.0
-"""How long one call may take, in seconds: 256 MiB from another region are no matter of the usual patience."""
+"""The read time-out of one copy call, in seconds: 256 MiB from another region take longer than other requests."""
 _SINGLE_COPY_URL_LIFETIME = timedelta(minutes=20)
-"""An attempt or two; and the service forgives clocks that differ by a quarter of an hour."""
+"""Enough for two attempts; the service tolerates a clock difference of 15 minutes."""
 _BLOCK_COPY_URL_LIFETIME = timedelta(days=1)
 
 
@@ -43,35 +43,35 @@ def copy_blob(
     blob: BlobProperties | None = None,
     max_single_copy: int = MAX_SINGLE_COPY,
 ) -> bool:
-    """Copy one blob with its headers and metadata, the version that is there now.
+    """Copy the current version of one blob, with its headers and metadata.
 
     Args:
-        container: The gateway.
-        path: The blob.
+        container: The gateway of the target.
+        path: The source.
         new_path: The target, which is replaced atomically.
         options: Conditions of the target.
-        workers: Gives the threads that ask for blocks.
-        sas_builder: Give the address by which the service may read the blob.
-        blob: What is known of the blob, where it is in another container.
+        workers: Returns the executor that runs the block copies.
+        sas_builder: Builds the URL by which the service may read the source.
+        blob: The properties of the source, if it is in another container.
         max_single_copy: Up to this size, in bytes, one call copies the blob; a larger one is copied in blocks.
 
     Returns:
-        Whether it was copied. It is not where the address is too long, where it is empty and would go in blocks, or
-        by an emulator that copies no blocks.
+        Whether the blob was copied. It is not copied if the source URL is too long, if the blob is empty and would have
+        to be copied in blocks, or if the server (an emulator) does not support block copies.
     """
     blob = blob or container.head(path)
-    # Whoever reads the copy is told the address that it was copied from (x-ms-copy-source), with its signature. So that
-    # is one for a few minutes; of one that was given to us, a copy in blocks tells nobody.
-    in_blocks = blob.size > max_single_copy or sas_builder.uses_given_sas
+    # Readers of the copy can see its source URL with the signature (x-ms-copy-source). So a URL that we sign is valid
+    # for minutes only; with a SAS of unknown scope, we copy in blocks, which discloses no URL.
+    in_blocks = blob.size > max_single_copy or sas_builder.uses_configured_sas
     url = sas_builder.source_url(path, _BLOCK_COPY_URL_LIFETIME if in_blocks else _SINGLE_COPY_URL_LIFETIME)
     if len(url) > _MAX_URL_LENGTH or (in_blocks and not blob.size):
         return False
     unchanged = {"source_etag": blob.etag, "source_match_condition": MatchConditions.IfNotModified}
     if not in_blocks:
         arguments = {"requires_sync": True, **unchanged, **container.settings.stored, **condition_arguments(options)}
-        with confirming_lost_response(container, new_path, options) as mark:
-            if mark:  # without metadata of its own, the copy has the source's
-                arguments["metadata"] = {**(blob.metadata or {}), **mark}
+        with confirming_lost_response(container, new_path, options) as write_id:
+            if write_id:  # a copy with metadata arguments does not inherit the source's metadata
+                arguments["metadata"] = {**(blob.metadata or {}), **write_id}
             container.call("start_copy_from_url", new_path, url, **arguments, read_timeout=_copy_timeout(container))
         return True
     return _copy_in_blocks(container, new_path, url, blob, options, workers)
@@ -86,24 +86,24 @@ def _copy_in_blocks(
     workers: Callable[[], Executor],
 ) -> bool:
     size = int(blob.size)
-    # The SDK knows no conditions of the source for a block, where the service does.
+    # The service supports conditions on the source of a block; the SDK has no argument for them.
     condition = {"x-ms-source-if-match": str(blob.etag)}
-    # The source's own headers and metadata: what the profile adds to a new file is none of a copy that is made there.
-    kept = {"content_settings": blob.content_settings, **container.settings.stored, **condition_arguments(options)}
-    plan = PartSizing.for_upload(BlockUpload.limits, _PART, size)
+    # A copy keeps the source's headers and metadata; the profile's defaults are only for new files.
+    arguments = {"content_settings": blob.content_settings, **container.settings.stored, **condition_arguments(options)}
+    sizing = PartSizing.for_upload(BlockUpload.limits, _PART, size)
     upload_id = new_upload_id()
 
     def copy_block(number: int, start: int) -> BlobBlock:
         name = block_name(upload_id, number)
-        piece: dict[str, Any] = {"source_offset": start, "source_length": min(plan.first, size - start)}
-        piece |= {"headers": condition, "read_timeout": _copy_timeout(container)}
-        container.call("stage_block_from_url", new_path, name, url, **piece, **container.settings.stored)
+        source: dict[str, Any] = {"source_offset": start, "source_length": min(sizing.first, size - start)}
+        source |= {"headers": condition, "read_timeout": _copy_timeout(container)}
+        container.call("stage_block_from_url", new_path, name, url, **source, **container.settings.stored)
         return BlobBlock(name)
 
     futures: list[Future[BlobBlock]] = []
     try:
         blocks = [copy_block(1, 0)]
-        for number, start in enumerate(range(plan.first, size, plan.first), 2):
+        for number, start in enumerate(range(sizing.first, size, sizing.first), 2):
             futures.append(workers().submit(copy_block, number, start))
         blocks += [future.result() for future in futures]
     except sdk.HttpResponseError as error:
@@ -112,12 +112,12 @@ def _copy_in_blocks(
         return False
     finally:
         wait([future for future in futures if not future.cancel()])
-    with confirming_lost_response(container, new_path, options) as mark:
-        metadata = {**(blob.metadata or {}), **mark}
-        container.call("commit_block_list", new_path, blocks, metadata=metadata, **kept)
+    with confirming_lost_response(container, new_path, options) as write_id:
+        metadata = {**(blob.metadata or {}), **write_id}
+        container.call("commit_block_list", new_path, blocks, metadata=metadata, **arguments)
     return True
 
 
 def _copy_timeout(container: ContainerGateway) -> float:
-    """Return for how long a copy may say nothing, in seconds: the answer comes when all is copied."""
+    """Return the read time-out of a copy, in seconds: the service responds only when everything is copied."""
     return max(container.read_timeout, _COPY_TIMEOUT)

@@ -1,4 +1,4 @@
-"""What Azure says when something is wrong, and what we make of it."""
+"""Translation of the SDK's errors and the service's error codes into ours."""
 
 from __future__ import annotations
 
@@ -27,42 +27,42 @@ from ...errors import (
 from ...types import WriteOptions
 
 _SIGNATURE_MISMATCH = (
-    "the signature does not fit: check the key or the SAS, the endpoint_url, and this machine's clock (NTP)"
+    "the signature is not valid: check the key or the SAS, the endpoint_url, and this machine's clock (NTP)"
 )
-_LEASED = "somebody holds a lease on it: wait until it ends, or break it"
-_IMMUTABLE = "a policy or a legal hold keeps it unchanged: it can be neither replaced nor deleted before that ends"
-_THROTTLED = "the service asks to slow down: send fewer requests, or raise max_attempts"
+_LEASED = "another client holds a lease on the blob: wait until it expires, or break it"
+_IMMUTABLE = "a policy or a legal hold makes the blob immutable: it cannot be replaced or deleted until that ends"
+_THROTTLED = "the service limits the request rate: send fewer requests, or raise max_attempts"
 _CONTENT_MISMATCH = "the bytes that arrived are not the ones that were sent"
-_ETAG_MISMATCH = "the stored file is not the version that was named"
+_ETAG_MISMATCH = "the stored file is not the version that if_match names"
 
-# By the code in the answer: https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes and
+# By the code in the response: https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes and
 # https://learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes
 _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "AuthenticationFailed": (PermissionDeniedError, _SIGNATURE_MISMATCH),
     "AuthorizationFailure": (
         PermissionDeniedError,
-        f"not allowed from here, or by this signature: check the account's network rules; {_SIGNATURE_MISMATCH}",
+        f"not allowed from this network or by this SAS: check the account's network rules; {_SIGNATURE_MISMATCH}",
     ),
     "AuthorizationPermissionMismatch": (
         PermissionDeniedError,
-        "the role or the SAS does not allow this: it takes a role such as Storage Blob Data Contributor",
+        "the role or the SAS does not allow this: assign a role such as Storage Blob Data Contributor",
     ),
     "AuthorizationProtocolMismatch": (PermissionDeniedError, "the SAS is for https only"),
-    "AuthorizationSourceIPMismatch": (PermissionDeniedError, "the SAS is not for this address of the network"),
-    "AuthorizationResourceTypeMismatch": (PermissionDeniedError, "the SAS is not for this kind of resource"),
+    "AuthorizationSourceIPMismatch": (PermissionDeniedError, "the SAS is not for this IP address"),
+    "AuthorizationResourceTypeMismatch": (PermissionDeniedError, "the SAS is not for this type of resource"),
     "AuthorizationServiceMismatch": (PermissionDeniedError, "the SAS is not for blobs"),
     "InsufficientAccountPermissions": (PermissionDeniedError, "the account does not allow this"),
     "InvalidAuthenticationInfo": (PermissionDeniedError, _SIGNATURE_MISMATCH),
-    "NoAuthenticationInformation": (PermissionDeniedError, "nothing was given to prove who asks"),
+    "NoAuthenticationInformation": (PermissionDeniedError, "the request had no credentials"),
     "KeyBasedAuthenticationNotPermitted": (
         PermissionDeniedError,
-        "the account takes no keys: configure a credential instead",
+        "the account does not accept keys: configure a credential instead",
     ),
-    "PublicAccessNotPermitted": (PermissionDeniedError, "the account is not public"),
-    "UnauthorizedBlobOverwrite": (PermissionDeniedError, "the SAS may create blobs, and not replace this one"),
+    "PublicAccessNotPermitted": (PermissionDeniedError, "the account does not allow public access"),
+    "UnauthorizedBlobOverwrite": (PermissionDeniedError, "the SAS may create blobs, but not replace this one"),
     "AccountIsDisabled": (PermissionDeniedError, "the account is disabled: ask its owner"),
     "BlobArchived": (PermissionDeniedError, "the blob is archived: rehydrate it first (Set Blob Tier)"),
-    "BlobBeingRehydrated": (PermissionDeniedError, "the blob is being rehydrated: that takes hours"),
+    "BlobBeingRehydrated": (PermissionDeniedError, "the blob is being rehydrated, which takes hours: try again later"),
     "BlobImmutableDueToPolicy": (PermissionDeniedError, _IMMUTABLE),
     "BlobImmutableDueToLegalHold": (PermissionDeniedError, _IMMUTABLE),
     "ContainerImmutableDueToPolicy": (PermissionDeniedError, _IMMUTABLE),
@@ -78,47 +78,53 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     ),
     "ContainerBeingDeleted": (ConfigurationError, "the container is being deleted"),
     "ContainerDisabled": (ConfigurationError, "the container is disabled"),
-    "InvalidResourceName": (ConfigurationError, "this is not the name of a container"),
+    "InvalidResourceName": (ConfigurationError, "this is not a valid container name: check bucket"),
     "EncryptionScopeNotFound": (ConfigurationError, "there is no such encryption_scope"),
     "InvalidHeaderValue": (
         ConfigurationError,
-        "the service does not take what a header says; an emulator older than the SDK wants --skipApiVersionCheck",
+        "the service rejected a header value; an emulator older than the SDK needs --skipApiVersionCheck",
     ),
-    "BlobAlreadyExists": (FileExistsInStorageError, "the name is taken: choose another"),
+    "BlobAlreadyExists": (FileExistsInStorageError, "the file exists: choose another name"),
     "ConditionNotMet": (PreconditionFailedError, _ETAG_MISMATCH),
     "TargetConditionNotMet": (PreconditionFailedError, _ETAG_MISMATCH),
     "SourceConditionNotMet": (PreconditionFailedError, "the file was replaced while it was being copied"),
-    "PendingCopyOperation": (PreconditionFailedError, "somebody else is copying to this name: wait until that ends"),
+    "PendingCopyOperation": (PreconditionFailedError, "another copy to this name is running: wait until it ends"),
     "InvalidBlobOrBlock": (
         PreconditionFailedError,
-        "blocks of another program wait under this name: have them committed, or choose another name",
+        "the blob has uncommitted blocks of another program: have them committed, or choose another name",
     ),
     "InvalidBlockList": (
         PreconditionFailedError,
-        "another write of this file ended while this one went on, by which Azure forgets what was sent: write it anew",
+        "another write of this file ended during this one, and Azure discarded this one's blocks: write the file again",
     ),
-    "InvalidBlobType": (PreconditionFailedError, "an append blob or a page blob stands there, not a block blob"),
+    "InvalidBlobType": (
+        PreconditionFailedError,
+        "there is an append blob or a page blob of this name, not a block blob",
+    ),
     "Md5Mismatch": (IntegrityError, _CONTENT_MISMATCH),
     "Crc64Mismatch": (IntegrityError, _CONTENT_MISMATCH),
-    "InvalidMd5": (IntegrityError, "the checksum that was sent is none"),
-    "RequestBodyTooLarge": (TooLargeError, "the service takes no blob or block as large as this"),
-    "BlockCountExceedsLimit": (TooLargeError, "the service takes 50,000 blocks at most: choose a larger chunk_size"),
-    "BlockListTooLong": (TooLargeError, "the service takes 50,000 blocks at most: choose a larger chunk_size"),
-    "MetadataTooLarge": (TooLargeError, "metadata takes at most 8 KB"),
+    "InvalidMd5": (IntegrityError, "the checksum that was sent is not a valid MD5"),
+    "RequestBodyTooLarge": (TooLargeError, "the blob or block is larger than the service accepts"),
+    "BlockCountExceedsLimit": (TooLargeError, "a blob has at most 50,000 blocks: choose a larger chunk_size"),
+    "BlockListTooLong": (TooLargeError, "a blob has at most 50,000 blocks: choose a larger chunk_size"),
+    "MetadataTooLarge": (TooLargeError, "the metadata of a blob is limited to 8 KB"),
     "RequestUrlFailedToParse": (InvalidPathError, "the service cannot hold a blob of this name"),
     "InvalidUri": (InvalidPathError, "the service cannot hold a blob of this name"),
     "OutOfRangeInput": (InvalidPathError, "the service cannot hold a blob of this name"),
     "AccountLimitExceeded": (StorageFullError, "the account is full"),
-    "Redirected": (ConfigurationError, "the answer points elsewhere: check the account and the endpoint_url"),
+    "Redirected": (ConfigurationError, "the response is a redirect: check the account and the endpoint_url"),
     "ServerBusy": (ThrottledError, _THROTTLED),
-    "OperationTimedOut": (StorageUnavailableError, "the service did not get it done in time: try again"),
-    "InternalError": (StorageUnavailableError, "the service has a trouble of its own: try again"),
-    "FeatureVersionMismatch": (UnsupportedOperationError, "the blob has features that this request does not know"),
-    "UnsupportedHeader": (UnsupportedOperationError, "the service does not do this for such an account"),
-    "FeatureNotSupportedForAccount": (UnsupportedOperationError, "the service does not do this for such an account"),
+    "OperationTimedOut": (StorageUnavailableError, "the operation timed out in the service: try again"),
+    "InternalError": (StorageUnavailableError, "the service has an internal error: try again"),
+    "FeatureVersionMismatch": (UnsupportedOperationError, "the blob has features that this request does not support"),
+    "UnsupportedHeader": (UnsupportedOperationError, "the service does not support this for such an account"),
+    "FeatureNotSupportedForAccount": (
+        UnsupportedOperationError,
+        "the service does not support this for such an account",
+    ),
 }
 
-# Where the answer has no code that we know: an emulator has its own, and a proxy in between knows none.
+# For a response without a known code: an emulator has its own codes, and a proxy sends none.
 _BY_STATUS = {
     301: "Redirected",
     302: "Redirected",
@@ -139,82 +145,84 @@ _BY_STATUS = {
     504: "OperationTimedOut",
 }
 
-_CHANGED = 412
+_PRECONDITION_FAILED = 412
 
 _BY_CLASS: tuple[tuple[type[Exception], type[StorageError], str], ...] = (
-    (sdk.ServiceResponseTimeoutError, StorageTimeoutError, "no answer within the time allowed (read_timeout)"),
-    (sdk.ServiceRequestTimeoutError, StorageTimeoutError, "no connection within the time allowed (connect_timeout)"),
+    (sdk.ServiceResponseTimeoutError, StorageTimeoutError, "no response within read_timeout"),
+    (sdk.ServiceRequestTimeoutError, StorageTimeoutError, "no connection within connect_timeout"),
     (sdk.ServiceRequestError, StorageUnavailableError, "the service cannot be reached: check account and endpoint_url"),
     (sdk.ServiceResponseError, StorageUnavailableError, "the connection broke off: try again"),
     (sdk.IncompleteReadError, StorageUnavailableError, "the connection broke off: try again"),
-    (sdk.DecodeError, StorageUnavailableError, "the answer makes no sense: try again, or look at the proxy in between"),
+    (sdk.DecodeError, StorageUnavailableError, "the response is malformed: try again, or check the proxy in between"),
 )
 
 
 def translate_error(error: Exception, path: str | None, container: str, storage: str) -> StorageError | None:
     """Return our error for one of the SDK's, or None when it is not the SDK's.
 
-    No text is taken over from the service but its code: its messages quote what was signed.
+    Of the service's response, the message contains only the code: the service's messages quote what was signed.
     """
-    for known, made, advice in _BY_CLASS:
-        if isinstance(error, known):
-            return made(f"{_where(path, container)}: {advice}")
+    for sdk_class, error_class, advice in _BY_CLASS:
+        if isinstance(error, sdk_class):
+            return error_class(f"{_where(path, container)}: {advice}")
     if isinstance(error, sdk.ClientAuthenticationError) and not status_of(error):
-        # Of azure.identity: nothing was asked of the service yet.
+        # Raised by azure.identity, before any request to the service.
         return PermissionDeniedError(
-            f"{_where(path, container)}: the credential gives no token: see the error before this one for what it tried"
+            f"{_where(path, container)}: the credential provided no token: the cause of this error lists what it tried"
         )
     if isinstance(error, sdk.HttpResponseError):
-        return error_of(code_of(error), path, container, storage, given=given_code(error))
+        return error_of(code_of(error), path, container, storage, service_code=service_code_of(error))
     if isinstance(error, sdk.AzureError):
-        return StorageError(f"{_where(path, container)}: {type(error).__name__}: see the error before this one")
+        return StorageError(f"{_where(path, container)}: {type(error).__name__}: see the cause of this error")
     if isinstance(error, CancelledError) or (isinstance(error, RuntimeError) and "schedule new futures" in str(error)):
-        return StorageUnavailableError(f"{_where(path, container)}: the storage was closed meanwhile: ask again")
+        return StorageUnavailableError(
+            f"{_where(path, container)}: the storage was closed by another thread: try again"
+        )
     return None
 
 
-def error_of(code: str, path: str | None, container: str, storage: str, *, given: str = "") -> StorageError:
-    """Return our error for a code of the service's.
+def error_of(code: str, path: str | None, container: str, storage: str, *, service_code: str = "") -> StorageError:
+    """Return our error for an error code of the service.
 
     Args:
-        code: One that we know, or the status.
+        code: A code of the table, or a status.
         path: The blob.
         container: Its container.
         storage: The name of the storage.
-        given: The code that the service gave.
+        service_code: The code in the response, for the message.
     """
-    made, advice = _BY_CODE.get(code, (StorageError, "the service refuses; see the error before this one"))
-    if made is FileNotFoundInStorageError:
+    error_class, advice = _BY_CODE.get(code, (StorageError, "the service refused; see the cause of this error"))
+    if error_class is FileNotFoundInStorageError:
         return FileNotFoundInStorageError(storage, path or "")
-    return made(f"{_where(path, container)}: {advice} ({given or code})")
+    return error_class(f"{_where(path, container)}: {advice} ({service_code or code})")
 
 
 def code_of(error: sdk.HttpResponseError) -> str:
-    """Return the code that says what is wrong; for an answer without a known one, the code of its status."""
-    return known_code(given_code(error), status_of(error))
+    """Return the error code of a response; if it has no known one, the code that its status stands for."""
+    return known_code(service_code_of(error), status_of(error))
 
 
-def given_code(error: sdk.HttpResponseError) -> str:
-    """Return the code that the service gave, or nothing."""
-    given = getattr(error, "error_code", None) or ""
-    return str(getattr(given, "value", given))
+def service_code_of(error: sdk.HttpResponseError) -> str:
+    """Return the error code in the response, or an empty string."""
+    code = getattr(error, "error_code", None) or ""
+    return str(getattr(code, "value", code))
 
 
 def known_code(code: str, status: int) -> str:
-    """Return *code* where we know it, or else the code that *status* stands for."""
-    if code == "CannotVerifyCopySource" and status == _CHANGED:
-        return "SourceConditionNotMet"  # what the source has answered, passed on
+    """Return *code* if the table has it, otherwise the code that *status* stands for."""
+    if code == "CannotVerifyCopySource" and status == _PRECONDITION_FAILED:
+        return "SourceConditionNotMet"  # the service passes on the response of the source
     return code if code in _BY_CODE else _BY_STATUS.get(status, code or str(status))
 
 
 def status_of(error: sdk.HttpResponseError) -> int:
-    """Return the status of the answer; 0 where there is none."""
+    """Return the status of the response; 0 if there was none."""
     return int(error.status_code or 0)
 
 
 @contextmanager
 def translating_conditions(path: str, options: WriteOptions) -> Iterator[None]:
-    """Say whose condition did not hold: Azure answers a taken name and another version in several ways."""
+    """Raise the error of the condition that failed: Azure reports each condition by several codes."""
     try:
         yield
     except sdk.HttpResponseError as error:
@@ -222,7 +230,7 @@ def translating_conditions(path: str, options: WriteOptions) -> Iterator[None]:
         if options.exclusive and code in ("BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet"):
             raise FileExistsInStorageError(f"{path} exists: choose another name", path=path) from error
         if options.if_match is not None and code in ("ConditionNotMet", "TargetConditionNotMet", "BlobNotFound"):
-            raise PreconditionFailedError(f"{path} is not the version that was named", path=path) from error
+            raise PreconditionFailedError(f"{path} is not the version that if_match names", path=path) from error
         raise
 
 

@@ -1,4 +1,4 @@
-"""Open blobs: the seed's three classes, on the machinery that every remote place shares."""
+"""Open blobs: keg-storage's three classes, built on the shared range reader and multipart writer."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from .multipart import MAX_BLOCK, BlockUpload
 
 CHUNK_SIZE = 5 * 1024 * 1024
 CONCURRENCY = 8
-_FIRST = 64 * 1024
+_FIRST_REQUEST_SIZE = 64 * 1024
 
 _workers = thread_pool(CONCURRENCY)
 
 
 class AzureFile(RemoteFile):
-    """What an open blob has, whether it is read or written.
+    """An open blob; the base class of the reader and the writer.
 
     Args:
-        mode: What it is opened for.
+        mode: ``"r"`` or ``"w"``.
         blob_client: The SDK's client of the blob.
-        chunk_size: How much travels at a time, in bytes.
+        chunk_size: The size of a range or block, in bytes.
     """
 
     def __init__(self, mode: FileMode | str, blob_client: BlobClient, chunk_size: int = CHUNK_SIZE) -> None:
         super().__init__(mode)
-        self._belong(blob_client, chunk_size)
+        self._set_client(blob_client, chunk_size)
 
     @property
     def buffer(self) -> bytes:
-        """What was written and is not on its way yet; of a file that is read, nothing."""
+        """The bytes that were written and are not being sent yet; empty for a reader."""
         return b""
 
-    def _belong(self, blob_client: BlobClient, chunk_size: int) -> None:
+    def _set_client(self, blob_client: BlobClient, chunk_size: int) -> None:
         self.client = blob_client
         self.chunk_size = chunk_size
 
@@ -53,22 +53,22 @@ class AzureFile(RemoteFile):
 class AzureReader(AzureFile, RangeReader):
     """Reads a blob by ranges, all of one version; see :class:`~flask_storage.range_reader.RangeReader`.
 
-    Opening brings the first 64 KiB along, so a small blob costs one request. Over plain HTTP every range is compared
-    with its MD5, and what is read from beginning to end with that of the blob, where it has one.
+    Opening requests the first 64 KiB, so a small blob costs one request. Over plain HTTP every range is compared
+    with its MD5, and a blob that is read from beginning to end with the blob's MD5, if it has one.
 
     Args:
         mode: ``"r"``.
         blob_client: The SDK's client of the blob.
-        chunk_size: The largest range asked for at once, in bytes.
-        gateway: The container, where there is more to know than the client knows.
+        chunk_size: The largest range of one request, in bytes.
+        gateway: The gateway to the container, if the blob belongs to a storage.
         path: The path below the gateway's prefix.
-        concurrency: How many ranges may be on their way at once.
-        workers: Gives the threads that fetch them.
-        whole: All of it will be read, from the beginning.
+        concurrency: How many ranges may be requested at the same time.
+        workers: Returns the executor that requests them.
+        whole: The whole blob will be read, from the beginning.
 
     Raises:
-        FileNotFoundInStorageError: when there is no such blob (behind a storage's gateway; else the SDK's own error).
-        ValueError: when *chunk_size* is no size.
+        FileNotFoundInStorageError: when there is no such blob (with a storage's gateway; otherwise the SDK's error).
+        ValueError: when *chunk_size* is not a positive integer.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class AzureReader(AzureFile, RangeReader):
         check_count("chunk_size", chunk_size, 1)
         container = gateway or _gateway(blob_client)
         name = blob_client.blob_name if path is None else path
-        head, blob = container.get_first_bytes(name, chunk_size if whole else min(_FIRST, chunk_size))
+        head, blob = container.get_first_bytes(name, chunk_size if whole else min(_FIRST_REQUEST_SIZE, chunk_size))
         info = info_of(name, blob)
         md5 = info.checksums.get("md5") if container.check_content else None
         RangeReader.__init__(
@@ -101,29 +101,29 @@ class AzureReader(AzureFile, RangeReader):
             workers=workers,
             eager=whole,
         )
-        self._belong(blob_client, chunk_size)
+        self._set_client(blob_client, chunk_size)
 
 
 class AzureWriter(AzureFile, MultipartWriter):
-    """Writes a blob in blocks; see :class:`~flask_storage.multipart.MultipartWriter`. It is visible when it is closed.
+    """Writes a blob in blocks; see :class:`~flask_storage.multipart.MultipartWriter`. Closing makes it visible.
 
-    A file that is written by somebody else while this one is open is not mixed up with it: whoever ends second is told
-    so by a :class:`~flask_storage.errors.PreconditionFailedError`, as Azure has forgotten its blocks by then. Content
-    of no more than *chunk_size* is stored by one request and knows no such trouble.
+    Concurrent writes of one blob are never mixed: the writer that is closed second raises
+    :class:`~flask_storage.errors.PreconditionFailedError`, because Azure has discarded its blocks by then. Content of
+    at most *chunk_size* is stored by one request and cannot fail like this.
 
     Args:
         mode: ``"w"``.
         blob_client: The SDK's client of the blob.
         chunk_size: The size of a block, in bytes; at most 100 MiB.
-        gateway: The container, where there is more to know than the client knows.
+        gateway: The gateway to the container, if the blob belongs to a storage.
         path: The path below the gateway's prefix.
-        options: How the blob is written.
-        concurrency: How many blocks may be on their way at once.
-        workers: Gives the threads that send them.
-        size: How much will come, as far as anybody knows.
+        options: Headers, metadata and conditions of the write.
+        concurrency: How many blocks may be sent at the same time.
+        workers: Returns the executor that sends them.
+        size: The size of the content in bytes, if it is known.
 
     Raises:
-        ValueError: when *chunk_size* is no size.
+        ValueError: when *chunk_size* is not a positive integer.
     """
 
     def __init__(
@@ -152,21 +152,21 @@ class AzureWriter(AzureFile, MultipartWriter):
             workers=workers,
             size=size,
         )
-        self._belong(blob_client, chunk_size)
+        self._set_client(blob_client, chunk_size)
 
     @property
     def buffer(self) -> bytes:
-        """What was written and is not on its way yet."""
+        """The bytes that were written and are not being sent yet."""
         return bytes(self._buffer if self._full_part is None else self._full_part)
 
 
 def _check_mode(mode: FileMode | str, wanted: FileMode) -> None:
     if FileMode.as_mode(mode) != wanted:
-        raise ValueError(f"this file is opened with {str(wanted)!r}, not {str(FileMode.as_mode(mode))!r}")
+        raise ValueError(f"this class opens files with mode {str(wanted)!r}, not {str(FileMode.as_mode(mode))!r}")
 
 
 def _gateway(client: BlobClient) -> ContainerGateway:
-    def the_one(_name: str, **_: Any) -> BlobClient:
+    def get_client(_name: str, **_: Any) -> BlobClient:
         return client
 
-    return ContainerGateway(client.container_name, "azure", the_one, check_content=is_plain_http(client.url))
+    return ContainerGateway(client.container_name, "azure", get_client, check_content=is_plain_http(client.url))

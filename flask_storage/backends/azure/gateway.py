@@ -1,4 +1,4 @@
-"""The one gateway to a container: what is asked about a blob goes through :meth:`ContainerGateway.call`, its bytes too."""
+"""The gateway to a container: all requests for blobs go through :meth:`ContainerGateway.call`."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _MAX_CHECKED_RANGE = 4 * 1024 * 1024
-"""Of a longer piece the service gives no MD5."""
+"""The service sends no MD5 for a longer range."""
 _MAX_RANGE = 32 * 1024 * 1024
-"""The SDK asks for no more at once, unless told to."""
+"""The longest range that the SDK requests by default."""
 _OK, _PARTIAL, _NOT_SATISFIABLE = 200, 206, 416
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobSettings:
-    """What every blob is stored with."""
+    """Settings of the profile that apply to every stored blob."""
 
     stored: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -47,14 +47,14 @@ class ContainerGateway:
     """One container, or the part of it below a prefix.
 
     Args:
-        name: Of the container.
-        storage: What errors call the storage.
-        get_blob_client: Gives the client of a blob.
-        prefix: What every blob's name begins with; empty, or ending in ``/``.
-        settings: What every blob is stored with.
+        name: The name of the container.
+        storage: The name of the storage in error messages.
+        get_blob_client: Returns the client of a blob.
+        prefix: The prefix of every blob name; empty, or ending in ``/``.
+        settings: Settings that apply to every stored blob.
         check_content: Whether content is sent and read with its MD5.
-        read_timeout: How long, in seconds, a request may bring nothing.
-        attempts: How often a download that breaks off is taken up again without having come any further.
+        read_timeout: How long, in seconds, the service may send nothing.
+        attempts: How often an interrupted download is retried without progress.
     """
 
     def __init__(
@@ -79,54 +79,54 @@ class ContainerGateway:
         self._attempts = attempts
 
     def key(self, path: str) -> str:
-        """Return the name of a blob."""
+        """Return the blob name of a path."""
         return self.prefix + path
 
     def path(self, key: str) -> str:
-        """Return the path of a blob's name below the prefix."""
+        """Return the path of a blob name, relative to the prefix."""
         return key[len(self.prefix) :]
 
     def call(self, operation: str, path: str, *args: Any, for_cleanup: bool = False, **arguments: Any) -> Any:
-        """Make one call of the SDK's client on a blob, and return its answer."""
+        """Call a method of the SDK's client of a blob, and return its result."""
         client = self.get_blob_client(self.key(path), for_cleanup=for_cleanup)
         with translating_parse_errors():
             return getattr(client, operation)(*args, **arguments)
 
     def head(self, path: str, *, for_cleanup: bool = False) -> BlobProperties:
-        """Return what the service knows of a blob."""
+        """Return the properties of a blob."""
         properties: BlobProperties = self.call("get_blob_properties", path, for_cleanup=for_cleanup)
         with translating_parse_errors():
             return _require_properties(properties)
 
     def get_first_bytes(self, path: str, size: int) -> tuple[bytes, BlobProperties]:
-        """Return the first *size* bytes of a blob, or all of fewer, with what the service knows of it.
+        """Return the first *size* bytes of a blob, or all of a smaller one, and its properties.
 
-        One request brings both. An answer that breaks off is taken up by :meth:`get_range`.
+        One request fetches both. If the response is interrupted, :meth:`get_range` resumes it.
         """
         buffer = io.BytesIO()
-        asked = min(size, self._max_range)
+        requested = min(size, self._max_range)
         try:
-            properties, total = self._get(path, 0, asked, buffer)
+            properties, total = self._get(path, 0, requested, buffer)
         except sdk.HttpResponseError as error:
             if status_of(error) != _NOT_SATISFIABLE:
                 raise
             return b"", self.head(path)  # an empty blob has no first byte
         properties.size = total
-        if self.check_content and properties.size == asked and self.head(path).size != asked:
-            # Nothing else would tell of a total that was damaged on its way to be just what was asked for.
+        if self.check_content and properties.size == requested and self.head(path).size != requested:
+            # A total size corrupted in transit to exactly the requested size would not be noticed otherwise.
             raise IntegrityError("the size that arrived is not the one that is stored: read the file again")
-        wanted = min(size, properties.size)
-        if buffer.tell() < wanted:
-            self.get_range(path, buffer.tell(), wanted, buffer, properties)
+        end = min(size, properties.size)
+        if buffer.tell() < end:
+            self.get_range(path, buffer.tell(), end, buffer, properties)
         return buffer.getvalue(), properties
 
     def get_range(self, path: str, start: int, stop: int, into: io.BytesIO, blob: BlobProperties) -> None:
         """Write the bytes from *start* to *stop* of one version of a blob into a buffer.
 
-        A connection that breaks off is taken up where it ended, as long as that gets on.
+        An interrupted download resumes at the byte where it ended, as long as it makes progress.
 
         Raises:
-            PreconditionFailedError: when the blob is another by now.
+            PreconditionFailedError: when the blob was replaced or deleted.
         """
 
         def get(start: int, stop: int) -> None:
@@ -143,7 +143,7 @@ class ContainerGateway:
         download_range(get, start, stop, into, attempts=self._attempts, max_request_size=self._max_range)
 
     def md5_of(self, data: ReadableBuffer) -> bytearray | None:
-        """Return the MD5 that goes with content on its way, or None where the connection protects it."""
+        """Return the MD5 to send with content, or None if the connection protects the content."""
         return bytearray(hashlib.md5(data, usedforsecurity=False).digest()) if self.check_content else None
 
     # -- inner ------------------------------------------------------------------------------------------------------
@@ -153,38 +153,38 @@ class ContainerGateway:
         return _MAX_CHECKED_RANGE if self.check_content else _MAX_RANGE
 
     def _get(self, path: str, start: int, stop: int, into: io.BytesIO, **conditions: Any) -> tuple[BlobProperties, int]:
-        """Write what arrives of a range before the answer ends or breaks off.
+        """Write the bytes of a range into a buffer, until the response ends or is interrupted.
 
         Returns:
-            What else the answer says of the piece, and the size of the whole.
+            The properties in the response, and the size of the blob.
         """
         before = into.tell()
         expected: list[str] = []
         ranges: list[str] = []
 
         def read_body(response: Any) -> None:
-            # The body is read here, out of the SDK's hands: it would hold all of it, twice over.
-            answer = response.http_response
+            # The body is read here and not by the SDK, which would hold two copies of it in memory.
+            http_response = response.http_response
             into.seek(before)
             try:
-                if answer.status_code not in (_OK, _PARTIAL):
-                    _load_body(answer)
+                if http_response.status_code not in (_OK, _PARTIAL):
+                    _load_body(http_response)
                     return
-                ranges[:] = [answer.headers.get("Content-Range", "")]  # the SDK makes another one up
-                size = min(stop - start, int(answer.headers.get("Content-Length", stop - start)))
-                read_into(answer.internal_response.raw, size, into, self.read_timeout)
-                if size and into.tell() == before:  # such an answer may have ended amid its headers
+                ranges[:] = [http_response.headers.get("Content-Range", "")]  # the SDK replaces this header
+                size = min(stop - start, int(http_response.headers.get("Content-Length", stop - start)))
+                read_into(http_response.internal_response.raw, size, into, self.read_timeout)
+                if size and into.tell() == before:  # the connection may have ended within the headers
                     raise sdk.ServiceResponseError("the connection broke off before any content")
             finally:
-                # What was not read to its end would keep its connection, of which there are not many.
-                answer.internal_response.close()
+                # A response that is not read to its end would occupy a connection of the pool.
+                http_response.internal_response.close()
             if into.tell() - before == size:
-                expected[:] = [answer.headers.get("Content-MD5", "")]
+                expected[:] = [http_response.headers.get("Content-MD5", "")]
             elif self.check_content:
-                into.seek(before)  # of less than all of it nobody knows whether it is right
+                into.seek(before)  # a part of the range cannot be checked
 
         def set_response_callback(request: Any) -> None:
-            # The SDK's own way to say this, raw_response_hook, is forgotten when the first attempt brings no answer.
+            # The SDK drops its own argument for this, raw_response_hook, when the first attempt gets no response.
             request.context["response_callback"] = read_body
 
         headers: dict[str, Any] = {"headers": {"x-ms-range-get-content-md5": "true"}} if self.check_content else {}
@@ -194,7 +194,7 @@ class ContainerGateway:
             "max_concurrency": 1,
             "raw_request_hook": set_response_callback,
         }
-        answer = self.call("download_blob", path, **arguments, **headers, **conditions)
+        downloader = self.call("download_blob", path, **arguments, **headers, **conditions)
         if self.check_content and expected and expected[0]:
             digest = hashlib.md5(into.getbuffer()[before : into.tell()], usedforsecurity=False).digest()
             try:
@@ -203,14 +203,14 @@ class ContainerGateway:
                 into.seek(before)
                 raise
         with translating_parse_errors():
-            return _require_properties(answer.properties), _total_size("".join(ranges), start, stop)
+            return _require_properties(downloader.properties), _total_size("".join(ranges), start, stop)
 
 
 def _require_properties(blob: BlobProperties) -> BlobProperties:
-    """Return what is known of a blob.
+    """Return the properties of a blob.
 
     Raises:
-        ValueError: when what every blob has is not there.
+        ValueError: when ETag, date or size is missing.
     """
     found: tuple[Any, ...] = (blob.etag, blob.last_modified, blob.size)
     if None in found:
@@ -219,10 +219,10 @@ def _require_properties(blob: BlobProperties) -> BlobProperties:
 
 
 def _total_size(content_range: str, start: int, stop: int) -> int:
-    """Return the size of a blob, as the answer to a request for the bytes from *start* to *stop* tells it.
+    """Return the size of a blob from the Content-Range of a response with the bytes from *start* to *stop*.
 
     Raises:
-        ValueError: when the answer is to another request, or contradicts itself.
+        ValueError: when the header is missing, malformed, or describes another range.
     """
     found = _RANGE.fullmatch(content_range)
     if found is None:
@@ -233,27 +233,25 @@ def _total_size(content_range: str, start: int, stop: int) -> int:
     return total
 
 
-def _load_body(answer: Any) -> None:
-    """Have an answer hold its own body, which the SDK leaves where it is when it tries again."""
+def _load_body(http_response: Any) -> None:
+    """Read the body of an error response, which the SDK does not read before a retry."""
     try:
-        answer.body()
+        http_response.body()
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise sdk.ServiceResponseError(error, error=error) from error
 
 
 @contextmanager
 def translating_parse_errors() -> Iterator[None]:
-    """Translate what the SDK raises over an answer that it cannot read, which is an error of no class of its own."""
+    """Translate the built-in errors that the SDK raises when it cannot parse a response."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError, sdk.DeserializationError) as error:
-        raise StorageUnavailableError(
-            "the answer makes no sense: try again, or look at the proxy in between"
-        ) from error
+        raise StorageUnavailableError("the response is malformed: try again, or check the proxy in between") from error
 
 
 def iter_pages(paged: Any) -> Iterator[list[Any]]:
-    """Yield the pages of a listing of the SDK, as they come."""
+    """Yield the pages of an SDK listing, as they arrive."""
     pages = paged.by_page()
     while True:
         with translating_parse_errors():

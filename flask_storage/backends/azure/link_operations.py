@@ -1,4 +1,4 @@
-"""The verbs that hand out addresses, on Azure: links of the wall, and what only Azure has or the seed called so."""
+"""The link operations of Azure: the driver methods, and the methods that only Azure or keg-storage has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .sas import NO_SIGNER, AzureSasBuilder
 
 
 class AzureLinkOperations(StorageBackend):
-    """What signs for a container; :class:`~flask_storage.AzureStorage` stands on it."""
+    """The base class of :class:`~flask_storage.AzureStorage` with the operations that create signed links."""
 
     _sas_builder: AzureSasBuilder
 
@@ -32,15 +32,16 @@ class AzureLinkOperations(StorageBackend):
     def create_container_url(self, expire: Expiry, ip: str | None = None) -> str:
         """Return a link that lets its holder list, read, write and delete everything in the container.
 
-        It knows no prefix, and only a new key of the account ends it early: for trusted machines, never for browsers.
+        The link ignores the storage's prefix, and only renewing the account's key revokes it early. Give it to trusted
+        machines, never to browsers.
 
         Args:
-            expire: Until when.
-            ip: Only for requests from this address or network.
+            expire: When the link expires.
+            ip: The address or network from which the link may be used.
 
         Raises:
-            ValueError: when *expire* is past, or *ip* is no address.
-            ConfigurationError: when there is nothing to sign with.
+            ValueError: when *expire* is in the past, or *ip* is not an address or network.
+            ConfigurationError: when the profile has no credentials that can sign.
         """
         expires_at = to_utc(expire)
         if ip is not None:
@@ -51,25 +52,25 @@ class AzureLinkOperations(StorageBackend):
     def block_request(self, path: str, upload_id: str, number: int, expire: Expiry) -> PresignedUpload:
         """Return one signed request by which a browser sends one part of a large upload.
 
-        The app begins the upload and finishes it (:attr:`~flask_storage.StorageBackend.multipart`), so the content type is
-        the app's and nothing is visible before. A block may have up to 100 MiB. Whoever holds the link may also write
-        the whole file by it: what was finished is worth a look by ``confirm_upload``.
+        The app creates the upload and completes it (:attr:`~flask_storage.StorageBackend.multipart`), so the app
+        determines the content type, and nothing is visible before it is complete. A block has at most 100 MiB. The
+        holder of the link can also write the whole file with it: check a completed upload with ``confirm_upload``.
 
         Args:
             path: The path in the storage.
-            upload_id: What ``multipart.create`` returned.
-            number: Of the part, from 1 on.
-            expire: Until when.
+            upload_id: The id that ``multipart.create`` returned.
+            number: The number of the part, from 1 on.
+            expire: When the link expires.
 
         Raises:
-            ValueError: when *number* is none.
-            FileNotFoundInStorageError: when there is no such upload.
+            ValueError: when *number* is not a valid part number.
+            FileNotFoundInStorageError: when *upload_id* is not an upload id.
 
         Example::
 
             upload_id = storage.multipart.create("film.mp4", WriteOptions(content_type="video/mp4"))
             requests = [storage.block_request("film.mp4", upload_id, n, timedelta(hours=1)) for n in (1, 2)]
-            # … the browser sends the blocks, and says that it is done …
+            # … the browser sends the blocks, and reports that it is done …
             storage.multipart.complete(
                 "film.mp4", upload_id, storage.multipart.list_parts("film.mp4", upload_id), WriteOptions()
             )
@@ -79,14 +80,14 @@ class AzureLinkOperations(StorageBackend):
         if not is_upload_id(upload_id):
             raise FileNotFoundInStorageError(self.name, f"{path} (upload)")
         with self._error_translator(path):
-            instruction = self._sas_builder.block(path, request, upload_id, number)
+            presigned = self._sas_builder.block_upload(path, request, upload_id, number)
         self._notify_link_issued(path, request)
-        return instruction
+        return presigned
 
-    def _link_request(self, *arguments: Any, **more: Any) -> LinkRequest:
+    def _link_request(self, *args: Any, **kwargs: Any) -> LinkRequest:
         if not self.capabilities.links:
             raise ConfigurationError(NO_SIGNER)
-        return super()._link_request(*arguments, **more)
+        return super()._link_request(*args, **kwargs)
 
     def _link_to(self, path: str, request: LinkRequest) -> str:
         return self._sas_builder.url(path, request)

@@ -1,4 +1,4 @@
-"""Listing a container, page by page as the service gives it."""
+"""Listing a container, page by page as the service returns it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .gateway import ContainerGateway, iter_pages
 def entries_of(
     client: ContainerClient, container: ContainerGateway, prefix: str, recursive: bool
 ) -> Iterator[Sequence[ListEntry]]:
-    """Yield pages of what begins with *prefix*; without *recursive*, one entry for all that has a further slash."""
-    as_path, starts = container.path, container.key(prefix)
-    found = client.list_blobs(starts) if recursive else client.walk_blobs(starts, delimiter="/")
-    for page in iter_pages(found):
-        # A name that ends in a slash is what tools make to show an empty folder; it is no file.
+    """Yield pages of the entries that begin with *prefix*; without *recursive*, one entry for each subdirectory."""
+    as_path, blob_prefix = container.path, container.key(prefix)
+    listing = client.list_blobs(blob_prefix) if recursive else client.walk_blobs(blob_prefix, delimiter="/")
+    for page in iter_pages(listing):
+        # A blob whose name ends in a slash is a tool's marker of an empty directory, not a file.
         yield [
             ListEntry(as_path(blob.name), None, 0)
             if hasattr(blob, "prefix")
@@ -32,14 +32,14 @@ def entries_of(
 def details_of(
     client: ContainerClient, container: ContainerGateway, prefix: str, recursive: bool
 ) -> Iterator[FileInfo]:
-    """Yield what is known of each file that begins with *prefix*, as the pages come."""
-    starts, include = container.key(prefix), ["metadata"]
-    found = (
-        client.list_blobs(starts, include=include)
+    """Yield the information of each file that begins with *prefix*, as the pages arrive."""
+    blob_prefix, include = container.key(prefix), ["metadata"]
+    listing = (
+        client.list_blobs(blob_prefix, include=include)
         if recursive
-        else client.walk_blobs(starts, include=include, delimiter="/")
+        else client.walk_blobs(blob_prefix, include=include, delimiter="/")
     )
-    for page in iter_pages(found):
+    for page in iter_pages(listing):
         for blob in page:
             if not (hasattr(blob, "prefix") or blob.name.endswith("/")):
                 yield info_of(container.path(blob.name), blob)

@@ -1,8 +1,8 @@
-"""Uploads in parts: blocks under a blob's own name, and the notes by which an upload outlives its writer.
+"""Multipart uploads: uncommitted blocks of a blob, and the manifests that let an upload outlive its writer.
 
-Azure has no uploads: uncommitted blocks belong to a blob, whoever sent them, and committing a list of blocks forgets
-all others. So the name of every block says which upload it is of, two uploads never mix, and one that was overtaken by
-another write of the same blob finds its blocks gone. Blocks that nobody commits are freed by the service after a week:
+Azure has no upload ids: uncommitted blocks belong to a blob, whichever client sent them, and committing a block list
+discards all other blocks. So every block name contains the id of its upload. Two uploads never mix, and an upload fails
+if another write of the same blob was committed first. The service deletes uncommitted blocks after a week:
 https://learn.microsoft.com/rest/api/storageservices/put-block#remarks
 """
 
@@ -45,59 +45,60 @@ if TYPE_CHECKING:
 logger = logging.getLogger("flask_storage")
 
 MAX_BLOCK = 100 * 1024 * 1024
-"""What every version of the service takes, in bytes."""
+"""The largest block that every version of the service accepts, in bytes."""
 MAX_BLOCKS = 50_000
 
 _BLOCK = re.compile(r"(\d{5})([A-Za-z0-9_-]{22})([0-9a-f]{36})", re.ASCII)
 _NO_TAG = "0" * 36
 _PATH_KEY = "path"
-_METADATA_PREFIX = "of_"  # the metadata of the blob to come
+_METADATA_PREFIX = "of_"  # the metadata of the future blob
 _MANIFEST_PREFIX = f"{RESERVED_PREFIX}upload-"
 
 
 @contextmanager
 def confirming_lost_response(container: ContainerGateway, path: str, options: WriteOptions) -> Iterator[dict[str, str]]:
-    """Make one request that stores a blob; with conditions, it gives metadata by which its deed is known again.
+    """Wrap one request that stores a blob; after an error, check whether this request stored the blob after all.
 
-    A request that is repeated, because its first answer was lost, finds its own deed in the way; and an answer that
-    makes no sense says nothing of what was done. What is stored tells.
+    A conditional request is not idempotent: when its response is lost, the retry fails because the first attempt has
+    succeeded. An unreadable response does not tell whether it did. So a conditional write stores a random id in the
+    blob's metadata; the body of the ``with`` statement gets the metadata to add, which is empty without conditions.
 
     Args:
         container: The gateway.
         path: The blob that is written.
         options: The conditions.
     """
-    # Of this write alone: others go through the same store at the same time.
-    mark = {WRITE_KEY: secrets.token_hex(8)} if condition_arguments(options) else {}
+    # One id for each write: other threads write through the same store at the same time.
+    write_id = {WRITE_KEY: secrets.token_hex(8)} if condition_arguments(options) else {}
     with translating_conditions(path, options):
         try:
-            yield mark
+            yield write_id
         except (sdk.AzureError, StorageUnavailableError):
-            if not (mark and _is_our_write(container, path, mark)):
+            if not (write_id and _is_our_write(container, path, write_id)):
                 raise
 
 
-def _is_our_write(container: ContainerGateway, path: str, mark: dict[str, str]) -> bool:
+def _is_our_write(container: ContainerGateway, path: str, write_id: dict[str, str]) -> bool:
     try:
-        found = container.head(path, for_cleanup=True).metadata or {}
+        metadata = container.head(path, for_cleanup=True).metadata or {}
     except (sdk.AzureError, StorageError):
         return False
-    return found.get(WRITE_KEY) == mark[WRITE_KEY]
+    return metadata.get(WRITE_KEY) == write_id[WRITE_KEY]
 
 
 def block_name(upload_id: str, number: int, tag: str = _NO_TAG) -> str:
-    """Return the name of a block. All are of one length, which the service asks of the blocks of one blob.
+    """Return the name of a block. All names have the same length, as the service requires for the blocks of one blob.
 
     Args:
-        upload_id: Which upload it is of.
-        number: Which part it is.
-        tag: What tells this content from another that was sent for the same part.
+        upload_id: The upload of the block.
+        number: The number of the part.
+        tag: Identifies the content, in case a part is sent more than once.
     """
     return f"{number:05}{upload_id}{tag}"
 
 
 class BlockUpload(MultipartStore):
-    """What one writer does: the blocks of an upload that nobody else will ever ask for.
+    """The uploads of one writer. They have no manifest, so another process cannot continue or list them.
 
     Args:
         container: The gateway.
@@ -123,7 +124,7 @@ class BlockUpload(MultipartStore):
         )
 
     def create(self, path: str, options: WriteOptions) -> str:
-        """Choose the id of an upload; nothing is asked of the service."""
+        """Return the id of a new upload, without a request to the service."""
         upload_id = new_upload_id()
         self._started[upload_id] = options
         return upload_id
@@ -133,40 +134,40 @@ class BlockUpload(MultipartStore):
         return self._stage(path, upload_id, number, data, _NO_TAG)
 
     def complete(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
-        """Commit the blocks: from now on they are the blob.
+        """Commit the blocks, which makes the blob visible.
 
         Raises:
-            PreconditionFailedError: when another write of this file has ended meanwhile; the blocks are gone.
+            PreconditionFailedError: when another write of this file was committed first; the blocks are lost.
         """
         self._commit(path, upload_id, parts, self._started[upload_id], options)
 
     def abort(self, path: str, upload_id: str) -> None:
-        """Forget the upload. Its blocks cannot be deleted; the service frees them, at the latest after a week."""
+        """Forget the upload. Its blocks cannot be deleted; the service deletes them after a week at the latest."""
         self._started.pop(upload_id, None)
 
     def list_parts(self, path: str, upload_id: str) -> list[Part]:
-        """Return the parts that have arrived; of several contents of one part the latest."""
-        # A tag begins with the time, so that the greatest is the latest.
-        found = {part.number: part for part in self._blocks(path, upload_id, "uncommitted")}
-        return [found[number] for number in sorted(found)]
+        """Return the parts that have arrived; if a part was sent more than once, the latest."""
+        # A tag begins with the time, so the greatest tag is the latest.
+        latest = {part.number: part for part in self._blocks(path, upload_id, "uncommitted")}
+        return [latest[number] for number in sorted(latest)]
 
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
-        """Yield nothing: what a writer begins is known to nobody else."""
+        """Yield nothing: the uploads of a writer are not listed."""
         return iter(())
 
     # -- inner ------------------------------------------------------------------------------------------------------
 
     def _blocks(self, path: str, upload_id: str, which: str) -> list[Part]:
-        """Return the blocks of one upload, by number and then by time: the waiting ones, or all."""
+        """Return the blocks of one upload, by number and then by time: the uncommitted ones, or all."""
         try:
-            committed, waiting = self._container.call("get_block_list", path, which)
+            committed, uncommitted = self._container.call("get_block_list", path, which)
         except sdk.HttpResponseError as error:
             if code_of(error) != "BlobNotFound":
                 raise
             return []
-        named = [(_BLOCK.fullmatch(block.id), block.size) for block in (*committed, *waiting)]
+        blocks = [(_BLOCK.fullmatch(block.id), block.size) for block in (*committed, *uncommitted)]
         parts = [
-            Part(number=int(name[1]), size=size, etag=name[3]) for name, size in named if name and name[2] == upload_id
+            Part(number=int(name[1]), size=size, etag=name[3]) for name, size in blocks if name and name[2] == upload_id
         ]
         return sorted(parts, key=lambda part: (part.number, part.etag))
 
@@ -184,27 +185,32 @@ class BlockUpload(MultipartStore):
         return Part(number=number, size=len(view), etag=tag)
 
     def _commit(
-        self, path: str, upload_id: str, parts: Sequence[Part], kept: WriteOptions, decided: WriteOptions
+        self,
+        path: str,
+        upload_id: str,
+        parts: Sequence[Part],
+        stored_options: WriteOptions,
+        condition_options: WriteOptions,
     ) -> None:
         blocks = [BlobBlock(block_name(upload_id, part.number, part.etag)) for part in parts]
-        self._write("commit_block_list", path, kept, blocks, decided=decided)
+        self._write("commit_block_list", path, stored_options, blocks, condition_options=condition_options)
 
     def _write(
         self,
         operation: str,
         path: str,
-        kept: WriteOptions,
+        stored_options: WriteOptions,
         content: Any,
         *,
-        decided: WriteOptions | None = None,
+        condition_options: WriteOptions | None = None,
         **arguments: Any,
     ) -> None:
-        """Make the one request by which a blob becomes visible."""
-        decided = decided or kept
-        conditions = condition_arguments(decided)
-        arguments |= write_arguments(self._container, path, kept)
-        with confirming_lost_response(self._container, path, decided) as mark:
-            arguments["metadata"] |= mark
+        """Send the one request that makes a blob visible."""
+        condition_options = condition_options or stored_options
+        conditions = condition_arguments(condition_options)
+        arguments |= write_arguments(self._container, path, stored_options)
+        with confirming_lost_response(self._container, path, condition_options) as write_id:
+            arguments["metadata"] |= write_id
             self._container.call(operation, path, content, **arguments, **conditions)
 
     def _md5(self, name: str, data: ReadableBuffer) -> dict[str, Any]:
@@ -213,11 +219,11 @@ class BlockUpload(MultipartStore):
 
 
 class AzureMultipart(BlockUpload):
-    """The seven part calls: an upload is a small hidden blob that says what it is to become, beside the blocks.
+    """The multipart operations of the storage: an upload has a manifest, a small hidden blob beside its blocks.
 
     Args:
         container: The gateway.
-        client: Gives the SDK's client of the whole container, for listing.
+        client: Returns the SDK's client of the whole container, for listing.
     """
 
     def __init__(self, container: ContainerGateway, client: Callable[[], ContainerClient]) -> None:
@@ -225,7 +231,7 @@ class AzureMultipart(BlockUpload):
         self._client = client
 
     def create(self, path: str, options: WriteOptions) -> str:
-        """Open an upload: the note keeps the headers and metadata of the blob to come."""
+        """Create an upload: its manifest holds the headers and metadata of the future blob."""
         upload_id = new_upload_id()
         arguments = write_arguments(self._container, path, options)
         arguments["metadata"] = {_METADATA_PREFIX + key: value for key, value in arguments["metadata"].items()}
@@ -237,18 +243,18 @@ class AzureMultipart(BlockUpload):
         """Send one block.
 
         Raises:
-            ValueError: when it is empty: Azure has no empty blocks.
+            ValueError: when *data* is empty: Azure has no empty blocks.
         """
         if not memoryview(data).nbytes:
-            raise ValueError("a part holds one byte at least: an empty file is stored by write()")
+            raise ValueError("a part must have at least one byte: store an empty file with write()")
         self._manifest(path, upload_id)
         digest = hashlib.blake2b(data, digest_size=10).hexdigest()
         return self._stage(path, upload_id, number, data, f"{time.time_ns():016x}{digest}")
 
     def complete(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
-        """Commit the blocks, after a look at what has arrived."""
-        note = self._manifest(path, upload_id)
-        # Also those that are committed: whoever was not told that this went well finishes once more.
+        """Commit the blocks, after checking which have arrived."""
+        manifest = self._manifest(path, upload_id)
+        # Committed blocks count too: a caller that did not get the response calls complete() again.
         arrived = {part.number: part for part in self._blocks(path, upload_id, "all")}
         for part in parts:
             found = arrived.get(part.number)
@@ -256,25 +262,28 @@ class AzureMultipart(BlockUpload):
                 self._check_conditions(path, options)
                 raise IntegrityError(f"part {part.number} is missing: send it again", path=path)
             if found.etag != part.etag:
-                raise IntegrityError(f"part {part.number} is not the one that was named", path=path)
+                raise IntegrityError(f"part {part.number} was sent again with other content: list the parts", path=path)
         size = sum(arrived[part.number].size for part in parts)
         if options.size is not None and size != options.size:
-            raise IntegrityError(f"{size} bytes were sent where {options.size} were promised; nothing was published")
-        kept = WriteOptions(**{**_manifest_headers(note), **options.headers})
+            raise IntegrityError(f"{size} bytes were sent where {options.size} were expected; nothing was published")
+        stored_options = WriteOptions(**{**_manifest_headers(manifest), **options.headers})
         try:
-            self._commit(path, upload_id, parts, kept, options)
+            self._commit(path, upload_id, parts, stored_options, options)
         except sdk.HttpResponseError as error:
             if code_of(error) == "InvalidBlockList":
-                raise IntegrityError("parts are missing: another write of this file ended meanwhile") from error
+                raise IntegrityError("parts are missing: another write of this file ended during the upload") from error
             raise
         try:
             self._delete_manifest(upload_id)
         except (sdk.AzureError, StorageError) as error:
-            # It is published, which an error would deny.
-            logger.warning("the note of a finished upload was left for the sweep: %s", type(error).__name__)
+            # The file is published, so an error would be wrong.
+            logger.warning(
+                "the manifest of a completed upload could not be deleted, sweep() will delete it: %s",
+                type(error).__name__,
+            )
 
     def abort(self, path: str, upload_id: str) -> None:
-        """Forget an upload; its blocks are freed by the service, at the latest after a week."""
+        """Forget an upload; the service deletes its blocks after a week at the latest."""
         try:
             self._manifest(path, upload_id)
         except FileNotFoundInStorageError:
@@ -287,9 +296,9 @@ class AzureMultipart(BlockUpload):
         return super().list_parts(path, upload_id)
 
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
-        """Yield the uploads that have a note."""
-        notes = self._client().list_blobs(name_starts_with=self._container.key(_MANIFEST_PREFIX), include=["metadata"])
-        for page in iter_pages(notes):
+        """Yield the uploads that have a manifest."""
+        prefix = self._container.key(_MANIFEST_PREFIX)
+        for page in iter_pages(self._client().list_blobs(name_starts_with=prefix, include=["metadata"])):
             for blob in page:
                 found = _manifest_path(blob)
                 if found is not None and (not path or found.startswith(f"{path}/")):
@@ -299,32 +308,32 @@ class AzureMultipart(BlockUpload):
     # -- inner ------------------------------------------------------------------------------------------------------
 
     def _check_conditions(self, path: str, options: WriteOptions) -> None:
-        """Say whose condition does not hold: the write that broke it has also taken the blocks."""
+        """Raise the error of a failed condition: the write that broke it has also discarded the blocks."""
         if options.exclusive or options.if_match is not None:
             try:
-                there = unquoted_etag(self._container.head(path))
+                etag = unquoted_etag(self._container.head(path))
             except sdk.HttpResponseError as error:
                 if code_of(error) != "BlobNotFound":
                     raise
-                there = None
-            if options.exclusive and there is not None:
+                etag = None
+            if options.exclusive and etag is not None:
                 raise FileExistsInStorageError(f"{path} exists: choose another name", path=path)
-            if options.if_match not in (None, there):
-                raise PreconditionFailedError(f"{path} is not the version that was named", path=path)
+            if options.if_match not in (None, etag):
+                raise PreconditionFailedError(f"{path} is not the version that if_match names", path=path)
 
     def _manifest(self, path: str, upload_id: str) -> BlobProperties:
         missing = FileNotFoundInStorageError(self._container.storage, f"{path} (upload)")
         if not is_upload_id(upload_id):
             raise missing
         try:
-            note = self._container.head(_MANIFEST_PREFIX + upload_id)
+            manifest = self._container.head(_MANIFEST_PREFIX + upload_id)
         except sdk.HttpResponseError as error:
             if code_of(error) == "BlobNotFound":
                 raise missing from error
             raise
-        if _manifest_path(note) != path:
+        if _manifest_path(manifest) != path:
             raise missing
-        return note
+        return manifest
 
     def _delete_manifest(self, upload_id: str) -> None:
         try:
@@ -334,9 +343,9 @@ class AzureMultipart(BlockUpload):
                 raise
 
 
-def _manifest_headers(note: BlobProperties) -> dict[str, Any]:
-    """Return what a note keeps of the blob to come, by the names of :class:`WriteOptions`."""
-    info = info_of("", note)
+def _manifest_headers(manifest: BlobProperties) -> dict[str, Any]:
+    """Return the headers and metadata in a manifest, by the names of :class:`WriteOptions`."""
+    info = info_of("", manifest)
     metadata = {
         key.removeprefix(_METADATA_PREFIX): value
         for key, value in info.metadata.items()
@@ -345,8 +354,8 @@ def _manifest_headers(note: BlobProperties) -> dict[str, Any]:
     return {**{name: getattr(info, name) for name in CONTENT_HEADERS}, "metadata": metadata}
 
 
-def _manifest_path(note: BlobProperties) -> str | None:
+def _manifest_path(manifest: BlobProperties) -> str | None:
     try:
-        return base64.urlsafe_b64decode((note.metadata or {})[_PATH_KEY]).decode()
+        return base64.urlsafe_b64decode((manifest.metadata or {})[_PATH_KEY]).decode()
     except (KeyError, ValueError):
-        return None  # somebody else's
+        return None  # not a manifest of ours

@@ -1,8 +1,8 @@
-"""Links that the service itself honours: shared access signatures (SAS), which the SDK makes without a request.
+"""Native links of the service: shared access signatures (SAS), which the SDK creates without a request.
 
 The SDK signs for the newest service version that it knows. It signs one value per line and accepts a line end in a
 value, so that two different links could have the same signature. The public operations therefore refuse line ends and
-other control characters in paths, prefixes and all arguments; nothing is checked again here.
+other control characters in paths, prefixes and all arguments; this module does not check them again.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ NO_SIGNER = "Cannot create a SAS URL without account credentials: give the accou
 _MAX_KEY_LIFETIME = timedelta(days=7)
 _CLOCK_SKEW = timedelta(minutes=5)
 _RENEW_BEFORE = timedelta(hours=1)
-"""A key that ends sooner than this is replaced by a new one."""
-_LATEST = 253402300799  # the last second of the year 9999: Azure's times have four digits for the year
+"""A key that expires sooner than this is replaced."""
+_MAX_TIMESTAMP = 253402300799  # the last second of the year 9999: Azure's times have four digits for the year
 _PACKAGE = __name__.partition(".")[0] + "."
 
 
 class AzureSasBuilder:
-    """What signs for one storage.
+    """Creates the signed URLs of one storage.
 
     Args:
-        container: The gateway; nothing goes through it.
-        account: Where the container is and who signs.
-        clients: Get a key to sign with from the service, where an identity signs.
-        endpoint_url: The address of the account that browsers know, if another.
-        https_only: Whether links are refused by plain HTTP; without a word, where the address is https.
+        container: The gateway, for blob names and settings; no request goes through it.
+        account: The location of the container and the credentials that sign.
+        clients: Request a user delegation key from the service, if an identity signs.
+        endpoint_url: The URL of the account for browsers, if it is another one.
+        https_only: Whether the service refuses the links over plain HTTP; by default, if the URL is https.
         clock: Returns the seconds since 1970.
     """
 
@@ -75,8 +75,8 @@ class AzureSasBuilder:
         return self._blob_url(path, self._sas_arguments(path, request))
 
     def urls(self, paths: Sequence[str], request: LinkRequest) -> list[str]:
-        """Return a link for each path; what they have in common is worked out once."""
-        if request.disposition == "inline":  # their types differ
+        """Return a link for each path; the arguments that they share are computed once."""
+        if request.disposition == "inline":  # the content types differ
             return [self.url(path, request) for path in paths]
         if not paths:
             return []
@@ -84,7 +84,7 @@ class AzureSasBuilder:
         return [self._blob_url(path, arguments) for path in paths]
 
     def upload(self, path: str, request: LinkRequest) -> PresignedUpload:
-        """Return how a browser puts one file here in one request."""
+        """Return the request by which a browser uploads one file."""
         arguments = self._sas_arguments(path, request)
         headers = {
             "x-ms-blob-type": "BlockBlob",
@@ -103,8 +103,8 @@ class AzureSasBuilder:
             method="PUT", url=self._blob_url(path, arguments), headers=headers, expires_at=arguments["expiry"]
         )
 
-    def block(self, path: str, request: LinkRequest, upload_id: str, number: int) -> PresignedUpload:
-        """Return how a browser sends one block of an upload."""
+    def block_upload(self, path: str, request: LinkRequest, upload_id: str, number: int) -> PresignedUpload:
+        """Return the request by which a browser sends one block of an upload."""
         if not (type(number) is int and 1 <= number <= MAX_BLOCKS):
             raise ValueError(f"parts are numbered from 1 to {MAX_BLOCKS}, not {number!r}")
         arguments = self._sas_arguments(path, request)
@@ -114,12 +114,12 @@ class AzureSasBuilder:
         return PresignedUpload(method="PUT", url=url, headers=headers, expires_at=arguments["expiry"])
 
     def container_url(self, expires_at: datetime, ip: str | None) -> str:
-        """Return a link for the whole container: read, write, delete, list."""
+        """Return a link that allows to read, write, delete and list in the whole container."""
         sas = generate_container_sas(
             self._account.name,
             self._account.container,
             permission="rwdl",
-            ip=None if ip is None else _range_of(ip),
+            ip=None if ip is None else _sas_ip_range(ip),
             protocol=self._protocol,
             encryption_scope=self._scope,
             **self._signing_key(math.ceil(expires_at.timestamp())),
@@ -127,15 +127,15 @@ class AzureSasBuilder:
         return f"{self._endpoint[:-1]}?{sas}"
 
     @property
-    def uses_given_sas(self) -> bool:
-        """Whether the only signature there is was given to us, for we know not what else."""
+    def uses_configured_sas(self) -> bool:
+        """Whether the profile has a SAS, of unknown scope, instead of a key or an identity."""
         return self._account.sas is not None
 
-    def source_url(self, path: str, lasting: timedelta) -> str:
-        """Return the address by which the service itself may read a blob for a copy, for a while."""
+    def source_url(self, path: str, lifetime: timedelta) -> str:
+        """Return a URL by which the service itself may read a blob for a copy, valid for *lifetime*."""
         sas = self._account.sas
         if sas is None:
-            key = self._signing_key(math.ceil(self._clock() + lasting.total_seconds()))
+            key = self._signing_key(math.ceil(self._clock() + lifetime.total_seconds()))
             sas = self._sas(path, {"permission": "r", **key})
         return f"{self._account.url}/{self._account.container}/{quote(self._container.key(path))}?{sas}"
 
@@ -148,57 +148,59 @@ class AzureSasBuilder:
         return generate_blob_sas(self._account.name, self._account.container, self._container.key(path), **arguments)
 
     def _sas_arguments(self, path: str, request: LinkRequest) -> dict[str, Any]:
-        """Return what the SDK is told of such links, apart from the blob: the arguments of ``generate_blob_sas``."""
+        """Return the arguments of ``generate_blob_sas``, apart from the blob."""
         check_ascii({name: getattr(request, name) for name in ("content_type", "content_encoding", "cache_control")})
         arguments = self._signing_key(math.ceil(request.expires_at.timestamp()))
         arguments["permission"] = _permissions(request)
         arguments["protocol"] = self._protocol
         if request.ip is not None:
-            arguments["ip"] = _range_of(request.ip)
+            arguments["ip"] = _sas_ip_range(request.ip)
         if request.operations & ShareLinkOperation.upload:
             arguments["encryption_scope"] = self._scope
         if request.operations & ShareLinkOperation.download:
             arguments |= {name.replace("-", "_"): value for name, value in link_response_headers(path, request).items()}
         return arguments
 
-    def _signing_key(self, wanted: int) -> dict[str, Any]:
-        """Return the key that signs, and the expiry of a link that is wanted until *wanted*, as the SDK's arguments."""
-        wanted = min(wanted, _LATEST)
+    def _signing_key(self, expires: int) -> dict[str, Any]:
+        """Return the signing key and the expiry, as the SDK's arguments; *expires* is in seconds since 1970."""
+        expires = min(expires, _MAX_TIMESTAMP)
         if self._account.key is not None:
-            return {"account_key": self._account.key, "expiry": _to_datetime(wanted)}
+            return {"account_key": self._account.key, "expiry": _to_datetime(expires)}
         if self._account.credential is None:
             raise ConfigurationError(NO_SIGNER)
-        key, last = self._delegated().valid_until(wanted)
-        if wanted > last:
-            if wanted > last + 1 and wanted - self._clock() > _MAX_KEY_LIFETIME.total_seconds():
+        key, key_expires = self._delegated().valid_until(expires)
+        if expires > key_expires:
+            if expires > key_expires + 1 and expires - self._clock() > _MAX_KEY_LIFETIME.total_seconds():
                 warnings.warn(
-                    "Azure honours such a link for seven days at most: this one ends then",
+                    "Azure accepts a link that an identity signed for seven days at most: this link expires then",
                     stacklevel=_caller_stacklevel(),
                 )
-            wanted = last
-        return {"user_delegation_key": key, "expiry": _to_datetime(wanted)}
+            expires = key_expires
+        return {"user_delegation_key": key, "expiry": _to_datetime(expires)}
 
 
 class _DelegationKeys:
-    """The key with which an identity signs, in one process: asked for when needed, kept as long as it is good."""
+    """The user delegation key of one process: requested when it is first needed, and cached until it expires."""
 
-    def __init__(self, ask: Callable[[datetime, datetime], UserDelegationKey], clock: Callable[[], float]) -> None:
-        self._ask = ask
+    def __init__(
+        self, request_key: Callable[[datetime, datetime], UserDelegationKey], clock: Callable[[], float]
+    ) -> None:
+        self._request_key = request_key
         self._clock = clock
-        # Replaced and never changed, so that threads need no lock: the worst is that two ask.
+        # The tuple is replaced as a whole, so threads need no lock; at worst, two of them request a key.
         self._cached: tuple[UserDelegationKey, int] | None = None
 
-    def valid_until(self, wanted: int) -> tuple[UserDelegationKey, int]:
-        """Return a key that lasts until *wanted*, or as long as any does, and when it ends."""
+    def valid_until(self, expires: int) -> tuple[UserDelegationKey, int]:
+        """Return a key that is valid until *expires*, or the longest-lived possible, and its expiry."""
         now = datetime.fromtimestamp(self._clock(), UTC)
-        held = self._cached
-        enough = min(wanted, int((now + _MAX_KEY_LIFETIME - _RENEW_BEFORE).timestamp()))
-        if held is None or held[1] < max(enough, int((now + _CLOCK_SKEW).timestamp())):
-            held = self._cached = self._new(now)
-        return held
+        cached = self._cached
+        required = min(expires, int((now + _MAX_KEY_LIFETIME - _RENEW_BEFORE).timestamp()))
+        if cached is None or cached[1] < max(required, int((now + _CLOCK_SKEW).timestamp())):
+            cached = self._cached = self._new_key(now)
+        return cached
 
-    def _new(self, now: datetime) -> tuple[UserDelegationKey, int]:
-        key = self._ask(now - _CLOCK_SKEW, now - _CLOCK_SKEW + _MAX_KEY_LIFETIME)
+    def _new_key(self, now: datetime) -> tuple[UserDelegationKey, int]:
+        key = self._request_key(now - _CLOCK_SKEW, now - _CLOCK_SKEW + _MAX_KEY_LIFETIME)
         return key, int(datetime.fromisoformat(str(key.signed_expiry)).timestamp())
 
 
@@ -214,17 +216,17 @@ def _permissions(request: LinkRequest) -> str:
     return letters
 
 
-def _range_of(network: str) -> str:
-    """Return a network as Azure writes it: an address, or the first and the last."""
-    found = ipaddress.ip_network(network, strict=False)
-    if found.version != 4:
-        raise UnsupportedOperationError("Azure binds links to IPv4 addresses only")
-    first, last = str(found[0]), str(found[-1])
+def _sas_ip_range(network: str) -> str:
+    """Return a network in Azure's notation: one address, or the first and the last."""
+    addresses = ipaddress.ip_network(network, strict=False)
+    if addresses.version != 4:
+        raise UnsupportedOperationError("Azure restricts links to IPv4 addresses only: give an IPv4 address or network")
+    first, last = str(addresses[0]), str(addresses[-1])
     return first if first == last else f"{first}-{last}"
 
 
 def _caller_stacklevel() -> int:
-    """Return how many calls up from the one who asks somebody else's code is."""
+    """Return the stack level of the first caller outside of this package, for ``warnings.warn``."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(_PACKAGE):
         frame, level = frame.f_back, level + 1

@@ -1,4 +1,4 @@
-"""Files as block blobs in a container of Azure Blob Storage."""
+"""Storage of files as block blobs in a container of Azure Blob Storage."""
 
 from __future__ import annotations
 
@@ -48,58 +48,59 @@ from .multipart import MAX_BLOCK, AzureMultipart
 from .sas import AzureSasBuilder
 
 _DELETE_BATCH_SIZE = 256
-"""One request deletes no more: https://learn.microsoft.com/rest/api/storageservices/blob-batch"""
+"""The limit of one request: https://learn.microsoft.com/rest/api/storageservices/blob-batch"""
 _LINK_CONSTRAINTS = frozenset({"disposition", "exclusive", "ip"})
 
 
 class AzureStorage(AzureLinkOperations):
-    """Keeps files in a container.
+    """A storage in a container of Azure Blob Storage.
 
-    Nothing is asked of the service before the first verb is used. A storage may be shared between threads and made
-    before a fork. Every upload or download keeps at most ``chunk_size * (concurrency + 1)`` bytes in memory, whatever
-    the size of the file; blocks grow only for an upload of unknown size that passes 10,000 of them.
+    The constructor sends no request. A storage may be shared between threads and created before a fork. Every upload or
+    download holds at most ``chunk_size * (concurrency + 1)`` bytes in memory, whatever the size of the file; blocks
+    grow only for an upload of unknown size with more than 10,000 of them.
 
-    A long write of a file that somebody else writes meanwhile ends with a
-    :class:`~flask_storage.errors.PreconditionFailedError`: Azure keeps the blocks of a blob only until the next write
-    of it ends. Writes of up to *chunk_size* are one request each, and the last of them stays.
+    If two clients write the same file concurrently, one of them gets a
+    :class:`~flask_storage.errors.PreconditionFailedError`: Azure keeps the uncommitted blocks of a blob only until
+    another write of it ends. Writes of at most *chunk_size* bytes are one request each, and the last one wins.
 
     Args:
-        account: The name of the account; with *key* and *bucket*, the first of the ways in. Then come *credential*,
-            *connection_string*, *sas_container_url* and *sas_blob_url*.
+        account: The name of the account. *account*, *key* and *bucket* are the first connection method; the others are
+            *credential*, *connection_string*, *sas_container_url* and *sas_blob_url*.
         key: The account's access key.
         bucket: The name of the container.
-        sas_container_url: The address of a container with a shared access signature. Nothing can be signed with it.
-        sas_blob_url: Likewise of a single blob, which is all that there is then.
-        chunk_size: The size of a block, and of a range that is fetched ahead, in bytes; at most 100 MiB.
+        sas_container_url: The URL of a container with a shared access signature. It cannot sign links.
+        sas_blob_url: The URL of a single blob with a shared access signature; the storage has only this file.
+        chunk_size: The size of a block and of a range that is read ahead, in bytes; at most 100 MiB.
         name: See :class:`~flask_storage.StorageBackend`.
-        credential: An object of ``azure.identity``, or ``"DefaultAzureCredential"``. Links are then signed with a key
-            that the service gives to this identity, for seven days at most.
-        connection_string: What the portal shows under this name; ``"UseDevelopmentStorage=true"`` is Azurite.
-        endpoint_url: The address of the account where it is not ``https://ACCOUNT.blob.core.windows.net``: another
+        credential: A credential object of ``azure.identity``, or ``"DefaultAzureCredential"``. Links are then signed
+            with a user delegation key, which is valid for seven days at most.
+        connection_string: The connection string in the portal; ``"UseDevelopmentStorage=true"`` is Azurite.
+        endpoint_url: The URL of the account if it is not ``https://ACCOUNT.blob.core.windows.net``: another
             cloud, or Azurite (``http://127.0.0.1:10000/devstoreaccount1``).
-        prefix: A folder of the container to which the storage is confined.
-        content_type: For files that are given none and whose name tells none.
-        guess_content_type: Whether the name may tell the content type.
-        cache_control: For files that are given none.
-        metadata: Keys and values that every file gets beside its own.
-        encryption_scope: What encrypts what is written; the container's own without one.
-        concurrency: How many blocks or ranges one upload or download may have on their way.
-        check_content: Send and compare an MD5 with all content. Without a word, only over plain HTTP: TLS protects
-            what it carries, and MD5 costs time.
-        connect_timeout: In seconds; sending stalls no longer than this either.
-        read_timeout: How long, in seconds, an answer may bring nothing.
-        max_attempts: How often a request is tried in all.
-        max_connections: How many connections to the service one process has.
+        prefix: A directory of the container to which the storage is confined.
+        content_type: The content type of files without one whose name does not imply one.
+        guess_content_type: Whether to guess the content type from the name.
+        cache_control: The Cache-Control of files without one.
+        metadata: Keys and values that are added to the metadata of every file.
+        encryption_scope: The encryption scope of written files; by default the container's own.
+        concurrency: How many blocks or ranges of one upload or download are transferred at the same time.
+        check_content: Whether to send and compare an MD5 with all content. By default only over plain HTTP: TLS
+            protects its content, and MD5 costs time.
+        connect_timeout: In seconds; also the limit for how long sending may stall.
+        read_timeout: How long, in seconds, the service may send nothing.
+        max_attempts: How often a request is attempted in total.
+        max_connections: How many connections to the service one process opens.
         retry_policy: A retry policy of the SDK, instead of *max_attempts*.
         verify: The file of a certificate authority, or False (for tests) to trust any certificate.
         client_options: Further keyword arguments of the SDK's clients (``api_version``, ``proxies``), no ``transport``.
-        base_url: Public address of the root (a CDN, a public container), for :meth:`url`.
-        link_endpoint_url: The address of the account that browsers know, where it is another than *endpoint_url*.
-        link_https_only: Whether links are refused by plain HTTP; without a word, where that address is https.
+        base_url: The public URL of the root (a CDN, a public container), for :meth:`url`.
+        link_endpoint_url: The URL of the account for browsers, if it is not *endpoint_url*.
+        link_https_only: Whether the service refuses links over plain HTTP; by default, if that URL is https.
         portable: See :class:`~flask_storage.StorageBackend`.
 
     Raises:
-        ConfigurationError: when the arguments cannot work; what only the service knows comes with the first verb.
+        ConfigurationError: when the arguments are invalid; errors that only the service can detect are raised by the
+            first operation.
     """
 
     def __init__(
@@ -211,15 +212,15 @@ class AzureStorage(AzureLinkOperations):
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
-        """Make a storage of ``azure://account/container/prefix?endpoint_url=…``; the query holds arguments.
+        """Return the storage of ``azure://account/container/prefix?endpoint_url=…``; the query contains arguments.
 
         Raises:
-            ConfigurationError: when the URL names no account or no container, or has a password in it.
+            ConfigurationError: when the URL has no account or no container, or contains a password.
         """
         container, _, prefix = url.path.strip("/").partition("/")
         if not (url.netloc and container) or "@" in url.netloc or ":" in url.netloc:
             raise ConfigurationError(
-                "an Azure storage is written azure://account/container/prefix; key or credential are arguments"
+                "the URL of an Azure storage is azure://account/container/prefix; key or credential are arguments"
             )
         if prefix:
             options.setdefault("prefix", unquote(prefix))
@@ -230,7 +231,7 @@ class AzureStorage(AzureLinkOperations):
         """This process's client of the SDK."""
         return self._clients.container()
 
-    # -- looking ------------------------------------------------------------------------------------------------------
+    # -- listing and information --------------------------------------------------------------------------------------
 
     def _list(self, path: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
         return self._list_prefix(f"{path}/" if path else "", recursive)
@@ -276,7 +277,7 @@ class AzureStorage(AzureLinkOperations):
         self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
     ) -> None:
         with self._writer(path, options, partial(self._open_writer, size=remaining_size(file_obj))) as writer:
-            # Whole blocks are handed on without a copy.
+            # Full blocks are passed on without a copy in memory.
             copy_chunks(file_obj, writer, progress, chunk_size=writer.iter_chunk_size)
 
     def _download_file(self, path: str, file_obj: SupportsWrite, progress: ProgressCallback | None) -> None:
@@ -288,7 +289,7 @@ class AzureStorage(AzureLinkOperations):
             return super()._multipart()
         return AzureMultipart(self._gateway, self._clients.container)
 
-    # -- changing -----------------------------------------------------------------------------------------------------
+    # -- copy and delete ----------------------------------------------------------------------------------------------
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
         if not copy_blob(self._gateway, path, new_path, options, self._workers, self._sas_builder):
@@ -297,35 +298,35 @@ class AzureStorage(AzureLinkOperations):
     def copy_from(
         self, other: AzureStorage, path: str, new_path: str, *, exclusive: bool = False, if_match: str | None = None
     ) -> None:
-        """Copy a file of another container or account here, with its headers and metadata.
+        """Copy a file of another container or account into this storage, with its headers and metadata.
 
-        The service reads it itself, by a link of *other*'s for some minutes or by the signature that *other* was
-        configured with; no byte comes through here, wherever the service can do that.
+        The copy is server-side where the service supports it: it reads the source by a short-lived link of *other*, or
+        by the SAS that *other* is configured with, and no content passes through this process.
 
         Args:
-            other: The storage of the file.
-            path: The file there.
+            other: The storage of the source.
+            path: The path of the source in *other*.
             new_path: The target, which is replaced atomically.
-            exclusive: Refuse when the target exists.
-            if_match: Refuse unless the target has this etag.
+            exclusive: Fail if the target exists.
+            if_match: Fail unless the target has this etag.
 
         Raises:
             FileNotFoundInStorageError: when there is no file under *path*.
-            FileExistsInStorageError, PreconditionFailedError: as asked for; the target is untouched.
-            PermissionDeniedError: when one of the two may not be read or written.
-            TypeError: when *other* is another kind of storage.
+            FileExistsInStorageError, PreconditionFailedError: when the condition fails; the target is unchanged.
+            PermissionDeniedError: when the source cannot be read or the target cannot be written.
+            TypeError: when *other* is not an :class:`AzureStorage`.
 
         Example::
 
             storage.copy_from(archive, "film.mp4", "films/film.mp4")
         """
         if not isinstance(other, AzureStorage):
-            raise TypeError("copy_from() takes a file from another AzureStorage; open() both sides for any other place")
+            raise TypeError("copy_from() copies from another AzureStorage; for any other backend, open() both files")
         path, new_path = other._path(path), self._path(new_path)
         options = WriteOptions(exclusive=exclusive, if_match=if_match)
         self._check_conditions(options)
         with other._error_translator(path):
-            blob = other._gateway.head(path)  # what is wrong there is said of that side, and the rest of this one
+            blob = other._gateway.head(path)  # this error names the source; all later ones name the target
         with self._error_translator(new_path):
             if not copy_blob(self._gateway, path, new_path, options, self._workers, other._sas_builder, blob=blob):
                 other._stream_to(self, path, new_path, options)
@@ -345,30 +346,30 @@ class AzureStorage(AzureLinkOperations):
         for start in range(0, len(paths), _DELETE_BATCH_SIZE):
             batch = paths[start : start + _DELETE_BATCH_SIZE]
             with translating_parse_errors():
-                answers = list(
+                responses = list(
                     self.client.delete_blobs(
                         *[self._gateway.key(path) for path in batch],
                         delete_snapshots="include",
                         raise_on_any_failure=False,
                     )
                 )
-                if len(answers) != len(batch):
-                    raise ValueError("not one answer for each")
-            for path, answer in zip(batch, answers, strict=True):
-                given = answer.headers.get("x-ms-error-code", "")
-                code = known_code(given, answer.status_code)
-                if answer.status_code >= 300 and code != "BlobNotFound":
-                    failed[path] = error_of(code, path, self.bucket, self.name, given=given)
+                if len(responses) != len(batch):
+                    raise ValueError("the batch has not one response for each blob")
+            for path, response in zip(batch, responses, strict=True):
+                service_code = response.headers.get("x-ms-error-code", "")
+                code = known_code(service_code, response.status_code)
+                if response.status_code >= 300 and code != "BlobNotFound":
+                    failed[path] = error_of(code, path, self.bucket, self.name, service_code=service_code)
         return failed
 
     def _sweep(self, before: datetime) -> int:
         if not self.capabilities.multipart:
-            return 0  # of one blob there is nothing else
-        parts = AzureMultipart(self._gateway, self._clients.container)
+            return 0  # the SAS of a single blob allows no manifests
+        multipart = AzureMultipart(self._gateway, self._clients.container)
         count = 0
-        for upload in list(parts.list_uploads()):
+        for upload in list(multipart.list_uploads()):
             if upload.started_at < before:
-                parts.abort(upload.path, upload.upload_id)
+                multipart.abort(upload.path, upload.upload_id)
                 count += 1
         return count
 
@@ -376,7 +377,7 @@ class AzureStorage(AzureLinkOperations):
         if self._account.blob is None:
             super()._check()
         else:
-            # All that may be touched is the app's own file, which may be yet to come.
+            # The SAS allows access to this file only, which may not exist yet.
             with suppress(FileNotFoundInStorageError), self._error_translator():
                 self._stat(self._gateway.path(self._account.blob))
 
@@ -391,7 +392,7 @@ class AzureStorage(AzureLinkOperations):
     def _path(self, path: str) -> str:
         path = super()._path(path)
         if len(self._gateway.key(path).encode()) > MAX_PATH_BYTES:
-            raise InvalidPathError(f"with its prefix the path is longer than {MAX_PATH_BYTES} bytes", path=path)
+            raise InvalidPathError(f"the path with its prefix is longer than {MAX_PATH_BYTES} bytes", path=path)
         if self._account.blob not in (None, self._gateway.key(path)):
             raise InvalidPathError("Invalid path for the configured SAS blob URL", path=path)
         return path

@@ -1,4 +1,4 @@
-"""How requests of the SDK travel: on a bounded number of connections, each with its time-outs."""
+"""The HTTP transport of the SDK: a bounded number of connections, with time-outs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _SIGNATURE = re.compile(r"(\bsig=)[^&\s]+")
 def make_transport(
     *, connect_timeout: float, read_timeout: float, max_connections: int, verify: bool | str | None
 ) -> RequestsTransport:
-    """Return a transport of the SDK's own kind.
+    """Return a transport for the SDK's clients.
 
     Args:
-        connect_timeout: In seconds; sending stalls no longer than this either.
-        read_timeout: How long, in seconds, an answer may bring nothing.
-        max_connections: How many there are; who finds all of them taken waits.
+        connect_timeout: In seconds; also the limit for how long sending may stall.
+        read_timeout: How long, in seconds, the service may send nothing.
+        max_connections: The number of connections; callers block until one is free.
         verify: The file of a certificate authority, or False to trust any certificate.
     """
     session = requests.Session()
@@ -41,16 +41,16 @@ def make_transport(
     )
 
 
-class _Transport(RequestsTransport):  # type: ignore[misc]  # the SDK loads it when it is asked for, which hides its type
-    """Closes connections, and not itself: the SDK's own fails whoever is about to ask at that moment."""
+class _Transport(RequestsTransport):  # type: ignore[misc]  # the SDK imports it lazily, which hides its type
+    """Stays usable after ``close``: the SDK's own transport fails requests that are about to start at that moment."""
 
     def close(self) -> None:
-        """Close the connections that wait; one that is in use ends with its answer."""
+        """Close the idle connections; a connection in use is closed after its response."""
         self.session.close()
 
 
 class _RedactSignatures(logging.Filter):
-    """Takes signatures out of what urllib3 logs of each request."""
+    """Removes signatures from the log records of urllib3."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
@@ -64,24 +64,24 @@ logging.getLogger("urllib3.connectionpool").addFilter(_RedactSignatures())
 
 
 class _Adapter(HTTPAdapter):
-    """Sends what is large in pieces, and refuses an answer that ends amid its headers."""
+    """Sends large bodies in pieces, and rejects a response that ends within its headers."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request, and return the answer to it.
+        """Send a request, and return its response.
 
         Raises:
-            requests.ConnectionError: when there is none, or half of one.
+            requests.ConnectionError: when there is no response, or an incomplete one.
         """
         if isinstance(request.body, bytes | memoryview) and len(request.body) > SEND_CHUNK_SIZE:
             request.body = Pieces(request.body)
-        answer = super().send(request, *args, **kwargs)
-        if not _is_whole(answer):
-            answer.close()
-            raise requests.ConnectionError(ProtocolError("the connection ended amid the headers"))
-        return answer
+        response = super().send(request, *args, **kwargs)
+        if not _has_complete_headers(response):
+            response.close()
+            raise requests.ConnectionError(ProtocolError("the connection ended within the response headers"))
+        return response
 
 
-def _is_whole(answer: requests.Response) -> bool:
-    """Whether a success says where it ends: otherwise it may have ended amid its headers, as http.client takes any."""
-    framed = "Content-Length" in answer.headers or "Transfer-Encoding" in answer.headers
-    return framed or answer.status_code not in _SUCCESS
+def _has_complete_headers(response: requests.Response) -> bool:
+    """Return False for a success without a length: http.client accepts headers that were cut off."""
+    framed = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+    return framed or response.status_code not in _SUCCESS

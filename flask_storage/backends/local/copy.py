@@ -1,4 +1,4 @@
-"""Bytes from one descriptor to another, and the tag of what a descriptor holds."""
+"""Copies bytes between file descriptors, and computes etags."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 _COPY_CHUNK = 8 * 1024 * 1024
-_PLAIN = nullcontext()
+_NO_TRANSLATION = nullcontext()
 
 
 def copy_bytes(
@@ -17,21 +17,22 @@ def copy_bytes(
     *,
     offset: int = 0,
     progress: Callable[[int], None] | None = None,
-    reading: AbstractContextManager[Any] = _PLAIN,
-    writing: AbstractContextManager[Any] = _PLAIN,
+    reading: AbstractContextManager[Any] = _NO_TRANSLATION,
+    writing: AbstractContextManager[Any] = _NO_TRANSLATION,
 ) -> int:
-    """Copy from one descriptor, from *offset* on, to another where it stands; return the number of bytes.
+    """Copy from *offset* of one descriptor to the current position of another; return the number of bytes.
 
-    The kernel copies (``copy_file_range``), without reading where the file system shares blocks; where it cannot,
-    for whatever reason, the bytes go through this process, 8 MiB at a time, and a fault shows where it is.
+    The kernel copies (``copy_file_range``); a file system that can share blocks does not even read them. If the kernel
+    fails for any reason, this process copies the rest, 8 MiB at a time, so that an error comes from the read or the
+    write that failed.
 
     Args:
         source: A regular file.
         target: A regular file.
-        offset: Where to begin, in bytes.
-        progress: Called after each 8 MiB with the number of bytes so far.
-        reading: Entered around every read, to translate its errors.
-        writing: Entered around every write, likewise.
+        offset: In bytes.
+        progress: Called after each 8 MiB with the number of bytes copied so far.
+        reading: Context manager around every read, which translates its errors.
+        writing: Context manager around every write, which translates its errors.
     """
     total = 0
     in_kernel = hasattr(os, "copy_file_range")
@@ -42,7 +43,7 @@ def copy_bytes(
             except OSError:
                 in_kernel = False
                 continue
-            if not count and not total:  # some kernels say so of what is no plain file, as in /proc: look oneself
+            if not count and not total:  # some kernels return 0 for pseudo files, such as those in /proc
                 in_kernel = False
                 continue
         else:
@@ -59,12 +60,12 @@ def copy_bytes(
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Write all of *data*; a write to a nearly full disk may take only some."""
+    """Write all of *data*; a single write may be short when the disk is nearly full."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
 
 
 def etag(status: os.stat_result) -> str:
-    """Return a tag that changes with every version: each is a new inode with a stamp of its own."""
+    """Return an etag that differs for every version: each version is a new inode with its own time stamp."""
     return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"

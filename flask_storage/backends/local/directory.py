@@ -1,4 +1,4 @@
-"""One open folder of the local disk: what is done in it goes by its descriptor and a bare name, never by a path."""
+"""One open directory on the local disk. Everything in it is accessed by its descriptor and a name, never by a path."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ except ImportError as error:
     ) from error
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: opening a pipe that nobody writes to would otherwise hang for ever.
+# O_NONBLOCK: opening a pipe that no process writes to would otherwise block forever.
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_DIRECTORY_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY)
@@ -30,7 +30,7 @@ _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class Directory:
-    """An open folder; closed by leaving its ``with`` block."""
+    """An open directory; leaving its ``with`` block closes it."""
 
     __slots__ = ("fd",)
 
@@ -46,14 +46,14 @@ class Directory:
         self.close()
 
     def close(self) -> None:
-        """Close the folder; again is fine."""
+        """Close the directory. Idempotent."""
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
-            with suppress(OSError):  # nothing was written to it, so nothing can be lost
+            with suppress(OSError):  # nothing was written through it, so nothing can be lost
                 os.close(fd)
 
     def child(self, name: str) -> Directory:
-        """Open a sub-folder.
+        """Open a subdirectory.
 
         Raises:
             FileNotFoundError: when it does not exist.
@@ -68,25 +68,25 @@ class Directory:
             raise
 
     def create_child(self, name: str, mode: int, *, sync: bool) -> None:
-        """Make a sub-folder; one that exists is fine. The umask has no say."""
+        """Create a subdirectory, unless it exists. The umask is ignored."""
         try:
             os.mkdir(name, 0o700, dir_fd=self.fd)
         except FileExistsError:
             return
-        with suppress(FileNotFoundError), self.child(name) as child:  # somebody may have pruned it already
+        with suppress(FileNotFoundError), self.child(name) as child:  # another process may have removed it already
             os.fchmod(child.fd, mode)
         if sync:
             self.sync()
 
     def stat(self, name: str) -> os.stat_result:
-        """Return what *name* is, following no link."""
+        """Return the status of *name*, without following a symbolic link."""
         return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
 
     def open_file(self, name: str) -> int:
         """Open a regular file for reading and return the descriptor.
 
         Raises:
-            FileNotFoundError: when it does not exist, or is a folder (which is no file).
+            FileNotFoundError: when it does not exist, or is a directory.
             PermissionDeniedError: when it is a symbolic link.
             LocalNotAFileError: when it is a pipe, a socket or a device.
         """
@@ -96,20 +96,20 @@ class Directory:
             if error.errno == errno.ELOOP:
                 raise _symlink_error(name) from error
             if error.errno == errno.ENXIO:  # a socket
-                raise LocalNotAFileError(f"{name} is no regular file") from error
+                raise LocalNotAFileError(f"{name} is not a regular file: the storage cannot read it") from error
             raise
         mode = os.fstat(fd).st_mode
         if stat.S_ISREG(mode):
             return fd
         os.close(fd)
         if stat.S_ISDIR(mode):
-            raise FileNotFoundError(errno.ENOENT, "is a folder", name)
-        raise LocalNotAFileError(f"{name} is no regular file")
+            raise FileNotFoundError(errno.ENOENT, "is a directory", name)
+        raise LocalNotAFileError(f"{name} is not a regular file: the storage cannot read it")
 
     def create_temporary(self) -> tuple[str, int]:
-        """Make a hidden file that nobody else can name, and return its name and descriptor.
+        """Create a hidden file with an unpredictable name; return its name and descriptor.
 
-        The name's length does not depend on the final name, so one of 255 bytes is no problem.
+        The length of the name does not depend on the final name, which may have 255 bytes.
         """
         name = RESERVED_PREFIX + secrets.token_hex(8)
         return name, os.open(name, _CREATE_FLAGS, 0o600, dir_fd=self.fd)
@@ -117,13 +117,13 @@ class Directory:
     def publish(
         self, temporary: str, name: str, *, exclusive: bool, precondition: Callable[[], None] | None, sync: bool
     ) -> None:
-        """Give a finished temporary file its name, atomically.
+        """Rename a finished temporary file to *name*, atomically.
 
         Args:
-            temporary: The temporary file.
-            name: Its name from now on; a file that has it is replaced.
-            exclusive: Fail with :class:`FileExistsError` when the name is taken.
-            precondition: Called while nothing else in this folder can be published or deleted; raises to stop this one.
+            temporary: The name of the temporary file.
+            name: The final name; an existing file is replaced.
+            exclusive: Raise :class:`FileExistsError` if the name exists.
+            precondition: Called under the directory's lock, before the file is published; may raise to prevent that.
             sync: Make the new name durable.
         """
         self.rename_to(temporary, self, name, exclusive=exclusive, precondition=precondition)
@@ -139,14 +139,14 @@ class Directory:
                 precondition()
             if exclusive:
                 try:
-                    # Unlike rename, link fails when the name is taken. dst_dir_fd makes Python use linkat.
+                    # Unlike rename, link fails when the name exists. dst_dir_fd makes Python use linkat.
                     os.link(name, new_name, src_dir_fd=self.fd, dst_dir_fd=target.fd, follow_symlinks=False)
                 except OSError as error:
                     if error.errno not in _NO_HARD_LINKS:
                         raise
                     if not is_locked:
                         raise UnsupportedOperationError(
-                            "the file system has neither hard links nor locks, so exclusive cannot be decided: omit it"
+                            "the file system has neither hard links nor locks, so it cannot check exclusive: omit it"
                         ) from error
                     if target.exists(new_name):
                         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new_name) from error
@@ -156,13 +156,15 @@ class Directory:
             try:
                 os.rename(name, new_name, src_dir_fd=self.fd, dst_dir_fd=target.fd)
             except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-                raise LocalNotAFileError(f"a folder stands where the file {new_name} should be") from error
-            # Between two names of one file rename succeeds and does nothing; a crash after link leaves two names.
+                raise LocalNotAFileError(
+                    f"{new_name} cannot be written, because it is a directory: choose another name"
+                ) from error
+            # rename() between two hard links of one file does nothing; a crash after link() leaves two such names.
             if self is not target and self.exists(name) and os.path.samestat(self.stat(name), target.stat(new_name)):
                 self._unlink_old_name(name, target)
 
     def exists(self, name: str) -> bool:
-        """Whether anything has this name."""
+        """Return whether the name exists, as a file or anything else."""
         try:
             self.stat(name)
         except FileNotFoundError:
@@ -170,10 +172,10 @@ class Directory:
         return True
 
     def unlink(self, name: str) -> None:
-        """Delete a file; one that does not exist is fine.
+        """Delete a file, if it exists.
 
         Raises:
-            LocalNotAFileError: when it is a folder.
+            LocalNotAFileError: when it is a directory.
         """
         try:
             os.unlink(name, dir_fd=self.fd)
@@ -181,15 +183,15 @@ class Directory:
             return
         except OSError as error:
             if stat.S_ISDIR(self.stat(name).st_mode):
-                raise LocalNotAFileError(f"{name} is a folder: delete_prefix() deletes what is in it") from error
+                raise LocalNotAFileError(f"{name} is a directory: delete_prefix() deletes what is in it") from error
             raise
 
     @contextmanager
     def locked(self, *, required: bool = False) -> Iterator[bool]:
-        """Hold the folder's lock, so that comparing and publishing are one step among all processes.
+        """Hold the directory's lock, so that comparing and publishing are atomic among all processes.
 
-        Where the file system has no locks (some network ones), go on without, unless it is *required*; the block is
-        told whether it is held.
+        Without locks in the file system (some network file systems), continue unlocked, unless *required*. Yields
+        whether the lock is held.
         """
         is_locked = True
         try:
@@ -198,7 +200,7 @@ class Directory:
             is_locked = False
             if required:
                 raise UnsupportedOperationError(
-                    f"the file system locks no folder ({error.strerror}), so if_match cannot be decided safely: omit it"
+                    f"the file system cannot lock a directory ({error.strerror}), so it cannot check if_match: omit it"
                 ) from error
         try:
             yield is_locked
@@ -207,7 +209,7 @@ class Directory:
                 fcntl.flock(self.fd, fcntl.LOCK_UN)
 
     def sync(self) -> None:
-        """Make the folder's names durable, where the file system can."""
+        """Make the names in the directory durable, if the file system supports that."""
         try:
             os.fsync(self.fd)
         except OSError as error:
@@ -218,7 +220,7 @@ class Directory:
         """Make the new name of a file durable.
 
         Raises:
-            LocalFSError: when the disk fails at that; the file is in place all the same.
+            LocalFSError: when the disk fails; the file is stored nevertheless.
         """
         try:
             self.sync()
@@ -231,23 +233,23 @@ class Directory:
             ) from error
 
     def _unlink_old_name(self, name: str, target: Directory) -> None:
-        """Remove the old name of a file that has its new one."""
+        """Remove the old name of a file that has been linked to its new one."""
         try:
             os.unlink(name, dir_fd=self.fd)
         except OSError:
             if self is not target:
                 raise
-            # A temporary name: the file is published, which an error would deny; the sweep takes the name.
+            # A temporary name. The file is published, so this is no failure; the sweep removes the name.
 
 
 @contextmanager
-def _lock_all(*folders: Directory, required: bool) -> Iterator[bool]:
-    """Hold the locks of all *folders*, in an order that everybody keeps to, and each folder's only once."""
+def _lock_all(*directories: Directory, required: bool) -> Iterator[bool]:
+    """Hold the locks of all *directories*, each only once, in one global order, which rules out deadlocks."""
     with ExitStack() as stack:
-        distinct = {os.fstat(folder.fd)[1:3]: folder for folder in folders}
-        held = [stack.enter_context(folder.locked(required=required)) for _, folder in sorted(distinct.items())]
+        distinct = {os.fstat(directory.fd)[1:3]: directory for directory in directories}
+        held = [stack.enter_context(directory.locked(required=required)) for _, directory in sorted(distinct.items())]
         yield all(held)
 
 
 def _symlink_error(name: str) -> PermissionDeniedError:
-    return PermissionDeniedError(f"{name} is a symbolic link: a storage follows none")
+    return PermissionDeniedError(f"{name} is a symbolic link, which a storage never follows: replace it by its target")

@@ -1,4 +1,4 @@
-"""One file on local disk: how it is written, published and described."""
+"""One file on the local disk: reading, writing, publishing, status and headers."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _EARLIEST, _LATEST = datetime(1, 1, 2, tzinfo=UTC).timestamp(), datetime(9999, 1
 
 
 class LocalFSFile(FileAdapter):
-    """A file on local tree.
+    """A file on the local disk.
 
     Args:
         path: The path in the storage; without *tree*, the local path of a file to open on its own.
-        mode: What for.
+        mode: ``"r"``, ``"w"``, ``"rw"`` or a :class:`~flask_storage.FileMode`.
         tree: The directory tree of the storage.
-        options: How it is to be written.
-        file_mode: Mode of the file that is written.
+        options: Headers, metadata and conditions of a write.
+        file_mode: Permissions of a written file.
 
     Attributes:
-        path: As given.
-        fp: Python's own file underneath.
-        headers: Content headers and metadata, as kept beside the content.
+        path: The argument.
+        fp: The wrapped Python file object.
+        headers: Content headers and metadata of the file.
     """
 
     fp: io.BufferedReader | io.BufferedWriter | io.BufferedRandom
@@ -98,7 +98,7 @@ class LocalFSFile(FileAdapter):
                     os.close(original)
 
     def append_from(self, source: int, offset: int, progress: Callable[[int], None] | None = None) -> int:
-        """Append everything from *offset* on of another descriptor, in the kernel where it can; return the count."""
+        """Append the content of another descriptor from *offset* on, in the kernel if it can; return the byte count."""
         count = copy_bytes(source, self.fp.fileno(), offset=offset, progress=progress, writing=self._error_translator)
         self._count += count
         return count
@@ -108,7 +108,7 @@ class LocalFSFile(FileAdapter):
         fd = self.fp.fileno()
         os.fchmod(fd, self._file_mode)
         _write_headers(fd, self.headers)
-        # The kernel's own stamps tick every few milliseconds; the etag needs two versions never to look alike.
+        # The kernel's time stamps have a resolution of milliseconds; the etags of two versions must never be equal.
         now = datetime.now(UTC)
         stamp = int(now.timestamp()) * 10**9 + now.microsecond * 1000
         os.utime(fd, ns=(stamp, stamp))
@@ -138,34 +138,34 @@ class LocalFSFile(FileAdapter):
             self._directory.unlink(self._temporary)
 
     def _release(self) -> None:
-        # Not fp.close(): in a forked child that would flush the parent's bytes into the parent's file once more.
+        # Not fp.close(): in a forked child that would write the parent's buffer to the parent's file a second time.
         self.fp.raw.close()
         self._directory.close()
 
 
-def if_match_check(folder: Directory, name: str, options: WriteOptions) -> Callable[[], None] | None:
-    """Return what must hold, at the moment of publication, for *name* in *folder*; None for nothing."""
+def if_match_check(directory: Directory, name: str, options: WriteOptions) -> Callable[[], None] | None:
+    """Return a function that raises unless *name* in *directory* has the etag ``if_match``; None without one."""
     if options.if_match is None:
         return None
 
     def check() -> None:
-        if not (folder.exists(name) and etag(folder.stat(name)) == options.if_match):
-            raise PreconditionFailedError("the file is not the version that was named: read it again")
+        if not (directory.exists(name) and etag(directory.stat(name)) == options.if_match):
+            raise PreconditionFailedError("the file is not the version that if_match names: read it again")
 
     return check
 
 
 def last_modified(status: os.stat_result) -> arrow.Arrow:
-    """Return when the file was last modified."""
+    """Return the modification time in UTC, limited to the years that :class:`datetime.datetime` supports."""
     import arrow
 
-    # A disk holds dates that no calendar has; one such file must not spoil a whole listing.
+    # A disk may hold dates that datetime does not support; one such file must not make a whole listing fail.
     seconds = min(max(status.st_mtime, _EARLIEST), _LATEST)
     return arrow.Arrow.fromdatetime(datetime.fromtimestamp(seconds, UTC))
 
 
 def file_info(path: str, status: os.stat_result, headers: dict[str, Any]) -> FileInfo:
-    """Return what is known of a file."""
+    """Return the :class:`~flask_storage.FileInfo` of a file."""
     return FileInfo(
         path=path,
         size=status.st_size,
@@ -177,7 +177,7 @@ def file_info(path: str, status: os.stat_result, headers: dict[str, Any]) -> Fil
 
 
 def supports_xattrs(root: Path) -> bool:
-    """Whether the file system keeps extended attributes; asking for one changes nothing."""
+    """Return whether the file system supports extended attributes, by reading one."""
     if not hasattr(os, "getxattr"):
         return False
     try:
@@ -188,26 +188,26 @@ def supports_xattrs(root: Path) -> bool:
 
 
 def read_headers(fd: int) -> dict[str, Any]:
-    """Return what is kept beside a file's content; nothing where nothing is, or not by us."""
+    """Return content headers and metadata of a file; empty if there are none or they are invalid."""
     if not hasattr(os, "getxattr"):
         return {}
     try:
-        kept = json.loads(os.getxattr(fd, _ATTRIBUTE))
+        attribute = json.loads(os.getxattr(fd, _ATTRIBUTE))
     except OSError as error:
         if error.errno in (errno.ENODATA, *_NO_ATTRIBUTES):
             return {}
-        raise  # a disk that fails must not pass for a file without a type
+        raise  # a failing disk must not look like a file without a content type
     except (ValueError, RecursionError):
         return {}
-    return _valid_headers(kept)
+    return _valid_headers(attribute)
 
 
-def _valid_headers(kept: object) -> dict[str, Any]:
-    """Return what we could have written ourselves: anybody with access to the disk can set attributes."""
-    if not isinstance(kept, dict):
+def _valid_headers(attribute: object) -> dict[str, Any]:
+    """Return the valid headers and metadata: untrusted input, as any process with access can set attributes."""
+    if not isinstance(attribute, dict):
         return {}
-    headers: dict[str, Any] = {name: kept[name] for name in CONTENT_HEADERS if is_one_line(kept.get(name))}
-    metadata = kept.get("metadata")
+    headers: dict[str, Any] = {name: attribute[name] for name in CONTENT_HEADERS if is_one_line(attribute.get(name))}
+    metadata = attribute.get("metadata")
     if isinstance(metadata, dict) and all(is_one_line(text) for item in metadata.items() for text in item):
         headers["metadata"] = metadata
     return headers
@@ -222,12 +222,12 @@ def _write_headers(fd: int, headers: dict[str, Any]) -> None:
     except OSError as error:
         if error.errno in _NO_ATTRIBUTES:
             raise UnsupportedOperationError(
-                "the file system keeps no content type or metadata: store the file without, or elsewhere"
+                "the file system keeps no content type or metadata (no extended attributes): store the file without"
             ) from error
-        # ENOSPC stands for both a long attribute and a full tree.
+        # ENOSPC means either that the attribute is too long or that the disk is full.
         too_long = error.errno in (errno.E2BIG, errno.ERANGE)
         if too_long or (error.errno == errno.ENOSPC and os.fstatvfs(fd).f_bavail):
             raise UnsupportedOperationError(
-                "the file system has no room for so much metadata with one file: keep it shorter"
+                "headers and metadata of the file are too long for the file system: shorten them"
             ) from error
         raise

@@ -1,4 +1,4 @@
-"""Uploads in parts on local tree, and the sweep of what was never finished."""
+"""Multipart uploads on the local disk, and the sweep of unfinished writes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CHUNK = 1024 * 1024
 
 
 class LocalMultipart(MultipartStore):
-    """Keeps each upload in a hidden folder of its own, beside a note of what it is to become.
+    """Keeps each upload in its own hidden directory: the parts, and a manifest with path, headers and start time.
 
     Args:
         backend: The storage's name.
@@ -57,8 +57,8 @@ class LocalMultipart(MultipartStore):
         upload_id = new_upload_id()
         name = RESERVED_PREFIX + upload_id
         try:
-            with self._tree.open_directory(name, create=True) as folder:
-                self._store(folder, MANIFEST_NAME, encode_manifest(path, options))
+            with self._tree.open_directory(name, create=True) as directory:
+                self._store(directory, MANIFEST_NAME, encode_manifest(path, options))
         except BaseException:
             _remove(self._tree, name)
             raise
@@ -66,46 +66,46 @@ class LocalMultipart(MultipartStore):
 
     def upload_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
         """See :meth:`MultipartStore.upload_part`."""
-        folder, _ = self._open(path, upload_id)
-        with folder:
-            return self._store(folder, part_name(number), memoryview(data).cast("B"), number)
+        directory, _ = self._open(path, upload_id)
+        with directory:
+            return self._store(directory, part_name(number), memoryview(data).cast("B"), number)
 
     def complete(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
         """See :meth:`MultipartStore.complete`."""
-        folder, manifest = self._open(path, upload_id)
-        with folder, self._new_file(path, options) as writer:
+        directory, manifest = self._open(path, upload_id)
+        with directory, self._new_file(path, options) as writer:
             writer.headers = {**manifest["headers"], **options.headers}
             writer.set_expected(options)
             for part in parts:
                 try:
-                    fd = folder.open_file(part_name(part.number))
+                    fd = directory.open_file(part_name(part.number))
                 except FileNotFoundError as error:
                     raise IntegrityError(f"part {part.number} is missing: send it again", path=path) from error
                 try:
                     if etag(os.fstat(fd)) != part.etag:
                         raise IntegrityError(f"part {part.number} is not the one that was named", path=path)
-                    _append(writer, fd, through_here=bool(options.checksum))
+                    _append(writer, fd, in_kernel=not options.checksum)
                 finally:
                     os.close(fd)
-        with suppress(OSError):  # it is published, which an error would deny; the sweep takes the rest
+        with suppress(OSError):  # the file is published, so this is no failure; the sweep removes the rest
             _remove(self._tree, RESERVED_PREFIX + upload_id)
 
     def abort(self, path: str, upload_id: str) -> None:
         """See :meth:`MultipartStore.abort`."""
         with suppress(FileNotFoundInStorageError):
-            folder, _ = self._open(path, upload_id)
-            folder.close()
+            directory, _ = self._open(path, upload_id)
+            directory.close()
             _remove(self._tree, RESERVED_PREFIX + upload_id)
 
     def list_parts(self, path: str, upload_id: str) -> list[Part]:
         """See :meth:`MultipartStore.list_parts`."""
-        folder, _ = self._open(path, upload_id)
+        directory, _ = self._open(path, upload_id)
         parts = []
-        with folder:
-            for name in os.listdir(folder.fd):
+        with directory:
+            for name in os.listdir(directory.fd):
                 number = part_number_of(name)
                 if number is not None:
-                    status = folder.stat(name)
+                    status = directory.stat(name)
                     parts.append(Part(number=number, size=status.st_size, etag=etag(status)))
         return sorted(parts, key=lambda part: part.number)
 
@@ -115,36 +115,36 @@ class LocalMultipart(MultipartStore):
             hidden = [name for name in os.listdir(root.fd) if name.startswith(RESERVED_PREFIX)]
         for upload_id in [name.removeprefix(RESERVED_PREFIX) for name in hidden]:
             with suppress(FileNotFoundInStorageError, IntegrityError):
-                folder, manifest = self._open(None, upload_id)
-                folder.close()
+                directory, manifest = self._open(None, upload_id)
+                directory.close()
                 if not path or manifest["path"].startswith(path + "/"):
                     yield pending_upload(manifest, upload_id)
 
     def _open(self, path: str | None, upload_id: str) -> tuple[Directory, dict[str, Any]]:
-        """Open the folder of an upload to *path* (None: to any) and read its note."""
+        """Open the directory of an upload to *path* (None: any path); return it and the manifest."""
         missing = FileNotFoundInStorageError(self._backend, f"{path} (upload)")
         if not is_upload_id(upload_id):
             raise missing
         try:
-            folder = self._tree.open_directory(RESERVED_PREFIX + upload_id)
+            directory = self._tree.open_directory(RESERVED_PREFIX + upload_id)
         except FileNotFoundError as error:
             raise missing from error
         try:
-            with os.fdopen(folder.open_file(MANIFEST_NAME), "rb") as file:
+            with os.fdopen(directory.open_file(MANIFEST_NAME), "rb") as file:
                 manifest = parse_manifest(file.read())
-        except FileNotFoundError as error:  # being begun or removed at this moment
-            folder.close()
+        except FileNotFoundError as error:  # it is created or removed concurrently
+            directory.close()
             raise missing from error
         except BaseException:
-            folder.close()
+            directory.close()
             raise
         if path not in (None, manifest["path"]):
-            folder.close()
+            directory.close()
             raise missing
-        return folder, manifest
+        return directory, manifest
 
-    def _store(self, folder: Directory, name: str, data: bytes | memoryview, number: int = 0) -> Part:
-        temporary, fd = folder.create_temporary()
+    def _store(self, directory: Directory, name: str, data: bytes | memoryview, number: int = 0) -> Part:
+        temporary, fd = directory.create_temporary()
         try:
             try:
                 write_all(fd, data)
@@ -153,51 +153,52 @@ class LocalMultipart(MultipartStore):
                 status = os.fstat(fd)
             finally:
                 os.close(fd)
-            folder.publish(temporary, name, exclusive=False, precondition=None, sync=self._tree.sync)
+            directory.publish(temporary, name, exclusive=False, precondition=None, sync=self._tree.sync)
         except BaseException:
-            folder.unlink(temporary)
+            directory.unlink(temporary)
             raise
         return Part(number=number, size=status.st_size, etag=etag(status))
 
 
 def sweep(tree: RootedTree, before: float) -> int:
-    """Remove hidden files and uploads last touched before the time stamp *before*; return how many.
+    """Remove hidden files and uploads last modified before the time stamp *before*; return the count.
 
-    Empty folders go too, uncounted: a crash leaves them between the making of a folder and that of its first file.
+    Empty directories are removed too, but not counted. A crash between creating a directory and its first file leaves
+    them.
     """
 
-    def on_exit(path: str, folder: Directory) -> None:
-        if os.fstat(folder.fd).st_mtime < before:
+    def on_exit(path: str, directory: Directory) -> None:
+        if os.fstat(directory.fd).st_mtime < before:
             tree.remove_empty_parents(path)
 
     count = 0
     for prefix, entry in tree.walk(on_exit=on_exit):
         if not entry.name.startswith(RESERVED_PREFIX):
             continue
-        with suppress(FileNotFoundError):  # finished while we look
+        with suppress(FileNotFoundError):  # it was published concurrently
             if entry.stat(follow_symlinks=False).st_mtime >= before:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 _remove(tree, prefix + entry.name)
             else:
-                with tree.open_directory(prefix[:-1]) as folder:
-                    folder.unlink(entry.name)
+                with tree.open_directory(prefix[:-1]) as directory:
+                    directory.unlink(entry.name)
                 tree.remove_empty_parents(prefix[:-1])
             count += 1
     return count
 
 
 def _remove(tree: RootedTree, path: str) -> None:
-    """Remove the hidden folder of an upload with what is in it."""
-    with suppress(FileNotFoundError), tree.open_directory(path) as folder:  # else somebody removes it too
-        for name in os.listdir(folder.fd):
-            folder.unlink(name)
+    """Remove the hidden directory of an upload and its files."""
+    with suppress(FileNotFoundError), tree.open_directory(path) as directory:  # it may be removed concurrently
+        for name in os.listdir(directory.fd):
+            directory.unlink(name)
     tree.remove_empty_parents(path)
 
 
-def _append(writer: Any, part: int, *, through_here: bool) -> None:
-    """Append a part: the kernel copies it, unless its bytes must be seen for a checksum."""
-    if not through_here:
+def _append(writer: Any, part: int, *, in_kernel: bool) -> None:
+    """Append a part. The kernel cannot copy it when the writer computes a checksum of the bytes."""
+    if in_kernel:
         writer.append_from(part, 0)
         return
     offset = 0

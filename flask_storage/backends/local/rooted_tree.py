@@ -1,9 +1,9 @@
-"""The one door to the local disk: a tree of folders that nothing leaves.
+"""The gateway to the local disk: a directory tree in which no path resolves to anything outside.
 
-Between checking a path and opening it somebody can put a symbolic link in its way; a program that resolves first and
-opens later follows it (309 of 20,000 attempts, measured on such a program). So nothing here takes a path with a slash
-in it. :meth:`RootedTree.open_directory` walks from the root one segment at a time, each opened relative to the one before with
-``O_NOFOLLOW``, and everything else is done relative to the folder it returns.
+Resolving a path first and opening it later has a race condition: another process can replace a directory by a symbolic
+link in between (measured on a program that does so: 309 of 20,000 attempts). So no system call here gets a path with a
+slash. :meth:`RootedTree.open_directory` opens one segment after the other from the root on, each relative to the one
+before and with ``O_NOFOLLOW``. Every other call is relative to the directory that it returns.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ...paths import RESERVED_PREFIX, SYSTEM_DIRECTORY
 from .directory import DIRECTORY_FLAGS, Directory
 
 _ATTEMPTS = 100
-# A tree may be nested 512 deep, and a process is often allowed no more than 1024 descriptors.
+# A tree may be 512 levels deep, and the limit of open descriptors per process is often 1024.
 _MAX_OPEN_LEVELS = 32
 
 
 class RootedTree:
-    """A folder tree that nothing leaves.
+    """A directory tree in which no path resolves to anything outside.
 
     Args:
-        root: An existing folder.
-        directory_mode: Mode of folders made here.
-        sync: Make every change durable before it is reported done.
+        root: An existing directory.
+        directory_mode: Permissions of the directories that are created here.
+        sync: Make every change durable before the call returns.
     """
 
     def __init__(self, root: Path, *, directory_mode: int, sync: bool) -> None:
@@ -38,86 +38,86 @@ class RootedTree:
         self._directory_mode = directory_mode
 
     def open_directory(self, path: str, *, create: bool = False) -> Directory:
-        """Open a folder below the root. Every access to this storage goes through here.
+        """Open a directory below the root. Every access to this storage goes through here.
 
         Args:
             path: Normalized; ``""`` is the root.
-            create: Make what is missing.
+            create: Create missing directories.
 
         Raises:
-            FileNotFoundError: when it does not exist, or a file stands in its way (unless *create*).
-            LocalFSError: when a file stands in its way (with *create*), or the root is gone.
-            PermissionDeniedError: when a symbolic link does.
+            FileNotFoundError: when it does not exist, or a part of the path is a file (without *create*).
+            LocalFSError: when a part of the path is a file (with *create*), or the root does not exist.
+            PermissionDeniedError: when a part of the path is a symbolic link.
         """
         if not create:
             return self._open_path(path, create=False)
         try:
             for _ in range(_ATTEMPTS):
-                with suppress(FileNotFoundError):  # somebody pruned on our way what was there, or what we made
+                with suppress(FileNotFoundError):  # another process removed an empty directory of the path
                     return self._open_path(path, create=True)
-            raise LocalFSError(f"the folder {path} is deleted again and again by somebody else")
+            raise LocalFSError(f"another process deletes the directory {path} again and again: try again later")
         except BaseException:
             self.remove_empty_parents(path)
             raise
 
     def open_parent(self, path: str, *, create: bool = False) -> tuple[Directory, str]:
-        """Open the folder of a file; return it and the file's own name."""
+        """Open the directory of a file; return it and the name of the file in it."""
         parent, _, name = path.rpartition("/")
         return self.open_directory(parent, create=create), name
 
     def open_file(self, path: str) -> int:
         """Open a file for reading; see :meth:`Directory.open_file`."""
-        folder, name = self.open_parent(path)
-        with folder:
-            return folder.open_file(name)
+        directory, name = self.open_parent(path)
+        with directory:
+            return directory.open_file(name)
 
     def create_temporary(self, path: str) -> tuple[Directory, str, int]:
-        """Make a temporary file in the folder of *path*; return folder, name and descriptor."""
+        """Create a temporary file in the directory of *path*; return directory, name and descriptor."""
         for _ in range(_ATTEMPTS):
-            folder, _name = self.open_parent(path, create=True)
+            directory, _name = self.open_parent(path, create=True)
             try:
-                name, fd = folder.create_temporary()
-            except FileNotFoundError:  # the folder was pruned between opening it and here
-                folder.close()
+                name, fd = directory.create_temporary()
+            except FileNotFoundError:  # the directory was removed concurrently
+                directory.close()
             except BaseException:
-                folder.close()
+                directory.close()
                 self.remove_empty_parents(path.rpartition("/")[0])
                 raise
             else:
-                return folder, name, fd
-        raise LocalFSError("the folder is deleted again and again by somebody else")
+                return directory, name, fd
+        raise LocalFSError(f"another process deletes the directory of {path} again and again: try again later")
 
     def remove_empty_parents(self, path: str) -> None:
-        """Remove the folder *path* and those above it as far as they are empty; never the root.
+        """Remove the directory *path* and its parents as far as they are empty, but never the root.
 
-        Object stores have no folders; where the last file of one is gone, so should be the folder.
+        Object stores have no directories: a directory exists as long as a file is in it.
         """
         while path and path != SYSTEM_DIRECTORY:
             parent, _, name = path.rpartition("/")
             try:
-                with self.open_directory(parent) as folder:
-                    os.rmdir(name, dir_fd=folder.fd)
+                with self.open_directory(parent) as directory:
+                    os.rmdir(name, dir_fd=directory.fd)
             except LocalFSError:
                 return
             except OSError as error:
                 if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                     return
-                # Gone already or never made, so the one above may be empty now; or not ours to remove.
+                # It does not exist, so its parent may be empty; or this process may not remove it.
             path = parent
 
     def walk(
         self, path: str = "", *, recursive: bool = True, on_exit: Callable[[str, Directory], None] | None = None
     ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Yield what is below a folder, with the folder's path (ending in ``/``, or ``""``), lazily, in any order.
+        """Yield the entries below a directory, each with its directory's path (``""``, or ends in ``/``), in any order.
 
-        With *recursive*, folders are entered and not yielded, except our own hidden ones, which are yielded and not
-        entered. What vanishes meanwhile is left out, and a folder that does not exist yields nothing. However deep
-        the tree, at most 64 descriptors are open.
+        With *recursive*, directories are entered and not yielded, except the storage's hidden ones, which are yielded
+        and not entered. Entries that are deleted concurrently are left out, and a directory that does not exist yields
+        nothing. At most 64 descriptors are open, however deep the tree is.
 
         Args:
             path: Normalized; ``""`` is the root.
-            recursive: Enter sub-folders.
-            on_exit: Called with each folder that was entered, when all of its own files have been yielded.
+            recursive: Enter subdirectories.
+            on_exit: Called with each entered directory after its last entry.
         """
         pending = [path]
         while pending:
@@ -135,7 +135,7 @@ class RootedTree:
                 entry = next(level.entries, None)
                 if entry is None:
                     if on_exit is not None:
-                        on_exit(level.path, level.folder)
+                        on_exit(level.path, level.directory)
                     levels.pop().close()
                 elif not recursive or entry.name.startswith(RESERVED_PREFIX) or not entry.is_dir(follow_symlinks=False):
                     yield level.prefix, entry
@@ -148,10 +148,10 @@ class RootedTree:
                 level.close()
 
     def _enter_directory(self, levels: list[_WalkLevel], name: str) -> None:
-        """Go on with a sub-folder; one that is gone meanwhile, or is none any more, is left out."""
+        """Enter a subdirectory, unless it was concurrently deleted or replaced by something else."""
         level = levels[-1]
         try:
-            levels.append(_WalkLevel(level.folder.child(name), level.prefix + name))
+            levels.append(_WalkLevel(level.directory.child(name), level.prefix + name))
         except (FileNotFoundError, NotADirectoryError, PermissionDeniedError):
             return
         except PermissionError:
@@ -159,28 +159,32 @@ class RootedTree:
                 raise
 
     def _open_path(self, path: str, *, create: bool) -> Directory:
-        folder = self._open_root()
+        directory = self._open_root()
         try:
             for name in path.split("/") if path else ():
-                parent = folder
-                folder = self._open_child(parent, name, create)
+                parent = directory
+                directory = self._open_child(parent, name, create)
                 parent.close()
         except NotADirectoryError as error:
-            folder.close()
+            directory.close()
             if create:
-                raise LocalNotAFileError(f"a file stands where the folder {path} should be") from error
-            raise FileNotFoundError(errno.ENOENT, "a file stands in the way", path) from error
+                raise LocalNotAFileError(
+                    f"the directory {path} cannot be created, because a part of it is a file: choose another path"
+                ) from error
+            raise FileNotFoundError(errno.ENOENT, "a part of the path is a file", path) from error
         except BaseException:
-            folder.close()
+            directory.close()
             raise
-        return folder
+        return directory
 
     def _open_root(self) -> Directory:
         try:
             return Directory(os.open(self.root, DIRECTORY_FLAGS))
         except (FileNotFoundError, NotADirectoryError) as error:
-            # Not "file not found": a volume that is not mounted must not look like an empty storage.
-            raise LocalFSError(f"the root {self.root} is gone or no folder any more: is its volume mounted?") from error
+            # Not FileNotFoundError: a volume that is not mounted must not look like an empty storage.
+            raise LocalFSError(
+                f"the root {self.root} does not exist any more, or is not a directory: is its volume mounted?"
+            ) from error
 
     def _open_child(self, parent: Directory, name: str, create: bool) -> Directory:
         try:
@@ -193,30 +197,30 @@ class RootedTree:
 
 
 class _WalkLevel:
-    """A folder that is being walked."""
+    """A directory whose entries are being yielded."""
 
-    def __init__(self, folder: Directory, path: str) -> None:
-        self.folder = folder
+    def __init__(self, directory: Directory, path: str) -> None:
+        self.directory = directory
         self.path = path
         self.prefix = f"{path}/" if path else ""
         try:
-            self.entries = os.scandir(folder.fd)
+            self.entries = os.scandir(directory.fd)
         except BaseException:
-            folder.close()
+            directory.close()
             raise
 
     def close(self) -> None:
         self.entries.close()
-        self.folder.close()
+        self.directory.close()
 
 
 def create_root(root: Path, mode: int) -> None:
-    """Make a folder and those above it that are missing; the umask has no say."""
+    """Create a directory and its missing parents. The umask is ignored."""
     missing = []
     while not os.path.lexists(root):
         missing.append(root)
         root = root.parent
-    for folder in reversed(missing):
-        with suppress(FileExistsError):  # somebody else makes it too
-            os.mkdir(folder, 0o700)
-            os.chmod(folder, mode)
+    for directory in reversed(missing):
+        with suppress(FileExistsError):  # it may be created concurrently
+            os.mkdir(directory, 0o700)
+            os.chmod(directory, mode)

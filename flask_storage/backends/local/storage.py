@@ -1,4 +1,4 @@
-"""Files on local disk."""
+"""The local file system backend."""
 
 from __future__ import annotations
 
@@ -53,31 +53,32 @@ _PAGE = 1000
 
 
 class LocalFSStorage(InternalLinksStorageBackend):
-    """Keeps files below a folder of this machine.
+    """Stores files below a directory of this machine.
 
-    A write goes to a hidden file in the target's folder, is made durable, and is renamed into place; nobody ever sees
-    half a file, also after a crash (:meth:`StorageBackend.sweep` takes the hidden rest). No symbolic link is followed,
-    wherever it points. Folders come with their first file and go with their last.
+    A write goes to a hidden temporary file in the target's directory, is made durable, and is then renamed. A partly
+    written file is never visible under its path, not even after a crash (:meth:`StorageBackend.sweep` removes the
+    temporary file). Symbolic links are never followed. Directories are created with their first file and removed with
+    their last.
 
-    Content headers and metadata are kept in an extended attribute of the file; on a file system without those, giving
-    any is an :class:`~flask_storage.errors.UnsupportedOperationError`.
+    Content headers and metadata are stored in an extended attribute of the file. On a file system without extended
+    attributes, giving any raises :class:`~flask_storage.errors.UnsupportedOperationError`.
 
     Args:
-        root: The folder.
+        root: The directory.
         linked_endpoint: See :class:`~flask_storage.InternalLinksStorageBackend`.
-        secret_key: Likewise.
+        secret_key: See :class:`~flask_storage.InternalLinksStorageBackend`.
         name: ``fs-<name of the root>`` by default.
-        create: Make the root when it does not exist.
-        fsync: Make every change durable before it is reported done. Without, a power cut may lose the last writes, and
-            on some file systems leave the files that they replaced empty.
-        file_mode: Mode of files, as a number or as octal text (``"0o640"``); the umask has no say. A web server that is
-            to read them needs ``0o640`` or so.
-        directory_mode: Mode of folders that are made.
+        create: Create the root if it does not exist.
+        fsync: Make every change durable before the call returns. Without it a power failure may lose the last writes,
+            and on some file systems leave the files that they replaced empty.
+        file_mode: Permissions of files, as a number or as octal text (``"0o640"``); the umask is ignored. A web server
+            that reads the files directly needs ``0o640`` or similar.
+        directory_mode: Permissions of created directories, likewise.
         base_url: See :class:`~flask_storage.StorageBackend`.
-        portable: Likewise.
+        portable: See :class:`~flask_storage.StorageBackend`.
 
     Raises:
-        LocalFSError: when *root* is no folder.
+        LocalFSError: when *root* is not a directory.
 
     >>> import tempfile
     >>> storage = LocalFSStorage(tempfile.mkdtemp(), name="docs")
@@ -113,15 +114,15 @@ class LocalFSStorage(InternalLinksStorageBackend):
         try:
             if create:
                 create_root(self.root, directory_mode)
-            is_folder = self.root.is_dir()
+            is_directory = self.root.is_dir()
         except OSError as error:
-            kind, text = _ERRORS.get(error.errno or 0, (LocalFSError, "it cannot be used"))
-            raise kind(
-                f"the root {self.root} of {self.name!r}: {text} ({error.strerror})", backend=self.name
+            error_class, reason = _ERRORS.get(error.errno or 0, (LocalFSError, "it cannot be used"))
+            raise error_class(
+                f"the root {self.root} of {self.name!r}: {reason} ({error.strerror})", backend=self.name
             ) from error
-        if not is_folder:
+        if not is_directory:
             raise LocalFSError(
-                f"Storage root does not exist or is not a directory: {self.root} of {self.name!r}; make it, or pass "
+                f"Storage root does not exist or is not a directory: {self.root} of {self.name!r}; create it, or pass "
                 "create=True",
                 backend=self.name,
             )
@@ -130,12 +131,12 @@ class LocalFSStorage(InternalLinksStorageBackend):
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
-        """Make a storage of ``local:///srv/files`` (absolute) or ``local:uploads`` (relative to the working folder)."""
+        """Create a storage from ``local:///srv/files`` or ``local:uploads`` (relative to the working directory)."""
         return cls(unquote(url.netloc + url.path), **options)
 
     @cached_property
     def capabilities(self) -> Capabilities:
-        """Everything; content headers and metadata where the file system has extended attributes."""
+        """Everything; content headers and metadata only if the file system has extended attributes."""
         attributes = supports_xattrs(self.root)
         return Capabilities(
             read_write=True,
@@ -156,20 +157,20 @@ class LocalFSStorage(InternalLinksStorageBackend):
             server_side_copy=True,
         )
 
-    # -- hooks --------------------------------------------------------------------------------------------------------
+    # -- driver methods -----------------------------------------------------------------------------------------------
 
     def _translate(self, error: Exception, path: str | None) -> StorageError | None:
         if isinstance(error, UnicodeEncodeError):
-            return InvalidPathError("the file system's encoding cannot write this name: run with a UTF-8 locale")
+            return InvalidPathError("the file system's encoding cannot represent this name: run with a UTF-8 locale")
         if not isinstance(error, OSError):
             return None
         if error.errno == errno.ENOENT:
             return FileNotFoundInStorageError(self.name, path or str(self.root))
-        kind, text = _ERRORS.get(error.errno or 0, (LocalFSError, "the disk refused"))
-        return kind(f"{text} ({error.strerror or error})")
+        error_class, reason = _ERRORS.get(error.errno or 0, (LocalFSError, "the disk refused"))
+        return error_class(f"{reason} ({error.strerror or error})")
 
     def _link_audience(self) -> str:
-        # Two folders called "uploads" have the same default name; without a profile their tokens must still differ.
+        # Two directories called "uploads" have the same default name; without a profile their tokens must still differ.
         audience = super()._link_audience()
         if self.link_context is not None or self._is_named:
             return audience
@@ -186,7 +187,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
             elif entry.is_file(follow_symlinks=False):
                 try:
                     status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:  # deleted while we look
+                except FileNotFoundError:  # it was deleted concurrently
                     continue
                 page.append(ListEntry(prefix + entry.name, last_modified(status), status.st_size))
             if len(page) >= _PAGE:
@@ -208,10 +209,10 @@ class LocalFSStorage(InternalLinksStorageBackend):
         self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
     ) -> None:
         source = _regular_file(file_obj)
-        if source is None or options.checksum:  # a checksum needs the bytes to pass through here
+        if source is None or options.checksum:  # to compute a checksum, this process must read the bytes
             super()._upload_file(file_obj, path, options, progress)
             return
-        source.flush()  # of a file that was also written to, which may not be on disk yet
+        source.flush()  # a file that is open for writing too may hold bytes that are not on disk yet
         start = source.tell()
         with self._new_file(path, options) as writer:
             writer.set_expected(options)
@@ -240,38 +241,38 @@ class LocalFSStorage(InternalLinksStorageBackend):
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            super()._move(path, new_path, options)  # a sub-folder is another file system
+            super()._move(path, new_path, options)  # a subdirectory is another file system
         finally:
             self.tree.remove_empty_parents(parent(path))
-            self.tree.remove_empty_parents(parent(new_path))  # made for nothing where the move was refused
+            self.tree.remove_empty_parents(parent(new_path))  # created in vain if the move failed
 
     def _delete(self, path: str) -> None:
         try:
-            folder, name = self.tree.open_parent(path)
+            directory, name = self.tree.open_parent(path)
         except FileNotFoundError:
             return
-        with folder:
-            with folder.locked():
-                folder.unlink(name)
+        with directory:
+            with directory.locked():
+                directory.unlink(name)
             if self.tree.sync:
-                folder.sync()
+                directory.sync()
         self.tree.remove_empty_parents(parent(path))
 
     def _delete_prefix(self, path: str) -> int:
-        def on_exit(folder_path: str, folder: Directory) -> None:
+        def on_exit(directory_path: str, directory: Directory) -> None:
             if self.tree.sync:
-                folder.sync()  # once for all of its files
-            self.tree.remove_empty_parents(folder_path)
+                directory.sync()  # once for all of its files
+            self.tree.remove_empty_parents(directory_path)
 
         count = 0
         for prefix, entry in self.tree.walk(path, on_exit=on_exit):
             if not entry.name.startswith(RESERVED_PREFIX):
                 with (
                     suppress(FileNotFoundError),
-                    self.tree.open_directory(prefix[:-1]) as folder,
-                ):  # else gone with its folder
-                    with folder.locked():
-                        folder.unlink(entry.name)
+                    self.tree.open_directory(prefix[:-1]) as directory,
+                ):  # its directory may be deleted concurrently
+                    with directory.locked():
+                        directory.unlink(entry.name)
                     count += 1
         return count
 
@@ -300,31 +301,31 @@ class LocalFSStorage(InternalLinksStorageBackend):
         return file.attach(path, translator)
 
     def _contains_files(self, path: str) -> bool:
-        """Whether there is a file below a folder; an unfinished or broken-off write may have made it for nothing."""
+        """Return whether a file is below a directory; an unfinished or interrupted write may have created it."""
         try:
             return any(
                 entry.is_file(follow_symlinks=False) and not entry.name.startswith(RESERVED_PREFIX)
                 for _, entry in self.tree.walk(path)
             )
-        except PermissionError:  # it is there, and not ours to look into
+        except PermissionError:  # it exists, but this process may not read it
             return path != SYSTEM_DIRECTORY
 
     def _rename(self, path: str, new_path: str, options: WriteOptions) -> None:
         source, name = self.tree.open_parent(path)
         with source:
-            os.close(source.open_file(name))  # a folder or a link is not moved
+            os.close(source.open_file(name))  # raises for a directory or a symbolic link
             while True:
                 target, new_name = self.tree.open_parent(new_path, create=True)
                 with target:
                     precondition = if_match_check(target, new_name, options)
                     try:
                         source.rename_to(name, target, new_name, exclusive=options.exclusive, precondition=precondition)
-                    except FileNotFoundError:  # the target folder was pruned meanwhile, or the source is gone
+                    except FileNotFoundError:  # target directory or source was removed concurrently
                         if source.exists(name):
                             continue
                         raise
                     except (FileExistsError, StorageError):
-                        with self._error_translator(new_path):  # it is the target that stands in the way
+                        with self._error_translator(new_path):  # the error is about the target
                             raise
                     if self.tree.sync:
                         target.fsync_entry(new_name)
@@ -333,27 +334,30 @@ class LocalFSStorage(InternalLinksStorageBackend):
 
 
 _ERRORS: dict[int, tuple[type[StorageError], str]] = {
-    errno.EEXIST: (FileExistsInStorageError, "the name is taken: choose another"),
+    errno.EEXIST: (FileExistsInStorageError, "the name exists already: choose another"),
     errno.EACCES: (PermissionDeniedError, "the system denies this process access: check owner and mode of the root"),
     errno.EPERM: (PermissionDeniedError, "the system does not permit this: check owner and flags of the root"),
     errno.EROFS: (PermissionDeniedError, "the file system is read-only: mount it writable"),
-    errno.ELOOP: (PermissionDeniedError, "a symbolic link is in the way: a storage follows none"),
-    errno.ENOSPC: (StorageFullError, "the disk is full: make room"),
-    errno.EDQUOT: (StorageFullError, "the disk quota is used up: make room"),
+    errno.ELOOP: (
+        PermissionDeniedError,
+        "a part of the path is a symbolic link, which a storage never follows: replace it by its target",
+    ),
+    errno.ENOSPC: (StorageFullError, "the disk is full: free some space"),
+    errno.EDQUOT: (StorageFullError, "the disk quota is used up: free some space"),
     errno.EFBIG: (StorageFullError, "the file is larger than the system allows: raise the limit"),
-    errno.ENAMETOOLONG: (InvalidPathError, "the name is too long for the file system"),
-    errno.EILSEQ: (InvalidPathError, "the file system cannot write this name"),
-    errno.EISDIR: (LocalNotAFileError, "a folder stands where the file should be"),
-    errno.ENOTDIR: (LocalNotAFileError, "a file stands where a folder should be"),
+    errno.ENAMETOOLONG: (InvalidPathError, "the name is too long for the file system: choose a shorter one"),
+    errno.EILSEQ: (InvalidPathError, "the file system cannot represent this name: choose another"),
+    errno.EISDIR: (LocalNotAFileError, "the path is a directory, not a file: choose another"),
+    errno.ENOTDIR: (LocalNotAFileError, "a part of the path is a file, not a directory: choose another"),
     errno.EIO: (LocalFSError, "the disk failed: check the hardware"),
 }
 
 
 def _regular_file(file_obj: object) -> io.BufferedReader | io.BufferedWriter | io.BufferedRandom | None:
-    """Return *file_obj* if it is a file on a disk and nothing else, so that the kernel may copy.
+    """Return *file_obj* if the kernel may copy its content: a plain Python file object of a regular file.
 
-    ``fileno()`` alone says little: a GzipFile has one too, and its content is not what is on disk; nor need it be that
-    of somebody's subclass.
+    ``fileno()`` alone is not enough: a :class:`gzip.GzipFile` has one too, but its content differs from the bytes on
+    disk. The same may hold for a subclass.
     """
     if type(file_obj) not in (io.BufferedReader, io.BufferedWriter, io.BufferedRandom):
         return None

@@ -1,7 +1,7 @@
-"""Everything that the wall promises, as tests: one module for each theme, one class that asks them all.
+"""The conformance suite: a test for every guarantee of the storage interface, one module for each subject.
 
-What a storage declares missing (:class:`~flask_storage.Capabilities`) is not skipped: the same test then demands that
-it is refused with :class:`~flask_storage.errors.UnsupportedOperationError`.
+No test is skipped. If a storage declares a capability unsupported (:class:`~flask_storage.Capabilities`), the same test
+expects :class:`~flask_storage.errors.UnsupportedOperationError`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class BackendConformance(
     ConcurrencyTests,
     MaintenanceTests,
 ):
-    """Subclass this in your tests, make your storage, and run pytest.
+    """Every test of the suite. Subclass it in your tests and return your storage from ``make_storage``.
 
     ::
 
@@ -54,6 +54,6 @@ class BackendConformance(
             def make_storage(self, tmp_path):
                 return MyStorage(...)
 
-    ``make_storage`` is called once for each test and returns an empty storage. Whatever a test needs beyond that it
-    makes through the wall. Override a test method only to say why your place must differ.
+    ``make_storage`` is called once for each test and must return an empty storage. The tests use only the public
+    operations of the storage. Override a test method only where your service cannot meet the guarantee, and say why.
     """

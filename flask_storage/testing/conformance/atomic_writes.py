@@ -1,5 +1,5 @@
-# ruff: noqa: S101, PT012, PT017, PT031, ARG001, N818 - a test suite that is shipped: it asserts, and breaks off in the middle of blocks
-"""When content becomes visible: closing publishes, leaving in trouble discards, forgetting warns."""
+# ruff: noqa: S101, PT012, PT017, PT031, ARG001, N818 - a test suite that is shipped: it asserts, and raises within blocks
+"""When content becomes visible: closing publishes, an exception discards, an unclosed writer warns."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from .base import CHUNK, ConformanceBase, content_of, names, needs
 
 
 class _InterruptedWrite(Exception):
-    """Something that went wrong in the app, between two writes."""
+    """An error of the app between two writes."""
 
 
 class _BrokenSource:
-    """A source that fails after so many bytes, as a client does that goes away."""
+    """A source that fails after *size* bytes, like a client that disconnects."""
 
     def __init__(self, size: int) -> None:
-        self._left = size
+        self._remaining = size
 
     def read(self, size: int, /) -> bytes:
-        if self._left <= 0:
+        if self._remaining <= 0:
             raise _InterruptedWrite
-        count = min(size, self._left)
-        self._left -= count
+        count = min(size, self._remaining)
+        self._remaining -= count
         return bytes(count)
 
 
@@ -52,10 +52,10 @@ _WRAPPERS = [_text, io.BufferedWriter, _compressed, _archive]
 
 
 class AtomicWriteTests(ConformanceBase):
-    """A half-written file is never visible under its name."""
+    """A partly written file is never visible under its path."""
 
     def test_nothing_is_visible_before_closing(self, storage: StorageBackend) -> None:
-        """While one writes, everybody else sees what was there before, or nothing."""
+        """Until the writer is closed, other callers see the old file, or none."""
         storage.write("old.bin", b"old")
 
         with storage.open("old.bin", "w") as replacing, storage.open("new.bin", "w") as creating:
@@ -72,7 +72,7 @@ class AtomicWriteTests(ConformanceBase):
         assert storage.size("old.bin") == storage.size("new.bin") == 100_000
 
     def test_a_directory_appears_with_its_first_file(self, storage: StorageBackend) -> None:
-        """A folder into which something is only being written is not listed, and aborting leaves none."""
+        """A directory is not listed before its first file is published, and aborting leaves no directory."""
         for end in ("abort", "close"):
             writer = storage.open("new/folder/file.bin", "w")
             writer.write(b"abc")
@@ -81,7 +81,7 @@ class AtomicWriteTests(ConformanceBase):
             assert names(storage, recursive=False) == (["new/"] if end == "close" else [])
 
     def test_closing_publishes(self, storage: StorageBackend) -> None:
-        """Without a `with` block, closing is what publishes; closing again does nothing."""
+        """Without a `with` block, `close` publishes; closing again does nothing."""
         writer = storage.open("file.bin", "w")
         writer.write(b"abc")
 
@@ -97,7 +97,7 @@ class AtomicWriteTests(ConformanceBase):
     def test_leaving_by_an_exception_discards(
         self, storage: StorageBackend, error: type[BaseException], written: int
     ) -> None:
-        """Whatever kind of exception ends the block, nothing of it is published."""
+        """If any kind of exception ends the block, nothing is published."""
         storage.write("old.bin", b"old")
 
         for path in ("old.bin", "new.bin"):
@@ -109,7 +109,7 @@ class AtomicWriteTests(ConformanceBase):
         assert names(storage) == ["old.bin"]
 
     def test_aborting_discards(self, storage: StorageBackend) -> None:
-        """What is aborted never appears, and neither closing nor leaving the block brings it back."""
+        """An aborted write is never published, neither by closing nor by leaving the block."""
         storage.write("old.bin", b"old")
 
         with storage.open("old.bin", "w") as writer:
@@ -122,8 +122,8 @@ class AtomicWriteTests(ConformanceBase):
         assert storage.read("old.bin") == b"old"
         assert names(storage) == ["old.bin"]
 
-    def test_writing_after_the_end_is_refused(self, storage: StorageBackend) -> None:
-        """Published or aborted, a writer takes nothing more."""
+    def test_writing_after_close_or_abort_is_refused(self, storage: StorageBackend) -> None:
+        """A published or aborted writer raises ValueError, as Python's closed files do."""
         published, aborted = storage.open("published.bin", "w"), storage.open("aborted.bin", "w")
         published.close()
         aborted.abort()
@@ -137,8 +137,10 @@ class AtomicWriteTests(ConformanceBase):
         assert storage.read("published.bin") == b""
 
     @pytest.mark.parametrize("wrapper", _WRAPPERS)
-    def test_a_wrappers_close_waits_for_the_block(self, storage: StorageBackend, wrapper: Callable[[Any], Any]) -> None:
-        """A wrapper closes what it wraps before the block learns of an exception; nothing is published by that."""
+    def test_closing_a_wrapper_does_not_publish_inside_a_block(
+        self, storage: StorageBackend, wrapper: Callable[[Any], Any]
+    ) -> None:
+        """A wrapper closes the writer before the exception reaches the block; this must not publish."""
         storage.write("file.bin", b"old")
 
         with pytest.raises(_InterruptedWrite), storage.open("file.bin", "w") as writer:
@@ -153,7 +155,7 @@ class AtomicWriteTests(ConformanceBase):
     def test_an_exception_inside_a_wrapper_discards(
         self, storage: StorageBackend, wrapper: Callable[[Any], Any]
     ) -> None:
-        """An exception that passes through a wrapper discards, whatever the wrapper writes on its way out."""
+        """An exception inside a wrapper discards, even if the wrapper writes when it is closed."""
         storage.write("file.bin", b"old")
 
         with pytest.raises(_InterruptedWrite), storage.open("file.bin", "w") as writer, wrapper(writer):
@@ -162,8 +164,8 @@ class AtomicWriteTests(ConformanceBase):
         assert storage.read("file.bin") == b"old"
         assert names(storage) == ["file.bin"]
 
-    def test_a_wrappers_clean_exit_publishes(self, storage: StorageBackend) -> None:
-        """With a text wrapper inside the block, what it held back is written before publishing."""
+    def test_leaving_a_wrapper_without_an_exception_publishes(self, storage: StorageBackend) -> None:
+        """The wrapper's buffer is written before the file is published."""
         with storage.open("file.txt", "w") as writer, _text(writer) as text:
             text.write("Grüße")
 
@@ -171,7 +173,7 @@ class AtomicWriteTests(ConformanceBase):
 
     @pytest.mark.parametrize("written", [0, 3, CHUNK + 1])
     def test_an_unclosed_writer_warns_and_publishes_nothing(self, storage: StorageBackend, written: int) -> None:
-        """Garbage collection is no decision to publish."""
+        """Garbage collection does not publish."""
         storage.write("old.bin", b"old")
 
         for path in ("old.bin", "new.bin"):
@@ -185,7 +187,7 @@ class AtomicWriteTests(ConformanceBase):
         assert names(storage) == ["old.bin"]
 
     def test_an_unclosed_reader_does_not_warn(self, storage: StorageBackend, recwarn: pytest.WarningsRecorder) -> None:
-        """A reader that is dropped frees what it held and says nothing."""
+        """Garbage collection of a reader releases its resources without a warning."""
         storage.write("file.bin", b"abc")
 
         reader = storage.open("file.bin", "r")
@@ -198,7 +200,7 @@ class AtomicWriteTests(ConformanceBase):
 
     @pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1])
     def test_a_source_that_fails_publishes_nothing(self, storage: StorageBackend, size: int) -> None:
-        """An upload whose source breaks off leaves what was there, and its own error comes through."""
+        """If the source raises during an upload, its error is raised and an existing file is unchanged."""
         storage.write("old.bin", b"old")
 
         for path in ("old.bin", "new.bin"):
@@ -208,7 +210,7 @@ class AtomicWriteTests(ConformanceBase):
         assert storage.read("old.bin") == b"old"
         assert names(storage) == ["old.bin"]
 
-    def test_a_progress_callback_may_stop_an_upload(self, storage: StorageBackend) -> None:
+    def test_a_progress_callback_can_stop_an_upload(self, storage: StorageBackend) -> None:
         """An exception in the callback ends the upload, and nothing is published."""
 
         def stop(count: int) -> None:
@@ -219,8 +221,8 @@ class AtomicWriteTests(ConformanceBase):
 
         assert names(storage) == []
 
-    def test_of_two_writers_the_last_to_close_wins(self, storage: StorageBackend) -> None:
-        """Two writers on one path each publish a whole file, in the order of their closing."""
+    def test_the_last_of_two_writers_to_close_wins(self, storage: StorageBackend) -> None:
+        """Two writers on one path each publish a whole file, in the order in which they are closed."""
         one, other = content_of(70_000, 1), content_of(70_000, 2)
         first, second = storage.open("file.bin", "w"), storage.open("file.bin", "w")
         for start in range(0, 70_000, 7000):
@@ -233,8 +235,8 @@ class AtomicWriteTests(ConformanceBase):
 
         assert storage.read("file.bin") == one
 
-    def test_deleting_while_writing_does_not_disturb(self, storage: StorageBackend) -> None:
-        """A file that is deleted while it is being written anew appears when the writer closes."""
+    def test_deleting_the_old_file_does_not_affect_a_writer(self, storage: StorageBackend) -> None:
+        """If the old file is deleted while a new version is written, closing the writer publishes the new one."""
         storage.write("folder/file.bin", b"old")
         writer = storage.open("folder/file.bin", "w")
         writer.write(b"new")
@@ -246,13 +248,13 @@ class AtomicWriteTests(ConformanceBase):
         assert storage.read("folder/file.bin") == b"new"
 
     def test_a_published_file_sends_one_signal(self, storage: StorageBackend) -> None:
-        """The signal comes once for each file that appears, and never for one that does not."""
+        """`file_stored` is sent once for each published file, and never for a discarded one."""
         stored: list[str] = []
 
-        def note(sender: StorageBackend, path: str, **extra: Any) -> None:
+        def record(sender: StorageBackend, path: str, **extra: Any) -> None:
             stored.append(path)
 
-        with signals.file_stored.connected_to(note, sender=storage):
+        with signals.file_stored.connected_to(record, sender=storage):
             storage.write("written.bin", b"1")
             with storage.open("opened.bin", "w") as writer:
                 writer.write(b"2")
@@ -265,20 +267,20 @@ class AtomicWriteTests(ConformanceBase):
         assert stored == ["written.bin", "opened.bin", "copied.bin", "moved.bin"]
 
     def test_reading_and_deleting_send_signals(self, storage: StorageBackend) -> None:
-        """Whoever counts downloads or clears caches hears of every one."""
+        """`file_read` and `file_deleted` are sent for every operation that reads or deletes."""
         storage.write("file.bin", b"1")
         read: list[str] = []
         deleted: list[str] = []
 
-        def note_read(sender: StorageBackend, path: str, **extra: Any) -> None:
+        def record_read(sender: StorageBackend, path: str, **extra: Any) -> None:
             read.append(path)
 
-        def note_deleted(sender: StorageBackend, path: str, **extra: Any) -> None:
+        def record_deleted(sender: StorageBackend, path: str, **extra: Any) -> None:
             deleted.append(path)
 
         with (
-            signals.file_read.connected_to(note_read, sender=storage),
-            signals.file_deleted.connected_to(note_deleted, sender=storage),
+            signals.file_read.connected_to(record_read, sender=storage),
+            signals.file_deleted.connected_to(record_deleted, sender=storage),
         ):
             storage.read("file.bin")
             storage.download("file.bin", io.BytesIO())
@@ -290,7 +292,7 @@ class AtomicWriteTests(ConformanceBase):
 
     @needs("exclusive")
     def test_a_failed_exclusive_close_inside_a_block_is_raised(self, storage: StorageBackend) -> None:
-        """The clean exit of the block is where a name that was taken meanwhile is told."""
+        """If another writer has created the file concurrently, the end of the block raises the error."""
         with pytest.raises(FileExistsInStorageError), storage.open("file.bin", "w", exclusive=True) as writer:
             writer.write(b"slow")
             storage.write("file.bin", b"quick")
@@ -298,7 +300,7 @@ class AtomicWriteTests(ConformanceBase):
         assert storage.read("file.bin") == b"quick"
 
     def test_a_file_below_a_file_leaves_both_intact(self, storage: StorageBackend) -> None:
-        """Where a place cannot hold both `a` and `a/b`, it says so and keeps the first; where it can, it keeps both."""
+        """A backend that cannot store both `a` and `a/b` refuses the second; any other stores both."""
         storage.write("a", b"first")
 
         try:
@@ -312,7 +314,7 @@ class AtomicWriteTests(ConformanceBase):
         assert storage.read("a") == b"first"
 
     def test_a_file_in_place_of_a_directory_leaves_both_intact(self, storage: StorageBackend) -> None:
-        """Where a folder stands, a file of its name is refused with a clear error, or kept beside it."""
+        """A file with the name of a directory is refused with a clear error, or stored beside the directory."""
         storage.write("a/b", b"first")
 
         try:

@@ -1,4 +1,4 @@
-"""What every theme of the suite stands on: the storage under test, its declared abilities, and test content."""
+"""The base of every test class of the suite: the storage under test, required capabilities, test content."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ class ConformanceBase:
     """One storage for each test."""
 
     replaced_errors: ClassVar[tuple[type[StorageError], ...]] = (PreconditionFailedError,)
-    """What a reader may be told while its file is replaced again and again; an old service may say more."""
+    """The errors that a read may raise while its file is replaced concurrently; a subclass may allow more."""
 
     def make_storage(self, tmp_path: Path) -> StorageBackend:
-        """Return an empty storage; *tmp_path* is a fresh local folder that it may use."""
-        raise NotImplementedError("a conformance test makes the storage that it tests: override make_storage()")
+        """Return an empty storage; *tmp_path* is a fresh local directory that it may use."""
+        raise NotImplementedError("the conformance suite needs a storage to test: override make_storage()")
 
     @pytest.fixture
     def storage(self, tmp_path: Path) -> Iterator[StorageBackend]:
         """Return the storage under test."""
-        folder = tmp_path / "storage"
-        folder.mkdir()
-        storage = self.make_storage(folder)
+        directory = tmp_path / "storage"
+        directory.mkdir()
+        storage = self.make_storage(directory)
         yield storage
         storage.close()
 
 
 def needs(*capabilities: str) -> Callable[[Test], Test]:
-    """Mark a test of something that not every place can do.
+    """Decorate a test that needs optional capabilities.
 
-    Where the storage declares one of *capabilities* missing, the same test must end in
+    If the storage does not declare all of *capabilities*, the same test must raise
     :class:`~flask_storage.errors.UnsupportedOperationError`.
     """
 
     def decorate(test: Test) -> Test:
         @functools.wraps(test)
         def run(self: ConformanceBase, **fixtures: Any) -> None:
-            able = next(value.capabilities for value in fixtures.values() if isinstance(value, StorageBackend))
-            if all(getattr(able, capability) for capability in capabilities):
+            declared = next(value.capabilities for value in fixtures.values() if isinstance(value, StorageBackend))
+            if all(getattr(declared, capability) for capability in capabilities):
                 test(self, **fixtures)
             else:
                 with pytest.raises(UnsupportedOperationError):
@@ -66,12 +66,12 @@ def needs(*capabilities: str) -> Callable[[Test], Test]:
 
 
 def content_of(size: int, seed: int = 0) -> bytes:
-    """Return *size* bytes in which no two blocks are alike, so that none can be lost, doubled or swapped unseen."""
+    """Return *size* bytes in which no two blocks are equal, so that a lost, doubled or swapped block is noticed."""
     return hashlib.shake_128(seed.to_bytes(4, "big")).digest(size)
 
 
 def part_content(parts: MultipartStore, seed: int, size: int = CHUNK) -> bytes:
-    """Return the content of a part that need not be the last: *size* bytes, or as near as the place allows."""
+    """Return the content of a part that is not the last: *size* bytes, or as near as the part limits allow."""
     limits = parts.limits
     return content_of(max(limits.min_size, min(size, limits.max_size or size)), seed)
 
@@ -82,11 +82,11 @@ def names(storage: StorageBackend, path: str = "", **arguments: Any) -> list[str
 
 
 class UnseekableSource:
-    """A source like a socket: it can be read once, forwards, in pieces of its own choosing."""
+    """A source like a socket: not seekable, and with short reads."""
 
     def __init__(self, content: bytes) -> None:
         self._source = io.BytesIO(content)
 
     def read(self, size: int = -1) -> bytes:
-        """Return at most 70,000 bytes, however many were asked for."""
+        """Return at most 70,000 bytes, however large *size* is."""
         return self._source.read(min(size, 70_000) if size >= 0 else 70_000)

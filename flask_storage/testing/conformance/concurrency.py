@@ -1,5 +1,5 @@
 # ruff: noqa: S101 - a test suite that is shipped
-"""One storage, many threads."""
+"""One storage, used by many threads concurrently."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ _THREADS = 8
 
 
 class ConcurrencyTests(ConformanceBase):
-    """A storage is shared; the files it opens are not."""
+    """Threads share a storage, but not the files that it opens."""
 
     def test_threads_do_not_interfere(self, storage: StorageBackend) -> None:
-        """Every verb, in many threads at once, each on its own files, does what it does alone."""
+        """Concurrent operations on different files give the same results as sequential ones."""
 
         def work(number: int) -> None:
-            folder = f"thread {number}"
+            directory = f"thread {number}"
             for turn in range(15):
                 content = content_of(1000 + turn, number)
-                storage.write(f"{folder}/a.bin", content)
-                storage.copy(f"{folder}/a.bin", f"{folder}/b.bin")
-                storage.move(f"{folder}/b.bin", f"{folder}/deep/er/c.bin")
-                with storage.open(f"{folder}/deep/er/c.bin", "r") as reader:
+                storage.write(f"{directory}/a.bin", content)
+                storage.copy(f"{directory}/a.bin", f"{directory}/b.bin")
+                storage.move(f"{directory}/b.bin", f"{directory}/deep/er/c.bin")
+                with storage.open(f"{directory}/deep/er/c.bin", "r") as reader:
                     reader.seek(500)
                     assert reader.read() == content[500:]
-                assert storage.size(f"{folder}/a.bin") == len(content)
-                assert names(storage, folder) == [f"{folder}/a.bin", f"{folder}/deep/er/c.bin"]
-                storage.delete(f"{folder}/deep/er/c.bin")
-                assert not storage.exists(f"{folder}/deep/er/c.bin")
-            storage.delete_prefix(folder)
+                assert storage.size(f"{directory}/a.bin") == len(content)
+                assert names(storage, directory) == [f"{directory}/a.bin", f"{directory}/deep/er/c.bin"]
+                storage.delete(f"{directory}/deep/er/c.bin")
+                assert not storage.exists(f"{directory}/deep/er/c.bin")
+            storage.delete_prefix(directory)
 
         run_concurrently(work)
 
         assert storage.list() == []
 
     def test_readers_of_one_file_share_nothing(self, storage: StorageBackend) -> None:
-        """Many threads read one file at once, each from its own place."""
+        """Many threads read one file concurrently, each from its own position."""
         content = content_of(500_000)
         storage.write("file.bin", content)
 
@@ -53,22 +53,22 @@ class ConcurrencyTests(ConformanceBase):
         assert run_concurrently(work) == [content[number * 1000 :] for number in range(_THREADS)]
 
     def test_every_read_is_one_whole_version(self, storage: StorageBackend) -> None:
-        """While some replace a file, others read one version or another, or are told so; never a mixture."""
+        """A read during concurrent replacements returns one whole version or raises; never a mixture."""
         versions = [content_of(50_000 + number, number) for number in range(_THREADS)]
         digests = {hashlib.sha256(version).digest() for version in versions}
         storage.write("file.bin", versions[0])
 
-        def reads_a_version() -> bool:
+        def reads_one_version() -> bool:
             try:
                 return hashlib.sha256(storage.read("file.bin")).digest() in digests
             except self.replaced_errors:
-                return True  # a place that keeps no old version may be overtaken again and again
+                return True  # a service that keeps no old versions may not finish a read between two replacements
 
         def work(number: int) -> bool:
             for _ in range(10):
                 if number % 2:
                     storage.write("file.bin", versions[number])
-                elif not reads_a_version():
+                elif not reads_one_version():
                     return False
             return True
 
@@ -76,8 +76,8 @@ class ConcurrencyTests(ConformanceBase):
         assert names(storage) == ["file.bin"]
 
     @needs("exclusive")
-    def test_exactly_one_creates(self, storage: StorageBackend) -> None:
-        """Of many exclusive writes of one name at the same moment one wins, and its content is there."""
+    def test_exactly_one_of_many_exclusive_writes_succeeds(self, storage: StorageBackend) -> None:
+        """Of many concurrent exclusive writes of one path one succeeds, and its content is stored."""
         for turn in range(10):
 
             def work(number: int, path: str = f"race {turn}/new.bin") -> bool:
@@ -93,14 +93,14 @@ class ConcurrencyTests(ConformanceBase):
             assert storage.read(f"race {turn}/new.bin") == f"{won.index(True)}".encode() * 1000
 
     def test_concurrent_saves_of_one_name_keep_every_file(self, storage: StorageBackend) -> None:
-        """Many saves of one name at the same moment store every content under a name of its own."""
+        """Concurrent saves of one name store every content under its own path."""
         paths = run_concurrently(lambda number: storage.save("photo.jpg", f"{number}".encode()))
 
         assert len(set(paths)) == _THREADS
         assert [storage.read(path) for path in paths] == [f"{number}".encode() for number in range(_THREADS)]
 
     def test_a_directory_is_filled_and_emptied_concurrently(self, storage: StorageBackend) -> None:
-        """A folder whose last file goes while another arrives loses no file that was stored."""
+        """No stored file is lost if the last file of its directory is deleted concurrently."""
 
         def work(number: int) -> None:
             for _ in range(20):
@@ -113,7 +113,7 @@ class ConcurrencyTests(ConformanceBase):
         assert storage.list() == []
 
     def test_concurrent_deletes_of_one_file_are_no_error(self, storage: StorageBackend) -> None:
-        """Whoever comes late finds nothing, and says so only where a file was needed."""
+        """Deleting the file again is no error; reading it afterwards is one."""
         storage.write("file.bin", b"x")
 
         def work(number: int) -> str:
@@ -130,14 +130,14 @@ class ConcurrencyTests(ConformanceBase):
 
     @needs("multipart")
     def test_parts_can_be_uploaded_concurrently(self, storage: StorageBackend) -> None:
-        """Many threads send the parts of one upload."""
+        """Many threads upload the parts of one upload."""
         parts = storage.multipart
         contents = [part_content(parts, number, 10_000) for number in range(_THREADS)]
         upload_id = parts.create("file.bin", WriteOptions())
 
-        arrived = run_concurrently(
+        uploaded = run_concurrently(
             lambda number: parts.upload_part("file.bin", upload_id, number + 1, contents[number])
         )
-        parts.complete("file.bin", upload_id, arrived, WriteOptions())
+        parts.complete("file.bin", upload_id, uploaded, WriteOptions())
 
         assert storage.read("file.bin") == b"".join(contents)

@@ -1,5 +1,5 @@
 # ruff: noqa: S101 - a test suite that is shipped
-"""Copying and moving: whole, with everything that is kept beside the content, or not at all."""
+"""Copying and moving: the whole file with headers and metadata, or nothing."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _BOTH = pytest.mark.parametrize("operation", ["copy", "move"])
 
 
 class CopyAndMoveTests(ConformanceBase):
-    """What holds for both verbs, and where they differ."""
+    """The guarantees of `copy` and `move`."""
 
     @_BOTH
     @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1])
     def test_the_target_has_the_content(self, storage: StorageBackend, operation: str, size: int) -> None:
-        """Every size arrives; a copy leaves the source, a move does not."""
+        """Content of every size is copied; a copy keeps the source, a move removes it."""
         content = content_of(size)
         storage.write("from.bin", content)
 
@@ -31,7 +31,7 @@ class CopyAndMoveTests(ConformanceBase):
 
     @_BOTH
     def test_the_target_is_replaced(self, storage: StorageBackend, operation: str) -> None:
-        """What stood under the new name is replaced as a whole."""
+        """An existing target is replaced as a whole."""
         storage.write("from.bin", b"short")
         storage.write("to.bin", b"a longer one")
 
@@ -42,8 +42,10 @@ class CopyAndMoveTests(ConformanceBase):
 
     @_BOTH
     @pytest.mark.parametrize("path", ["a/file.bin", "/a/file.bin"])
-    def test_onto_itself_changes_nothing(self, storage: StorageBackend, operation: str, path: str) -> None:
-        """A file that is copied or moved onto itself, however it is spelt, is still there, whole."""
+    def test_copying_or_moving_onto_itself_changes_nothing(
+        self, storage: StorageBackend, operation: str, path: str
+    ) -> None:
+        """The file is unchanged, however the path is spelled."""
         storage.write("a/file.bin", b"content")
 
         getattr(storage, operation)("a/file.bin", path)
@@ -53,7 +55,7 @@ class CopyAndMoveTests(ConformanceBase):
 
     @_BOTH
     def test_a_copy_is_independent_of_its_source(self, storage: StorageBackend, operation: str) -> None:
-        """What happens to the one later does not happen to the other."""
+        """Changing or deleting the source later does not affect the target."""
         storage.write("from.bin", b"first")
         getattr(storage, operation)("from.bin", "to.bin")
 
@@ -66,21 +68,21 @@ class CopyAndMoveTests(ConformanceBase):
     @_BOTH
     @needs("content_headers", "metadata")
     def test_headers_and_metadata_are_copied(self, storage: StorageBackend, operation: str) -> None:
-        """Headers and metadata arrive, and those of a replaced target go."""
-        kept: dict[str, Any] = {"content_type": "text/csv", "cache_control": "no-store", "content_encoding": "gzip"}
-        storage.write("from.csv", b"abc", metadata={"owner": "me"}, **kept)
+        """The target has the headers and metadata of the source, and none of the file it replaces."""
+        headers: dict[str, Any] = {"content_type": "text/csv", "cache_control": "no-store", "content_encoding": "gzip"}
+        storage.write("from.csv", b"abc", metadata={"owner": "me"}, **headers)
         storage.write("to.csv", b"old", content_disposition="inline", metadata={"old": "yes"})
 
         getattr(storage, operation)("from.csv", "to.csv")
 
         info = storage.stat("to.csv")
-        assert {name: getattr(info, name) for name in kept} == kept
+        assert {name: getattr(info, name) for name in headers} == headers
         assert (info.content_disposition, dict(info.metadata)) == (None, {"owner": "me"})
 
     @_BOTH
     @needs("exclusive", "copy_conditions")
     def test_exclusive_refuses_an_existing_target(self, storage: StorageBackend, operation: str) -> None:
-        """A taken target is left, and so is the source; a free one is made."""
+        """If the target exists, both files are unchanged; otherwise the target is created."""
         storage.write("from.bin", b"new")
         storage.write("to.bin", b"old")
 
@@ -95,7 +97,7 @@ class CopyAndMoveTests(ConformanceBase):
     @_BOTH
     @needs("exclusive", "copy_conditions")
     def test_exclusive_refuses_the_same_path(self, storage: StorageBackend, operation: str) -> None:
-        """A file's own name is taken too."""
+        """The file itself counts as an existing target."""
         storage.write("file.bin", b"content")
 
         with pytest.raises(FileExistsInStorageError):
@@ -106,7 +108,7 @@ class CopyAndMoveTests(ConformanceBase):
     @_BOTH
     @needs("if_match", "copy_conditions")
     def test_if_match_compares_the_targets_etag(self, storage: StorageBackend, operation: str) -> None:
-        """The target is replaced when it is the named version, and left when it is another or missing."""
+        """The target is replaced if it has the etag, and unchanged if it has another or does not exist."""
         storage.write("from.bin", b"new")
         storage.write("to.bin", b"old")
         tag = storage.stat("to.bin").etag
@@ -126,7 +128,7 @@ class CopyAndMoveTests(ConformanceBase):
 
     @_BOTH
     def test_a_missing_source_leaves_the_target(self, storage: StorageBackend, operation: str) -> None:
-        """What cannot be found replaces nothing."""
+        """If the source does not exist, the target is unchanged."""
         storage.write("to.bin", b"kept")
 
         with pytest.raises(FileNotFoundInStorageError) as caught:
@@ -137,7 +139,7 @@ class CopyAndMoveTests(ConformanceBase):
 
     @_BOTH
     def test_a_directory_is_not_copied(self, storage: StorageBackend, operation: str) -> None:
-        """Copying and moving are verbs for files."""
+        """`copy` and `move` work on files only."""
         storage.write("folder/file.bin", b"abc")
 
         with pytest.raises(OSError, match="folder"):
@@ -146,7 +148,7 @@ class CopyAndMoveTests(ConformanceBase):
         assert names(storage) == ["folder/file.bin"]
 
     def test_a_file_moves_into_a_directory_of_its_own_name(self, storage: StorageBackend) -> None:
-        """Moving `a` to `b/a` and back leaves one file and no folder."""
+        """Moving `a` to `b/a` and back leaves one file and no directory."""
         storage.write("a", b"abc")
 
         storage.move("a", "b/a")

@@ -1,5 +1,5 @@
 # ruff: noqa: S101 - a test suite that is shipped
-"""Fetching: every operation that takes content out, and what they do when there is none."""
+"""The operations that download whole files, and their errors for missing files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .base import CHUNK, SIZES, ConformanceBase, content_of
 
 
 class DownloadTests(ConformanceBase):
-    """`read`, `download` and `get`, and what is not there."""
+    """The guarantees of `read`, `download` and `get`."""
 
     @pytest.mark.parametrize("size", SIZES)
     def test_content_comes_back_as_it_was_stored(self, storage: StorageBackend, size: int) -> None:
-        """Every size around a buffer's boundary reads back exactly."""
+        """Content of every size around the buffer boundaries is returned unchanged."""
         content = content_of(size)
         storage.write("file.bin", content)
 
@@ -32,7 +32,7 @@ class DownloadTests(ConformanceBase):
 
     @pytest.mark.parametrize("path", ["missing.txt", "missing/folder/file.txt"])
     def test_reading_a_missing_file_is_not_found(self, storage: StorageBackend, path: str) -> None:
-        """Every operation that needs a file raises the same error, which carries its facts and survives pickling."""
+        """Every operation on a missing file raises the same error, with path and backend; it can be pickled."""
         storage.write("there.txt", b"1")
         operations = [
             lambda: storage.open(path, "r"),
@@ -52,12 +52,12 @@ class DownloadTests(ConformanceBase):
             assert isinstance(caught.value, FileNotFoundError)
             assert caught.value.path == path
             assert caught.value.backend == storage.name
-            assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 - our own bytes
+            assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 - trusted bytes
         assert storage.read("there.txt") == b"1"
         assert not storage.exists(path)
 
     def test_a_directory_is_not_a_file(self, storage: StorageBackend) -> None:
-        """A folder does not exist as a file and cannot be read."""
+        """A directory does not exist as a file and cannot be read."""
         storage.write("folder/file.bin", b"abc")
 
         assert not storage.exists("folder")
@@ -67,7 +67,7 @@ class DownloadTests(ConformanceBase):
             storage.open("folder", "r")
 
     def test_downloading_reports_cumulative_progress(self, storage: StorageBackend) -> None:
-        """After each chunk the number of bytes so far is reported; the last report is the size."""
+        """The callback gets the number of bytes so far after each chunk; the last one is the size."""
         content = content_of(CHUNK + 1)
         storage.write("file.bin", content)
         target, reports = io.BytesIO(), list[int]()
@@ -81,7 +81,7 @@ class DownloadTests(ConformanceBase):
         assert not target.closed
 
     def test_downloading_an_empty_file_reports_nothing(self, storage: StorageBackend) -> None:
-        """Where nothing moves there is no progress."""
+        """The callback is not called when there are no bytes."""
         storage.write("empty.bin", b"")
         reports = list[int]()
 
@@ -90,8 +90,8 @@ class DownloadTests(ConformanceBase):
         assert reports == []
 
     @pytest.mark.parametrize("size", [0, 1, CHUNK + 1])
-    def test_get_fetches_a_local_file(self, storage: StorageBackend, tmp_path: Path, size: int) -> None:
-        """The local file has the content, replaces what was there, and nothing else is left beside it."""
+    def test_get_downloads_to_a_local_file(self, storage: StorageBackend, tmp_path: Path, size: int) -> None:
+        """An existing local file is replaced, and no temporary file is left."""
         content = content_of(size)
         storage.write("file.bin", content)
         here = tmp_path / "here"
@@ -104,7 +104,7 @@ class DownloadTests(ConformanceBase):
         assert os.listdir(here) == ["copy.bin"]
 
     def test_a_failed_get_leaves_no_local_file(self, storage: StorageBackend, tmp_path: Path) -> None:
-        """What cannot be fetched neither creates nor empties the local file."""
+        """A missing file neither creates nor changes the local file."""
         here = tmp_path / "here"
         here.mkdir()
         (here / "kept.bin").write_bytes(b"kept")
@@ -117,7 +117,7 @@ class DownloadTests(ConformanceBase):
         assert (here / "kept.bin").read_bytes() == b"kept"
 
     def test_read_enforces_max_size(self, storage: StorageBackend) -> None:
-        """A file of just the largest size is read, one byte more is refused."""
+        """A file of exactly `max_size` bytes is read; one byte more is refused."""
         storage.write("file.bin", b"0123456789")
 
         assert storage.read("file.bin", max_size=10) == b"0123456789"

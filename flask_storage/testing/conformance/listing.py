@@ -1,5 +1,5 @@
 # ruff: noqa: S101 - a test suite that is shipped
-"""Listing means one thing everywhere."""
+"""Listing has the same meaning on every backend."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _TREE = ["a.txt", "b/c.txt", "b/d/e.txt", "b/d/f.txt", "b.txt", "bc/g.txt", "b-s
 
 
 class ListTests(ConformanceBase):
-    """Every file below a folder, by its full path, sorted."""
+    """Every file below a directory, by its full path, sorted."""
 
     @pytest.fixture
     def tree(self, storage: StorageBackend) -> StorageBackend:
-        """Return the storage with a few folders of files; each holds its own path."""
+        """Return the storage with files in several directories; the content of each is its path."""
         for path in reversed(_TREE):
             storage.write(path, path.encode())
         return storage
 
     def test_an_empty_storage_lists_nothing(self, storage: StorageBackend) -> None:
-        """Nothing stored, nothing listed, in every way of asking."""
+        """Every kind of listing is empty."""
         assert storage.list() == []
         assert storage.list("/", recursive=False) == []
         assert storage.list(prefix="") == []
         assert list(storage.iter(details=True)) == []
 
     def test_every_file_is_listed_sorted(self, tree: StorageBackend) -> None:
-        """The listing is recursive, sorted by full path, and every name opens the file it names."""
+        """The listing is recursive and sorted by full path, and every name is usable in `read`."""
         entries = tree.list()
 
         assert [entry.name for entry in entries] == sorted(_TREE)
@@ -42,7 +42,7 @@ class ListTests(ConformanceBase):
             assert tree.read(entry.name).decode() == entry.name
 
     def test_an_entry_has_size_and_date(self, tree: StorageBackend) -> None:
-        """An entry is a triple of name, moment in UTC and size."""
+        """An entry is a triple of name, datetime in UTC and size."""
         for entry in tree.list():
             assert isinstance(entry, ListEntry)
             name, last_modified, size = entry
@@ -52,26 +52,26 @@ class ListTests(ConformanceBase):
             assert abs(last_modified.datetime - datetime.now(UTC)) < timedelta(days=1)
             assert not entry.is_directory
 
-    @pytest.mark.parametrize("folder", ["b", "b/", "/b", "/b/"])
-    def test_a_directory_lists_what_is_below_it(self, tree: StorageBackend, folder: str) -> None:
-        """Names stay full paths; a sibling whose name begins alike is no part of the folder."""
-        assert names(tree, folder) == ["b/c.txt", "b/d/e.txt", "b/d/f.txt"]
+    @pytest.mark.parametrize("directory", ["b", "b/", "/b", "/b/"])
+    def test_a_directory_lists_what_is_below_it(self, tree: StorageBackend, directory: str) -> None:
+        """Names are full paths; siblings with the same beginning are not included."""
+        assert names(tree, directory) == ["b/c.txt", "b/d/e.txt", "b/d/f.txt"]
 
-    @pytest.mark.parametrize("folder", ["missing", "missing/deeper", "b/missing", "B"])
-    def test_a_missing_directory_is_empty(self, tree: StorageBackend, folder: str) -> None:
-        """What is not there is an empty list, not an error."""
-        assert tree.list(folder) == []
-        assert tree.list(folder, recursive=False) == []
-        assert list(tree.iter(folder, details=True)) == []
+    @pytest.mark.parametrize("directory", ["missing", "missing/deeper", "b/missing", "B"])
+    def test_a_missing_directory_is_empty(self, tree: StorageBackend, directory: str) -> None:
+        """A missing directory is an empty list, not an error."""
+        assert tree.list(directory) == []
+        assert tree.list(directory, recursive=False) == []
+        assert list(tree.iter(directory, details=True)) == []
 
     def test_listing_a_file_is_empty(self, tree: StorageBackend) -> None:
-        """Below a file there is nothing."""
+        """The path of a file is not a directory, so nothing is below it."""
         assert tree.list("a.txt") == []
         assert tree.list("a.txt", recursive=False) == []
         assert tree.list("a.txt/deeper") == []
 
     def test_one_level_shows_files_and_directories(self, tree: StorageBackend) -> None:
-        """Without recursion a folder is one entry that ends in a slash and says that it is one."""
+        """Without recursion a directory is one entry whose name ends in a slash and whose `is_directory` is true."""
         entries = tree.list(recursive=False)
 
         assert [entry.name for entry in entries] == sorted(["a.txt", "b.txt", "b/", "bc/", "b-side/", "z/"])
@@ -79,19 +79,19 @@ class ListTests(ConformanceBase):
         assert all(entry.size == 0 for entry in entries if entry.is_directory)
 
     @pytest.mark.parametrize(
-        ("folder", "shown"),
+        ("directory", "expected"),
         [("b", ["b/c.txt", "b/d/"]), ("b/d", ["b/d/e.txt", "b/d/f.txt"]), ("z", ["z/z/"]), ("z/z/z", ["z/z/z/z.txt"])],
     )
-    def test_one_level_of_a_directory(self, tree: StorageBackend, folder: str, shown: list[str]) -> None:
-        """One level is that folder's own files and sub-folders, by full path."""
-        assert names(tree, folder, recursive=False) == shown
+    def test_one_level_of_a_directory(self, tree: StorageBackend, directory: str, expected: list[str]) -> None:
+        """One level has the files and subdirectories directly in that directory, by full path."""
+        assert names(tree, directory, recursive=False) == expected
 
     def test_listed_directories_can_be_listed(self, tree: StorageBackend) -> None:
-        """Walking level by level, by the names as they were listed, meets every file once."""
-        found, folders = list[str](), [""]
-        while folders:
-            for entry in tree.list(folders.pop(), recursive=False):
-                (folders if entry.is_directory else found).append(entry.name)
+        """Listing level by level, with the names as listed, finds every file once."""
+        found, directories = list[str](), [""]
+        while directories:
+            for entry in tree.list(directories.pop(), recursive=False):
+                (directories if entry.is_directory else found).append(entry.name)
 
         assert sorted(found) == sorted(_TREE)
 
@@ -110,7 +110,7 @@ class ListTests(ConformanceBase):
         ],
     )
     def test_a_prefix_is_plain_text(self, tree: StorageBackend, prefix: str, found: list[str]) -> None:
-        """With `prefix=` every file whose path begins with the text is listed, wherever the text ends."""
+        """With `prefix=` every file whose path begins with the string is listed, also within a segment."""
         assert names(tree, prefix=prefix) == found
 
     @pytest.mark.parametrize(
@@ -118,11 +118,11 @@ class ListTests(ConformanceBase):
         [("b", ["b-side/", "b.txt", "b/", "bc/"]), ("b/", ["b/c.txt", "b/d/"]), ("b/d", ["b/d/"]), ("z/z", ["z/z/"])],
     )
     def test_a_prefix_of_one_level(self, tree: StorageBackend, prefix: str, found: list[str]) -> None:
-        """Without recursion the files and folders of that level are listed whose path begins with the text."""
+        """Without recursion, files and directories of one level whose path begins with the string are listed."""
         assert names(tree, prefix=prefix, recursive=False) == found
 
     def test_iter_yields_what_list_returns(self, tree: StorageBackend) -> None:
-        """The lazy listing has the same entries, in no promised order, and may be left half-way."""
+        """The lazy listing has the same entries in any order, and need not be read to its end."""
         lazily = tree.iter("b")
 
         assert isinstance(lazily, Iterator)
@@ -132,7 +132,7 @@ class ListTests(ConformanceBase):
         assert sorted(tree.iter(prefix="b/d")) == tree.list(prefix="b/d")
 
     def test_details_equal_stat(self, tree: StorageBackend) -> None:
-        """With `details=True` each file comes with all that is known of it; folders are left out."""
+        """With `details=True` the entries are the `FileInfo` of each file; directories are left out."""
         infos = sorted(tree.iter(details=True), key=lambda info: info.path)
 
         assert [info.path for info in infos] == sorted(_TREE)
@@ -143,13 +143,13 @@ class ListTests(ConformanceBase):
         assert {info.path for info in tree.iter(prefix="b/d", details=True)} == {"b/d/e.txt", "b/d/f.txt"}
 
     def test_a_deleted_file_is_not_listed(self, tree: StorageBackend) -> None:
-        """The listing follows at once."""
+        """The next listing does not contain the file."""
         tree.delete("b/d/e.txt")
 
         assert names(tree, "b") == ["b/c.txt", "b/d/f.txt"]
 
     def test_an_empty_directory_is_not_listed(self, tree: StorageBackend) -> None:
-        """After its last file a folder is not listed either, however deep it was."""
+        """A directory without files is not listed, at any depth."""
         tree.delete("z/z/z/z.txt")
         tree.move("b/c.txt", "c.txt")
         tree.delete_many(["b/d/e.txt", "b/d/f.txt"])
@@ -158,9 +158,9 @@ class ListTests(ConformanceBase):
         assert tree.list("z") == tree.list("b", recursive=False) == []
 
     def test_names_are_sorted_as_text(self, storage: StorageBackend) -> None:
-        """Upper before lower case, digits by character, code point by code point: the same everywhere."""
+        """The order is that of code points on every backend: upper case before lower case, digits by character."""
         unsorted = ["b", "a/b", "a b", "a", "B", "10", "9", "ä", "z", "a.b", "é/x", "\uffee", "😀"]
-        if not self._holds_both(storage):
+        if not self._can_store_both(storage):
             unsorted.remove("a")
         for name in unsorted:
             storage.write(name, b"")
@@ -168,7 +168,7 @@ class ListTests(ConformanceBase):
         assert names(storage) == sorted(unsorted)
 
     def test_many_files_are_all_listed(self, storage: StorageBackend) -> None:
-        """A folder of several pages is listed to its end, each file once."""
+        """A listing of several pages is complete, with each file once."""
         many = [f"many/{number:04}.txt" for number in range(1200)]
 
         def write(thread: int) -> None:
@@ -179,8 +179,8 @@ class ListTests(ConformanceBase):
 
         assert names(storage, "many") == many
 
-    def _holds_both(self, storage: StorageBackend) -> bool:
-        """Whether the place holds a file and a folder of one name."""
+    def _can_store_both(self, storage: StorageBackend) -> bool:
+        """Return whether the backend can store a file and a directory of one name."""
         storage.write("probe/file", b"")
         try:
             storage.write("probe", b"")

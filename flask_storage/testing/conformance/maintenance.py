@@ -1,5 +1,5 @@
-# ruff: noqa: S101, PT012 - a test suite that is shipped: it asserts, and breaks off in the middle of blocks
-"""Upkeep: the live probe, the sweep, and what a storage says about itself."""
+# ruff: noqa: S101, PT012 - a test suite that is shipped: it asserts, and raises within blocks
+"""Maintenance: `check`, `sweep`, capabilities, repr and logging."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .base import ConformanceBase, names
 
 
 class MaintenanceTests(ConformanceBase):
-    """What an operator asks of a storage."""
+    """The guarantees of `check` and `sweep`, and what a storage tells about itself."""
 
     def test_a_working_storage_passes_its_check(self, storage: StorageBackend) -> None:
-        """The probe finds nothing wrong, disturbs nothing and leaves nothing."""
+        """`check` raises nothing, changes no file and leaves none."""
         storage.write("file.bin", b"kept")
 
         storage.check()
@@ -27,7 +27,7 @@ class MaintenanceTests(ConformanceBase):
         assert storage.read("file.bin") == b"kept"
 
     def test_sweep_removes_no_published_file(self, storage: StorageBackend) -> None:
-        """Whatever age is named, what was published stays."""
+        """Published files stay, whatever the age limit is."""
         storage.write("file.bin", b"kept")
         storage.write("folder/file.bin", b"")
 
@@ -37,7 +37,7 @@ class MaintenanceTests(ConformanceBase):
         assert names(storage) == ["file.bin", "folder/file.bin"]
 
     def test_finished_writes_leave_nothing_to_sweep(self, storage: StorageBackend) -> None:
-        """Published, aborted and failed writes alike clear up after themselves."""
+        """Published, aborted and failed writes leave no temporary files."""
         storage.write("published.bin", b"1")
         storage.open("aborted.bin", "w").abort()
         with pytest.raises(ZeroDivisionError), storage.open("failed.bin", "w") as writer:
@@ -47,7 +47,7 @@ class MaintenanceTests(ConformanceBase):
         assert storage.sweep(timedelta(0)) == 0
 
     def test_sweep_leaves_recent_writes(self, storage: StorageBackend) -> None:
-        """A write that is under way is not disturbed by a sweep of what is older."""
+        """A sweep does not affect a running write that is younger than the age limit."""
         with storage.open("file.bin", "w") as writer:
             writer.write(b"half ")
             storage.sweep(timedelta(days=1))
@@ -56,16 +56,16 @@ class MaintenanceTests(ConformanceBase):
         assert storage.read("file.bin") == b"half whole"
 
     def test_capabilities_are_immutable(self, storage: StorageBackend) -> None:
-        """The declaration is a value of its own kind, the same each time it is asked."""
-        able = storage.capabilities
+        """The capabilities are a frozen value, and equal at each access."""
+        capabilities = storage.capabilities
 
-        assert isinstance(able, Capabilities)
-        assert able == storage.capabilities
+        assert isinstance(capabilities, Capabilities)
+        assert capabilities == storage.capabilities
         with pytest.raises(dataclasses.FrozenInstanceError):
-            able.multipart = not able.multipart  # type: ignore[misc]  # that is the point
+            capabilities.multipart = not capabilities.multipart  # type: ignore[misc]  # what is tested
 
     def test_repr_shows_the_name(self, storage: StorageBackend) -> None:
-        """Its text names class and profile, and can be logged."""
+        """`repr` and `str` contain the class or the name, so a storage can be logged."""
         assert storage.name
         assert storage.name in repr(storage)
         assert type(storage).__name__ in repr(storage)
@@ -74,7 +74,7 @@ class MaintenanceTests(ConformanceBase):
     def test_ordinary_operations_log_no_warning(
         self, storage: StorageBackend, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Ordinary work logs no warning."""
+        """Writing, listing, reading and deleting log nothing at level WARNING."""
         with caplog.at_level(logging.WARNING):
             storage.write("a/b.bin", b"1")
             storage.list()

@@ -1,5 +1,5 @@
 # ruff: noqa: S101 - a test suite that is shipped; every operation in the table takes the same arguments
-"""Names: every legal one round-trips, every hostile one is refused before the place is asked."""
+"""Paths: every valid path is stored and listed unchanged."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ AWKWARD = [
     "index.html",
     "a/b/c/d/e/f/g/h/i/j/k",
 ]
-"""Names that are legal, and that something between a browser and a disk usually mistreats."""
+"""Valid names that browsers, servers, SDKs or file systems often handle wrongly."""
 
 
 class PathTests(ConformanceBase):
-    """Which names a storage holds, and which it refuses."""
+    """The names that every storage must support."""
 
     @pytest.mark.parametrize("name", AWKWARD, ids=ascii)
     def test_an_unusual_name_is_accepted(self, storage: StorageBackend, name: str) -> None:
-        """It is stored, listed, read, copied, moved and deleted as it is, and is no other file's name."""
+        """It is stored, listed, read, copied, moved and deleted unchanged."""
         content = name.encode()
         storage.write(name, content)
 
@@ -73,8 +73,8 @@ class PathTests(ConformanceBase):
         assert names(storage) == ["moved/" + name]
 
     def test_unusual_names_do_not_collide(self, storage: StorageBackend) -> None:
-        """Names that decode, unquote, trim or fold into one another are different files."""
-        alike = [
+        """Names that become equal by decoding, unquoting, trimming or folding are different files."""
+        similar = [
             "a b",
             "a+b",
             "a%20b",
@@ -90,15 +90,15 @@ class PathTests(ConformanceBase):
             "%C3%A9",
             "..e",
         ]
-        for name in alike:
+        for name in similar:
             storage.write(name, name.encode())
 
-        assert names(storage) == sorted(alike)
-        assert {name: storage.read(name).decode() for name in alike} == {name: name for name in alike}
+        assert names(storage) == sorted(similar)
+        assert {name: storage.read(name).decode() for name in similar} == {name: name for name in similar}
 
     @pytest.mark.parametrize("name", ["Café/naïve.txt", "Å", "한글", "ǭ.bin", "q̣̇"])
     def test_both_normal_forms_name_one_file(self, storage: StorageBackend, name: str) -> None:
-        """What one system writes composed and another decomposed is one file, stored composed."""
+        """A composed and a decomposed spelling (NFC and NFD) are one file, stored as NFC."""
         composed, decomposed = unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)
 
         storage.write(decomposed, b"first")
@@ -112,8 +112,8 @@ class PathTests(ConformanceBase):
         assert not storage.exists(composed)
 
     @pytest.mark.parametrize("segment", ["s" * 255, "ü" * 127, "語" * 85, "👍" * 63 + "abc"], ids=ascii)
-    def test_a_segment_of_255_bytes_is_held(self, storage: StorageBackend, segment: str) -> None:
-        """The longest segment works as a file and as a folder, and its writer finds room for its own names."""
+    def test_a_segment_of_255_bytes_is_accepted(self, storage: StorageBackend, segment: str) -> None:
+        """The longest segment works for files and directories, although a writer needs temporary names beside it."""
         path = f"{segment}/{segment}"
 
         storage.write(path, b"abc")
@@ -133,8 +133,8 @@ class PathTests(ConformanceBase):
         ],
         ids=["ascii", "two-byte characters", "512 segments"],
     )
-    def test_a_path_of_1024_bytes_is_held(self, storage: StorageBackend, path: str) -> None:
-        """The longest path works, in few long segments and in many short ones."""
+    def test_a_path_of_1024_bytes_is_accepted(self, storage: StorageBackend, path: str) -> None:
+        """The longest path works, with few long segments and with many short ones."""
         assert len(path.encode()) == 1024
         storage.write(path, b"abc")
 

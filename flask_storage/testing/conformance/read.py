@@ -1,5 +1,5 @@
 # ruff: noqa: S101, RUF001 - a test suite that is shipped, with words in several scripts
-"""Readers: real binary files, at every size, that every library can read."""
+"""Readers: binary file objects of any size, usable with every library that takes one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .base import CHUNK, ConformanceBase, content_of
 
 
 class ReadTests(ConformanceBase):
-    """What is true of every open file for reading."""
+    """The guarantees of a file that is open for reading."""
 
     @pytest.mark.parametrize("chunk_size", [None, 0, 1, 999, 1000, 1001, 4096])
     def test_chunks_join_to_the_content(self, storage: StorageBackend, chunk_size: int | None) -> None:
-        """`iter_chunks` yields full chunks and a rest; None and 0 mean the default size."""
+        """`iter_chunks` yields full chunks and then the rest; None and 0 mean the default size."""
         content = content_of(4000)
         storage.write("file.bin", content)
 
@@ -43,7 +43,7 @@ class ReadTests(ConformanceBase):
         assert lengths == [CHUNK, 1]
 
     def test_an_empty_file_has_no_chunks(self, storage: StorageBackend) -> None:
-        """No bytes are no chunks, and reading says so at once."""
+        """`iter_chunks` yields nothing, and `read` returns no bytes."""
         storage.write("empty.bin", b"")
 
         with storage.open("empty.bin", "r") as reader:
@@ -52,7 +52,7 @@ class ReadTests(ConformanceBase):
             assert reader.read(1) == b""
 
     def test_reads_are_full_until_the_end(self, storage: StorageBackend) -> None:
-        """Fewer bytes than asked come only at the end, and after it nothing."""
+        """`read` returns fewer bytes than requested only at the end of the file, and then none."""
         content = content_of(1000)
         storage.write("file.bin", content)
 
@@ -64,7 +64,7 @@ class ReadTests(ConformanceBase):
 
     @pytest.mark.parametrize("everything", [-1, None])
     def test_reading_without_a_size_reads_the_rest(self, storage: StorageBackend, everything: int | None) -> None:
-        """A size of -1 or None is all that is left."""
+        """A size of -1 or None reads all remaining bytes."""
         content = content_of(1000)
         storage.write("file.bin", content)
 
@@ -74,8 +74,8 @@ class ReadTests(ConformanceBase):
 
         assert rest == content[1:]
 
-    def test_reading_nothing_reads_nothing(self, storage: StorageBackend) -> None:
-        """A size of 0 is not the end of the file."""
+    def test_reading_zero_bytes_returns_nothing(self, storage: StorageBackend) -> None:
+        """`read(0)` returns no bytes and does not move the position."""
         storage.write("file.bin", b"abc")
 
         with storage.open("file.bin", "r") as reader:
@@ -96,7 +96,7 @@ class ReadTests(ConformanceBase):
         ],
     )
     def test_seeking_moves_to_the_byte(self, storage: StorageBackend, offset: int, whence: int, position: int) -> None:
-        """Seeking works from the start, from here and from the end, and `tell` agrees."""
+        """Seeking works from the start, the current position and the end, and `tell` agrees."""
         content = content_of(1000)
         storage.write("file.bin", content)
 
@@ -109,7 +109,7 @@ class ReadTests(ConformanceBase):
             assert reader.read(3) == content[position : position + 3]
 
     def test_seeking_past_the_end_reads_nothing(self, storage: StorageBackend) -> None:
-        """As in a local file, past the end there is nothing, and one can come back."""
+        """As with a local file, reading past the end returns nothing, and seeking back works."""
         storage.write("file.bin", b"abc")
 
         with storage.open("file.bin", "r") as reader:
@@ -120,7 +120,7 @@ class ReadTests(ConformanceBase):
             assert reader.read() == b"abc"
 
     def test_seeking_before_the_start_is_refused(self, storage: StorageBackend) -> None:
-        """There is no byte before the first; the file stays usable."""
+        """A negative position is refused, and the file stays usable."""
         storage.write("file.bin", b"abc")
 
         with storage.open("file.bin", "r") as reader:
@@ -131,7 +131,7 @@ class ReadTests(ConformanceBase):
             assert reader.read() == b"abc"
 
     def test_seeking_across_a_chunk_reads_the_right_bytes(self, storage: StorageBackend) -> None:
-        """Jumping about in a file of several chunks yields the bytes of that place, back and forth."""
+        """Seeking back and forth in a file of several chunks returns the bytes at each position."""
         content = content_of(2 * CHUNK + 10)
         storage.write("file.bin", content)
 
@@ -142,7 +142,7 @@ class ReadTests(ConformanceBase):
                 assert reader.read(10) == content[start : start + 10]
 
     def test_readinto_fills_a_buffer(self, storage: StorageBackend) -> None:
-        """`readinto` fills what it is given and returns how much that was, 0 at the end."""
+        """`readinto` fills the buffer and returns the number of bytes, 0 at the end."""
         storage.write("file.bin", b"0123456789")
         buffer = bytearray(6)
 
@@ -153,8 +153,8 @@ class ReadTests(ConformanceBase):
             assert buffer == b"678945"
             assert reader.readinto(buffer) == 0
 
-    def test_a_buffered_reader_can_wrap_it(self, storage: StorageBackend) -> None:
-        """`read1` and `readinto1` serve those who buffer."""
+    def test_read1_and_readinto1_are_supported(self, storage: StorageBackend) -> None:
+        """Python's buffered wrappers call `read1` and `readinto1`."""
         storage.write("file.bin", b"0123456789")
 
         with storage.open("file.bin", "r") as reader:
@@ -162,8 +162,8 @@ class ReadTests(ConformanceBase):
             assert reader.readinto1(bytearray(2)) == 2
             assert reader.read1() == b"6789"
 
-    def test_lines_come_one_by_one(self, storage: StorageBackend) -> None:
-        """Iterating yields lines with their ends, as of every Python file."""
+    def test_a_reader_iterates_over_lines(self, storage: StorageBackend) -> None:
+        """Iterating yields lines with their line ends, as every Python file does."""
         lines = [b"first\n", b"\n", b"x" * 20_000 + b"\n", b"last, without an end"]
         storage.write("lines.txt", b"".join(lines))
 
@@ -175,22 +175,22 @@ class ReadTests(ConformanceBase):
             assert reader.readlines() == lines[1:]
             assert reader.readline() == b""
 
-    def test_a_text_wrapper_reads_it(self, storage: StorageBackend) -> None:
-        """Text in UTF-8 comes through `io.TextIOWrapper`."""
+    def test_a_text_wrapper_reads_a_file(self, storage: StorageBackend) -> None:
+        """`io.TextIOWrapper` decodes the content."""
         storage.write("text.txt", "Grüße\nпривет\n".encode())
 
         with storage.open("text.txt", "r") as reader, io.TextIOWrapper(reader, encoding="utf-8") as text:
             assert list(text) == ["Grüße\n", "привет\n"]
 
-    def test_csv_reads_it(self, storage: StorageBackend) -> None:
-        """Rows come through the csv module."""
+    def test_csv_reads_a_file(self, storage: StorageBackend) -> None:
+        """The csv module reads rows from it."""
         storage.write("table.csv", b'a,b\r\n1,"x, y"\r\n')
 
         with storage.open("table.csv", "r") as reader, io.TextIOWrapper(reader, "utf-8", newline="") as text:
             assert list(csv.reader(text)) == [["a", "b"], ["1", "x, y"]]
 
-    def test_zipfile_reads_and_writes_it(self, storage: StorageBackend) -> None:
-        """An archive can be written into a storage and read where it lies."""
+    def test_zipfile_reads_and_writes_a_file(self, storage: StorageBackend) -> None:
+        """An archive can be written to a storage and read from it without a local copy."""
         content = content_of(100_000)
         with storage.open("a.zip", "w") as writer, zipfile.ZipFile(writer, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("inner/one.bin", content)
@@ -201,8 +201,8 @@ class ReadTests(ConformanceBase):
             assert archive.namelist() == ["inner/one.bin", "two.txt"]
             assert archive.read("inner/one.bin") == content
 
-    def test_gzip_reads_and_writes_it(self, storage: StorageBackend) -> None:
-        """A compressed file can be written into a storage and read where it lies."""
+    def test_gzip_reads_and_writes_a_file(self, storage: StorageBackend) -> None:
+        """A compressed file can be written to a storage and read from it without a local copy."""
         content = content_of(1000) * 100
         with storage.open("a.gz", "w") as writer, gzip.GzipFile(fileobj=writer, mode="w") as compressed:
             compressed.write(content)
@@ -210,8 +210,8 @@ class ReadTests(ConformanceBase):
         with storage.open("a.gz", "r") as reader, gzip.GzipFile(fileobj=reader) as compressed:
             assert compressed.read() == content
 
-    def test_pillow_reads_and_writes_it(self, storage: StorageBackend) -> None:
-        """A picture can be saved into a storage and opened where it lies."""
+    def test_pillow_reads_and_writes_a_file(self, storage: StorageBackend) -> None:
+        """An image can be saved to a storage and opened from it without a local copy."""
         image = pytest.importorskip("PIL.Image", reason="Pillow is not part of the testing extra")
         with storage.open("dot.png", "w") as writer:
             image.new("RGB", (3, 2), (255, 0, 0)).save(writer, "png")
@@ -221,7 +221,7 @@ class ReadTests(ConformanceBase):
             assert picture.getpixel((2, 1)) == (255, 0, 0)
 
     def test_a_reader_has_name_mode_and_info(self, storage: StorageBackend) -> None:
-        """It has Python's name and mode, our flag, and what is known of the file."""
+        """It has Python's `name` and `mode`, the `FileMode`, and the `FileInfo`."""
         storage.write("folder/file.bin", b"abc")
 
         with storage.open("folder/file.bin", FileMode.read) as reader:
@@ -233,8 +233,8 @@ class ReadTests(ConformanceBase):
             assert (reader.info.path, reader.info.size) == ("folder/file.bin", 3)
             assert reader.info.etag == storage.stat("folder/file.bin").etag
 
-    def test_a_reader_does_not_write(self, storage: StorageBackend) -> None:
-        """Writing into what was opened for reading is refused, and the file stays open."""
+    def test_a_reader_refuses_writing(self, storage: StorageBackend) -> None:
+        """Writing to a reader is refused, and the file stays open."""
         storage.write("file.bin", b"abc")
 
         with storage.open("file.bin", "r") as reader:
@@ -243,8 +243,8 @@ class ReadTests(ConformanceBase):
 
             assert reader.read() == b"abc"
 
-    def test_a_closed_reader_reads_no_more(self, storage: StorageBackend) -> None:
-        """After closing, every use says that the file is closed; closing again does nothing."""
+    def test_a_closed_reader_refuses_reading(self, storage: StorageBackend) -> None:
+        """After `close` every use raises ValueError; closing again does nothing."""
         storage.write("file.bin", b"abc")
         reader = storage.open("file.bin", "r")
 
@@ -257,7 +257,7 @@ class ReadTests(ConformanceBase):
                 use()
 
     def test_a_reader_keeps_its_version_when_the_file_is_replaced(self, storage: StorageBackend) -> None:
-        """What was opened is read to its end, or refused: never a mixture of two versions."""
+        """The reader returns the version that it opened, or raises; never a mixture of two versions."""
         old, new = content_of(CHUNK + 1000, 1), content_of(CHUNK + 1000, 2)
         storage.write("file.bin", old)
 
@@ -267,13 +267,13 @@ class ReadTests(ConformanceBase):
             try:
                 rest = reader.read()
             except PreconditionFailedError:
-                rest = old[10:]  # where old versions are not kept, nothing else may come of it
+                rest = old[10:]  # allowed on a service that keeps no old versions
 
         assert start + rest == old
         assert storage.read("file.bin") == new
 
     def test_two_readers_do_not_share_a_position(self, storage: StorageBackend) -> None:
-        """Each open file stands where it was read to."""
+        """Each open file has its own position."""
         storage.write("file.bin", b"0123456789")
 
         with storage.open("file.bin", "r") as one, storage.open("file.bin", "r") as other:

@@ -1,5 +1,5 @@
 # ruff: noqa: S101 - a test suite that is shipped
-"""Saving under names that strangers chose."""
+"""Saving under user-supplied names."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .base import ConformanceBase, UnseekableSource, content_of, names, needs
 
 
 class SaveTests(ConformanceBase):
-    """`save` never replaces, and never leaves the root."""
+    """`save` never replaces a file, and never writes outside of the root."""
 
     def test_save_keeps_an_unused_name(self, storage: StorageBackend) -> None:
-        """A name that is free and safe is kept, where the storage can be sure that it is free."""
+        """A safe and unused name is not changed, if the storage can create files exclusively."""
         path = storage.save("letters/to you.txt", b"abc")
 
         assert storage.read(path) == b"abc"
@@ -23,7 +23,7 @@ class SaveTests(ConformanceBase):
         assert path == "letters/to you.txt" or not storage.capabilities.exclusive
 
     def test_save_never_replaces(self, storage: StorageBackend) -> None:
-        """A taken name gets a suffix before its extension; every content stays readable."""
+        """An existing name gets a suffix before its extension; every content stays readable."""
         paths = [storage.save("file.tar.gz", str(number).encode()) for number in range(4)]
 
         assert len(set(paths)) == 4
@@ -31,22 +31,22 @@ class SaveTests(ConformanceBase):
         assert [storage.read(path) for path in paths] == [b"0", b"1", b"2", b"3"]
 
     def test_save_keeps_the_name_within_255_bytes(self, storage: StorageBackend) -> None:
-        """The longest name is cut, also with its suffix, on a whole character, and keeps its extension."""
+        """A long name is cut between two characters, also with a suffix, and keeps its extension."""
         paths = [storage.save("folder/" + "ü" * 300 + ".jpeg", b"abc") for _ in range(2)]
 
         for path in paths:
-            folder, _, leaf = path.rpartition("/")
-            assert folder == "folder"
-            assert len(leaf.encode()) <= 255
-            assert leaf.startswith("ü" * 50)
-            assert leaf.endswith(".jpeg")
+            directory, _, file_name = path.rpartition("/")
+            assert directory == "folder"
+            assert len(file_name.encode()) <= 255
+            assert file_name.startswith("ü" * 50)
+            assert file_name.endswith(".jpeg")
         assert len(set(names(storage))) == 2
 
     @pytest.mark.parametrize(
         "name", ["../../etc/passwd", "/etc/passwd", "a/../b.txt", "..\\evil.txt", "x\x00y\n.txt", ".env"]
     )
     def test_save_sanitizes_user_supplied_names(self, storage: StorageBackend, name: str) -> None:
-        """Whatever a stranger calls a file, it is stored below the root under a name that every verb takes."""
+        """A file with an untrusted name is stored below the root, under a valid path."""
         path = storage.save(name, b"abc")
 
         assert storage.read(path) == b"abc"
@@ -54,7 +54,7 @@ class SaveTests(ConformanceBase):
         assert ".." not in path.split("/")
 
     def test_save_accepts_unseekable_content(self, storage: StorageBackend) -> None:
-        """A source that can be read only once is stored whole, also when its name was taken."""
+        """A source that can be read only once is stored whole, also when the name exists already."""
         content = content_of(200_000)
         storage.write("file.bin", b"taken")
 
@@ -64,7 +64,7 @@ class SaveTests(ConformanceBase):
         assert storage.read("file.bin") == b"taken"
 
     def test_save_starts_at_the_sources_position(self, storage: StorageBackend) -> None:
-        """A collision starts the source again from where it stood, not from its first byte."""
+        """After a collision the source is read again from its initial position, not from its first byte."""
         storage.write("file.bin", b"taken")
         source = io.BytesIO(b"skipped, stored")
         source.seek(9)
@@ -75,7 +75,7 @@ class SaveTests(ConformanceBase):
 
     @needs("content_headers", "metadata")
     def test_save_keeps_headers_and_metadata(self, storage: StorageBackend) -> None:
-        """Headers and metadata reach the stored file."""
+        """The stored file has the given headers and metadata."""
         path = storage.save("file.txt", b"abc", content_type="text/plain", metadata={"a": "1"})
 
         info = storage.stat(path)

@@ -1,5 +1,5 @@
-# ruff: noqa: S101, PT012 - a test suite that is shipped: it asserts, and breaks off in the middle of blocks
-"""Writing: every operation that stores, and editing in place."""
+# ruff: noqa: S101, PT012 - a test suite that is shipped: it asserts, and raises within blocks
+"""The operations that store content, and editing in place."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .base import CHUNK, SIZES, ConformanceBase, UnseekableSource, content_of, n
 
 
 class WriteTests(ConformanceBase):
-    """What is true of every operation that stores."""
+    """The guarantees of `open` for writing, `upload`, `put` and `write`."""
 
     @pytest.mark.parametrize("piece", [1, 7, 1000, 4096, 10_000])
     def test_writing_in_pieces_stores_their_sum(self, storage: StorageBackend, piece: int) -> None:
-        """However the content is cut, it arrives whole; `write` returns what it took and `tell` counts it."""
+        """The pieces are joined; `write` returns the number of bytes and `tell` the sum."""
         content = content_of(4097)
 
         with storage.open("file.bin", "w") as writer:
@@ -34,8 +34,8 @@ class WriteTests(ConformanceBase):
         assert storage.read("file.bin") == content
 
     @pytest.mark.parametrize("first", [CHUNK - 1, CHUNK, CHUNK + 1])
-    def test_pieces_may_cross_a_chunk(self, storage: StorageBackend, first: int) -> None:
-        """A piece that ends before, at or after a chunk's boundary is followed by the next without a seam."""
+    def test_pieces_may_cross_a_chunk_boundary(self, storage: StorageBackend, first: int) -> None:
+        """A piece may end before, at or after the end of a chunk."""
         content = content_of(2 * CHUNK + 3)
 
         with storage.open("file.bin", "w") as writer:
@@ -46,7 +46,7 @@ class WriteTests(ConformanceBase):
 
     @pytest.mark.parametrize("size", [0, 1, 65_536, CHUNK - 1, CHUNK, CHUNK + 1])
     def test_uploading_stores_a_source(self, storage: StorageBackend, size: int) -> None:
-        """A binary file object is stored from where it stands and is not closed."""
+        """A binary file object is stored from its current position and is not closed."""
         content = content_of(size)
         source = io.BytesIO(b"skipped" + content)
         source.seek(7)
@@ -57,7 +57,7 @@ class WriteTests(ConformanceBase):
         assert not source.closed
 
     def test_a_source_may_return_short_reads(self, storage: StorageBackend) -> None:
-        """A source that returns fewer bytes than asked is read to its end."""
+        """A source that returns fewer bytes than requested is read to its end."""
         content = content_of(300_000)
 
         storage.upload(UnseekableSource(content), "file.bin")
@@ -65,7 +65,7 @@ class WriteTests(ConformanceBase):
         assert storage.read("file.bin") == content
 
     def test_uploading_reports_cumulative_progress(self, storage: StorageBackend) -> None:
-        """After each chunk the number of bytes so far is reported; the last report is the size."""
+        """The callback gets the number of bytes so far after each chunk; the last one is the size."""
         content = content_of(2 * CHUNK + 1)
         reports = list[int]()
 
@@ -77,7 +77,7 @@ class WriteTests(ConformanceBase):
 
     @pytest.mark.parametrize("size", [0, 1, CHUNK + 1])
     def test_put_stores_a_local_file(self, storage: StorageBackend, tmp_path: Path, size: int) -> None:
-        """A local file is stored and stays."""
+        """The local file is stored and unchanged."""
         content = content_of(size)
         (tmp_path / "local.bin").write_bytes(content)
         reports = list[int]()
@@ -89,7 +89,7 @@ class WriteTests(ConformanceBase):
         assert (reports[-1] if reports else 0) == size
 
     def test_put_of_a_missing_local_file_stores_nothing(self, storage: StorageBackend, tmp_path: Path) -> None:
-        """What is missing here is Python's own error, and what is stored there stays."""
+        """A missing local file is Python's FileNotFoundError, and the stored file is unchanged."""
         storage.write("file.bin", b"kept")
 
         with pytest.raises(FileNotFoundError) as caught:
@@ -99,14 +99,14 @@ class WriteTests(ConformanceBase):
         assert storage.read("file.bin") == b"kept"
 
     @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-    def test_write_takes_every_kind_of_bytes(self, storage: StorageBackend, kind: Any) -> None:
-        """Bytes, bytearrays and views are stored alike."""
+    def test_write_accepts_any_bytes_like_object(self, storage: StorageBackend, kind: Any) -> None:
+        """`bytes`, `bytearray` and `memoryview` are accepted."""
         storage.write("file.bin", kind(b"abc"))
 
         assert storage.read("file.bin") == b"abc"
 
     def test_write_counts_bytes_of_a_memoryview(self, storage: StorageBackend) -> None:
-        """A view of wider items is its bytes."""
+        """A view of items of several bytes counts as bytes, not as items."""
         view = memoryview(bytearray(8)).cast("I")
 
         with storage.open("file.bin", "w", size=8) as writer:
@@ -115,7 +115,7 @@ class WriteTests(ConformanceBase):
         assert storage.size("file.bin") == 8
 
     def test_a_buffer_may_be_reused_after_writing(self, storage: StorageBackend) -> None:
-        """What was written is what the buffer held at that moment."""
+        """`write` stores the content of the buffer at the time of the call."""
         buffer = bytearray(b"first ")
 
         with storage.open("file.bin", "w") as writer:
@@ -127,7 +127,7 @@ class WriteTests(ConformanceBase):
 
     @pytest.mark.parametrize(("old", "new"), [(b"old", b"newer"), (b"longer", b"s"), (b"something", b""), (b"", b"x")])
     def test_writing_again_replaces(self, storage: StorageBackend, old: bytes, new: bytes) -> None:
-        """A longer, a shorter and an empty file replace what was there, without a rest of it."""
+        """Longer, shorter and empty content replaces the file without leaving a rest of the old content."""
         storage.write("file.bin", old)
 
         storage.write("file.bin", new)
@@ -137,7 +137,7 @@ class WriteTests(ConformanceBase):
         assert names(storage) == ["file.bin"]
 
     def test_an_empty_file_exists(self, storage: StorageBackend) -> None:
-        """A writer that is closed without a byte makes an empty file."""
+        """A writer that is closed without writing creates an empty file."""
         with storage.open("new/empty.bin", "w"):
             pass
         storage.upload(io.BytesIO(), "uploaded.bin")
@@ -147,8 +147,8 @@ class WriteTests(ConformanceBase):
         assert storage.size("uploaded.bin") == 0
         assert names(storage) == ["new/empty.bin", "uploaded.bin"]
 
-    def test_a_writer_does_not_read(self, storage: StorageBackend) -> None:
-        """Reading what was opened for writing is refused."""
+    def test_a_writer_refuses_reading(self, storage: StorageBackend) -> None:
+        """Reading from a writer is refused, and the writer stays usable."""
         with storage.open("file.bin", "w") as writer:
             assert writer.mode == "wb"
             assert writer.writable()
@@ -161,7 +161,7 @@ class WriteTests(ConformanceBase):
         assert storage.read("file.bin") == b"abc"
 
     def test_stat_returns_size_date_and_etag(self, storage: StorageBackend) -> None:
-        """What is known of a file is right: its path, its length, a moment in UTC, a tag without quotes."""
+        """`stat` returns path, size, date in UTC and an etag without quotes."""
         storage.write("folder/file.bin", b"abc")
 
         info = storage.stat("/folder/file.bin")
@@ -172,7 +172,7 @@ class WriteTests(ConformanceBase):
         assert info.etag is None or (info.etag and '"' not in info.etag)
 
     def test_the_etag_changes_with_the_content(self, storage: StorageBackend) -> None:
-        """Replacing a file, even by as many bytes, changes its tag; looking at it does not."""
+        """Replacing a file, also by content of equal size, changes the etag; `stat` does not."""
         storage.write("file.bin", b"one")
         first = storage.stat("file.bin").etag
 
@@ -185,7 +185,7 @@ class WriteTests(ConformanceBase):
 
     @needs("read_write")
     def test_reading_and_writing_edits_a_copy(self, storage: StorageBackend) -> None:
-        """The file is edited in place, seen unchanged by others, and replaced by closing."""
+        """The edited copy replaces the file on close; until then others read the old content."""
         storage.write("file.bin", b"0123456789")
 
         with storage.open("file.bin", "rw") as updater:
@@ -204,7 +204,7 @@ class WriteTests(ConformanceBase):
 
     @needs("read_write")
     def test_an_edited_file_can_be_truncated(self, storage: StorageBackend) -> None:
-        """What is cut away from the private copy is gone from the file once it is closed, and not before."""
+        """Truncating affects the private copy, and the file only on close."""
         storage.write("file.bin", b"0123456789")
 
         with storage.open("file.bin", "rw") as updater:
@@ -216,8 +216,8 @@ class WriteTests(ConformanceBase):
         assert storage.read("file.bin") == b"0123X"
 
     @needs("read_write")
-    def test_an_edit_that_fails_changes_nothing(self, storage: StorageBackend) -> None:
-        """Leaving by an exception discards the edit."""
+    def test_a_failed_edit_changes_nothing(self, storage: StorageBackend) -> None:
+        """An exception in the block discards the edit."""
         storage.write("file.bin", b"0123456789")
 
         with pytest.raises(ZeroDivisionError), storage.open("file.bin", "r+b") as updater:
@@ -227,8 +227,8 @@ class WriteTests(ConformanceBase):
         assert storage.read("file.bin") == b"0123456789"
 
     @needs("read_write")
-    def test_reading_and_writing_needs_a_file(self, storage: StorageBackend) -> None:
-        """What is not there cannot be edited, and is not made."""
+    def test_reading_and_writing_needs_an_existing_file(self, storage: StorageBackend) -> None:
+        """A missing file cannot be edited and is not created."""
         with pytest.raises(FileNotFoundInStorageError):
             storage.open("missing.bin", "rw")
 
@@ -236,7 +236,7 @@ class WriteTests(ConformanceBase):
 
     @needs("read_write", "content_headers", "metadata")
     def test_an_edit_keeps_the_headers(self, storage: StorageBackend) -> None:
-        """What was kept beside the content is kept through an edit."""
+        """Headers and metadata are unchanged by an edit."""
         storage.write("file.txt", b"0123", content_type="text/plain", metadata={"a": "1"})
 
         with storage.open("file.txt", "rw") as updater:
@@ -247,7 +247,7 @@ class WriteTests(ConformanceBase):
 
     @pytest.mark.parametrize("size", [size for size in SIZES if size > 65_536])
     def test_large_content_streams_between_storages(self, storage: StorageBackend, size: int) -> None:
-        """An open reader is a source like any other."""
+        """An open reader is a valid source of an upload."""
         content = content_of(size)
         storage.write("from.bin", content)
 

@@ -1,5 +1,5 @@
 # ruff: noqa: S101 - a test suite that is shipped
-"""What is kept beside the content, what is promised of it, and on which condition it is written."""
+"""Options of a write: headers, metadata, expected size and checksum, conditions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .base import CHUNK, ConformanceBase, content_of, names, needs
 
 
 class WriteOptionsTests(ConformanceBase):
-    """Every option is honoured or refused; none is dropped."""
+    """Every option has an effect or is refused; none is ignored."""
 
     @needs("content_headers")
     def test_content_headers_are_kept(self, storage: StorageBackend) -> None:
-        """Type, encoding, caching and disposition come back as they were given."""
+        """`stat` returns content type, encoding, cache control and disposition unchanged."""
         headers = {
             "content_type": "text/plain; charset=utf-8",
             "content_encoding": "gzip",
@@ -33,7 +33,7 @@ class WriteOptionsTests(ConformanceBase):
 
     @needs("content_headers")
     def test_replacing_a_file_replaces_its_headers(self, storage: StorageBackend) -> None:
-        """Writing anew without headers leaves none of the old ones."""
+        """A new version has none of the headers of the old one."""
         storage.write("file.txt", b"abc", content_type="text/plain", cache_control="no-store")
 
         storage.write("file.txt", b"def", content_type="text/csv")
@@ -43,7 +43,7 @@ class WriteOptionsTests(ConformanceBase):
 
     @needs("content_headers")
     def test_keg_storage_extra_args_are_accepted(self, storage: StorageBackend) -> None:
-        """The spelling of keg-storage means the same, in `open` and in `upload`."""
+        """`open` and `upload` accept keg-storage's `extra_args`."""
         with storage.open("opened.txt", "w", {"ContentType": "text/plain"}) as writer:
             writer.write(b"abc")
         storage.upload(io.BytesIO(b"abc"), "uploaded.txt", extra_args={"CacheControl": "no-store"})
@@ -53,7 +53,7 @@ class WriteOptionsTests(ConformanceBase):
 
     @needs("metadata")
     def test_metadata_is_kept(self, storage: StorageBackend) -> None:
-        """The app's own keys and values come back, text of every script among them."""
+        """`stat` returns the app's keys and values unchanged, including non-ASCII text."""
         metadata = {"owner": "Zoë", "order_no": "17", "note": "a=b; c, d"}
 
         storage.write("file.txt", b"abc", metadata=metadata)
@@ -62,7 +62,7 @@ class WriteOptionsTests(ConformanceBase):
 
     @pytest.mark.parametrize("written", [0, 4, 6])
     def test_the_expected_size_is_checked(self, storage: StorageBackend, written: int) -> None:
-        """Fewer or more bytes than promised publish nothing; what was there stays."""
+        """With fewer or more bytes than expected nothing is published, and an existing file is unchanged."""
         storage.write("file.bin", b"kept")
 
         with pytest.raises(IntegrityError) as caught, storage.open("file.bin", "w", size=5) as writer:
@@ -73,8 +73,8 @@ class WriteOptionsTests(ConformanceBase):
         assert storage.read("file.bin") == b"kept"
 
     @pytest.mark.parametrize("size", [0, 1, CHUNK + 1])
-    def test_the_expected_size_publishes(self, storage: StorageBackend, size: int) -> None:
-        """As many bytes as promised, with the promised digest, are published."""
+    def test_a_correct_size_and_checksum_are_accepted(self, storage: StorageBackend, size: int) -> None:
+        """Content with the expected size and checksum is published."""
         content = content_of(size)
         digest = hashlib.sha256(content).hexdigest()
 
@@ -83,18 +83,18 @@ class WriteOptionsTests(ConformanceBase):
         assert storage.read("file.bin") == content
 
     def test_the_expected_checksum_is_checked(self, storage: StorageBackend) -> None:
-        """Content with another digest publishes nothing; what was there stays."""
+        """With another checksum than expected nothing is published, and an existing file is unchanged."""
         storage.write("file.bin", b"kept")
-        promised = "sha256:" + hashlib.sha256(b"right").hexdigest()
+        expected = "sha256:" + hashlib.sha256(b"right").hexdigest()
 
         with pytest.raises(IntegrityError):
-            storage.write("file.bin", b"wrong", checksum=promised)
+            storage.write("file.bin", b"wrong", checksum=expected)
 
         assert storage.read("file.bin") == b"kept"
 
     @needs("exclusive")
     def test_an_exclusive_write_refuses_an_existing_file(self, storage: StorageBackend) -> None:
-        """The first of two exclusive writes makes the file, the second leaves it as it is."""
+        """The first of two exclusive writes creates the file; the second is refused and changes nothing."""
         storage.write("file.bin", b"first", exclusive=True)
 
         with pytest.raises(FileExistsInStorageError) as caught:
@@ -106,8 +106,8 @@ class WriteOptionsTests(ConformanceBase):
         assert storage.read("file.bin") == b"first"
 
     @needs("exclusive")
-    def test_of_two_exclusive_writers_the_first_to_publish_wins(self, storage: StorageBackend) -> None:
-        """A name that is taken while one writes is taken; the loser publishes nothing."""
+    def test_the_first_of_two_exclusive_writers_to_publish_wins(self, storage: StorageBackend) -> None:
+        """If another writer creates the file first, closing the writer raises and publishes nothing."""
         slow = storage.open("file.bin", "w", exclusive=True)
         slow.write(b"slow")
         storage.write("file.bin", b"quick", exclusive=True)
@@ -121,7 +121,7 @@ class WriteOptionsTests(ConformanceBase):
 
     @needs("if_match")
     def test_a_write_can_use_if_match(self, storage: StorageBackend) -> None:
-        """The named version is replaced; another one, or none, is left as it is."""
+        """A file with the given etag is replaced; one with another etag, or a missing one, is unchanged."""
         storage.write("file.bin", b"first")
         first = storage.stat("file.bin").etag or "none"
 

@@ -64,8 +64,8 @@ def download_gthread(bench: Bench) -> Iterator[Stage]:
     yield from stage(bench, "gthread")
 
 
-def asking_meanwhile(port: int, target: str, app_port: int) -> Callable[[], Work]:
-    """Return a download during which the one worker is asked for something else, and how long it lets us wait."""
+def with_second_request(port: int, target: str, app_port: int) -> Callable[[], Work]:
+    """Return a download during which another request is sent to the only worker, and how long that one waits."""
 
     def work() -> int:
         total = 0
@@ -98,7 +98,7 @@ def asking_meanwhile(port: int, target: str, app_port: int) -> Callable[[], Work
     needs=[GUNICORN, NGINX],
 )
 def download_nginx(bench: Bench) -> Iterator[Stage]:
-    """Let nginx send the file, and ask the only, synchronous worker for something else meanwhile."""
+    """Let nginx send the file, and send the only, synchronous worker another request at the same time."""
     root, size = bench.directory / "root", bench.size(GiB)
     make_directories(root)
     filled(root / "big", size)
@@ -107,14 +107,14 @@ def download_nginx(bench: Bench) -> Iterator[Stage]:
         front = stack.enter_context(nginx(bench.directory / "nginx", root, server.port))
         link = server.link("docs", "download", "big")
 
-        def meanwhile(name: str, port: int, target: str, *, ours: bool = False) -> Contender:
-            return Contender(name, asking_meanwhile(port, target, server.port), ours=ours, pid=server.pid)
+        def contender(name: str, port: int, target: str, *, ours: bool = False) -> Contender:
+            return Contender(name, with_second_request(port, target, server.port), ours=ours, pid=server.pid)
 
         yield (
             [
-                meanwhile(X_ACCEL, front, link, ours=True),
-                meanwhile("flask.send_file, no nginx", server.port, "/send_file/big"),
-                meanwhile("nginx alone, unsigned", front, "/static/big"),
+                contender(X_ACCEL, front, link, ours=True),
+                contender("flask.send_file, no nginx", server.port, "/send_file/big"),
+                contender("nginx alone, unsigned", front, "/static/big"),
             ],
             size,
         )

@@ -1,4 +1,4 @@
-"""What the tasks at remote places share: large files, small files, copies."""
+"""What the tasks of remote backends share: large files, small files, copies."""
 
 from __future__ import annotations
 
