@@ -19,7 +19,7 @@ from flask_storage import ConfigurationError, S3Reader, S3Storage, StorageError
 from flask_storage.backends.s3.client import Clients, ClientSettings
 from flask_storage.backends.s3.presets import PRESETS
 from tests.counts import count
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.services.fault_proxy import FaultProxy
 from tests.services.scripted_proxy import ScriptedProxy, s3_error
 
@@ -90,7 +90,7 @@ def test_a_session_of_the_app_is_not_replaced():
 def test_fifty_threads_share_the_connections_that_are_allowed(proxied, allowed):
     """None more is ever opened, and none is thrown away, whatever the threads do; none reads another's bytes."""
     proxy, server = proxied
-    storage = place(server, max_connections=allowed)
+    storage = make_storage(server, max_connections=allowed)
     before = proxy.counters.connections
     begun = Barrier(THREADS)
 
@@ -113,7 +113,7 @@ def test_fifty_threads_share_the_connections_that_are_allowed(proxied, allowed):
 def test_an_upload_in_parts_keeps_to_the_connections_that_are_allowed(proxied):
     """Also where more parts may be on their way."""
     proxy, server = proxied
-    storage = place(server, max_connections=2, concurrency=8)
+    storage = make_storage(server, max_connections=2, concurrency=8)
     content = bytes(12 * MIB)
     before = proxy.counters.connections
 
@@ -127,7 +127,7 @@ def test_an_upload_in_parts_keeps_to_the_connections_that_are_allowed(proxied):
 
 def test_a_listing_that_is_not_read_on_holds_no_connection(s3):
     """Nor does an open reader: others go on with the only one there is."""
-    storage = place(s3, max_connections=1)
+    storage = make_storage(s3, max_connections=1)
     storage.write("a", bytes(12 * MIB))
     storage.write("b", b"1")
 
@@ -161,7 +161,7 @@ def test_a_client_of_the_app_keeps_to_its_own_number(proxied):
 def test_a_part_is_sent_without_asking_leave(scripted):
     """That would cost a round trip each, for a small object too; a larger one asks, as it may be refused."""
     proxy, server = scripted
-    storage = place(server)
+    storage = make_storage(server)
 
     storage.write("small", b"1")
     storage.write("middling", bytes(MIB))
@@ -178,7 +178,7 @@ def test_a_part_is_sent_without_asking_leave(scripted):
 def test_clearing_away_gives_up_sooner_than_writing(scripted):
     """Two attempts, whatever the storage is allowed; why it was aborted is what the caller is told."""
     proxy, server = scripted
-    storage = place(server, max_attempts=4)
+    storage = make_storage(server, max_attempts=4)
     proxy.script = lambda request: s3_error(503, "SlowDown") if request.method == "DELETE" else None
 
     with pytest.raises(ZeroDivisionError), storage.open("a", "w") as writer:
@@ -206,7 +206,7 @@ def test_clearing_away_has_little_patience():
 def test_a_request_is_tried_as_often_as_was_said(scripted):
     """In all, the first time included."""
     proxy, server = scripted
-    storage = place(server, max_attempts=2)
+    storage = make_storage(server, max_attempts=2)
     before = len(proxy.exchanges)
     proxy.script = lambda request: s3_error(503, "SlowDown")
 
@@ -219,7 +219,7 @@ def test_a_request_is_tried_as_often_as_was_said(scripted):
 def test_a_service_that_wants_it_gets_the_md5_of_a_list(scripted):
     """In place of the checksum that boto3 sends by itself."""
     proxy, server = scripted
-    storage = place(server, preset=dataclasses.replace(PRESETS["ceph"], bulk_delete_md5=True))
+    storage = make_storage(server, preset=dataclasses.replace(PRESETS["ceph"], bulk_delete_md5=True))
     storage.write("a", b"1")
 
     storage.delete_many(["a", "b"])
@@ -235,7 +235,7 @@ def test_a_service_that_wants_it_gets_the_md5_of_a_list(scripted):
 
 def test_links_are_signed_by_the_storages_own_credentials(s3):
     """Where nothing else was said, by the client that is there."""
-    storage = place(s3)
+    storage = make_storage(s3)
 
     link = storage.link_to("a.txt", "download", timedelta(hours=1))
 
@@ -311,7 +311,7 @@ def test_a_storage_that_was_used_before_a_fork_works_in_the_children(s3, made_of
 def test_closing_ends_the_connections_and_later_ones_are_new(proxied):
     """A storage that is used again after all works."""
     proxy, server = proxied
-    storage = place(server)
+    storage = make_storage(server)
     storage.write("a", b"1")
     client = storage.client
     before = proxy.counters.closed
@@ -337,7 +337,7 @@ def test_closing_leaves_a_client_of_the_app_alone(s3):
 
 def test_closing_a_storage_gives_back_its_threads(s3):
     """They are gone soon after, and what is asked for later starts new ones."""
-    storage = place(s3)
+    storage = make_storage(s3)
     before = set(threading.enumerate())
     storage.upload(io.BytesIO(bytes(11 * MIB)), "large.bin")
     threads = set(threading.enumerate()) - before

@@ -7,7 +7,7 @@ import pytest
 
 from flask_storage.backends.s3.presets import PRESETS, S3Preset
 from flask_storage.testing import BackendConformance
-from tests.s3_places import OVERTAKEN_ON_CEPH, place
+from tests.s3_storages import CEPH_REPLACED_ERRORS, make_storage
 from tests.variants import extra_variant
 
 pytest_plugins = ["tests.services.s3"]
@@ -36,7 +36,7 @@ class _OnAServer(BackendConformance):
 
     def make_storage(self, tmp_path):
         """Return the storage under test."""
-        return place(self.server, https=self.https, **self.location, **self.arguments())
+        return make_storage(self.server, https=self.https, **self.location, **self.arguments())
 
     def arguments(self):
         """Return what this storage has beside the usual."""
@@ -70,7 +70,7 @@ class TestLocalStackByHttps(TestLocalStack):
 class TestCeph(_OnAServer):
     """Ceph, which checks every signature, knows no checksums, and ignores conditions when an upload is completed."""
 
-    replaced_errors = OVERTAKEN_ON_CEPH
+    replaced_errors = CEPH_REPLACED_ERRORS
 
     @pytest.fixture
     def server(self, rgw):

@@ -35,7 +35,7 @@ from flask_storage.backends.s3.errors import (
     translate_error,
     translating_conditions,
 )
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.services.s3_servers import free_port
 from tests.services.scripted_proxy import Answer, Lose, ScriptedProxy, s3_error
 
@@ -318,7 +318,7 @@ VERBS = {
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_missing_bucket_is_never_a_missing_file(s3, verb):
     """Whatever is asked of it: somebody must look at the configuration."""
-    storage = place(s3, bucket="no-such-bucket-here", max_attempts=1)
+    storage = make_storage(s3, bucket="no-such-bucket-here", max_attempts=1)
 
     with pytest.raises(ConfigurationError, match="there is no such bucket: create it, or check its name and the endp"):
         VERBS[verb](storage)
@@ -327,12 +327,12 @@ def test_a_missing_bucket_is_never_a_missing_file(s3, verb):
 def test_an_impossible_name_of_a_bucket_is_told(s3):
     """boto3 asks nobody about it."""
     with pytest.raises(ConfigurationError, match="an argument is none that S3 takes; see the error before this one"):
-        place(s3, bucket="No Bucket!").list()
+        make_storage(s3, bucket="No Bucket!").list()
 
 
 def test_an_error_carries_its_facts(s3):
     """The path, the storage, and boto3's own error before it."""
-    storage = place(s3, bucket="no-such-bucket-here", name="docs")
+    storage = make_storage(s3, bucket="no-such-bucket-here", name="docs")
 
     with pytest.raises(ConfigurationError) as caught:
         storage.write("a.txt", b"1")
@@ -350,7 +350,7 @@ ASKED = sorted(set(VERBS) - {"put a part", "list parts", "abort", "list uploads"
 @pytest.fixture(scope="module")
 def closed_bucket(rgw, rgw_cluster):
     """A bucket with a file, and the server as somebody sees it to whom it is closed."""
-    place(rgw, bucket=(bucket := rgw.make_bucket())).write("a.txt", b"1")
+    make_storage(rgw, bucket=(bucket := rgw.make_bucket())).write("a.txt", b"1")
     return rgw_cluster.other_user(), bucket
 
 
@@ -360,7 +360,7 @@ def test_a_refusal_is_never_a_missing_file(closed_bucket, verb):
     server, bucket = closed_bucket
 
     with pytest.raises((PermissionDeniedError, StorageError)) as caught:
-        VERBS[verb](place(server, bucket=bucket))
+        VERBS[verb](make_storage(server, bucket=bucket))
 
     error = caught.value
     if verb == "delete many":
@@ -372,7 +372,9 @@ def test_a_refusal_is_never_a_missing_file(closed_bucket, verb):
 @pytest.mark.parametrize("verb", ASKED)
 def test_a_wrong_secret_is_told_by_every_operation(rclone_s3, verb):
     """With what to look at, and never as a missing file."""
-    storage = place(rclone_s3, aws_access_key_id=rclone_s3.access_key, aws_secret_access_key=SECRET, bucket="any")
+    storage = make_storage(
+        rclone_s3, aws_access_key_id=rclone_s3.access_key, aws_secret_access_key=SECRET, bucket="any"
+    )
 
     with pytest.raises(StorageError) as caught:
         VERBS[verb](storage)
@@ -387,7 +389,7 @@ def test_a_wrong_secret_is_told_by_every_operation(rclone_s3, verb):
 def test_who_may_not_list_is_told_so_of_a_missing_object(rgw, rgw_cluster):
     """S3 does not say whether it exists, and so we do not either."""
     bucket = rgw.make_bucket()
-    storage = place(rgw_cluster.limited_user(bucket, "s3:GetObject", "s3:PutObject"), bucket=bucket)
+    storage = make_storage(rgw_cluster.limited_user(bucket, "s3:GetObject", "s3:PutObject"), bucket=bucket)
     storage.write("a.txt", b"1")
 
     with pytest.raises(PermissionDeniedError, match="Without s3:ListBucket, S3 says so of a missing object too"):
@@ -399,7 +401,9 @@ def test_who_may_not_list_is_told_so_of_a_missing_object(rgw, rgw_cluster):
 def test_a_wrong_secret_is_told(rclone_s3):
     """With what to look at."""
     with pytest.raises(PermissionDeniedError, match="signature does not match: check the secret key") as caught:
-        place(rclone_s3, aws_access_key_id=rclone_s3.access_key, aws_secret_access_key=SECRET).write("a.txt", b"1")
+        make_storage(rclone_s3, aws_access_key_id=rclone_s3.access_key, aws_secret_access_key=SECRET).write(
+            "a.txt", b"1"
+        )
 
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
@@ -407,7 +411,7 @@ def test_a_wrong_secret_is_told(rclone_s3):
 def test_an_unknown_access_key_is_told(rclone_s3):
     """With what to look at."""
     with pytest.raises(PermissionDeniedError, match="access key is unknown there: check it, and the endpoint_url"):
-        place(rclone_s3, aws_access_key_id="nobody", aws_secret_access_key=SECRET).write("a.txt", b"1")
+        make_storage(rclone_s3, aws_access_key_id="nobody", aws_secret_access_key=SECRET).write("a.txt", b"1")
 
 
 def test_no_credentials_at_all_are_told(s3, monkeypatch, tmp_path):
@@ -417,7 +421,7 @@ def test_no_credentials_at_all_are_told(s3, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    storage = place(s3, aws_access_key_id=None, aws_secret_access_key=None)
+    storage = make_storage(s3, aws_access_key_id=None, aws_secret_access_key=None)
 
     with pytest.raises(ConfigurationError, match="there are no credentials: give keys or aws_profile, or set up"):
         storage.list()
@@ -429,14 +433,14 @@ def test_no_credentials_at_all_are_told(s3, monkeypatch, tmp_path):
 def test_a_storage_class_that_does_not_exist_is_told(rgw, localstack):
     """Ceph only says that an argument is wrong; which ones it may be is said."""
     with pytest.raises(ConfigurationError, match="the service has no such storage_class"):
-        place(localstack, storage_class="NONSENSE").write("a.txt", b"1")
+        make_storage(localstack, storage_class="NONSENSE").write("a.txt", b"1")
     with pytest.raises(StorageError, match="the service refuses a value: check storage_class, acl"):
-        place(rgw, storage_class="NONSENSE").write("a.txt", b"1")
+        make_storage(rgw, storage_class="NONSENSE").write("a.txt", b"1")
 
 
 def test_a_part_that_is_too_small_is_told(s3):
     """Every one but the last has 5 MiB at least."""
-    parts = place(s3).multipart
+    parts = make_storage(s3).multipart
     upload = parts.create("a.txt", WriteOptions())
     sent = [parts.upload_part("a.txt", upload, number, b"small") for number in (1, 2)]
 
@@ -446,7 +450,7 @@ def test_a_part_that_is_too_small_is_told(s3):
 
 def test_a_part_that_never_came_is_told(rgw):
     """The upload stays."""
-    parts = place(rgw).multipart
+    parts = make_storage(rgw).multipart
     upload = parts.create("a.txt", WriteOptions())
     sent = parts.upload_part("a.txt", upload, 1, b"first")
 
@@ -460,7 +464,7 @@ def test_an_unknown_certificate_is_told(s3, monkeypatch):
     """With the argument that helps."""
     for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
-    storage = place(s3, https=True, verify=None, max_attempts=1)
+    storage = make_storage(s3, https=True, verify=None, max_attempts=1)
 
     with pytest.raises(StorageUnavailableError, match="no trusted https: set verify to your CA's file"):
         storage.list()
@@ -468,7 +472,7 @@ def test_an_unknown_certificate_is_told(s3, monkeypatch):
 
 def test_a_refused_connection_is_told(s3):
     """With what to look at."""
-    storage = place(s3, endpoint_url=f"http://127.0.0.1:{free_port()}", max_attempts=1)
+    storage = make_storage(s3, endpoint_url=f"http://127.0.0.1:{free_port()}", max_attempts=1)
 
     with pytest.raises(StorageUnavailableError, match="it cannot be reached: check the endpoint_url and the net"):
         storage.list()
@@ -476,7 +480,7 @@ def test_a_refused_connection_is_told(s3):
 
 def test_a_form_of_encryption_that_needs_https_is_told(rgw):
     """Ceph takes a customer's key by https only."""
-    storage = place(rgw, customer_key=bytes(32))
+    storage = make_storage(rgw, customer_key=bytes(32))
 
     with pytest.raises(StorageError, match=r"what encrypts \(customer_key\) it may take by https only"):
         storage.write("a.txt", b"1")
@@ -493,7 +497,9 @@ def scripted(s3):
 
         def make(script, **arguments):
             proxy = stack.enter_context(ScriptedProxy(host, int(port), script))
-            return place(dataclasses.replace(s3, http=proxy.url), **{"max_attempts": 1, "bucket": "any", **arguments})
+            return make_storage(
+                dataclasses.replace(s3, http=proxy.url), **{"max_attempts": 1, "bucket": "any", **arguments}
+            )
 
         yield make
 

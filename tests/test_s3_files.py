@@ -27,7 +27,7 @@ from flask_storage import (
 from flask_storage.backends.s3 import copy as copy_module
 from flask_storage.backends.s3.errors import translate_error
 from flask_storage.backends.s3.integrity import select_check
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.services.scripted_proxy import ScriptedProxy, s3_error
 
 pytest_plugins = ["tests.services.s3"]
@@ -70,7 +70,7 @@ def test_the_seeds_base_class_keeps_what_it_is_given():
 
 def test_more_parts_than_fit_one_page_are_listed(s3):
     """The service tells a thousand at a time."""
-    storage = place(s3)
+    storage = make_storage(s3)
     upload_id = storage.multipart.create("file.bin", WriteOptions())
     with ThreadPoolExecutor(8) as pool:
         list(
@@ -85,7 +85,7 @@ def test_more_parts_than_fit_one_page_are_listed(s3):
 def test_what_a_service_cannot_copy_goes_through_the_app(s3, monkeypatch):
     """Where there is no copying in parts, a file beyond the limit of one call is read and written."""
     monkeypatch.setattr(copy_module, "MAX_PART", 2)
-    storage = place(s3, preset=S3Preset(bulk_delete=1000))
+    storage = make_storage(s3, preset=S3Preset(bulk_delete=1000))
     storage.write("from.bin", b"more than two", content_type="text/plain")
 
     storage.copy("from.bin", "to.bin")
@@ -104,7 +104,7 @@ def test_trouble_with_clearing_away_a_copy_hides_nothing(s3, caplog):
 
     address = urlsplit(s3.http)
     with ScriptedProxy(address.hostname or "", address.port or 0) as proxy:
-        through = place(s3, endpoint_url=proxy.url)
+        through = make_storage(s3, endpoint_url=proxy.url)
         through.write("from.bin", bytes(6 * MIB))
         proxy.script = script
 
@@ -165,7 +165,7 @@ def test_a_refusal_in_the_middle_of_a_read_is_a_refusal(s3):
     """It is told as what it is, and not as another version."""
     address = urlsplit(s3.http)
     with ScriptedProxy(address.hostname or "", address.port or 0) as proxy:
-        storage = place(s3, endpoint_url=proxy.url)
+        storage = make_storage(s3, endpoint_url=proxy.url)
         storage.write("a.bin", bytes(MIB))
 
         with storage.open("a.bin", "r") as reader:

@@ -13,7 +13,7 @@ from flask_storage.backends.s3.multipart import MIN_PART
 from flask_storage.backends.s3.presign import S3Presigner
 from flask_storage.errors import UnsupportedOperationError
 from tests.plain_client import follow, post, send
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.variants import variants
 
 pytest_plugins = ["tests.services.s3"]
@@ -32,7 +32,7 @@ def places():
 def emptied(places, server, **arguments):
     """The storage on a server, without files and unfinished uploads."""
     name = server.name, *arguments
-    made = places.get(name) or places.setdefault(name, place(server, **arguments))
+    made = places.get(name) or places.setdefault(name, make_storage(server, **arguments))
     server.empty_bucket(made.bucket)
     return made
 
@@ -117,7 +117,7 @@ def test_an_upload_with_a_largest_size_is_a_form(storage, size):
 
 def test_a_form_keeps_the_headers_of_the_link(localstack):
     """Encoding and caching, and what the profile stores everything with."""
-    storage = place(localstack, storage_class="STANDARD_IA", acl="private", server_side_encryption="AES256")
+    storage = make_storage(localstack, storage_class="STANDARD_IA", acl="private", server_side_encryption="AES256")
     form = storage.upload_request("a", HOUR, max_size=9, cache_control="no-cache", content_encoding="gzip")
 
     answer = follow(form, b"x")
@@ -194,7 +194,7 @@ def test_the_name_of_the_file_is_not_the_browsers_to_choose(storage, key):
 
 def test_a_form_is_for_its_own_bucket(strict, rgw):
     """Another one of the same owner takes nothing by it."""
-    other = place(rgw)
+    other = make_storage(rgw)
     form = strict.create_upload_form("a", HOUR, max_size=5)
 
     answer = post(form.fields, form.url.replace(strict.bucket, other.bucket), b"bytes")
@@ -356,7 +356,7 @@ def test_an_upload_in_parts_is_given_up(storage):
 
 def test_what_the_profile_stores_with_is_sent_when_an_upload_begins(localstack):
     """And is signed, so that it can be neither left out nor changed."""
-    storage = place(localstack, storage_class="STANDARD_IA", cache_control="no-cache")
+    storage = make_storage(localstack, storage_class="STANDARD_IA", cache_control="no-cache")
     begin = storage.multipart_request("a", "create", HOUR)
 
     answers = {

@@ -8,7 +8,7 @@ import pytest
 
 from tests.counts import count
 from tests.dying_programs import ENDS, MIB, NEW, OLD, WRITES, content, killed, moments, on_demand, program as start
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 
 pytest_plugins = ["tests.services.s3"]
 
@@ -30,7 +30,7 @@ DEEDS = {
 @pytest.fixture(scope="module")
 def storage(rgw):
     """A storage on Ceph."""
-    made = place(rgw)
+    made = make_storage(rgw)
     yield made
     made.close()
     rgw.remove_bucket(made.bucket)

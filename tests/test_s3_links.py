@@ -24,7 +24,7 @@ from flask_storage.paths import normalize
 from flask_storage.types import LinkRequest, ShareLinkOperation
 from tests.counts import count
 from tests.plain_client import follow, send
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.variants import extra_variant, variants
 
 pytest_plugins = ["tests.services.s3"]
@@ -56,7 +56,7 @@ def places():
 @pytest.fixture
 def storage(server, places):
     """An empty storage."""
-    made = places.get(server.name) or places.setdefault(server.name, place(server))
+    made = places.get(server.name) or places.setdefault(server.name, make_storage(server))
     made.delete_many([entry.name for entry in made.list()])
     return made
 
@@ -181,7 +181,7 @@ def test_many_links_are_those_made_one_by_one():
 
 def test_a_prefix_and_a_key_of_any_script_are_part_of_the_link(server):
     """The link leads to the file that the storage knows under this path."""
-    below = place(server, prefix="\u00e4 prefix/b")
+    below = make_storage(server, prefix="\u00e4 prefix/b")
     below.write(PATH, BODY)
 
     answer = send(below.link_to(PATH, "download", HOUR), "GET")
@@ -242,7 +242,7 @@ def test_the_right_size_is_taken(storage, size):
 @pytest.mark.parametrize(("name", "checksum"), [("localstack", SHA256), *((server, MD5) for server in SERVERS)])
 def test_a_checksum_binds_the_content(request, name, checksum):
     """Another content is refused, also when the header that says the checksum is left out or changed."""
-    storage = place(request.getfixturevalue(name))
+    storage = make_storage(request.getfixturevalue(name))
     instruction = storage.upload_request("a", HOUR, checksum=checksum)
     told = {name: value for name, value in instruction.headers.items() if name != "Content-Type"}
     without = {"Content-Type": instruction.headers["Content-Type"]}
@@ -265,7 +265,7 @@ def test_a_checksum_binds_the_content(request, name, checksum):
 )
 def test_a_checksum_that_nobody_would_compare_is_refused(request, name, checksum):
     """Better no link than one that promises what the service ignores."""
-    storage = place(request.getfixturevalue(name))
+    storage = make_storage(request.getfixturevalue(name))
 
     with pytest.raises(UnsupportedOperationError, match="give the md5"):
         storage.link_to("a", "upload", HOUR, checksum=checksum)
@@ -274,7 +274,7 @@ def test_a_checksum_that_nobody_would_compare_is_refused(request, name, checksum
 @pytest.mark.parametrize("name", variants("localstack", "rgw"))
 def test_create_only_takes_a_free_name_once(request, name):
     """The second upload by the same link finds the name taken, and the header cannot be left out."""
-    storage = place(request.getfixturevalue(name))
+    storage = make_storage(request.getfixturevalue(name))
     instruction = storage.upload_request("a", HOUR, exclusive=True)
 
     first, second = follow(instruction, BODY), follow(instruction, b"another")
@@ -287,7 +287,7 @@ def test_create_only_takes_a_free_name_once(request, name):
 def test_create_only_is_refused_where_the_service_ignores_it(rclone_s3):
     """The link would replace what is there."""
     with pytest.raises(UnsupportedOperationError, match="exclusive"):
-        place(rclone_s3).upload_request("a", HOUR, exclusive=True)
+        make_storage(rclone_s3).upload_request("a", HOUR, exclusive=True)
 
 
 def _everything(name):
@@ -300,7 +300,7 @@ def test_an_instruction_names_all_that_is_needed_and_nothing_more(request, name)
     """Doing what it says works; leaving out any header, or saying anything else in it, does not."""
     server = request.getfixturevalue(name)
     stored: dict[str, Any] = {} if name == "rclone_s3" else {"acl": "public-read"}
-    storage = place(server, storage_class="STANDARD", **stored)
+    storage = make_storage(server, storage_class="STANDARD", **stored)
     instruction = storage.upload_request("a", HOUR, **_everything(name))
     results: dict[Any, int] = {}
 
@@ -321,7 +321,7 @@ def test_an_instruction_names_all_that_is_needed_and_nothing_more(request, name)
 
 def test_what_the_profile_stores_with_is_signed(localstack):
     """Encryption, class and ACL of the profile hold for uploads by a link too; the client has to send them."""
-    storage = place(
+    storage = make_storage(
         localstack, acl="public-read", storage_class="STANDARD_IA", server_side_encryption="AES256", cache_control="x=1"
     )
     instruction = storage.upload_request("a", HOUR)
@@ -509,7 +509,7 @@ def _tampered_uploads(instruction, other_bucket):
 def test_no_changed_upload_is_taken(request, name):
     """Method, key, bucket, each parameter, each header, each byte of the length: more than 100 changes, all refused."""
     server = request.getfixturevalue(name)
-    storage, other = place(server), server.make_bucket()
+    storage, other = make_storage(server), server.make_bucket()
     refusals = REFUSALS | STUMBLES.get(name, set())
     instruction = storage.upload_request("folder/file", HOUR, **_everything(name))
     cases = dict(_tampered_uploads(instruction, other))
@@ -520,7 +520,7 @@ def test_no_changed_upload_is_taken(request, name):
 
     assert len(cases) >= 100
     assert {what: status for what, status in statuses.items() if status not in refusals} == {}
-    assert storage.list() == place(server, bucket=other).list() == []
+    assert storage.list() == make_storage(server, bucket=other).list() == []
     assert follow(instruction, BODY).status == 200
 
 
@@ -528,9 +528,9 @@ def test_no_changed_upload_is_taken(request, name):
 def test_no_changed_download_is_answered(request, name):
     """Nor does anything else than what was signed decide how the service answers."""
     server = request.getfixturevalue(name)
-    storage, other = place(server), server.make_bucket()
+    storage, other = make_storage(server), server.make_bucket()
     refusals = REFUSALS | STUMBLES.get(name, set())
-    for held in (storage, place(server, bucket=other)):
+    for held in (storage, make_storage(server, bucket=other)):
         held.write("folder/file", BODY)
         held.write("folder/filf", BODY)
     url = storage.link_to("folder/file", "download", HOUR, "a.txt", "text/plain", cache_control="private")
@@ -708,7 +708,7 @@ def test_links_are_signed_by_whom_they_are_said_to_be(rgw_cluster):
     bucket = server.make_bucket()
     signer = rgw_cluster.limited_user(bucket, "s3:PutObject")
     keys = {"access_key": signer.access_key, "secret_key": signer.secret_key}
-    storage = place(server, bucket=bucket, link_credentials=keys)
+    storage = make_storage(server, bucket=bucket, link_credentials=keys)
     storage.write("secret", b"for nobody")
 
     upload = storage.upload_request("a", HOUR)
@@ -730,7 +730,7 @@ def test_an_upload_link_of_a_modest_signer_copies_nothing(request, name):
     if name == "rgw":
         signer = request.getfixturevalue("rgw_cluster").limited_user(bucket, "s3:PutObject")
     keys = {"access_key": signer.access_key, "secret_key": signer.secret_key}
-    storage = place(server, bucket=bucket, link_credentials=keys)
+    storage = make_storage(server, bucket=bucket, link_credentials=keys)
     storage.write("secret", b"for nobody")
     upload = storage.upload_request("a", HOUR)
 
@@ -754,7 +754,7 @@ def test_a_token_of_the_signer_is_in_the_link():
 def test_links_lead_where_browsers_find_the_service(server):
     """The app may know it by another name than the world does; the signature is for the world's."""
     outside = server.http.replace("127.0.0.1", "localhost")
-    storage = place(server, link_endpoint_url=outside)
+    storage = make_storage(server, link_endpoint_url=outside)
     storage.write("a", BODY)
 
     url = storage.link_to("a", "download", HOUR)
@@ -778,7 +778,7 @@ def test_a_client_of_the_apps_own_signs_too(server):
 
 def test_a_link_leads_to_the_address_of_the_storage(s3):
     """By https where that is how the app comes in."""
-    storage = place(s3, https=True)
+    storage = make_storage(s3, https=True)
 
     url = storage.link_to("a", "download", HOUR)
 
@@ -895,7 +895,7 @@ def test_no_secret_is_in_a_link():
 
 def test_rounding_never_ends_a_link_before_its_time(s3):
     """Where rounding and the seven days of S3 do not go together, the seven days win."""
-    storage = place(s3, link_rounding=86_400)
+    storage = make_storage(s3, link_rounding=86_400)
     expire = timedelta(days=6, hours=23)
 
     query = parse_qs(urlsplit(storage.link_to("a", "download", expire)).query)
@@ -908,12 +908,12 @@ def test_rounding_never_ends_a_link_before_its_time(s3):
 def test_a_rounding_that_is_none_is_refused(s3, rounding):
     """Half seconds would be nothing, and weeks would make every link live for weeks."""
     with pytest.raises(ConfigurationError, match="link_rounding"):
-        place(s3, bucket="never-asked", link_rounding=rounding)
+        make_storage(s3, bucket="never-asked", link_rounding=rounding)
 
 
 def test_forms_and_steps_are_announced_and_checked_like_links(s3):
     """Whoever audits hears of them, and none holds a line end."""
-    storage = place(s3)
+    storage = make_storage(s3)
     issued = []
 
     def note(sender, path, request, **extra):

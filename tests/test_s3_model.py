@@ -8,7 +8,7 @@ import pytest
 
 from flask_storage.backends.s3.presets import PRESETS
 from tests.histories import run_histories
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.variants import extra_variant
 
 pytest_plugins = ["tests.services.s3"]
@@ -16,7 +16,7 @@ pytest_plugins = ["tests.services.s3"]
 
 def _histories(server, **arguments):
     """Every history has a prefix of its own in one bucket."""
-    in_bucket = partial(place, server, bucket=server.make_bucket(), **arguments)
+    in_bucket = partial(make_storage, server, bucket=server.make_bucket(), **arguments)
     run_histories(lambda: in_bucket(prefix=uuid.uuid4().hex))
 
 

@@ -21,7 +21,7 @@ from flask_storage import (
     WriteOptions,
 )
 from flask_storage.backends.s3.presets import PRESETS
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.services.scripted_proxy import Answer, ScriptedProxy
 from tests.variants import extra_variant
 
@@ -66,7 +66,7 @@ def storage_on(session_of):
 
     def make(server, **arguments):
         ours = {"session": session_of(server), "aws_access_key_id": None, "aws_secret_access_key": None}
-        return place(server, **{**ours, **arguments})
+        return make_storage(server, **{**ours, **arguments})
 
     return make
 

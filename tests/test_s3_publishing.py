@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.variants import variants
 from tests.writing_trouble import trouble_tests, unharmed
 
@@ -15,7 +15,7 @@ PART = 5 << 20
 def ground(request):
     """A storage on each server."""
     server = request.getfixturevalue(request.param)
-    made = place(server, chunk_size=PART, concurrency=2)
+    made = make_storage(server, chunk_size=PART, concurrency=2)
     yield made
     made.close()
     server.remove_bucket(made.bucket)

@@ -28,7 +28,7 @@ from flask_storage import (
 )
 from flask_storage.backends.s3.client import ClientSettings
 from flask_storage.backends.s3.presets import PRESETS, UNKNOWN, preset_of
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.services.s3_servers import free_port
 from tests.services.scripted_proxy import ScriptedProxy
 
@@ -516,12 +516,14 @@ def test_settings_show_no_secret():
 
 def with_keys(server, **arguments):
     """Return a storage that has explicit credentials."""
-    return place(server, aws_access_key_id=server.access_key, aws_secret_access_key=server.secret_key, **arguments)
+    return make_storage(
+        server, aws_access_key_id=server.access_key, aws_secret_access_key=server.secret_key, **arguments
+    )
 
 
 def without_keys(server, **arguments):
     """Return a storage that has no explicit credentials, on a fresh bucket."""
-    return place(server, aws_access_key_id=None, aws_secret_access_key=None, **arguments)
+    return make_storage(server, aws_access_key_id=None, aws_secret_access_key=None, **arguments)
 
 
 def write_profile(tmp_path, name, server, region=None):
@@ -659,7 +661,7 @@ def test_making_a_storage_on_amazon_asks_nothing_either():
 
 def test_by_https_a_service_without_checksums_is_sent_none(s3):
     """Where boto3's own default makes Ceph answer that the length is missing; in one go and in parts."""
-    storage = place(s3, https=True, preset=None)
+    storage = make_storage(s3, https=True, preset=None)
 
     storage.write("small", b"1")
     storage.write("large", bytes(5 * MIB + 1))
@@ -670,7 +672,7 @@ def test_by_https_a_service_without_checksums_is_sent_none(s3):
 
 def test_a_service_that_is_wrongly_sent_checksums_is_explained(rgw):
     """The text names the two arguments that help."""
-    storage = place(rgw, https=True, checksums="when_supported")
+    storage = make_storage(rgw, https=True, checksums="when_supported")
 
     with pytest.raises(StorageError, match='checksums="when_required"'):
         storage.write("small", b"1")
@@ -679,7 +681,7 @@ def test_a_service_that_is_wrongly_sent_checksums_is_explained(rgw):
 def test_a_service_with_checksums_keeps_them(localstack):
     """By http and by https."""
     bucket = localstack.make_bucket()
-    plain, secure = (place(localstack, https=https, bucket=bucket) for https in (False, True))
+    plain, secure = (make_storage(localstack, https=https, bucket=bucket) for https in (False, True))
 
     plain.write("a", b"hello")
     secure.write("b", b"hello")

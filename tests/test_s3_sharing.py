@@ -4,7 +4,7 @@ import pytest
 
 from flask_storage.errors import UnsupportedOperationError
 from tests.counts import count
-from tests.s3_places import OVERTAKEN_ON_CEPH, place
+from tests.s3_storages import CEPH_REPLACED_ERRORS, make_storage
 from tests.sharing import (
     CHILDREN,
     Sockets,
@@ -28,7 +28,7 @@ MIB = 1024 * 1024
 @pytest.fixture
 def storage(s3):
     """An empty storage that may have fewer connections than there are threads."""
-    return place(s3, max_connections=10)
+    return make_storage(s3, max_connections=10)
 
 
 def test_fifty_threads_share_one_storage(storage):
@@ -40,7 +40,7 @@ def test_fifty_threads_share_one_storage(storage):
 
 def test_threads_have_no_more_connections_than_were_allowed(s3):
     """Fifty threads, five connections: they take turns."""
-    storage = place(s3, max_connections=5)
+    storage = make_storage(s3, max_connections=5)
 
     with Sockets(s3.http) as sockets:
         take_turns(storage)
@@ -50,7 +50,7 @@ def test_threads_have_no_more_connections_than_were_allowed(s3):
 
 def test_large_files_and_small_ones_share_connections(s3):
     """Parts that are sent at once and ranges that are fetched ahead take their turns with everything else."""
-    storage = place(s3, max_connections=4, chunk_size=5 * MIB, concurrency=4)
+    storage = make_storage(s3, max_connections=4, chunk_size=5 * MIB, concurrency=4)
 
     with Sockets(s3.http) as sockets:
         share_among_large_and_small(storage, 21 * MIB)
@@ -76,7 +76,7 @@ def test_a_child_inherits_a_storage_that_other_threads_are_using(storage):
 
 def test_an_app_that_is_loaded_before_the_workers_serves_from_all_of_them(s3, tmp_path):
     """Whole files and pieces of them, each to the one who asked, from workers that share what the parent made."""
-    storage = place(s3)
+    storage = make_storage(s3)
     profile = {
         "backend": "s3",
         "bucket": storage.bucket,
@@ -103,19 +103,19 @@ def test_every_read_is_one_complete_version(request, name, mixes):
 
     LocalStack answers with the bytes of one version and the headers of another now and then; that is found out.
     """
-    overtaken = OVERTAKEN_ON_CEPH if name == "rgw" else ()
-    write_and_read_one_name(place(request.getfixturevalue(name)), mixes=mixes, overtaken=overtaken)
+    overtaken = CEPH_REPLACED_ERRORS if name == "rgw" else ()
+    write_and_read_one_name(make_storage(request.getfixturevalue(name)), mixes=mixes, overtaken=overtaken)
 
 
 def test_every_read_of_a_large_file_is_one_complete_version(s3):
     """Also when it is written in parts and read in ranges; a reader that is overtaken is told."""
-    write_and_read_one_large_name(place(s3, chunk_size=5 * MIB), 11 * MIB, OVERTAKEN_ON_CEPH)
+    write_and_read_one_large_name(make_storage(s3, chunk_size=5 * MIB), 11 * MIB, CEPH_REPLACED_ERRORS)
 
 
 @pytest.mark.parametrize("verb", ["write", "copy", "move", "complete"])
 def test_exactly_one_of_eight_creates(localstack, verb):
     """Of eight that create one name at the same moment one wins, and its content is what is there."""
-    storage = place(localstack)
+    storage = make_storage(localstack)
     for turn in range(count(3, 50)):
         won = create_at_once(storage, verb, f"round {turn}/new.bin")
 
@@ -127,7 +127,7 @@ def test_exactly_one_of_eight_creates(localstack, verb):
 
 def test_create_only_is_refused_where_it_would_be_a_guess(rgw):
     """This Ceph does not look at the condition when an upload in parts ends: no storage promises it there."""
-    storage = place(rgw)
+    storage = make_storage(rgw)
 
     with pytest.raises(UnsupportedOperationError, match="refuse a taken name atomically"):
         storage.write("a", b"1", exclusive=True)

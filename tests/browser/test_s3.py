@@ -12,7 +12,7 @@ from flask_storage.types import LinkRequest, ShareLinkOperation
 from tests.browser.test_files import share
 from tests.browser.test_uploads import slow_down, watch_bars
 from tests.browser.webm import make_video
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.services.live_app import LiveApp
 
 pytest_plugins = ["tests.services.s3"]
@@ -58,7 +58,7 @@ def let_in(server, bucket, origin):
 @pytest.fixture(scope="module")
 def running_s3_app(s3, tmp_path_factory):
     """The example app, with files in a bucket."""
-    storage = place(s3, prefix="drop")
+    storage = make_storage(s3, prefix="drop")
     folder = tmp_path_factory.mktemp("s3-app")
     settings = {"STORAGE_PROFILES": {"drop": profile(s3, storage.bucket)}}
     with LiveApp(folder, storage=storage, **settings) as app:

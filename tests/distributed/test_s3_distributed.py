@@ -9,7 +9,7 @@ import pytest
 from flask_storage import WriteOptions
 from flask_storage.testing.concurrency import run_concurrently
 from tests.counts import count
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 
 pytest_plugins = ["tests.services.rgw"]
 
@@ -22,7 +22,7 @@ LARGE = 11 * 1024 * 1024  # three parts
 def gateways(distributed_rgw):
     """The same bucket, as each of the two gateways shows it."""
     bucket = distributed_rgw.server.make_bucket()
-    storages = [place(gateway, bucket=bucket) for gateway in distributed_rgw.gateways]
+    storages = [make_storage(gateway, bucket=bucket) for gateway in distributed_rgw.gateways]
     yield storages
     for storage in storages:
         storage.close()

@@ -16,9 +16,11 @@ from flask_storage import (
     StorageError,
     StorageUnavailableError,
     ThrottledError,
+    WriteOptions,
 )
 from flask_storage.backends.s3.presets import PRESETS
-from tests.s3_places import place
+from flask_storage.multipart import Part
+from tests.s3_storages import make_storage
 from tests.scripted_ground import ScriptedGround
 from tests.services.scripted_proxy import Answer, Lose, Request, s3_error
 from tests.variants import variants
@@ -48,7 +50,7 @@ class Ground(ScriptedGround):
         """Make a storage on the bucket."""
         if server.name == "localstack":
             arguments["preset"] = dataclasses.replace(PRESETS["aws"], copy_conditions=False)
-        self.storages.append(place(server, bucket=self.bucket, **arguments))
+        self.storages.append(make_storage(server, bucket=self.bucket, **arguments))
         return self.storages[-1]
 
     def left(self):
@@ -295,6 +297,18 @@ def test_an_error_after_the_deed_is_success(ground, wanted):
     ground.through.write("a.bin", WRITES[wanted])
 
     assert ground.direct.read("a.bin") == WRITES[wanted]
+
+
+def test_a_lost_completion_is_not_confirmed_without_md5_etags(ground):
+    """Where the ETags of the parts are not MD5 digests, the client cannot compute the ETag of the stored object."""
+    upload_id = ground.through.multipart.create("a.bin", WriteOptions())
+    ground.script("CompleteMultipartUpload", Lose(after_server=False), ...)
+
+    with pytest.raises(StorageUnavailableError):
+        ground.through.multipart.complete("a.bin", upload_id, [Part(number=1, size=1, etag="opaque")], WriteOptions())
+
+    ground.direct.multipart.abort("a.bin", upload_id)
+    assert ground.direct.read("a.bin") == OLD
 
 
 @on("localstack")

@@ -108,6 +108,12 @@ keys = st.one_of(
 ).filter(_legal)
 
 customer_keys = st.binary(min_size=32, max_size=32)
+# Two keys that differ only in case are one header; botocore signs the values of both, joined by a comma.
+metadata = st.lists(
+    st.tuples(st.from_regex(r"[A-Za-z0-9_.\-]{1,12}", fullmatch=True), plain_texts),
+    max_size=3,
+    unique_by=lambda item: item[0].lower(),
+).map(dict)
 downloads = st.fixed_dictionaries(
     {},
     optional={
@@ -137,7 +143,7 @@ uploads = st.fixed_dictionaries(
         "ServerSideEncryption": st.sampled_from(["AES256", "aws:kms"]),
         "SSEKMSKeyId": plain_texts,
         "SSECustomerKey": customer_keys,
-        "Metadata": st.dictionaries(st.from_regex(r"[A-Za-z0-9_.\-]{1,12}", fullmatch=True), plain_texts, max_size=3),
+        "Metadata": metadata,
     },
 )
 starts = st.fixed_dictionaries({}, optional={"ContentType": st.just("image/png"), "CacheControl": texts})

@@ -7,11 +7,11 @@ from typing import Any
 from flask_storage import PreconditionFailedError, S3Storage, StorageUnavailableError
 from tests.services.s3_servers import S3Server, session_of
 
-OVERTAKEN_ON_CEPH = (PreconditionFailedError, StorageUnavailableError)
+CEPH_REPLACED_ERRORS = (PreconditionFailedError, StorageUnavailableError)
 """What a reader hears of a file that is replaced again and again: 16.2 says now and then that it has a trouble."""
 
 
-def place(server: S3Server, *, https: bool = False, bucket: str | None = None, **arguments: Any) -> S3Storage:
+def make_storage(server: S3Server, *, https: bool = False, bucket: str | None = None, **arguments: Any) -> S3Storage:
     """Return a storage on *server*, in a bucket of its own unless one is named.
 
     Args:

@@ -24,7 +24,7 @@ from tests.copies import (
     move_away,
     replace_by_a_copy,
 )
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.services.scripted_proxy import Answer, ScriptedProxy, s3_error
 
 pytest_plugins = ["tests.services.s3"]
@@ -70,13 +70,13 @@ def copy_in_parts(storage, path, new_path, **options):
 @pytest.mark.parametrize("content", [b"", b"hello"])
 def test_a_copy_has_all_that_belongs_to_the_file(server, content):
     """Content, headers and metadata; no byte comes here."""
-    copy_all_that_belongs_to_it(place(server), content)
+    copy_all_that_belongs_to_it(make_storage(server), content)
 
 
 def test_what_is_too_large_for_one_call_goes_through_here_where_nothing_else_is_offered(s3, monkeypatch):
     """Some services copy no parts; with them a copy is a download and an upload, and the same file."""
     monkeypatch.setattr("flask_storage.backends.s3.copy.MAX_PART", 4)
-    storage = place(s3, preset=dataclasses.replace(PRESETS["ceph"], part_copy=False))
+    storage = make_storage(s3, preset=dataclasses.replace(PRESETS["ceph"], part_copy=False))
     storage.write("a", b"hello", **HEADERS)
 
     storage.copy("a", "b")
@@ -87,17 +87,17 @@ def test_what_is_too_large_for_one_call_goes_through_here_where_nothing_else_is_
 
 def test_a_copy_replaces_its_target(server):
     """With everything that belonged to it."""
-    replace_by_a_copy(place(server))
+    replace_by_a_copy(make_storage(server))
 
 
 def test_what_is_not_there_cannot_be_copied(server):
     """Nor moved; the target stays what it is."""
-    copy_what_is_not_there(place(server))
+    copy_what_is_not_there(make_storage(server))
 
 
 def test_a_move_leaves_nothing_behind(server):
     """But the file under its new name."""
-    move_away(place(server))
+    move_away(make_storage(server))
 
 
 # -- conditions -------------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_a_move_leaves_nothing_behind(server):
 @pytest.mark.parametrize("verb", ["copy", "move"])
 def test_an_exclusive_copy_refuses_a_taken_name(localstack, verb):
     """Both files stay what they are."""
-    storage = place(localstack)
+    storage = make_storage(localstack)
     storage.write("a", b"new")
     storage.write("b", b"old")
     before = storage.stat("b")
@@ -122,7 +122,7 @@ def test_an_exclusive_copy_refuses_a_taken_name(localstack, verb):
 
 def test_a_copy_may_ask_for_a_version_of_its_target(localstack):
     """Another one is left alone, and so is a name that is free."""
-    storage = place(localstack)
+    storage = make_storage(localstack)
     storage.write("a", b"new")
     storage.write("b", b"old")
     before = storage.stat("b")
@@ -141,7 +141,7 @@ def test_a_copy_may_ask_for_a_version_of_its_target(localstack):
 
 def test_conditions_are_refused_where_the_service_ignores_them(rgw):
     """Rather than promised and not kept."""
-    storage = place(rgw)
+    storage = make_storage(rgw)
     storage.write("a", b"1")
 
     with pytest.raises(UnsupportedOperationError):
@@ -152,7 +152,7 @@ def test_conditions_are_refused_where_the_service_ignores_them(rgw):
 
 def test_conditions_count_in_parts_too(localstack, large):
     """They are decided when the copy is completed; the parts are freed."""
-    storage = place(localstack)
+    storage = make_storage(localstack)
     storage.write("a", large)
     storage.write("b", b"old")
 
@@ -170,7 +170,7 @@ def test_conditions_count_in_parts_too(localstack, large):
 
 def test_a_copy_in_parts_has_all_that_belongs_to_the_file(server, large):
     """As one at once has; what is read is compared with it as ever."""
-    storage = place(server, verify_downloads=True)
+    storage = make_storage(server, verify_downloads=True)
     storage.write("a", large, **HEADERS)
 
     copied = copy_in_parts(storage, "a", "b")
@@ -183,7 +183,7 @@ def test_a_copy_in_parts_has_all_that_belongs_to_the_file(server, large):
 
 def test_a_copy_in_parts_has_the_metadata_of_others(rgw):
     """Also text that boto3 would not send, as others may have."""
-    storage = place(rgw)
+    storage = make_storage(rgw)
     client = rgw.client()
     client.meta.events.register(
         "before-call.s3.PutObject",
@@ -199,7 +199,7 @@ def test_a_copy_in_parts_has_the_metadata_of_others(rgw):
 
 def test_a_copy_in_parts_of_a_plain_object_gains_nothing(server):
     """No metadata, no headers that were not there."""
-    storage = place(server, guess_content_type=False)
+    storage = make_storage(server, guess_content_type=False)
     storage.write("a", bytes(5 * MIB))
 
     copy_in_parts(storage, "a", "b")
@@ -210,8 +210,8 @@ def test_a_copy_in_parts_of_a_plain_object_gains_nothing(server):
 
 def test_a_copy_in_parts_is_stored_as_the_profile_says(localstack):
     """Its class, its ACL, its encryption."""
-    place(localstack, bucket=(bucket := localstack.make_bucket())).write("a", bytes(5 * MIB))
-    storage = place(localstack, bucket=bucket, storage_class="STANDARD_IA", server_side_encryption="AES256")
+    make_storage(localstack, bucket=(bucket := localstack.make_bucket())).write("a", bytes(5 * MIB))
+    storage = make_storage(localstack, bucket=bucket, storage_class="STANDARD_IA", server_side_encryption="AES256")
 
     copy_in_parts(storage, "a", "b")
 
@@ -222,7 +222,7 @@ def test_a_copy_in_parts_is_stored_as_the_profile_says(localstack):
 
 def test_a_customers_key_opens_and_closes_the_parts(localstack):
     """Source and target have the same."""
-    storage = place(localstack, customer_key=bytes(range(32)))
+    storage = make_storage(localstack, customer_key=bytes(range(32)))
     content = secrets.token_bytes(5 * MIB)
     storage.write("a", content)
 
@@ -230,13 +230,13 @@ def test_a_customers_key_opens_and_closes_the_parts(localstack):
 
     assert storage.read("b") == content
     with pytest.raises(StorageError):
-        place(localstack, bucket=storage.bucket).read("b")
+        make_storage(localstack, bucket=storage.bucket).read("b")
 
 
 def test_a_failing_part_ends_the_copy(seen, large):
     """The upload is aborted after the parts on their way, and the target stays what it is."""
     proxy, server = seen
-    storage = place(server, max_attempts=1)
+    storage = make_storage(server, max_attempts=1)
     storage.write("a", large)
     storage.write("b", b"old")
     proxy.script = lambda request: s3_error(500, "InternalError") if request.query.get("partNumber") == "2" else None
@@ -257,7 +257,7 @@ def test_a_failing_part_ends_the_copy(seen, large):
 def test_a_copy_that_cannot_be_completed_leaves_nothing(seen):
     """The parts are freed."""
     proxy, server = seen
-    storage = place(server, max_attempts=1)
+    storage = make_storage(server, max_attempts=1)
     storage.write("a", bytes(5 * MIB))
     proxy.script = lambda request: (
         s3_error(500, "InternalError") if request.method == "POST" and "uploadId" in request.query else None
@@ -274,11 +274,11 @@ def test_a_copy_that_cannot_be_completed_leaves_nothing(seen):
 def test_a_source_that_is_replaced_meanwhile_is_an_error(localstack, in_parts):
     """And never a mix, nor a version that nobody has looked at."""
     content = bytes(5 * MIB)
-    inside = place(localstack)
+    inside = make_storage(localstack)
     inside.write("a", content)
 
     for proxy, server in _behind_a_proxy(localstack):
-        storage = place(server, bucket=inside.bucket)
+        storage = make_storage(server, bucket=inside.bucket)
 
         def script(request):
             if "x-amz-copy-source" in request.headers:
@@ -298,7 +298,7 @@ def test_a_source_that_is_replaced_meanwhile_is_an_error(localstack, in_parts):
 def test_a_service_that_cannot_copy_in_parts_copies_at_once(seen):
     """Up to 5 GiB that is as good."""
     proxy, server = seen
-    storage = place(server, preset=S3Preset())
+    storage = make_storage(server, preset=S3Preset())
     storage.write("a", bytes(5 * MIB))
     before = len(proxy.exchanges)
 
@@ -312,7 +312,7 @@ def test_a_service_that_cannot_copy_in_parts_copies_at_once(seen):
 def test_a_service_that_cannot_copy_in_parts_copies_no_more_than_one_call_does(seen):
     """What is larger is told to be left to somebody else, before anything is copied."""
     proxy, server = seen
-    storage = place(server, preset=S3Preset())
+    storage = make_storage(server, preset=S3Preset())
     size = {
         "Content-Length": str(5 * (1 << 30) + 1),
         "ETag": '"0"',
