@@ -99,7 +99,7 @@ def test_the_example_app_shows_the_same_bucket_in_every_form(monkeypatch, tmp_pa
         assert link.startswith("https://example.s3.eu-central-1.amazonaws.com/drop/a.txt?")
 
 
-# -- apps --------------------------------------------------------------------------------------------------------------
+# -- apps -------------------------------------------------------------------------------------------------------------
 
 
 class TestS3(RemoteApp):

@@ -1,4 +1,4 @@
-"""Network faults between the client and S3: an operation that is cut, corrupted or stalled succeeds or raises an error."""
+"""Network faults between the client and S3: what is cut, corrupted or stalled succeeds or raises an error."""
 
 import dataclasses
 import io

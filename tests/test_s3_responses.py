@@ -1,4 +1,4 @@
-"""What a service says, or fails to say, and what comes of it: the right error or success, and nothing left behind."""
+"""Unusual and missing responses of the service: the right error, or success, and nothing left behind."""
 
 import dataclasses
 import io
@@ -32,11 +32,11 @@ OLD, NEW = b"old" * 1000, b"new" * 1000
 LARGE = bytes(range(256)) * (4096 * 6)  # 6 MiB: two parts
 
 
-class Ground(ScriptedGround):
-    """A bucket, and storages that come to it through a proxy with a script.
+class ScriptedS3(ScriptedGround):
+    """A bucket, with a storage that reaches it directly and one that reaches it through a scripted proxy.
 
     Args:
-        server: Where the bucket is.
+        server: The server that has the bucket.
     """
 
     def __init__(self, server):
@@ -47,24 +47,24 @@ class Ground(ScriptedGround):
         self.through = self.storage(dataclasses.replace(server, http=self.proxy.url), max_attempts=2)
 
     def storage(self, server, **arguments):
-        """Make a storage on the bucket."""
+        """Return a storage on the bucket."""
         if server.name == "localstack":
             arguments["preset"] = dataclasses.replace(PRESETS["aws"], copy_conditions=False)
         self.storages.append(make_storage(server, bucket=self.bucket, **arguments))
         return self.storages[-1]
 
-    def left(self):
-        """The uploads that were begun and not ended."""
+    def unfinished_uploads(self):
+        """Return the multipart uploads that are neither completed nor aborted."""
         return list(self.direct.multipart.list_uploads())
 
     def close(self):
-        """Remove everything."""
+        """Remove the bucket and all connections."""
         super().close()
         self.server.remove_bucket(self.bucket)
 
 
 def operation(request):
-    """Name what a request asks for, in S3's own words."""
+    """Return the S3 operation of a request."""
     names = set(request.query) - {"prefix", "max-keys"}
     if "uploads" in names:
         return "CreateMultipartUpload" if request.method == "POST" else "ListMultipartUploads"
@@ -79,42 +79,42 @@ def operation(request):
 
 
 @pytest.fixture(scope="module")
-def grounds(request):
-    """One ground for each server that is asked for."""
+def services(request):
+    """Return a function that makes one ScriptedS3 for each server."""
     made = {}
 
-    def ground(name):
+    def service(name):
         if name not in made:
-            made[name] = Ground(request.getfixturevalue(name))
+            made[name] = ScriptedS3(request.getfixturevalue(name))
         return made[name]
 
-    yield ground
+    yield service
     for each in made.values():
         each.close()
 
 
 @pytest.fixture(params=variants("localstack", "rgw"))
-def ground(grounds, request):
-    """The ground on Ceph, or on the server that the test names, with old content in it."""
-    made = grounds(request.param)
+def service(services, request):
+    """LocalStack behind the scripted proxy, or the server that the test names, with the old content stored."""
+    made = services(request.param)
     made.pass_on()
     made.direct.write("a.bin", OLD)
     yield made
     made.pass_on()
-    left = made.left()
+    unfinished = made.unfinished_uploads()
     made.direct.sweep(NOW)
     for entry in made.direct.list():
         made.direct.delete(entry.name)
-    assert not left
+    assert not unfinished
 
 
 def on(*names):
     """Run a test on each of these servers."""
-    return pytest.mark.parametrize("ground", names, indirect=True)
+    return pytest.mark.parametrize("service", names, indirect=True)
 
 
-BUSY = [s3_error(500, "InternalError"), s3_error(503, "SlowDown"), s3_error(503, "ServiceUnavailable")]
-BUSY_IDS = ["500", "slow down", "503"]
+SERVER_ERRORS = [s3_error(500, "InternalError"), s3_error(503, "SlowDown"), s3_error(503, "ServiceUnavailable")]
+SERVER_ERRORS_IDS = ["500", "slow down", "503"]
 WRITES = {
     "PutObject": NEW,
     "CreateMultipartUpload": LARGE,
@@ -122,97 +122,97 @@ WRITES = {
     "CompleteMultipartUpload": LARGE,
 }
 
-# -- trouble of the service -------------------------------------------------------------------------------------------
+# -- errors of the service --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("busy", BUSY, ids=BUSY_IDS)
-@pytest.mark.parametrize("wanted", WRITES)
-def test_a_write_gets_over_a_short_trouble(ground, wanted, busy):
-    """One answer like this, and the request is made again."""
-    ground.script(wanted, busy)
+@pytest.mark.parametrize("server_error", SERVER_ERRORS, ids=SERVER_ERRORS_IDS)
+@pytest.mark.parametrize("step", WRITES)
+def test_a_write_is_retried_after_one_server_error(service, step, server_error):
+    """The request is sent again, and succeeds."""
+    service.script(step, server_error)
 
-    ground.through.write("a.bin", WRITES[wanted])
+    service.through.write("a.bin", WRITES[step])
 
-    assert ground.direct.read("a.bin") == WRITES[wanted]
-    assert ground.asked().count(wanted) == (3 if wanted == "UploadPart" else 2)
+    assert service.direct.read("a.bin") == WRITES[step]
+    assert service.asked().count(step) == (3 if step == "UploadPart" else 2)
 
 
-@pytest.mark.parametrize("busy", BUSY, ids=BUSY_IDS)
-@pytest.mark.parametrize("wanted", WRITES)
-def test_a_write_gives_up_a_long_trouble(ground, wanted, busy):
-    """The error says what is wrong; the old content stays, and no unfinished upload does."""
-    ground.script(wanted, busy, ...)
-    kind = ThrottledError if b"SlowDown" in busy.body else StorageUnavailableError
+@pytest.mark.parametrize("server_error", SERVER_ERRORS, ids=SERVER_ERRORS_IDS)
+@pytest.mark.parametrize("step", WRITES)
+def test_a_write_fails_after_repeated_server_errors(service, step, server_error):
+    """The error says what is wrong; the old content stays, and no unfinished upload is left."""
+    service.script(step, server_error, ...)
+    kind = ThrottledError if b"SlowDown" in server_error.body else StorageUnavailableError
 
     with pytest.raises(kind, match=r"a\.bin in the bucket .*: (send fewer requests|try again)") as caught:
-        ground.through.write("a.bin", WRITES[wanted])
+        service.through.write("a.bin", WRITES[step])
 
     assert type(caught.value) is kind
-    assert ground.direct.read("a.bin") == OLD
+    assert service.direct.read("a.bin") == OLD
 
 
-@pytest.mark.parametrize("busy", BUSY, ids=BUSY_IDS)
-def test_a_read_gets_over_a_short_trouble_and_gives_up_a_long_one(ground, busy):
-    """As writing does."""
-    ground.script("GetObject", busy)
-    assert ground.through.read("a.bin") == OLD
-    ground.script("GetObject", busy, ...)
+@pytest.mark.parametrize("server_error", SERVER_ERRORS, ids=SERVER_ERRORS_IDS)
+def test_a_read_is_retried_once_and_fails_after_repeated_server_errors(service, server_error):
+    """As a write does."""
+    service.script("GetObject", server_error)
+    assert service.through.read("a.bin") == OLD
+    service.script("GetObject", server_error, ...)
 
     with pytest.raises(StorageUnavailableError, match=r"send fewer requests|try again"):
-        ground.through.read("a.bin")
+        service.through.read("a.bin")
 
 
-def test_an_upload_gets_over_more_failures_of_a_part_than_boto3_does(ground):
-    """boto3's own attempts are used up; the part is sent once more all the same."""
-    ground.script("UploadPart", *[s3_error(500, "InternalError")] * 2)
+def test_a_part_is_retried_after_the_attempts_of_boto3(service):
+    """boto3's own attempts are used up; the part is sent once more."""
+    service.script("UploadPart", *[s3_error(500, "InternalError")] * 2)
 
-    ground.through.write("a.bin", LARGE)
+    service.through.write("a.bin", LARGE)
 
-    assert ground.direct.read("a.bin") == LARGE
+    assert service.direct.read("a.bin") == LARGE
 
 
-def test_a_proxy_that_says_bad_gateway_in_html_is_no_mystery(ground):
-    """Its page is not S3's language; its status says enough."""
+def test_an_html_response_of_a_proxy_is_classified_by_its_status(service):
+    """The body is not XML of S3; the status 502 is enough."""
     page = Answer(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>", {"Content-Type": "text/html"})
-    ground.script("PutObject", page, ...)
+    service.script("PutObject", page, ...)
 
     with pytest.raises(StorageUnavailableError, match="not available: try again"):
-        ground.through.write("a.bin", NEW)
+        service.through.write("a.bin", NEW)
 
-    assert ground.direct.read("a.bin") == OLD
+    assert service.direct.read("a.bin") == OLD
 
 
-@pytest.mark.parametrize("verb", ["write", "read", "stat"])
-def test_a_refusal_without_a_word_is_a_refusal(ground, verb):
-    """An empty 403, as some firewalls give."""
-    ground.proxy.script = lambda request: Answer(403)
-    act = {
-        "write": lambda: ground.through.write("a.bin", NEW),
-        "read": lambda: ground.through.read("a.bin"),
-        "stat": lambda: ground.through.stat("a.bin"),
-    }[verb]
+@pytest.mark.parametrize("operation_name", ["write", "read", "stat"])
+def test_an_empty_403_response_is_denied_access(service, operation_name):
+    """Some firewalls send such a response."""
+    service.proxy.script = lambda request: Answer(403)
+    call = {
+        "write": lambda: service.through.write("a.bin", NEW),
+        "read": lambda: service.through.read("a.bin"),
+        "stat": lambda: service.through.stat("a.bin"),
+    }[operation_name]
 
     with pytest.raises(PermissionDeniedError, match="access is denied: a policy must allow this"):
-        act()
+        call()
 
-    assert ground.direct.read("a.bin") == OLD
+    assert service.direct.read("a.bin") == OLD
 
 
 @pytest.mark.parametrize("status", [301, 307])
-@pytest.mark.parametrize("verb", ["write", "read", "stat"])
-def test_a_redirect_says_that_the_region_is_wrong(ground, verb, status):
-    """To wherever it points: what is signed for one place is not for another."""
+@pytest.mark.parametrize("operation_name", ["write", "read", "stat"])
+def test_a_redirect_names_the_right_region(service, operation_name, status):
+    """It is not followed: the signature is valid for one endpoint only."""
     body = s3_error(status, "PermanentRedirect").body
     headers = {"Content-Type": "application/xml", "x-amz-bucket-region": "eu-west-9"}
-    ground.proxy.script = lambda request: Answer(status, b"" if request.method == "HEAD" else body, headers)
-    act = {
-        "write": lambda: ground.through.write("a.bin", NEW),
-        "read": lambda: ground.through.read("a.bin"),
-        "stat": lambda: ground.through.stat("a.bin"),
-    }[verb]
+    service.proxy.script = lambda request: Answer(status, b"" if request.method == "HEAD" else body, headers)
+    call = {
+        "write": lambda: service.through.write("a.bin", NEW),
+        "read": lambda: service.through.read("a.bin"),
+        "stat": lambda: service.through.stat("a.bin"),
+    }[operation_name]
 
     with pytest.raises(StorageError) as caught:
-        act()
+        call()
 
     assert isinstance(caught.value, ConfigurationError)
     assert "set aws_region to eu-west-9" in str(caught.value)
@@ -228,241 +228,241 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("code", REFUSALS)
-@pytest.mark.parametrize("wanted", WRITES)
-def test_a_write_that_is_refused_leaves_nothing(ground, wanted, code):
-    """At whatever step: the error says why, the old content stays, and no unfinished upload does."""
+@pytest.mark.parametrize("step", WRITES)
+def test_a_rejected_write_leaves_nothing_behind(service, step, code):
+    """At each step: the error says why, the old content stays, and no unfinished upload is left."""
     status, kind, text = REFUSALS[code]
-    ground.script(wanted, s3_error(status, code), ...)
+    service.script(step, s3_error(status, code), ...)
 
     with pytest.raises(kind, match=text):
-        ground.through.write("a.bin", WRITES[wanted])
+        service.through.write("a.bin", WRITES[step])
 
-    assert ground.direct.read("a.bin") == OLD
+    assert service.direct.read("a.bin") == OLD
 
 
-# -- uploads in parts -------------------------------------------------------------------------------------------------
+# -- multipart uploads ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", ["InternalError", "SlowDown"])
-def test_an_error_that_comes_as_200_is_an_error(ground, code):
-    """S3 says 200 before it is ready, and may then say that it has failed."""
-    ground.script("CompleteMultipartUpload", s3_error(500, code, as_status=200), ...)
+def test_an_error_in_a_200_response_is_an_error(service, code):
+    """S3 sends the status 200 before CompleteMultipartUpload is done, and may then report an error in the body."""
+    service.script("CompleteMultipartUpload", s3_error(500, code, as_status=200), ...)
 
     with pytest.raises(StorageUnavailableError):
-        ground.through.write("a.bin", LARGE)
+        service.through.write("a.bin", LARGE)
 
-    assert ground.direct.read("a.bin") == OLD
-
-
-def test_an_error_that_comes_as_200_once_is_got_over(ground):
-    """The second time, it is completed."""
-    ground.script("CompleteMultipartUpload", s3_error(500, "InternalError", as_status=200))
-
-    ground.through.write("a.bin", LARGE)
-
-    assert ground.direct.read("a.bin") == LARGE
+    assert service.direct.read("a.bin") == OLD
 
 
-def test_a_failed_end_is_told_as_it_was_when_nobody_may_look_why(ground):
-    """Whether the upload is gone cannot be asked without the right to list parts; the first error stays the one."""
+def test_one_error_in_a_200_response_is_retried(service):
+    """The second attempt completes the upload."""
+    service.script("CompleteMultipartUpload", s3_error(500, "InternalError", as_status=200))
+
+    service.through.write("a.bin", LARGE)
+
+    assert service.direct.read("a.bin") == LARGE
+
+
+def test_a_failed_completion_keeps_its_error_without_the_right_to_list_parts(service):
+    """Without that right it is unknown whether the upload still exists; the first error is raised."""
     failures = {
         "CompleteMultipartUpload": s3_error(500, "InternalError", as_status=200),
         "ListParts": s3_error(403, "AccessDenied"),
     }
-    ground.proxy.script = lambda request: failures.get(operation(request))
+    service.proxy.script = lambda request: failures.get(operation(request))
 
     with pytest.raises(StorageUnavailableError):
-        ground.through.write("a.bin", LARGE)
+        service.through.write("a.bin", LARGE)
 
-    assert ground.direct.read("a.bin") == OLD
+    assert service.direct.read("a.bin") == OLD
 
 
 @pytest.mark.parametrize("lost", [1, 2])
-@pytest.mark.parametrize("wanted", ["PutObject", "CompleteMultipartUpload"])
-def test_an_answer_that_was_lost_after_the_deed_is_success(ground, wanted, lost):
-    """Also when it is asked again and refused; what is stored tells."""
-    ground.script(wanted, *[Lose(after_server=True)] * lost)
+@pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
+def test_a_write_succeeds_when_its_response_is_lost(service, step, lost):
+    """Also when the retry is rejected; the stored object confirms the write."""
+    service.script(step, *[Lose(after_server=True)] * lost)
 
-    ground.through.write("a.bin", WRITES[wanted])
+    service.through.write("a.bin", WRITES[step])
 
-    assert ground.direct.read("a.bin") == WRITES[wanted]
-    assert ground.asked().count("CreateMultipartUpload") == (wanted != "PutObject")
-
-
-@pytest.mark.parametrize("wanted", ["PutObject", "CompleteMultipartUpload"])
-def test_an_error_after_the_deed_is_success(ground, wanted):
-    """A gateway that gave up waiting for a server which did what it was asked."""
-    ground.script(wanted, *[s3_error(504, "GatewayTimeout", after_server=True)] * 2)
-
-    ground.through.write("a.bin", WRITES[wanted])
-
-    assert ground.direct.read("a.bin") == WRITES[wanted]
+    assert service.direct.read("a.bin") == WRITES[step]
+    assert service.asked().count("CreateMultipartUpload") == (step != "PutObject")
 
 
-def test_a_lost_completion_is_not_confirmed_without_md5_etags(ground):
+@pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
+def test_a_write_succeeds_when_an_error_follows_it(service, step):
+    """A gateway timed out waiting for a server that executed the request."""
+    service.script(step, *[s3_error(504, "GatewayTimeout", after_server=True)] * 2)
+
+    service.through.write("a.bin", WRITES[step])
+
+    assert service.direct.read("a.bin") == WRITES[step]
+
+
+def test_a_lost_completion_is_not_confirmed_without_md5_etags(service):
     """Where the ETags of the parts are not MD5 digests, the client cannot compute the ETag of the stored object."""
-    upload_id = ground.through.multipart.create("a.bin", WriteOptions())
-    ground.script("CompleteMultipartUpload", Lose(after_server=False), ...)
+    upload_id = service.through.multipart.create("a.bin", WriteOptions())
+    service.script("CompleteMultipartUpload", Lose(after_server=False), ...)
 
     with pytest.raises(StorageUnavailableError):
-        ground.through.multipart.complete("a.bin", upload_id, [Part(number=1, size=1, etag="opaque")], WriteOptions())
+        service.through.multipart.complete("a.bin", upload_id, [Part(number=1, size=1, etag="opaque")], WriteOptions())
 
-    ground.direct.multipart.abort("a.bin", upload_id)
-    assert ground.direct.read("a.bin") == OLD
-
-
-@on("localstack")
-@pytest.mark.parametrize("wanted", ["PutObject", "CompleteMultipartUpload"])
-def test_an_exclusive_write_whose_answer_was_lost_does_not_find_itself_in_the_way(ground, wanted):
-    """Asked again, the service says that the name is taken: by us."""
-    ground.script(wanted, Lose(after_server=True))
-
-    ground.through.write("new.bin", WRITES[wanted], exclusive=True)
-
-    assert ground.direct.read("new.bin") == WRITES[wanted]
+    service.direct.multipart.abort("a.bin", upload_id)
+    assert service.direct.read("a.bin") == OLD
 
 
 @on("localstack")
-@pytest.mark.parametrize("wanted", ["PutObject", "CompleteMultipartUpload"])
+@pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
+def test_an_exclusive_write_succeeds_when_its_response_is_lost(service, step):
+    """The retry is rejected because the first attempt created the object."""
+    service.script(step, Lose(after_server=True))
+
+    service.through.write("new.bin", WRITES[step], exclusive=True)
+
+    assert service.direct.read("new.bin") == WRITES[step]
+
+
+@on("localstack")
+@pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
 @pytest.mark.parametrize("lost", [False, True])
-def test_an_exclusive_write_whose_name_is_taken_says_so(ground, wanted, lost):
-    """By somebody else, before us or after the answer that was lost; what is stored is untouched."""
-    ground.script(wanted, *[Lose(after_server=False)] * lost)
+def test_an_exclusive_write_to_an_existing_name_is_rejected(service, step, lost):
+    """Also when the request was lost once; the stored content stays."""
+    service.script(step, *[Lose(after_server=False)] * lost)
 
     with pytest.raises(FileExistsInStorageError, match="exists: choose another name"):
-        ground.through.write("a.bin", WRITES[wanted], exclusive=True)
+        service.through.write("a.bin", WRITES[step], exclusive=True)
 
-    assert ground.direct.read("a.bin") == OLD
+    assert service.direct.read("a.bin") == OLD
 
 
 @on("localstack")
-@pytest.mark.parametrize("wanted", ["PutObject", "CompleteMultipartUpload"])
-def test_an_exclusive_write_does_not_take_equal_content_for_its_own(ground, wanted):
-    """Of two who write the same under one name, as with a lock, only one succeeds, whatever is lost on the way."""
-    ground.direct.write("a.bin", WRITES[wanted])
-    ground.script(wanted, Lose(after_server=False))
+@pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
+def test_an_exclusive_write_is_not_confirmed_by_equal_content_of_another_client(service, step):
+    """Of two clients that write the same content, as for a lock, only one succeeds, whatever is lost."""
+    service.direct.write("a.bin", WRITES[step])
+    service.script(step, Lose(after_server=False))
 
     with pytest.raises(FileExistsInStorageError):
-        ground.through.write("a.bin", WRITES[wanted], exclusive=True)
+        service.through.write("a.bin", WRITES[step], exclusive=True)
 
 
 @on("localstack")
-@pytest.mark.parametrize("wanted", ["PutObject", "CompleteMultipartUpload"])
-def test_a_conflict_says_that_somebody_else_was_at_it(ground, wanted):
-    """A 409 is no reason to overwrite what the other wrote."""
-    ground.script(wanted, s3_error(409, "ConditionalRequestConflict"), ...)
+@pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
+def test_a_409_response_reports_a_concurrent_write(service, step):
+    """It is not retried: that would overwrite the content of the other client."""
+    service.script(step, s3_error(409, "ConditionalRequestConflict"), ...)
 
-    with pytest.raises(PreconditionFailedError, match="look what is stored, and try again"):
-        ground.through.write("new.bin", WRITES[wanted], exclusive=True)
+    with pytest.raises(PreconditionFailedError, match="check what is stored, and try again"):
+        service.through.write("new.bin", WRITES[step], exclusive=True)
 
-    assert not ground.direct.exists("new.bin")
+    assert not service.direct.exists("new.bin")
 
 
-def test_a_part_that_is_answered_without_an_etag_is_an_error(ground):
-    """Without it nobody can complete the upload; a guess would be no check."""
-    ground.script("UploadPart", Answer(200), ...)
+def test_a_part_response_without_an_etag_raises_an_error(service):
+    """The upload cannot be completed without it."""
+    service.script("UploadPart", Answer(200), ...)
 
     with pytest.raises(StorageError):
-        ground.through.write("a.bin", LARGE)
+        service.through.write("a.bin", LARGE)
 
-    assert ground.direct.read("a.bin") == OLD
+    assert service.direct.read("a.bin") == OLD
 
 
-def test_half_an_etag_is_none(ground):
-    """The answer ended in the middle of it."""
-    ground.proxy.script = lambda request: Answer(
+def test_a_truncated_etag_is_treated_as_missing(service):
+    """The response ended within the header."""
+    service.proxy.script = lambda request: Answer(
         200, b"", {"ETag": '"0123', "Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT"}
     )
 
     with pytest.raises(StorageError, match="no ETag"):
-        ground.through.stat("a.bin")
+        service.through.stat("a.bin")
 
 
-@pytest.mark.parametrize("verb", ["read", "stat"])
-def test_an_object_without_a_date_is_an_error(ground, verb):
-    """It is said, and not guessed."""
-    ground.proxy.script = lambda request: Answer(200, OLD, {"ETag": '"0123"'})
+@pytest.mark.parametrize("operation_name", ["read", "stat"])
+def test_a_response_without_last_modified_raises_an_error(service, operation_name):
+    """The time is not guessed."""
+    service.proxy.script = lambda request: Answer(200, OLD, {"ETag": '"0123"'})
 
     with pytest.raises(StorageError):
-        getattr(ground.through, verb)("a.bin")
+        getattr(service.through, operation_name)("a.bin")
 
 
-@pytest.mark.parametrize("wanted", ["CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"])
-def test_an_answer_without_what_it_always_has_is_asked_for_again(ground, wanted):
-    """The connection may have ended amid its headers."""
-    ground.script(wanted, Answer(200))
+@pytest.mark.parametrize("step", ["CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"])
+def test_a_response_without_required_content_is_retried(service, step):
+    """The connection may have ended within its headers."""
+    service.script(step, Answer(200))
 
-    ground.through.write("a.bin", LARGE)
+    service.through.write("a.bin", LARGE)
 
-    assert ground.direct.read("a.bin") == LARGE
+    assert service.direct.read("a.bin") == LARGE
 
 
-@pytest.mark.parametrize("wanted", ["PutObject", "CompleteMultipartUpload"])
-def test_an_answer_to_the_last_step_without_an_etag_is_enough(ground, wanted):
-    """It says 200, and it is so."""
+@pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
+def test_the_response_to_the_final_step_needs_no_etag(service, step):
+    """The status 200 is enough."""
     done = b"<CompleteMultipartUploadResult></CompleteMultipartUploadResult>"
-    body = done if wanted == "CompleteMultipartUpload" else b""
-    ground.script(wanted, Answer(200, body, after_server=True))
+    body = done if step == "CompleteMultipartUpload" else b""
+    service.script(step, Answer(200, body, after_server=True))
 
-    ground.through.write("a.bin", WRITES[wanted])
+    service.through.write("a.bin", WRITES[step])
 
-    assert ground.direct.read("a.bin") == WRITES[wanted]
+    assert service.direct.read("a.bin") == WRITES[step]
 
 
-@pytest.mark.parametrize("verb", ["read", "stat"])
-def test_an_object_without_an_etag_is_an_error(ground, verb):
-    """No version can be held to: it is said, not guessed."""
-    ground.proxy.script = lambda request: Answer(200, OLD, {"Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT"})
+@pytest.mark.parametrize("operation_name", ["read", "stat"])
+def test_a_response_without_an_etag_raises_an_error(service, operation_name):
+    """Without it the version cannot be identified."""
+    service.proxy.script = lambda request: Answer(200, OLD, {"Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT"})
 
     with pytest.raises(StorageError):
-        getattr(ground.through, verb)("a.bin")
+        getattr(service.through, operation_name)("a.bin")
 
 
-@pytest.mark.parametrize("wanted", ["UploadPart", "CompleteMultipartUpload"])
-def test_an_upload_that_somebody_ends_in_between_is_an_error(ground, wanted):
-    """Whoever sweeps too early takes the parts away: the writer says so, and what is stored stays."""
+@pytest.mark.parametrize("step", ["UploadPart", "CompleteMultipartUpload"])
+def test_an_upload_that_is_aborted_concurrently_raises_an_error(service, step):
+    """A sweep that runs too early removes the parts; the stored content stays."""
     seen: list[Request] = []
 
-    def decide(request):
-        if operation(request) == wanted and not seen:
+    def respond(request):
+        if operation(request) == step and not seen:
             seen.append(request)
-            ground.direct.sweep(NOW)
+            service.direct.sweep(NOW)
 
-    ground.proxy.script = decide
+    service.proxy.script = respond
 
     with pytest.raises(FileNotFoundInStorageError, match=r"a\.bin \(upload\)"):
-        ground.through.write("a.bin", LARGE)
+        service.through.write("a.bin", LARGE)
 
-    assert ground.direct.read("a.bin") == OLD
+    assert service.direct.read("a.bin") == OLD
 
 
-def test_an_abort_that_fails_is_logged_and_the_first_error_is_told(ground, caplog):
-    """The one that made us give up matters more; the sweep takes what stays behind."""
+def test_a_failed_abort_is_logged_and_the_first_error_is_raised(service, caplog):
+    """The sweep removes the upload later."""
 
-    def decide(request):
+    def respond(request):
         if operation(request) == "UploadPart":
             return s3_error(403, "AccessDenied")
         return s3_error(500, "InternalError") if operation(request) == "AbortMultipartUpload" else None
 
-    ground.proxy.script = decide
+    service.proxy.script = respond
 
     with pytest.raises(PermissionDeniedError):
-        ground.through.write("a.bin", LARGE)
+        service.through.write("a.bin", LARGE)
 
     assert "left behind for the sweep" in caplog.text
-    assert len(ground.left()) == 1
-    ground.proxy.script = lambda request: None
-    ground.direct.sweep(NOW)
-    assert ground.direct.read("a.bin") == OLD
+    assert len(service.unfinished_uploads()) == 1
+    service.proxy.script = lambda request: None
+    service.direct.sweep(NOW)
+    assert service.direct.read("a.bin") == OLD
 
 
 # -- downloads --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("short", [0, 1, len(OLD) - 1])
-def test_a_body_that_ends_early_is_asked_for_again(ground, short):
-    """The length that was announced is right, the content is not all there: what is missing is fetched."""
-    info = ground.direct.stat("a.bin")
+def test_the_rest_of_a_truncated_body_is_requested(service, short):
+    """The announced length is right, and a second request fetches the missing bytes."""
+    info = service.direct.stat("a.bin")
     headers = {
         "ETag": f'"{info.etag}"',
         "Content-Length": str(len(OLD)),
@@ -470,33 +470,33 @@ def test_a_body_that_ends_early_is_asked_for_again(ground, short):
         "Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT",
         "Connection": "close",
     }
-    ground.script("GetObject", Answer(206, OLD[:short], headers, before_body=True))
+    service.script("GetObject", Answer(206, OLD[:short], headers, before_body=True))
     target = io.BytesIO()
 
-    ground.through.download("a.bin", target)
+    service.through.download("a.bin", target)
 
     assert target.getvalue() == OLD
-    assert ground.asked() == ["GetObject", "GetObject"]
+    assert service.asked() == ["GetObject", "GetObject"]
 
 
-def test_a_body_that_is_longer_than_the_object_is_not_taken_whole(ground):
-    """What comes behind the end of the object belongs to nothing, and never reaches the reader."""
+def test_bytes_after_the_end_of_the_object_are_dropped(service):
+    """They never reach the reader."""
     headers = {
-        "ETag": f'"{ground.direct.stat("a.bin").etag}"',
+        "ETag": f'"{service.direct.stat("a.bin").etag}"',
         "Content-Range": f"bytes 0-{len(OLD) - 1}/{len(OLD)}",
         "Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT",
     }
-    ground.script("GetObject", Answer(206, OLD + b"more", headers))
+    service.script("GetObject", Answer(206, OLD + b"more", headers))
 
-    data = ground.through.read("a.bin")
+    data = service.through.read("a.bin")
 
     assert data == OLD
 
 
-def test_an_answer_that_cannot_be_read_is_an_error_of_ours(ground):
-    """boto3 has none of its own for it."""
-    nonsense = {"Last-Modified": "?", "ETag": '"1"', "Content-Length": "1"}
-    ground.script("HeadObject", Answer(200, b"", nonsense), ...)
+def test_a_response_that_cannot_be_parsed_raises_a_storage_error(service):
+    """boto3 raises a generic error for it."""
+    headers = {"Last-Modified": "?", "ETag": '"1"', "Content-Length": "1"}
+    service.script("HeadObject", Answer(200, b"", headers), ...)
 
-    with pytest.raises(StorageUnavailableError, match="makes no sense"):
-        ground.through.stat("a.bin")
+    with pytest.raises(StorageUnavailableError, match="cannot be parsed"):
+        service.through.stat("a.bin")

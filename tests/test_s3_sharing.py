@@ -94,7 +94,7 @@ def test_an_app_that_is_loaded_before_the_workers_serves_from_all_of_them(s3, tm
     assert "Traceback" not in log
 
 
-# -- one file for many writers ---------------------------------------------------------------------------------------
+# -- one file for many writers ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "mixes"), [("localstack", True), pytest.param("rgw", False, marks=extra_variant)])
