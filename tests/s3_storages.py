@@ -1,4 +1,4 @@
-"""A storage in a fresh bucket of one of the S3 servers that the tests start."""
+"""Makes storages on the S3 servers that the tests start."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from flask_storage import PreconditionFailedError, S3Storage, StorageUnavailable
 from tests.services.s3_servers import S3Server, session_of
 
 CEPH_REPLACED_ERRORS = (PreconditionFailedError, StorageUnavailableError)
-"""What a reader hears of a file that is replaced again and again: 16.2 says now and then that it has a trouble."""
+"""Errors of a reader whose file is replaced repeatedly: Ceph 16.2 sometimes responds with an internal error."""
 
 
 def make_storage(server: S3Server, *, https: bool = False, bucket: str | None = None, **arguments: Any) -> S3Storage:
-    """Return a storage on *server*, in a bucket of its own unless one is named.
+    """Return a storage on *server*, in a new bucket unless one is given.
 
     Args:
-        server: Which one.
-        https: Whether to come in by https.
-        bucket: The name of a bucket that exists.
-        **arguments: Of the storage, in place of ours.
+        server: The server.
+        https: Whether to connect over https.
+        bucket: The name of an existing bucket.
+        **arguments: Arguments of the storage, which take precedence over the defaults.
     """
-    ours: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "aws_region": server.region,
         "endpoint_url": server.https if https else server.http,
         "preset": server.preset,
@@ -28,5 +28,5 @@ def make_storage(server: S3Server, *, https: bool = False, bucket: str | None = 
         "verify": str(server.ca),
     }
     if not {"session", "client", "aws_access_key_id", "aws_profile"} & set(arguments):
-        ours["session"] = session_of(server.access_key, server.secret_key, server.region)
-    return S3Storage(bucket or server.make_bucket(), **{**ours, **arguments})
+        defaults["session"] = session_of(server.access_key, server.secret_key, server.region)
+    return S3Storage(bucket or server.make_bucket(), **{**defaults, **arguments})
