@@ -191,7 +191,7 @@ class Clients:
             settings = replace(settings, endpoint_url=endpoint_url or settings.endpoint_url)
             session = self.session() or settings.session()
             if credentials is not None:
-                access_key, secret_key, token = credentials
+                access_key, secret_key, token = credentials[:3]  # botocore's have an account id too
                 settings = replace(settings, access_key=access_key, secret_key=secret_key, token=token, profile=None)
                 session = settings.session()
             client = settings.client(session)
