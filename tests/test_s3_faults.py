@@ -75,7 +75,7 @@ class FaultyS3(FaultyGround):
         """Return the bytes of the responses that create and that complete a multipart upload of *path*."""
         created = []
         _, create = self.passed(
-            lambda storage: created.append(S3Multipart(storage._gateway).begin_own(path, WriteOptions()))
+            lambda storage: created.append(S3Multipart(storage._gateway).create_own(path, WriteOptions()))
         )
         part = self.direct.multipart.upload_part(path, created[0], 1, b"x")
         _, complete = self.passed(lambda storage: storage.multipart.complete(path, created[0], [part], WriteOptions()))

@@ -221,7 +221,7 @@ class RgwCluster:
         wait_until(lambda: self.osds_up() == expected, *self._daemons.values())
 
     def _make_user(self, name: str) -> tuple[str, str]:
-        # The first one has to wait for all its replicas; and a cluster that starts with fewer would not show it.
+        # The first user needs all replicas, and a cluster that started with fewer OSDs would not report it.
         if not self.gateways:
             self._wait_for_osds()
         access_key, secret_key = f"key{secrets.token_hex(8)}", secrets.token_hex(20)
