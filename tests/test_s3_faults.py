@@ -138,6 +138,8 @@ def test_an_upload_that_is_cut_once_is_stored_whole_or_not_at_all(network, conte
     if network.server.name == "localstack":
         # LocalStack ends each connection after one response: the longest of an upload carry a part, or complete it.
         total = min(total, complete_size if direction == "down" and content is LARGE else PART)
+    # A request that was cut may still overwrite what its retry has stored on LocalStack, which is not atomic.
+    attempts = 1 if network.server.name == "localstack" and direction == "up" and content is SMALL else 2
     network.direct.sweep(NOW)
     successes = 0
     before = network.proxy.counters.cuts
@@ -145,7 +147,7 @@ def test_an_upload_that_is_cut_once_is_stored_whole_or_not_at_all(network, conte
     for offset in spread(total, count(3, 25)):
         old = network.store_old("cut.bin", content)
         setattr(network.proxy, direction, Faults(cut_after=offset, cut_by=cut_by, cut_times=1))
-        storage = network.faulty(max_attempts=2)
+        storage = network.faulty(max_attempts=attempts)
 
         error = attempt(lambda storage=storage: storage.write("cut.bin", content))
 
@@ -158,7 +160,7 @@ def test_an_upload_that_is_cut_once_is_stored_whole_or_not_at_all(network, conte
         successes += error is None
         storage.close()
 
-    assert successes
+    assert successes or attempts == 1
     assert network.proxy.counters.cuts > before
 
 
@@ -304,7 +306,9 @@ def test_a_download_of_a_few_bytes_per_response_raises_an_error(network, in_boun
 @CONTENTS
 def test_a_flipped_bit_in_an_upload_is_detected(network, content):
     """Over plain HTTP: corrupted content is not published, and no unfinished upload is left."""
-    for offset in places_in(content, count(3, 25), PART):
+    # LocalStack ends each connection after one response, so that none has the bytes of a second part.
+    sent = content[:PART] if network.server.name == "localstack" else content
+    for offset in places_in(sent, count(3, 25), PART):
         old = network.store_old("flip.bin", content)
         network.proxy.up = Faults(corrupt_at=offset, corrupt_times=1)
         storage = network.faulty()

@@ -500,3 +500,18 @@ def test_a_response_that_cannot_be_parsed_raises_a_storage_error(service):
 
     with pytest.raises(StorageUnavailableError, match="cannot be parsed"):
         service.through.stat("a.bin")
+
+
+@pytest.mark.parametrize("operation_name", ["read", "stat"])
+def test_a_checksum_header_that_cannot_be_decoded_raises_a_storage_error(service, operation_name):
+    """A bit of it may have been flipped on the way."""
+    headers = {
+        "ETag": '"0123"',
+        "Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT",
+        "x-amz-checksum-crc32": ".sUwqQ==",
+        "x-amz-checksum-type": "FULL_OBJECT",
+    }
+    service.proxy.script = lambda request: Answer(200, b"" if request.method == "HEAD" else OLD, headers)
+
+    with pytest.raises(StorageUnavailableError, match="cannot be parsed"):
+        getattr(service.through, operation_name)("a.bin")

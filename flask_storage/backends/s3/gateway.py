@@ -86,7 +86,7 @@ class BucketGateway:
         """Call one operation of the boto3 client on this bucket, and return the response."""
         with (
             (self._cleanup_client if for_cleanup else self._bounded_client)().acquire() as client,
-            _translating_parse_errors(),
+            translating_parse_errors(),
         ):
             return getattr(client, operation)(Bucket=self.name, **arguments)
 
@@ -95,7 +95,7 @@ class BucketGateway:
         with self._bounded_client().acquire() as client:
             pages = iter(client.get_paginator(operation).paginate(Bucket=self.name, **arguments))
         while True:
-            with self._bounded_client().acquire(), _translating_parse_errors():
+            with self._bounded_client().acquire(), translating_parse_errors():
                 page = next(pages, None)
             if page is None:
                 return
@@ -179,7 +179,7 @@ class BucketGateway:
     def _get(self, start: int, stop: int, into: io.BytesIO, **arguments: Any) -> Any:
         """Write the bytes of a range that arrive before the response ends or breaks off, and return the response."""
         with self._bounded_client().acquire() as client:
-            with _translating_parse_errors():
+            with translating_parse_errors():
                 response = client.get_object(Bucket=self.name, Range=f"bytes={start}-{stop - 1}", **arguments)
             # The body is read by urllib3, which returns what has arrived; botocore waits for the whole range.
             with response["Body"] as body:
@@ -241,8 +241,8 @@ def unquoted_etag(response: Any) -> str:
 
 
 @contextmanager
-def _translating_parse_errors() -> Iterator[None]:
-    """Translate the generic errors that boto3 raises for a response that it cannot parse."""
+def translating_parse_errors() -> Iterator[None]:
+    """Translate the generic errors of parsing a response that is not valid."""
     try:
         yield
     except (ValueError, KeyError, ResponseParserError) as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...range_download import MD5Check, check_digest
 from ...range_reader import ContentCheck
-from .gateway import unquoted_etag
+from .gateway import translating_parse_errors, unquoted_etag
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -37,7 +37,8 @@ def select_check(response: Mapping[str, Any], *, etag_is_md5: bool) -> ContentCh
 
 class _Crc32:
     def __init__(self, expected: str) -> None:
-        self._expected = base64.b64decode(expected).hex()
+        with translating_parse_errors():
+            self._expected = base64.b64decode(expected).hex()
         self._sum = 0
 
     def update(self, data: ReadableBuffer, /) -> None:

@@ -11,7 +11,7 @@ import arrow
 from ...content_types import UNSPECIFIED_CONTENT_TYPE, guess_content_type
 from ...metadata_encoding import decode_metadata, decode_utf8_header, encode_metadata
 from ...types import FileInfo, WriteOptions
-from .gateway import BucketGateway, date_of, unquoted_etag
+from .gateway import BucketGateway, date_of, translating_parse_errors, unquoted_etag
 
 WRITE_KEY = "fs-write"
 """The metadata key that identifies a write among others of the same content; keys of applications have no hyphen."""
@@ -95,4 +95,5 @@ def _checksums(response: Mapping[str, Any]) -> dict[str, str]:
     if response.get("ChecksumType") == "COMPOSITE":
         return {}  # a checksum of the checksums of the parts, not of the content
     checksums = {ours: response.get(f"Checksum{name}") for name, ours in _CHECKSUMS.items()}
-    return {ours: base64.b64decode(value).hex() for ours, value in checksums.items() if value and "-" not in value}
+    with translating_parse_errors():
+        return {ours: base64.b64decode(value).hex() for ours, value in checksums.items() if value and "-" not in value}
