@@ -15,7 +15,7 @@ from flask_storage.errors import (
 )
 from flask_storage.signals import file_deleted
 from tests.plain_client import follow
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.variants import variants
 
 pytest_plugins = ["tests.services.s3"]
@@ -30,7 +30,7 @@ def storage(request):
     """An empty storage: in memory, on local disk, in S3."""
     if request.param in ("memory", "local"):
         return request.getfixturevalue(f"{request.param}_storage")
-    return place(request.getfixturevalue(request.param))
+    return make_storage(request.getfixturevalue(request.param))
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def _with(info, **checksums):
 
 def test_what_a_link_could_not_bind_is_found_afterwards(s3):
     """Ceph compares no SHA-256 while a link uploads; here it is compared, and the upload is undone."""
-    storage = place(s3)
+    storage = make_storage(s3)
     follow(storage.upload_request("a", HOUR), BODY)
     follow(storage.upload_request("b", HOUR), BODY[::-1])
 

@@ -1,4 +1,4 @@
-"""An app whose files are in S3: everything that works with a folder works with a bucket, by changing the profile."""
+"""An application with an S3 profile: everything that works with a local directory works with a bucket."""
 
 import json
 import random
@@ -20,7 +20,7 @@ pytest_plugins = ["tests.services.s3"]
 
 @pytest.fixture(scope="module")
 def bucket(s3):
-    """A bucket for the tests of this module; each has a folder of its own in it."""
+    """A bucket for the tests of this module; each has a prefix of its own."""
     bucket = s3.make_bucket()
     yield bucket
     s3.remove_bucket(bucket)
@@ -28,7 +28,7 @@ def bucket(s3):
 
 @pytest.fixture
 def profile(s3, bucket):
-    """A profile, as a mapping."""
+    """A profile as a mapping."""
     return {
         "backend": "s3",
         "bucket": bucket,
@@ -45,19 +45,19 @@ def profile(s3, bucket):
 
 
 def as_mapping(profile):
-    """The profile by its name."""
+    """Return the profile under its name."""
     return {"docs": profile}
 
 
 def as_pair(profile):
-    """Class and arguments."""
+    """Return class and arguments."""
     from flask_storage import S3Storage
 
     return [(S3Storage, {"name": "docs", **{key: value for key, value in profile.items() if key != "backend"}})]
 
 
 def as_url(profile):
-    """A URL; the credentials are where boto3 looks for them."""
+    """Return a URL; boto3 finds the credentials in the environment."""
     query = "region={aws_region}&endpoint_url={endpoint_url}&preset={preset}".format_map(profile)
     return {"docs": f"s3://{profile['bucket']}/{profile['prefix']}?{query}"}
 
@@ -65,9 +65,9 @@ def as_url(profile):
 @pytest.mark.parametrize("form", [as_mapping, as_pair, as_url])
 @pytest.mark.parametrize("source", ["code", "environment"])
 def test_a_bucket_is_configured_in_every_form(monkeypatch, tmp_path, s3, profile, form, source):
-    """Mapping, pair and URL, in the app's code or as JSON in its environment, mean the same place.
+    """Mapping, pair and URL, in code or as JSON in the environment, configure the same storage.
 
-    JSON knows no classes: there the short name stands for one.
+    In JSON the short name stands for the class.
     """
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
@@ -86,8 +86,8 @@ def test_a_bucket_is_configured_in_every_form(monkeypatch, tmp_path, s3, profile
 
 
 @pytest.mark.parametrize("form", [config.as_mapping, config.as_pairs, config.as_urls])
-def test_the_example_app_shows_the_same_bucket_in_every_form(monkeypatch, tmp_path, form):
-    """Its links tell bucket, folder and region, and nothing is asked of AWS before there is a file."""
+def test_the_example_app_configures_the_same_bucket_in_every_form(monkeypatch, tmp_path, form):
+    """Its links have bucket, prefix and region, and no request is sent to AWS before there is a file."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a secret")
     app = create_app(str(tmp_path), {"STORAGE_PROFILES": form(tmp_path)})
@@ -99,14 +99,14 @@ def test_the_example_app_shows_the_same_bucket_in_every_form(monkeypatch, tmp_pa
         assert link.startswith("https://example.s3.eu-central-1.amazonaws.com/drop/a.txt?")
 
 
-# -- apps --------------------------------------------------------------------------------------------------------------
+# -- applications -----------------------------------------------------------------------------------------------------
 
 
 class TestS3(RemoteApp):
-    """What any remote place does for an app, and what only S3 does."""
+    """Tests of every remote backend in an application, and of S3 only."""
 
     def test_a_models_links_lead_to_the_bucket(self, app, docs, s3):
-        """One uploads, one downloads under the name that was wished, and both are S3's own."""
+        """Upload and download links are signed for S3, and the download has the requested name."""
         with app.app_context():
             link, name = Invoice.storage_get_upload_link("june.pdf", 5, content_type="application/pdf")
             put = send(link, "PUT", {"Content-Type": "application/pdf"}, b"%PDF")
@@ -117,8 +117,8 @@ class TestS3(RemoteApp):
         assert got.headers["Content-Type"] == "application/pdf"
         assert got.headers["Content-Disposition"] == 'attachment; filename="June.pdf"'
 
-    def test_a_range_far_into_a_very_large_object_fetches_only_the_range(self, counted, s3, bucket, profile, line):
-        """At 4.9 of 5 GiB a hundred bytes are a hundred bytes (everyday the object is smaller)."""
+    def test_a_range_of_a_very_large_object_fetches_only_the_range(self, counted, s3, bucket, profile, line):
+        """100 bytes at 4.9 of 5 GiB (a smaller object by default)."""
         each, number = count(5, 64) * MiB, count(4, 80)
         block = random.Random(5).randbytes(each)
         counted.extensions["storage"]["docs"].write("part.bin", block)
@@ -132,15 +132,15 @@ class TestS3(RemoteApp):
             client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
         start, before = each * number * 49 // 50, line.counters.down
 
-        answer = counted.test_client().get("/files/large.bin", headers={"Range": f"bytes={start}-{start + 99}"})
+        response = counted.test_client().get("/files/large.bin", headers={"Range": f"bytes={start}-{start + 99}"})
 
-        assert answer.status_code == 206
-        assert answer.data == block[start % each : start % each + 100]
-        assert answer.headers["Content-Range"] == f"bytes {start}-{start + 99}/{each * number}"
+        assert response.status_code == 206
+        assert response.data == block[start % each : start % each + 100]
+        assert response.headers["Content-Range"] == f"bytes {start}-{start + 99}/{each * number}"
         assert line.counters.down - before <= 100 + CHUNK_BYTES
 
-    def test_a_link_from_the_shell_leads_to_the_bucket(self, run, docs):
-        """No address of the app has to be known; one operation each, as S3 signs them."""
+    def test_links_of_the_command_line_lead_to_the_bucket(self, run, docs):
+        """The address of the application is not needed; each link has one operation, as S3 requires."""
         docs.write("a.txt", b"hello")
 
         got = send(run("link", "a.txt").stdout.strip(), "GET")
@@ -153,17 +153,17 @@ class TestS3(RemoteApp):
         assert both.exit_code == 1
         assert both.stderr == "Error: S3Storage cannot sign several operations in one link: make one link for each\n"
 
-    def test_a_bucket_is_checked(self, run, docs, s3, tmp_path, profile):
-        """One that is not there is named, and no secret is."""
-        well = run("check")
+    def test_check_reports_a_missing_bucket(self, run, docs, s3, tmp_path, profile):
+        """The error names it, and shows no secret."""
+        existing = run("check")
         profiles = run("profiles", "--check")
-        lost = make_app(tmp_path, {"docs": {**profile, "bucket": f"no-{uuid4().hex}"}})
-        ill = lost.test_cli_runner().invoke(args=["storage", "profiles", "--check"])
+        app = make_app(tmp_path, {"docs": {**profile, "bucket": f"no-{uuid4().hex}"}})
+        missing = app.test_cli_runner().invoke(args=["storage", "profiles", "--check"])
 
-        assert (well.exit_code, well.stderr) == (0, "docs works.\n")
+        assert (existing.exit_code, existing.stderr) == (0, "docs works.\n")
         assert profiles.stdout.startswith("* docs  S3Storage  works; ")
         assert "links:download+upload+remove" in profiles.stdout
         assert docs.list() == []
-        assert ill.exit_code == 1
-        assert "FAILS: " in ill.stdout
-        assert s3.secret_key not in profiles.output + ill.output
+        assert missing.exit_code == 1
+        assert "FAILS: " in missing.stdout
+        assert s3.secret_key not in profiles.output + missing.output

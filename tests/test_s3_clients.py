@@ -1,4 +1,4 @@
-"""Clients and their connections: one for each process, made when it is needed, and no more than were allowed."""
+"""boto3 clients and their connections: one client for each process, created lazily, with a bounded pool."""
 
 import dataclasses
 import io
@@ -19,21 +19,21 @@ from flask_storage import ConfigurationError, S3Reader, S3Storage, StorageError
 from flask_storage.backends.s3.client import Clients, ClientSettings
 from flask_storage.backends.s3.presets import PRESETS
 from tests.counts import count
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.services.fault_proxy import FaultProxy
 from tests.services.scripted_proxy import ScriptedProxy, s3_error
 
 pytest_plugins = ["tests.services.s3"]
 
 MIB = 1 << 20
-SECONDS = 60  # until a test that waits for a thread gives up
+SECONDS = 60  # time-out of waiting for threads
 THREADS = 50
 ROUNDS = count(2, 100)  # mixed operations of each thread
 
 
 @pytest.fixture
 def proxied(rclone_s3):
-    """A proxy that counts connections to rclone, which keeps them open as LocalStack does not."""
+    """A counting proxy before rclone, which keeps connections open; LocalStack closes them."""
     host, _, port = rclone_s3.http.removeprefix("http://").partition(":")
     with FaultProxy(host, int(port)) as proxy:
         yield proxy, dataclasses.replace(rclone_s3, http=f"http://{proxy.address}")
@@ -41,61 +41,61 @@ def proxied(rclone_s3):
 
 @pytest.fixture
 def scripted(s3):
-    """A proxy that notes requests in front of the server, and the server as it is seen through it."""
+    """A scripted proxy before the server, and the server as seen through it."""
     host, _, port = s3.http.removeprefix("http://").partition(":")
     with ScriptedProxy(host, int(port)) as proxy:
         yield proxy, dataclasses.replace(s3, http=proxy.url)
 
 
-# -- when it is made --------------------------------------------------------------------------------------------------
+# -- creation ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_client_is_made_when_it_is_first_needed_and_only_once():
-    """By whichever of many threads comes first."""
+def test_a_client_is_created_once_by_concurrent_threads():
+    """When it is first used."""
     clients = Clients(ClientSettings(region="us-east-1", access_key="AKID", secret_key="secret"))
-    begun = Barrier(8)
+    start = Barrier(8)
 
-    def ask(_):
-        begun.wait(SECONDS)
-        return clients.connection()
+    def get(_):
+        start.wait(SECONDS)
+        return clients.bounded_client()
 
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(ask, range(8)))
+        found = list(pool.map(get, range(8)))
 
     assert len({id(connection) for connection in found}) == 1
-    assert clients.connection() is found[0]
+    assert clients.bounded_client() is found[0]
     assert clients.session() is clients.session()
 
 
-def test_a_profile_is_looked_up_at_once():
-    """What does not exist is told where it is configured."""
-    with pytest.raises(ConfigurationError, match=r"see ~/\.aws/config"):
-        Clients(ClientSettings(profile="nobody"))
+def test_an_unknown_profile_is_reported_immediately():
+    """Where it is configured, not by the first operation."""
+    with pytest.raises(ConfigurationError, match=r"check aws_profile and ~/\.aws/config"):
+        Clients(ClientSettings(profile="missing"))
 
 
-def test_a_session_of_the_app_is_not_replaced():
-    """It is the app's to refresh."""
+def test_a_session_of_the_application_is_used():
+    """The application refreshes its credentials."""
     session = boto3.session.Session("AKID", "secret", region_name="us-east-1")
 
     clients = Clients(ClientSettings(), session=session)
 
     assert clients.session() is session
-    assert clients.connection().client.meta.region_name == "us-east-1"
+    assert clients.bounded_client().client.meta.region_name == "us-east-1"
 
 
-# -- how many connections ---------------------------------------------------------------------------------------------
+# -- number of connections --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("allowed", [1, 4])
-def test_fifty_threads_share_the_connections_that_are_allowed(proxied, allowed):
-    """None more is ever opened, and none is thrown away, whatever the threads do; none reads another's bytes."""
+@pytest.mark.parametrize("max_connections", [1, 4])
+def test_fifty_threads_open_no_more_than_max_connections(proxied, max_connections):
+    """No further connection is opened, none is discarded, and every thread reads its own content."""
     proxy, server = proxied
-    storage = place(server, max_connections=allowed)
+    storage = make_storage(server, max_connections=max_connections)
     before = proxy.counters.connections
-    begun = Barrier(THREADS)
+    start = Barrier(THREADS)
 
     def work(number):
-        begun.wait(SECONDS)
+        start.wait(SECONDS)
         for turn in range(ROUNDS):
             content = f"{number}-{turn}".encode() * 1000
             storage.write(f"{number}/a", content)
@@ -107,13 +107,13 @@ def test_fifty_threads_share_the_connections_that_are_allowed(proxied, allowed):
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(work, range(THREADS)))
 
-    assert proxy.counters.connections - before <= allowed
+    assert proxy.counters.connections - before <= max_connections
 
 
-def test_an_upload_in_parts_keeps_to_the_connections_that_are_allowed(proxied):
-    """Also where more parts may be on their way."""
+def test_a_multipart_upload_opens_no_more_than_max_connections(proxied):
+    """Also if the concurrency is higher."""
     proxy, server = proxied
-    storage = place(server, max_connections=2, concurrency=8)
+    storage = make_storage(server, max_connections=2, concurrency=8)
     content = bytes(12 * MIB)
     before = proxy.counters.connections
 
@@ -125,9 +125,9 @@ def test_an_upload_in_parts_keeps_to_the_connections_that_are_allowed(proxied):
     assert proxy.counters.connections - before <= 2
 
 
-def test_a_listing_that_is_not_read_on_holds_no_connection(s3):
-    """Nor does an open reader: others go on with the only one there is."""
-    storage = place(s3, max_connections=1)
+def test_a_paused_listing_holds_no_connection(s3):
+    """Nor does an open reader: other calls use the only connection."""
+    storage = make_storage(s3, max_connections=1)
     storage.write("a", bytes(12 * MIB))
     storage.write("b", b"1")
 
@@ -141,8 +141,8 @@ def test_a_listing_that_is_not_read_on_holds_no_connection(s3):
     assert [entry.name for entry in entries] == ["b"]
 
 
-def test_a_client_of_the_app_keeps_to_its_own_number(proxied):
-    """Which it was made with."""
+def test_a_client_of_the_application_opens_no_more_than_its_own_limit(proxied):
+    """That of its max_pool_connections."""
     proxy, server = proxied
     client = server.client(max_pool_connections=2)
     storage = S3Storage(server.make_bucket(), client=client, preset="ceph")
@@ -155,30 +155,30 @@ def test_a_client_of_the_app_keeps_to_its_own_number(proxied):
     assert len(storage.list()) == 64
 
 
-# -- what is sent -----------------------------------------------------------------------------------------------------
+# -- requests ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_part_is_sent_without_asking_leave(scripted):
-    """That would cost a round trip each, for a small object too; a larger one asks, as it may be refused."""
+def test_parts_and_small_objects_are_sent_without_expect_100_continue(scripted):
+    """The header costs a round trip; a larger single request sends it, as it may be rejected."""
     proxy, server = scripted
-    storage = place(server)
+    storage = make_storage(server)
 
     storage.write("small", b"1")
-    storage.write("middling", bytes(MIB))
+    storage.write("medium", bytes(MIB))
     storage.write("large", bytes(5 * MIB + 1))
 
-    asked = {
+    expect = {
         exchange.request.path.rpartition("/")[2]: exchange.request.headers.get("Expect")
         for exchange in proxy.exchanges
         if exchange.request.method == "PUT" and exchange.request.path.count("/") > 1
     }
-    assert asked == {"small": None, "middling": "100-continue", "large": None}
+    assert expect == {"small": None, "medium": "100-continue", "large": None}
 
 
-def test_clearing_away_gives_up_sooner_than_writing(scripted):
-    """Two attempts, whatever the storage is allowed; why it was aborted is what the caller is told."""
+def test_an_abort_is_attempted_twice(scripted):
+    """Whatever max_attempts is; the caller gets the error that caused the abort."""
     proxy, server = scripted
-    storage = place(server, max_attempts=4)
+    storage = make_storage(server, max_attempts=4)
     proxy.script = lambda request: s3_error(503, "SlowDown") if request.method == "DELETE" else None
 
     with pytest.raises(ZeroDivisionError), storage.open("a", "w") as writer:
@@ -193,20 +193,20 @@ def _write_and_fail(writer):
     raise ZeroDivisionError
 
 
-def test_clearing_away_has_little_patience():
-    """The service may be the one in trouble."""
+def test_the_cleanup_client_has_short_timeouts():
+    """The service may be the cause of the failure."""
     clients = Clients(ClientSettings(region="us-east-1", access_key="AKID", secret_key="secret", read_timeout=100))
 
     config = clients.cleanup_client().client.meta.config
 
     assert (config.connect_timeout, config.read_timeout) == (2, 2)
-    assert clients.cleanup_client() is not clients.connection()
+    assert clients.cleanup_client() is not clients.bounded_client()
 
 
-def test_a_request_is_tried_as_often_as_was_said(scripted):
-    """In all, the first time included."""
+def test_a_request_is_attempted_max_attempts_times(scripted):
+    """The first attempt included."""
     proxy, server = scripted
-    storage = place(server, max_attempts=2)
+    storage = make_storage(server, max_attempts=2)
     before = len(proxy.exchanges)
     proxy.script = lambda request: s3_error(503, "SlowDown")
 
@@ -216,10 +216,10 @@ def test_a_request_is_tried_as_often_as_was_said(scripted):
     assert len(proxy.exchanges) - before == 2
 
 
-def test_a_service_that_wants_it_gets_the_md5_of_a_list(scripted):
-    """In place of the checksum that boto3 sends by itself."""
+def test_bulk_delete_md5_sends_content_md5(scripted):
+    """In place of the checksum that boto3 sends."""
     proxy, server = scripted
-    storage = place(server, preset=dataclasses.replace(PRESETS["ceph"], bulk_delete_md5=True))
+    storage = make_storage(server, preset=dataclasses.replace(PRESETS["ceph"], bulk_delete_md5=True))
     storage.write("a", b"1")
 
     storage.delete_many(["a", "b"])
@@ -233,9 +233,9 @@ def test_a_service_that_wants_it_gets_the_md5_of_a_list(scripted):
 # -- links ------------------------------------------------------------------------------------------------------------
 
 
-def test_links_are_signed_by_the_storages_own_credentials(s3):
-    """Where nothing else was said, by the client that is there."""
-    storage = place(s3)
+def test_links_are_signed_by_the_credentials_of_the_storage(s3):
+    """Unless link_credentials are set."""
+    storage = make_storage(s3)
 
     link = storage.link_to("a.txt", "download", timedelta(hours=1))
 
@@ -270,7 +270,7 @@ FORKED = """
             content = f"{who}-{turn}".encode() * 10_000
             storage.write(f"{who}-{turn}", content)
             if storage.read(f"{who}-{turn}") != content:
-                sys.exit(f"{who} read somebody else's")
+                sys.exit(f"{who} read the content of another process")
 
     children = []
     for number in range(3):
@@ -286,14 +286,14 @@ FORKED = """
 """
 
 
-@pytest.mark.parametrize("made_of", ["keys", "session", "client"])
-def test_a_storage_that_was_used_before_a_fork_works_in_the_children(s3, made_of):
-    """Beside its parent, and none reads what another asked for."""
+@pytest.mark.parametrize("client_source", ["keys", "session", "client"])
+def test_a_storage_that_was_used_before_a_fork_works_in_the_children(s3, client_source):
+    """Concurrently with the parent, and no process reads the content of another."""
     server = {"http": s3.http, "access_key": s3.access_key, "secret_key": s3.secret_key}
     server["bucket"] = s3.make_bucket()
 
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(FORKED), json.dumps(server), made_of],
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FORKED), json.dumps(server), client_source],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
@@ -301,17 +301,17 @@ def test_a_storage_that_was_used_before_a_fork_works_in_the_children(s3, made_of
         check=False,
     )
 
-    assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout) == [[0, 0, 0], 1 + 5 * 3]
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout) == [[0, 0, 0], 1 + 5 * 3]
 
 
 # -- closing ----------------------------------------------------------------------------------------------------------
 
 
-def test_closing_ends_the_connections_and_later_ones_are_new(proxied):
-    """A storage that is used again after all works."""
+def test_closing_ends_the_connections_and_later_calls_open_new_ones(proxied):
+    """The storage can be used again."""
     proxy, server = proxied
-    storage = place(server)
+    storage = make_storage(server)
     storage.write("a", b"1")
     client = storage.client
     before = proxy.counters.closed
@@ -324,8 +324,8 @@ def test_closing_ends_the_connections_and_later_ones_are_new(proxied):
     assert storage.client is not client
 
 
-def test_closing_leaves_a_client_of_the_app_alone(s3):
-    """It is the app's own."""
+def test_closing_does_not_close_a_client_of_the_application(s3):
+    """The application may still use it."""
     client = s3.client()
     storage = S3Storage(s3.make_bucket(), client=client, preset="ceph")
     storage.write("a", b"1")
@@ -335,9 +335,9 @@ def test_closing_leaves_a_client_of_the_app_alone(s3):
     assert client.get_object(Bucket=storage.bucket, Key="a")["Body"].read() == b"1"
 
 
-def test_closing_a_storage_gives_back_its_threads(s3):
-    """They are gone soon after, and what is asked for later starts new ones."""
-    storage = place(s3)
+def test_closing_a_storage_ends_its_threads(s3):
+    """Later operations start new ones."""
+    storage = make_storage(s3)
     before = set(threading.enumerate())
     storage.upload(io.BytesIO(bytes(11 * MIB)), "large.bin")
     threads = set(threading.enumerate()) - before
@@ -352,7 +352,7 @@ def test_closing_a_storage_gives_back_its_threads(s3):
     storage.close()
 
 
-def test_a_file_class_of_its_own_needs_a_client():
-    """Without one there is nothing to reach the bucket by."""
+def test_a_reader_without_a_gateway_needs_a_client():
+    """There is no connection to the bucket otherwise."""
     with pytest.raises(ConfigurationError, match="client"):
         S3Reader("bucket", "file.bin")

@@ -7,7 +7,7 @@ import pytest
 
 from flask_storage.backends.s3.presets import PRESETS, S3Preset
 from flask_storage.testing import BackendConformance
-from tests.s3_places import OVERTAKEN_ON_CEPH, place
+from tests.s3_storages import CEPH_REPLACED_ERRORS, make_storage
 from tests.variants import extra_variant
 
 pytest_plugins = ["tests.services.s3"]
@@ -19,7 +19,7 @@ def buckets():
     return {}
 
 
-class _OnAServer(BackendConformance):
+class _S3Conformance(BackendConformance):
     """One bucket for the module, and a prefix for each test."""
 
     https = False
@@ -36,15 +36,15 @@ class _OnAServer(BackendConformance):
 
     def make_storage(self, tmp_path):
         """Return the storage under test."""
-        return place(self.server, https=self.https, **self.location, **self.arguments())
+        return make_storage(self.server, https=self.https, **self.location, **self.arguments())
 
     def arguments(self):
-        """Return what this storage has beside the usual."""
+        """Return further arguments of the storage."""
         return {}
 
 
-class TestLocalStack(_OnAServer):
-    """LocalStack, which keeps checksums and honours conditions like Amazon."""
+class TestLocalStack(_S3Conformance):
+    """LocalStack, which stores checksums and honors conditions like AWS."""
 
     @pytest.fixture
     def server(self, localstack):
@@ -52,25 +52,25 @@ class TestLocalStack(_OnAServer):
         return localstack
 
     def arguments(self):
-        """Return the preset: this LocalStack refuses a copy whose condition does not hold, and copies all the same."""
+        """Return the preset: LocalStack reports an error for a copy whose condition fails, but copies the object."""
         return {"preset": replace(PRESETS["aws"], copy_conditions=False, addressing="path")}
 
-    # A read that meets a write gets a mixture of both from it; over plain HTTP the checksum finds it out.
-    test_every_read_is_one_whole_version = None  # type: ignore[assignment]  # taken out
+    # A read that is concurrent with a write gets a mixture of both; over plain HTTP the checksum detects it.
+    test_every_read_is_one_whole_version = None  # type: ignore[assignment]  # not supported
 
 
 @extra_variant
-class TestLocalStackByHttps(TestLocalStack):
-    """By https, where checksums follow the content."""
+class TestLocalStackHTTPS(TestLocalStack):
+    """Over https, where boto3 sends trailing checksums."""
 
     https = True
 
 
 @extra_variant
-class TestCeph(_OnAServer):
-    """Ceph, which checks every signature, knows no checksums, and ignores conditions when an upload is completed."""
+class TestCeph(_S3Conformance):
+    """Ceph, which verifies every signature, has no checksums, and ignores conditions of CompleteMultipartUpload."""
 
-    replaced_errors = OVERTAKEN_ON_CEPH
+    replaced_errors = CEPH_REPLACED_ERRORS
 
     @pytest.fixture
     def server(self, rgw):
@@ -79,17 +79,17 @@ class TestCeph(_OnAServer):
 
 
 @extra_variant
-class TestCephByHttps(TestCeph):
-    """By https, where boto3 would send checksums after the content, which Ceph does not understand."""
+class TestCephHTTPS(TestCeph):
+    """Over https, where boto3 would send trailing checksums, which Ceph does not support."""
 
     https = True
 
 
 @extra_variant
-class TestRclone(_OnAServer):
-    """rclone, which pip installs. It keeps objects as files, which shows."""
+class TestRclone(_S3Conformance):
+    """rclone, which pip installs. Its objects are files in a directory."""
 
-    own_buckets = True  # in a shared one, the directories that it made for other keys would be seen
+    own_buckets = True  # in a shared one, the directories of other keys would be listed
 
     @pytest.fixture
     def server(self, rclone_s3):
@@ -97,19 +97,19 @@ class TestRclone(_OnAServer):
         return rclone_s3
 
     def arguments(self):
-        """Return the preset: it adds metadata of its own, lists no unfinished uploads and takes no part twice."""
+        """Return the preset: rclone adds metadata, does not list unfinished uploads and accepts each part once."""
         return {"preset": S3Preset(bulk_delete=1000, metadata=False, upload_listing=False)}
 
-    # A sweep that cannot see what is left refuses instead of finding nothing; tests/test_s3_objects.py asks for that.
-    test_sweep_removes_no_published_file = None  # type: ignore[assignment]  # taken out
-    test_finished_writes_leave_nothing_to_sweep = None  # type: ignore[assignment]  # likewise
-    test_sweep_leaves_recent_writes = None  # type: ignore[assignment]  # likewise
-    # Its objects are files of a disk: one in place of a folder costs the folder, deleting what would lie below a file
-    # deletes the file, and while a file is replaced the listing shows it twice or shows a leftover.
-    test_deleting_a_missing_file_is_no_error = None  # type: ignore[assignment]  # likewise
-    test_a_file_in_place_of_a_directory_leaves_both_intact = None  # type: ignore[assignment]  # likewise
-    test_every_read_is_one_whole_version = None  # type: ignore[assignment]  # likewise
-    test_names_are_sorted_as_text = None  # type: ignore[assignment]  # likewise
+    # sweep raises an error if uploads cannot be listed; tests/test_s3_objects.py tests that.
+    test_sweep_removes_no_published_file = None  # type: ignore[assignment]  # not supported
+    test_finished_writes_leave_nothing_to_sweep = None  # type: ignore[assignment]  # same
+    test_sweep_leaves_recent_writes = None  # type: ignore[assignment]  # same
+    # Objects are files on disk: a file replaces a directory of its name, deleting a path below a file deletes the file,
+    # and while a file is replaced the listing has it twice or has a temporary file.
+    test_deleting_a_missing_file_is_no_error = None  # type: ignore[assignment]  # same
+    test_a_file_in_place_of_a_directory_leaves_both_intact = None  # type: ignore[assignment]  # same
+    test_every_read_is_one_whole_version = None  # type: ignore[assignment]  # same
+    test_names_are_sorted_as_text = None  # type: ignore[assignment]  # same
 
 
-del _OnAServer
+del _S3Conformance

@@ -1,4 +1,4 @@
-"""What S3 answers when something is wrong, and what we say of it: the right error, and what to do."""
+"""Errors of S3 and boto3 become storage errors whose messages say what to do."""
 
 import contextlib
 import dataclasses
@@ -35,7 +35,7 @@ from flask_storage.backends.s3.errors import (
     translate_error,
     translating_conditions,
 )
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.services.s3_servers import free_port
 from tests.services.scripted_proxy import Answer, Lose, ScriptedProxy, s3_error
 
@@ -44,17 +44,16 @@ pytest_plugins = ["tests.services.s3"]
 MIB = 1 << 20
 SECRET = "not-for-the-logs"
 
-# What stands in the texts must be a step that somebody can take, or a fact that leaves nothing to do.
+# Every message must contain a step that the reader can take, or a fact after which nothing can be done.
 STEP = re.compile(
-    r"check|create|try again|get new|set |delete something|give |leave |needs|must|at most|ask|choose|restore|see the"
-    r"|smaller than|longer than|cannot hold|too long|arrived|name of a bucket|does not do this here"
-    r"|refreshed|is none|in order|missing|closed to everybody|not valid|as large|no room|no such"
-    r"|not the version|waited in vain|did not answer|cannot be reached"
+    r"check|create|try again|get new|set |delete files|remove |must|asks to|contact|restore|see the"
+    r"|smaller than|larger than|longer than|cannot store|too long|arrived|valid bucket name"
+    r"|in order|missing|not valid|no such|not the version"
 )
 
 
 def client_error(code="", status=400, **more):
-    """Return boto3's error for an answer; the message is one that quotes what was signed."""
+    """Return boto3's error for a response whose message quotes what was signed."""
     response = {
         "Error": {"Code": code, "Message": f"quoting {SECRET}", "StringToSign": SECRET},
         "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}, **more},
@@ -62,31 +61,31 @@ def client_error(code="", status=400, **more):
     return sdk.ClientError(response, "GetObject")
 
 
-def made_of(error, path="a.txt"):
-    """Return our error for one of boto3's."""
-    made = translate_error(error, path, "bucket", "docs")
-    assert made is not None
-    return made
+def translated(error, path="a.txt"):
+    """Return the storage error for one of boto3's."""
+    storage_error = translate_error(error, path, "bucket", "docs")
+    assert storage_error is not None
+    return storage_error
 
 
-# -- the table --------------------------------------------------------------------------------------------------------
+# -- translation ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", sorted(_BY_CODE))
-def test_each_code_becomes_our_error(code):
-    """Of the type in the table; the text names path and bucket, the code, and a step to take, but no secret."""
-    error = client_error(code)
+def test_each_code_becomes_a_storage_error(code):
+    """Of the type in the table; the message names path, bucket, code and a step to take, but no secret."""
+    sdk_error = client_error(code)
 
-    made = made_of(error)
+    error = translated(sdk_error)
 
-    assert type(made) is _BY_CODE[code][0]
-    assert isinstance(made, StorageError)
-    assert "a.txt" in str(made)
-    assert SECRET not in str(made)
-    if not isinstance(made, FileNotFoundInStorageError):
-        assert f"({code})" in str(made)
-        assert "in the bucket bucket" in str(made)
-        assert STEP.search(str(made)), made
+    assert type(error) is _BY_CODE[code][0]
+    assert isinstance(error, StorageError)
+    assert "a.txt" in str(error)
+    assert SECRET not in str(error)
+    if not isinstance(error, FileNotFoundInStorageError):
+        assert f"({code})" in str(error)
+        assert "in the bucket bucket" in str(error)
+        assert STEP.search(str(error)), error
 
 
 @pytest.mark.parametrize(
@@ -117,17 +116,17 @@ def test_each_code_becomes_our_error(code):
         ("NotImplemented", UnsupportedOperationError, NotImplementedError),
     ],
 )
-def test_what_the_well_known_codes_become(code, kind, builtin):
-    """Said once more beside the table, so that nobody changes it unseen; each is a built-in where one fits."""
-    made = made_of(client_error(code))
+def test_common_codes_have_their_error_types(code, kind, builtin):
+    """Stated a second time, so that no change of the table goes unnoticed; each is a built-in where one fits."""
+    error = translated(client_error(code))
 
-    assert type(made) is kind
-    assert isinstance(made, builtin)
+    assert type(error) is kind
+    assert isinstance(error, builtin)
 
 
 @pytest.mark.parametrize("status", sorted(_BY_STATUS))
-def test_an_answer_without_a_code_counts_by_its_status(status):
-    """As that of a HEAD, or of a proxy in between; boto3 then gives the number as the code, or none."""
+def test_a_response_without_a_code_is_classified_by_its_status(status):
+    """As for HEAD, or for a proxy; boto3 then sets the code to the number, or to nothing."""
     code = _BY_STATUS[status]
 
     found = [code_of(client_error(given, status)) for given in ("", str(status))]
@@ -152,33 +151,33 @@ def test_an_answer_without_a_code_counts_by_its_status(status):
         (507, StorageFullError),
     ],
 )
-def test_what_the_statuses_become(status, kind):
-    """A refusal is never the same as "not found"."""
-    assert type(made_of(client_error(str(status), status))) is kind
+def test_statuses_have_their_error_types(status, kind):
+    """Denied access is never reported as "not found"."""
+    assert type(translated(client_error(str(status), status))) is kind
 
 
-def test_an_unknown_code_is_told_as_it_is():
-    """It is what to search for."""
-    made = made_of(client_error("SomethingNew", 400))
+def test_an_unknown_code_is_in_the_message():
+    """So that it can be searched for."""
+    error = translated(client_error("SomethingNew", 400))
 
-    assert type(made) is StorageError
-    assert "see the error before this one (SomethingNew)" in str(made)
-
-
-def test_an_unknown_code_with_a_servers_error_is_a_servers_error():
-    """Trying again may help."""
-    made = made_of(client_error("SomethingNew", 503))
-
-    assert type(made) is StorageUnavailableError
-    assert "(ServiceUnavailable)" in str(made)
+    assert type(error) is StorageError
+    assert "see the error before this one (SomethingNew)" in str(error)
 
 
-def test_an_answer_that_says_nothing_at_all_is_told_too():
-    """No code, no status."""
+def test_an_unknown_code_with_status_5xx_means_unavailable():
+    """A retry may succeed."""
+    error = translated(client_error("SomethingNew", 503))
+
+    assert type(error) is StorageUnavailableError
+    assert "(ServiceUnavailable)" in str(error)
+
+
+def test_a_response_without_code_and_status_is_a_storage_error():
+    """Neither is in the response."""
     error = sdk.ClientError({}, "GetObject")
 
     assert (code_of(error), status_of(error)) == ("", 0)
-    assert type(made_of(error)) is StorageError
+    assert type(translated(error)) is StorageError
 
 
 @pytest.mark.parametrize(
@@ -187,38 +186,38 @@ def test_an_answer_that_says_nothing_at_all_is_told_too():
     ids=["in a header", "in the body"],
 )
 @pytest.mark.parametrize("code", ["PermanentRedirect", "AuthorizationHeaderMalformed"])
-def test_the_right_region_is_told_where_the_service_tells_it(code, metadata, error):
-    """Ready to be copied into the settings."""
-    answer = sdk.ClientError(
+def test_the_region_of_the_bucket_is_in_the_message(code, metadata, error):
+    """Where the service names it; ready to be copied into the settings."""
+    response = sdk.ClientError(
         {"Error": {"Code": code, **error}, "ResponseMetadata": {"HTTPStatusCode": 301, **metadata}}, "GetObject"
     )
 
-    made = made_of(answer)
+    error = translated(response)
 
-    assert f"the bucket is in another region: set aws_region to eu-west-3 ({code})" in str(made)
-
-
-def test_a_region_is_told_only_where_it_is_the_trouble():
-    """Every answer of Amazon has that header."""
-    made = made_of(client_error("AccessDenied", 403, HTTPHeaders={"x-amz-bucket-region": "eu-west-3"}))
-
-    assert "eu-west-3" not in str(made)
+    assert f"the bucket is in another region: set aws_region to eu-west-3 ({code})" in str(error)
 
 
-def test_what_concerns_no_path_names_the_bucket():
-    """And has none among its facts."""
-    made = made_of(client_error("NoSuchBucket", 404), path=None)
+def test_the_region_is_only_named_when_it_is_wrong():
+    """Every response of AWS has that header."""
+    error = translated(client_error("AccessDenied", 403, HTTPHeaders={"x-amz-bucket-region": "eu-west-3"}))
 
-    assert str(made).startswith("the bucket bucket: there is no such bucket")
-
-
-def test_an_upload_that_is_gone_is_named():
-    """It is not the file that is missing."""
-    assert "a.txt (upload)" in str(made_of(client_error("NoSuchUpload", 404)))
-    assert " (upload)" in str(made_of(client_error("NoSuchUpload", 404), path=None))
+    assert "eu-west-3" not in str(error)
 
 
-FACTS = {
+def test_an_error_without_a_path_names_the_bucket():
+    """The message begins with the bucket."""
+    error = translated(client_error("NoSuchBucket", 404), path=None)
+
+    assert str(error).startswith("the bucket bucket: there is no such bucket")
+
+
+def test_a_missing_upload_is_distinguished_from_a_missing_file():
+    """The message says that the upload is missing."""
+    assert "a.txt (upload)" in str(translated(client_error("NoSuchUpload", 404)))
+    assert " (upload)" in str(translated(client_error("NoSuchUpload", 404), path=None))
+
+
+ARGUMENTS = {
     "endpoint_url": "https://s3.example.com",
     "proxy_url": "http://proxy",
     "error": SECRET,
@@ -236,20 +235,20 @@ FACTS = {
 
 
 @pytest.mark.parametrize(("known", "kind", "advice"), _BY_CLASS, ids=[known.__name__ for known, _, _ in _BY_CLASS])
-def test_each_class_becomes_our_error(known, kind, advice):
-    """The more special one wins, and no text is taken over from boto3: some quote what was signed."""
-    error = known(**FACTS)
+def test_each_sdk_class_becomes_a_storage_error(known, kind, advice):
+    """Subclasses first; the message quotes nothing of boto3's, some of which quotes what was signed."""
+    sdk_error = known(**ARGUMENTS)
 
-    made = made_of(error)
+    error = translated(sdk_error)
 
-    assert type(made) is kind
-    assert str(made) == f"a.txt in the bucket bucket: {advice}"
-    assert SECRET not in str(made)
-    assert STEP.search(str(made)), made
+    assert type(error) is kind
+    assert str(error) == f"a.txt in the bucket bucket: {advice}"
+    assert SECRET not in str(error)
+    assert STEP.search(str(error)), error
 
 
 def test_no_class_is_shadowed():
-    """One that stands after its own base class would never be found."""
+    """A class after its base class in the table would never match."""
     classes = [known for known, _, _ in _BY_CLASS]
 
     shadowed = [
@@ -262,15 +261,15 @@ def test_no_class_is_shadowed():
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), OSError("x"), KeyError("x"), StorageError("x")])
-def test_what_is_not_boto3s_stays_what_it_is(error):
-    """A mistake in our own code must look like one."""
+def test_other_exceptions_are_not_translated(error):
+    """A programming error stays visible as such."""
     assert translate_error(error, "a.txt", "bucket", "docs") is None
 
 
 @pytest.mark.parametrize("code", ["PreconditionFailed", "NoSuchKey", "AccessDenied"])
-def test_a_condition_is_told_as_whose_it_was(code):
-    """S3 answers the same to a taken name and to another version."""
-    error = client_error(code)
+def test_a_failed_condition_raises_the_error_of_that_condition(code):
+    """S3 sends the same code for an existing name and for another version."""
+    sdk_error = client_error(code)
     other = sdk.ClientError
     expected = {
         "PreconditionFailed": (FileExistsInStorageError, PreconditionFailedError, other),
@@ -282,57 +281,57 @@ def test_a_condition_is_told_as_whose_it_was(code):
         (WriteOptions(exclusive=True), WriteOptions(if_match="tag"), WriteOptions()), expected[code], strict=True
     ):
         with pytest.raises(kind) as caught, translating_conditions("a.txt", options):
-            raise error
+            raise sdk_error
 
-        assert kind is other or caught.value.__cause__ is error
+        assert kind is other or caught.value.__cause__ is sdk_error
 
 
 # -- a bucket that is missing -----------------------------------------------------------------------------------------
 
-VERBS = {
+OPERATIONS = {
     "list": lambda storage: storage.list(),
-    "list a folder": lambda storage: storage.list("folder", recursive=False),
+    "list a directory": lambda storage: storage.list("folder", recursive=False),
     "list details": lambda storage: list(storage.iter(details=True)),
     "exists": lambda storage: storage.exists("a.txt"),
     "stat": lambda storage: storage.stat("a.txt"),
     "read": lambda storage: storage.read("a.txt"),
     "download": lambda storage: storage.download("a.txt", io.BytesIO()),
     "write": lambda storage: storage.write("a.txt", b"1"),
-    "write parts": lambda storage: storage.write("a.txt", bytes(5 * MIB + 1)),
+    "write multipart": lambda storage: storage.write("a.txt", bytes(5 * MIB + 1)),
     "save": lambda storage: storage.save("a.txt", b"1"),
     "copy": lambda storage: storage.copy("a.txt", "b.txt"),
     "move": lambda storage: storage.move("a.txt", "b.txt"),
     "delete": lambda storage: storage.delete("a.txt"),
     "delete many": lambda storage: storage.delete_many(["a.txt"]),
-    "delete a folder": lambda storage: storage.delete_prefix("folder"),
+    "delete a directory": lambda storage: storage.delete_prefix("folder"),
     "sweep": lambda storage: storage.sweep(),
     "check": lambda storage: storage.check(),
     "create": lambda storage: storage.multipart.create("a.txt", WriteOptions()),
     "list uploads": lambda storage: list(storage.multipart.list_uploads()),
-    "put a part": lambda storage: storage.multipart.upload_part("a.txt", "some-upload", 1, b"1"),
+    "upload a part": lambda storage: storage.multipart.upload_part("a.txt", "some-upload", 1, b"1"),
     "list parts": lambda storage: storage.multipart.list_parts("a.txt", "some-upload"),
     "abort": lambda storage: storage.multipart.abort("a.txt", "some-upload"),
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_missing_bucket_is_never_a_missing_file(s3, verb):
-    """Whatever is asked of it: somebody must look at the configuration."""
-    storage = place(s3, bucket="no-such-bucket-here", max_attempts=1)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_missing_bucket_is_never_a_missing_file(s3, operation):
+    """For every operation, a missing bucket is a configuration error."""
+    storage = make_storage(s3, bucket="no-such-bucket-here", max_attempts=1)
 
     with pytest.raises(ConfigurationError, match="there is no such bucket: create it, or check its name and the endp"):
-        VERBS[verb](storage)
+        OPERATIONS[operation](storage)
 
 
-def test_an_impossible_name_of_a_bucket_is_told(s3):
-    """boto3 asks nobody about it."""
-    with pytest.raises(ConfigurationError, match="an argument is none that S3 takes; see the error before this one"):
-        place(s3, bucket="No Bucket!").list()
+def test_an_invalid_bucket_name_is_reported(s3):
+    """boto3 rejects it without a request."""
+    with pytest.raises(ConfigurationError, match="an argument is not valid for S3; see the error before this one"):
+        make_storage(s3, bucket="No Bucket!").list()
 
 
-def test_an_error_carries_its_facts(s3):
-    """The path, the storage, and boto3's own error before it."""
-    storage = place(s3, bucket="no-such-bucket-here", name="docs")
+def test_an_error_has_path_backend_and_cause(s3):
+    """The cause is boto3's own error."""
+    storage = make_storage(s3, bucket="no-such-bucket-here", name="docs")
 
     with pytest.raises(ConfigurationError) as caught:
         storage.write("a.txt", b"1")
@@ -342,101 +341,107 @@ def test_an_error_carries_its_facts(s3):
     assert isinstance(caught.value.__cause__, sdk.ClientError)
 
 
-# -- refusals ---------------------------------------------------------------------------------------------------------
+# -- denied access ----------------------------------------------------------------------------------------------------
 
-ASKED = sorted(set(VERBS) - {"put a part", "list parts", "abort", "list uploads", "create", "save"})
+DENIED_OPERATIONS = sorted(set(OPERATIONS) - {"upload a part", "list parts", "abort", "list uploads", "create", "save"})
 
 
 @pytest.fixture(scope="module")
-def closed_bucket(rgw, rgw_cluster):
-    """A bucket with a file, and the server as somebody sees it to whom it is closed."""
-    place(rgw, bucket=(bucket := rgw.make_bucket())).write("a.txt", b"1")
+def denied_bucket(rgw, rgw_cluster):
+    """A bucket with a file, and the server with the keys of a user who may not access it."""
+    make_storage(rgw, bucket=(bucket := rgw.make_bucket())).write("a.txt", b"1")
     return rgw_cluster.other_user(), bucket
 
 
-@pytest.mark.parametrize("verb", ASKED)
-def test_a_refusal_is_never_a_missing_file(closed_bucket, verb):
-    """Nor is it False; the text says that a policy must allow it."""
-    server, bucket = closed_bucket
+@pytest.mark.parametrize("operation", DENIED_OPERATIONS)
+def test_denied_access_is_never_a_missing_file(denied_bucket, operation):
+    """Nor False; the message says that a policy must allow it."""
+    server, bucket = denied_bucket
 
     with pytest.raises((PermissionDeniedError, StorageError)) as caught:
-        VERBS[verb](place(server, bucket=bucket))
+        OPERATIONS[operation](make_storage(server, bucket=bucket))
 
     error = caught.value
-    if verb == "delete many":
+    if operation == "delete many":
         error = error.errors["a.txt"] if hasattr(error, "errors") else error
     assert isinstance(error, PermissionDeniedError)
     assert "access is denied: a policy must allow this" in str(error)
 
 
-@pytest.mark.parametrize("verb", ASKED)
-def test_a_wrong_secret_is_told_by_every_operation(rclone_s3, verb):
-    """With what to look at, and never as a missing file."""
-    storage = place(rclone_s3, aws_access_key_id=rclone_s3.access_key, aws_secret_access_key=SECRET, bucket="any")
+@pytest.mark.parametrize("operation", DENIED_OPERATIONS)
+def test_a_wrong_secret_is_reported_by_every_operation(rclone_s3, operation):
+    """Never as a missing file, and without showing the secret."""
+    storage = make_storage(
+        rclone_s3, aws_access_key_id=rclone_s3.access_key, aws_secret_access_key=SECRET, bucket="any"
+    )
 
     with pytest.raises(StorageError) as caught:
-        VERBS[verb](storage)
+        OPERATIONS[operation](storage)
 
     error = caught.value
-    if verb == "delete many":
+    if operation == "delete many":
         error = error.errors["a.txt"] if hasattr(error, "errors") else error
     assert isinstance(error, PermissionDeniedError)
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-def test_who_may_not_list_is_told_so_of_a_missing_object(rgw, rgw_cluster):
-    """S3 does not say whether it exists, and so we do not either."""
+def test_without_the_right_to_list_a_missing_object_is_denied_access(rgw, rgw_cluster):
+    """S3 does not reveal whether the object exists."""
     bucket = rgw.make_bucket()
-    storage = place(rgw_cluster.limited_user(bucket, "s3:GetObject", "s3:PutObject"), bucket=bucket)
+    storage = make_storage(rgw_cluster.limited_user(bucket, "s3:GetObject", "s3:PutObject"), bucket=bucket)
     storage.write("a.txt", b"1")
 
-    with pytest.raises(PermissionDeniedError, match="Without s3:ListBucket, S3 says so of a missing object too"):
+    with pytest.raises(PermissionDeniedError, match="Without s3:ListBucket, S3 denies access to missing objects too"):
         storage.exists("missing.txt")
 
     assert storage.read("a.txt") == b"1"
 
 
-def test_a_wrong_secret_is_told(rclone_s3):
-    """With what to look at."""
+def test_a_wrong_secret_is_reported(rclone_s3):
+    """The message says what to check."""
     with pytest.raises(PermissionDeniedError, match="signature does not match: check the secret key") as caught:
-        place(rclone_s3, aws_access_key_id=rclone_s3.access_key, aws_secret_access_key=SECRET).write("a.txt", b"1")
+        make_storage(rclone_s3, aws_access_key_id=rclone_s3.access_key, aws_secret_access_key=SECRET).write(
+            "a.txt", b"1"
+        )
 
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-def test_an_unknown_access_key_is_told(rclone_s3):
-    """With what to look at."""
-    with pytest.raises(PermissionDeniedError, match="access key is unknown there: check it, and the endpoint_url"):
-        place(rclone_s3, aws_access_key_id="nobody", aws_secret_access_key=SECRET).write("a.txt", b"1")
+def test_an_unknown_access_key_is_reported(rclone_s3):
+    """The message says what to check."""
+    with pytest.raises(
+        PermissionDeniedError, match="service does not know the access key: check it, and the endpoint_url"
+    ):
+        make_storage(rclone_s3, aws_access_key_id="UNKNOWN", aws_secret_access_key=SECRET).write("a.txt", b"1")
 
 
-def test_no_credentials_at_all_are_told(s3, monkeypatch, tmp_path):
-    """With the ways to give some."""
+def test_missing_credentials_are_reported(s3, monkeypatch, tmp_path):
+    """The message says how to configure some."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    storage = place(s3, aws_access_key_id=None, aws_secret_access_key=None)
+    storage = make_storage(s3, aws_access_key_id=None, aws_secret_access_key=None)
 
-    with pytest.raises(ConfigurationError, match="there are no credentials: give keys or aws_profile, or set up"):
+    with pytest.raises(ConfigurationError, match="there are no credentials: set keys or aws_profile, or configure"):
         storage.list()
 
 
-# -- other answers of real servers ------------------------------------------------------------------------------------
+# -- other responses of real servers ----------------------------------------------------------------------------------
 
 
-def test_a_storage_class_that_does_not_exist_is_told(rgw, localstack):
-    """Ceph only says that an argument is wrong; which ones it may be is said."""
+def test_an_unknown_storage_class_is_reported(rgw, localstack):
+    """Ceph reports an invalid argument only; the message lists the candidates."""
     with pytest.raises(ConfigurationError, match="the service has no such storage_class"):
-        place(localstack, storage_class="NONSENSE").write("a.txt", b"1")
-    with pytest.raises(StorageError, match="the service refuses a value: check storage_class, acl"):
-        place(rgw, storage_class="NONSENSE").write("a.txt", b"1")
+        make_storage(localstack, storage_class="NONSENSE").write("a.txt", b"1")
+    with pytest.raises(StorageError, match="the service rejected a value: check storage_class, acl"):
+        make_storage(rgw, storage_class="NONSENSE").write("a.txt", b"1")
 
 
-def test_a_part_that_is_too_small_is_told(s3):
-    """Every one but the last has 5 MiB at least."""
-    parts = place(s3).multipart
+def test_a_part_that_is_too_small_is_reported(s3):
+    """Every part except the last must have at least 5 MiB."""
+    parts = make_storage(s3).multipart
     upload = parts.create("a.txt", WriteOptions())
     sent = [parts.upload_part("a.txt", upload, number, b"small") for number in (1, 2)]
 
@@ -444,9 +449,9 @@ def test_a_part_that_is_too_small_is_told(s3):
         parts.complete("a.txt", upload, sent, WriteOptions())
 
 
-def test_a_part_that_never_came_is_told(rgw):
-    """The upload stays."""
-    parts = place(rgw).multipart
+def test_a_missing_part_is_reported(rgw):
+    """The upload is not removed."""
+    parts = make_storage(rgw).multipart
     upload = parts.create("a.txt", WriteOptions())
     sent = parts.upload_part("a.txt", upload, 1, b"first")
 
@@ -456,44 +461,50 @@ def test_a_part_that_never_came_is_told(rgw):
     assert [part.number for part in parts.list_parts("a.txt", upload)] == [1]
 
 
-def test_an_unknown_certificate_is_told(s3, monkeypatch):
-    """With the argument that helps."""
+def test_an_untrusted_certificate_is_reported(s3, monkeypatch):
+    """The message names the argument to set."""
     for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
-    storage = place(s3, https=True, verify=None, max_attempts=1)
+    storage = make_storage(s3, https=True, verify=None, max_attempts=1)
 
-    with pytest.raises(StorageUnavailableError, match="no trusted https: set verify to your CA's file"):
+    with pytest.raises(
+        StorageUnavailableError, match="TLS handshake failed: set verify to the certificate file of your CA"
+    ):
         storage.list()
 
 
-def test_a_refused_connection_is_told(s3):
-    """With what to look at."""
-    storage = place(s3, endpoint_url=f"http://127.0.0.1:{free_port()}", max_attempts=1)
+def test_a_refused_connection_is_reported(s3):
+    """The message says what to check."""
+    storage = make_storage(s3, endpoint_url=f"http://127.0.0.1:{free_port()}", max_attempts=1)
 
-    with pytest.raises(StorageUnavailableError, match="it cannot be reached: check the endpoint_url and the net"):
+    with pytest.raises(
+        StorageUnavailableError, match="the service cannot be reached: check the endpoint_url and the network"
+    ):
         storage.list()
 
 
-def test_a_form_of_encryption_that_needs_https_is_told(rgw):
-    """Ceph takes a customer's key by https only."""
-    storage = place(rgw, customer_key=bytes(32))
+def test_a_customer_key_over_http_is_reported(rgw):
+    """Ceph accepts customer-provided keys over https only."""
+    storage = make_storage(rgw, customer_key=bytes(32))
 
-    with pytest.raises(StorageError, match=r"what encrypts \(customer_key\) it may take by https only"):
+    with pytest.raises(StorageError, match="it may accept customer_key over https only"):
         storage.write("a.txt", b"1")
 
 
-# -- what no server here can be brought to say ------------------------------------------------------------------------
+# -- responses that the test servers do not send ----------------------------------------------------------------------
 
 
 @pytest.fixture
 def scripted(s3):
-    """Make a storage on Ceph behind a proxy whose script answers in its place."""
+    """Make a storage behind a proxy whose script responds instead of the server."""
     host, _, port = s3.http.removeprefix("http://").partition(":")
     with contextlib.ExitStack() as stack:
 
         def make(script, **arguments):
             proxy = stack.enter_context(ScriptedProxy(host, int(port), script))
-            return place(dataclasses.replace(s3, http=proxy.url), **{"max_attempts": 1, "bucket": "any", **arguments})
+            return make_storage(
+                dataclasses.replace(s3, http=proxy.url), **{"max_attempts": 1, "bucket": "any", **arguments}
+            )
 
         yield make
 
@@ -501,25 +512,25 @@ def scripted(s3):
 @pytest.mark.parametrize(
     ("status", "code", "kind", "text"),
     [
-        (403, "RequestTimeTooSkewed", PermissionDeniedError, r"clock of this machine is wrong .* set it, with NTP"),
+        (403, "RequestTimeTooSkewed", PermissionDeniedError, r"clock of this machine differs .* set it, with NTP"),
         (403, "ExpiredToken", PermissionDeniedError, "temporary credentials have expired: get new ones"),
         (403, "InvalidObjectState", PermissionDeniedError, "restore it first"),
-        (400, "EntityTooLarge", TooLargeError, "no object or part as large as this"),
+        (400, "EntityTooLarge", TooLargeError, "larger than the service allows"),
         (400, "KeyTooLongError", InvalidPathError, "longer than 1024 bytes"),
-        (409, "ConditionalRequestConflict", PreconditionFailedError, "somebody else was writing the same file"),
-        (403, "QuotaExceeded", StorageFullError, "the quota is used up"),
-        (507, "XMinioStorageFull", StorageFullError, "no room is left"),
+        (409, "ConditionalRequestConflict", PreconditionFailedError, "another client wrote the same file concurrently"),
+        (403, "QuotaExceeded", StorageFullError, "the quota is exceeded"),
+        (507, "XMinioStorageFull", StorageFullError, "the service has no space left"),
         (503, "SlowDown", ThrottledError, "send fewer requests, or raise max_attempts"),
         (501, "NotImplemented", UnsupportedOperationError, "check the preset"),
-        (400, "RequestTimeout", StorageTimeoutError, "waited in vain for the rest of the request"),
+        (400, "RequestTimeout", StorageTimeoutError, "timed out waiting for the rest of the request"),
         (500, "InternalError", StorageUnavailableError, "try again"),
         (502, "", StorageUnavailableError, "the service is not available: try again"),
     ],
 )
-def test_an_answer_becomes_our_error(scripted, status, code, kind, text):
-    """With what is to be done; by the code in it, or by the status alone."""
-    answer = s3_error(status, code) if code else Answer(status, b"<html>Bad Gateway</html>")
-    storage = scripted(lambda _: answer)
+def test_a_response_becomes_a_storage_error(scripted, status, code, kind, text):
+    """By its code, or by its status alone; the message says what to do."""
+    response = s3_error(status, code) if code else Answer(status, b"<html>Bad Gateway</html>")
+    storage = scripted(lambda _: response)
 
     with pytest.raises(kind, match=text) as caught:
         storage.write("a.txt", b"1")
@@ -528,8 +539,8 @@ def test_an_answer_becomes_our_error(scripted, status, code, kind, text):
 
 
 @pytest.mark.parametrize("code", ["PermanentRedirect", "AuthorizationHeaderMalformed"])
-def test_a_bucket_in_another_region_is_told(scripted, code):
-    """With the region that the service says it is in."""
+def test_a_bucket_in_another_region_is_reported(scripted, code):
+    """With the region that the service names."""
     body = f"<Error><Code>{code}</Code><Message>x</Message><Region>eu-west-3</Region></Error>".encode()
     storage = scripted(lambda _: Answer(400, body, {"Content-Type": "application/xml"}))
 
@@ -537,24 +548,24 @@ def test_a_bucket_in_another_region_is_told(scripted, code):
         storage.write("a.txt", b"1")
 
 
-def test_a_redirect_to_another_region_is_told(scripted):
-    """Also where the answer has no body, as that of HEAD."""
+def test_a_redirect_to_another_region_is_reported(scripted):
+    """Also where the response has no body, as for HEAD."""
     storage = scripted(lambda _: Answer(301, headers={"x-amz-bucket-region": "eu-west-3"}))
 
     with pytest.raises(ConfigurationError, match="set aws_region to eu-west-3"):
         storage.stat("a.txt")
 
 
-def test_a_connection_that_breaks_off_is_told(scripted):
-    """Trying again may help."""
+def test_a_lost_connection_is_reported(scripted):
+    """The message says to try again."""
     storage = scripted(lambda _: Lose(after_server=False))
 
     with pytest.raises(StorageUnavailableError, match="the connection broke off: try again"):
         storage.list()
 
 
-def test_a_refusal_in_the_middle_of_a_listing_is_an_error(scripted):
-    """And not a shorter listing."""
+def test_denied_access_to_a_later_page_of_a_listing_raises_an_error(scripted):
+    """The listing is not shortened."""
     page = (
         "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>next</NextContinuationToken>"
         "<Contents><Key>a.txt</Key><Size>1</Size><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
@@ -573,8 +584,8 @@ def test_a_refusal_in_the_middle_of_a_listing_is_an_error(scripted):
         next(found)
 
 
-def test_the_bucket_is_looked_at_once(scripted, s3):
-    """To tell it from the object; a refusal to show it is no reason to say that the object is there."""
+def test_the_existence_of_the_bucket_is_checked_once(scripted, s3):
+    """Denied access to the bucket does not mean that the object exists."""
     asked = []
 
     def script(request):

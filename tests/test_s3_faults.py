@@ -1,4 +1,4 @@
-"""A bad net between us and S3: what is cut, flipped or stalled is made good or is an error, and never a wrong file."""
+"""Network faults between the client and S3: what is cut, corrupted or stalled succeeds or raises an error."""
 
 import dataclasses
 import io
@@ -14,6 +14,7 @@ from flask_storage import (
     StorageUnavailableError,
     WriteOptions,
 )
+from flask_storage.backends.s3.multipart import S3Multipart
 from flask_storage.backends.s3.presets import PRESETS
 from flask_storage.multipart import Part
 from tests.bad_net import (
@@ -28,7 +29,7 @@ from tests.bad_net import (
     spread,
 )
 from tests.counts import count
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.services.fault_proxy import Faults
 from tests.variants import variants
 
@@ -37,130 +38,154 @@ pytest_plugins = ["tests.services.localstack", "tests.services.rclone_s3", "test
 PART = 5 * MIB
 NOW = timedelta(0)
 LARGE = random.Random(2).randbytes(11 * MIB)
-CONTENTS = pytest.mark.parametrize("content", [SMALL, LARGE], ids=["in one go", "in parts"])
+CONTENTS = pytest.mark.parametrize("content", [SMALL, LARGE], ids=["one request", "multipart"])
+DIRECTIONS = pytest.mark.parametrize("direction", ["up", "down"])
+CUT_BY = pytest.mark.parametrize("cut_by", ["reset", "close"])
 
 
-class Ground(FaultyGround):
-    """A bucket, a way to it past the proxy and as many as wanted through it.
+class FaultyS3(FaultyGround):
+    """A bucket, with one storage that reaches it directly and others that reach it through the fault proxy.
 
     Args:
-        server: Where the bucket is.
+        server: The server that has the bucket.
     """
 
     def __init__(self, server):
         self.bucket = server.make_bucket()
         self.server = server
-        super().__init__(server.http, self._place)
+        super().__init__(server.http, self._make_storage)
 
-    def left(self):
-        """The uploads that were begun and not ended."""
+    def unfinished_uploads(self):
+        """Return the multipart uploads that are neither completed nor aborted."""
         return list(self.direct.multipart.list_uploads())
 
+    def store_old(self, path, content):
+        """Store what a failed upload of *content* must leave unchanged, and return it.
+
+        LocalStack is not atomic: it overwrites the stored object while a PutObject request arrives. No object is stored
+        there before such a request.
+        """
+        if self.server.name == "localstack" and len(content) < PART:
+            self.direct.delete(path)
+            return None
+        self.direct.write(path, OLD)
+        return OLD
+
+    def response_sizes(self, path):
+        """Return the bytes of the responses that create and that complete a multipart upload of *path*."""
+        created = []
+        _, create = self.passed(
+            lambda storage: created.append(S3Multipart(storage._gateway).create_own(path, WriteOptions()))
+        )
+        part = self.direct.multipart.upload_part(path, created[0], 1, b"x")
+        _, complete = self.passed(lambda storage: storage.multipart.complete(path, created[0], [part], WriteOptions()))
+        return create, complete
+
     def close(self):
-        """Remove everything."""
+        """Remove the bucket and all connections."""
         super().close()
         self.server.remove_bucket(self.bucket)
 
-    def _place(self, address, **arguments):
+    def _make_storage(self, address, **arguments):
         if self.server.name == "localstack":
-            # It refuses a copy whose condition does not hold, and copies all the same.
+            # LocalStack answers a copy whose condition fails with an error, but copies the object all the same.
             arguments = {"preset": dataclasses.replace(PRESETS["aws"], copy_conditions=False), **arguments}
-        return place(dataclasses.replace(self.server, http=address), bucket=self.bucket, **arguments)
+        return make_storage(dataclasses.replace(self.server, http=address), bucket=self.bucket, **arguments)
 
 
 @pytest.fixture(scope="module")
-def grounds(request):
-    """One ground for each server that is asked for."""
+def networks(request):
+    """Return a function that makes one FaultyS3 for each server."""
     made = {}
 
-    def ground(name):
+    def network(name):
         if name not in made:
-            made[name] = Ground(request.getfixturevalue(name))
+            made[name] = FaultyS3(request.getfixturevalue(name))
         return made[name]
 
-    yield ground
+    yield network
     for each in made.values():
         each.close()
 
 
 @pytest.fixture(params=variants("localstack", "rgw"))
-def ground(grounds, request):
-    """The ground on Ceph, or on the server that the test names."""
-    made = grounds(request.param)
+def network(networks, request):
+    """The faulty network before LocalStack, or before the server that the test names."""
+    made = networks(request.param)
     made.proxy.heal()
     yield made
     made.proxy.kill()
     made.proxy.heal()
-    if made.server.name != "rclone":  # which cannot list what is unfinished
+    if made.server.name != "rclone":  # which cannot list unfinished uploads
         made.direct.sweep(NOW)
 
 
 def on(*names):
     """Run a test on each of these servers."""
-    return pytest.mark.parametrize("ground", names, indirect=True)
+    return pytest.mark.parametrize("network", names, indirect=True)
 
 
 # -- cut --------------------------------------------------------------------------------------------------------------
 
 
 @CONTENTS
-@pytest.mark.parametrize("way", ["up", "down"])
-@pytest.mark.parametrize("how", ["reset", "close"])
-def test_an_upload_that_is_cut_once_is_all_there_or_not_at_all(ground, content, way, how):
-    """Wherever: in the first byte or the last, in a request or in an answer. No unfinished upload stays behind."""
-    total = ground.passed(lambda storage: storage.write("cut.bin", content))[way == "down"]
-    if ground.server.name == "localstack":
-        total = min(total, PART)  # it ends each connection after one response: the longest one carries a part
-    _, of_begin = ground.passed(lambda storage: storage.multipart.create("x", WriteOptions()))
-    ground.direct.sweep(NOW)
+@DIRECTIONS
+@CUT_BY
+def test_an_upload_that_is_cut_once_is_stored_whole_or_not_at_all(network, content, direction, cut_by):
+    """Wherever a request or a response is cut; no unfinished upload is left."""
+    total = network.passed(lambda storage: storage.write("cut.bin", content))[direction == "down"]
+    create_size, complete_size = network.response_sizes("cut.bin")
+    if network.server.name == "localstack":
+        # LocalStack ends each connection after one response: the longest of an upload carry a part, or complete it.
+        total = min(total, complete_size if direction == "down" and content is LARGE else PART)
+    # A request that was cut may still overwrite what its retry has stored on LocalStack, which is not atomic.
+    attempts = 1 if network.server.name == "localstack" and direction == "up" and content is SMALL else 2
+    network.direct.sweep(NOW)
     successes = 0
+    before = network.proxy.counters.cuts
 
-    before = ground.proxy.counters.cuts
-    offsets = spread(total, count(3, 25))
-
-    for offset in offsets:
-        ground.direct.write("cut.bin", OLD)
-        setattr(ground.proxy, way, Faults(cut_after=offset, cut_by=how, cut_times=1))
-        storage = ground.faulty(max_attempts=2)
+    for offset in spread(total, count(3, 25)):
+        old = network.store_old("cut.bin", content)
+        setattr(network.proxy, direction, Faults(cut_after=offset, cut_by=cut_by, cut_times=1))
+        storage = network.faulty(max_attempts=attempts)
 
         error = attempt(lambda storage=storage: storage.write("cut.bin", content))
 
-        assert ground.content("cut.bin") == (OLD if error else content)
-        # Whoever is not told the id of an upload cannot end it; the sweep does.
-        nameless = way == "down" and content is LARGE and offset < of_begin
-        assert len(ground.left()) <= nameless
-        ground.direct.sweep(NOW)
-        assert not ground.left()
+        assert network.content("cut.bin") == (old if error else content)
+        # A client that did not receive the id of an upload cannot abort it; the sweep does.
+        id_lost = direction == "down" and content is LARGE and offset < create_size
+        assert len(network.unfinished_uploads()) <= id_lost
+        network.direct.sweep(NOW)
+        assert not network.unfinished_uploads()
         successes += error is None
         storage.close()
 
-    assert successes
-    # What boto3 says of itself is not always of one length, so the last cut may come too late.
-    assert ground.proxy.counters.cuts - before >= len(offsets) - 1
+    assert successes or attempts == 1
+    assert network.proxy.counters.cuts > before
 
 
 @CONTENTS
-@pytest.mark.parametrize("way", ["up", "down"])
-@pytest.mark.parametrize("how", ["reset", "close"])
-def test_an_upload_whose_every_connection_is_cut_is_an_error_that_says_so(ground, content, way, how):
-    """Nothing half-written is visible, and what can be told to the server is: it forgets the parts."""
-    total = ground.passed(lambda storage: storage.write("cut.bin", content))[way == "down"]
-    limit = total if content is SMALL else 3000 if way == "up" else total
+@DIRECTIONS
+@CUT_BY
+def test_an_upload_whose_every_connection_is_cut_raises_an_error(network, content, direction, cut_by):
+    """No partial content is visible, and the parts are freed as soon as the server can be reached."""
+    total = network.passed(lambda storage: storage.write("cut.bin", content))[direction == "down"]
+    limit = total if content is SMALL else 3000 if direction == "up" else total
     errors = []
 
     for offset in spread(limit, count(3, 12)):
-        ground.direct.write("cut.bin", OLD)
-        setattr(ground.proxy, way, Faults(cut_after=offset, cut_by=how))
-        storage = ground.faulty(max_attempts=2)
+        old = network.store_old("cut.bin", content)
+        setattr(network.proxy, direction, Faults(cut_after=offset, cut_by=cut_by))
+        storage = network.faulty(max_attempts=2)
 
         error = attempt(lambda storage=storage: storage.write("cut.bin", content))
 
-        # With every answer lost, also those to the question what is stored, nobody can know that it went well.
-        possible = {OLD} if way == "up" and error else {OLD, content} if error else {content}
-        assert ground.content("cut.bin") in possible
-        ground.proxy.heal()
-        ground.direct.sweep(NOW)
-        assert not ground.left()
+        # When every response is lost, the client cannot find out that the upload succeeded.
+        possible = {old} if direction == "up" and error else {old, content} if error else {content}
+        assert network.content("cut.bin") in possible
+        network.proxy.heal()
+        network.direct.sweep(NOW)
+        assert not network.unfinished_uploads()
         errors += [error] if error else []
         storage.close()
 
@@ -170,48 +195,48 @@ def test_an_upload_whose_every_connection_is_cut_is_an_error_that_says_so(ground
         assert "cut.bin" in str(error)
 
 
-def test_a_large_upload_that_cannot_get_through_is_cleared_away(ground):
-    """Every connection dies amid a part, which is longer than that; the request that forgets the parts is not."""
-    ground.direct.write("cut.bin", OLD)
-    ground.proxy.up = Faults(cut_after=2 * MIB)
-    storage = ground.faulty(max_attempts=2, concurrency=3)
+def test_a_multipart_upload_whose_parts_cannot_be_sent_is_aborted(network):
+    """Every connection is cut within a part; the request that aborts the upload is shorter and gets through."""
+    network.direct.write("cut.bin", OLD)
+    network.proxy.up = Faults(cut_after=2 * MIB)
+    storage = network.faulty(max_attempts=2, concurrency=3)
 
     with pytest.raises(StorageUnavailableError, match=r"cut\.bin"):
         storage.write("cut.bin", LARGE)
 
-    assert ground.content("cut.bin") == OLD
-    assert not ground.left()
+    assert network.content("cut.bin") == OLD
+    assert not network.unfinished_uploads()
 
 
 @CONTENTS
-@pytest.mark.parametrize("how", ["reset", "close"])
-def test_a_download_that_is_cut_once_is_whole(ground, content, how):
-    """It goes on where it broke off, in the first byte of the answer or in the last."""
-    ground.direct.write("there.bin", content)
-    _, total = ground.passed(lambda storage: storage.read("there.bin"))
+@CUT_BY
+def test_a_download_that_is_cut_once_is_complete(network, content, cut_by):
+    """The client requests the missing range, whether the first or the last byte of a response was cut."""
+    network.direct.write("there.bin", content)
+    _, total = network.passed(lambda storage: storage.read("there.bin"))
 
     for offset in spread(total, count(6, 25)):
-        before = ground.proxy.counters.cuts
-        ground.proxy.down = Faults(cut_after=offset, cut_by=how, cut_times=1)
-        storage, target = ground.faulty(max_attempts=2), io.BytesIO()
+        before = network.proxy.counters.cuts
+        network.proxy.down = Faults(cut_after=offset, cut_by=cut_by, cut_times=1)
+        storage, target = network.faulty(max_attempts=2), io.BytesIO()
 
         storage.download("there.bin", target)
 
-        assert ground.proxy.counters.cuts <= before + 1
+        assert network.proxy.counters.cuts <= before + 1
         assert target.getvalue() == content
         storage.close()
 
 
-@pytest.mark.parametrize("way", ["up", "down"])
-@pytest.mark.parametrize("how", ["reset", "close"])
-def test_a_download_whose_every_connection_is_cut_is_whole_or_an_error(ground, way, how):
-    """Short data never comes: either every cut leaves something that the next one goes on from, or it is given up."""
-    ground.direct.write("there.bin", LARGE)
+@DIRECTIONS
+@CUT_BY
+def test_a_download_whose_every_connection_is_cut_is_complete_or_raises_an_error(network, direction, cut_by):
+    """Truncated content is never returned: each attempt makes progress, or the download fails."""
+    network.direct.write("there.bin", LARGE)
     errors = 0
 
-    for offset in [0, 1, 100, 300, MIB, 3 * MIB] if way == "down" else [0, 1, 100, 300]:
-        setattr(ground.proxy, way, Faults(cut_after=offset, cut_by=how))
-        storage, target = ground.faulty(max_attempts=2), io.BytesIO()
+    for offset in [0, 1, 100, 300, MIB, 3 * MIB] if direction == "down" else [0, 1, 100, 300]:
+        setattr(network.proxy, direction, Faults(cut_after=offset, cut_by=cut_by))
+        storage, target = network.faulty(max_attempts=2), io.BytesIO()
 
         error = attempt(lambda storage=storage, target=target: storage.download("there.bin", target))
 
@@ -223,7 +248,7 @@ def test_a_download_whose_every_connection_is_cut_is_whole_or_an_error(ground, w
     assert errors >= 4
 
 
-HALF_ANSWERS = {
+TRUNCATED_RESPONSES = {
     "stat": lambda storage: storage.stat("half.bin").size == len(LARGE),
     "list": lambda storage: "half.bin" in [entry.name for entry in storage.list()],
     "read": lambda storage: storage.read("half.bin") == LARGE,
@@ -231,45 +256,45 @@ HALF_ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("verb", HALF_ANSWERS)
-def test_an_answer_that_ends_amid_its_headers_is_no_answer(ground, verb):
-    """What has come of them is not taken for all: the request is made again, and in the end it is an error."""
-    ground.direct.write("half.bin", LARGE)
-    ground.proxy.down = Faults(cut_after=40, cut_by="close", cut_times=1)
-    storage = ground.faulty(max_attempts=2)
+@pytest.mark.parametrize("operation", TRUNCATED_RESPONSES)
+def test_a_response_that_ends_within_its_headers_is_retried(network, operation):
+    """The headers that arrived are not taken as complete; when every response ends so, an error is raised."""
+    network.direct.write("half.bin", LARGE)
+    network.proxy.down = Faults(cut_after=40, cut_by="close", cut_times=1)
+    storage = network.faulty(max_attempts=2)
 
-    assert HALF_ANSWERS[verb](storage)
+    assert TRUNCATED_RESPONSES[operation](storage)
 
     storage.close()
-    ground.proxy.down = Faults(cut_after=40, cut_by="close")
+    network.proxy.down = Faults(cut_after=40, cut_by="close")
     with pytest.raises(StorageUnavailableError):
-        HALF_ANSWERS[verb](storage)
-    ground.proxy.heal()
-    assert ground.content("half.bin") == LARGE
+        TRUNCATED_RESPONSES[operation](storage)
+    network.proxy.heal()
+    assert network.content("half.bin") == LARGE
 
 
-def test_an_answer_that_ends_after_its_headers_is_no_empty_file(ground):
-    """The content is asked for again, and in the end it is an error."""
+def test_a_response_that_ends_after_its_headers_is_not_an_empty_file(network):
+    """The content is requested again; when every response ends so, an error is raised."""
     content = LARGE[:1000]
-    ground.direct.write("half.bin", content)
-    _, total = ground.passed(lambda storage: storage.read("half.bin"))
-    ground.proxy.down = Faults(cut_after=total - len(content), cut_by="close", cut_times=1)
-    storage = ground.faulty(max_attempts=2)
+    network.direct.write("half.bin", content)
+    _, total = network.passed(lambda storage: storage.read("half.bin"))
+    network.proxy.down = Faults(cut_after=total - len(content), cut_by="close", cut_times=1)
+    storage = network.faulty(max_attempts=2)
 
     assert storage.read("half.bin") == content
 
     storage.close()
-    ground.proxy.down = Faults(cut_after=total - len(content), cut_by="close")
+    network.proxy.down = Faults(cut_after=total - len(content), cut_by="close")
     with pytest.raises(StorageUnavailableError, match="broke off"):
         storage.read("half.bin")
 
 
-def test_a_download_that_gets_a_few_bytes_at_a_time_is_given_up(ground, in_bounded_time):
-    """A server that lets through a hundred bytes of each answer is as good as one that sends nothing."""
-    ground.direct.write("there.bin", LARGE)
-    _, of_answer = ground.passed(lambda storage: storage.stat("there.bin"))
-    ground.proxy.down = Faults(cut_after=of_answer + 200)
-    storage = ground.faulty(**IMPATIENT)
+def test_a_download_of_a_few_bytes_per_response_raises_an_error(network, in_bounded_time):
+    """The proxy passes about 200 bytes of the content of each response, which is too little progress."""
+    network.direct.write("there.bin", LARGE)
+    _, response_size = network.passed(lambda storage: storage.stat("there.bin"))
+    network.proxy.down = Faults(cut_after=response_size + 200)
+    storage = network.faulty(**IMPATIENT)
 
     with pytest.raises(StorageUnavailableError):
         storage.read("there.bin")
@@ -279,33 +304,30 @@ def test_a_download_that_gets_a_few_bytes_at_a_time_is_given_up(ground, in_bound
 
 
 @CONTENTS
-def test_a_bit_that_flips_on_its_way_up_is_found(ground, content):
-    """By plain http: nothing is published that was not sent, and no unfinished upload stays behind."""
-    # A LocalStack that refuses content for its checksum has lost what was there before.
-    old = None if ground.server.name == "localstack" and content is SMALL else OLD
-
-    for offset in places_in(content, count(3, 25), PART):
-        ground.direct.delete("flip.bin")
-        if old:
-            ground.direct.write("flip.bin", old)
-        ground.proxy.up = Faults(corrupt_at=offset, corrupt_times=1)
-        storage = ground.faulty()
+def test_a_flipped_bit_in_an_upload_is_detected(network, content):
+    """Over plain HTTP: corrupted content is not published, and no unfinished upload is left."""
+    # LocalStack ends each connection after one response, so that none has the bytes of a second part.
+    sent = content[:PART] if network.server.name == "localstack" else content
+    for offset in places_in(sent, count(3, 25), PART):
+        old = network.store_old("flip.bin", content)
+        network.proxy.up = Faults(corrupt_at=offset, corrupt_times=1)
+        storage = network.faulty()
 
         with pytest.raises(IntegrityError, match=r"flip\.bin in the bucket .* not the ones that were sent"):
             storage.write("flip.bin", content)
 
-        assert ground.content("flip.bin") == old
-        assert not ground.left()
+        assert network.content("flip.bin") == old
+        assert not network.unfinished_uploads()
         storage.close()
 
 
-def test_a_bit_that_flips_on_its_way_down_is_found(ground):
-    """By plain http, in an object that was stored in one go: not the content, but an error that says so."""
-    ground.direct.write("flip.bin", SMALL)
+def test_a_flipped_bit_in_a_download_is_detected(network):
+    """Over plain HTTP, in an object that one request stored: an IntegrityError instead of the content."""
+    network.direct.write("flip.bin", SMALL)
 
     for offset in places_in(SMALL, count(3, 25), PART):
-        ground.proxy.down = Faults(corrupt_at=offset, corrupt_times=1)
-        storage = ground.faulty()
+        network.proxy.down = Faults(corrupt_at=offset, corrupt_times=1)
+        storage = network.faulty()
 
         with pytest.raises(IntegrityError, match="not the ones that were stored: read the file again"):
             storage.download("flip.bin", io.BytesIO())
@@ -314,36 +336,43 @@ def test_a_bit_that_flips_on_its_way_down_is_found(ground):
         storage.close()
 
 
-@pytest.mark.parametrize("way", ["up", "down"])
-def test_a_bit_that_flips_amid_the_headers_never_makes_a_wrong_file(ground, way):
-    """In the request or in the answer of an upload: an error of ours, or the content that was sent."""
-    totals = ground.passed(lambda storage: storage.write("flip.bin", b"new"))
+@DIRECTIONS
+def test_a_flipped_bit_in_the_headers_of_an_upload_never_stores_wrong_content(network, direction):
+    """In the request or in the response: a storage error, or the content that was sent."""
+    total = network.passed(lambda storage: storage.write("flip.bin", b"new"))[direction == "down"]
+    start = 0
+    if network.server.name == "localstack" and direction == "up":
+        # LocalStack does not verify the signature of this request, so that another key in its first line is accepted.
+        start = len(f"PUT /{network.bucket}/flip.bin HTTP/1.1\r\n")
     chance = random.Random(5)
 
     for _ in range(count(12, 100)):
-        ground.direct.write("flip.bin", OLD)
-        setattr(ground.proxy, way, Faults(corrupt_at=chance.randrange(totals[way == "down"]), corrupt_times=1))
-        storage = ground.faulty(**IMPATIENT)
+        old = network.store_old("flip.bin", b"new")
+        setattr(network.proxy, direction, Faults(corrupt_at=chance.randrange(start, total), corrupt_times=1))
+        storage = network.faulty(**IMPATIENT)
 
         error = attempt(lambda storage=storage: storage.write("flip.bin", b"new"))
 
-        stored = ground.content("flip.bin")
-        # An answer that cannot be read says nothing of what the server did.
-        assert stored == b"new" or (error and stored == OLD)
-        assert [entry.name for entry in ground.direct.list() if entry.name.startswith("flip")] == ["flip.bin"]
+        stored = network.content("flip.bin")
+        # A response that cannot be parsed does not tell what the server did.
+        assert stored == b"new" or (error and stored == old)
+        names = [entry.name for entry in network.direct.list() if entry.name.startswith("flip")]
+        assert names == ([] if stored is None else ["flip.bin"])
         storage.close()
 
 
-@pytest.mark.parametrize("way", ["up", "down"])
-def test_a_bit_that_flips_amid_the_headers_never_makes_wrong_content(ground, way):
-    """In the request or in the answer of a download: an error of ours, or the content that is stored."""
-    ground.direct.write("flip.bin", b"content")
-    totals = ground.passed(lambda storage: storage.read("flip.bin"))
+@DIRECTIONS
+def test_a_flipped_bit_in_the_headers_of_a_download_never_returns_wrong_content(network, direction):
+    """In the request or in the response: a storage error, or the content that is stored."""
+    network.direct.write("flip.bin", b"content")
+    totals = network.passed(lambda storage: storage.read("flip.bin"))
     chance = random.Random(6)
 
     for _ in range(count(12, 100)):
-        setattr(ground.proxy, way, Faults(corrupt_at=chance.randrange(totals[way == "down"]), corrupt_times=1))
-        storage, target = ground.faulty(**IMPATIENT), io.BytesIO()
+        setattr(
+            network.proxy, direction, Faults(corrupt_at=chance.randrange(totals[direction == "down"]), corrupt_times=1)
+        )
+        storage, target = network.faulty(**IMPATIENT), io.BytesIO()
 
         error = attempt(lambda storage=storage, target=target: storage.download("flip.bin", target))
 
@@ -355,50 +384,50 @@ def test_a_bit_that_flips_amid_the_headers_never_makes_wrong_content(ground, way
 
 
 @on(*variants("localstack", "rgw", "rclone_s3"))
-def test_an_object_that_is_replaced_while_it_is_read_is_never_a_mixture(ground):
-    """The read that comes to it says so; also where the server does not look at the condition."""
+def test_reading_an_object_that_is_replaced_concurrently_raises_an_error(network):
+    """The content is never a mixture of two versions, also where the server ignores the condition."""
     old, other = LARGE[:MIB], LARGE[MIB : 2 * MIB]
     chance = random.Random(7)
 
     for number in range(count(3, 20)):
         path = f"replaced{number}.bin"
-        ground.direct.write(path, old)
-        with ground.faulty(chunk_size=PART).open(path, "r") as reader:
-            begun = reader.read(chance.randrange(1, 64 * 1024))
-            ground.direct.write(path, other)
+        network.direct.write(path, old)
+        with network.faulty(chunk_size=PART).open(path, "r") as reader:
+            head = reader.read(chance.randrange(1, 64 * 1024))
+            network.direct.write(path, other)
 
             with pytest.raises(PreconditionFailedError, match="replaced"):
                 reader.read()
 
-            assert old.startswith(begun)
-        ground.direct.delete(path)
+            assert old.startswith(head)
+        network.direct.delete(path)
 
 
 @on(*variants("localstack", "rgw", "rclone_s3"))
-def test_an_object_that_is_deleted_while_it_is_read_is_an_error(ground):
-    """Not the end of the file."""
-    ground.direct.write("deleted.bin", LARGE[:MIB])
-    with ground.faulty().open("deleted.bin", "r") as reader:
+def test_reading_an_object_that_is_deleted_concurrently_raises_an_error(network):
+    """The deletion is not taken as the end of the file."""
+    network.direct.write("deleted.bin", LARGE[:MIB])
+    with network.faulty().open("deleted.bin", "r") as reader:
         reader.read(10)
-        ground.direct.delete("deleted.bin")
+        network.direct.delete("deleted.bin")
 
         with pytest.raises(PreconditionFailedError, match="deleted"):
             reader.read()
 
 
-def test_a_download_during_which_the_object_is_replaced_is_an_error(ground):
-    """What was fetched ahead was all of one version; what was not, is not taken from the other."""
-    ground.direct.write("long.bin", LARGE + LARGE)
+def test_downloading_an_object_that_is_replaced_concurrently_raises_an_error(network):
+    """Ranges that were fetched ahead are of the old version; the others are not taken from the new one."""
+    network.direct.write("long.bin", LARGE + LARGE)
     arrived = io.BytesIO()
 
     class Target:
         def write(self, data):
             if not arrived.tell():
-                ground.direct.write("long.bin", bytes(2 * len(LARGE)))
+                network.direct.write("long.bin", bytes(2 * len(LARGE)))
             return arrived.write(data)
 
     with pytest.raises(PreconditionFailedError, match="replaced"):
-        ground.faulty().download("long.bin", Target())
+        network.faulty().download("long.bin", Target())
 
     assert (LARGE + LARGE).startswith(arrived.getvalue())
 
@@ -407,19 +436,19 @@ def test_a_download_during_which_the_object_is_replaced_is_an_error(ground):
 
 
 def longest(config):
-    """The most that a silent server costs one call, in seconds: each attempt in full, and the breaks in between."""
+    """The longest that one call takes, in seconds, when the server does not respond: all attempts, and the pauses."""
     attempts = config.retries["total_max_attempts"]
     return attempts * config.read_timeout + sum(2**number for number in range(attempts - 1))
 
 
 @pytest.fixture
-def no_more_threads(ground):
-    """No thread is left of what the test has started, once its storages are closed."""
-    with leaving_no_thread(ground):
+def no_more_threads(network):
+    """No thread that the test started is alive after its storages are closed."""
+    with leaving_no_thread(network):
         yield
 
 
-VERBS = {
+OPERATIONS = {
     "stat": lambda storage: storage.stat("slow.bin"),
     "list": lambda storage: storage.list(),
     "read": lambda storage: storage.read("slow.bin"),
@@ -430,109 +459,116 @@ VERBS = {
 }
 
 
-@pytest.mark.parametrize("verb", list(VERBS)[: count(4, len(VERBS))])
-def test_a_server_that_says_nothing_is_given_up(ground, no_more_threads, in_bounded_time, verb):
-    """It accepts the connection, and that is all."""
-    ground.direct.write("slow.bin", LARGE)
-    ground.proxy.down = Faults(cut_after=0, cut_by="stall")
-    storage = ground.faulty(**IMPATIENT)
+@pytest.mark.parametrize("operation", list(OPERATIONS)[: count(4, len(OPERATIONS))])
+def test_a_server_that_does_not_respond_raises_a_timeout(network, no_more_threads, in_bounded_time, operation):
+    """The server accepts the connection, and sends nothing."""
+    network.direct.write("slow.bin", LARGE)
+    network.proxy.down = Faults(cut_after=0, cut_by="stall")
+    storage = network.faulty(**IMPATIENT)
 
-    error = attempt(lambda: VERBS[verb](storage))
+    error = attempt(lambda: OPERATIONS[operation](storage))
 
     assert isinstance(error, StorageTimeoutError)
     assert "read_timeout" in str(error)
-    assert ground.content("slow.bin") == LARGE or verb in ("write", "delete")
+    assert network.content("slow.bin") == LARGE or operation in ("write", "delete")
 
 
-@pytest.mark.parametrize("arrived", [-10, 0, 500], ids=["amid its headers", "after its headers", "amid its content"])
-def test_an_answer_that_stalls_is_given_up(ground, no_more_threads, in_bounded_time, arrived):
-    """Wherever it stops, every time: an error, and no short content."""
+@pytest.mark.parametrize("arrived", [-10, 0, 500], ids=["in the headers", "after the headers", "in the content"])
+def test_a_response_that_stalls_raises_a_timeout(network, no_more_threads, in_bounded_time, arrived):
+    """Every response stalls at the same byte: an error, and no truncated content."""
     content = LARGE[:1000]
-    ground.direct.write("slow.bin", content)
-    _, total = ground.passed(lambda storage: storage.read("slow.bin"))
-    ground.proxy.down = Faults(cut_after=total - len(content) + arrived, cut_by="stall")
-    storage = ground.faulty(**IMPATIENT)
+    network.direct.write("slow.bin", content)
+    _, total = network.passed(lambda storage: storage.read("slow.bin"))
+    network.proxy.down = Faults(cut_after=total - len(content) + arrived, cut_by="stall")
+    storage = network.faulty(**IMPATIENT)
 
     with pytest.raises(StorageTimeoutError, match="read_timeout"):
         storage.read("slow.bin")
 
 
-def test_a_download_that_stalls_late_is_given_up(ground, no_more_threads, in_bounded_time):
-    """The ranges that follow the first are no different."""
-    ground.direct.write("slow.bin", LARGE)
-    ground.proxy.down = Faults(cut_after=7 * MIB, cut_by="stall", cut_times=1)
-    storage, target = ground.faulty(**IMPATIENT), io.BytesIO()
+def test_a_download_that_stalls_after_its_first_range_raises_a_timeout(network, no_more_threads, in_bounded_time):
+    """Later ranges have the same time-out as the first."""
+    network.direct.write("slow.bin", LARGE + LARGE)
+    storage, arrived = network.faulty(**IMPATIENT), io.BytesIO()
+
+    class Target:
+        def write(self, data):
+            network.proxy.down = Faults(cut_after=0, cut_by="stall")
+            return arrived.write(data)
 
     with pytest.raises(StorageTimeoutError, match="read_timeout"):
-        storage.download("slow.bin", target)
+        storage.download("slow.bin", Target())
 
-    assert LARGE.startswith(target.getvalue())
+    assert arrived.tell() >= PART
+    assert (LARGE + LARGE).startswith(arrived.getvalue())
 
 
-@pytest.mark.parametrize("way", ["up", "down"])
-@pytest.mark.parametrize("verb", ["upload", "read", "write"][: count(2, 3)])
-def test_a_server_that_stalls_is_given_up(ground, no_more_threads, in_bounded_time, verb, way):
-    """After some bytes it takes no more, or says no more: an error, and nothing half-written is visible."""
-    ground.direct.write("slow.bin", LARGE)
-    total = ground.passed(VERBS[verb])[way == "down"]
-    ground.direct.write("slow.bin", LARGE)
+@DIRECTIONS
+@pytest.mark.parametrize("operation", ["upload", "read", "write"][: count(2, 3)])
+def test_a_server_that_stalls_raises_a_timeout(network, no_more_threads, in_bounded_time, operation, direction):
+    """After some bytes the server reads no more, or sends no more; no partial content is visible."""
+    network.direct.write("slow.bin", LARGE)
+    total = network.passed(OPERATIONS[operation])[direction == "down"]
+    network.direct.write("slow.bin", LARGE)
 
     for offset in spread(total, count(3, 6))[1:-1]:
-        ground.proxy.heal()
-        setattr(ground.proxy, way, Faults(cut_after=offset, cut_by="stall"))
-        storage = ground.faulty(**IMPATIENT)
+        network.proxy.heal()
+        setattr(network.proxy, direction, Faults(cut_after=offset, cut_by="stall"))
+        storage = network.faulty(**IMPATIENT)
 
-        error = attempt(lambda storage=storage: VERBS[verb](storage))
+        error = attempt(lambda storage=storage: OPERATIONS[operation](storage))
 
-        # What stalls so late that a new connection gets further does end well.
+        # A stall so late that a new connection gets further may end in success.
         assert isinstance(error, StorageTimeoutError) or error is None
-        assert ground.content("slow.bin") in ((LARGE, SMALL) if verb == "write" else (LARGE,))
-        ground.proxy.kill()
-        ground.proxy.heal()
-        ground.direct.sweep(NOW)
+        assert network.content("slow.bin") in ((LARGE, SMALL) if operation == "write" else (LARGE,))
+        network.proxy.kill()
+        network.proxy.heal()
+        network.direct.sweep(NOW)
 
 
-def test_an_upload_that_stalls_once_leaves_nothing_behind(ground, no_more_threads, in_bounded_time):
-    """The part that stalls is given up, and the parts with it, as the service can still be told."""
-    ground.direct.write("slow.bin", OLD)
-    ground.proxy.up = Faults(cut_after=2 * MIB, cut_by="stall", cut_times=3)
-    storage = ground.faulty(**{**IMPATIENT, "max_attempts": 1}, concurrency=3)
+def test_a_multipart_upload_that_stalls_is_aborted(network, no_more_threads, in_bounded_time):
+    """The part times out; the server still responds to the request that aborts the upload."""
+    network.direct.write("slow.bin", OLD)
+    network.proxy.up = Faults(cut_after=2 * MIB, cut_by="stall", cut_times=3)
+    storage = network.faulty(**{**IMPATIENT, "max_attempts": 1}, concurrency=3)
 
     with pytest.raises(StorageTimeoutError):
         storage.write("slow.bin", LARGE)
 
-    assert ground.content("slow.bin") == OLD
-    assert not ground.left()
+    assert network.content("slow.bin") == OLD
+    assert not network.unfinished_uploads()
 
 
-LAST_STEP = {
+COMPLETE = {
     "complete": lambda storage: storage.multipart.complete(
         "slow.bin", "x" * 20, [Part(number=1, size=1, etag="0" * 32)], WriteOptions()
     )
 }
 
 
-@pytest.mark.parametrize("verb", [*VERBS, *LAST_STEP])
-def test_with_the_settings_of_everybody_no_verb_waits_for_more_than_a_minute(ground, verb):
-    """Computed, not waited for: the calls that are made to a silent server, and what each may cost."""
-    ground.direct.write("slow.bin", LARGE)
-    ground.proxy.down = Faults(cut_after=0, cut_by="stall")
-    usual = ground.faulty()
-    storage = ground.faulty(read_timeout=0.2, connect_timeout=0.2, max_attempts=1)
+@pytest.mark.parametrize("operation", [*OPERATIONS, *COMPLETE])
+def test_with_default_settings_every_operation_ends_within_a_minute(network, operation):
+    """Computed from the calls that are made to a server that does not respond, and the time-outs of each."""
+    network.direct.write("slow.bin", LARGE)
+    network.proxy.down = Faults(cut_after=0, cut_by="stall")
+    default = network.faulty()
+    storage = network.faulty(read_timeout=0.2, connect_timeout=0.2, max_attempts=1)
     cleanup_client = storage._clients.cleanup_client()
     cleanup_client.client = storage._clients.settings.client(storage.session)
     seconds = []
     for clients, config in (
-        (storage.client, usual.client.meta.config),
-        (cleanup_client.client, usual._clients.cleanup_client().client.meta.config),
+        (storage.client, default.client.meta.config),
+        (cleanup_client.client, default._clients.cleanup_client().client.meta.config),
     ):
         clients.meta.events.register(
-            "before-send.s3", lambda config=config, **_: seconds.append(longest(config)), unique_id="counting"
+            "before-send.s3", lambda config=config, **_: seconds.append(longest(config)), unique_id="recording"
         )
-        if verb in LAST_STEP:
-            seconds.append(0 if clients is storage.client else longest(config))  # whoever fails to end it aborts it
+        if operation in COMPLETE:
+            seconds.append(
+                0 if clients is storage.client else longest(config)
+            )  # a failed completion is followed by an abort
 
-    error = attempt(lambda: {**VERBS, **LAST_STEP}[verb](storage))
+    error = attempt(lambda: {**OPERATIONS, **COMPLETE}[operation](storage))
 
     assert isinstance(error, StorageTimeoutError)
     assert seconds

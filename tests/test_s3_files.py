@@ -1,4 +1,4 @@
-"""The seed's file classes on a plain client, and the corners of a service that seldom show."""
+"""keg-storage's file classes on a plain boto3 client, and rare cases of copying and verification."""
 
 import base64
 import contextlib
@@ -27,7 +27,7 @@ from flask_storage import (
 from flask_storage.backends.s3 import copy as copy_module
 from flask_storage.backends.s3.errors import translate_error
 from flask_storage.backends.s3.integrity import select_check
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.services.scripted_proxy import ScriptedProxy, s3_error
 
 pytest_plugins = ["tests.services.s3"]
@@ -37,21 +37,21 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def client(s3):
-    """A boto3 client as anybody makes one."""
-    with contextlib.closing(s3.client()) as made:
-        yield made
+    """A plain boto3 client."""
+    with contextlib.closing(s3.client()) as client:
+        yield client
 
 
-def test_the_seeds_classes_need_no_storage(s3, client):
-    """Bucket, key and client are enough to write, to give up, and to read."""
+def test_reader_and_writer_need_no_storage(s3, client):
+    """Bucket, key and client are enough to write, to abort, and to read."""
     bucket = s3.make_bucket()
     content = bytes(11 * MIB) + b"end"
 
     with S3Writer(bucket, "a/b.bin", client) as writer:
         writer.write(content)
-    given_up = S3Writer(bucket, "never.bin", client)
-    given_up.write(content)
-    given_up.abort()
+    aborted = S3Writer(bucket, "never.bin", client)
+    aborted.write(content)
+    aborted.abort()
     with S3Reader(bucket, "a/b.bin", client) as reader:
         found = reader.read()
 
@@ -61,16 +61,16 @@ def test_the_seeds_classes_need_no_storage(s3, client):
     assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
 
 
-def test_the_seeds_base_class_keeps_what_it_is_given():
-    """Whoever subclasses it finds mode, bucket, key and client where they were."""
+def test_the_base_class_has_the_attributes_of_keg_storage():
+    """Subclasses find mode, bucket, key and client."""
     file = S3FileBase("r", "bucket", "key", "client")
 
     assert (file.mode, file.bucket, file.filename, file.s3) == ("rb", "bucket", "key", "client")
 
 
-def test_more_parts_than_fit_one_page_are_listed(s3):
-    """The service tells a thousand at a time."""
-    storage = place(s3)
+def test_list_parts_returns_all_pages(s3):
+    """A page has at most a thousand parts."""
+    storage = make_storage(s3)
     upload_id = storage.multipart.create("file.bin", WriteOptions())
     with ThreadPoolExecutor(8) as pool:
         list(
@@ -82,10 +82,10 @@ def test_more_parts_than_fit_one_page_are_listed(s3):
     assert [part.number for part in listed] == list(range(1, 1003))
 
 
-def test_what_a_service_cannot_copy_goes_through_the_app(s3, monkeypatch):
-    """Where there is no copying in parts, a file beyond the limit of one call is read and written."""
+def test_an_unknown_service_streams_copies_above_the_limit(s3, monkeypatch):
+    """Without part copy, a file above the limit of one call is downloaded and uploaded."""
     monkeypatch.setattr(copy_module, "MAX_PART", 2)
-    storage = place(s3, preset=S3Preset(bulk_delete=1000))
+    storage = make_storage(s3, preset=S3Preset(bulk_delete=1000))
     storage.write("from.bin", b"more than two", content_type="text/plain")
 
     storage.copy("from.bin", "to.bin")
@@ -94,8 +94,8 @@ def test_what_a_service_cannot_copy_goes_through_the_app(s3, monkeypatch):
     assert storage.stat("to.bin").content_type == "text/plain"
 
 
-def test_trouble_with_clearing_away_a_copy_hides_nothing(s3, caplog):
-    """What made it give up is raised, and what was left behind is in the log."""
+def test_a_failed_abort_of_a_copy_is_logged_and_the_first_error_is_raised(s3, caplog):
+    """The log says that an upload was left."""
 
     def script(request):
         if "partNumber" in request.query:
@@ -104,7 +104,7 @@ def test_trouble_with_clearing_away_a_copy_hides_nothing(s3, caplog):
 
     address = urlsplit(s3.http)
     with ScriptedProxy(address.hostname or "", address.port or 0) as proxy:
-        through = place(s3, endpoint_url=proxy.url)
+        through = make_storage(s3, endpoint_url=proxy.url)
         through.write("from.bin", bytes(6 * MIB))
         proxy.script = script
 
@@ -113,17 +113,17 @@ def test_trouble_with_clearing_away_a_copy_hides_nothing(s3, caplog):
                 through._gateway, "from.bin", "to.bin", WriteOptions(), through._workers, multipart_threshold=5 * MIB
             )
 
-    assert "an unfinished copy was left behind for the sweep" in caplog.text
+    assert "could not abort an unfinished copy, which sweep will remove" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"", b"some bytes"])
-def test_a_checksum_of_the_whole_is_compared(content):
-    """Where a service keeps one, other bytes are found out."""
-    kept = base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode()
-    answer = {"ChecksumCRC32": kept, "ChecksumType": "FULL_OBJECT", "ETag": '"x"'}
+def test_a_full_object_checksum_is_verified(content):
+    """Other content is detected."""
+    checksum = base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode()
+    response = {"ChecksumCRC32": checksum, "ChecksumType": "FULL_OBJECT", "ETag": '"x"'}
 
-    right = select_check(answer, etag_is_md5=True)
-    wrong = select_check(answer, etag_is_md5=True)
+    right = select_check(response, etag_is_md5=True)
+    wrong = select_check(response, etag_is_md5=True)
     assert right is not None
     assert wrong is not None
     right.update(content)
@@ -135,7 +135,7 @@ def test_a_checksum_of_the_whole_is_compared(content):
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         {"ETag": '"0123456789abcdef0123456789abcdef"', "ServerSideEncryption": "aws:kms"},
         {"ETag": '"0123456789abcdef0123456789abcdef"', "SSECustomerAlgorithm": "AES256"},
@@ -144,28 +144,28 @@ def test_a_checksum_of_the_whole_is_compared(content):
     ],
     ids=str,
 )
-def test_an_etag_that_is_no_md5_is_not_taken_for_one(answer):
-    """Nor is one of parts."""
-    assert select_check(answer, etag_is_md5=True) is None
+def test_an_etag_that_is_not_an_md5_digest_is_not_verified(response):
+    """Nor is that of a multipart object."""
+    assert select_check(response, etag_is_md5=True) is None
 
 
 @pytest.mark.parametrize(
     "error", [CancelledError(), RuntimeError("cannot schedule new futures after shutdown")], ids=repr
 )
-def test_what_a_closed_storage_cut_off_is_told(error):
-    """Work that was called back is no mystery to the caller."""
+def test_an_operation_that_close_interrupts_is_reported(error):
+    """The error says that the storage was closed."""
     found = translate_error(error, "a.bin", "bucket", "s3")
 
     assert isinstance(found, StorageUnavailableError)
-    assert "closed meanwhile" in str(found)
+    assert "closed concurrently" in str(found)
     assert translate_error(RuntimeError("something else"), "a.bin", "bucket", "s3") is None
 
 
-def test_a_refusal_in_the_middle_of_a_read_is_a_refusal(s3):
-    """It is told as what it is, and not as another version."""
+def test_denied_access_within_a_read_is_reported_as_such(s3):
+    """Not as a replaced file."""
     address = urlsplit(s3.http)
     with ScriptedProxy(address.hostname or "", address.port or 0) as proxy:
-        storage = place(s3, endpoint_url=proxy.url)
+        storage = make_storage(s3, endpoint_url=proxy.url)
         storage.write("a.bin", bytes(MIB))
 
         with storage.open("a.bin", "r") as reader:
@@ -175,8 +175,8 @@ def test_a_refusal_in_the_middle_of_a_read_is_a_refusal(s3):
                 reader.read()
 
 
-def test_links_in_bulk_are_announced_one_by_one():
-    """Whoever audits hears of each."""
+def test_links_in_bulk_are_signaled_one_by_one():
+    """The signal link_issued is sent for each."""
     storage = S3Storage("bucket", "eu-west-1", "AKID", "secret")
     issued = []
 
@@ -190,8 +190,8 @@ def test_links_in_bulk_are_announced_one_by_one():
 
 
 @pytest.mark.parametrize("options", [{"size": "5"}, {"size": True}, {"size": -1}, {"if_match": "a\r\nb"}], ids=str)
-def test_a_promise_that_makes_no_sense_is_refused_before_anything_is_sent(options):
-    """So is a version that no header could name."""
+def test_invalid_write_options_are_rejected_before_anything_is_sent(options):
+    """An invalid size, or a version that a header cannot contain."""
     storage = MemoryStorage()
 
     with pytest.raises(ValueError, match=next(iter(options))):

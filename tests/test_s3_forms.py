@@ -1,4 +1,4 @@
-"""Forms for browsers and uploads in parts by signed requests: what the policy says is what the service takes."""
+"""Upload forms and signed multipart requests: the service enforces what was signed."""
 
 import base64
 import json
@@ -13,7 +13,7 @@ from flask_storage.backends.s3.multipart import MIN_PART
 from flask_storage.backends.s3.presign import S3Presigner
 from flask_storage.errors import UnsupportedOperationError
 from tests.plain_client import follow, post, send
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.variants import variants
 
 pytest_plugins = ["tests.services.s3"]
@@ -24,60 +24,60 @@ STEPS = ["create", "part", "complete", "abort", "list"]
 
 
 @pytest.fixture(scope="module")
-def places():
-    """A storage on each server, kept for the whole module: making one takes longer than most tests."""
+def storages():
+    """One storage on each server, shared by the module: creating one takes longer than most tests."""
     return {}
 
 
-def emptied(places, server, **arguments):
-    """The storage on a server, without files and unfinished uploads."""
+def empty_storage(storages, server, **arguments):
+    """Return the storage on a server, without files and unfinished uploads."""
     name = server.name, *arguments
-    made = places.get(name) or places.setdefault(name, place(server, **arguments))
-    server.empty_bucket(made.bucket)
-    return made
+    storage = storages.get(name) or storages.setdefault(name, make_storage(server, **arguments))
+    server.empty_bucket(storage.bucket)
+    return storage
 
 
 @pytest.fixture(params=variants("localstack", "rgw"))
-def storage(request, places):
-    """An empty storage on each server that takes forms."""
-    return emptied(places, request.getfixturevalue(request.param), prefix="below")
+def storage(request, storages):
+    """An empty storage on each server that supports forms."""
+    return empty_storage(storages, request.getfixturevalue(request.param), prefix="below")
 
 
 @pytest.fixture
-def strict(rgw, places):
-    """An empty storage on the server that checks the signature of a form too."""
-    return emptied(places, rgw)
+def strict(rgw, storages):
+    """An empty storage on Ceph, which also verifies the signatures of forms."""
+    return empty_storage(storages, rgw)
 
 
-def far(**arguments):
-    """A storage of AWS, which nothing is asked of."""
-    return S3Storage("a-bucket", "eu-central-1", "AKIDEXAMPLE", "a secret that nobody may see", **arguments)
+def aws_storage(**arguments):
+    """Return a storage of AWS; no request is sent."""
+    return S3Storage("a-bucket", "eu-central-1", "AKIDEXAMPLE", "a secret not for the logs", **arguments)
 
 
 def policy_of(form):
-    """What the form's policy says."""
+    """Return the policy of a form."""
     return json.loads(base64.b64decode(form.fields["policy"]))
 
 
-# -- forms ---------------------------------------------------------------------------------------------------------
+# -- forms ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("size", "status", "code"), [(1, 400, "EntityTooSmall"), (2, 204, ""), (5, 204, ""), (6, 400, "EntityTooLarge")]
 )
-def test_a_form_takes_sizes_within_its_limits(storage, size, status, code):
-    """Both ends included; of anything else nothing is stored."""
+def test_a_form_enforces_its_size_limits(storage, size, status, code):
+    """The limits are inclusive; nothing else is stored."""
     form = storage.create_upload_form(PATH, HOUR, min_size=2, max_size=5)
 
-    answer = follow(form, b"x" * size)
+    response = follow(form, b"x" * size)
 
-    assert (answer.status, answer.code) == (status, code)
+    assert (response.status, response.code) == (status, code)
     assert storage.exists(PATH) is (status == 204)
 
 
 @pytest.mark.parametrize("content_type", [None, "image/png"])
-def test_a_form_stores_the_type_that_it_names(storage, content_type):
-    """Not what the file claims to be in the form; without a type it is bytes without a meaning."""
+def test_a_form_enforces_its_content_type(storage, content_type):
+    """The default is application/octet-stream, whatever the client declares."""
     form = storage.create_upload_form(PATH, HOUR, max_size=5, content_type=content_type)
 
     right = follow(form, b"bytes")
@@ -88,48 +88,48 @@ def test_a_form_stores_the_type_that_it_names(storage, content_type):
     assert storage.stat(PATH).content_type == (content_type or "application/octet-stream")
 
 
-def test_a_beginning_of_a_type_leaves_the_rest_to_the_browser(storage):
-    """Any picture, but nothing else, and not no type at all."""
+def test_a_content_type_prefix_lets_the_client_choose_the_rest(storage):
+    """Any image type is accepted, no other type and not a missing one."""
     form = storage.create_upload_form(PATH, HOUR, max_size=5, content_type="image/")
 
-    nothing = follow(form, b"page")
+    untyped = follow(form, b"page")
     page = follow(form, b"page", Content_Type="text/html")
-    nothing_yet = storage.exists(PATH)
+    stored_before = storage.exists(PATH)
     picture = follow(form, b"image", Content_Type="image/webp")
 
-    assert (nothing.status, page.status, picture.status) == (403, 403, 204)
-    assert nothing_yet is False
+    assert (untyped.status, page.status, picture.status) == (403, 403, 204)
+    assert stored_before is False
     assert storage.stat(PATH).content_type == "image/webp"
     assert "Content-Type" not in form.fields
 
 
 @pytest.mark.parametrize("size", [0, 4, 5])
-def test_an_upload_with_a_largest_size_is_a_form(storage, size):
-    """A PUT can bind one size alone, a form a range."""
+def test_an_upload_with_max_size_is_a_form(storage, size):
+    """A signed PUT enforces one exact size only, a form a range."""
     form = storage.upload_request(PATH, HOUR, max_size=4, content_type="text/x-mine")
 
-    answer = follow(form, b"x" * size)
+    response = follow(form, b"x" * size)
 
     assert form.method == "POST"
-    assert answer.status == (204 if size <= 4 else 400)
+    assert response.status == (204 if size <= 4 else 400)
     assert storage.exists(PATH) is (size <= 4)
 
 
-def test_a_form_keeps_the_headers_of_the_link(localstack):
-    """Encoding and caching, and what the profile stores everything with."""
-    storage = place(localstack, storage_class="STANDARD_IA", acl="private", server_side_encryption="AES256")
+def test_a_form_stores_headers_of_the_request_and_the_profile(localstack):
+    """Encoding and caching of the request, and the storage settings of the profile."""
+    storage = make_storage(localstack, storage_class="STANDARD_IA", acl="private", server_side_encryption="AES256")
     form = storage.upload_request("a", HOUR, max_size=9, cache_control="no-cache", content_encoding="gzip")
 
-    answer = follow(form, b"x")
+    response = follow(form, b"x")
 
-    kept = storage.client.head_object(Bucket=storage.bucket, Key="a")
-    assert answer.status == 204
-    assert (kept["CacheControl"], kept["ContentEncoding"]) == ("no-cache", "gzip")
-    assert (kept["StorageClass"], kept["ServerSideEncryption"]) == ("STANDARD_IA", "AES256")
+    head = storage.client.head_object(Bucket=storage.bucket, Key="a")
+    assert response.status == 204
+    assert (head["CacheControl"], head["ContentEncoding"]) == ("no-cache", "gzip")
+    assert (head["StorageClass"], head["ServerSideEncryption"]) == ("STANDARD_IA", "AES256")
 
 
-def test_no_changed_form_is_taken(strict):
-    """Each field left out, cut, lengthened or changed in one place, and fields that nobody signed."""
+def test_every_modified_form_is_rejected(strict):
+    """Each field removed, shortened, lengthened or changed, and additional fields."""
     form = strict.create_upload_form("a", HOUR, max_size=5, content_type="image/png")
     cases = {}
     for name, value in form.fields.items():
@@ -150,11 +150,10 @@ def test_no_changed_form_is_taken(strict):
         cases[f"with {name}"] = {**form.fields, name: value}
     changed = {name: fields for name, fields in cases.items() if fields != form.fields}
 
-    answers = {name: post(fields, form.url, b"bytes").status for name, fields in changed.items()}
+    responses = {name: post(fields, form.url, b"bytes").status for name, fields in changed.items()}
 
-    # A digest in base64 says the same with another last letter.
-    assert {name: status for name, status in answers.items() if status not in (400, 403)} == {}
-    assert len(answers) >= 35
+    assert {name: status for name, status in responses.items() if status not in (400, 403)} == {}
+    assert len(responses) >= 35
     assert strict.list() == []
     assert follow(form, b"bytes").status == 204
 
@@ -168,165 +167,167 @@ def test_no_changed_form_is_taken(strict):
         lambda policy: policy["conditions"].append({"acl": "public-read"}),
     ],
 )
-def test_a_policy_of_somebody_elses_is_refused(strict, change):
-    """It is well-formed and would allow more, but nobody signed it."""
+def test_a_modified_policy_is_rejected(strict, change):
+    """It is well-formed and would allow more, but its signature is wrong."""
     form = strict.create_upload_form("a", HOUR, max_size=5)
     policy = policy_of(form)
     change(policy)
 
-    written = base64.b64encode(json.dumps(policy).encode()).decode()
-    answer = post({**form.fields, "policy": written}, form.url, b"bytes and more")
+    encoded = base64.b64encode(json.dumps(policy).encode()).decode()
+    response = post({**form.fields, "policy": encoded}, form.url, b"bytes and more")
 
-    assert answer.status == 403
+    assert response.status == 403
     assert strict.list() == []
 
 
 @pytest.mark.parametrize("key", ["b", "a/b", "../a", "${filename}", ""])
-def test_the_name_of_the_file_is_not_the_browsers_to_choose(storage, key):
-    """The key is signed, and neither another nor the name of the sent file takes its place."""
+def test_the_client_cannot_choose_the_key_of_a_form(storage, key):
+    """The key is signed; neither another key nor the name of the file replaces it."""
     form = storage.create_upload_form("a", HOUR, max_size=5)
 
-    answer = follow(form, b"bytes", key=key)
+    response = follow(form, b"bytes", key=key)
 
-    assert answer.status in (400, 403, 500)  # LocalStack stumbles over no key at all
+    assert response.status in (400, 403, 500)  # LocalStack responds to a missing key with 500
     assert storage.list() == []
 
 
-def test_a_form_is_for_its_own_bucket(strict, rgw):
-    """Another one of the same owner takes nothing by it."""
-    other = place(rgw)
+def test_a_form_is_valid_for_one_bucket(strict, rgw):
+    """Another bucket of the same owner rejects it."""
+    other = make_storage(rgw)
     form = strict.create_upload_form("a", HOUR, max_size=5)
 
-    answer = post(form.fields, form.url.replace(strict.bucket, other.bucket), b"bytes")
+    response = post(form.fields, form.url.replace(strict.bucket, other.bucket), b"bytes")
 
-    assert answer.status == 403
+    assert response.status == 403
     assert strict.list() == other.list() == []
 
 
-def test_a_form_that_has_expired_is_refused(storage):
-    """It was good until five seconds ago."""
-    links = S3Presigner(storage._gateway, storage._clients, clock=lambda: time.time() - 100)
+def test_an_expired_form_is_rejected(storage):
+    """It expired five seconds ago."""
+    presigner = S3Presigner(storage._gateway, storage._clients, clock=lambda: time.time() - 100)
     end = datetime.now(UTC) - timedelta(seconds=5)
-    form = links.form("a", LinkRequest(operations=ShareLinkOperation.upload, expires_at=end, max_size=5))
+    form = presigner.form("a", LinkRequest(operations=ShareLinkOperation.upload, expires_at=end, max_size=5))
 
-    answer = follow(form, b"bytes")
+    response = follow(form, b"bytes")
 
-    assert answer.status == 403
+    assert response.status == 403
     assert storage.list() == []
 
 
-def test_a_form_ends_when_it_says():
-    """The policy, which the service reads, says the same as the instruction, which the app reads."""
+def test_the_policy_and_the_form_have_the_same_expiry():
+    """The service reads the policy, the application the form."""
     before = datetime.now(UTC)
 
-    form = far().create_upload_form("a", HOUR, max_size=5)
+    form = aws_storage().create_upload_form("a", HOUR, max_size=5)
 
-    told = datetime.strptime(policy_of(form)["expiration"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    assert form.expires_at == told
-    assert before + HOUR <= told <= datetime.now(UTC) + HOUR + timedelta(seconds=1)
+    expiration = datetime.strptime(policy_of(form)["expiration"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    assert form.expires_at == expiration
+    assert before + HOUR <= expiration <= datetime.now(UTC) + HOUR + timedelta(seconds=1)
 
 
-def test_a_form_of_more_than_seven_days_is_cut_and_a_warning():
-    """As with links: the credentials of a form are dated."""
+def test_a_form_above_seven_days_is_reduced_with_a_warning():
+    """As with links."""
     with pytest.warns(UserWarning, match="seven days at most"):
-        form = far().create_upload_form("a", timedelta(days=9), max_size=5)
+        form = aws_storage().create_upload_form("a", timedelta(days=9), max_size=5)
 
     assert form.expires_at <= datetime.now(UTC) + timedelta(days=7, seconds=1)
 
 
-@pytest.mark.parametrize(("least", "most"), [(-1, 5), (6, 5), (0, -1)])
-def test_limits_that_contradict_each_other_are_refused(least, most):
-    """No file could be uploaded by such a form."""
+@pytest.mark.parametrize(("min_size", "max_size"), [(-1, 5), (6, 5), (0, -1)])
+def test_contradicting_size_limits_are_rejected(min_size, max_size):
+    """Such a form would accept no file."""
     with pytest.raises(ValueError, match=r"(min|max)_size"):
-        far().create_upload_form("a", HOUR, min_size=least, max_size=most)
+        aws_storage().create_upload_form("a", HOUR, min_size=min_size, max_size=max_size)
 
 
-@pytest.mark.parametrize("terms", [{"size": 4}, {"checksum": f"md5:{'0' * 32}"}, {"exclusive": True}])
-def test_a_form_binds_nothing_that_only_a_put_can(terms):
-    """The policy has no word for it."""
-    with pytest.raises(UnsupportedOperationError, match="bind max_size together with"):
-        far().upload_request("a", HOUR, max_size=5, **terms)
+@pytest.mark.parametrize("constraints", [{"size": 4}, {"checksum": f"md5:{'0' * 32}"}, {"exclusive": True}])
+def test_constraints_that_a_form_cannot_enforce_are_rejected(constraints):
+    """A policy has no condition for them."""
+    with pytest.raises(UnsupportedOperationError, match="enforce max_size together with"):
+        aws_storage().upload_request("a", HOUR, max_size=5, **constraints)
 
 
-def test_a_header_that_a_form_would_lose_is_refused(strict):
-    """Ceph takes the field and stores nothing of it; a link keeps the header."""
+def test_a_header_that_forms_of_the_service_lose_is_rejected(strict):
+    """Ceph accepts the field and does not store it; a link stores the header."""
     with pytest.raises(UnsupportedOperationError, match="use a link with a size"):
         strict.upload_request("a", HOUR, max_size=5, cache_control="no-cache")
 
 
-def test_a_link_of_one_piece_binds_no_largest_size():
-    """That takes a form, and link_to gives a URL alone."""
+def test_link_to_rejects_max_size():
+    """It needs a form, and link_to returns a URL only."""
     with pytest.raises(UnsupportedOperationError, match="max_size"):
-        far().link_to("a", "upload", HOUR, max_size=5)
+        aws_storage().link_to("a", "upload", HOUR, max_size=5)
 
 
 @pytest.mark.parametrize(
     "arguments", [{"preset": "r2", "endpoint_url": "https://r2.example.com"}, {"customer_key": b"k" * 32}]
 )
-def test_where_there_are_no_forms_the_error_says_what_else(arguments):
-    """A service without them, and a key that a browser must not have."""
+def test_an_unsupported_form_names_the_alternative(arguments):
+    """For a service without forms, and with a customer-provided key."""
     with pytest.raises(UnsupportedOperationError, match="use upload_request"):
-        far(**arguments).create_upload_form("a", HOUR, max_size=5)
+        aws_storage(**arguments).create_upload_form("a", HOUR, max_size=5)
 
 
-# -- uploads in parts ------------------------------------------------------------------------------------------------
+# -- multipart uploads ------------------------------------------------------------------------------------------------
 
 
-def ask(storage, step, body=None, **arguments):
-    """Make one signed request of an upload in parts, with a plain client."""
-    instruction = storage.multipart_request(PATH, step, HOUR, **arguments)
-    return send(instruction.url, instruction.method, instruction.headers, body)
+def send_step(storage, step, body=None, **arguments):
+    """Send one signed request of a multipart upload with a plain HTTP client."""
+    request = storage.multipart_request(PATH, step, HOUR, **arguments)
+    return send(request.url, request.method, request.headers, body)
 
 
 def completion(etags):
-    """The body that ends an upload."""
+    """Return the body that completes an upload."""
     parts = "".join(
         f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>" for number, etag in etags.items()
     )
     return f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
 
 
-def test_a_plain_client_uploads_in_parts(storage):
-    """Begun, sent, listed and ended by signed requests alone; the file is there with its type, and nothing else is."""
+def test_a_plain_client_sends_a_multipart_upload(storage):
+    """With signed requests only; the file has its content type, and is not visible before completion."""
     contents = {1: b"a" * MIN_PART, 2: b"the rest"}
-    upload_id = ask(storage, "create", b"", content_type="video/x-mine").element("UploadId")
+    upload_id = send_step(storage, "create", b"", content_type="video/x-mine").element("UploadId")
 
     etags = {
-        number: ask(storage, "part", content, upload_id=upload_id, number=number, size=len(content)).headers["ETag"]
+        number: send_step(storage, "part", content, upload_id=upload_id, number=number, size=len(content)).headers[
+            "ETag"
+        ]
         for number, content in contents.items()
     }
-    listed = ask(storage, "list", upload_id=upload_id)
-    nothing_yet = storage.exists(PATH)
-    ended = ask(storage, "complete", completion(etags), upload_id=upload_id)
+    listed = send_step(storage, "list", upload_id=upload_id)
+    stored_before = storage.exists(PATH)
+    completed = send_step(storage, "complete", completion(etags), upload_id=upload_id)
 
     assert listed.status == 200
     assert listed.body.count(b"<PartNumber>") == 2
-    assert nothing_yet is False
-    assert ended.status == 200
+    assert stored_before is False
+    assert completed.status == 200
     assert storage.read(PATH) == contents[1] + contents[2]
     assert storage.stat(PATH).content_type == "video/x-mine"
 
 
 @pytest.mark.parametrize("by", [-1, 1])
-def test_a_part_of_another_size_is_refused(storage, by):
-    """Where the size was signed; without one any is taken."""
-    upload_id = ask(storage, "create", b"").element("UploadId")
+def test_a_part_of_another_size_is_rejected(storage, by):
+    """If the size was signed; otherwise any size is accepted."""
+    upload_id = send_step(storage, "create", b"").element("UploadId")
 
-    bound = ask(storage, "part", b"x" * (100 + by), upload_id=upload_id, number=1, size=100)
-    free = ask(storage, "part", b"x" * (100 + by), upload_id=upload_id, number=1)
-    parts = ask(storage, "list", upload_id=upload_id)
+    signed_size = send_step(storage, "part", b"x" * (100 + by), upload_id=upload_id, number=1, size=100)
+    any_size = send_step(storage, "part", b"x" * (100 + by), upload_id=upload_id, number=1)
+    parts = send_step(storage, "list", upload_id=upload_id)
 
-    assert (bound.status, free.status) == (403, 200)
+    assert (signed_size.status, any_size.status) == (403, 200)
     assert parts.element("Size") == str(100 + by)
 
 
-def test_a_request_for_one_part_is_good_for_that_part(storage):
-    """Not for another number, not for another upload, not to end or to abort the upload."""
-    upload_id = ask(storage, "create", b"").element("UploadId")
-    other_id = ask(storage, "create", b"").element("UploadId")
+def test_a_signed_part_request_is_valid_for_that_part_only(storage):
+    """Not for another number or upload, and not to complete or abort the upload."""
+    upload_id = send_step(storage, "create", b"").element("UploadId")
+    other_id = send_step(storage, "create", b"").element("UploadId")
     url = storage.multipart_request(PATH, "part", HOUR, upload_id=upload_id, number=1).url
 
-    answers = [
+    responses = [
         send(url.replace("partNumber=1", "partNumber=2"), "PUT", {}, b"x"),
         send(url.replace("partNumber=1&", ""), "POST", {}, completion({1: "a"})),
         send(url.replace("partNumber=1&", ""), "DELETE"),
@@ -335,52 +336,52 @@ def test_a_request_for_one_part_is_good_for_that_part(storage):
     ]
     swapped = storage.multipart_request(PATH, "part", HOUR, upload_id=other_id, number=1).url
     mixed = swapped.partition("&X-Amz-Algorithm")[0] + url[url.index("&X-Amz-Algorithm") :]
-    answers.append(send(mixed, "PUT", {}, b"x"))
+    responses.append(send(mixed, "PUT", {}, b"x"))
 
-    assert {answer.status for answer in answers} == {403}
+    assert {response.status for response in responses} == {403}
     assert {upload.upload_id for upload in storage.multipart.list_uploads()} == {upload_id, other_id}
     assert [*storage.multipart.list_parts(PATH, upload_id), *storage.multipart.list_parts(PATH, other_id)] == []
 
 
-def test_an_upload_in_parts_is_given_up(storage):
-    """Nothing of it stays behind."""
-    upload_id = ask(storage, "create", b"").element("UploadId")
-    ask(storage, "part", b"x", upload_id=upload_id, number=1)
+def test_a_multipart_upload_is_aborted_by_a_signed_request(storage):
+    """Nothing of it is left."""
+    upload_id = send_step(storage, "create", b"").element("UploadId")
+    send_step(storage, "part", b"x", upload_id=upload_id, number=1)
 
-    answer = ask(storage, "abort", upload_id=upload_id)
+    response = send_step(storage, "abort", upload_id=upload_id)
 
-    assert answer.status == 204
+    assert response.status == 204
     assert list(storage.multipart.list_uploads()) == []
     assert storage.list() == []
 
 
-def test_what_the_profile_stores_with_is_sent_when_an_upload_begins(localstack):
-    """And is signed, so that it can be neither left out nor changed."""
-    storage = place(localstack, storage_class="STANDARD_IA", cache_control="no-cache")
-    begin = storage.multipart_request("a", "create", HOUR)
+def test_storage_settings_of_the_profile_are_signed_when_an_upload_is_created(localstack):
+    """So that the client can neither leave them out nor change them."""
+    storage = make_storage(localstack, storage_class="STANDARD_IA", cache_control="no-cache")
+    create = storage.multipart_request("a", "create", HOUR)
 
-    answers = {
-        name: send(begin.url, "POST", {key: value for key, value in begin.headers.items() if key != name}, b"").status
-        for name in begin.headers
+    responses = {
+        name: send(create.url, "POST", {key: value for key, value in create.headers.items() if key != name}, b"").status
+        for name in create.headers
     }
 
-    assert begin.headers == {
+    assert create.headers == {
         "Content-Type": "application/octet-stream",
         "x-amz-storage-class": "STANDARD_IA",
         "Cache-Control": "no-cache",
     }
-    assert set(answers.values()) == {403}
-    assert send(begin.url, "POST", begin.headers, b"").status == 200
+    assert set(responses.values()) == {403}
+    assert send(create.url, "POST", create.headers, b"").status == 200
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_step_tells_until_when_it_is_good(step):
-    """As it was asked for, and no header to be sent but at the beginning."""
+def test_a_step_has_the_requested_expiry(step):
+    """Only the step that creates the upload has headers."""
     needed: dict[str, Any] = {} if step == "create" else {"upload_id": "id/+="}
     needed |= {"number": 10_000} if step == "part" else {}
     before = datetime.now(UTC)
 
-    request = far().multipart_request("a", step, HOUR, **needed)
+    request = aws_storage().multipart_request("a", step, HOUR, **needed)
 
     assert before + HOUR <= request.expires_at <= datetime.now(UTC) + HOUR + timedelta(seconds=1)
     assert bool(request.headers) is (step == "create")
@@ -390,31 +391,35 @@ def test_a_step_tells_until_when_it_is_good(step):
 @pytest.mark.parametrize(
     ("step", "arguments", "message"),
     [
-        ("begin", {}, "the steps of an upload in parts are create, part, complete, abort, list"),
+        ("begin", {}, "the steps of a multipart upload are create, part, complete, abort, list"),
         ("create", {"upload_id": "1"}, "takes neither"),
         ("create", {"number": 1}, "takes neither"),
-        ("create", {"size": 1}, "size of a part"),
+        ("create", {"size": 1}, "size of the step 'part'"),
         ("part", {}, "takes number and upload_id"),
         ("part", {"upload_id": "1"}, "takes number and upload_id"),
         ("part", {"upload_id": "", "number": 1}, "takes number and upload_id"),
         ("part", {"upload_id": "1", "number": 0}, "takes number and upload_id"),
-        ("part", {"upload_id": "1", "number": -1}, "numbered from 1 to 10000"),
-        ("part", {"upload_id": "1", "number": 10_001}, "numbered from 1 to 10000"),
+        ("part", {"upload_id": "1", "number": -1}, "part numbers are 1 to 10000"),
+        ("part", {"upload_id": "1", "number": 10_001}, "part numbers are 1 to 10000"),
         ("part", {"upload_id": "1", "number": 1, "size": -1}, "whole number"),
-        ("part", {"upload_id": "1", "number": 1, "content_type": "a/b"}, "content_type is said when"),
+        (
+            "part",
+            {"upload_id": "1", "number": 1, "content_type": "a/b"},
+            "content_type is an argument of the step 'create'",
+        ),
         ("complete", {}, "takes upload_id"),
         ("complete", {"upload_id": "1", "number": 1}, "takes upload_id"),
-        ("complete", {"upload_id": "1", "size": 1}, "size of a part"),
-        ("abort", {"upload_id": "1", "content_type": "a/b"}, "content_type is said when"),
+        ("complete", {"upload_id": "1", "size": 1}, "size of the step 'part'"),
+        ("abort", {"upload_id": "1", "content_type": "a/b"}, "content_type is an argument of the step 'create'"),
     ],
 )
-def test_a_step_that_misses_something_is_refused(step, arguments, message):
-    """The service's own answer would reach the browser only, and late."""
+def test_a_step_with_wrong_arguments_is_rejected(step, arguments, message):
+    """The response of the service would reach the browser only, and late."""
     with pytest.raises(ValueError, match=message):
-        far().multipart_request("a", step, HOUR, **arguments)
+        aws_storage().multipart_request("a", step, HOUR, **arguments)
 
 
-def test_a_customers_own_key_signs_no_part():
-    """Whoever had the request would need the key as well."""
+def test_multipart_requests_with_a_customer_key_are_rejected():
+    """The client would need the key."""
     with pytest.raises(UnsupportedOperationError, match="sign a link"):
-        far(customer_key=b"k" * 32).multipart_request("a", "create", HOUR)
+        aws_storage(customer_key=b"k" * 32).multipart_request("a", "create", HOUR)

@@ -1,4 +1,4 @@
-"""A process that dies while it writes to S3, or forgets to end: the old content or the new, and nothing in between."""
+"""A process that is killed while it writes to S3, or does not close a writer: the old content or the new, complete."""
 
 import gc
 import signal
@@ -8,21 +8,23 @@ import pytest
 
 from tests.counts import count
 from tests.dying_programs import ENDS, MIB, NEW, OLD, WRITES, content, killed, moments, on_demand, program as start
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 
 pytest_plugins = ["tests.services.s3"]
 
 NOW = timedelta(0)
-DEEDS = {
+OPERATIONS = {
     **WRITES,
-    "copy at once": """
+    "copy one request": """
         storage.copy("source.bin", "a.bin")
     """,
-    "copy in parts": """
+    "copy multipart": """
         import flask_storage.backends.s3.copy as copy_module
         from flask_storage.types import WriteOptions
         copy_module._PART = 5 << 20
-        copy_module.copy_object(storage._gateway, "source.bin", "a.bin", WriteOptions(), storage._workers, multipart_threshold=1)
+        copy_module.copy_object(
+            storage._gateway, "source.bin", "a.bin", WriteOptions(), storage._workers, multipart_threshold=1
+        )
     """,
 }
 
@@ -30,10 +32,10 @@ DEEDS = {
 @pytest.fixture(scope="module")
 def storage(rgw):
     """A storage on Ceph."""
-    made = place(rgw)
-    yield made
-    made.close()
-    rgw.remove_bucket(made.bucket)
+    storage = make_storage(rgw)
+    yield storage
+    storage.close()
+    rgw.remove_bucket(storage.bucket)
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +48,19 @@ def source(tmp_path_factory):
 
 @pytest.fixture
 def program(rgw, storage, source):
-    """Make a program of these lines, on the same bucket; its credentials are in its environment."""
-    made = f"""S3Storage(
+    """Return a function that runs a program with these lines on the same bucket; credentials are in its environment."""
+    expression = f"""S3Storage(
         {storage.bucket!r}, {rgw.region!r}, endpoint_url={rgw.http!r}, preset={rgw.preset!r},
         addressing_style="path", concurrency=2,
     )"""
     keys = {"AWS_ACCESS_KEY_ID": rgw.access_key, "AWS_SECRET_ACCESS_KEY": rgw.secret_key}
-    return lambda lines: start(made, source, lines, **keys)
+    return lambda lines: start(expression, source, lines, **keys)
 
 
-@pytest.mark.parametrize("deed", DEEDS)
-def test_killed_at_any_moment_nothing_is_torn(program, storage, deed):
-    """The old content is whole, or the new is; and a sweep leaves no unfinished upload."""
-    lines = on_demand(DEEDS[deed])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_killed_write_is_atomic(program, storage, operation):
+    """The old or the new content is complete, and a sweep removes the unfinished upload."""
+    lines = on_demand(OPERATIONS[operation])
     storage.write("source.bin", NEW)
     storage.write("a.bin", OLD)
     end, duration = killed(program(lines))
@@ -74,7 +76,7 @@ def test_killed_at_any_moment_nothing_is_torn(program, storage, deed):
         storage.sweep(NOW)
         assert content(storage, "a.bin") in (OLD, NEW)
 
-    # What was on its way to the server when the process died may have arrived since.
+    # Requests that were in transit when the process was killed may have arrived since.
     storage.sweep(NOW)
     assert not list(storage.multipart.list_uploads())
     assert -signal.SIGKILL in ends
@@ -84,7 +86,7 @@ def test_killed_at_any_moment_nothing_is_torn(program, storage, deed):
 @pytest.mark.parametrize("size", [4, 6 * MIB])
 @pytest.mark.parametrize("path", ["old.bin", "new.bin"])
 def test_a_program_that_ends_with_an_open_writer_publishes_nothing(program, storage, end, size, path):
-    """However the interpreter goes: nothing becomes visible, and a sweep takes what was sent."""
+    """However the interpreter exits, and a sweep removes the parts that were sent."""
     storage.write("old.bin", OLD)
     storage.delete("new.bin")
 
@@ -99,8 +101,8 @@ def test_a_program_that_ends_with_an_open_writer_publishes_nothing(program, stor
 
 
 @pytest.mark.parametrize("size", [0, 4, 6 * MIB, 11 * MIB])
-def test_a_writer_that_is_forgotten_warns_and_publishes_nothing(storage, size):
-    """Garbage collection never talks to the service; what it already holds is for the sweep."""
+def test_an_unclosed_writer_warns_and_publishes_nothing(storage, size):
+    """The garbage collector sends no request to the service; the sweep removes the parts."""
     storage.write("old.bin", OLD)
 
     for path in ("old.bin", "new.bin"):
@@ -115,8 +117,8 @@ def test_a_writer_that_is_forgotten_warns_and_publishes_nothing(storage, size):
     assert content(storage, "new.bin") is None
 
 
-def test_a_forgotten_writer_says_so_at_the_end_of_a_program(program, storage):
-    """Whoever runs Python with its warnings on is told which file was lost."""
+def test_an_unclosed_writer_warns_at_the_end_of_a_program(program, storage):
+    """With warnings enabled, the message names the file that was lost."""
     with program("import warnings\nwarnings.simplefilter('always')\nstorage.open('new.bin', 'w')\n") as process:
         _, errors = process.communicate(timeout=60)
 

@@ -1,4 +1,4 @@
-"""Links into S3: each is good for exactly what was signed, and the servers that check signatures refuse the rest."""
+"""Links into S3: each is valid for exactly what was signed, and servers reject any other request."""
 
 import hashlib
 import http.client
@@ -24,7 +24,7 @@ from flask_storage.paths import normalize
 from flask_storage.types import LinkRequest, ShareLinkOperation
 from tests.counts import count
 from tests.plain_client import follow, send
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.variants import extra_variant, variants
 
 pytest_plugins = ["tests.services.s3"]
@@ -35,65 +35,65 @@ SHA256 = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
 MD5 = f"md5:{hashlib.md5(BODY).hexdigest()}"
 SERVERS = variants("localstack", "rgw", "rclone_s3")
 PATH = "a folder/caf\u00e9 \u4e2d+&=%2F#?.txt"
-REFUSALS = {403, 400}
-"""A wrong signature is 403; what is no well-formed request any more, or has another digest, may be 400."""
-STUMBLES = {"localstack": {500}}
-"""What a server answers in its own confusion, where it does no more than that."""
+REJECTED = {403, 400}
+"""Statuses of rejected requests: 403 for a wrong signature, 400 for a malformed request or another digest."""
+SERVER_ERRORS = {"localstack": {500}}
+"""Statuses that a server sends for some malformed requests, without executing them."""
 
 
 @pytest.fixture(params=SERVERS)
 def server(request):
-    """Each server that checks the signatures of links."""
+    """Each server that verifies the signatures of links."""
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
-def places():
-    """A storage on each server, kept for the whole module: making one takes longer than most tests."""
+def storages():
+    """One storage on each server, shared by the module: creating one takes longer than most tests."""
     return {}
 
 
 @pytest.fixture
-def storage(server, places):
-    """An empty storage."""
-    made = places.get(server.name) or places.setdefault(server.name, place(server))
+def storage(server, storages):
+    """An empty storage on each server."""
+    made = storages.get(server.name) or storages.setdefault(server.name, make_storage(server))
     made.delete_many([entry.name for entry in made.list()])
     return made
 
 
-def far(**arguments):
-    """A storage of AWS, which nothing is asked of: links are made without the network."""
+def aws_storage(**arguments):
+    """Return a storage of AWS; links are signed without network access."""
     ours = {
         "aws_region": "eu-central-1",
         "aws_access_key_id": "AKIDEXAMPLE",
-        "aws_secret_access_key": "a secret that nobody may see",
+        "aws_secret_access_key": "a secret not for the logs",
     }
     return S3Storage("a-bucket", **{**ours, **arguments})
 
 
-def at(storage, clock, rounding=0):
-    """Make the links of a storage go by another clock."""
+def with_clock(storage, clock, rounding=0):
+    """Make a storage sign links with another clock."""
     storage._presigner = S3Presigner(storage._gateway, storage._clients, clock=clock, rounding=rounding)
     return storage
 
 
 def query_of(url):
-    """The parameters of a link, unquoted."""
+    """Return the query parameters of a link, unquoted."""
     return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
 
 
-def life_of(url):
-    """From when and until when a link is good, in seconds since 1970."""
+def validity_of(url):
+    """Return the start and the end of the validity of a link, in seconds since 1970."""
     query = query_of(url)
     start = datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
     return start, start + int(query["X-Amz-Expires"])
 
 
-# -- downloads -----------------------------------------------------------------------------------------------------
+# -- downloads --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("terms", "header", "value"),
+    ("constraints", "header", "value"),
     [
         ({"output_path": "report.pdf"}, "Content-Disposition", 'attachment; filename="report.pdf"'),
         (
@@ -113,13 +113,13 @@ def life_of(url):
         ({"disposition": "inline", "output_path": "b.txt"}, "Content-Disposition", 'inline; filename="b.txt"'),
     ],
 )
-def test_a_link_says_how_the_service_answers(storage, terms, header, value):
-    """Name, type, encoding and caching are signed into the link, and arrive as they were given."""
+def test_response_headers_of_a_link_are_sent_by_the_service(storage, constraints, header, value):
+    """Name, type, encoding and caching are signed into the link, and arrive unchanged."""
     storage.write(PATH, BODY)
 
-    answer = send(storage.link_to(PATH, "download", HOUR, **terms), "GET")
+    response = send(storage.link_to(PATH, "download", HOUR, **constraints), "GET")
 
-    assert (answer.status, answer.body, answer.headers[header]) == (200, BODY, value)
+    assert (response.status, response.body, response.headers[header]) == (200, BODY, value)
 
 
 @pytest.mark.parametrize(
@@ -133,211 +133,211 @@ def test_a_link_says_how_the_service_answers(storage, terms, header, value):
         ("a.html", "text/plain", True),
     ],
 )
-def test_only_what_can_run_nothing_is_shown(storage, path, content_type, shown):
-    """Whatever is asked for, a page with scripts is saved, and the stored type does not decide."""
+def test_only_passive_content_is_shown_inline(storage, path, content_type, shown):
+    """Pages with scripts are always downloaded; the stored content type has no influence."""
     storage.write(path, BODY, content_type="text/html")
 
-    answer = send(storage.link_to(path, "download", HOUR, disposition="inline", content_type=content_type), "GET")
+    response = send(storage.link_to(path, "download", HOUR, disposition="inline", content_type=content_type), "GET")
 
-    assert answer.headers["Content-Disposition"].startswith("inline" if shown else "attachment")
-    assert (answer.headers["Content-Type"] != "text/html") is (content_type != "text/html")
+    assert response.headers["Content-Disposition"].startswith("inline" if shown else "attachment")
+    assert (response.headers["Content-Type"] != "text/html") is (content_type != "text/html")
 
 
 @pytest.mark.parametrize("term", ["output_path", "content_type", "content_encoding", "cache_control"])
 @pytest.mark.parametrize("text", ["a\r\nSet-Cookie: b=c", "a\nb", "a\0b"])
-def test_what_would_begin_another_header_is_refused(term, text):
-    """It would be the client's header in the service's answer."""
+def test_line_breaks_in_response_headers_are_rejected(term, text):
+    """They would inject a header into the response of the service."""
     with pytest.raises(ValueError, match="one line of text"):
-        far().link_to("a", "download", HOUR, **{term: text})
+        aws_storage().link_to("a", "download", HOUR, **{term: text})
 
 
-def test_a_link_without_terms_answers_with_what_is_stored(storage):
-    """Type and content are those of the file, and a piece may be asked for."""
+def test_a_plain_link_returns_the_stored_content_and_type(storage):
+    """Ranges can be requested too."""
     storage.write(PATH, BODY, content_type="text/x-mine")
     url = storage.link_to(PATH, "download", HOUR)
 
     whole, piece = send(url, "GET"), send(url, "GET", {"Range": "bytes=5-6"})
 
     assert (whole.status, whole.body, whole.headers["Content-Type"]) == (200, BODY, "text/x-mine")
-    assert piece.status in (200, 206)  # rclone sends the piece and calls it the whole
+    assert piece.status in (200, 206)  # rclone sends the range with the status 200
     assert piece.body == BODY[5:7]
 
 
-def test_many_links_are_those_made_one_by_one():
-    """With the text that each has alone, below the prefix, and in their order."""
-    below = at(far(prefix="a/prefix"), lambda: 1_900_000_000.5)
+def test_links_in_bulk_equal_single_links():
+    """The same text, with the prefix, in the order of the paths."""
+    storage = with_clock(aws_storage(prefix="a/prefix"), lambda: 1_900_000_000.5)
     paths = [PATH, "b.txt", "b.txt"]
     until = datetime.fromtimestamp(1_900_003_600, UTC)
 
-    together = below.links_to(paths, "download", until)
-    shown = below.links_to(paths, "download", until, disposition="inline")
+    together = storage.links_to(paths, "download", until)
+    shown = storage.links_to(paths, "download", until, disposition="inline")
 
-    assert together == [below.link_to(path, "download", until) for path in paths]
-    assert shown == [below.link_to(path, "download", until, disposition="inline") for path in paths]
+    assert together == [storage.link_to(path, "download", until) for path in paths]
+    assert shown == [storage.link_to(path, "download", until, disposition="inline") for path in paths]
     assert all("/a/prefix/" in url for url in together)
     assert query_of(shown[1])["response-content-type"] == "text/plain; charset=utf-8"
-    assert below.links_to([], "download", until) == []
+    assert storage.links_to([], "download", until) == []
 
 
-def test_a_prefix_and_a_key_of_any_script_are_part_of_the_link(server):
-    """The link leads to the file that the storage knows under this path."""
-    below = place(server, prefix="\u00e4 prefix/b")
-    below.write(PATH, BODY)
+def test_prefixes_and_keys_with_unicode_characters_are_signed(server):
+    """The link leads to the file that the storage has under this path."""
+    storage = make_storage(server, prefix="\u00e4 prefix/b")
+    storage.write(PATH, BODY)
 
-    answer = send(below.link_to(PATH, "download", HOUR), "GET")
+    response = send(storage.link_to(PATH, "download", HOUR), "GET")
 
-    assert (answer.status, answer.body) == (200, BODY)
+    assert (response.status, response.body) == (200, BODY)
 
 
-# -- uploads -------------------------------------------------------------------------------------------------------
+# -- uploads ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content_type", [None, "text/x-mine; charset=utf-8", "application/x-www-form-urlencoded"])
-def test_an_upload_is_stored_with_the_type_that_was_signed(storage, content_type):
-    """Without one as bytes without a meaning; the name of the file tells nothing."""
-    instruction = storage.upload_request("a.html", HOUR, content_type=content_type)
+def test_an_upload_is_stored_with_the_signed_content_type(storage, content_type):
+    """The default is application/octet-stream; the type is not guessed from the name."""
+    upload = storage.upload_request("a.html", HOUR, content_type=content_type)
 
-    answer = follow(instruction, BODY)
+    response = follow(upload, BODY)
 
     info = storage.stat("a.html")
-    assert (answer.status, storage.read("a.html")) == (200, BODY)
+    assert (response.status, storage.read("a.html")) == (200, BODY)
     assert info.content_type == content_type or content_type is None
-    assert info.content_type == instruction.headers["Content-Type"] or storage.preset.checksums != "when_supported"
-    assert instruction.headers["Content-Type"] == (content_type or "application/octet-stream")
+    assert info.content_type == upload.headers["Content-Type"] or storage.preset.checksums != "when_supported"
+    assert upload.headers["Content-Type"] == (content_type or "application/octet-stream")
 
 
 @pytest.mark.parametrize("altered", [{"Content-Type": "text/html"}, {}])
-def test_another_type_or_none_is_refused(storage, altered):
-    """The client cannot turn a picture into a page."""
-    instruction = storage.upload_request("a.png", HOUR, content_type="image/png")
+def test_an_upload_with_another_content_type_is_rejected(storage, altered):
+    """So that a client cannot upload a page in place of a picture."""
+    upload = storage.upload_request("a.png", HOUR, content_type="image/png")
 
-    answer = send(instruction.url, "PUT", altered, BODY)
+    response = send(upload.url, "PUT", altered, BODY)
 
-    assert answer.status == 403
+    assert response.status == 403
     assert not storage.exists("a.png")
 
 
 @pytest.mark.parametrize("by", [-1, 1, 1000])
-def test_another_size_is_refused(storage, by):
-    """Neither shorter nor longer; nothing is stored."""
-    instruction = storage.upload_request("a", HOUR, size=5000)
+def test_an_upload_of_another_size_is_rejected(storage, by):
+    """Neither shorter nor longer content is stored."""
+    upload = storage.upload_request("a", HOUR, size=5000)
 
-    answer = follow(instruction, b"x" * (5000 + by))
+    response = follow(upload, b"x" * (5000 + by))
 
-    assert answer.status == 403
+    assert response.status == 403
     assert not storage.exists("a")
-    assert "Content-Length" not in instruction.headers  # which a browser sets itself, and lets no script do it
+    assert "Content-Length" not in upload.headers  # which a browser sets itself, and lets no script do it
 
 
 @pytest.mark.parametrize("size", [0, 5000])
-def test_the_right_size_is_taken(storage, size):
-    """Also nothing at all."""
-    instruction = storage.upload_request("a", HOUR, size=size)
+def test_an_upload_of_the_signed_size_is_accepted(storage, size):
+    """Also of size 0."""
+    upload = storage.upload_request("a", HOUR, size=size)
 
-    answer = follow(instruction, b"x" * size)
+    response = follow(upload, b"x" * size)
 
-    assert (answer.status, storage.size("a")) == (200, size)
+    assert (response.status, storage.size("a")) == (200, size)
 
 
 @pytest.mark.parametrize(("name", "checksum"), [("localstack", SHA256), *((server, MD5) for server in SERVERS)])
-def test_a_checksum_binds_the_content(request, name, checksum):
-    """Another content is refused, also when the header that says the checksum is left out or changed."""
-    storage = place(request.getfixturevalue(name))
-    instruction = storage.upload_request("a", HOUR, checksum=checksum)
-    told = {name: value for name, value in instruction.headers.items() if name != "Content-Type"}
-    without = {"Content-Type": instruction.headers["Content-Type"]}
-    changed = {**instruction.headers, **dict.fromkeys(told, "AAAAAAAAAAAAAAAAAAAAAA==")}
+def test_a_signed_checksum_is_enforced(request, name, checksum):
+    """Other content is rejected, also when the checksum header is left out or changed."""
+    storage = make_storage(request.getfixturevalue(name))
+    upload = storage.upload_request("a", HOUR, checksum=checksum)
+    checksum_headers = {name: value for name, value in upload.headers.items() if name != "Content-Type"}
+    without_checksum = {"Content-Type": upload.headers["Content-Type"]}
+    changed = {**upload.headers, **dict.fromkeys(checksum_headers, "AAAAAAAAAAAAAAAAAAAAAA==")}
 
-    wrong = follow(instruction, BODY[::-1])
-    bare = send(instruction.url, "PUT", without, BODY[::-1])
-    other = send(instruction.url, "PUT", changed, BODY[::-1])
-    nothing_yet = storage.exists("a")
-    right = follow(instruction, BODY)
+    wrong = follow(upload, BODY[::-1])
+    bare = send(upload.url, "PUT", without_checksum, BODY[::-1])
+    other = send(upload.url, "PUT", changed, BODY[::-1])
+    stored_before = storage.exists("a")
+    right = follow(upload, BODY)
 
-    assert len(told) == 1
+    assert len(checksum_headers) == 1
     assert (wrong.status, wrong.code, bare.status, other.status) == (400, "BadDigest", 403, 403)
-    assert nothing_yet is False
+    assert stored_before is False
     assert (right.status, storage.read("a")) == (200, BODY)
 
 
 @pytest.mark.parametrize(
     ("name", "checksum"), [("localstack", f"sha512:{'0' * 128}"), pytest.param("rgw", SHA256, marks=extra_variant)]
 )
-def test_a_checksum_that_nobody_would_compare_is_refused(request, name, checksum):
-    """Better no link than one that promises what the service ignores."""
-    storage = place(request.getfixturevalue(name))
+def test_a_checksum_that_the_service_would_ignore_is_rejected(request, name, checksum):
+    """No link is made whose checksum would not be verified."""
+    storage = make_storage(request.getfixturevalue(name))
 
-    with pytest.raises(UnsupportedOperationError, match="give the md5"):
+    with pytest.raises(UnsupportedOperationError, match="use an md5 checksum"):
         storage.link_to("a", "upload", HOUR, checksum=checksum)
 
 
 @pytest.mark.parametrize("name", variants("localstack", "rgw"))
-def test_create_only_takes_a_free_name_once(request, name):
-    """The second upload by the same link finds the name taken, and the header cannot be left out."""
-    storage = place(request.getfixturevalue(name))
-    instruction = storage.upload_request("a", HOUR, exclusive=True)
+def test_an_exclusive_upload_link_creates_a_file_once(request, name):
+    """The second upload with the same link is rejected, and the header cannot be left out."""
+    storage = make_storage(request.getfixturevalue(name))
+    upload = storage.upload_request("a", HOUR, exclusive=True)
 
-    first, second = follow(instruction, BODY), follow(instruction, b"another")
-    bare = send(instruction.url, "PUT", {"Content-Type": instruction.headers["Content-Type"]}, b"another")
+    first, second = follow(upload, BODY), follow(upload, b"another")
+    bare = send(upload.url, "PUT", {"Content-Type": upload.headers["Content-Type"]}, b"another")
 
     assert (first.status, second.status, bare.status) == (200, 412, 403)
     assert storage.read("a") == BODY
 
 
-def test_create_only_is_refused_where_the_service_ignores_it(rclone_s3):
-    """The link would replace what is there."""
+def test_an_exclusive_upload_link_is_rejected_where_the_service_ignores_it(rclone_s3):
+    """The upload would replace an existing file."""
     with pytest.raises(UnsupportedOperationError, match="exclusive"):
-        place(rclone_s3).upload_request("a", HOUR, exclusive=True)
+        make_storage(rclone_s3).upload_request("a", HOUR, exclusive=True)
 
 
-def _everything(name):
-    terms = {"content_type": "image/png", "content_encoding": "br", "cache_control": "no-cache", "checksum": MD5}
-    return {**terms, "size": len(BODY), **({} if name == "rclone_s3" else {"exclusive": True})}
+def _all_constraints(name):
+    constraints = {"content_type": "image/png", "content_encoding": "br", "cache_control": "no-cache", "checksum": MD5}
+    return {**constraints, "size": len(BODY), **({} if name == "rclone_s3" else {"exclusive": True})}
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_an_instruction_names_all_that_is_needed_and_nothing_more(request, name):
-    """Doing what it says works; leaving out any header, or saying anything else in it, does not."""
+def test_a_presigned_upload_has_exactly_the_needed_headers(request, name):
+    """The request succeeds as given; without any header, or with another value, it is rejected."""
     server = request.getfixturevalue(name)
     stored: dict[str, Any] = {} if name == "rclone_s3" else {"acl": "public-read"}
-    storage = place(server, storage_class="STANDARD", **stored)
-    instruction = storage.upload_request("a", HOUR, **_everything(name))
+    storage = make_storage(server, storage_class="STANDARD", **stored)
+    upload = storage.upload_request("a", HOUR, **_all_constraints(name))
     results: dict[Any, int] = {}
 
-    for header in instruction.headers:
-        less = {key: value for key, value in instruction.headers.items() if key != header}
-        results[header] = send(instruction.url, "PUT", less, BODY).status
-        results[header, "other"] = send(instruction.url, "PUT", {**less, header: "text"}, BODY).status
-    nothing_yet = storage.exists("a")
-    answer = follow(instruction, BODY)
+    for header in upload.headers:
+        less = {key: value for key, value in upload.headers.items() if key != header}
+        results[header] = send(upload.url, "PUT", less, BODY).status
+        results[header, "other"] = send(upload.url, "PUT", {**less, header: "text"}, BODY).status
+    stored_before = storage.exists("a")
+    response = follow(upload, BODY)
 
-    assert nothing_yet is False
-    assert set(results.values()) <= REFUSALS
-    assert [results[header] for header in instruction.headers if header != "Content-MD5"].count(403) >= 4
-    assert (answer.status, storage.read("a")) == (200, BODY)
-    assert {"x-amz-storage-class": "STANDARD", "Content-Type": "image/png"}.items() <= instruction.headers.items()
-    assert instruction.headers.get("x-amz-acl") == stored.get("acl")
+    assert stored_before is False
+    assert set(results.values()) <= REJECTED
+    assert [results[header] for header in upload.headers if header != "Content-MD5"].count(403) >= 4
+    assert (response.status, storage.read("a")) == (200, BODY)
+    assert {"x-amz-storage-class": "STANDARD", "Content-Type": "image/png"}.items() <= upload.headers.items()
+    assert upload.headers.get("x-amz-acl") == stored.get("acl")
 
 
-def test_what_the_profile_stores_with_is_signed(localstack):
-    """Encryption, class and ACL of the profile hold for uploads by a link too; the client has to send them."""
-    storage = place(
+def test_storage_settings_of_the_profile_are_signed(localstack):
+    """Encryption, class and ACL apply to uploads by link; the client must send them."""
+    storage = make_storage(
         localstack, acl="public-read", storage_class="STANDARD_IA", server_side_encryption="AES256", cache_control="x=1"
     )
-    instruction = storage.upload_request("a", HOUR)
+    upload = storage.upload_request("a", HOUR)
 
-    answer = follow(instruction, BODY)
+    response = follow(upload, BODY)
 
-    with_what = storage.client.head_object(Bucket=storage.bucket, Key="a")
-    assert answer.status == 200
-    assert instruction.headers == {
+    head = storage.client.head_object(Bucket=storage.bucket, Key="a")
+    assert response.status == 200
+    assert upload.headers == {
         "Content-Type": "application/octet-stream",
         "Cache-Control": "x=1",
         "x-amz-acl": "public-read",
         "x-amz-storage-class": "STANDARD_IA",
         "x-amz-server-side-encryption": "AES256",
     }
-    assert (with_what["StorageClass"], with_what["ServerSideEncryption"], with_what["CacheControl"]) == (
+    assert (head["StorageClass"], head["ServerSideEncryption"], head["CacheControl"]) == (
         "STANDARD_IA",
         "AES256",
         "x=1",
@@ -345,9 +345,9 @@ def test_what_the_profile_stores_with_is_signed(localstack):
     assert send(f"{localstack.http}/{storage.bucket}/a", "GET").status == 200
 
 
-def test_the_key_of_kms_is_signed():
+def test_the_kms_key_is_signed():
     """So that the client cannot choose another."""
-    storage = far(kms_key_id="arn:aws:kms:eu-central-1:1:key/2")
+    storage = aws_storage(kms_key_id="arn:aws:kms:eu-central-1:1:key/2")
 
     headers = storage.upload_request("a", HOUR).headers
 
@@ -355,23 +355,23 @@ def test_the_key_of_kms_is_signed():
     assert headers["x-amz-server-side-encryption-aws-kms-key-id"] == "arn:aws:kms:eu-central-1:1:key/2"
 
 
-# -- what a link is not good for -------------------------------------------------------------------------------------
+# -- what a link does not allow ---------------------------------------------------------------------------------------
 
 
-def test_a_link_to_remove_removes(storage):
-    """And a second time is no error, as with the verb."""
+def test_a_remove_link_deletes_the_file(storage):
+    """A second request is no error, as with delete."""
     storage.write(PATH, BODY)
     url = storage.link_to(PATH, "remove", HOUR)
 
-    answers = [send(url, "DELETE").status for _ in range(2)]
+    responses = [send(url, "DELETE").status for _ in range(2)]
 
-    assert answers == [204, 204]
+    assert responses == [204, 204]
     assert not storage.exists(PATH)
 
 
 @pytest.mark.parametrize("operation", ["download", "upload", "remove"])
-def test_a_link_is_good_for_one_method(storage, operation):
-    """GET does not put, PUT does not delete, and not even HEAD may look."""
+def test_a_link_is_valid_for_one_method(storage, operation):
+    """Any other method is rejected, HEAD too."""
     storage.write("a", BODY)
     own = {"download": "GET", "upload": "PUT", "remove": "DELETE"}[operation]
     url = storage.link_to("a", operation, HOUR)
@@ -386,38 +386,38 @@ def test_a_link_is_good_for_one_method(storage, operation):
 
 
 @pytest.mark.parametrize("operations", ["du", "dr", "ur", "dur"])
-def test_several_operations_in_one_link_are_refused(operations):
-    """A signature of S3 is for one method."""
+def test_several_operations_in_one_link_are_rejected(operations):
+    """An S3 signature is valid for one method."""
     with pytest.raises(UnsupportedOperationError, match="one link for each"):
-        far().link_to("a", operations, HOUR)
+        aws_storage().link_to("a", operations, HOUR)
 
 
-@pytest.mark.parametrize("terms", [{"uses": 1}, {"ip": "203.0.113.0/24"}])
-def test_terms_that_s3_cannot_bind_are_refused(terms):
-    """A link that can be used once needs somebody who counts."""
+@pytest.mark.parametrize("constraints", [{"uses": 1}, {"ip": "203.0.113.0/24"}])
+def test_constraints_that_s3_cannot_enforce_are_rejected(constraints):
+    """S3 neither counts uses nor restricts addresses."""
     with pytest.raises(UnsupportedOperationError, match="bind"):
-        far().link_to("a", "download", HOUR, **terms)
+        aws_storage().link_to("a", "download", HOUR, **constraints)
 
 
 @pytest.mark.parametrize("operation", ["download", "upload", "remove"])
-def test_a_link_that_has_expired_is_refused(storage, operation):
-    """It was good until five seconds ago."""
+def test_an_expired_link_is_rejected(storage, operation):
+    """It expired five seconds ago."""
     storage.write("a", BODY)
-    links = S3Presigner(storage._gateway, storage._clients, clock=lambda: time.time() - 100)
-    ended = datetime.now(UTC) - timedelta(seconds=5)
+    presigner = S3Presigner(storage._gateway, storage._clients, clock=lambda: time.time() - 100)
+    expired = datetime.now(UTC) - timedelta(seconds=5)
     method = {"download": "GET", "upload": "PUT", "remove": "DELETE"}[operation]
-    url = links.url("a", LinkRequest(operations=ShareLinkOperation.as_operation(operation), expires_at=ended))
+    url = presigner.url("a", LinkRequest(operations=ShareLinkOperation.as_operation(operation), expires_at=expired))
 
     headers = {"Content-Type": "application/octet-stream"} if operation == "upload" else {}
-    answer = send(url, method, headers, b"x" if operation == "upload" else None)
+    response = send(url, method, headers, b"x" if operation == "upload" else None)
 
-    assert answer.status in REFUSALS
+    assert response.status in REJECTED
     assert storage.read("a") == BODY
 
 
-def test_a_customers_own_key_signs_no_link():
-    """Whoever had the link would need the key as well."""
-    storage = far(customer_key=b"k" * 32)
+def test_links_with_a_customer_key_are_rejected():
+    """The client of a link would need the key."""
+    storage = aws_storage(customer_key=b"k" * 32)
 
     for make in (
         lambda: storage.link_to("a", "download", HOUR),
@@ -428,8 +428,8 @@ def test_a_customers_own_key_signs_no_link():
             make()
 
 
-def test_without_credentials_there_are_no_links(monkeypatch, tmp_path):
-    """The error says what to do."""
+def test_links_without_credentials_raise_an_error(monkeypatch, tmp_path):
+    """The message says what to do."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
@@ -441,14 +441,14 @@ def test_without_credentials_there_are_no_links(monkeypatch, tmp_path):
         storage.link_to("a", "download", HOUR)
 
 
-# -- tampering -----------------------------------------------------------------------------------------------------
+# -- tampering --------------------------------------------------------------------------------------------------------
 
 
-def _flipped(text, place):
-    """The text with one character changed into another of its kind."""
-    old = text[place]
+def _changed(text, index):
+    """Return the text with one character replaced by another of its kind."""
+    old = text[index]
     kind = next((kind for kind in (string.digits, string.ascii_letters) if old in kind), "-_")
-    return text[:place] + next(char for char in kind if char != old) + text[place + 1 :]
+    return text[:index] + next(char for char in kind if char != old) + text[index + 1 :]
 
 
 def _with_query(url, query):
@@ -456,12 +456,12 @@ def _with_query(url, query):
 
 
 def _tampered_queries(url):
-    """The link with each parameter changed, doubled, emptied or left out, and with one more."""
+    """Yield the link with each parameter changed, emptied or removed, and with additional ones."""
     query = query_of(url)
     for name, value in query.items():
-        # A signature or a date has many places to be changed, a fixed word few.
+        # Up to six characters of each value are changed.
         for index in range(0, len(value), max(1, len(value) // 5)):
-            yield f"{name} flipped at {index}", _with_query(url, {**query, name: _flipped(value, index)})
+            yield f"{name} changed at {index}", _with_query(url, {**query, name: _changed(value, index)})
         yield f"{name} empty", _with_query(url, {**query, name: ""})
         yield f"no {name}", _with_query(url, {key: value for key, value in query.items() if key != name})
     longer = {"X-Amz-Expires": str(int(query["X-Amz-Expires"]) + 1)}
@@ -470,12 +470,12 @@ def _tampered_queries(url):
         yield f"with {more}", f"{url}&{more}"
 
 
-def _tampered_places(url, other_bucket):
-    """The link to each of many other keys, to another bucket, and to the bucket itself."""
+def _tampered_paths(url, other_bucket):
+    """Yield the link to many other keys, to another bucket, and to the bucket itself."""
     parts = urlsplit(url)
     _, bucket, key = parts.path.split("/", 2)
     for number in range(len(unquote(key))):
-        yield f"key at {number}", f"/{bucket}/{quote(_flipped(unquote(key), number))}"
+        yield f"key at {number}", f"/{bucket}/{quote(_changed(unquote(key), number))}"
     yield "longer key", f"/{bucket}/{key}1"
     yield "below the key", f"/{bucket}/{key}/1"
     yield "shorter key", f"/{bucket}/{key[:-1]}"
@@ -484,19 +484,19 @@ def _tampered_places(url, other_bucket):
     yield "other bucket", f"/{other_bucket}/{key}"
 
 
-def _tampered_uploads(instruction, other_bucket):
-    """Requests, each as method, URL, headers and body, that differ in one thing from what was allowed."""
-    url, headers = instruction.url, dict(instruction.headers)
+def _tampered_uploads(upload, other_bucket):
+    """Yield requests (method, URL, headers, body) that differ from the signed one in one respect."""
+    url, headers = upload.url, dict(upload.headers)
     for what, changed in _tampered_queries(url):
         yield what, ("PUT", changed, headers, BODY)
-    for what, path in _tampered_places(url, other_bucket):
+    for what, path in _tampered_paths(url, other_bucket):
         yield what, ("PUT", urlsplit(url)._replace(path=path).geturl(), headers, BODY)
     for method in ("GET", "HEAD", "DELETE", "POST"):
         yield method, (method, url, headers, BODY if method == "POST" else None)
     for name, value in headers.items():
         yield f"no {name}", ("PUT", url, {key: text for key, text in headers.items() if key != name}, BODY)
         for index in range(0, len(value), max(1, len(value) // 5)):
-            yield f"{name} flipped at {index}", ("PUT", url, {**headers, name: _flipped(value, index)}, BODY)
+            yield f"{name} changed at {index}", ("PUT", url, {**headers, name: _changed(value, index)}, BODY)
         yield f"{name} longer", ("PUT", url, {**headers, name: f"{value}x"}, BODY)
     yield "one byte more", ("PUT", url, headers, BODY + b"x")
     yield "one byte less", ("PUT", url, headers, BODY[:-1])
@@ -506,13 +506,13 @@ def _tampered_uploads(instruction, other_bucket):
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_no_changed_upload_is_taken(request, name):
-    """Method, key, bucket, each parameter, each header, each byte of the length: more than 100 changes, all refused."""
+def test_every_modified_upload_is_rejected(request, name):
+    """More than 100 changes of method, key, bucket, parameters, headers and length."""
     server = request.getfixturevalue(name)
-    storage, other = place(server), server.make_bucket()
-    refusals = REFUSALS | STUMBLES.get(name, set())
-    instruction = storage.upload_request("folder/file", HOUR, **_everything(name))
-    cases = dict(_tampered_uploads(instruction, other))
+    storage, other = make_storage(server), server.make_bucket()
+    refusals = REJECTED | SERVER_ERRORS.get(name, set())
+    upload = storage.upload_request("folder/file", HOUR, **_all_constraints(name))
+    cases = dict(_tampered_uploads(upload, other))
 
     statuses = {}
     for what, (method, url, headers, body) in cases.items():
@@ -520,48 +520,48 @@ def test_no_changed_upload_is_taken(request, name):
 
     assert len(cases) >= 100
     assert {what: status for what, status in statuses.items() if status not in refusals} == {}
-    assert storage.list() == place(server, bucket=other).list() == []
-    assert follow(instruction, BODY).status == 200
+    assert storage.list() == make_storage(server, bucket=other).list() == []
+    assert follow(upload, BODY).status == 200
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_no_changed_download_is_answered(request, name):
-    """Nor does anything else than what was signed decide how the service answers."""
+def test_every_modified_download_is_rejected(request, name):
+    """The response contains no content."""
     server = request.getfixturevalue(name)
-    storage, other = place(server), server.make_bucket()
-    refusals = REFUSALS | STUMBLES.get(name, set())
-    for held in (storage, place(server, bucket=other)):
+    storage, other = make_storage(server), server.make_bucket()
+    refusals = REJECTED | SERVER_ERRORS.get(name, set())
+    for held in (storage, make_storage(server, bucket=other)):
         held.write("folder/file", BODY)
         held.write("folder/filf", BODY)
     url = storage.link_to("folder/file", "download", HOUR, "a.txt", "text/plain", cache_control="private")
-    places = ((what, urlsplit(url)._replace(path=path).geturl()) for what, path in _tampered_places(url, other))
-    cases = {**dict(_tampered_queries(url)), **dict(places)}
+    paths = ((what, urlsplit(url)._replace(path=path).geturl()) for what, path in _tampered_paths(url, other))
+    cases = {**dict(_tampered_queries(url)), **dict(paths)}
 
-    answers = {what: send(changed, "GET") for what, changed in cases.items()}
+    responses = {what: send(changed, "GET") for what, changed in cases.items()}
 
-    assert {what: answer.status for what, answer in answers.items() if answer.status not in refusals} == {}
-    assert not any(BODY in answer.body for answer in answers.values())
+    assert {what: response.status for what, response in responses.items() if response.status not in refusals} == {}
+    assert not any(BODY in response.body for response in responses.values())
     assert send(url, "GET").body == BODY
 
 
-# -- until when ----------------------------------------------------------------------------------------------------
+# -- expiry -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_link_ends_when_it_was_asked_to():
+def test_a_link_expires_when_requested():
     """To the second, and never earlier."""
     before = time.time()
 
-    url = far().link_to("a", "download", HOUR)
+    url = aws_storage().link_to("a", "download", HOUR)
 
-    start, end = life_of(url)
+    start, end = validity_of(url)
     assert before - 1 < start <= time.time()
     assert before + 3600 <= end <= time.time() + 3601
 
 
 @pytest.mark.parametrize("rounding", [0, 3600])
-def test_more_than_seven_days_are_seven_days_and_a_warning(rounding):
-    """S3 would refuse the link at its first use."""
-    storage = far(link_rounding=rounding)
+def test_a_lifetime_above_seven_days_is_reduced_with_a_warning(rounding):
+    """S3 would reject the link when it is used."""
+    storage = aws_storage(link_rounding=rounding)
 
     with pytest.warns(UserWarning, match="seven days at most"):
         url = storage.link_to("a", "download", timedelta(days=8))
@@ -569,34 +569,34 @@ def test_more_than_seven_days_are_seven_days_and_a_warning(rounding):
     assert query_of(url)["X-Amz-Expires"] == str(MAX_EXPIRES)
 
 
-def test_the_end_of_an_upload_is_told_as_it_is():
-    """After the clamp, not as it was asked for."""
+def test_the_expiry_of_an_upload_is_the_reduced_one():
+    """Not the requested one."""
     with pytest.warns(UserWarning, match="seven days at most"):
-        instruction = far().upload_request("a", timedelta(days=30))
+        upload = aws_storage().upload_request("a", timedelta(days=30))
 
-    assert instruction.expires_at.timestamp() == life_of(instruction.url)[1]
+    assert upload.expires_at.timestamp() == validity_of(upload.url)[1]
 
 
-def test_exactly_seven_days_are_no_reason_to_warn():
-    """Rounding makes them a little less: the service would take no more."""
+def test_a_lifetime_of_exactly_seven_days_does_not_warn():
+    """With rounding the link expires a little earlier, as S3 accepts no more."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        exact = far().link_to("a", "download", timedelta(days=7))
-        rounded = far(link_rounding=3600).link_to("a", "download", timedelta(days=7))
+        exact = aws_storage().link_to("a", "download", timedelta(days=7))
+        rounded = aws_storage(link_rounding=3600).link_to("a", "download", timedelta(days=7))
 
     assert query_of(exact)["X-Amz-Expires"] == query_of(rounded)["X-Amz-Expires"] == str(MAX_EXPIRES)
 
 
 @pytest.mark.parametrize("rounding", [60, 900, 3600])
-@pytest.mark.parametrize("life", [7200, 7201, 100_000.5])
-def test_links_of_one_window_are_one_text(rounding, life):
-    """So that caches hit, however long the links are to live; the next window has another."""
+@pytest.mark.parametrize("lifetime", [7200, 7201, 100_000.5])
+def test_links_within_one_rounding_window_are_identical(rounding, lifetime):
+    """So that caches can use them, whatever their lifetime; the next window has another link."""
     begin = 1_900_000_800 - 1_900_000_800 % rounding
-    storage, texts = far(), []
+    storage, texts = aws_storage(), []
 
-    for moment in (begin, begin + rounding * 0.25, begin + rounding - 1, begin + rounding + 1):
-        at(storage, lambda moment=moment: moment, rounding)
-        texts.append(storage.link_to("a", "download", datetime.fromtimestamp(moment + life, UTC)))
+    for now in (begin, begin + rounding * 0.25, begin + rounding - 1, begin + rounding + 1):
+        with_clock(storage, lambda now=now: now, rounding)
+        texts.append(storage.link_to("a", "download", datetime.fromtimestamp(now + lifetime, UTC)))
 
     assert len(set(texts[:3])) == 1
     assert texts[3] != texts[0]
@@ -606,32 +606,32 @@ def test_links_of_one_window_are_one_text(rounding, life):
 @given(
     now=st.floats(1_900_000_000, 1_900_100_000),
     rounding=st.integers(0, 86_400),
-    life=st.floats(0.001, MAX_EXPIRES),
+    lifetime=st.floats(0.001, MAX_EXPIRES),
 )
-def test_a_rounded_link_lives_as_long_as_asked(now, rounding, life):
-    """And no longer than two windows more; only the seven days of S3 cut it short."""
-    until = datetime.fromtimestamp(now + life, UTC)
-    storage = at(SHARED, lambda: now, rounding)
+def test_a_rounded_link_is_valid_for_the_requested_time(now, rounding, lifetime):
+    """And at most two windows longer; only the limit of seven days shortens it."""
+    until = datetime.fromtimestamp(now + lifetime, UTC)
+    storage = with_clock(SHARED, lambda: now, rounding)
 
-    start, end = life_of(storage.link_to("a", "download", until))
+    start, end = validity_of(storage.link_to("a", "download", until))
 
     assert now - 1 - rounding < start <= now
     assert until.timestamp() <= end or end - start == MAX_EXPIRES
     assert end < until.timestamp() + 2 + 2 * rounding
 
 
-SHARED = far()
+SHARED = aws_storage()
 BEGIN = int(time.time())
 
 
 @pytest.fixture(autouse=True)
-def _begin_now(monkeypatch):
-    """Count from the beginning of each test: a run may last longer than the credentials made here."""
+def _reset_begin(monkeypatch):
+    """Set BEGIN at the start of each test: a run may last longer than the credentials made here."""
     monkeypatch.setitem(globals(), "BEGIN", int(time.time()))
 
 
-def _temporary(life, refreshed=()):
-    """A session whose credentials end in so many seconds, and are then replaced by the next of *refreshed*."""
+def _temporary_session(lifetime, refreshed=()):
+    """Return a session whose credentials expire in *lifetime* seconds; *refreshed* has the next lifetimes."""
     following = iter(refreshed)
 
     def metadata(name, seconds):
@@ -644,7 +644,7 @@ def _temporary(life, refreshed=()):
 
     session = botocore.session.Session()
     session._credentials = RefreshableCredentials.create_from_metadata(
-        metadata("FIRST", life),
+        metadata("FIRST", lifetime),
         refresh_using=lambda: metadata("NEXT", next(following)),
         method="by-hand",
         advisory_timeout=0,
@@ -653,33 +653,33 @@ def _temporary(life, refreshed=()):
     return boto3.session.Session(botocore_session=session, region_name="eu-central-1")
 
 
-def test_a_link_ends_with_the_credentials_that_signed_it():
-    """What was asked for is more than the service would honour; the instruction says so."""
-    storage = S3Storage("a-bucket", session=_temporary(600))
+def test_a_link_expires_with_its_credentials():
+    """The service would not accept it longer; the presigned upload has the same expiry."""
+    storage = S3Storage("a-bucket", session=_temporary_session(600))
 
-    instruction = storage.upload_request("a", HOUR)
+    upload = storage.upload_request("a", HOUR)
     form = storage.create_upload_form("a", HOUR, max_size=10)
 
-    assert life_of(instruction.url)[1] == BEGIN + 600
-    assert instruction.expires_at.timestamp() == form.expires_at.timestamp() == BEGIN + 600
-    assert query_of(instruction.url)["X-Amz-Security-Token"] == "token of FIRST"
+    assert validity_of(upload.url)[1] == BEGIN + 600
+    assert upload.expires_at.timestamp() == form.expires_at.timestamp() == BEGIN + 600
+    assert query_of(upload.url)["X-Amz-Security-Token"] == "token of FIRST"
     assert form.fields["x-amz-security-token"] == "token of FIRST"
-    assert life_of(storage.link_to("a", "download", timedelta(seconds=60)))[1] < BEGIN + 600
+    assert validity_of(storage.link_to("a", "download", timedelta(seconds=60)))[1] < BEGIN + 600
 
 
-def test_credentials_that_have_run_out_are_renewed_before_they_sign():
-    """The first link after an idle night lives as long as was asked for."""
-    storage = S3Storage("a-bucket", session=_temporary(-10, [7200]))
+def test_expired_credentials_are_refreshed_before_signing():
+    """The first link after an idle night has the requested lifetime."""
+    storage = S3Storage("a-bucket", session=_temporary_session(-10, [7200]))
 
     url = storage.link_to("a", "download", HOUR)
 
     assert query_of(url)["X-Amz-Security-Token"] == "token of NEXT"
-    assert life_of(url)[1] >= BEGIN + 3600
+    assert validity_of(url)[1] >= BEGIN + 3600
 
 
-def test_new_credentials_sign_the_next_link():
-    """They change by the hour in a process that lives for weeks."""
-    session = _temporary(600, [7200])
+def test_refreshed_credentials_sign_the_next_link():
+    """Credentials change by the hour in a process that runs for weeks."""
+    session = _temporary_session(600, [7200])
     storage = S3Storage("a-bucket", session=session)
     before = query_of(storage.link_to("a", "download", HOUR))
     session.get_credentials()._expiry_time = datetime.fromtimestamp(BEGIN - 1, UTC)
@@ -689,27 +689,27 @@ def test_new_credentials_sign_the_next_link():
     assert [query["X-Amz-Credential"].split("/")[0] for query in (before, after)] == ["FIRST", "NEXT"]
 
 
-def test_credentials_at_their_very_end_sign_for_a_second():
-    """A link must live at all; the service refuses it by itself."""
-    session = _temporary(600)
-    storage = at(S3Storage("a-bucket", session=session), lambda: BEGIN + 600.5)
+def test_credentials_at_their_expiry_sign_for_one_second():
+    """A link needs a lifetime of at least one second; the service rejects it."""
+    session = _temporary_session(600)
+    storage = with_clock(S3Storage("a-bucket", session=session), lambda: BEGIN + 600.5)
 
     url = storage.link_to("a", "download", HOUR)
 
     assert query_of(url)["X-Amz-Expires"] == "1"
 
 
-# -- who signs, and for where --------------------------------------------------------------------------------------
+# -- credentials and endpoints ----------------------------------------------------------------------------------------
 
 
-def test_links_are_signed_by_whom_they_are_said_to_be(rgw_cluster):
-    """A leaked link names somebody who may do little; what that user may not do, no link does."""
+def test_link_credentials_limit_what_links_allow(rgw_cluster):
+    """A link allows only what the user of link_credentials may do."""
     server = rgw_cluster.server
     bucket = server.make_bucket()
     signer = rgw_cluster.limited_user(bucket, "s3:PutObject")
     keys = {"access_key": signer.access_key, "secret_key": signer.secret_key}
-    storage = place(server, bucket=bucket, link_credentials=keys)
-    storage.write("secret", b"for nobody")
+    storage = make_storage(server, bucket=bucket, link_credentials=keys)
+    storage.write("secret", b"private")
 
     upload = storage.upload_request("a", HOUR)
     stored = follow(upload, BODY)
@@ -717,68 +717,68 @@ def test_links_are_signed_by_whom_they_are_said_to_be(rgw_cluster):
     removed = send(storage.link_to("secret", "remove", HOUR), "DELETE")
 
     assert (stored.status, read.status, removed.status) == (200, 403, 403)
-    assert storage.read("secret") == b"for nobody"
+    assert storage.read("secret") == b"private"
     assert query_of(upload.url)["X-Amz-Credential"].startswith(f"{signer.access_key}/")
     assert server.access_key not in upload.url
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_an_upload_link_of_a_modest_signer_copies_nothing(request, name):
-    """Ceph obeys headers that were not signed: there the signer must be one who may read nothing."""
+def test_an_upload_link_cannot_copy_objects(request, name):
+    """Ceph obeys headers that were not signed; there the signer must not be allowed to read."""
     server = signer = request.getfixturevalue(name)
     bucket = server.make_bucket()
     if name == "rgw":
         signer = request.getfixturevalue("rgw_cluster").limited_user(bucket, "s3:PutObject")
     keys = {"access_key": signer.access_key, "secret_key": signer.secret_key}
-    storage = place(server, bucket=bucket, link_credentials=keys)
-    storage.write("secret", b"for nobody")
+    storage = make_storage(server, bucket=bucket, link_credentials=keys)
+    storage.write("secret", b"private")
     upload = storage.upload_request("a", HOUR)
 
-    answer = send(upload.url, "PUT", {**upload.headers, "x-amz-copy-source": f"{bucket}/secret"}, b"")
+    response = send(upload.url, "PUT", {**upload.headers, "x-amz-copy-source": f"{bucket}/secret"}, b"")
 
-    assert answer.status == 403
+    assert response.status == 403
     assert [entry.name for entry in storage.list()] == ["secret"]
 
 
-def test_a_token_of_the_signer_is_in_the_link():
-    """Temporary credentials for links alone work too."""
+def test_the_session_token_of_link_credentials_is_in_the_link():
+    """Temporary link credentials work too."""
     keys = {"access_key": "SIGNER", "secret_key": "another secret", "token": "a/token="}
 
-    url = far(link_credentials=keys).link_to("a", "download", HOUR)
+    url = aws_storage(link_credentials=keys).link_to("a", "download", HOUR)
 
     assert query_of(url)["X-Amz-Credential"].startswith("SIGNER/")
     assert query_of(url)["X-Amz-Security-Token"] == "a/token="
     assert "AKIDEXAMPLE" not in url
 
 
-def test_links_lead_where_browsers_find_the_service(server):
-    """The app may know it by another name than the world does; the signature is for the world's."""
+def test_links_use_link_endpoint_url(server):
+    """The application may reach the service at another address than browsers; the signature is for theirs."""
     outside = server.http.replace("127.0.0.1", "localhost")
-    storage = place(server, link_endpoint_url=outside)
+    storage = make_storage(server, link_endpoint_url=outside)
     storage.write("a", BODY)
 
     url = storage.link_to("a", "download", HOUR)
-    answer = send(url, "GET")
+    response = send(url, "GET")
 
     assert url.startswith(f"{outside}/{storage.bucket}/a?")
-    assert (answer.status, answer.body) == (200, BODY)
+    assert (response.status, response.body) == (200, BODY)
 
 
-def test_a_client_of_the_apps_own_signs_too(server):
-    """With its address and its credentials."""
+def test_a_client_of_the_application_signs_links(server):
+    """With its endpoint and its credentials."""
     client = server.client()
     storage = S3Storage(server.make_bucket(), client=client, preset=server.preset)
     storage.write("a", BODY)
 
-    answer = send(storage.link_to("a", "download", HOUR), "GET")
+    response = send(storage.link_to("a", "download", HOUR), "GET")
 
     client.close()
-    assert (answer.status, answer.body) == (200, BODY)
+    assert (response.status, response.body) == (200, BODY)
 
 
-def test_a_link_leads_to_the_address_of_the_storage(s3):
-    """By https where that is how the app comes in."""
-    storage = place(s3, https=True)
+def test_links_use_the_endpoint_of_the_storage(s3):
+    """With https if the storage uses https."""
+    storage = make_storage(s3, https=True)
 
     url = storage.link_to("a", "download", HOUR)
 
@@ -793,16 +793,16 @@ def test_a_link_leads_to_the_address_of_the_storage(s3):
         ("http://s3.example.com:443", "s3.example.com:443"),
     ],
 )
-def test_the_port_of_the_scheme_is_not_signed(endpoint_url, host):
-    """Browsers leave it out of the header that the signature covers."""
-    url = far(endpoint_url=endpoint_url, addressing_style="path").link_to("a", "download", HOUR)
+def test_the_default_port_is_not_signed(endpoint_url, host):
+    """Browsers leave it out of the Host header, which is signed."""
+    url = aws_storage(endpoint_url=endpoint_url, addressing_style="path").link_to("a", "download", HOUR)
 
     assert url.startswith(f"{endpoint_url}/a-bucket/a?")
     assert http.client.HTTPConnection(urlsplit(endpoint_url).netloc).host == "s3.example.com"
     assert host in urlsplit(url).netloc
 
 
-# -- the same as boto3's -------------------------------------------------------------------------------------------
+# -- comparison with boto3 --------------------------------------------------------------------------------------------
 
 
 def _legal(path):
@@ -828,74 +828,76 @@ ADDRESSES = [
     ("ap-southeast-2", "path"),
     ("cn-north-1", "virtual"),
 ]
-FAR = {(region, style): far(aws_region=region, addressing_style=style) for region, style in ADDRESSES}
+AWS_STORAGES = {(region, style): aws_storage(aws_region=region, addressing_style=style) for region, style in ADDRESSES}
 LINK_CONSTRAINTS = {
     "download": {"content_type": "ResponseContentType", "cache_control": "ResponseCacheControl"},
     "upload": {"content_type": "ContentType", "cache_control": "CacheControl", "content_encoding": "ContentEncoding"},
     "remove": {},
 }
-VERBS = {"download": "get_object", "upload": "put_object", "remove": "delete_object"}
+BOTO3_OPERATIONS = {"download": "get_object", "upload": "put_object", "remove": "delete_object"}
 
 
-def _boto3(region, style):
-    """boto3's own client for the same place."""
+def _boto3_client(region, style):
+    """Return boto3's client with the same settings."""
     return boto3.client(
         "s3",
         region_name=region,
         aws_access_key_id="AKIDEXAMPLE",
-        aws_secret_access_key="a secret that nobody may see",
+        aws_secret_access_key="a secret not for the logs",
         config=Config(signature_version="s3v4", s3={"addressing_style": style}),
     )
 
 
 @pytest.mark.parametrize("address", ADDRESSES, ids=str)
-def test_a_link_is_the_one_that_boto3_makes(address):
+def test_a_link_equals_that_of_boto3(address):
     """Byte for byte: downloads, uploads and removals, in several regions, with the bucket in the host or the path."""
-    boto, storage = _boto3(*address), FAR[address]
+    boto, storage = _boto3_client(*address), AWS_STORAGES[address]
 
     @settings(max_examples=count(60, 2_000), deadline=None)
     @given(
         path=paths,
-        operation=st.sampled_from(sorted(VERBS)),
-        life=st.integers(60, MAX_EXPIRES),
-        terms=st.fixed_dictionaries(
+        operation=st.sampled_from(sorted(BOTO3_OPERATIONS)),
+        lifetime=st.integers(60, MAX_EXPIRES),
+        constraints=st.fixed_dictionaries(
             {}, optional={"content_type": words, "cache_control": words, "content_encoding": st.just("gzip")}
         ),
     )
-    def compare(path, operation, life, terms):
+    def compare(path, operation, lifetime, constraints):
         known = LINK_CONSTRAINTS[operation]
-        terms = {name: value for name, value in terms.items() if name in known}
+        constraints = {name: value for name, value in constraints.items() if name in known}
         if operation == "upload":
-            terms.setdefault("content_type", "application/octet-stream")
+            constraints.setdefault("content_type", "application/octet-stream")
         always = {"ResponseContentDisposition": "attachment"} if operation == "download" else {}
         # The order of boto3's parameters is that of its link.
-        parameters = dict(sorted({**always, **{known[name]: value for name, value in terms.items()}}.items()))
-        theirs = boto.generate_presigned_url(VERBS[operation], {"Bucket": "a-bucket", "Key": path, **parameters}, life)
-        moment = life_of(theirs)[0]
-        until = datetime.fromtimestamp(moment + life, UTC)
-        at(storage, lambda: moment)
+        parameters = dict(sorted({**always, **{known[name]: value for name, value in constraints.items()}}.items()))
+        theirs = boto.generate_presigned_url(
+            BOTO3_OPERATIONS[operation], {"Bucket": "a-bucket", "Key": path, **parameters}, lifetime
+        )
+        now = validity_of(theirs)[0]
+        until = datetime.fromtimestamp(now + lifetime, UTC)
+        with_clock(storage, lambda: now)
 
-        ours = storage.link_to(path, operation, until, **terms)
+        ours = storage.link_to(path, operation, until, **constraints)
 
         assert ours == theirs
-        assert storage.links_to([path], operation, until, **terms) == [theirs]
+        assert storage.links_to([path], operation, until, **constraints) == [theirs]
 
     compare()
 
 
 def test_no_secret_is_in_a_link():
-    """Nor in what a log prints of the storage or of an instruction."""
-    storage = far()
+    """Nor in the repr of the storage or of a presigned upload."""
+    storage = aws_storage()
 
-    instruction = storage.upload_request("a", HOUR)
+    upload = storage.upload_request("a", HOUR)
 
-    assert "nobody" not in unquote(instruction.url) + repr(instruction) + repr(storage)
-    assert parse_qs(urlsplit(instruction.url).query)["X-Amz-SignedHeaders"] == ["content-type;host"]
+    assert "not for the logs" not in unquote(upload.url) + repr(upload) + repr(storage)
+    assert parse_qs(urlsplit(upload.url).query)["X-Amz-SignedHeaders"] == ["content-type;host"]
 
 
-def test_rounding_never_ends_a_link_before_its_time(s3):
-    """Where rounding and the seven days of S3 do not go together, the seven days win."""
-    storage = place(s3, link_rounding=86_400)
+def test_rounding_never_shortens_a_link(s3):
+    """Where rounding would exceed the seven days of S3, it is not applied."""
+    storage = make_storage(s3, link_rounding=86_400)
     expire = timedelta(days=6, hours=23)
 
     query = parse_qs(urlsplit(storage.link_to("a", "download", expire)).query)
@@ -905,15 +907,15 @@ def test_rounding_never_ends_a_link_before_its_time(s3):
 
 
 @pytest.mark.parametrize("rounding", [0.5, timedelta(days=2), 86_401, -1, "often"])
-def test_a_rounding_that_is_none_is_refused(s3, rounding):
-    """Half seconds would be nothing, and weeks would make every link live for weeks."""
+def test_an_invalid_rounding_is_rejected(s3, rounding):
+    """A fraction of a second has no effect, and days would make every link valid for days."""
     with pytest.raises(ConfigurationError, match="link_rounding"):
-        place(s3, bucket="never-asked", link_rounding=rounding)
+        make_storage(s3, bucket="never-asked", link_rounding=rounding)
 
 
-def test_forms_and_steps_are_announced_and_checked_like_links(s3):
-    """Whoever audits hears of them, and none holds a line end."""
-    storage = place(s3)
+def test_forms_and_multipart_requests_are_signaled_and_validated_like_links(s3):
+    """The signal link_issued is sent for them, and line breaks are rejected."""
+    storage = make_storage(s3)
     issued = []
 
     def note(sender, path, request, **extra):

@@ -1,4 +1,4 @@
-"""Invented histories on real S3 servers: they end where a dictionary ends."""
+"""Random sequences of operations on real S3 servers agree with a dictionary as the model."""
 
 import uuid
 from dataclasses import replace
@@ -8,15 +8,15 @@ import pytest
 
 from flask_storage.backends.s3.presets import PRESETS
 from tests.histories import run_histories
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.variants import extra_variant
 
 pytest_plugins = ["tests.services.s3"]
 
 
 def _histories(server, **arguments):
-    """Every history has a prefix of its own in one bucket."""
-    in_bucket = partial(place, server, bucket=server.make_bucket(), **arguments)
+    """Run the histories, each with a prefix of its own in one bucket."""
+    in_bucket = partial(make_storage, server, bucket=server.make_bucket(), **arguments)
     run_histories(lambda: in_bucket(prefix=uuid.uuid4().hex))
 
 
@@ -24,12 +24,12 @@ HTTPS = pytest.mark.parametrize("https", [False, pytest.param(True, marks=extra_
 
 
 @HTTPS
-def test_histories_on_ceph_end_as_they_must(rgw, https):
-    """What Ceph cannot decide is refused at any time; everything else agrees after every step."""
+def test_random_histories_on_ceph_agree_with_the_model(rgw, https):
+    """Conditions, which Ceph cannot check, are always rejected; everything else agrees after every step."""
     _histories(rgw, https=https)
 
 
 @HTTPS
-def test_histories_on_localstack_end_as_they_must(localstack, https):
-    """With conditions, and with checksums behind the content where it comes by https."""
+def test_random_histories_on_localstack_agree_with_the_model(localstack, https):
+    """With conditions, and over https with trailing checksums."""
     _histories(localstack, https=https, preset=replace(PRESETS["aws"], copy_conditions=False, addressing="path"))

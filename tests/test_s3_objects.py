@@ -1,4 +1,4 @@
-"""Objects of a bucket: what is kept with them, which keys they may have, and what lies there that is not ours."""
+"""Objects of a bucket: headers and metadata, keys, objects of other programs, prefixes, and large listings."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ from flask_storage import (
     WriteOptions,
 )
 from flask_storage.backends.s3.presets import PRESETS
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.services.scripted_proxy import Answer, ScriptedProxy
 from tests.variants import extra_variant
 
@@ -34,13 +34,13 @@ PART = 5 * MIB
 
 @pytest.fixture(scope="module")
 def buckets():
-    """The bucket of each server; tests share it and keep apart by their prefixes."""
+    """The bucket of each server; tests share it and have different prefixes."""
     return {}
 
 
 @pytest.fixture(scope="module")
 def session_of():
-    """A boto3 session for each server: making one takes ten times as long as making a client of it."""
+    """Return a boto3 session for each server: creating one takes ten times as long as a client of it."""
     made: dict[str, Any] = {}
 
     def session(server):
@@ -52,8 +52,8 @@ def session_of():
 
 
 @pytest.fixture(scope="module")
-def raw():
-    """boto3's own client for a server, to put there what no storage of ours would."""
+def boto_client():
+    """Return boto3's own client for a server, to store objects that no storage would."""
     made: dict[str, Any] = {}
     yield lambda server: made.get(server.name) or made.setdefault(server.name, server.client())
     for client in made.values():
@@ -62,11 +62,11 @@ def raw():
 
 @pytest.fixture(scope="module")
 def storage_on(session_of):
-    """Make a storage in a bucket of its own, on a server."""
+    """Make a storage with a bucket of its own on a server."""
 
     def make(server, **arguments):
-        ours = {"session": session_of(server), "aws_access_key_id": None, "aws_secret_access_key": None}
-        return place(server, **{**ours, **arguments})
+        defaults = {"session": session_of(server), "aws_access_key_id": None, "aws_secret_access_key": None}
+        return make_storage(server, **{**defaults, **arguments})
 
     return make
 
@@ -79,29 +79,29 @@ def server(s3):
 
 @pytest.fixture
 def on(buckets, storage_on):
-    """Make a storage in a folder of its own, on a server."""
-    folders: dict[str, str] = {}
+    """Make a storage with a prefix of its own on a server."""
+    prefixes: dict[str, str] = {}
 
     def make(server, **arguments):
         if server.name not in buckets:
             buckets[server.name] = server.make_bucket()
-        prefix = folders.setdefault(server.name, secrets.token_hex(8))
+        prefix = prefixes.setdefault(server.name, secrets.token_hex(8))
         return storage_on(server, **{"bucket": buckets[server.name], "prefix": prefix, **arguments})
 
     return make
 
 
 @pytest.fixture
-def head(raw):
-    """What the server itself says of a file."""
-    return lambda server, storage, path, **more: raw(server).head_object(
+def head(boto_client):
+    """Return the HeadObject response for a file."""
+    return lambda server, storage, path, **more: boto_client(server).head_object(
         Bucket=storage.bucket, Key=storage._gateway.key(path), **more
     )
 
 
 @pytest.fixture
-def watched():
-    """A proxy before a server, and the server as it is seen through it."""
+def proxied():
+    """Return a scripted proxy before a server, and the server as seen through it."""
     with contextlib.ExitStack() as stack:
 
         def make(server):
@@ -115,8 +115,8 @@ def watched():
 # -- headers ----------------------------------------------------------------------------------------------------------
 
 
-def test_headers_and_metadata_come_back(server, on):
-    """As they were given, of a small file and of one in parts."""
+def test_headers_and_metadata_are_returned_unchanged(server, on):
+    """Of a small file and of a multipart one."""
     storage = on(server)
     given = {
         "content_type": "text/x-special; charset=utf-8",
@@ -159,8 +159,8 @@ def test_headers_and_metadata_come_back(server, on):
     ],
     ids=lambda value: f"{value[:12]!a}-{len(value)}",
 )
-def test_any_line_of_text_may_be_metadata(server, on, value):
-    """Other text than ASCII, spaces at the ends, and what only looks like an encoded word."""
+def test_metadata_may_be_any_line_of_text(server, on, value):
+    """Non-ASCII text, spaces at the ends, and text that looks like an encoded word."""
     storage = on(server)
 
     storage.write("a", b"1", metadata={"key": value, "other": "plain"})
@@ -168,8 +168,8 @@ def test_any_line_of_text_may_be_metadata(server, on, value):
     assert storage.stat("a").metadata == {"key": value, "other": "plain"}
 
 
-def test_a_header_may_be_other_text_than_ascii(server, on):
-    """It travels as UTF-8."""
+def test_a_header_may_be_non_ascii_text(server, on):
+    """It is sent as UTF-8."""
     storage = on(server)
     disposition = 'attachment; filename="Übersicht ☃.txt"'
 
@@ -188,19 +188,21 @@ def test_a_header_may_be_other_text_than_ascii(server, on):
         ("plain", "plain"),
     ],
 )
-def test_metadata_of_others_is_read_where_it_can_be(rgw, on, raw, sent, found):
-    """S3 itself writes other text than ASCII so; what nobody can read is left as it is."""
+def test_encoded_metadata_of_other_programs_is_decoded(rgw, on, boto_client, sent, found):
+    """S3 encodes non-ASCII text so; text that cannot be decoded is returned unchanged."""
     storage = on(rgw)
-    raw(rgw).put_object(Bucket=storage.bucket, Key=storage._gateway.key("a"), Body=b"1", Metadata={"color": sent})
+    boto_client(rgw).put_object(
+        Bucket=storage.bucket, Key=storage._gateway.key("a"), Body=b"1", Metadata={"color": sent}
+    )
 
     info = storage.stat("a")
 
     assert info.metadata == {"color": found}
 
 
-def test_a_header_of_others_that_is_no_utf_8_is_left_as_it_is(s3, on, watched):
-    """Each byte is a character then."""
-    proxy, seen = watched(s3)
+def test_a_header_that_is_not_utf_8_is_decoded_as_latin_1(s3, on, proxied):
+    """Each byte becomes one character."""
+    proxy, seen = proxied(s3)
     storage = on(seen)
     headers = {
         "Content-Disposition": "attachment; filename=gr\xfcn",
@@ -214,14 +216,14 @@ def test_a_header_of_others_that_is_no_utf_8_is_left_as_it_is(s3, on, watched):
     assert info.content_disposition == "attachment; filename=grün"
 
 
-def test_a_checksum_of_checksums_is_not_shown(localstack, on, raw):
-    """It says nothing to those who do not know the parts."""
-    storage, client = on(localstack), raw(localstack)
-    whose = {"Bucket": storage.bucket, "Key": storage._gateway.key("a")}
-    upload = client.create_multipart_upload(**whose, ChecksumAlgorithm="SHA256")["UploadId"]
-    part = client.upload_part(**whose, UploadId=upload, PartNumber=1, Body=b"1", ChecksumAlgorithm="SHA256")
+def test_a_composite_checksum_is_not_returned(localstack, on, boto_client):
+    """It is a checksum of the checksums of the parts, not of the content."""
+    storage, client = on(localstack), boto_client(localstack)
+    target = {"Bucket": storage.bucket, "Key": storage._gateway.key("a")}
+    upload = client.create_multipart_upload(**target, ChecksumAlgorithm="SHA256")["UploadId"]
+    part = client.upload_part(**target, UploadId=upload, PartNumber=1, Body=b"1", ChecksumAlgorithm="SHA256")
     named = {"PartNumber": 1, "ETag": part["ETag"], "ChecksumSHA256": part["ChecksumSHA256"]}
-    client.complete_multipart_upload(**whose, UploadId=upload, MultipartUpload={"Parts": [named]})
+    client.complete_multipart_upload(**target, UploadId=upload, MultipartUpload={"Parts": [named]})
 
     assert storage.stat("a").checksums == {}
 
@@ -239,8 +241,8 @@ def test_a_checksum_of_checksums_is_not_shown(localstack, on, raw):
         ("README", "image/x-mine", {"content_type": "text/x-default"}, "image/x-mine"),
     ],
 )
-def test_the_content_type_is_given_guessed_or_the_profiles(s3, on, path, given, profile, found):
-    """In this order; None where nobody knows it."""
+def test_the_content_type_is_given_guessed_or_that_of_the_profile(s3, on, path, given, profile, found):
+    """In this order; None if there is none."""
     storage = on(s3, **profile)
 
     storage.write(path, b"1", content_type=given)
@@ -248,8 +250,8 @@ def test_the_content_type_is_given_guessed_or_the_profiles(s3, on, path, given, 
     assert storage.stat(path).content_type == found
 
 
-def test_a_service_may_not_guess_a_type_itself(localstack, on, head):
-    """What has no type is stored as S3's own word for that."""
+def test_a_file_without_a_type_is_stored_as_binary_octet_stream(localstack, on, head):
+    """So that the service does not guess a type itself."""
     storage = on(localstack)
 
     storage.write("README", b"1")
@@ -257,8 +259,8 @@ def test_a_service_may_not_guess_a_type_itself(localstack, on, head):
     assert head(localstack, storage, "README")["ContentType"] == "binary/octet-stream"
 
 
-def test_the_profiles_cache_control_is_for_files_that_are_given_none(server, on):
-    """A file's own wins."""
+def test_the_cache_control_of_the_profile_is_a_default(server, on):
+    """The value given for a file takes precedence."""
     storage = on(server, cache_control="max-age=60")
 
     storage.write("a", b"1")
@@ -268,8 +270,8 @@ def test_the_profiles_cache_control_is_for_files_that_are_given_none(server, on)
     assert storage.stat("b").cache_control == "no-store"
 
 
-def test_how_it_was_sent_is_no_content_encoding(localstack, on):
-    """By https content is sent in chunks with a checksum behind it, which S3 counts as an encoding; we do not."""
+def test_aws_chunked_is_not_a_content_encoding(localstack, on):
+    """Over https boto3 sends trailing checksums in this encoding, which S3 stores."""
     storage = on(localstack, https=True)
 
     storage.write("a", b"1")
@@ -279,8 +281,8 @@ def test_how_it_was_sent_is_no_content_encoding(localstack, on):
     assert storage.stat("b").content_encoding == "gzip"
 
 
-def test_what_marks_a_write_is_not_shown_as_metadata(server, on):
-    """It is kept among the metadata, under a key that nobody else can have."""
+def test_the_metadata_that_identifies_a_write_is_not_returned(server, on):
+    """Its key cannot be a key of an application."""
     storage = on(server)
 
     storage.write("a", bytes(PART + 1))
@@ -288,10 +290,10 @@ def test_what_marks_a_write_is_not_shown_as_metadata(server, on):
     assert storage.stat("a").metadata == {}
 
 
-def test_a_version_is_told_where_the_bucket_keeps_them(server, on, raw, storage_on):
-    """Another one for each write."""
+def test_the_version_is_returned_in_a_versioned_bucket(server, on, boto_client, storage_on):
+    """Each write has another one."""
     storage = storage_on(server)
-    raw(server).put_bucket_versioning(Bucket=storage.bucket, VersioningConfiguration={"Status": "Enabled"})
+    boto_client(server).put_bucket_versioning(Bucket=storage.bucket, VersioningConfiguration={"Status": "Enabled"})
 
     versions = []
     for content in (b"1", b"2"):
@@ -306,28 +308,28 @@ def test_a_version_is_told_where_the_bucket_keeps_them(server, on, raw, storage_
 
 
 def grants(client, storage, path):
-    """Return whom an object is open to beside its owner."""
+    """Return the permissions of others than the owner of an object."""
     acl = client.get_object_acl(Bucket=storage.bucket, Key=storage._gateway.key(path))
     return [grant["Permission"] for grant in acl["Grants"] if grant["Grantee"]["Type"] == "Group"]
 
 
-@pytest.mark.parametrize("size", [1, PART + 1], ids=["at once", "in parts"])
-def test_an_acl_is_set_only_where_one_is_asked_for(server, on, raw, size):
-    """Amazon's own default since 2023 refuses all; so nothing is sent without a word."""
+@pytest.mark.parametrize("size", [1, PART + 1], ids=["one request", "multipart"])
+def test_an_acl_is_set_only_if_configured(server, on, boto_client, size):
+    """Since 2023 new buckets of AWS reject all ACLs; so none is sent by default."""
     plain, public = on(server), on(server, acl="public-read")
 
     plain.write("plain", bytes(size))
     public.write("public", bytes(size))
     public.copy("plain", "copied")
 
-    assert grants(raw(server), plain, "plain") == []
-    assert grants(raw(server), plain, "public") == ["READ"]
-    assert grants(raw(server), plain, "copied") == ["READ"]
+    assert grants(boto_client(server), plain, "plain") == []
+    assert grants(boto_client(server), plain, "public") == ["READ"]
+    assert grants(boto_client(server), plain, "copied") == ["READ"]
 
 
-def test_no_header_of_an_acl_is_sent_unless_asked_for(s3, on, watched):
-    """Nor a storage class, nor encryption."""
-    proxy, seen = watched(s3)
+def test_storage_headers_are_not_sent_by_default(s3, on, proxied):
+    """Neither an ACL nor a storage class nor encryption."""
+    proxy, seen = proxied(s3)
     storage = on(seen)
 
     storage.write("a", b"1")
@@ -339,7 +341,7 @@ def test_no_header_of_an_acl_is_sent_unless_asked_for(s3, on, watched):
     assert "x-amz-content-sha256" in sent
 
 
-@pytest.mark.parametrize("size", [1, PART + 1], ids=["at once", "in parts"])
+@pytest.mark.parametrize("size", [1, PART + 1], ids=["one request", "multipart"])
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
@@ -349,34 +351,34 @@ def test_no_header_of_an_acl_is_sent_unless_asked_for(s3, on, watched):
         ({"kms_key_id": "some-key", "server_side_encryption": "aws:kms"}, {"ServerSideEncryption": "aws:kms"}),
     ],
 )
-def test_objects_are_stored_as_the_profile_says(localstack, on, head, size, arguments, found):
-    """At once, in parts and as copies."""
+def test_storage_settings_of_the_profile_apply_to_every_write(localstack, on, head, size, arguments, found):
+    """Single requests, multipart uploads and copies."""
     storage = on(localstack, **arguments)
 
     storage.write("a", bytes(size))
     storage.copy("a", "b")
 
     for path in ("a", "b"):
-        answer = head(localstack, storage, path)
-        assert {name: answer.get(name) for name in found} == found
+        response = head(localstack, storage, path)
+        assert {name: response.get(name) for name in found} == found
         if "kms_key_id" in arguments:
-            assert answer["SSEKMSKeyId"].endswith("some-key")
+            assert response["SSEKMSKeyId"].endswith("some-key")
     assert storage.read("b") == bytes(size)
 
 
 @pytest.fixture(
     params=[("localstack", False), ("localstack", True), pytest.param(("rgw", True), marks=extra_variant)], ids=str
 )
-def keyed(request, on):
-    """A server that takes a customer's key, whether by https, and a storage with one."""
+def encrypted(request, on):
+    """A server that supports customer-provided keys, a storage with a key and one without."""
     name, https = request.param
     server = request.getfixturevalue(name)
     return server, on(server, https=https, customer_key=CUSTOMER_KEY), on(server, https=https)
 
 
-def test_a_customers_key_opens_what_it_has_closed(keyed):
-    """Every verb works with it, on files at once and in parts, and none without."""
-    _, storage, without = keyed
+def test_a_customer_key_encrypts_and_decrypts(encrypted):
+    """Every operation works with the key, on small and multipart files, and none without it."""
+    _, storage, without = encrypted
     large = secrets.token_bytes(PART + 1)
 
     storage.write("small", b"hello", metadata={"a": "b"})
@@ -386,14 +388,14 @@ def test_a_customers_key_opens_what_it_has_closed(keyed):
     assert storage.read("large") == large
     assert storage.stat("small").metadata == {"a": "b"}
     assert {entry.name for entry in storage.list()} == {"large", "small"}
-    for refused in (lambda: without.read("small"), lambda: without.stat("small"), lambda: without.read("large")):
+    for read in (lambda: without.read("small"), lambda: without.stat("small"), lambda: without.read("large")):
         with pytest.raises(StorageError):
-            refused()
+            read()
 
 
-def test_what_a_customers_key_has_closed_can_be_copied(keyed):
-    """The copy is closed with the same key. Ceph does not copy it, so that the content comes through here."""
-    _, storage, without = keyed
+def test_files_with_a_customer_key_can_be_copied(encrypted):
+    """The copy has the same key. Ceph cannot copy it, so that the content passes through this process."""
+    _, storage, without = encrypted
     storage.write("a", b"hello", metadata={"a": "b"})
 
     storage.copy("a", "copied")
@@ -405,9 +407,9 @@ def test_what_a_customers_key_has_closed_can_be_copied(keyed):
         without.read("copied")
 
 
-def test_another_customers_key_opens_nothing(keyed, on):
-    """The text does not hold the keys."""
-    server, storage, without = keyed
+def test_another_customer_key_is_rejected(encrypted, on):
+    """The message does not contain the keys."""
+    server, storage, without = encrypted
     storage.write("a", b"hello")
     https = without.client.meta.endpoint_url.startswith("https")
     other = on(server, https=https, customer_key=bytes(32))
@@ -419,9 +421,9 @@ def test_another_customers_key_opens_nothing(keyed, on):
     assert "AAAA" not in str(caught.value)
 
 
-def test_uploads_in_parts_with_a_customers_key_can_be_driven_by_hand(keyed):
+def test_multipart_calls_work_with_a_customer_key(encrypted):
     """Each call sends the key."""
-    _, storage, _ = keyed
+    _, storage, _ = encrypted
 
     upload = storage.multipart.create("a", WriteOptions())
     sent = storage.multipart.upload_part("a", upload, 1, b"hello")
@@ -455,8 +457,8 @@ KEYS = [
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key[:20].encode("ascii", "backslashreplace").decode())
-def test_any_legal_path_goes_through_every_verb(server, on, key):
-    """Whatever has to be escaped on the way, as a path, in a query, in XML or as the source of a copy."""
+def test_every_operation_accepts_any_valid_path(server, on, key):
+    """With characters that need quoting in paths, queries, XML and copy sources."""
     storage = on(server)
 
     storage.write(key, b"hello")
@@ -482,8 +484,8 @@ def test_any_legal_path_goes_through_every_verb(server, on, key):
 
 
 @pytest.mark.parametrize("path", ["a.txt", "ü +%.txt"])
-def test_deleting_once_and_twice_is_the_same(server, on, path):
-    """One by one and many at a time."""
+def test_deleting_is_idempotent(server, on, path):
+    """One file at a time, and many at a time."""
     storage = on(server)
     storage.write(path, b"1")
 
@@ -512,68 +514,68 @@ FOREIGN = [
 
 
 @pytest.fixture
-def littered(server, on, raw):
-    """A storage with a few files of ours, and keys that no verb would take beside them."""
+def storage_with_foreign_keys(server, on, boto_client):
+    """A storage with a few files, and objects whose keys are not valid paths."""
     storage = on(server)
     for key in FOREIGN:
-        raw(server).put_object(Bucket=storage.bucket, Key=f"{storage._gateway.prefix}{key}", Body=b"1")
+        boto_client(server).put_object(Bucket=storage.bucket, Key=f"{storage._gateway.prefix}{key}", Body=b"1")
     for path in ("a/ours", "folder/ours", "ours"):
         storage.write(path, b"1")
     return storage
 
 
 def keys_of(client, storage):
-    """Return what lies below the prefix, as the server itself tells it."""
+    """Return the keys below the prefix, as the server lists them."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=storage.bucket, Prefix=storage._gateway.prefix)
     keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
     return sorted(key.removeprefix(storage._gateway.prefix) for key in keys)
 
 
 @pytest.mark.parametrize("details", [False, True])
-def test_listing_leaves_out_what_no_verb_would_take(littered, caplog, details):
-    """And says once how many that were; empty folders that a console made are none."""
+def test_a_listing_skips_keys_that_are_not_valid_paths(storage_with_foreign_keys, caplog, details):
+    """It logs their number once; the empty directories of consoles do not count."""
     found = [
         entry.path if hasattr(entry, "path") else entry.name  # a FileInfo, or a ListEntry
-        for entry in littered.iter(details=details)
+        for entry in storage_with_foreign_keys.iter(details=details)
     ]
 
     assert sorted(found) == ["a/ours", "folder/ours", "ours"]
     assert "are no paths and were skipped" in caplog.text
 
 
-def test_a_listing_of_one_level_leaves_them_out_too(littered):
-    """A folder that somebody has made by its name alone is a folder."""
-    found = [entry.name for entry in littered.list("folder", recursive=False)]
+def test_a_listing_of_one_level_skips_them_too(storage_with_foreign_keys):
+    """A key that ends in a slash makes a directory."""
+    found = [entry.name for entry in storage_with_foreign_keys.list("folder", recursive=False)]
 
     assert found == ["folder/ours", "folder/trailing/"]
 
 
-def test_deleting_a_folder_deletes_them_too(littered, server, raw):
-    """Whatever their names; what lies beside the folder stays."""
-    before = keys_of(raw(server), littered)
+def test_delete_prefix_deletes_them_too(storage_with_foreign_keys, server, boto_client):
+    """Whatever their names; keys beside the directory stay."""
+    before = keys_of(boto_client(server), storage_with_foreign_keys)
 
-    deleted = littered.delete_prefix("folder")
+    deleted = storage_with_foreign_keys.delete_prefix("folder")
 
-    left = keys_of(raw(server), littered)
+    left = keys_of(boto_client(server), storage_with_foreign_keys)
     assert left == [key for key in before if not key.startswith("folder/")]
     assert deleted == len(before) - len(left) - 1  # a name that ends in a slash is no file
 
 
 @pytest.mark.parametrize("path", ["../x", "a//b", "a/../b", "trailing/", "/../x", "con\x01trol"])
-def test_no_verb_takes_such_a_name(s3, on, path):
-    """Nothing is asked of the service."""
+def test_every_operation_rejects_an_invalid_path(s3, on, path):
+    """No request is sent."""
     storage = on(s3)
 
-    for verb in (storage.read, storage.stat, storage.exists, storage.delete):
+    for operation in (storage.read, storage.stat, storage.exists, storage.delete):
         with pytest.raises(InvalidPathError):
-            verb(path)
+            operation(path)
 
 
 # -- prefixes ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_prefix_confines_a_storage(server, raw, storage_on):
-    """No verb sees or touches what lies outside, be it a neighbour whose name begins alike."""
+def test_a_prefix_confines_a_storage(server, boto_client, storage_on):
+    """No operation sees or changes objects outside, not even a neighbor whose name begins with the prefix."""
     outer = storage_on(server)
     inner = storage_on(server, bucket=outer.bucket, prefix="a")
     for path in ("ab/x", "a.txt", "b/x", "x", "a/x", "a/sub/y"):
@@ -581,7 +583,7 @@ def test_a_prefix_confines_a_storage(server, raw, storage_on):
 
     seen = [entry.name for entry in inner.list()]
     by_prefix = [entry.name for entry in inner.list(prefix="s")]
-    level = [entry.name for entry in inner.list(recursive=False)]
+    one_level = [entry.name for entry in inner.list(recursive=False)]
     details = sorted(info.path for info in inner.iter(details=True))
     inner.copy("x", "copied")
     inner.move("copied", "moved")
@@ -591,7 +593,7 @@ def test_a_prefix_confines_a_storage(server, raw, storage_on):
 
     assert seen == details == ["sub/y", "x"]
     assert by_prefix == ["sub/y"]
-    assert level == ["sub/", "x"]
+    assert one_level == ["sub/", "x"]
     assert deleted == (1, 1)
     assert {path: outer.read(path) for path in [entry.name for entry in outer.list()]} == {
         path: path.encode() for path in ("ab/x", "a.txt", "b/x", "x", "a/x")
@@ -599,56 +601,56 @@ def test_a_prefix_confines_a_storage(server, raw, storage_on):
 
 
 def test_a_sweep_stays_below_the_prefix(server, storage_on):
-    """Uploads of others are theirs."""
+    """Uploads outside are not removed."""
     outer = storage_on(server)
     inner = storage_on(server, bucket=outer.bucket, prefix="a")
     for path in ("ab/x", "x", "a/x", "a/sub/x"):
         outer.multipart.create(path, WriteOptions())
 
     pending = sorted(upload.path for upload in inner.multipart.list_uploads())
-    in_folder = [upload.path for upload in inner.multipart.list_uploads("sub")]
-    young = inner.sweep(timedelta(hours=1))
-    swept = inner.sweep(timedelta(seconds=-60))  # the server's clock counts whole seconds
+    in_directory = [upload.path for upload in inner.multipart.list_uploads("sub")]
+    recent = inner.sweep(timedelta(hours=1))
+    swept = inner.sweep(timedelta(seconds=-60))  # the server's clock has whole seconds
 
     assert pending == ["sub/x", "x"]
-    assert in_folder == ["sub/x"]
-    assert (young, swept) == (0, 2)
+    assert in_directory == ["sub/x"]
+    assert (recent, swept) == (0, 2)
     assert sorted(upload.path for upload in outer.multipart.list_uploads()) == ["ab/x", "x"]
 
 
-def test_a_sweep_is_refused_where_uploads_cannot_be_listed(s3, on):
-    """With what to do instead."""
+def test_a_sweep_is_rejected_where_uploads_cannot_be_listed(s3, on):
+    """The message says what to do instead."""
     storage = on(s3, preset=S3Preset(upload_listing=False))
 
-    with pytest.raises(NotImplementedError, match="cannot list unfinished uploads: have the service abort them"):
+    with pytest.raises(NotImplementedError, match="cannot list unfinished uploads: set a lifecycle rule"):
         storage.sweep()
 
 
-# -- many -------------------------------------------------------------------------------------------------------------
+# -- large listings ---------------------------------------------------------------------------------------------------
 
 MANY = 1005  # a page of a listing and a list of deletions hold a thousand
 
 
 @pytest.fixture(scope="module")
-def crowded(s3, storage_on):
-    """A storage with more files than a page takes, in two folders."""
+def large_bucket(s3, storage_on):
+    """A storage with more files than one page of a listing has, in two directories."""
     storage = storage_on(s3)
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda number: storage.write(f"folder-{number % 2}/{number:04}", b""), range(MANY)))
     return storage
 
 
-def test_a_listing_takes_as_many_pages_as_there_are(crowded):
-    """Each file comes once."""
-    found = [entry.name for entry in crowded.list()]
+def test_a_listing_has_all_pages(large_bucket):
+    """Each file is listed once."""
+    found = [entry.name for entry in large_bucket.list()]
 
     assert found == sorted(f"folder-{number % 2}/{number:04}" for number in range(MANY))
 
 
-def test_a_listing_of_one_level_takes_one_request_for_any_number_of_files(crowded, s3, watched, storage_on):
-    """The service puts folders together."""
-    proxy, seen = watched(s3)
-    storage = storage_on(seen, bucket=crowded.bucket)
+def test_a_listing_of_one_level_takes_one_request_for_any_number_of_files(large_bucket, s3, proxied, storage_on):
+    """The service groups the keys of a directory."""
+    proxy, seen = proxied(s3)
+    storage = storage_on(seen, bucket=large_bucket.bucket)
 
     found = [entry.name for entry in storage.list(recursive=False)]
 
@@ -656,26 +658,26 @@ def test_a_listing_of_one_level_takes_one_request_for_any_number_of_files(crowde
     assert len(proxy.exchanges) == 1
 
 
-def test_pages_are_asked_for_when_they_are_needed(crowded, s3, watched, storage_on):
+def test_pages_are_requested_lazily(large_bucket, s3, proxied, storage_on):
     """The first entry costs one request, all of them two."""
-    proxy, seen = watched(s3)
-    storage = storage_on(seen, bucket=crowded.bucket)
+    proxy, seen = proxied(s3)
+    storage = storage_on(seen, bucket=large_bucket.bucket)
 
     entries = storage.iter()
-    asked = [len(proxy.exchanges)]
+    requests = [len(proxy.exchanges)]
     next(entries)
-    asked.append(len(proxy.exchanges))
+    requests.append(len(proxy.exchanges))
     rest = sum(1 for _ in entries)
-    asked.append(len(proxy.exchanges))
+    requests.append(len(proxy.exchanges))
 
-    assert asked == [0, 1, 2]
+    assert requests == [0, 1, 2]
     assert rest == MANY - 1
 
 
-def test_details_of_the_first_files_cost_few_requests(crowded, s3, watched, storage_on):
-    """One for the page, and as many at once as the storage may."""
-    proxy, seen = watched(s3)
-    storage = storage_on(seen, bucket=crowded.bucket, concurrency=4)
+def test_details_of_the_first_files_cost_few_requests(large_bucket, s3, proxied, storage_on):
+    """One for the page, and as many HEAD requests as the concurrency."""
+    proxy, seen = proxied(s3)
+    storage = storage_on(seen, bucket=large_bucket.bucket, concurrency=4)
 
     found = list(itertools.islice(storage.iter(details=True), 2))
 
@@ -683,9 +685,9 @@ def test_details_of_the_first_files_cost_few_requests(crowded, s3, watched, stor
     assert len(proxy.exchanges) <= 1 + 4
 
 
-def test_details_leave_out_what_has_vanished_meanwhile(s3, on, watched):
-    """Between the listing and the question."""
-    proxy, seen = watched(s3)
+def test_details_skip_files_that_are_deleted_concurrently(s3, on, proxied):
+    """Between the listing and the HEAD request."""
+    proxy, seen = proxied(s3)
     storage = on(seen)
     for path in ("a", "b"):
         storage.write(path, b"1")
@@ -700,18 +702,18 @@ def test_details_leave_out_what_has_vanished_meanwhile(s3, on, watched):
     assert [info.path for info in storage.iter(details=True)] == ["b"]
 
 
-def test_many_are_deleted_a_thousand_at_a_time(s3, crowded, watched, storage_on):
-    """Two requests for 1,005 of them, missing ones among them; each is told to those who listen."""
-    proxy, seen = watched(s3)
-    storage = storage_on(seen, bucket=crowded.bucket)
+def test_delete_many_sends_a_request_for_each_thousand(s3, large_bucket, proxied, storage_on):
+    """Two requests for 1,005 paths, although the files do not exist."""
+    proxy, seen = proxied(s3)
+    storage = storage_on(seen, bucket=large_bucket.bucket)
 
     storage.delete_many([f"missing/{number:04}" for number in range(MANY)])
 
     assert [exchange.request.method for exchange in proxy.exchanges] == ["POST", "POST"]
 
 
-def test_a_crowded_folder_is_deleted_whole(s3, storage_on):
-    """Every page of it."""
+def test_delete_prefix_deletes_all_pages(s3, storage_on):
+    """More files than one page of a listing has."""
     storage = storage_on(s3)
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda number: storage.write(f"folder/{number:04}", b""), range(MANY)))
@@ -724,14 +726,14 @@ def test_a_crowded_folder_is_deleted_whole(s3, storage_on):
 
 
 @pytest.mark.parametrize("bulk", [1000, 2, 0])
-def test_what_could_not_be_deleted_is_told_for_each(rgw_cluster, rgw, raw, bulk, storage_on):
-    """By one call for many or by one for each: the others are gone, the refused ones are still there."""
+def test_delete_many_reports_each_file_that_could_not_be_deleted(rgw_cluster, rgw, boto_client, bulk, storage_on):
+    """With bulk and with single requests: the other files are deleted."""
     bucket = rgw.make_bucket()
     storage = storage_on(rgw, bucket=bucket, preset=dataclasses.replace(PRESETS["ceph"], bulk_delete=bulk))
     for path in ("keep-1", "go-1", "keep-2", "go-2", "ünder/keep"):
         storage.write(path, b"1")
     denied = ", ".join(f'"arn:aws:s3:::{bucket}/{path}"' for path in ("keep-1", "keep-2"))
-    raw(rgw).put_bucket_policy(
+    boto_client(rgw).put_bucket_policy(
         Bucket=bucket,
         Policy='{"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Principal": "*", '
         f'"Action": ["s3:DeleteObject"], "Resource": [{denied}]}}]}}',
@@ -749,11 +751,11 @@ def test_what_could_not_be_deleted_is_told_for_each(rgw_cluster, rgw, raw, bulk,
         storage.delete("keep-1")
 
 
-def test_a_folder_that_cannot_be_deleted_whole_is_an_error(rgw, raw, storage_on):
-    """And no smaller number."""
+def test_delete_prefix_raises_an_error_if_a_file_cannot_be_deleted(rgw, boto_client, storage_on):
+    """It does not return a smaller number instead."""
     storage = storage_on(rgw)
     storage.write("folder/keep", b"1")
-    raw(rgw).put_bucket_policy(
+    boto_client(rgw).put_bucket_policy(
         Bucket=storage.bucket,
         Policy='{"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Principal": "*", '
         f'"Action": ["s3:DeleteObject"], "Resource": ["arn:aws:s3:::{storage.bucket}/folder/keep"]}}]}}',
@@ -765,13 +767,13 @@ def test_a_folder_that_cannot_be_deleted_whole_is_an_error(rgw, raw, storage_on)
     assert storage.exists("folder/keep")
 
 
-def test_keys_that_no_list_could_hold_are_deleted_one_by_one(s3, on, raw):
-    """XML cannot write control characters; the keys beside them go all the same."""
+def test_keys_that_xml_cannot_represent_are_deleted_one_by_one(s3, on, boto_client):
+    """XML cannot represent control characters; the other keys are deleted in bulk."""
     storage = on(s3)
     for key in ("folder/a\x01", "folder/b\x1f", "folder/c"):
-        raw(s3).put_object(Bucket=storage.bucket, Key=storage._gateway.key(key), Body=b"1")
+        boto_client(s3).put_object(Bucket=storage.bucket, Key=storage._gateway.key(key), Body=b"1")
 
     deleted = storage.delete_prefix("folder")
 
     assert deleted == 3
-    assert keys_of(raw(s3), storage) == []
+    assert keys_of(boto_client(s3), storage) == []

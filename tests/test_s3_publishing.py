@@ -1,8 +1,8 @@
-"""Trouble while writing to S3: wherever it comes, the old content stays or nothing appears, and no upload is left."""
+"""Errors while writing to S3: the old content stays or nothing is published, and no upload is left."""
 
 import pytest
 
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.variants import variants
 from tests.writing_trouble import trouble_tests, unharmed
 
@@ -12,20 +12,20 @@ PART = 5 << 20
 
 
 @pytest.fixture(scope="module", params=variants("localstack", "rgw"))
-def ground(request):
+def shared_storage(request):
     """A storage on each server."""
     server = request.getfixturevalue(request.param)
-    made = place(server, chunk_size=PART, concurrency=2)
-    yield made
-    made.close()
-    server.remove_bucket(made.bucket)
+    storage = make_storage(server, chunk_size=PART, concurrency=2)
+    yield storage
+    storage.close()
+    server.remove_bucket(storage.bucket)
 
 
 @pytest.fixture
-def storage(ground):
-    """The storage with one object in it, and afterwards too: no other, and no unfinished upload."""
-    with unharmed(ground, lambda storage: list(storage.multipart.list_uploads())):
-        yield ground
+def storage(shared_storage):
+    """The storage with one object in it; after the test there is no other, and no unfinished upload."""
+    with unharmed(shared_storage, lambda storage: list(storage.multipart.list_uploads())):
+        yield shared_storage
 
 
 TestTrouble = trouble_tests(PART, 45)

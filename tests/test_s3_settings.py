@@ -1,4 +1,4 @@
-"""What an S3 profile may say: every argument, in Python, JSON, a URL and the environment, and what is wrong with it."""
+"""Settings of an S3 profile: every argument, in Python, JSON, a URL and the environment, and invalid values."""
 
 import base64
 import dataclasses
@@ -28,7 +28,7 @@ from flask_storage import (
 )
 from flask_storage.backends.s3.client import ClientSettings
 from flask_storage.backends.s3.presets import PRESETS, UNKNOWN, preset_of
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.services.s3_servers import free_port
 from tests.services.scripted_proxy import ScriptedProxy
 
@@ -41,8 +41,8 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture(autouse=True)
-def _own_surroundings(monkeypatch, tmp_path):
-    """No credentials but those that a test sets: none in the environment, none in the home, no instance to ask."""
+def _isolated_environment(monkeypatch, tmp_path):
+    """No credentials except those that a test sets: none in the environment, the home or an instance role."""
     for name in (
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
@@ -58,18 +58,18 @@ def _own_surroundings(monkeypatch, tmp_path):
 
 
 def from_profile(spec):
-    """Return the storage that an app makes of a profile."""
+    """Return the storage that an application makes of a profile."""
     app = Flask(__name__)
     app.config["STORAGE_PROFILES"] = {"docs": spec}
     return Storage(app).for_app(app)["docs"]
 
 
 def config_of(storage):
-    """Return boto3's own view of the settings."""
+    """Return the settings of the boto3 client."""
     return storage.client.meta.config
 
 
-# -- what may be given, and what not ----------------------------------------------------------------------------------
+# -- arguments --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -78,22 +78,22 @@ def config_of(storage):
         ({"bucket": ""}, "needs the name of a bucket"),
         ({"bucket": None}, "needs the name of a bucket"),
         ({"bucket": 5}, "needs the name of a bucket"),
-        ({"aws_access_key_id": "only-one"}, "go together"),
-        ({"aws_secret_access_key": "only-one"}, "go together"),
-        ({"preset": "nonsense"}, "no preset is called 'nonsense': there are aws, b2, ceph, gcs, minio, r2, spaces"),
+        ({"aws_access_key_id": "only-one"}, "are needed together"),
+        ({"aws_secret_access_key": "only-one"}, "are needed together"),
+        ({"preset": "nonsense"}, "unknown preset 'nonsense': use one of aws, b2, ceph, gcs, minio, r2, spaces"),
         ({"addressing_style": "nonsense"}, "addressing_style is one of auto, path, virtual"),
         ({"checksums": "always"}, "checksums is one of when_required, when_supported"),
         ({"verify_downloads": "perhaps"}, "verify_downloads is true or false"),
         ({"server_side_encryption": "rot13"}, "server_side_encryption is one of AES256, aws:kms, aws:kms:dsse"),
         (
             {"server_side_encryption": "AES256", "kms_key_id": "some-key"},
-            'kms_key_id goes with server_side_encryption "aws:kms"',
+            'kms_key_id requires server_side_encryption "aws:kms"',
         ),
-        ({"customer_key": b"too-short"}, "customer_key is 32 bytes, or the base64 of 32 bytes"),
-        ({"customer_key": "no base64!"}, "customer_key is 32 bytes"),
-        ({"customer_key": "schlüssel"}, "customer_key is 32 bytes"),
-        ({"customer_key": base64.b64encode(b"too-short").decode()}, "customer_key is 32 bytes"),
-        ({"customer_key": 5}, "customer_key is 32 bytes"),
+        ({"customer_key": b"too-short"}, "customer_key must be 32 bytes, or the base64 of 32 bytes"),
+        ({"customer_key": "no base64!"}, "customer_key must be 32 bytes"),
+        ({"customer_key": "schlüssel"}, "customer_key must be 32 bytes"),
+        ({"customer_key": base64.b64encode(b"too-short").decode()}, "customer_key must be 32 bytes"),
+        ({"customer_key": 5}, "customer_key must be 32 bytes"),
         ({"chunk_size": 5 * MIB - 1}, "chunk_size is a whole number from 5242880 on"),
         ({"chunk_size": "many"}, "chunk_size is a whole number"),
         ({"chunk_size": None}, "chunk_size is a whole number"),
@@ -111,15 +111,18 @@ def config_of(storage):
         ({"read_timeout": None}, "read_timeout is a number of seconds"),
         ({"link_rounding": -1}, "link_rounding is a number of seconds"),
         ({"link_rounding": timedelta(seconds=-1)}, "link_rounding is a number of seconds"),
-        ({"link_credentials": "AKID:not-for-the-logs"}, 'link_credentials is {"access_key": …, "secret_key": …}'),
-        ({"link_credentials": {"access_key": "AKID"}}, "link_credentials is"),
-        ({"link_credentials": {"access_key": "AKID", "secret_key": 5}}, "link_credentials is"),
-        ({"link_credentials": {"access_key": "A", "secret_key": "not-for-the-logs", "x": "y"}}, "link_credentials is"),
+        ({"link_credentials": "AKID:not-for-the-logs"}, 'link_credentials must be {"access_key": …, "secret_key": …}'),
+        ({"link_credentials": {"access_key": "AKID"}}, "link_credentials must be"),
+        ({"link_credentials": {"access_key": "AKID", "secret_key": 5}}, "link_credentials must be"),
+        (
+            {"link_credentials": {"access_key": "A", "secret_key": "not-for-the-logs", "x": "y"}},
+            "link_credentials must be",
+        ),
         ({"base_url": 5}, "base_url"),
     ],
 )
-def test_what_cannot_work_is_told_at_once(arguments, text):
-    """The text says what would be right, and nowhere shows what was given as a secret."""
+def test_invalid_arguments_are_rejected(arguments, text):
+    """The message says what is valid, and never shows a secret value."""
     given = {"bucket": "bucket", **arguments}
 
     with pytest.raises(ConfigurationError) as caught:
@@ -147,8 +150,8 @@ def test_what_cannot_work_is_told_at_once(arguments, text):
         5,
     ],
 )
-def test_an_address_is_one_and_holds_no_password(name, address):
-    """Logs would show it."""
+def test_an_invalid_endpoint_is_rejected(name, address):
+    """A password in it would appear in logs."""
     with pytest.raises(ConfigurationError, match=f"{name} is an address like") as caught:
         S3Storage("bucket", **{name: address})
 
@@ -158,22 +161,22 @@ def test_an_address_is_one_and_holds_no_password(name, address):
 @pytest.mark.parametrize(
     "address", ["http://127.0.0.1:9000", "https://s3.example.com/below/a/path", "https://[::1]:9000", "https://h/"]
 )
-def test_an_address_may_have_a_port_and_a_path(address):
-    """And may be that of a machine without a name."""
+def test_an_endpoint_may_have_a_port_and_a_path(address):
+    """And may be an IP address."""
     storage = S3Storage("bucket", endpoint_url=address, **KEYS)
 
     assert storage.client.meta.endpoint_url == address
 
 
-def test_a_prefix_is_a_folder():
-    """What no folder may be called is refused."""
+def test_a_prefix_must_be_a_valid_directory():
+    """Other text is rejected."""
     with pytest.raises(InvalidPathError):
         S3Storage("bucket", prefix="a/../b")
 
 
 @pytest.mark.parametrize("prefix", ["a/b", "/a/b", "a/b/"])
-def test_a_prefix_needs_no_slashes(prefix):
-    """Before and behind it they make no difference."""
+def test_slashes_around_a_prefix_are_ignored(prefix):
+    """At its start and its end."""
     storage = S3Storage("bucket", prefix=prefix, **KEYS, aws_region="eu-central-1")
 
     link = storage.link_to("c.txt", ShareLinkOperation.download, DAY)
@@ -181,27 +184,27 @@ def test_a_prefix_needs_no_slashes(prefix):
     assert "/a/b/c.txt?" in link
 
 
-def test_the_longest_path_counts_with_its_prefix():
-    """A key has 1,024 bytes at most, and the prefix is a part of it."""
+def test_the_path_limit_includes_the_prefix():
+    """A key has 1,024 bytes at most, and includes the prefix."""
     storage = S3Storage("bucket", prefix="p" * 200, **KEYS)
-    folders = "/".join(["f" * 200] * 5)
+    directories = "/".join(["f" * 200] * 5)
 
     with pytest.raises(InvalidPathError, match="with its prefix the path is longer than 1024 bytes"):
-        storage.write(folders, b"")
+        storage.write(directories, b"")
 
 
 @pytest.mark.parametrize(
     ("other", "text"),
     [
-        ({"session": boto3.session.Session()}, "has its session and its address already"),
-        ({"endpoint_url": "https://s3.example.com"}, "has its session and its address already"),
-        (KEYS, "has its credentials already"),
-        ({"aws_profile": "other"}, "has its credentials already"),
+        ({"session": boto3.session.Session()}, "client already has a session and an endpoint"),
+        ({"endpoint_url": "https://s3.example.com"}, "client already has a session and an endpoint"),
+        (KEYS, "session or client already has credentials"),
+        ({"aws_profile": "other"}, "session or client already has credentials"),
     ],
     ids=["session", "address", "keys", "profile"],
 )
-def test_an_own_client_comes_with_all_it_needs(other, text):
-    """What would make another client is refused beside it."""
+def test_arguments_that_a_client_already_has_are_rejected(other, text):
+    """They would need another client."""
     client = boto3.client("s3", region_name="us-east-1", **KEYS)
 
     with pytest.raises(ConfigurationError, match=text):
@@ -209,30 +212,30 @@ def test_an_own_client_comes_with_all_it_needs(other, text):
 
 
 @pytest.mark.parametrize("other", [KEYS, {"aws_profile": "other"}], ids=["keys", "profile"])
-def test_an_own_session_comes_with_its_credentials(other):
-    """Others beside it are refused."""
-    with pytest.raises(ConfigurationError, match="session or client of your own has its credentials already"):
+def test_credentials_beside_a_session_are_rejected(other):
+    """The session already has some."""
+    with pytest.raises(ConfigurationError, match="session or client already has credentials"):
         S3Storage("bucket", session=boto3.session.Session(), **other)
 
 
-def test_an_acl_is_refused_where_single_objects_have_none():
-    """Rather than by the service, with the first file."""
-    with pytest.raises(ConfigurationError, match="no ACL for single objects: leave acl out"):
+def test_an_acl_is_rejected_where_objects_cannot_have_one():
+    """By the constructor rather than by the service with the first file."""
+    with pytest.raises(ConfigurationError, match="does not support ACLs of single objects: remove acl"):
         S3Storage("bucket", preset="minio", acl="public-read")
 
 
-def test_times_may_be_spans():
-    """A ``timedelta`` is a number of seconds."""
-    spans: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(minutes=1)}
-    storage = S3Storage("bucket", aws_region="us-east-1", **KEYS, **spans)
+def test_timeouts_may_be_timedeltas():
+    """They are converted to seconds."""
+    timeouts: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(minutes=1)}
+    storage = S3Storage("bucket", aws_region="us-east-1", **KEYS, **timeouts)
 
     config = config_of(storage)
 
     assert (config.connect_timeout, config.read_timeout) == (3, 60)
 
 
-def test_each_setting_of_the_client_arrives():
-    """As boto3 calls it."""
+def test_settings_are_passed_to_the_client():
+    """Under the names of boto3."""
     storage = S3Storage(
         "bucket",
         aws_region="eu-central-1",
@@ -256,8 +259,8 @@ def test_each_setting_of_the_client_arrives():
     assert config.signature_version == "s3v4"
 
 
-def test_the_settings_by_default():
-    """No more patience than a minute in all, and as many connections as threads."""
+def test_default_settings():
+    """An operation ends within a minute, and 50 threads have a connection each."""
     config = config_of(S3Storage("bucket", aws_region="us-east-1", **KEYS))
 
     assert (config.connect_timeout, config.read_timeout) == (10, 15)
@@ -268,15 +271,15 @@ def test_the_settings_by_default():
 # -- presets ----------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_word_it_is_amazon():
-    """With an address of one's own, a service of which nothing is known."""
+def test_the_default_preset_is_aws():
+    """With an endpoint_url it is that of an unknown service."""
     assert S3Storage("bucket").preset == PRESETS["aws"]
     assert S3Storage("bucket", endpoint_url="https://s3.example.com").preset == UNKNOWN
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
-def test_each_preset_can_be_named(name):
-    """And sets what the client is made of."""
+def test_a_preset_is_chosen_by_name(name):
+    """It determines the settings of the client."""
     storage = S3Storage("bucket", endpoint_url="https://s3.example.com", preset=name, **KEYS)
 
     config = config_of(storage)
@@ -287,19 +290,19 @@ def test_each_preset_can_be_named(name):
     assert storage.client.meta.region_name == (PRESETS[name].region or "us-east-1")
 
 
-def test_a_preset_of_ones_own_is_taken_as_it_is():
-    """For a service that none of ours describes."""
-    own = S3Preset(region="moon-1", put_conditions=True, complete_conditions=True)
+def test_a_custom_preset_is_used_unchanged():
+    """For a service without a built-in preset."""
+    custom = S3Preset(region="moon-1", put_conditions=True, complete_conditions=True)
 
-    storage = S3Storage("bucket", endpoint_url="https://s3.example.com", preset=own, **KEYS)
+    storage = S3Storage("bucket", endpoint_url="https://s3.example.com", preset=custom, **KEYS)
 
-    assert preset_of(own, None) is own
-    assert storage.preset == own
+    assert preset_of(custom, None) is custom
+    assert storage.preset == custom
     assert storage.client.meta.region_name == "moon-1"
     assert storage.capabilities.exclusive
 
 
-def test_an_argument_wins_over_the_preset():
+def test_arguments_take_precedence_over_the_preset():
     """Checksums, addressing and region."""
     storage = S3Storage(
         "bucket",
@@ -332,13 +335,17 @@ def test_an_argument_wins_over_the_preset():
         ("wasabi", False, False, False),
     ],
 )
-def test_what_the_service_cannot_do_is_declared(preset, exclusive, on_copy, forms):
-    """Conditions count only where parts honour them too; a form needs POST policies."""
-    able = S3Storage("bucket", preset=preset).capabilities
+def test_capabilities_follow_the_preset(preset, exclusive, on_copy, forms):
+    """Conditions are supported only if multipart uploads honor them too; forms need POST policies."""
+    capabilities = S3Storage("bucket", preset=preset).capabilities
 
-    assert (able.exclusive, able.if_match, able.multipart_conditions) == (exclusive, exclusive, exclusive)
-    assert able.copy_conditions == on_copy
-    assert ("max_size" in able.upload_constraints) == forms
+    assert (capabilities.exclusive, capabilities.if_match, capabilities.multipart_conditions) == (
+        exclusive,
+        exclusive,
+        exclusive,
+    )
+    assert capabilities.copy_conditions == on_copy
+    assert ("max_size" in capabilities.upload_constraints) == forms
 
 
 # -- from text --------------------------------------------------------------------------------------------------------
@@ -362,7 +369,7 @@ AS_TEXT = {
 }
 
 
-def _check_text_was_understood(storage):
+def _check_parsed_settings(storage):
     config = config_of(storage)
     assert isinstance(storage, S3Storage)
     assert storage.name == "docs"
@@ -380,18 +387,18 @@ def _check_text_was_understood(storage):
 
 
 def test_a_profile_may_be_a_url(monkeypatch):
-    """``region`` is short for ``aws_region``; numbers and flags are understood."""
+    """``region`` is short for ``aws_region``; numbers and flags are parsed."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-for-the-logs")
     query = "&".join(f"{'region' if name == 'aws_region' else name}={value}" for name, value in AS_TEXT.items())
 
     storage = from_profile(f"s3://bucket/a/b?{query}")
 
-    _check_text_was_understood(storage)
+    _check_parsed_settings(storage)
 
 
 def test_a_profile_may_be_json():
-    """With numbers and flags as such."""
+    """With JSON numbers and flags."""
     numbers = {"chunk_size": 6 * MIB, "concurrency": 4, "connect_timeout": 1.5, "read_timeout": 20, "max_attempts": 2}
     flags = {"verify_downloads": False, "guess_content_type": False, "verify": False, "portable": True}
     spec = {"backend": "s3", "bucket": "bucket", "prefix": "a/b", **AS_TEXT, **numbers, **flags, **KEYS}
@@ -400,11 +407,11 @@ def test_a_profile_may_be_json():
 
     storage = Storage(app).for_app(app)["docs"]
 
-    _check_text_was_understood(storage)
+    _check_parsed_settings(storage)
 
 
 def test_a_profile_may_come_from_the_environment(monkeypatch):
-    """One variable for each value; Flask reads those that are JSON."""
+    """One variable for each value; Flask parses those that are JSON."""
     spec = {"backend": "s3", "bucket": "bucket", "prefix": "a/b", **AS_TEXT, **KEYS}
     for name, value in spec.items():
         monkeypatch.setenv(f"FLASK_STORAGE_PROFILES__docs__{name}", value)
@@ -418,12 +425,12 @@ def test_a_profile_may_come_from_the_environment(monkeypatch):
 
     storage = Storage(app).for_app(app)["docs"]
 
-    _check_text_was_understood(storage)
+    _check_parsed_settings(storage)
     assert "LINKSONLY" in storage.link_to("c.txt", ShareLinkOperation.download, DAY)
 
 
-def test_a_profile_may_be_the_predecessors_pair():
-    """A class and its arguments, in keg-storage's order."""
+def test_a_profile_may_be_a_pair_as_in_keg_storage():
+    """A class and its arguments, in the order of keg-storage."""
     app = Flask(__name__)
     app.config["STORAGE_PROFILES"] = [(S3Storage, {"name": "docs", "bucket": "bucket", "aws_region": "us-west-2"})]
 
@@ -446,47 +453,49 @@ def test_a_profile_may_be_the_predecessors_pair():
         "s3://bucket:9000/prefix",
     ],
 )
-def test_a_url_names_a_bucket_and_no_credentials(url):
-    """It would be in every log; where they belong is said."""
-    with pytest.raises(ConfigurationError, match=r"s3://bucket/prefix\?region=…; credentials are arguments") as caught:
+def test_a_url_without_a_bucket_or_with_credentials_is_rejected(url):
+    """Credentials in a URL would appear in logs; the message says where to set them."""
+    with pytest.raises(
+        ConfigurationError, match=r"s3://bucket/prefix\?region=…; set credentials as arguments"
+    ) as caught:
         from_profile(url)
 
     assert "not-for-the-logs" not in str(caught.value)
 
 
-def test_the_prefix_of_a_url_may_be_escaped():
+def test_the_prefix_of_a_url_is_unquoted():
     """As paths of URLs are."""
     storage = from_profile("s3://bucket/a%20folder/?region=eu-central-1")
 
     assert storage._gateway.prefix == "a folder/"
 
 
-def test_an_unknown_argument_of_a_url_is_told():
-    """With those that exist."""
+def test_an_unknown_argument_of_a_url_is_rejected():
+    """The message lists the known arguments."""
     with pytest.raises(ConfigurationError, match=r"buckets.*S3Storage takes bucket, aws_region"):
         from_profile("s3://bucket?buckets=2")
 
 
 @pytest.mark.parametrize("name", ["guess_content_type", "portable"])
-def test_a_flag_that_is_none_is_told(name):
-    """Rather than taken for true."""
+def test_an_invalid_flag_is_rejected(name):
+    """It is not taken as true."""
     with pytest.raises(ConfigurationError, match=f"{name} is true or false"):
         from_profile(f"s3://bucket?{name}=perhaps")
 
 
 @pytest.mark.parametrize(("text", "verify"), [("false", False), ("TRUE", True), (__file__, __file__)])
 def test_verify_is_a_flag_or_a_file(text, verify):
-    """The words for a flag are one; anything else is a file."""
+    """Text for a flag is one; other text is the path of a file."""
     storage = S3Storage("bucket", verify=text)
 
     assert storage._clients.settings.verify == verify
 
 
-# -- nothing is told that is secret -----------------------------------------------------------------------------------
+# -- secrets ----------------------------------------------------------------------------------------------------------
 
 
-def test_no_secret_is_shown():
-    """Neither the storage nor what it is made of, however it is printed."""
+def test_no_secret_is_in_the_repr_of_a_storage():
+    """Nor in the repr of its parts."""
     storage = S3Storage(
         "bucket",
         aws_session_token="token-not-for-the-logs",
@@ -501,8 +510,8 @@ def test_no_secret_is_shown():
     assert not [text for text in shown if "not-for-the-logs" in text or "AKID" in text]
 
 
-def test_settings_show_no_secret():
-    """Not in a traceback with local variables either."""
+def test_no_secret_is_in_the_repr_of_the_settings():
+    """A traceback with local variables shows it."""
     settings = ClientSettings(access_key="AKID", secret_key="not-for-the-logs", token="not-for-the-logs")
 
     shown = f"{settings!r} {settings}"
@@ -511,21 +520,23 @@ def test_settings_show_no_secret():
     assert "AKID" not in shown
 
 
-# -- where credentials come from --------------------------------------------------------------------------------------
+# -- credentials ------------------------------------------------------------------------------------------------------
 
 
 def with_keys(server, **arguments):
-    """Return a storage that has explicit credentials."""
-    return place(server, aws_access_key_id=server.access_key, aws_secret_access_key=server.secret_key, **arguments)
+    """Return a storage with explicit credentials."""
+    return make_storage(
+        server, aws_access_key_id=server.access_key, aws_secret_access_key=server.secret_key, **arguments
+    )
 
 
 def without_keys(server, **arguments):
-    """Return a storage that has no explicit credentials, on a fresh bucket."""
-    return place(server, aws_access_key_id=None, aws_secret_access_key=None, **arguments)
+    """Return a storage without explicit credentials, in a new bucket."""
+    return make_storage(server, aws_access_key_id=None, aws_secret_access_key=None, **arguments)
 
 
 def write_profile(tmp_path, name, server, region=None):
-    """Write a profile as the AWS tools do."""
+    """Write a profile in the format of the AWS tools."""
     (tmp_path / "credentials").write_text(
         f"[{name}]\naws_access_key_id = {server.access_key}\naws_secret_access_key = {server.secret_key}\n"
     )
@@ -533,7 +544,7 @@ def write_profile(tmp_path, name, server, region=None):
 
 
 def test_explicit_keys_are_used(s3):
-    """By Ceph, which checks every signature."""
+    """The server verifies signatures."""
     storage = with_keys(s3)
 
     storage.write("a.txt", b"1")
@@ -541,9 +552,9 @@ def test_explicit_keys_are_used(s3):
     assert storage.read("a.txt") == b"1"
 
 
-def test_explicit_keys_win_over_the_environment(s3, monkeypatch):
-    """Which may be meant for something else."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody-else")
+def test_explicit_keys_take_precedence_over_the_environment(s3, monkeypatch):
+    """Keys in the environment may be for another service."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another-key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-for-the-logs")
     storage = with_keys(s3)
 
@@ -553,7 +564,7 @@ def test_explicit_keys_win_over_the_environment(s3, monkeypatch):
 
 
 def test_keys_from_the_environment_are_used(s3, monkeypatch):
-    """Without any others."""
+    """If there are no other credentials."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
     storage = without_keys(s3)
@@ -577,22 +588,22 @@ def test_a_named_profile_is_used(s3, tmp_path):
 
 
 def test_the_region_of_a_profile_is_used(tmp_path, s3):
-    """On Amazon, where an argument says nothing else."""
+    """On AWS, unless aws_region is set."""
     write_profile(tmp_path, "files", s3, region="ap-southeast-2")
 
     found = S3Storage("bucket", aws_profile="files").client.meta.region_name
-    said = S3Storage("bucket", "eu-west-3", aws_profile="files").client.meta.region_name
+    explicit = S3Storage("bucket", "eu-west-3", aws_profile="files").client.meta.region_name
 
-    assert (found, said) == ("ap-southeast-2", "eu-west-3")
-
-
-def test_a_profile_that_does_not_exist_is_told_at_once():
-    """Before the first verb; the text says where to look."""
-    with pytest.raises(ConfigurationError, match=r"profile \(nobody\) could not be found.*~/\.aws/config"):
-        S3Storage("bucket", aws_profile="nobody")
+    assert (found, explicit) == ("ap-southeast-2", "eu-west-3")
 
 
-def test_a_session_of_ones_own_is_used(s3):
+def test_an_unknown_profile_is_rejected_by_the_constructor():
+    """Before the first operation; the message says where to look."""
+    with pytest.raises(ConfigurationError, match=r"profile \(missing\) could not be found.*~/\.aws/config"):
+        S3Storage("bucket", aws_profile="missing")
+
+
+def test_a_session_of_the_application_is_used(s3):
     """For its credentials and its region."""
     session = boto3.session.Session(s3.access_key, s3.secret_key, region_name=s3.region)
     storage = without_keys(s3, session=session)
@@ -603,8 +614,8 @@ def test_a_session_of_ones_own_is_used(s3):
     assert storage.session is session
 
 
-def test_a_client_of_ones_own_is_used(s3):
-    """With everything it brings."""
+def test_a_client_of_the_application_is_used(s3):
+    """With all of its settings."""
     client = s3.client()
     bucket = s3.make_bucket()
     storage = S3Storage(bucket, client=client, preset="ceph")
@@ -616,16 +627,16 @@ def test_a_client_of_ones_own_is_used(s3):
 
 
 @pytest.fixture
-def watched(s3):
-    """A proxy before Ceph, and the server as it is seen through it."""
+def proxied(s3):
+    """A scripted proxy before the server, and the server as seen through it."""
     host, _, port = s3.http.removeprefix("http://").partition(":")
     with ScriptedProxy(host, int(port)) as proxy:
         yield proxy, dataclasses.replace(s3, http=proxy.url)
 
 
-def test_a_session_token_is_sent(watched):
+def test_a_session_token_is_sent(proxied):
     """And signed, with every request."""
-    proxy, server = watched
+    proxy, server = proxied
     storage = with_keys(server, bucket="any-bucket", aws_session_token="the-token", max_attempts=1)
 
     with pytest.raises(StorageError):
@@ -636,30 +647,32 @@ def test_a_session_token_is_sent(watched):
     assert "x-amz-security-token" in headers["Authorization"]
 
 
-# -- when something is asked of the service ---------------------------------------------------------------------------
+# -- requests of the constructor --------------------------------------------------------------------------------------
 
 
-def test_making_a_storage_asks_nothing_of_the_service():
-    """Nothing listens there, and only the first verb finds out."""
+def test_the_constructor_sends_no_request():
+    """Nothing listens at the endpoint, and only the first operation fails."""
     storage = S3Storage("bucket", endpoint_url=f"http://127.0.0.1:{free_port()}", preset="ceph", max_attempts=1, **KEYS)
 
-    with pytest.raises(StorageUnavailableError, match="it cannot be reached: check the endpoint_url and the net"):
+    with pytest.raises(
+        StorageUnavailableError, match="the service cannot be reached: check the endpoint_url and the network"
+    ):
         storage.list()
 
 
-def test_making_a_storage_on_amazon_asks_nothing_either():
-    """There need not be any credentials yet."""
+def test_the_constructor_needs_no_credentials():
+    """They may be configured later."""
     storage = S3Storage("bucket")
 
     assert repr(storage) == "<S3Storage 's3'>"
 
 
-# -- what checksums are sent ------------------------------------------------------------------------------------------
+# -- checksums --------------------------------------------------------------------------------------------------------
 
 
-def test_by_https_a_service_without_checksums_is_sent_none(s3):
-    """Where boto3's own default makes Ceph answer that the length is missing; in one go and in parts."""
-    storage = place(s3, https=True, preset=None)
+def test_no_checksums_are_sent_over_https_by_default(s3):
+    """With them Ceph reports a missing length, in single and multipart requests."""
+    storage = make_storage(s3, https=True, preset=None)
 
     storage.write("small", b"1")
     storage.write("large", bytes(5 * MIB + 1))
@@ -668,18 +681,18 @@ def test_by_https_a_service_without_checksums_is_sent_none(s3):
     assert storage.size("large") == 5 * MIB + 1
 
 
-def test_a_service_that_is_wrongly_sent_checksums_is_explained(rgw):
-    """The text names the two arguments that help."""
-    storage = place(rgw, https=True, checksums="when_supported")
+def test_unsupported_checksums_are_reported(rgw):
+    """The message names the two arguments to set."""
+    storage = make_storage(rgw, https=True, checksums="when_supported")
 
     with pytest.raises(StorageError, match='checksums="when_required"'):
         storage.write("small", b"1")
 
 
-def test_a_service_with_checksums_keeps_them(localstack):
-    """By http and by https."""
+def test_checksums_are_stored_by_services_that_support_them(localstack):
+    """Over http and https."""
     bucket = localstack.make_bucket()
-    plain, secure = (place(localstack, https=https, bucket=bucket) for https in (False, True))
+    plain, secure = (make_storage(localstack, https=https, bucket=bucket) for https in (False, True))
 
     plain.write("a", b"hello")
     secure.write("b", b"hello")
@@ -702,33 +715,33 @@ def _without_boto3(script):
     ).stdout
 
 
-def test_without_boto3_the_rest_works():
-    """What needs it is left out of ``import *``."""
-    said = _without_boto3("""
+def test_the_package_works_without_boto3():
+    """``import *`` omits the names that need it."""
+    output = _without_boto3("""
         from flask_storage import *
         import flask_storage
         print("S3Storage" in globals(), "S3Storage" in flask_storage.__all__, LocalFSStorage.__name__)
     """)
 
-    assert said == "False False LocalFSStorage\n"
+    assert output == "False False LocalFSStorage\n"
 
 
 @pytest.mark.parametrize("name", ["S3Storage", "S3Reader", "S3Writer", "S3FileBase", "S3Preset"])
-def test_without_boto3_the_error_says_what_to_install(name):
-    """When it is asked for by name."""
-    said = _without_boto3(f"""
+def test_an_import_without_boto3_names_the_extra(name):
+    """When a class of the backend is imported by name."""
+    output = _without_boto3(f"""
         try:
             from flask_storage import {name}
         except ImportError as error:
             print(error)
     """)
 
-    assert said == "S3Storage needs boto3: pip install 'flask-storage-profiles[s3]'\n"
+    assert output == "S3Storage needs boto3: pip install 'flask-storage-profiles[s3]'\n"
 
 
-def test_without_boto3_a_profile_says_what_to_install():
-    """When the app starts."""
-    said = _without_boto3("""
+def test_a_profile_without_boto3_names_the_extra():
+    """When the application starts."""
+    output = _without_boto3("""
         from flask import Flask
         from flask_storage import ConfigurationError, Storage
         app = Flask("app")
@@ -739,14 +752,14 @@ def test_without_boto3_a_profile_says_what_to_install():
             print(error)
     """)
 
-    assert "pip install 'flask-storage-profiles[s3]'" in said
+    assert "pip install 'flask-storage-profiles[s3]'" in output
 
 
-# -- an own client's links --------------------------------------------------------------------------------------------
+# -- links of a client of the application -----------------------------------------------------------------------------
 
 
-def test_links_of_an_own_client_lead_where_it_leads():
-    """With other credentials, and with another address for browsers."""
+def test_links_use_the_endpoint_of_a_client_of_the_application():
+    """Also with other credentials, and with another endpoint for browsers."""
     client = boto3.client(
         "s3",
         region_name="eu-central-1",
@@ -754,10 +767,10 @@ def test_links_of_an_own_client_lead_where_it_leads():
         config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
         **KEYS,
     )
-    pair = {"access_key": "LINKSONLY", "secret_key": "not-for-the-logs"}
+    link_credentials = {"access_key": "LINKSONLY", "secret_key": "not-for-the-logs"}
 
     plain = S3Storage("bucket", client=client)
-    paired = S3Storage("bucket", client=client, link_credentials=pair)
+    paired = S3Storage("bucket", client=client, link_credentials=link_credentials)
     elsewhere = S3Storage("bucket", client=client, link_endpoint_url="https://files.example.com")
     links = [storage.link_to("a.txt", "download", DAY) for storage in (plain, paired, elsewhere)]
 
@@ -769,8 +782,8 @@ def test_links_of_an_own_client_lead_where_it_leads():
     assert all("eu-central-1" in link for link in links)
 
 
-def test_an_own_client_without_credentials_signs_no_links():
-    """The text says what links need."""
+def test_links_of_a_client_without_credentials_raise_an_error():
+    """The message says what links need."""
     client = boto3.client("s3", region_name="eu-central-1", config=Config(signature_version="s3v4"))
     storage = S3Storage("bucket", client=client, link_endpoint_url="https://files.example.com")
 
@@ -778,16 +791,16 @@ def test_an_own_client_without_credentials_signs_no_links():
         storage.link_to("a.txt", "download", DAY)
 
 
-def test_links_have_the_address_and_the_credentials_that_were_set():
-    """Without a client of one's own."""
-    pair = {"access_key": "LINKSONLY", "secret_key": "not-for-the-logs", "token": "the-token"}
+def test_links_use_link_endpoint_url_and_link_credentials():
+    """Without a client of the application."""
+    link_credentials = {"access_key": "LINKSONLY", "secret_key": "not-for-the-logs", "token": "the-token"}
     storage = S3Storage(
         "bucket",
         "eu-central-1",
         endpoint_url="https://s3.internal",
         addressing_style="path",
         link_endpoint_url="https://files.example.com",
-        link_credentials=pair,
+        link_credentials=link_credentials,
         **KEYS,
     )
 
@@ -816,14 +829,14 @@ def test_links_have_the_address_and_the_credentials_that_were_set():
     ],
     ids=str,
 )
-def test_what_is_merely_empty_or_odd_switches_nothing_off(arguments):
-    """An unset variable must neither trust every certificate nor borrow the credentials of somebody else."""
+def test_empty_and_odd_values_are_rejected(arguments):
+    """An unset variable must neither disable certificate checks nor select other credentials."""
     with pytest.raises(ConfigurationError):
         S3Storage("bucket", endpoint_url="https://s3.example.com", **arguments)
 
 
-def test_a_client_that_signs_by_version_2_is_told_what_to_do():
-    """boto3 makes such clients unless it is told otherwise, and their links leave much unsigned."""
+def test_a_client_that_signs_with_version_2_is_rejected():
+    """boto3 creates such clients by default, and their links leave much unsigned."""
     client = boto3.client("s3", region_name="us-east-1", aws_access_key_id="AKID", aws_secret_access_key="secret")
     storage = S3Storage("bucket", client=client)
 

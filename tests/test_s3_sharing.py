@@ -1,10 +1,10 @@
-"""One S3 storage for many threads and processes: no error, no mixture, no more connections than were allowed."""
+"""One S3 storage for many threads and processes: no errors, no mixed content, bounded connections."""
 
 import pytest
 
 from flask_storage.errors import UnsupportedOperationError
 from tests.counts import count
-from tests.s3_places import OVERTAKEN_ON_CEPH, place
+from tests.s3_storages import CEPH_REPLACED_ERRORS, make_storage
 from tests.sharing import (
     CHILDREN,
     Sockets,
@@ -27,20 +27,20 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def storage(s3):
-    """An empty storage that may have fewer connections than there are threads."""
-    return place(s3, max_connections=10)
+    """An empty storage with fewer connections than threads."""
+    return make_storage(s3, max_connections=10)
 
 
 def test_fifty_threads_share_one_storage(storage):
-    """Each thread finds exactly its own files, and nobody waits for ever."""
+    """Each thread finds exactly its own files, and none blocks for ever."""
     mixed_work(storage, "here")
 
     assert all(entry.name.startswith("here/thread ") for entry in storage.list())
 
 
-def test_threads_have_no_more_connections_than_were_allowed(s3):
-    """Fifty threads, five connections: they take turns."""
-    storage = place(s3, max_connections=5)
+def test_threads_open_no_more_than_max_connections(s3):
+    """Fifty threads share five connections."""
+    storage = make_storage(s3, max_connections=5)
 
     with Sockets(s3.http) as sockets:
         take_turns(storage)
@@ -48,9 +48,9 @@ def test_threads_have_no_more_connections_than_were_allowed(s3):
     assert 1 < sockets.most <= 5
 
 
-def test_large_files_and_small_ones_share_connections(s3):
-    """Parts that are sent at once and ranges that are fetched ahead take their turns with everything else."""
-    storage = place(s3, max_connections=4, chunk_size=5 * MIB, concurrency=4)
+def test_large_and_small_files_share_connections(s3):
+    """Parts and ranges that are transferred concurrently use the same connections as small requests."""
+    storage = make_storage(s3, max_connections=4, chunk_size=5 * MIB, concurrency=4)
 
     with Sockets(s3.http) as sockets:
         share_among_large_and_small(storage, 21 * MIB)
@@ -59,9 +59,9 @@ def test_large_files_and_small_ones_share_connections(s3):
     assert list(storage.multipart.list_uploads()) == []
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins start threads
 def test_forked_children_share_one_storage(storage):
-    """A storage that was used before the fork works in every child, and in the parent beside them."""
+    """A storage that was used before the fork works in every child, concurrently with the parent."""
     ends = work_in_forked_children(storage)
 
     assert ends == [0] * CHILDREN
@@ -69,14 +69,14 @@ def test_forked_children_share_one_storage(storage):
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_child_inherits_a_storage_that_other_threads_are_using(storage):
-    """What they held at that moment, a lock or a connection, keeps the child from nothing."""
+def test_a_fork_while_other_threads_use_the_storage_does_not_block_the_child(storage):
+    """Locks and connections that they held at the fork do not block it."""
     assert set(fork_while_threads_use(storage)) == {0}
 
 
-def test_an_app_that_is_loaded_before_the_workers_serves_from_all_of_them(s3, tmp_path):
-    """Whole files and pieces of them, each to the one who asked, from workers that share what the parent made."""
-    storage = place(s3)
+def test_a_preloaded_application_serves_from_all_workers(s3, tmp_path):
+    """Whole files and ranges, from workers that share what the parent process created."""
+    storage = make_storage(s3)
     profile = {
         "backend": "s3",
         "bucket": storage.bucket,
@@ -94,40 +94,40 @@ def test_an_app_that_is_loaded_before_the_workers_serves_from_all_of_them(s3, tm
     assert "Traceback" not in log
 
 
-# -- one file for many writers ---------------------------------------------------------------------------------------
+# -- one file for many writers ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "mixes"), [("localstack", True), pytest.param("rgw", False, marks=extra_variant)])
 def test_every_read_is_one_complete_version(request, name, mixes):
-    """Eight write one path again and again, four read it: what is read always belongs together.
+    """Eight threads write one path repeatedly, four read it: each read has one version.
 
-    LocalStack answers with the bytes of one version and the headers of another now and then; that is found out.
+    LocalStack sometimes sends the bytes of one version with the headers of another; the checksum detects it.
     """
-    overtaken = OVERTAKEN_ON_CEPH if name == "rgw" else ()
-    write_and_read_one_name(place(request.getfixturevalue(name)), mixes=mixes, overtaken=overtaken)
+    replaced_errors = CEPH_REPLACED_ERRORS if name == "rgw" else ()
+    write_and_read_one_name(make_storage(request.getfixturevalue(name)), mixes=mixes, overtaken=replaced_errors)
 
 
 def test_every_read_of_a_large_file_is_one_complete_version(s3):
-    """Also when it is written in parts and read in ranges; a reader that is overtaken is told."""
-    write_and_read_one_large_name(place(s3, chunk_size=5 * MIB), 11 * MIB, OVERTAKEN_ON_CEPH)
+    """Also when it is written in parts and read in ranges; a reader of a replaced file gets an error."""
+    write_and_read_one_large_name(make_storage(s3, chunk_size=5 * MIB), 11 * MIB, CEPH_REPLACED_ERRORS)
 
 
-@pytest.mark.parametrize("verb", ["write", "copy", "move", "complete"])
-def test_exactly_one_of_eight_creates(localstack, verb):
-    """Of eight that create one name at the same moment one wins, and its content is what is there."""
-    storage = place(localstack)
+@pytest.mark.parametrize("operation", ["write", "copy", "move", "complete"])
+def test_exactly_one_of_eight_exclusive_writes_succeeds(localstack, operation):
+    """Of eight concurrent ones with the same name; its content is stored."""
+    storage = make_storage(localstack)
     for turn in range(count(3, 50)):
-        won = create_at_once(storage, verb, f"round {turn}/new.bin")
+        won = create_at_once(storage, operation, f"round {turn}/new.bin")
 
         assert won.count(True) == 1
-        # A copy that LocalStack refuses has overwritten the bytes all the same: the answers are right, the file is not.
-        if verb in ("write", "complete"):
+        # LocalStack overwrites the bytes also with a copy that it rejects: the responses are right, the file is not.
+        if operation in ("write", "complete"):
             assert storage.read(f"round {turn}/new.bin") == str(won.index(True)).encode()
 
 
-def test_create_only_is_refused_where_it_would_be_a_guess(rgw):
-    """This Ceph does not look at the condition when an upload in parts ends: no storage promises it there."""
-    storage = place(rgw)
+def test_exclusive_writes_are_rejected_where_they_are_not_atomic(rgw):
+    """This Ceph version ignores the condition of CompleteMultipartUpload."""
+    storage = make_storage(rgw)
 
     with pytest.raises(UnsupportedOperationError, match="refuse a taken name atomically"):
         storage.write("a", b"1", exclusive=True)

@@ -1,4 +1,4 @@
-"""Large files go to S3 and come back in little memory."""
+"""Large files are transferred to and from S3 in little memory."""
 
 import pytest
 
@@ -8,8 +8,8 @@ pytest_plugins = ["tests.services.s3"]
 
 
 @pytest.mark.parametrize("way", ["verbs", "files"])
-def test_streaming_holds_little(s3, way):
-    """Up and down, by one verb or in pieces of one's own, memory grows by at most 64 MiB, and every byte is the one."""
+def test_streaming_uses_little_memory(s3, way):
+    """Upload and download, in one call or in chunks: memory grows by at most 64 MiB, and every byte is right."""
     arguments = {
         "bucket": s3.make_bucket(),
         "aws_region": s3.region,

@@ -1,7 +1,7 @@
 """Which variants of a service a run tests: one of each, or all of them with ``./tests/run --all``.
 
-The default run tests every guarantee on one variant: plain http instead of https as well, one S3 server instead of
-three. What only another variant can show runs with ``--all``, which sets ``ALL_VARIANTS`` in the environment.
+The default run tests every guarantee on one variant: http instead of http and https, one S3 server instead of three.
+Tests that need another variant run with ``--all``, which sets ``ALL_VARIANTS`` in the environment.
 """
 
 import os
@@ -21,8 +21,8 @@ def variants(first: str, *others: str) -> list[str]:
     """Return the fixture names of the services that a test is run against.
 
     Args:
-        first: The one that the default run uses.
-        *others: The ones that ``--all`` adds.
+        first: The fixture of the default run.
+        *others: The fixtures that ``--all`` adds.
     """
     return [first, *others] if ALL_VARIANTS else [first]
 

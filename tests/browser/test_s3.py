@@ -1,4 +1,4 @@
-"""A browser and a bucket: files go straight from the page to the S3 server, which is another host to it, and back."""
+"""A browser and a bucket: files are transferred between the page and the S3 server, which is another origin."""
 
 import os
 from contextlib import closing
@@ -12,7 +12,7 @@ from flask_storage.types import LinkRequest, ShareLinkOperation
 from tests.browser.test_files import share
 from tests.browser.test_uploads import slow_down, watch_bars
 from tests.browser.webm import make_video
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.services.live_app import LiveApp
 
 pytest_plugins = ["tests.services.s3"]
@@ -25,11 +25,11 @@ UNREADABLE = (
     "Failed to load resource: net::ERR_FAILED",
     "Failed to load resource: the server responded with a status of 403",
 )
-"""What the browser says of an answer without CORS headers: Ceph sends none when it refuses."""
+"""Messages of the browser about a response without CORS headers: Ceph sends none when it refuses."""
 
 
 def profile(server, bucket):
-    """The app's profile in the environment: nothing else says that there is an S3 server."""
+    """Return the profile of the application; no other setting names the S3 server."""
     return {
         "backend": "s3",
         "bucket": bucket,
@@ -42,8 +42,8 @@ def profile(server, bucket):
     }
 
 
-def let_in(server, bucket, origin):
-    """Allow the pages of one origin to use the bucket, as the S3 guide says."""
+def allow_origin(server, bucket, origin):
+    """Allow the pages of one origin to use the bucket, as the S3 guide describes."""
     rule = {
         "AllowedOrigins": [origin],
         "AllowedMethods": ["GET", "HEAD", "PUT", "POST"],
@@ -57,49 +57,49 @@ def let_in(server, bucket, origin):
 
 @pytest.fixture(scope="module")
 def running_s3_app(s3, tmp_path_factory):
-    """The example app, with files in a bucket."""
-    storage = place(s3, prefix="drop")
-    folder = tmp_path_factory.mktemp("s3-app")
+    """The example application, with its files in a bucket."""
+    storage = make_storage(s3, prefix="drop")
+    directory = tmp_path_factory.mktemp("s3-app")
     settings = {"STORAGE_PROFILES": {"drop": profile(s3, storage.bucket)}}
-    with LiveApp(folder, storage=storage, **settings) as app:
-        let_in(s3, storage.bucket, app.url)
+    with LiveApp(directory, storage=storage, **settings) as app:
+        allow_origin(s3, storage.bucket, app.url)
         yield app
-        assert app.leftovers() == []  # nothing ever was on the disk
+        assert app.leftovers() == []  # nothing was stored on the local disk
 
 
 @pytest.fixture
 def s3_app(running_s3_app):
-    """The same with no files yet."""
+    """The running application without files."""
     running_s3_app.empty()
     return running_s3_app
 
 
 @pytest.fixture
 def page(open_browser, s3_app):
-    """The app's page in a browser."""
+    """The page of the application in a browser."""
     page = open_browser()
     page.goto(s3_app.url)
     return page
 
 
 def content_of(storage):
-    """The content of the only file there is."""
+    """Return the content of the only file."""
     [entry] = storage.list()
     return storage.read(entry.name)
 
 
-# -- the app ----------------------------------------------------------------------------------------------------------
+# -- the application --------------------------------------------------------------------------------------------------
 
 
-def test_a_file_goes_straight_to_the_bucket_while_its_bar_moves(page, s3_app, s3, tmp_path):
-    """The app is asked where to and told that it is done; the content itself it never sees."""
+def test_a_file_is_uploaded_to_the_bucket_with_progress(page, s3_app, s3, tmp_path):
+    """The application signs the request and is notified afterwards; it never receives the content."""
     content = os.urandom(MiB) * 40
     film = tmp_path / "holiday film.mov"
     film.write_bytes(content)
     sent = []
     page.on("request", lambda request: sent.append((request.method, request.url.partition("?")[0])))
     watch_bars(page)
-    slow_down(page, 20 * MiB)  # a browser tells how far it is every 50 ms
+    slow_down(page, 20 * MiB)  # a browser reports the progress every 50 ms
 
     page.set_input_files("#chooser", film)
 
@@ -117,8 +117,8 @@ def test_a_file_goes_straight_to_the_bucket_while_its_bar_moves(page, s3_app, s3
 
 
 @pytest.mark.parametrize("name", ["nothing.txt", "100% of #1 & a+b, it's Grüße 東京.bin"])
-def test_any_name_and_any_size_arrive(page, s3_app, name):
-    """Nothing at all too: what is signed is what the browser sends."""
+def test_files_of_any_name_and_size_are_uploaded(page, s3_app, name):
+    """An empty file too: the browser sends exactly what was signed."""
     content = b"" if name == "nothing.txt" else b"content"
 
     page.set_input_files("#chooser", {"name": name, "mimeType": "text/html", "buffer": content})
@@ -128,8 +128,8 @@ def test_any_name_and_any_size_arrive(page, s3_app, name):
     assert (entry.name.partition("/")[2], s3_app.storage.read(entry.name)) == (name, content)
 
 
-def test_an_upload_to_a_bucket_that_is_cancelled_leaves_nothing(page, s3_app, tmp_path):
-    """S3 has received a part of it by then, and drops that."""
+def test_a_cancelled_upload_to_a_bucket_stores_nothing(page, s3_app, tmp_path):
+    """S3 discards the part of the content that it received."""
     film = tmp_path / "film.mov"
     film.write_bytes(bytes(20 * MiB))
     slow_down(page, 2 * MiB)
@@ -143,34 +143,34 @@ def test_an_upload_to_a_bucket_that_is_cancelled_leaves_nothing(page, s3_app, tm
     assert s3_app.storage.list() == []
 
 
-def spoiled(instruction, storage):
-    """The same with another signature."""
-    return {**instruction, "url": f"{instruction['url']}0"}
+def with_wrong_signature(payload, storage):
+    """Return the payload with another signature."""
+    return {**payload, "url": f"{payload['url']}0"}
 
 
-def expired(instruction, storage):
-    """The same, signed an hour ago for a minute."""
+def expired(payload, storage):
+    """Return the payload with a link that was signed an hour ago for a minute."""
     now = datetime.now(UTC)
-    late = S3Presigner(storage._gateway, storage._clients, clock=lambda: now.timestamp() - 3600)
+    presigner = S3Presigner(storage._gateway, storage._clients, clock=lambda: now.timestamp() - 3600)
     request = LinkRequest(
         operations=ShareLinkOperation.upload,
         expires_at=now - timedelta(minutes=59),
-        content_type=instruction["headers"]["Content-Type"],
+        content_type=payload["headers"]["Content-Type"],
     )
-    return {**instruction, "url": late.url(instruction["path"], request)}
+    return {**payload, "url": presigner.url(payload["path"], request)}
 
 
-@pytest.mark.parametrize("change", [spoiled, expired])
-def test_a_refused_upload_is_told_and_can_be_tried_again(page, s3_app, complaints, change):
-    """What the server says is hidden from scripts, so the row names both that it can be."""
+@pytest.mark.parametrize("change", [with_wrong_signature, expired])
+def test_a_rejected_upload_is_reported_and_can_be_retried(page, s3_app, complaints, change):
+    """Scripts cannot read the response of the server, so that the message names both possible causes."""
 
-    def spoil(route):
-        answer = route.fetch()
-        route.fulfill(response=answer, json=change(answer.json(), s3_app.storage))
+    def modify(route):
+        response = route.fetch()
+        route.fulfill(response=response, json=change(response.json(), s3_app.storage))
 
     for text in UNREADABLE:
         complaints.expect(text)
-    page.route("**/uploads", spoil)
+    page.route("**/uploads", modify)
     page.set_input_files("#chooser", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"again"})
     expect(page.locator("#uploads .row-meta")).to_have_text(
         "The connection broke, or the storage refused. Nothing was stored. Try again."
@@ -184,8 +184,8 @@ def test_a_refused_upload_is_told_and_can_be_tried_again(page, s3_app, complaint
     assert content_of(s3_app.storage) == b"again"
 
 
-def test_a_film_in_a_bucket_plays_from_the_middle(page, s3_app):
-    """The page's policy lets it in, and seeking fetches a range from S3."""
+def test_a_video_in_a_bucket_plays_from_the_middle(page, s3_app):
+    """The content security policy allows it, and seeking requests a range from S3."""
     content = make_video(90)
     s3_app.storage.write("a/film.webm", content)
     partial = []
@@ -208,11 +208,13 @@ def test_a_film_in_a_bucket_plays_from_the_middle(page, s3_app):
     assert max(int(covered.removeprefix("bytes ").split("-")[0]) for covered in partial) > len(content) / 2
 
 
-def test_what_lies_in_a_bucket_is_shown_saved_and_deleted(page, complaints, s3_app):
-    """Thumbnail and text come from S3 into the page; a saved file has its name and every byte."""
+def test_files_in_a_bucket_are_shown_downloaded_and_deleted(page, complaints, s3_app):
+    """Thumbnail and text are loaded from S3; a download has its name and every byte."""
     from PIL import Image
 
-    complaints.expect("Failed to load resource: the server responded with a status of 416")  # no range of nothing
+    complaints.expect(
+        "Failed to load resource: the server responded with a status of 416"
+    )  # an empty file has no range
     with s3_app.storage.open("a/teal.png", "w") as file:
         Image.new("RGB", (640, 480), "teal").save(file, "PNG")
     s3_app.storage.write("b/Grüße 東京.txt", "# Zoë".encode())
@@ -237,23 +239,23 @@ def test_what_lies_in_a_bucket_is_shown_saved_and_deleted(page, complaints, s3_a
     assert [entry.name for entry in s3_app.storage.list()] == ["a/teal.png", "b/Grüße 東京.txt"]
 
 
-def test_a_shared_link_leads_a_stranger_to_the_bucket(page, open_browser, s3_app, s3):
-    """For as long as the dialog says; a number of uses, which S3 cannot count, is not offered."""
+def test_a_shared_link_downloads_from_the_bucket(page, open_browser, s3_app, s3):
+    """For the time in the dialog; a number of uses, which S3 cannot count, is not offered."""
     s3_app.storage.write("a/page.html", b"<script>alert(1)</script>")
     page.reload()
     link = share(page, "page.html", "10 minutes")
-    stranger = open_browser()
+    other_browser = open_browser()
 
-    with stranger.expect_download() as downloading, pytest.raises(BrowserError, match="Download is starting"):
-        stranger.goto(link)
+    with other_browser.expect_download() as downloading, pytest.raises(BrowserError, match="Download is starting"):
+        other_browser.goto(link)
 
     assert link.startswith(s3.http)
     assert downloading.value.suggested_filename == "page.html"
     expect(page.get_by_role("radio", name="1 download")).to_have_count(0)
 
 
-def test_a_form_without_scripts_reaches_the_bucket(open_browser, s3_app):
-    """Through the app, and the file keeps its name."""
+def test_an_upload_without_scripts_is_stored_in_the_bucket(open_browser, s3_app):
+    """Through the application, with the name of the file."""
     page = open_browser(java_script_enabled=False)
     page.goto(s3_app.url)
 
@@ -264,17 +266,17 @@ def test_a_form_without_scripts_reaches_the_bucket(open_browser, s3_app):
     assert content_of(s3_app.storage) == b"by form"
 
 
-# -- scripts of one's own ---------------------------------------------------------------------------------------------
+# -- custom scripts ---------------------------------------------------------------------------------------------------
 
 PUT = """async ([url, type]) => {
     const file = new File(["content"], "a");
-    const answer = await fetch(url, { method: "PUT", headers: { "content-type": type }, body: file });
-    return [answer.status, answer.headers.get("ETag")];
+    const response = await fetch(url, { method: "PUT", headers: { "content-type": type }, body: file });
+    return [response.status, response.headers.get("ETag")];
 }"""
 
 
-def test_a_plain_upload_link_takes_what_fetch_puts(page, s3_app):
-    """The octets that every such script sends: nothing was agreed upon but the link."""
+def test_a_plain_upload_link_accepts_a_fetch_request(page, s3_app):
+    """The script needs nothing but the link."""
     link = s3_app.storage.link_to("in/a.txt", "upload", HOUR)
 
     status, etag = page.evaluate(PUT, [link, "application/octet-stream"])
@@ -285,8 +287,8 @@ def test_a_plain_upload_link_takes_what_fetch_puts(page, s3_app):
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "application/octet-stream; charset=utf-8"])
-def test_a_link_refuses_another_content_type(page, complaints, s3_app, content_type):
-    """The type is signed; the script sees a network error, as the refusal has no CORS headers."""
+def test_a_link_rejects_another_content_type(page, complaints, s3_app, content_type):
+    """The type is signed; the script sees a network error, as the response has no CORS headers."""
     for text in UNREADABLE:
         complaints.expect(text)
     link = s3_app.storage.link_to("in/a.txt", "upload", HOUR)
@@ -305,46 +307,46 @@ POST = """async ([{ url, fields }, size]) => {
 }"""
 
 
-def test_a_form_is_held_to_its_limit(page, complaints, s3_app):
-    """As many bytes as it allows arrive; one more is refused."""
+def test_a_form_enforces_its_size_limit(page, complaints, s3_app):
+    """One byte more than the limit is rejected."""
     for text in (*UNREADABLE, "Failed to load resource: the server responded with a status of 400"):
         complaints.expect(text)
     form = s3_app.storage.create_upload_form("in/a.txt", HOUR, max_size=1000, content_type="text/plain")
-    asked = {"url": form.url, "fields": dict(form.fields)}
+    payload = {"url": form.url, "fields": dict(form.fields)}
 
-    refused = page.evaluate(f"(asked) => ({POST})(asked).catch(() => false)", [asked, 1001])
-    stored_then = s3_app.storage.list()
-    taken = page.evaluate(POST, [asked, 1000])
+    rejected = page.evaluate(f"(payload) => ({POST})(payload).catch(() => false)", [payload, 1001])
+    stored_before = s3_app.storage.list()
+    accepted = page.evaluate(POST, [payload, 1000])
 
-    assert (refused, stored_then, taken) == (False, [], True)
+    assert (rejected, stored_before, accepted) == (False, [], True)
     info = s3_app.storage.confirm_upload("in/a.txt", max_size=1000, content_type="text/plain")
     assert info.size == 1000
 
 
-def test_a_page_uploads_in_parts(page, s3_app):
-    """Every step is a signed request of its own; the script reads the ETag of each part, and names them at the end."""
+def test_a_page_sends_a_multipart_upload(page, s3_app):
+    """Every step is a signed request; the script reads the ETag of each part, and sends them at completion."""
     storage = s3_app.storage
 
     def sign(step, upload_id=None, number=None, size=None):
-        made = storage.multipart_request("in/large.bin", step, HOUR, upload_id=upload_id, number=number, size=size)
-        return {"method": made.method, "url": made.url, "headers": dict(made.headers)}
+        request = storage.multipart_request("in/large.bin", step, HOUR, upload_id=upload_id, number=number, size=size)
+        return {"method": request.method, "url": request.url, "headers": dict(request.headers)}
 
     page.expose_function("sign", sign)
 
     page.evaluate(
         """async (sizes) => {
             const send = async ({ method, url, headers }, body) => {
-                const answer = await fetch(url, { method, headers, body });
-                if (!answer.ok) throw new Error(`${method}: ${answer.status} ${await answer.text()}`);
-                return answer;
+                const response = await fetch(url, { method, headers, body });
+                if (!response.ok) throw new Error(`${method}: ${response.status} ${await response.text()}`);
+                return response;
             };
-            const begun = await (await send(await sign("create"))).text();
-            const id = begun.match(/<UploadId>(.*)<\\/UploadId>/)[1];
+            const created = await (await send(await sign("create"))).text();
+            const id = created.match(/<UploadId>(.*)<\\/UploadId>/)[1];
             let parts = "";
             for (const [index, size] of sizes.entries()) {
                 const part = new Blob(["abc"[index].repeat(size)]);
-                const answer = await send(await sign("part", id, index + 1, size), part);
-                const etag = answer.headers.get("ETag");
+                const response = await send(await sign("part", id, index + 1, size), part);
+                const etag = response.headers.get("ETag");
                 parts += `<Part><PartNumber>${index + 1}</PartNumber><ETag>${etag}</ETag></Part>`;
             }
             await send(await sign("complete", id), `<CompleteMultipartUpload>${parts}</CompleteMultipartUpload>`);

@@ -1,4 +1,4 @@
-"""S3 on a store of three processes with three replicas and two gateways, of which one process is killed under load."""
+"""S3 on a Ceph cluster of three OSDs with three replicas and two gateways; one OSD is killed under load."""
 
 import hashlib
 import threading
@@ -9,7 +9,7 @@ import pytest
 from flask_storage import WriteOptions
 from flask_storage.testing.concurrency import run_concurrently
 from tests.counts import count
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 
 pytest_plugins = ["tests.services.rgw"]
 
@@ -20,9 +20,9 @@ LARGE = 11 * 1024 * 1024  # three parts
 
 @pytest.fixture
 def gateways(distributed_rgw):
-    """The same bucket, as each of the two gateways shows it."""
+    """The same bucket through each of the two gateways."""
     bucket = distributed_rgw.server.make_bucket()
-    storages = [place(gateway, bucket=bucket) for gateway in distributed_rgw.gateways]
+    storages = [make_storage(gateway, bucket=bucket) for gateway in distributed_rgw.gateways]
     yield storages
     for storage in storages:
         storage.close()
@@ -32,8 +32,8 @@ def _content(name, size):
     return hashlib.shake_128(name.encode()).digest(size)
 
 
-def test_nothing_that_was_acknowledged_is_lost(distributed_rgw, gateways):
-    """One of three processes is killed while files are written: each that was stored is there, whole, at both doors."""
+def test_no_acknowledged_write_is_lost(distributed_rgw, gateways):
+    """One OSD of three is killed during the writes: each file that was stored is complete, through both gateways."""
     killed = threading.Event()
     done = threading.Semaphore(0)
 
@@ -58,7 +58,7 @@ def test_nothing_that_was_acknowledged_is_lost(distributed_rgw, gateways):
     results = run_concurrently(write, WRITERS)
     killer.join()
 
-    assert all(was_killed for _, was_killed in results), "the load was over before the process was killed"
+    assert all(was_killed for _, was_killed in results), "the writes ended before the OSD was killed"
     stored = {path: digest for some, _ in results for path, digest in some.items()}
     for one, other in (gateways, gateways[::-1]):
         assert {entry.name for entry in one.list()} == stored.keys()
@@ -68,8 +68,8 @@ def test_nothing_that_was_acknowledged_is_lost(distributed_rgw, gateways):
     assert list(gateways[0].multipart.list_uploads()) == []
 
 
-def test_what_one_door_stores_the_other_shows_at_once(gateways):
-    """Reading and listing through the other gateway never shows an older state."""
+def test_a_write_is_immediately_visible_through_the_other_gateway(gateways):
+    """Reads and listings never return an older state."""
     one, other = gateways
 
     for turn in range(count(50, 200)):
@@ -79,8 +79,8 @@ def test_what_one_door_stores_the_other_shows_at_once(gateways):
         assert not one.exists("file.txt")
 
 
-def test_an_upload_is_finished_through_another_door_than_it_was_begun(gateways):
-    """Ids of uploads mean the same to both gateways, and so does the sweep."""
+def test_an_upload_is_completed_through_another_gateway(gateways):
+    """Upload ids are valid at both gateways, and the sweep removes uploads of both."""
     one, other = gateways
     content = _content("parts", LARGE)
     upload_id = one.multipart.create("file.bin", WriteOptions())

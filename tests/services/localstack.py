@@ -1,7 +1,7 @@
-"""A private LocalStack with S3 only: as to checksums and conditions the closest to Amazon, gone when the tests are.
+"""A private LocalStack with S3 only, which ends with the tests. Its checksums and conditions are like those of AWS.
 
-It checks the signatures of links, but not those of other requests. It runs in an environment of its own,
-`.venv-localstack`, that is made at the first use.
+LocalStack verifies the signatures of links, but not those of other requests, and closes each connection after one
+response. It runs in an environment of its own, `.venv-localstack`, which is created at the first use.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _SETTINGS = {
     "EAGER_SERVICE_LOADING": "1",
     "STRICT_SERVICE_LOADING": "1",
     "GATEWAY_SERVER": "hypercorn",
-    "S3_SKIP_SIGNATURE_VALIDATION": "0",  # or else it answers 200 to every link, forged or expired
-    "DISABLE_EVENTS": "1",  # it would report to its makers
+    "S3_SKIP_SIGNATURE_VALIDATION": "0",  # otherwise it accepts every link, forged or expired
+    "DISABLE_EVENTS": "1",  # it would send usage data
     "SKIP_SSL_CERT_DOWNLOAD": "1",
     "DNS_ADDRESS": "0",
     "PERSISTENCE": "0",
@@ -46,7 +46,7 @@ _SETTINGS = {
 
 
 class LocalStack:
-    """A LocalStack that nobody else uses, with http and https on one port: ``server`` says where it is."""
+    """A private LocalStack, with http and https on one port: ``server`` has its address."""
 
     def __init__(self) -> None:
         python = installed()
@@ -64,61 +64,61 @@ class LocalStack:
             preset="aws",
             ca=certificate,
         )
-        folder = str(self._private.path)
+        directory = str(self._private.path)
         environment = {
             **_SETTINGS,
             "PATH": os.environ["PATH"],
-            "HOME": folder,
-            "TMPDIR": folder,
-            "FILESYSTEM_ROOT": folder,
-            "LOCALSTACK_VOLUME_DIR": folder,
+            "HOME": directory,
+            "TMPDIR": directory,
+            "FILESYSTEM_ROOT": directory,
+            "LOCALSTACK_VOLUME_DIR": directory,
             "GATEWAY_LISTEN": f"127.0.0.1:{port}",
             "CUSTOM_SSL_CERT_PATH": str(tls),
             "SECRET_KEY": self.server.secret_key,
         }
-        # -P: this folder would come first, and this module is called as the package is.
+        # -P: otherwise this directory is first in sys.path, and this module has the name of the package.
         command = [str(python), "-P", str(_HERE / "localstack_main.py")]
         self._daemon = Daemon("LocalStack", command, self._private.logs / "log", environment)
         try:
-            wait_until(lambda: _answers(port), self._daemon)
+            wait_until(lambda: _is_ready(port), self._daemon)
         except BaseException:
-            self.close(keep_log=False)  # the error has what the log says
+            self.close(keep_log=False)  # the error contains the log
             raise
 
     @property
     def pid(self) -> int:
-        """The number of its process."""
+        """The process id."""
         return self._daemon.pid
 
     def close(self, *, keep_log: bool) -> None:
-        """Stop, and remove everything but the log when that may still be wanted."""
+        """Stop the server and remove its files, except the log if *keep_log*."""
         self._daemon.kill()
         self._private.remove(keep_log=keep_log)
 
 
 def installed() -> Path:
-    """Install LocalStack where it is missing, and return the Python that runs it."""
+    """Install LocalStack if it is missing, and return the Python that runs it."""
     requirements = _HERE / "localstack.txt"
     with requirements.open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run on this machine may be at it
-        making = subprocess.run(
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run on this machine may install it
+        installation = subprocess.run(
             [_HERE / "environment", ".venv-localstack", "-r", requirements.relative_to(PROJECT)],
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,
             check=False,
         )
-    if making.returncode:
+    if installation.returncode:
         raise RuntimeError("these tests need LocalStack, and it could not be installed: see above")
     return PROJECT / ".venv-localstack" / "bin" / "python"
 
 
-def _answers(port: int) -> bool:
+def _is_ready(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/_localstack/health")
-        answer = connection.getresponse()
-        return answer.status == 200 and json.loads(answer.read())["services"].get("s3") == "running"
+        response = connection.getresponse()
+        return response.status == 200 and json.loads(response.read())["services"].get("s3") == "running"
     finally:
         connection.close()
 

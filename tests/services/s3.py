@@ -1,4 +1,4 @@
-"""The S3 server of most tests: LocalStack, which needs nothing but pip, and Ceph as well with ``./tests/run --all``."""
+"""The S3 server of most tests: LocalStack, which pip installs, and also Ceph with ``./tests/run --all``."""
 
 import pytest
 
@@ -10,6 +10,6 @@ pytest_plugins = ["tests.services.localstack", "tests.services.rclone_s3", "test
 
 @pytest.fixture(scope="session", params=variants("localstack", "rgw"))
 def s3(request: pytest.FixtureRequest) -> S3Server:
-    """A running S3 server that refuses links which are forged or have expired."""
+    """A running S3 server that verifies the signature and the expiry of links."""
     server: S3Server = request.getfixturevalue(request.param)
     return server

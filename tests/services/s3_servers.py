@@ -1,4 +1,4 @@
-"""What the S3 servers of the tests have in common: how a test sees one, and how its processes start and end."""
+"""Shared infrastructure of the S3 test servers: their description for tests, and starting and ending processes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _Started = TypeVar("_Started")
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running server as a client sees it: where it is, and with what to come in.
+    """The addresses and credentials of a running server.
 
-    For a client that goes through a proxy, `dataclasses.replace` the address.
+    Use `dataclasses.replace` to set the address of a proxy.
     """
 
     name: str  # "rgw", "localstack" or "rclone"
@@ -44,59 +44,59 @@ class S3Server:
     ca: Path  # the certificate that `https` is verified with
 
     def client(self, *, https: bool = False, **settings: Any) -> Any:
-        """Return boto3's own S3 client, to look behind the back of what is tested; close it.
+        """Return boto3's own S3 client, to inspect the server independently of this package; close it.
 
         Args:
-            https: Whether to come in by https.
-            **settings: For `botocore.config.Config`, in place of ours.
+            https: Whether to connect over https.
+            **settings: Arguments of `botocore.config.Config`, which take precedence over the defaults.
         """
-        ours: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "signature_version": "s3v4",
             "s3": {"addressing_style": "path"},
             "retries": {"total_max_attempts": 1},
-            # Without these two boto3 sends by https what Ceph 16 refuses, and believes a checksum that rclone gives
-            # with a range, of the whole.
+            # By default boto3 sends trailing checksums over https, which Ceph 16 rejects, and compares a range with the
+            # checksum of the whole object, which rclone sends.
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
         }
         return session_of(self.access_key, self.secret_key, self.region).client(
             "s3",
             endpoint_url=self.https if https else self.http,
-            verify=str(self.ca),  # said aloud, as AWS_CA_BUNDLE of the environment would win otherwise
-            config=Config(**{**ours, **settings}),
+            verify=str(self.ca),  # explicit, as AWS_CA_BUNDLE would take precedence otherwise
+            config=Config(**{**defaults, **settings}),
         )
 
     def make_bucket(self) -> str:
-        """Make an empty bucket with a name of its own, and return the name."""
+        """Create an empty bucket with a unique name, and return the name."""
         bucket = f"test-{uuid.uuid4().hex[:20]}"
         with contextlib.closing(self.client()) as client:
             client.create_bucket(Bucket=bucket)
         return bucket
 
     def empty_bucket(self, bucket: str) -> None:
-        """Remove all objects, with all their versions, and all unfinished uploads."""
+        """Delete all objects, with all versions, and abort all unfinished uploads."""
         with contextlib.closing(self.client()) as client:
             for key, upload in _uploads(client, bucket):
                 client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload)
-            # One by one: the XML that names many at once cannot hold every key.
+            # One by one: the XML of a bulk request cannot represent every key.
             for key, version in _versions(client, bucket):
                 client.delete_object(Bucket=bucket, Key=key, **version)
 
     def remove_bucket(self, bucket: str) -> None:
-        """Remove the bucket with all it holds."""
+        """Delete the bucket with everything in it."""
         self.empty_bucket(bucket)
         with contextlib.closing(self.client()) as client:
             try:
                 client.delete_bucket(Bucket=bucket)
             except ClientError as error:
-                # rclone keeps the folders that it has made for keys with slashes; they go when it does.
+                # rclone keeps the directories of keys with slashes; they are removed with the server.
                 if self.name != "rclone" or error.response["Error"]["Code"] != "BucketNotEmpty":
                     raise
 
 
 @lru_cache(maxsize=16)
 def session_of(access_key: str, secret_key: str, region: str) -> Any:
-    """Return one session for all clients with these keys: a new one reads boto3's tables anew, which takes 0.1 s."""
+    """Return one session for all clients with these keys: a new one reads boto3's data files, which takes 0.1 s."""
     return boto3.session.Session(access_key, secret_key, region_name=region)
 
 
@@ -106,7 +106,7 @@ def _uploads(client: Any, bucket: str) -> Iterator[tuple[str, str]]:
             for upload in page.get("Uploads", ()):
                 yield upload["Key"], upload["UploadId"]
     except ClientError as error:
-        _only_unknown(error)  # rclone has no such list, and says so in several ways
+        _ignore_unsupported(error)  # rclone does not support this listing, and sends several codes for it
 
 
 def _versions(client: Any, bucket: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -115,42 +115,42 @@ def _versions(client: Any, bucket: str) -> Iterator[tuple[str, dict[str, str]]]:
             for entry in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
                 yield entry["Key"], {"VersionId": entry["VersionId"]}
     except ClientError as error:
-        _only_unknown(error)
+        _ignore_unsupported(error)
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         for entry in page.get("Contents", ()):
             yield entry["Key"], {}
 
 
-def _only_unknown(error: ClientError) -> None:
+def _ignore_unsupported(error: ClientError) -> None:
     if error.response["Error"]["Code"] not in ("NotImplemented", "MethodNotAllowed", "NoSuchUpload"):
         raise error
 
 
 class PortTakenError(RuntimeError):
-    """Something answers where a server was to start."""
+    """Another process listens on the port of a server."""
 
 
 class Daemon:
-    """A program that runs until :meth:`kill`: its output goes into a log, and it dies with us, whatever kills us.
+    """A process that runs until :meth:`kill`, or until this process ends in any way; its output is logged.
 
-    Start it in the main thread: for the kernel, its parent is the thread that started it.
+    Start it in the main thread: for the kernel, the thread that started a process is its parent.
 
     Args:
-        name: What to call it in errors.
+        name: The name in errors.
         command: The program and its arguments.
-        log: The file to which its output is added.
-        environment: All of its environment.
+        log: The file to which the output is appended.
+        environment: The complete environment of the process.
     """
 
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         self.name = name
         self._log = log
-        # Part of Debian's essential util-linux; elsewhere the fixtures' own end has to do.
+        # Part of util-linux, which Debian always has; elsewhere only the fixtures end the process.
         setpriv = shutil.which("setpriv")
-        with_us = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+        die_with_parent = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [*with_us, *command],
+                [*die_with_parent, *command],
                 cwd=log.parent,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
@@ -161,32 +161,32 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
+        """The process id."""
         return self._process.pid
 
     @property
     def runs(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process has not ended."""
         return self._process.poll() is None
 
     @property
-    def said(self) -> str:
-        """The end of its log."""
+    def log_tail(self) -> str:
+        """The end of the log."""
         return self._log.read_text("utf-8", "replace")[-5000:]
 
     def kill(self) -> None:
-        """End it as a crash would, with everything that it started."""
-        # Also when it has ended itself: the group lives on while one of its children does.
+        """Kill the process and everything that it started."""
+        # Also if the process has ended: its group exists while a child runs.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
 class PrivateFolder:
-    """A folder for one server, which goes with it; of a failed run, the logs stay.
+    """A directory for one server, which is removed with it, except the logs of a failed run.
 
     Args:
-        name: What the server is called.
+        name: The name of the server.
     """
 
     def __init__(self, name: str) -> None:
@@ -196,11 +196,11 @@ class PrivateFolder:
         self.logs.mkdir()
 
     def remove(self, *, keep_log: bool) -> None:
-        """Remove everything but the logs when these may still be wanted."""
+        """Remove the directory, except the logs if *keep_log*."""
         if not keep_log:
             shutil.rmtree(self.path, ignore_errors=True)
             return
-        print(f"\nThe logs of {self.name} are in {self.logs}")  # noqa: T201 -- for the one who looks into the failure
+        print(f"\nThe logs of {self.name} are in {self.logs}")  # noqa: T201 -- for the analysis of the failure
         for entry in self.path.iterdir():
             if entry.is_dir() and entry != self.logs:
                 shutil.rmtree(entry, ignore_errors=True)
@@ -212,33 +212,33 @@ def wait_until(ready: Callable[[], bool], *daemons: Daemon) -> None:
     """Return when *ready*.
 
     Args:
-        ready: Asked again and again; an `OSError` of it means "not yet".
-        *daemons: What has to run meanwhile.
+        ready: Called repeatedly; an `OSError` means "not yet".
+        *daemons: The processes that must be running.
 
     Raises:
         PortTakenError: When one of the daemons has ended because its port is taken.
-        RuntimeError: When one has ended otherwise, or nothing is ready after `READY_WITHIN` seconds.
+        RuntimeError: When one has ended for another reason, or is not ready after `READY_WITHIN` seconds.
     """
     deadline = time.monotonic() + READY_WITHIN
     while True:
         for daemon in daemons:
             if not daemon.runs:
-                taken = "in use" in daemon.said.lower()
-                raise (PortTakenError if taken else RuntimeError)(f"{daemon.name} has ended:\n{daemon.said}")
+                taken = "in use" in daemon.log_tail.lower()
+                raise (PortTakenError if taken else RuntimeError)(f"{daemon.name} has ended:\n{daemon.log_tail}")
         with contextlib.suppress(OSError):
             if ready():
                 return
         if time.monotonic() > deadline:
-            said = "\n".join(f"{daemon.name}: {daemon.said}" for daemon in daemons)
-            raise RuntimeError(f"not ready after {READY_WITHIN} seconds:\n{said}")
+            logs = "\n".join(f"{daemon.name}: {daemon.log_tail}" for daemon in daemons)
+            raise RuntimeError(f"not ready after {READY_WITHIN} seconds:\n{logs}")
         time.sleep(0.02)
 
 
 def started(server: Callable[[], _Started]) -> _Started:
-    """Start a server, and again on other ports when somebody was quicker to take one.
+    """Start a server, and retry with other ports if another process took one.
 
     Args:
-        server: Makes and starts it; raises `PortTakenError` when it could not have its ports.
+        server: Creates and starts it; raises `PortTakenError` if a port is taken.
     """
     for _ in range(3):
         try:
@@ -249,33 +249,33 @@ def started(server: Callable[[], _Started]) -> _Started:
 
 
 def free_port() -> int:
-    """Return a port of this machine on which nobody listens."""
+    """Return a port of this machine on which no process listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def refuse_if_answered(port: int) -> None:
-    """Raise `PortTakenError` when something listens on *port*: it would be taken for what we start."""
+    """Raise `PortTakenError` if a process listens on *port*: it would be taken for the new server."""
     with contextlib.suppress(OSError):
         socket.create_connection(("127.0.0.1", port), 1).close()
-        raise PortTakenError(f"something answers on port {port} already")
+        raise PortTakenError(f"another process listens on port {port}")
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate for this machine that vouches for itself.
+def make_certificate(directory: Path) -> tuple[Path, Path]:
+    """Create a self-signed certificate for this machine.
 
     Args:
-        folder: Where it is put.
+        directory: The directory of the files.
 
     Returns:
-        The certificate for clients to verify with, and the same with its key for a server.
+        The certificate for clients, and the certificate with its key for the server.
     """
     program = shutil.which("openssl")
     if program is None:
         raise RuntimeError("these tests need openssl: run tests/services/provision")
-    certificate, key, both = (folder / name for name in ("ca.pem", "key.pem", "server.pem"))
-    # All that Python 3.13 asks of an authority's certificate, as it is its own.
+    certificate, key, both = (directory / name for name in ("ca.pem", "key.pem", "server.pem"))
+    # Python 3.13 requires these extensions of a certificate authority.
     extensions = [
         "subjectAltName=DNS:localhost,IP:127.0.0.1",
         "basicConstraints=critical,CA:TRUE",

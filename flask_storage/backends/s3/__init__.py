@@ -1,8 +1,8 @@
-"""S3 and whatever speaks its language: one storage, its files, and what it knows of other services."""
+"""S3 and S3-compatible services: the storage backend, its file classes, and the presets of known services."""
 
 try:
-    import boto3 as _boto3  # noqa: F401 - only to say what to install
-    import urllib3 as _urllib3  # noqa: F401 - likewise
+    import boto3 as _boto3  # noqa: F401 - imported only so that the error names the extra
+    import urllib3 as _urllib3  # noqa: F401 - same
 except ImportError as error:
     raise ImportError("S3Storage needs boto3: pip install 'flask-storage-profiles[s3]'") from error
 

@@ -1,4 +1,4 @@
-"""From configuration to boto3 clients: one for each process, made when it is first needed."""
+"""Creates the boto3 clients of a storage: one for each process, when it is first used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ...errors import ConfigurationError
 from ...process_local import ProcessLocal
 from ...range_download import SEND_CHUNK_SIZE
 
-_WITH_CONTENT = {
+_OPERATIONS_WITH_BODY = {
     "CompleteMultipartUpload",
     "CopyObject",
     "CreateMultipartUpload",
@@ -32,14 +32,14 @@ _WITH_CONTENT = {
     "ListParts",
     "UploadPartCopy",
 }
-"""Calls whose answer always has content."""
-_WITH_HEADERS = {"HeadObject": ("Content-Length", "ETag", "Last-Modified"), "UploadPart": ("ETag",)}
-"""Calls whose answer has none, and the headers that it always has."""
+"""Operations whose successful response always has a body."""
+_REQUIRED_HEADERS = {"HeadObject": ("Content-Length", "ETag", "Last-Modified"), "UploadPart": ("ETag",)}
+"""Operations whose response has no body, and the headers that it always has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
-    """What a client is made of; see :class:`~flask_storage.S3Storage` for what each means."""
+    """Settings of a boto3 client; :class:`~flask_storage.S3Storage` documents each."""
 
     region: str | None = None
     access_key: str | None = field(default=None, repr=False)
@@ -57,7 +57,7 @@ class ClientSettings:
     verify: bool | str | None = None
 
     def session(self) -> Any:
-        """Return a boto3 session: explicit keys, a named profile, or boto3's own chain of places to look.
+        """Return a boto3 session with explicit keys, a named profile, or boto3's default credential chain.
 
         Raises:
             ConfigurationError: when the named profile does not exist.
@@ -71,10 +71,12 @@ class ClientSettings:
                 region_name=self.region,
             )
         except ProfileNotFound as error:
-            raise ConfigurationError(f"{error}: see ~/.aws/config, or give keys") from error
+            raise ConfigurationError(
+                f"{error}: check aws_profile and ~/.aws/config, or set aws_access_key_id and aws_secret_access_key"
+            ) from error
 
     def client(self, session: Any) -> Any:
-        """Return a client that signs with version 4 everywhere; version 2 leaves much of a link unsigned."""
+        """Return a client that always uses Signature Version 4; version 2 leaves most of a link unsigned."""
         client = session.client(
             "s3",
             region_name=self.region or session.region_name,
@@ -84,26 +86,26 @@ class ClientSettings:
                 signature_version="s3v4",
                 s3={"addressing_style": self.addressing},
                 request_checksum_calculation=self.checksums,
-                # We compare what arrives ourselves: pieces of a file, which this would not, and some services send
-                # the checksum of the whole with a piece.
+                # S3Reader verifies downloads. boto3 does not verify ranges, and some services send the checksum of the
+                # whole object with a range.
                 response_checksum_validation="when_required",
                 connect_timeout=self.connect_timeout,
                 read_timeout=self.read_timeout,
                 retries={"mode": "standard", "total_max_attempts": self.max_attempts},
                 max_pool_connections=self.max_connections,
-                # boto3's own is put together anew for each request, which takes a tenth of the time of a small one.
+                # boto3 builds its own for each request, which takes a tenth of the time of a small request.
                 user_agent=f"flask-storage-profiles Boto3/{boto3.__version__}",
             ),
         )
         _skip_expect_header(client)
-        client.meta.events.register("before-parse.s3", _have_it_tried_again)
+        client.meta.events.register("before-parse.s3", _retry_truncated_response)
         if self.bulk_delete_md5:
             client.meta.events.register("before-call.s3.DeleteObjects", _send_md5)
         return client
 
 
 def _send_md5(params: Any, context: Any, **_: Any) -> None:
-    """Prove a list of deletions by its MD5, as S3 first did; boto3 sends a CRC32 instead, which some refuse."""
+    """Send Content-MD5 with a list of deletions; boto3 sends a CRC32, which some services reject."""
     digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
     params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
     params["headers"].pop("x-amz-sdk-checksum-algorithm", None)
@@ -111,10 +113,10 @@ def _send_md5(params: Any, context: Any, **_: Any) -> None:
     context.pop("checksum", None)
 
 
-class Connection:
-    """A client and the right to use it: no more requests at once than it has connections.
+class BoundedClient:
+    """A boto3 client that never has more concurrent requests than pooled connections; further callers block.
 
-    Without the limit, more threads than connections would open, and throw away, a connection for every request.
+    Without the limit, urllib3 opens and discards a connection for each request beyond the size of the pool.
     """
 
     def __init__(self, client: Any, max_connections: int) -> None:
@@ -122,19 +124,19 @@ class Connection:
         self._slots = threading.BoundedSemaphore(max_connections)
 
     @contextmanager
-    def slot(self) -> Iterator[Any]:
-        """Hold one of the connections while the block runs, which reads the answer to its end."""
+    def acquire(self) -> Iterator[Any]:
+        """Reserve one connection while the block runs; the block reads the response to its end."""
         with self._slots:
             yield self.client
 
 
 class Clients:
-    """The connections of one storage, in whichever process they are needed.
+    """The boto3 clients of one storage, one set for each process.
 
     Args:
-        settings: What a client is made of.
-        session: The app's own boto3 session, for its credentials.
-        client: The app's own boto3 client, instead of all that.
+        settings: Settings of the clients.
+        session: The application's own boto3 session, for its credentials.
+        client: The application's own boto3 client; *settings* and *session* then apply to links only.
     """
 
     def __init__(self, settings: ClientSettings, *, session: Any = None, client: Any = None) -> None:
@@ -143,12 +145,12 @@ class Clients:
         self._app_client = client
         self._pid = os.getpid()
         if session is None and client is None:
-            settings.session()  # a profile that does not exist is told at once
+            settings.session()  # raises if the profile does not exist
         self.session: Callable[[], Any] = ProcessLocal(
             lambda: session or (settings.session() if client is None else None)
         )
-        self.connection = ProcessLocal(lambda: self._connect(settings))
-        # To clear away what a failure left: the service may be the one in trouble.
+        self.bounded_client = ProcessLocal(lambda: self._connect(settings))
+        # For the cleanup after a failure, with short time-outs: the service itself may be the cause.
         self.cleanup_client = ProcessLocal(
             lambda: self._connect(
                 replace(
@@ -161,40 +163,43 @@ class Clients:
         )
 
     def close(self) -> None:
-        """Close this process's connections; later ones are new. A client that the app made stays its own."""
-        for made in (self.connection.pop(), self.cleanup_client.pop()):
-            if made is not None and made.client is not self._app_client:
-                made.client.close()
+        """Close the clients of this process; later calls create new ones. The application's own client stays open."""
+        for bounded in (self.bounded_client.pop(), self.cleanup_client.pop()):
+            if bounded is not None and bounded.client is not self._app_client:
+                bounded.client.close()
 
     def is_plain_http(self) -> bool:
-        """Whether what is sent and read has no protection of its own on the way."""
-        return bool(self.connection().client.meta.endpoint_url.startswith("http:"))
+        """Whether the connection is plain HTTP, without the integrity protection of TLS."""
+        return bool(self.bounded_client().client.meta.endpoint_url.startswith("http:"))
 
-    def signing_client(self, pair: tuple[str, str, str | None] | None, endpoint_url: str | None) -> tuple[Any, Any]:
-        """Return a client that knows the address for links, and the credentials that sign them.
+    def signing_client(
+        self, credentials: tuple[str, str, str | None] | None, endpoint_url: str | None
+    ) -> tuple[Any, Any]:
+        """Return a client that has the endpoint for links, and the botocore credentials that sign them.
 
         Args:
-            pair: Access key, secret key and token to sign with instead of the storage's own.
-            endpoint_url: The address instead of the storage's own.
+            credentials: Access key, secret key and token to sign with instead of the storage's own.
+            endpoint_url: The endpoint of links instead of the storage's own.
         """
-        if pair is None and endpoint_url is None:
-            client = signer = self.connection().client
+        if credentials is None and endpoint_url is None:
+            client = signer = self.bounded_client().client
         else:
-            signer = self._app_client if pair is None else None
+            signer = self._app_client if credentials is None else None
             if signer is not None and signer._request_signer._credentials is not None:
-                pair = signer._request_signer._credentials.get_frozen_credentials()
+                credentials = signer._request_signer._credentials.get_frozen_credentials()
             settings = self._signing_client_settings()
             settings = replace(settings, endpoint_url=endpoint_url or settings.endpoint_url)
             session = self.session() or settings.session()
-            if pair is not None:
-                settings = replace(settings, access_key=pair[0], secret_key=pair[1], token=pair[2], profile=None)
+            if credentials is not None:
+                access_key, secret_key, token = credentials[:3]  # botocore's have an account id too
+                settings = replace(settings, access_key=access_key, secret_key=secret_key, token=token, profile=None)
                 session = settings.session()
             client = settings.client(session)
-        # boto3 has no public way from a client to the credentials that it signs with.
+        # boto3 has no public attribute for the credentials of a client.
         return client, (signer or client)._request_signer._credentials
 
     def _signing_client_settings(self) -> ClientSettings:
-        """Return what another client for the same bucket is made of; the app's own client knows where that is."""
+        """Return settings for another client of the bucket, taken from the application's own client if there is one."""
         if self._app_client is None:
             return self.settings
         meta = self._app_client.meta
@@ -205,36 +210,36 @@ class Clients:
             addressing=(meta.config.s3 or {}).get("addressing_style", "auto"),
         )
 
-    def _connect(self, settings: ClientSettings) -> Connection:
+    def _connect(self, settings: ClientSettings) -> BoundedClient:
         if self._app_client is None:
-            return Connection(settings.client(self.session()), settings.max_connections)
+            return BoundedClient(settings.client(self.session()), settings.max_connections)
         if self._pid != os.getpid():
-            self._app_client.close()  # the child of a fork drops the connections that it shares with its parent
-        return Connection(self._app_client, self._app_client.meta.config.max_pool_connections)
+            self._app_client.close()  # a forked child must not use the connections that it inherited
+        return BoundedClient(self._app_client, self._app_client.meta.config.max_pool_connections)
 
 
 def _skip_expect_header(client: Any) -> None:
-    """Ask no leave before sending a part or a small object.
+    """Do not send ``Expect: 100-continue`` with a part or a small object.
 
-    Asking (``Expect: 100-continue``) costs a round trip. An upload was let begin when its parts come, and a small
-    object is gone before anybody could refuse it.
+    The header costs a round trip. The service accepted the multipart upload before its parts, and a small object is
+    sent before the service could reject it.
     """
 
-    def ask_if_large(model: Any, params: Any, **kwargs: Any) -> None:
+    def add_if_large(model: Any, params: Any, **kwargs: Any) -> None:
         if model.name == "UploadPart" or (model.name == "PutObject" and _is_small(params["body"])):
             return
         add_expect_header(model, params, **kwargs)
 
     client.meta.events.unregister("before-call.s3", add_expect_header)
-    client.meta.events.register("before-call.s3", ask_if_large)
+    client.meta.events.register("before-call.s3", add_if_large)
 
 
-def _have_it_tried_again(operation_model: Any, response_dict: Any, **_: Any) -> None:
-    """Make an error of the service's of an answer that ends amid its headers: boto3 takes what has come for all."""
+def _retry_truncated_response(operation_model: Any, response_dict: Any, **_: Any) -> None:
+    """Make boto3 retry a response that ended within its headers, as it does a 500: boto3 takes it as complete."""
     if response_dict["status_code"] == HTTPStatus.OK:
         name = operation_model.name
-        headers = all(header in response_dict["headers"] for header in _WITH_HEADERS.get(name, ()))
-        if not headers or (name in _WITH_CONTENT and not response_dict["body"]):
+        has_headers = all(header in response_dict["headers"] for header in _REQUIRED_HEADERS.get(name, ()))
+        if not has_headers or (name in _OPERATIONS_WITH_BODY and not response_dict["body"]):
             response_dict["status_code"] = HTTPStatus.INTERNAL_SERVER_ERROR.value
 
 

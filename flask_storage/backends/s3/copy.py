@@ -1,4 +1,4 @@
-"""Copying inside a bucket: no byte comes here, however large the object."""
+"""Copies objects inside a bucket on the server side; no content passes through this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .object_metadata import condition_arguments, preserved_arguments
 
 logger = logging.getLogger("flask_storage")
 
-# One call copies up to 5 GiB, but takes as long as that takes; from here on the parts are copied beside each other.
+# One CopyObject call copies up to 5 GiB, sequentially; from this size on, parts are copied concurrently.
 MULTIPART_COPY_THRESHOLD = 256 * 1024 * 1024
 _PART = 64 * 1024 * 1024
 
@@ -32,37 +32,38 @@ def copy_object(
     *,
     multipart_threshold: int | None = None,
 ) -> bool:
-    """Copy one object with its headers and metadata, the version that is there now.
+    """Copy the current version of one object with its headers and metadata.
 
     Args:
-        bucket: The gateway.
-        path: The object.
-        new_path: The target, which is replaced atomically.
+        bucket: The gateway to the bucket.
+        path: The path of the object.
+        new_path: The path of the target, which is replaced atomically.
         options: Conditions of the target.
-        workers: Gives the threads that ask for parts.
-        multipart_threshold: From this size on, in bytes, the object is copied in parts; as it suits the service without one.
+        workers: Returns the thread pool that copies parts.
+        multipart_threshold: The size in bytes from which the object is copied in parts; the preset decides by default.
 
     Returns:
-        Whether it was copied: not every service can copy more than 5 GiB, or what a customer's key encrypts.
+        Whether the object was copied. Some services cannot copy more than 5 GiB, or an object that is encrypted with a
+        customer-provided key.
     """
-    answer = bucket.head(path)
+    response = bucket.head(path)
     source = {
         "CopySource": {"Bucket": bucket.name, "Key": bucket.key(path)},
-        "CopySourceIfMatch": etag_of(answer),
+        "CopySourceIfMatch": etag_of(response),
         **{f"CopySource{name}": value for name, value in bucket.object_settings.customer.items()},
     }
-    size = size_of(answer)
+    size = size_of(response)
     if multipart_threshold is None:
         multipart_threshold = MAX_PART + 1 if bucket.preset.copies_by_reference else MULTIPART_COPY_THRESHOLD
     try:
         if bucket.preset.part_copy and size >= multipart_threshold:
-            _copy_multipart(bucket, new_path, source, options, answer, size, workers)
+            _copy_multipart(bucket, new_path, source, options, response, size, workers)
         elif size <= MAX_PART:
             _copy_single(bucket, new_path, source, options)
         else:
             return False
     except sdk.ClientError as error:
-        if code_of(error) == "NotImplemented":  # Ceph cannot copy what a customer's key encrypts
+        if code_of(error) == "NotImplemented":  # Ceph cannot copy an object with a customer-provided key
             return False
         raise
     return True
@@ -79,18 +80,18 @@ def _copy_multipart(
     new_path: str,
     source: dict[str, Any],
     options: WriteOptions,
-    answer: Any,
+    response: Any,
     size: int,
     workers: Callable[[], Executor],
 ) -> None:
-    parts = S3Multipart(bucket)
-    plan = PartSizing.for_upload(parts.limits, _PART, size)
-    kept = {**bucket.object_settings.stored, **bucket.object_settings.customer, **preserved_arguments(answer)}
+    multipart = S3Multipart(bucket)
+    sizing = PartSizing.for_upload(multipart.limits, _PART, size)
+    stored = {**bucket.object_settings.stored, **bucket.object_settings.customer, **preserved_arguments(response)}
     key = bucket.key(new_path)
-    upload_id = bucket.call("create_multipart_upload", Key=key, **kept)["UploadId"]
+    upload_id = bucket.call("create_multipart_upload", Key=key, **stored)["UploadId"]
 
     def copy_part(number: int, start: int, stop: int) -> Part:
-        copied = bucket.call(
+        response = bucket.call(
             "upload_part_copy",
             Key=key,
             UploadId=upload_id,
@@ -99,24 +100,24 @@ def _copy_multipart(
             **source,
             **bucket.object_settings.customer,
         )
-        return Part(number=number, size=stop - start, etag=unquoted_etag(copied["CopyPartResult"]))
+        return Part(number=number, size=stop - start, etag=unquoted_etag(response["CopyPartResult"]))
 
     futures: list[Future[Part]] = []
     try:
-        for number, start in enumerate(range(0, size, plan.first), 1):
-            futures.append(workers().submit(copy_part, number, start, min(start + plan.first, size)))
-        parts.complete(new_path, upload_id, [future.result() for future in futures], options)
+        for number, start in enumerate(range(0, size, sizing.first), 1):
+            futures.append(workers().submit(copy_part, number, start, min(start + sizing.first, size)))
+        multipart.complete(new_path, upload_id, [future.result() for future in futures], options)
     except BaseException:
-        # A part that is copied after the upload was aborted would stay behind.
+        # A part that is copied after the abort would be left on the server.
         wait([future for future in futures if not future.cancel()])
-        _discard(bucket, parts, new_path, upload_id)
+        _abort_quietly(bucket, multipart, new_path, upload_id)
         raise
 
 
-def _discard(bucket: BucketGateway, parts: S3Multipart, path: str, upload_id: str) -> None:
-    """Abort, and let no trouble with that hide what made us abort."""
+def _abort_quietly(bucket: BucketGateway, multipart: S3Multipart, path: str, upload_id: str) -> None:
+    """Abort the upload; log an error of the abort, so that it does not hide the error that caused it."""
     try:
-        parts.abort(path, upload_id)
+        multipart.abort(path, upload_id)
     except (sdk.ClientError, sdk.BotoCoreError) as error:
-        trouble = translate_error(error, path, bucket.name, bucket.storage)
-        logger.warning("an unfinished copy was left behind for the sweep: %s", trouble)
+        reason = translate_error(error, path, bucket.name, bucket.storage)
+        logger.warning("could not abort an unfinished copy, which sweep will remove: %s", reason)

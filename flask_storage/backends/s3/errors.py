@@ -1,4 +1,4 @@
-"""What S3 says when something is wrong, and what we make of it."""
+"""Translates the errors of boto3 and of S3 into storage errors."""
 
 from __future__ import annotations
 
@@ -26,15 +26,18 @@ from ...errors import (
 )
 from ...types import WriteOptions
 
-# By the code in the answer; https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+# By the error code in the response; https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "AccessDenied": (
         PermissionDeniedError,
-        "access is denied: a policy must allow this. Without s3:ListBucket, S3 says so of a missing object too",
+        "access is denied: a policy must allow this. Without s3:ListBucket, S3 denies access to missing objects too",
     ),
-    "AllAccessDisabled": (PermissionDeniedError, "the owner's account is closed to everybody"),
-    "AccountProblem": (PermissionDeniedError, "the account has a problem: ask the service's support"),
-    "InvalidAccessKeyId": (PermissionDeniedError, "the access key is unknown there: check it, and the endpoint_url"),
+    "AllAccessDisabled": (PermissionDeniedError, "the account of the owner is disabled: contact the owner"),
+    "AccountProblem": (PermissionDeniedError, "the account has a problem: contact the support of the service"),
+    "InvalidAccessKeyId": (
+        PermissionDeniedError,
+        "the service does not know the access key: check it, and the endpoint_url",
+    ),
     "SignatureDoesNotMatch": (
         PermissionDeniedError,
         "the signature does not match: check the secret key, aws_region and endpoint_url",
@@ -44,69 +47,72 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "TokenRefreshRequired": (PermissionDeniedError, "the temporary credentials must be refreshed"),
     "RequestTimeTooSkewed": (
         PermissionDeniedError,
-        "the clock of this machine is wrong by more than the service tolerates (15 minutes): set it, with NTP",
+        "the clock of this machine differs by more than the 15 minutes that the service allows: set it, with NTP",
     ),
     "RequestExpired": (PermissionDeniedError, "the request is too old: set the clock of this machine, with NTP"),
     "InvalidObjectState": (
         PermissionDeniedError,
-        "the object lies in an archive class: restore it first (restore_object)",
+        "the object is in an archive storage class: restore it first (restore_object)",
     ),
     "NoSuchKey": (FileNotFoundInStorageError, ""),
     "NoSuchUpload": (FileNotFoundInStorageError, " (upload)"),
     "NoSuchBucket": (ConfigurationError, "there is no such bucket: create it, or check its name and the endpoint_url"),
-    "InvalidBucketName": (ConfigurationError, "this is not the name of a bucket"),
+    "InvalidBucketName": (ConfigurationError, "this is not a valid bucket name"),
     "PermanentRedirect": (ConfigurationError, "the bucket is in another region: set aws_region"),
     "AuthorizationHeaderMalformed": (ConfigurationError, "the bucket is in another region: set aws_region"),
     "IllegalLocationConstraintException": (ConfigurationError, "the bucket is in another region: set aws_region"),
     "InvalidStorageClass": (ConfigurationError, "the service has no such storage_class"),
-    "AccessControlListNotSupported": (ConfigurationError, "the bucket takes no ACL: leave acl out"),
+    "AccessControlListNotSupported": (ConfigurationError, "the bucket does not support ACLs: remove acl"),
     "KMS.NotFoundException": (ConfigurationError, "there is no such KMS key: check kms_key_id"),
     "PreconditionFailed": (PreconditionFailedError, "the stored file is not the version that was named"),
     "ConditionalRequestConflict": (
         PreconditionFailedError,
-        "somebody else was writing the same file at the same moment: look what is stored, and try again",
+        "another client wrote the same file concurrently: check what is stored, and try again",
     ),
-    "OperationAborted": (StorageUnavailableError, "another operation on the same resource is under way: try again"),
+    "OperationAborted": (StorageUnavailableError, "another operation on the same resource is in progress: try again"),
     "BadDigest": (IntegrityError, "the bytes that arrived are not the ones that were sent"),
-    "InvalidDigest": (IntegrityError, "the checksum that was sent is none"),
+    "InvalidDigest": (IntegrityError, "the checksum in the request is not valid"),
     "XAmzContentSHA256Mismatch": (IntegrityError, "the bytes that arrived are not the ones that were sent"),
     "XAmzContentChecksumMismatch": (IntegrityError, "the bytes that arrived are not the ones that were sent"),
     "IncompleteBody": (IntegrityError, "fewer bytes arrived than were announced"),
     "InvalidPart": (IntegrityError, "a part is missing, or is not the one that was stored"),
     "InvalidPartOrder": (IntegrityError, "the parts are not in order"),
     "EntityTooSmall": (IntegrityError, "a part other than the last is smaller than 5 MiB"),
-    "EntityTooLarge": (TooLargeError, "the service takes no object or part as large as this"),
+    "EntityTooLarge": (TooLargeError, "the object or part is larger than the service allows"),
     "MaxMessageLengthExceeded": (TooLargeError, "the request is too long"),
-    "MetadataTooLarge": (TooLargeError, "metadata takes at most 2 KB"),
+    "MetadataTooLarge": (TooLargeError, "the metadata is larger than 2 KB"),
     "KeyTooLongError": (InvalidPathError, "with its prefix the path is longer than 1024 bytes"),
-    "InvalidObjectName": (InvalidPathError, "the service cannot hold an object of this name"),
-    "QuotaExceeded": (StorageFullError, "the quota is used up: delete something, or have it raised"),
-    "InsufficientCapacity": (StorageFullError, "no room is left"),
-    "XMinioStorageFull": (StorageFullError, "no room is left"),
+    "InvalidObjectName": (InvalidPathError, "the service cannot store an object with this name"),
+    "QuotaExceeded": (StorageFullError, "the quota is exceeded: delete files, or have it raised"),
+    "InsufficientCapacity": (StorageFullError, "the service has no space left: delete files, or add capacity"),
+    "XMinioStorageFull": (StorageFullError, "the service has no space left: delete files, or add capacity"),
     "SlowDown": (ThrottledError, "the service asks to slow down: send fewer requests, or raise max_attempts"),
     "Throttling": (ThrottledError, "the service asks to slow down: send fewer requests, or raise max_attempts"),
     "TooManyRequests": (ThrottledError, "the service asks to slow down: send fewer requests, or raise max_attempts"),
     "RequestLimitExceeded": (ThrottledError, "the service asks to slow down: send fewer requests"),
-    "RequestTimeout": (StorageTimeoutError, "the service waited in vain for the rest of the request"),
-    "InternalError": (StorageUnavailableError, "the service has a trouble of its own: try again"),
+    "RequestTimeout": (StorageTimeoutError, "the service timed out waiting for the rest of the request: try again"),
+    "InternalError": (StorageUnavailableError, "the service had an internal error: try again"),
     "ServiceUnavailable": (StorageUnavailableError, "the service is not available: try again"),
     "InvalidRequest": (
         StorageError,
-        "the service refuses such a request: check the preset; what encrypts (customer_key) it may take by https only",
+        "the service rejected the request: check the preset; it may accept customer_key over https only",
     ),
     "InvalidArgument": (
         StorageError,
-        "the service refuses a value: check storage_class, acl, server_side_encryption and the preset",
+        "the service rejected a value: check storage_class, acl, server_side_encryption and the preset",
     ),
     "MissingContentLength": (
         StorageError,
-        'the service takes no checksums behind the content: name its preset, or set checksums="when_required"',
+        'the service does not support trailing checksums: set its preset, or set checksums="when_required"',
     ),
-    "NotImplemented": (UnsupportedOperationError, "the service does not do this: check the preset"),
-    "MethodNotAllowed": (UnsupportedOperationError, "the service does not do this here"),
+    "NotImplemented": (UnsupportedOperationError, "the service does not support this operation: check the preset"),
+    "MethodNotAllowed": (
+        UnsupportedOperationError,
+        "the service does not support this operation here: check the preset",
+    ),
 }
 
-# Where the answer has no code: an answer to HEAD has no body, and a proxy in between knows no codes.
+# For a response without a code: a response to HEAD has no body, and a proxy sends no codes.
 _BY_STATUS = {
     301: "PermanentRedirect",
     307: "PermanentRedirect",
@@ -128,17 +134,29 @@ _BY_STATUS = {
     507: "InsufficientCapacity",
 }
 
-# By the SDK's own class, the more special one first.
+# By the exception class of the SDK, subclasses first.
 _BY_CLASS: tuple[tuple[type[Exception], type[StorageError], str], ...] = (
-    (sdk.ConnectTimeoutError, StorageTimeoutError, "it did not answer within connect_timeout: check the endpoint_url"),
-    (sdk.ReadTimeoutError, StorageTimeoutError, "it did not answer within read_timeout"),
+    (
+        sdk.ConnectTimeoutError,
+        StorageTimeoutError,
+        "the service did not respond within connect_timeout: check the endpoint_url",
+    ),
+    (
+        sdk.ReadTimeoutError,
+        StorageTimeoutError,
+        "the service did not respond within read_timeout: try again, or raise read_timeout",
+    ),
     (
         sdk.SSLError,
         StorageUnavailableError,
-        "no trusted https: set verify to your CA's file, or write http if it speaks that",
+        "the TLS handshake failed: set verify to the certificate file of your CA, or use http if the service offers it",
     ),
-    (sdk.ProxyConnectionError, StorageUnavailableError, "the proxy cannot be reached"),
-    (sdk.EndpointConnectionError, StorageUnavailableError, "it cannot be reached: check the endpoint_url and the net"),
+    (sdk.ProxyConnectionError, StorageUnavailableError, "the proxy cannot be reached: check its address"),
+    (
+        sdk.EndpointConnectionError,
+        StorageUnavailableError,
+        "the service cannot be reached: check the endpoint_url and the network",
+    ),
     (sdk.ConnectionClosedError, StorageUnavailableError, "the connection broke off: try again"),
     (sdk.ResponseStreamingError, StorageUnavailableError, "the connection broke off: try again"),
     (sdk.IncompleteReadError, StorageUnavailableError, "the connection broke off: try again"),
@@ -149,44 +167,46 @@ _BY_CLASS: tuple[tuple[type[Exception], type[StorageError], str], ...] = (
     (
         sdk.NoCredentialsError,
         ConfigurationError,
-        "there are no credentials: give keys or aws_profile, or set up one of boto3's own ways",
+        "there are no credentials: set keys or aws_profile, or configure boto3's credential chain",
     ),
-    (sdk.PartialCredentialsError, ConfigurationError, "the credentials are incomplete: give both keys"),
+    (sdk.PartialCredentialsError, ConfigurationError, "the credentials are incomplete: set both keys"),
     (
         sdk.CredentialRetrievalError,
         PermissionDeniedError,
-        "the credentials could not be had; see the error before this one",
+        "the credentials could not be retrieved; see the error before this one",
     ),
-    (sdk.NoRegionError, ConfigurationError, "no region is known: set aws_region"),
-    (sdk.ParamValidationError, ConfigurationError, "an argument is none that S3 takes; see the error before this one"),
-    (sdk.BotoCoreError, StorageUnavailableError, "the request could not be made; see the error before this one"),
+    (sdk.NoRegionError, ConfigurationError, "no region is configured: set aws_region"),
+    (sdk.ParamValidationError, ConfigurationError, "an argument is not valid for S3; see the error before this one"),
+    (sdk.BotoCoreError, StorageUnavailableError, "the request could not be sent; see the error before this one"),
 )
 
 
 def translate_error(error: Exception, path: str | None, bucket: str, storage: str) -> StorageError | None:
-    """Return our error for one of boto3's, or None when it is not boto3's.
+    """Return the storage error for an error of boto3, or None for any other error.
 
-    No text is taken over from the service but its code: its messages quote what was signed, and so do some of boto3's.
+    Only the code is taken from the service: its messages, and some of boto3's, quote the signed request.
     """
     if isinstance(error, sdk.ClientError):
         headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         region = headers.get("x-amz-bucket-region") or error.response.get("Error", {}).get("Region")
         return error_of(code_of(error), path, bucket, storage, region)
-    for known, made, advice in _BY_CLASS:
-        if isinstance(error, known):
-            return made(f"{_where(path, bucket)}: {advice}")
+    for sdk_class, error_class, advice in _BY_CLASS:
+        if isinstance(error, sdk_class):
+            return error_class(f"{_where(path, bucket)}: {advice}")
     if isinstance(error, CancelledError) or (isinstance(error, RuntimeError) and "schedule new futures" in str(error)):
-        return StorageUnavailableError(f"{_where(path, bucket)}: the storage was closed meanwhile: ask again")
+        return StorageUnavailableError(f"{_where(path, bucket)}: the storage was closed concurrently: try again")
     return None
 
 
 def error_of(code: str, path: str | None, bucket: str, storage: str, region: str | None = None) -> StorageError:
-    """Return our error for a code of the service's; *region* is where it says that the bucket is."""
-    made, advice = _BY_CODE.get(code, (StorageError, "the service refuses; see the error before this one"))
-    if made is FileNotFoundInStorageError:
+    """Return the storage error for an error code; *region* is the region of the bucket, if the service names it."""
+    error_class, advice = _BY_CODE.get(
+        code, (StorageError, "the service rejected the request; see the error before this one")
+    )
+    if error_class is FileNotFoundInStorageError:
         return FileNotFoundInStorageError(storage, f"{path or ''}{advice}")
     hint = f" to {region}" if region and advice.endswith("aws_region") else ""
-    return made(f"{_where(path, bucket)}: {advice}{hint} ({code})")
+    return error_class(f"{_where(path, bucket)}: {advice}{hint} ({code})")
 
 
 def _where(path: str | None, bucket: str) -> str:
@@ -194,7 +214,7 @@ def _where(path: str | None, bucket: str) -> str:
 
 
 def code_of(error: sdk.ClientError) -> str:
-    """Return the code that says what is wrong; for an answer without one, the code that its status stands for."""
+    """Return the error code of a response; for a response without a known one, the code for its status."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     if code in _BY_CODE:
         return code
@@ -203,13 +223,13 @@ def code_of(error: sdk.ClientError) -> str:
 
 
 def status_of(error: sdk.ClientError) -> int:
-    """Return the status of the answer; 0 where there is none."""
+    """Return the HTTP status of the response, or 0 if there is none."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 @contextmanager
 def translating_conditions(path: str, options: WriteOptions) -> Iterator[None]:
-    """Say whose condition did not hold: S3 answers the same to a taken name and to another version."""
+    """Raise the error of the condition that failed: S3 sends the same code for an existing name and another version."""
     try:
         yield
     except sdk.ClientError as error:

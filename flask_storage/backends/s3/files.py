@@ -1,4 +1,4 @@
-"""Open objects: the seed's two classes, on the machinery that every remote place shares."""
+"""Open objects: keg-storage's reader and writer, built on the reader and writer that all remote backends share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...multipart import MultipartWriter
 from ...process_local import thread_pool
 from ...range_reader import RangeReader
 from ...types import FileMode, WriteArguments, WriteOptions
-from .client import Connection
+from .client import BoundedClient
 from .gateway import BucketGateway, etag_of, size_of
 from .integrity import select_check
 from .multipart import S3Multipart
@@ -21,16 +21,16 @@ from .presets import PRESETS, UNKNOWN
 
 CHUNK_SIZE = 5 * 1024 * 1024
 CONCURRENCY = 8
-_FIRST = 64 * 1024
+_FIRST_RANGE = 64 * 1024
 
 _workers = thread_pool(CONCURRENCY)
 
 
 class S3FileBase(RemoteFile):
-    """What an open object has, whether it is read or written.
+    """Base class of open objects.
 
     Args:
-        mode: What it is opened for.
+        mode: The file mode.
         bucket: The name of the bucket.
         filename: The key.
         client: The boto3 client.
@@ -49,21 +49,21 @@ class S3FileBase(RemoteFile):
 class S3Reader(S3FileBase, RangeReader):
     """Reads an object by ranges, all of one version; see :class:`~flask_storage.range_reader.RangeReader`.
 
-    Opening brings the first 64 KiB along, so a small object costs one request. Content that is read through from the
-    first byte to the last is compared with what the service remembers of it, where the connection itself does not.
+    Opening an object fetches its first 64 KiB, so that a small object costs one request. Content that is read from the
+    first byte to the last is compared with the ETag or checksum of the object.
 
     Args:
         bucket: The name of the bucket, or the gateway to one.
         filename: The key, or the path below the gateway's prefix.
         client: A boto3 client; not needed with a gateway.
-        chunk_size: The largest range asked for at once, in bytes.
-        concurrency: How many ranges may be on their way at once.
-        workers: Gives the threads that fetch them.
-        verify: Compare the content with its ETag or checksum, as far as the service is known to have one.
-        whole: All of it will be read, from the beginning.
+        chunk_size: The largest range that one request fetches, in bytes.
+        concurrency: The number of ranges that are fetched concurrently.
+        workers: Returns the thread pool that fetches ranges.
+        verify: Whether to compare the content with its ETag or checksum, where the service has one.
+        whole: Whether the whole object will be read, from the beginning.
 
     Raises:
-        FileNotFoundInStorageError: when there is no such object (behind a storage's gateway; else boto3's own error).
+        FileNotFoundInStorageError: when there is no such object (with a gateway; boto3's own error without one).
     """
 
     def __init__(
@@ -79,18 +79,18 @@ class S3Reader(S3FileBase, RangeReader):
         whole: bool = False,
     ) -> None:
         gateway = _gateway(bucket, client)
-        head, answer = gateway.get_first_bytes(filename, chunk_size if whole else min(_FIRST, chunk_size))
-        size = size_of(answer)
-        etag = etag_of(answer)
+        head, response = gateway.get_first_bytes(filename, chunk_size if whole else min(_FIRST_RANGE, chunk_size))
+        size = size_of(response)
+        etag = etag_of(response)
         RangeReader.__init__(
             self,
             lambda start, stop, into: gateway.get_range(filename, start, stop, into, etag),
-            info_of(gateway, filename, answer, size),
+            info_of(gateway, filename, response, size),
             head=head,
             chunk_size=chunk_size,
             concurrency=concurrency,
             workers=workers,
-            check=select_check(answer, etag_is_md5=gateway.preset.etag_is_md5) if verify else None,
+            check=select_check(response, etag_is_md5=gateway.preset.etag_is_md5) if verify else None,
             eager=whole,
         )
         self._belong(gateway.name, gateway.key(filename), gateway.client)
@@ -105,10 +105,10 @@ class S3Writer(S3FileBase, MultipartWriter):
         client: A boto3 client; not needed with a gateway.
         chunk_size: The size of a part, in bytes; at least 5 MiB.
         extra_args: keg-storage's ``{"ContentType": …}``.
-        options: How the object is written.
-        concurrency: How many parts may be on their way at once.
-        workers: Gives the threads that send them.
-        size: How much will come, as far as anybody knows.
+        options: The write options.
+        concurrency: The number of parts that are sent concurrently.
+        workers: Returns the thread pool that sends parts.
+        size: The expected number of bytes, if known.
     """
 
     def __init__(
@@ -139,14 +139,14 @@ class S3Writer(S3FileBase, MultipartWriter):
         self._belong(gateway.name, gateway.key(filename), gateway.client)
 
     def _create_upload(self) -> str:
-        return self._multipart.begin_own(self.name, self._stored_options())
+        return self._multipart.create_own(self.name, self._stored_options())
 
 
 def _gateway(bucket: str | BucketGateway, client: Any) -> BucketGateway:
     if isinstance(bucket, BucketGateway):
         return bucket
     if client is None:
-        raise ConfigurationError("give the boto3 client with which the bucket is reached")
-    connection = Connection(client, client.meta.config.max_pool_connections)
+        raise ConfigurationError("a file of a bucket without a gateway needs a boto3 client: set client")
+    bounded_client = BoundedClient(client, client.meta.config.max_pool_connections)
     preset = PRESETS["aws"] if ".amazonaws.com" in client.meta.endpoint_url else UNKNOWN
-    return BucketGateway(bucket, "s3", lambda: connection, preset=preset)
+    return BucketGateway(bucket, "s3", lambda: bounded_client, preset=preset)

@@ -1,4 +1,4 @@
-"""The verbs that hand out addresses, on S3: links of the wall, and the two kinds of request that only S3 has."""
+"""Link operations of S3: the links of every backend, upload forms, and signed multipart requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .presign import S3Presigner
 
 
 class S3LinkOperations(StorageBackend):
-    """What signs for a bucket; :class:`~flask_storage.S3Storage` stands on it."""
+    """The link operations of :class:`~flask_storage.S3Storage`."""
 
     _presigner: S3Presigner
 
@@ -25,22 +25,22 @@ class S3LinkOperations(StorageBackend):
         min_size: int = 0,
         content_type: str | None = None,
     ) -> PresignedUpload:
-        """Return a form by which a browser uploads one file here, within limits that the service enforces.
+        """Return a form with which a browser uploads one file, within limits that the service enforces.
 
         Args:
             path: The path in the storage.
-            expire: Until when.
-            max_size: The largest number of bytes.
-            min_size: The smallest.
-            content_type: Exactly this type, or a beginning that ends in a slash (``"image/"``), which the form then
-                completes in a field ``Content-Type``. Without one it is ``application/octet-stream``, never a guess.
+            expire: When the signature expires.
+            max_size: The largest size in bytes.
+            min_size: The smallest size in bytes.
+            content_type: The exact type, or a prefix that ends in a slash (``"image/"``); the client then adds a
+                ``Content-Type`` field. The default is ``application/octet-stream``; the type is never guessed.
 
         Returns:
-            Method ``POST``, the URL and the fields that go before the file's field, which is called ``file``.
+            Method ``POST``, the URL, and the fields to send before the field of the file, which is named ``file``.
 
         Raises:
-            ValueError: when a size is none.
-            UnsupportedOperationError: when the service takes no forms.
+            ValueError: when a size is not valid.
+            UnsupportedOperationError: when the service does not support upload forms.
 
         Example::
 
@@ -48,13 +48,13 @@ class S3LinkOperations(StorageBackend):
         """
         path = self._path(path)
         if "max_size" not in self.capabilities.upload_constraints:
-            raise self._unsupported("take an upload by a form", path, instead="use upload_request() with a size")
+            raise self._unsupported("create an upload form", path, instead="use upload_request() with a size")
         request = self._link_request(
             ShareLinkOperation.upload, expire, None, content_type, {"max_size": max_size}, for_upload=True
         )
         check_count("min_size", min_size)
         if min_size > max_size:
-            raise ValueError("min_size is a number of bytes, and no larger than max_size")
+            raise ValueError(f"min_size ({min_size}) is larger than max_size ({max_size})")
         with self._error_translator(path):
             form = self._presigner.form(path, request, min_size)
         self._notify_link_issued(path, request)
@@ -71,23 +71,23 @@ class S3LinkOperations(StorageBackend):
         size: int | None = None,
         content_type: str | None = None,
     ) -> PresignedUpload:
-        """Return one signed request of an upload in parts that a browser makes itself.
+        """Return one signed request of a multipart upload that a browser sends itself.
 
         Args:
             path: The path in the storage.
             step: ``"create"``, ``"part"``, ``"complete"``, ``"abort"`` or ``"list"``.
-            expire: Until when.
-            upload_id: Of every step but the first.
-            number: Of the part, from 1 on.
-            size: Of the part, in bytes, where it is to be bound.
-            content_type: Of the file; only for ``"create"``.
+            expire: When the signature expires.
+            upload_id: The id of the upload; for every step except ``"create"``.
+            number: The number of the part, from 1; only for ``"part"``.
+            size: The exact size of the part in bytes, to be enforced; only for ``"part"``.
+            content_type: The content type of the file; only for ``"create"``.
 
         Returns:
-            Method, URL and headers; the answers are the service's own XML, and a part's receipt is its ``ETag`` header.
+            Method, URL and headers. The responses are the XML of the service; each part has its ``ETag`` header.
 
         Raises:
-            ValueError: when the step misses what it needs.
-            UnsupportedOperationError: when the storage signs no links.
+            ValueError: when an argument that the step needs is missing.
+            UnsupportedOperationError: when the storage cannot sign links.
 
         Example::
 
@@ -97,9 +97,9 @@ class S3LinkOperations(StorageBackend):
         arguments: LinkArguments = {} if size is None else {"size": size}
         request = self._link_request(ShareLinkOperation.upload, expire, None, content_type, arguments, for_upload=True)
         with self._error_translator(path):
-            instruction = self._presigner.multipart(path, step, request, upload_id, number)
+            upload = self._presigner.multipart(path, step, request, upload_id, number)
         self._notify_link_issued(path, request)
-        return instruction
+        return upload
 
     def _link_to(self, path: str, request: LinkRequest) -> str:
         return self._presigner.url(path, request)
@@ -112,6 +112,6 @@ class S3LinkOperations(StorageBackend):
             return self._presigner.upload(path, request)
         if request.exclusive or request.size is not None or request.checksum is not None:
             raise self._unsupported(
-                "bind max_size together with size, checksum or exclusive", path, instead="size alone says it already"
+                "enforce max_size together with size, checksum or exclusive in one form", path, instead="use size alone"
             )
         return self._presigner.form(path, request)

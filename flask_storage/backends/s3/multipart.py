@@ -1,4 +1,4 @@
-"""Multipart uploads: the seven part calls on S3, and what to believe when an answer was lost."""
+"""Multipart uploads to S3, and how the outcome of a request is determined when its response was lost."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ MAX_PART = 5 * 1024 * 1024 * 1024
 MAX_PARTS = 10_000
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_LONGEST_ID = 1024
+_MAX_ID_LENGTH = 1024
 _NOT_FOUND = 404
 _SERVER_ERROR = 500
-# After these nobody knows whether the service did what it was asked.
+# After these errors the outcome of the request is unknown.
 _LOST_RESPONSE_ERRORS = (sdk.ReadTimeoutError, sdk.ConnectionClosedError, sdk.HTTPClientError, StorageUnavailableError)
 
 
 class S3Multipart(MultipartStore):
-    """The part calls of one bucket.
+    """The multipart calls of one bucket.
 
     Args:
-        bucket: The gateway to it.
+        bucket: The gateway to the bucket.
     """
 
     def __init__(self, bucket: BucketGateway) -> None:
@@ -48,7 +48,7 @@ class S3Multipart(MultipartStore):
         )
 
     def put(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
-        """Store an object by one request."""
+        """Store an object with one request."""
         conditions = condition_arguments(options)
         arguments = {**write_arguments(self._bucket, path, options), **conditions}
         if conditions:
@@ -62,11 +62,11 @@ class S3Multipart(MultipartStore):
                     raise
 
     def create(self, path: str, options: WriteOptions) -> str:
-        """Open a multipart upload."""
+        """Create a multipart upload."""
         return self._create(path, write_arguments(self._bucket, path, options))
 
-    def begin_own(self, path: str, options: WriteOptions) -> str:
-        """Open a multipart upload whose parts this object sends, and which it completes."""
+    def create_own(self, path: str, options: WriteOptions) -> str:
+        """Create a multipart upload that this object also completes; its metadata identifies this writer."""
         arguments = write_arguments(self._bucket, path, options)
         arguments["Metadata"] = {**arguments.get("Metadata", {}), WRITE_KEY: self._nonce}
         if self._bucket.preset.checksums == "when_supported":
@@ -74,24 +74,26 @@ class S3Multipart(MultipartStore):
         return self._create(path, arguments)
 
     def upload_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
-        """Send one part."""
-        answer = self._call("upload_part", path, upload_id, PartNumber=number, Body=_body(data), **self._customer)
-        return Part(number=number, size=memoryview(data).nbytes, etag=unquoted_etag(answer))
+        """Upload one part."""
+        response = self._call("upload_part", path, upload_id, PartNumber=number, Body=_body(data), **self._customer)
+        return Part(number=number, size=memoryview(data).nbytes, etag=unquoted_etag(response))
 
     def complete(self, path: str, upload_id: str, parts: Sequence[Part], options: WriteOptions) -> None:
         """Complete a multipart upload.
 
-        An answer that is lost is made up for by looking at what is stored; with a condition only for uploads that
-        :meth:`begin_own` began, as otherwise nobody can tell whose the same content is.
+        If the response is lost, the stored object shows whether the upload was completed. With a condition this works
+        only for uploads of :meth:`create_own`: otherwise another client may have stored the same content.
         """
         if options.size is not None:
             self._check_size(path, upload_id, parts, options.size)
-        named = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
+        part_list = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
         conditions = condition_arguments(options)
         arguments = {**conditions, **self._customer}
         with translating_conditions(path, options):
             try:
-                self._call("complete_multipart_upload", path, upload_id, MultipartUpload={"Parts": named}, **arguments)
+                self._call(
+                    "complete_multipart_upload", path, upload_id, MultipartUpload={"Parts": part_list}, **arguments
+                )
             except (sdk.ClientError, *_LOST_RESPONSE_ERRORS) as error:
                 etag = _etag_of_parts([part.etag for part in parts])
                 if etag is None or not self._confirm_lost_response(error, path, etag, conditional=bool(conditions)):
@@ -99,7 +101,7 @@ class S3Multipart(MultipartStore):
                     raise
 
     def abort(self, path: str, upload_id: str) -> None:
-        """Abort a multipart upload, without much patience: it is often the service itself that is in trouble."""
+        """Abort a multipart upload, with short time-outs: the service itself is often the cause of the failure."""
         try:
             self._call("abort_multipart_upload", path, upload_id, for_cleanup=True)
         except FileNotFoundInStorageError:
@@ -109,18 +111,18 @@ class S3Multipart(MultipartStore):
                 raise
 
     def list_parts(self, path: str, upload_id: str) -> list[Part]:
-        """Return the parts that have arrived."""
+        """Return the parts that the service has received."""
         found: list[Part] = []
         marker = 0
         while True:
-            answer = self._call("list_parts", path, upload_id, PartNumberMarker=marker, **self._customer)
+            response = self._call("list_parts", path, upload_id, PartNumberMarker=marker, **self._customer)
             found += [
                 Part(number=part["PartNumber"], size=part["Size"], etag=unquoted_etag(part))
-                for part in answer.get("Parts", ())
+                for part in response.get("Parts", ())
             ]
-            if not answer.get("IsTruncated"):
+            if not response.get("IsTruncated"):
                 return found
-            marker = answer["NextPartNumberMarker"]
+            marker = response["NextPartNumberMarker"]
 
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
         """Yield the multipart uploads that are neither completed nor aborted."""
@@ -143,19 +145,19 @@ class S3Multipart(MultipartStore):
         return str(self._bucket.call("create_multipart_upload", Key=self._bucket.key(path), **arguments)["UploadId"])
 
     def _call(self, operation: str, path: str, upload_id: str, **arguments: Any) -> Any:
-        # An empty id would make another request of this: storing an object, or deleting it.
-        if not (0 < len(upload_id) <= _LONGEST_ID and upload_id.isascii() and upload_id.isprintable()):
+        # With an empty id the request would store or delete the object instead.
+        if not (0 < len(upload_id) <= _MAX_ID_LENGTH and upload_id.isascii() and upload_id.isprintable()):
             raise FileNotFoundInStorageError(self._bucket.storage, f"{path} (upload)")
         return self._bucket.call(operation, Key=self._bucket.key(path), UploadId=upload_id, **arguments)
 
     def _check_size(self, path: str, upload_id: str, parts: Sequence[Part], size: int) -> None:
         sizes = {part.number: part.size for part in self.list_parts(path, upload_id)}
-        found = sum(sizes.get(part.number, 0) for part in parts)
-        if found != size:
-            raise IntegrityError(f"{found} bytes were sent where {size} were promised; nothing was published")
+        total = sum(sizes.get(part.number, 0) for part in parts)
+        if total != size:
+            raise IntegrityError(f"{path}: {total} bytes were sent where {size} were expected; nothing was published")
 
     def _raise_if_upload_missing(self, error: Exception, path: str, upload_id: str) -> None:
-        """Raise that there is no such upload, if that is behind *error*: Ceph says many things of one that is gone."""
+        """Raise FileNotFoundInStorageError if *error* is due to a missing upload: Ceph sends several codes for that."""
         if isinstance(error, sdk.ClientError) and code_of(error) in ("InternalError", "NoSuchKey"):
             try:
                 self.list_parts(path, upload_id)
@@ -164,26 +166,26 @@ class S3Multipart(MultipartStore):
                     raise FileNotFoundInStorageError(self._bucket.storage, f"{path} (upload)") from error
 
     def _confirm_lost_response(self, error: Exception, path: str, etag: str, *, conditional: bool) -> bool:
-        """Whether the service did what it was asked, though all that is left of its answer is *error*.
+        """Return whether the service executed the request although the client received only *error*.
 
-        An error of the service's own may come after the deed. And a request that was repeated because its first answer
-        was lost is refused the second time: the upload is gone, the name is taken. What is stored tells; where a
-        condition made it matter who stored it, not by its content alone.
+        A server error may follow a successful write. A request that boto3 retried after a lost response is rejected the
+        second time: the upload no longer exists, or the name is taken. The stored object decides. For a conditional
+        write its content is not enough: the metadata must show that this writer stored it.
         """
         if isinstance(error, sdk.ClientError) and status_of(error) < _SERVER_ERROR:
             retried = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0
             if not (retried and code_of(error) in ("NoSuchUpload", "PreconditionFailed", "NoSuchKey")):
                 return False
         try:
-            answer = self._bucket.head(path, for_cleanup=True)
-            ours = not conditional or answer.get("Metadata", {}).get(WRITE_KEY) == self._nonce
-            return ours and unquoted_etag(answer) == etag
+            response = self._bucket.head(path, for_cleanup=True)
+            ours = not conditional or response.get("Metadata", {}).get(WRITE_KEY) == self._nonce
+            return ours and unquoted_etag(response) == etag
         except (sdk.ClientError, sdk.BotoCoreError, StorageError):
             return False
 
 
 def _etag_of_parts(etags: list[str]) -> str | None:
-    """Return the ETag that an object made of parts with these ETags has, or None where those are no MD5s."""
+    """Return the ETag of an object whose parts have these ETags, or None if they are not MD5 digests."""
     if not all(_MD5.fullmatch(etag) for etag in etags):
         return None
     joined = hashlib.md5(bytes.fromhex("".join(etags)), usedforsecurity=False).hexdigest()

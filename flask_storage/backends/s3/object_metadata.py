@@ -1,4 +1,4 @@
-"""Between our words and boto3's: what an object is stored with, and what an answer says of one."""
+"""Converts headers and metadata between the storage interface and boto3."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import arrow
 from ...content_types import UNSPECIFIED_CONTENT_TYPE, guess_content_type
 from ...metadata_encoding import decode_metadata, decode_utf8_header, encode_metadata
 from ...types import FileInfo, WriteOptions
-from .gateway import BucketGateway, date_of, unquoted_etag
+from .gateway import BucketGateway, date_of, translating_parse_errors, unquoted_etag
 
 WRITE_KEY = "fs-write"
-"""The metadata key that tells a write from another one of the same content; no key of an app has a hyphen."""
+"""The metadata key that identifies a write among others of the same content; keys of applications have no hyphen."""
 _HEADERS = {
     "ContentEncoding": "content_encoding",
     "CacheControl": "cache_control",
@@ -24,7 +24,7 @@ _CHECKSUMS = {"CRC32": "crc32", "CRC32C": "crc32c", "CRC64NVME": "crc64nvme", "S
 
 
 def write_arguments(bucket: BucketGateway, path: str, options: WriteOptions) -> dict[str, Any]:
-    """Return boto3's arguments for storing an object: headers, metadata, and what the profile adds."""
+    """Return boto3's arguments for storing an object: headers, metadata, and the settings of the profile."""
     objects = bucket.object_settings
     arguments: dict[str, Any] = {**objects.stored, **objects.customer}
     arguments["ContentType"] = _content_type(bucket, path, options)
@@ -37,7 +37,7 @@ def write_arguments(bucket: BucketGateway, path: str, options: WriteOptions) -> 
 
 
 def _content_type(bucket: BucketGateway, path: str, options: WriteOptions) -> str:
-    """Return the type an object is stored with: the one given, the profile's, or the one its name stands for."""
+    """Return the content type of an object: the one given, the one guessed from its name, or the profile's."""
     guessed = guess_content_type(path) if bucket.object_settings.guess_content_type else None
     return options.content_type or guessed or bucket.object_settings.content_type or UNSPECIFIED_CONTENT_TYPE
 
@@ -52,47 +52,48 @@ def condition_arguments(options: WriteOptions) -> dict[str, Any]:
     return arguments
 
 
-def info_of(bucket: BucketGateway, path: str, answer: Mapping[str, Any], size: int) -> FileInfo:
-    """Return what an answer to GET or HEAD says of an object of *size* bytes."""
-    kind = answer.get("ContentType")
+def info_of(bucket: BucketGateway, path: str, response: Mapping[str, Any], size: int) -> FileInfo:
+    """Return the FileInfo of an object of *size* bytes from a response to GET or HEAD."""
+    content_type = response.get("ContentType")
     encoding = ",".join(
         part
-        for part in answer.get("ContentEncoding", "").replace(" ", "").split(",")
+        for part in response.get("ContentEncoding", "").replace(" ", "").split(",")
         if part not in ("", "aws-chunked")
     )
-    metadata = {key: decode_metadata(value) for key, value in answer.get("Metadata", {}).items() if key != WRITE_KEY}
+    metadata = {key: decode_metadata(value) for key, value in response.get("Metadata", {}).items() if key != WRITE_KEY}
     if bucket.preset.hyphenates_metadata:
         metadata = {key.replace("-", "_"): value for key, value in metadata.items()}
     return FileInfo(
         path=path,
         size=size,
-        last_modified=arrow.Arrow.fromdatetime(date_of(answer)),
-        etag=unquoted_etag(answer),
+        last_modified=arrow.Arrow.fromdatetime(date_of(response)),
+        etag=unquoted_etag(response),
         etag_is_strong=True,
-        content_type=None if kind == UNSPECIFIED_CONTENT_TYPE else decode_utf8_header(kind),
+        content_type=None if content_type == UNSPECIFIED_CONTENT_TYPE else decode_utf8_header(content_type),
         content_encoding=encoding or None,
-        cache_control=decode_utf8_header(answer.get("CacheControl")),
-        content_disposition=decode_utf8_header(answer.get("ContentDisposition")),
-        checksums=_checksums(answer),
+        cache_control=decode_utf8_header(response.get("CacheControl")),
+        content_disposition=decode_utf8_header(response.get("ContentDisposition")),
+        checksums=_checksums(response),
         metadata=metadata,
-        version=answer.get("VersionId"),
+        version=response.get("VersionId"),
     )
 
 
-def preserved_arguments(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments that store an object with the headers and metadata of another, as an answer tells them."""
+def preserved_arguments(response: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that store an object with the headers and metadata in a response."""
     names = ("ContentType", "ContentLanguage", "CacheControl", "ContentDisposition", "ContentEncoding")
-    kept = {name: decode_utf8_header(answer[name]) for name in names if answer.get(name)}
+    headers = {name: decode_utf8_header(response[name]) for name in names if response.get(name)}
     metadata = {
-        key: value if value.isascii() else encode_metadata(decode_utf8_header(value))  # boto3 takes no other text
-        for key, value in answer.get("Metadata", {}).items()
+        key: value if value.isascii() else encode_metadata(decode_utf8_header(value))  # boto3 accepts ASCII only
+        for key, value in response.get("Metadata", {}).items()
         if key != WRITE_KEY
     }
-    return {**kept, "Metadata": metadata} if metadata else kept
+    return {**headers, "Metadata": metadata} if metadata else headers
 
 
-def _checksums(answer: Mapping[str, Any]) -> dict[str, str]:
-    if answer.get("ChecksumType") == "COMPOSITE":
-        return {}  # a checksum of checksums, which says nothing to those who do not know the parts
-    found = {ours: answer.get(f"Checksum{name}") for name, ours in _CHECKSUMS.items()}
-    return {ours: base64.b64decode(value).hex() for ours, value in found.items() if value and "-" not in value}
+def _checksums(response: Mapping[str, Any]) -> dict[str, str]:
+    if response.get("ChecksumType") == "COMPOSITE":
+        return {}  # a checksum of the checksums of the parts, not of the content
+    checksums = {ours: response.get(f"Checksum{name}") for name, ours in _CHECKSUMS.items()}
+    with translating_parse_errors():
+        return {ours: base64.b64decode(value).hex() for ours, value in checksums.items() if value and "-" not in value}

@@ -1,4 +1,4 @@
-"""What the services that speak S3 do differently, as far as it concerns this package."""
+"""Differences between S3-compatible services that matter to this package."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ CHECKSUMS = ("when_required", "when_supported")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Preset:
-    """How one service behaves. The defaults are what any service that speaks S3 can be trusted with.
+    """The behavior of one service. The defaults are safe with every S3-compatible service.
 
     Attributes:
-        checksums: ``"when_supported"``: send and keep the checksums that AWS has had since 2022, also as trailers;
-            ``"when_required"``: only where a call demands one, since many services refuse or ignore the rest.
-        addressing: ``"virtual"`` (the bucket is part of the host's name), ``"path"``, or ``"auto"``.
-        region: The region to sign for where none is configured.
+        checksums: ``"when_supported"``: send and store the checksums that AWS has had since 2022, also as trailers;
+            ``"when_required"``: only where an operation requires one, since many services reject or ignore the others.
+        addressing: ``"virtual"`` (the bucket is part of the host name), ``"path"``, or ``"auto"``.
+        region: The region to sign for when none is configured.
         acl: Whether single objects can have an ACL.
-        post_policy: Whether browsers can send a form (``create_upload_form``).
-        form_headers: Whether it stores the caching and encoding that such a form brings.
-        put_conditions: Whether ``If-None-Match`` and ``If-Match`` are honoured when an object is put.
-        complete_conditions: Likewise when an upload in parts is completed.
-        copy_conditions: Likewise for the target of a copy.
-        bulk_delete: How many objects one call deletes; 0 where there is no such call.
-        bulk_delete_md5: Whether that call wants the MD5 of its list, and refuses the checksum that boto3 sends.
-        part_copy: Whether objects can be copied in parts, which takes those past 5 GiB.
-        copies_by_reference: Whether a copy shares the content, so that one call is at once done with any size.
-        uniform_parts: Whether all parts of an upload but the last must have one size.
-        hyphenates_metadata: Whether it turns the underscores in the keys of metadata into hyphens.
-        etag_is_md5: Whether the ETag of content stored in one go is its MD5.
-        metadata: Whether it keeps the app's own keys and values as they are.
-        upload_listing: Whether unfinished uploads can be listed, and so be swept, and parts of them be sent anew.
+        post_policy: Whether the service supports POST policies (``create_upload_form``).
+        form_headers: Whether it stores ``Cache-Control`` and ``Content-Encoding`` of such a form.
+        put_conditions: Whether PutObject honors ``If-None-Match`` and ``If-Match``.
+        complete_conditions: Whether CompleteMultipartUpload does.
+        copy_conditions: Whether CopyObject does, for its target.
+        bulk_delete: How many objects one DeleteObjects call deletes; 0 if the service has no such call.
+        bulk_delete_md5: Whether that call requires Content-MD5, and rejects the checksum that boto3 sends.
+        part_copy: Whether objects can be copied in parts, which objects larger than 5 GiB need.
+        copies_by_reference: Whether a copy shares the stored content, so that one call copies any size immediately.
+        uniform_parts: Whether all parts of an upload except the last must have the same size.
+        hyphenates_metadata: Whether the service replaces underscores in metadata keys by hyphens.
+        etag_is_md5: Whether the ETag of an object that one request stored is its MD5 digest.
+        metadata: Whether the service stores the application's keys and values unchanged.
+        upload_listing: Whether unfinished uploads can be listed, as sweep needs, and parts be uploaded again.
     """
 
     checksums: str = "when_required"
@@ -58,7 +58,7 @@ class S3Preset:
 
 
 UNKNOWN = S3Preset()
-"""A service of which only the address is known."""
+"""A service of which only the endpoint is known."""
 
 PRESETS = {
     "aws": S3Preset(
@@ -109,34 +109,34 @@ PRESETS = {
     ),
     "wasabi": S3Preset(acl=True, bulk_delete=1000, bulk_delete_md5=True, part_copy=True),
 }
-"""The services known by name; the S3 guide says what each line rests on."""
+"""The presets by name; the S3 guide names the source of each value."""
 
 
 def preset_of(preset: str | S3Preset | None, endpoint_url: str | None) -> S3Preset:
-    """Return the preset that was named or given; without one AWS, or with an address of one's own an unknown service.
+    """Return the preset with this name, or the one given; by default AWS, or with an *endpoint_url* :data:`UNKNOWN`.
 
     Raises:
-        ConfigurationError: for an unknown name; the text lists those that exist.
+        ConfigurationError: for an unknown name; the message lists the known names.
     """
     if isinstance(preset, S3Preset):
         return preset
     if preset is None:
         return PRESETS["aws"] if endpoint_url is None else UNKNOWN
     if preset not in PRESETS:
-        raise ConfigurationError(f"no preset is called {preset!r}: there are {', '.join(sorted(PRESETS))}")
+        raise ConfigurationError(f"unknown preset {preset!r}: use one of {', '.join(sorted(PRESETS))}")
     return PRESETS[preset]
 
 
 def capabilities_of(preset: S3Preset, *, signs: bool, guesses: bool) -> Capabilities:
-    """Return what a storage can do.
+    """Return the capabilities of a storage.
 
     Args:
-        preset: How the service behaves.
-        signs: Whether links can be signed; not with a customer's key.
-        guesses: Whether a name may tell the content type.
+        preset: The behavior of the service.
+        signs: Whether links can be signed; not with a customer-provided key.
+        guesses: Whether content types are guessed from names.
     """
     conditions = preset.put_conditions and preset.complete_conditions
-    terms = {"disposition", "size", "checksum"} | ({"exclusive"} if preset.put_conditions else set())
+    constraints = {"disposition", "size", "checksum"} | ({"exclusive"} if preset.put_conditions else set())
     return Capabilities(
         exclusive=conditions,
         if_match=conditions,
@@ -146,8 +146,10 @@ def capabilities_of(preset: S3Preset, *, signs: bool, guesses: bool) -> Capabili
         metadata=preset.metadata,
         guesses_content_type=guesses,
         links=~ShareLinkOperation(0) if signs else ShareLinkOperation(0),
-        link_constraints=frozenset(terms) if signs else frozenset(),
-        upload_constraints=frozenset(terms | ({"max_size"} if preset.post_policy else set())) if signs else frozenset(),
+        link_constraints=frozenset(constraints) if signs else frozenset(),
+        upload_constraints=frozenset(constraints | ({"max_size"} if preset.post_policy else set()))
+        if signs
+        else frozenset(),
         multipart=preset.upload_listing,
         server_side_copy=True,
     )

@@ -1,4 +1,4 @@
-"""Links and forms that the service itself honours: signed here, without asking it."""
+"""Presigned links and forms, signed locally without a request to the service."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ _STEPS: Mapping[str, tuple[str, frozenset[str]]] = {
     "abort": ("DELETE", frozenset({"upload_id"})),
     "list": ("GET", frozenset({"upload_id"})),
 }
-_STACKLEVEL = 8  # calls from the warning up to whoever called link_to
+_STACKLEVEL = 8  # frames from the warning up to the caller of link_to
 
 
 class S3Presigner:
-    """What signs for one storage.
+    """Signs the links and forms of one storage.
 
     Args:
-        bucket: The gateway; nothing goes through it.
-        clients: Know the address and the credentials.
-        credentials: Access key, secret key and token to sign with instead.
-        endpoint_url: The address that browsers know the service by, if another.
-        rounding: In seconds: links made within so much time are the same.
+        bucket: The gateway, for keys and settings; no request is sent.
+        clients: The clients, for the endpoint and the credentials.
+        credentials: Access key, secret key and token to sign with instead of the storage's.
+        endpoint_url: The endpoint that browsers use, if it is another.
+        rounding: Links that are made within this many seconds are identical.
         clock: Returns the seconds since 1970.
     """
 
@@ -76,7 +76,7 @@ class S3Presigner:
         return self._signer(path, request).sign(self._bucket.key(path))
 
     def urls(self, paths: Sequence[str], request: LinkRequest) -> list[str]:
-        """Return a link for each path; what they have in common is worked out once."""
+        """Return a link for each path; their common parts are computed once."""
         if _depends_on_path(request):
             return [self.url(path, request) for path in paths]
         if not paths:
@@ -86,18 +86,18 @@ class S3Presigner:
         return [sign(prefix + path) for path in paths]
 
     def upload(self, path: str, request: LinkRequest) -> PresignedUpload:
-        """Return how a browser puts one file here: all headers that are signed must be sent."""
+        """Return the PUT request that uploads one file; the client must send all signed headers."""
         return self._presigned_upload("PUT", path, request.expires_at, {}, self._upload_headers(request))
 
     def form(self, path: str, request: LinkRequest, min_size: int = 0) -> PresignedUpload:
-        """Return a form by which a browser uploads one file; its content type may be a beginning (``image/``)."""
+        """Return the form that uploads one file; its content type may be a prefix (``image/``)."""
         signing = self._signing()
         credentials = signing.credentials()
         signed_at, end = self._validity(request.expires_at, signing)
         stored = self._stored_headers(request)
         if not self._bucket.preset.form_headers and {"Cache-Control", "Content-Encoding"} & set(stored):
             raise UnsupportedOperationError(
-                "this service stores no cache_control and no content_encoding of a form: use a link with a size instead"
+                "this service ignores cache_control and content_encoding of a form: use a link with a size instead"
             )
         fields = {"key": self._bucket.key(path), **stored}
         conditions: list[Any] = [
@@ -121,19 +121,19 @@ class S3Presigner:
     def multipart(
         self, path: str, step: str, request: LinkRequest, upload_id: str | None, number: int | None
     ) -> PresignedUpload:
-        """Return one signed request of an upload in parts."""
+        """Return one signed request of a multipart upload."""
         if step not in _STEPS:
-            raise ValueError(f"the steps of an upload in parts are {', '.join(_STEPS)}, not {step!r}")
+            raise ValueError(f"the steps of a multipart upload are {', '.join(_STEPS)}, not {step!r}")
         method, needed = _STEPS[step]
-        given = {"upload_id": upload_id, "number": number}
-        if {name for name, value in given.items() if value} != needed:
+        arguments = {"upload_id": upload_id, "number": number}
+        if {name for name, value in arguments.items() if value} != needed:
             raise ValueError(
                 f"the step {step!r} takes {' and '.join(sorted(needed)) or 'neither upload_id nor number'}"
             )
         if number is not None and not (type(number) is int and 1 <= number <= MAX_PARTS):
-            raise ValueError(f"parts are numbered from 1 to {MAX_PARTS}, not {number}")
+            raise ValueError(f"part numbers are 1 to {MAX_PARTS}, not {number}")
         if (request.content_type is not None and step != "create") or (request.size is not None and step != "part"):
-            raise ValueError("content_type is said when an upload is created, size of a part")
+            raise ValueError("content_type is an argument of the step 'create', size of the step 'part'")
         if upload_id is None:
             query = {"uploads": ""}
         else:
@@ -149,54 +149,57 @@ class S3Presigner:
         self, method: str, path: str, expires_at: datetime, query: Mapping[str, str], headers: Mapping[str, str]
     ) -> PresignedUpload:
         signer, end = self._get_signer(method, expires_at, query, headers)
-        # A browser sets the length itself and lets no script do it; it must be right all the same.
-        told = {name: value for name, value in headers.items() if name != "Content-Length"}
+        # Browsers set Content-Length themselves; scripts cannot. It is signed all the same.
+        sent = {name: value for name, value in headers.items() if name != "Content-Length"}
         return PresignedUpload(
             method=method,
             url=signer.sign(self._bucket.key(path)),
-            headers=told,
+            headers=sent,
             expires_at=datetime.fromtimestamp(end, UTC),
         )
 
     def _signer(self, path: str, request: LinkRequest) -> UrlSigner:
         method = _METHODS[request.operations]
-        answer = link_response_headers(path, request) if method == "GET" else {}
-        query = {f"response-{name}": value for name, value in answer.items()}
+        response_headers = link_response_headers(path, request) if method == "GET" else {}
+        query = {f"response-{name}": value for name, value in response_headers.items()}
         headers = self._upload_headers(request) if method == "PUT" else {}
         return self._get_signer(method, request.expires_at, query, headers)[0]
 
     def _get_signer(
         self, method: str, expires_at: datetime, query: Mapping[str, str], headers: Mapping[str, str]
     ) -> tuple[UrlSigner, int]:
-        """Return what signs such links, and when they end."""
+        """Return the signer of such links, and when they expire, in seconds since 1970."""
         signing = self._signing()
-        credentials = signing.credentials()  # first: temporary ones are renewed by this, and then end later
+        credentials = signing.credentials()  # first, as this refreshes temporary credentials, which then expire later
         signed_at, end = self._validity(expires_at, signing)
-        terms = method, signed_at, end, query, headers, credentials
+        key = method, signed_at, end, query, headers, credentials
         last = self._last
-        if last is not None and last[0] == terms:  # links that are made one by one differ only in their key
+        if last is not None and last[0] == key:  # links made one by one differ only in their path
             return last[1], end
         signer = UrlSigner(signing.endpoint, credentials, method, signed_at, end - signed_at, query, headers)
-        self._last = terms, signer
+        self._last = key, signer
         return signer, end
 
     def _validity(self, expires_at: datetime, signing: _SigningContext) -> tuple[int, int]:
-        """Return from when and until when a link is good, in seconds since 1970."""
+        """Return when a link is signed and when it expires, in seconds since 1970."""
         now = self._clock()
         signed_at = int(now)
-        wanted = math.ceil(expires_at.timestamp())
-        end = wanted
+        requested = math.ceil(expires_at.timestamp())
+        end = requested
         if self._rounding:
-            # By the time it lives, so that links for an hour are one text however the hour lies; and a whole step more,
-            # as it is counted from before now.
+            # Round the lifetime, so that all one-hour links of a window are identical, and add a step, as the window
+            # began before now.
             steps = math.ceil((expires_at.timestamp() - now) / self._rounding) + 1
             signed_at -= signed_at % self._rounding
             end = signed_at + steps * self._rounding
-            if end - signed_at > MAX_EXPIRES and wanted - signed_at > MAX_EXPIRES:
-                signed_at = int(now)  # or it would end before its time
+            if end - signed_at > MAX_EXPIRES and requested - signed_at > MAX_EXPIRES:
+                signed_at = int(now)  # otherwise the link would expire early
         if end - signed_at > MAX_EXPIRES:
-            if wanted - signed_at > MAX_EXPIRES + 1:
-                warnings.warn("S3 honours a link for seven days at most: this one ends then", stacklevel=_STACKLEVEL)
+            if requested - signed_at > MAX_EXPIRES + 1:
+                warnings.warn(
+                    "S3 accepts links for seven days at most: the expiry of this one is reduced to seven days",
+                    stacklevel=_STACKLEVEL,
+                )
             end = signed_at + MAX_EXPIRES
         last = signing.credentials_expiry()
         if last is not None and end > last:
@@ -205,7 +208,7 @@ class S3Presigner:
 
     def _upload_headers(self, request: LinkRequest) -> dict[str, str]:
         if request.content_type and request.content_type.endswith("/"):
-            raise ValueError("a link binds one content type; the beginning of one takes a form (create_upload_form)")
+            raise ValueError("a link enforces one exact content type; use create_upload_form for a prefix of one")
         headers = {"Content-Type": request.content_type or DEFAULT_CONTENT_TYPE, **self._stored_headers(request)}
         if request.size is not None:
             headers["Content-Length"] = str(request.size)
@@ -230,39 +233,41 @@ class S3Presigner:
         value = base64.b64encode(bytes.fromhex(digest)).decode()
         if algorithm == "md5":
             return {"Content-MD5": value}
-        # Where these are not known they are ignored, and the link would promise what nobody checks.
+        # A service that does not know these headers ignores them, and would not verify the checksum.
         if algorithm in ("sha1", "sha256") and self._bucket.preset.checksums == "when_supported":
             return {f"x-amz-checksum-{algorithm}": value}
-        raise UnsupportedOperationError(f"this service checks no {algorithm} of what a link uploads: give the md5")
+        raise UnsupportedOperationError(
+            f"this service does not verify {algorithm} of uploads by link: use an md5 checksum"
+        )
 
 
 class _SigningContext:
-    """The address of a bucket and who signs for it, in one process."""
+    """The endpoint of a bucket and the credentials that sign for it, in one process."""
 
     def __init__(self, bucket: str, client: Any, credentials: Any) -> None:
         if credentials is None:
             raise ConfigurationError(
-                "links need credentials to sign with: give keys or aws_profile, or set up one of boto3's own ways"
+                "links need credentials to sign with: set keys or aws_profile, or configure boto3's credential chain"
             )
         self._credentials = credentials
-        # boto3 knows best how this bucket is addressed; its own signature is thrown away.
-        probe = client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "x"})
-        url, _, query = probe.partition("?")
-        named = parse_qs(query).get("X-Amz-Credential")
-        if named is None:
+        # The URL of a link made by boto3 shows how the bucket is addressed; its signature is not used.
+        sample = client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "x"})
+        url, _, query = sample.partition("?")
+        credential = parse_qs(query).get("X-Amz-Credential")
+        if credential is None:
             raise ConfigurationError(
-                'a client of your own must sign links with version 4: Config(signature_version="s3v4")'
+                'client does not sign links with Signature Version 4: create it with Config(signature_version="s3v4")'
             )
-        self.endpoint = Endpoint(url.removesuffix("x"), named[0].split("/")[-3])
+        self.endpoint = Endpoint(url.removesuffix("x"), credential[0].split("/")[-3])
 
     def credentials(self) -> Credentials:
-        """Return what signs now; temporary credentials are refreshed in time."""
+        """Return the current credentials; botocore refreshes temporary ones before they expire."""
         frozen = self._credentials.get_frozen_credentials()
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 
     def credentials_expiry(self) -> int | None:
-        """Return when temporary credentials end, and every link with them; None for lasting ones."""
-        # Only those that refresh themselves know, and boto3 has no public word for it.
+        """Return when temporary credentials, and all links signed with them, expire; None for permanent ones."""
+        # Only refreshable credentials have an expiry, and boto3 has no public attribute for it.
         end = getattr(self._credentials, "_expiry_time", None)
         return None if end is None else int(end.timestamp())
 

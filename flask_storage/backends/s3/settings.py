@@ -1,4 +1,4 @@
-"""Checking what a profile says of a bucket, beyond what every backend is told; see :mod:`flask_storage.validation`."""
+"""Validates the S3 settings of a profile; :mod:`flask_storage.validation` has the checks of all backends."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from ...validation import parse_choice, parse_optional_text, parse_seconds
 
 _ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 _KEY_BYTES = 32
-_LONGEST_ROUNDING = 86_400
+_MAX_ROUNDING = 86_400
 
 
 def rounding_of(value: float | str | timedelta) -> int:
     """Return ``link_rounding`` in seconds.
 
     Raises:
-        ConfigurationError: when it is no whole number of seconds up to a day: what a link lives longer must stay small.
+        ConfigurationError: when it is not a whole number of seconds up to a day, the limit of the extra lifetime.
     """
     count = parse_seconds("link_rounding", value, zero=True)
-    if count > _LONGEST_ROUNDING or count != int(count):
-        raise ConfigurationError("link_rounding is a whole number of seconds, at most a day")
+    if count > _MAX_ROUNDING or count != int(count):
+        raise ConfigurationError("link_rounding must be a whole number of seconds, at most a day (86400)")
     return int(count)
 
 
 def stored_arguments(
     encryption: str | None, kms_key_id: str | None, storage_class: str | None, acl: str | None
 ) -> dict[str, Any]:
-    """Return boto3's arguments for what every object is stored with.
+    """Return boto3's arguments for storing every object.
 
     Raises:
-        ConfigurationError: when they contradict each other.
+        ConfigurationError: when the arguments contradict each other.
     """
     parse_choice("server_side_encryption", encryption, _ENCRYPTIONS)
     if kms_key_id and (encryption or "aws:kms") == "AES256":
-        raise ConfigurationError('kms_key_id goes with server_side_encryption "aws:kms"')
-    given = {
+        raise ConfigurationError('kms_key_id requires server_side_encryption "aws:kms"')
+    arguments = {
         "ServerSideEncryption": encryption or ("aws:kms" if kms_key_id else None),
         "SSEKMSKeyId": parse_optional_text("kms_key_id", kms_key_id),
         "StorageClass": parse_optional_text("storage_class", storage_class),
         "ACL": parse_optional_text("acl", acl),
     }
-    return {name: value for name, value in given.items() if value}
+    return {name: value for name, value in arguments.items() if value}
 
 
 def customer_arguments(key: str | bytes | None) -> dict[str, Any]:
-    """Return boto3's arguments for encryption with the customer's own key.
+    """Return boto3's arguments for encryption with a customer-provided key.
 
     Raises:
         ConfigurationError: when the key is not 32 bytes, or their base64.
@@ -62,10 +62,10 @@ def customer_arguments(key: str | bytes | None) -> dict[str, Any]:
             key = base64.b64decode(key, validate=True)
         except (binascii.Error, ValueError):
             key = b""
-    given: object = key  # JSON may hold anything
+    given: object = key  # JSON may hold any type
     if not isinstance(given, bytes) or len(given) != _KEY_BYTES:
-        raise ConfigurationError("customer_key is 32 bytes, or the base64 of 32 bytes")
-    # boto3 would compute the digest itself, but not for every call.
+        raise ConfigurationError("customer_key must be 32 bytes, or the base64 of 32 bytes")
+    # boto3 computes the digest for some operations only.
     digest = hashlib.md5(given, usedforsecurity=False).digest()
     return {
         "SSECustomerAlgorithm": "AES256",
@@ -78,15 +78,17 @@ def key_pair(name: str, credentials: Mapping[str, str] | None) -> tuple[str, str
     """Return access key, secret key and token of an argument that holds credentials, or None.
 
     Raises:
-        ConfigurationError: when it holds anything else; the text shows no value.
+        ConfigurationError: when it holds anything else; the message shows no value.
     """
     if credentials is None:
         return None
     known = {"access_key", "secret_key", "token"}
-    given: object = credentials  # JSON may hold anything
+    given: object = credentials  # JSON may hold any type
     proper = isinstance(given, Mapping) and {"access_key", "secret_key"} <= set(given) <= known
     values: list[object] = list(credentials.values()) if proper else [None]
-    # Empty ones would be taken from the environment, and sign in the name of somebody else.
+    # boto3 would replace empty values by those of the environment, and sign with other credentials.
     if not all(value and isinstance(value, str) for value in values):
-        raise ConfigurationError(f'{name} is {{"access_key": …, "secret_key": …}}, and "token" where there is one')
+        raise ConfigurationError(
+            f'{name} must be {{"access_key": …, "secret_key": …}}, with "token" for temporary credentials'
+        )
     return credentials["access_key"], credentials["secret_key"], credentials.get("token")

@@ -1,9 +1,9 @@
-"""Signs S3 links and forms: Signature Version 4 in the query, made by this process alone. No network, no SDK, no clock.
+"""Signs S3 links and forms with Signature Version 4 in the query string. It uses no network, no SDK and no clock.
 
-What comes out is, byte for byte, what botocore's ``generate_presigned_url`` and ``generate_presigned_post`` give with
+The result is, byte for byte, that of botocore's ``generate_presigned_url`` and ``generate_presigned_post`` with
 ``signature_version="s3v4"`` for the same second; the tests compare the two. botocore walks its service model for each
-link. Here everything that the key does not decide is worked out once (:class:`UrlSigner`), so that a link costs one
-quoting, one SHA-256 and one HMAC.
+link. :class:`UrlSigner` computes everything that does not depend on the key once, so that a link costs one quoting, one
+SHA-256 and one HMAC.
 
 The scheme is described at
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html and
@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 MAX_EXPIRES = 604_800
-"""Seconds: S3 refuses a link that is to live for more than seven days; botocore signs it all the same."""
+"""The longest lifetime of a link in seconds (seven days). S3 rejects longer ones; botocore signs them all the same."""
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _SERVICE = "s3"
@@ -34,7 +34,7 @@ _END = "aws4_request"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
-# Nearly every key is plain, and a look is quicker than quoting what needs none; the table is quicker than
+# Most keys need no quoting, and the regular expression is faster than quoting them; the table is faster than
 # urllib.parse.quote, with the same result.
 _PLAIN = re.compile(r"[A-Za-z0-9_.~\-]*")
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_.~/\-]*")
@@ -48,12 +48,12 @@ _quoted_byte_in_path = _QUOTED_IN_PATH.__getitem__
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Whose name a link is signed in.
+    """The credentials that sign links.
 
     Attributes:
-        access_key: Stands in the link for all to read.
-        secret_key: Signs; it never leaves this process.
-        token: The session token of temporary credentials. It stands in the link, which dies with the session.
+        access_key: The access key; it is visible in the link.
+        secret_key: The secret key; it never leaves this process.
+        token: The session token of temporary credentials; it is visible in the link, which expires with the session.
     """
 
     access_key: str
@@ -63,17 +63,17 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a bucket is reached.
+    """The endpoint of a bucket.
 
     Attributes:
-        url: All that stands before the key, slash included: ``"https://bucket.s3.eu-central-1.amazonaws.com/"`` or,
-            with the bucket in the path, ``"http://127.0.0.1:9000/bucket/"``. Its path is signed as it is written.
-        region: The region that signatures are made for; a service that has none takes ``"us-east-1"``.
-        host: The ``Host`` header that clients send there: in lower case, without the scheme's own port.
-        path: The path of *url*, which keys are appended to.
+        url: The part of a URL before the key, slash included: ``"https://bucket.s3.eu-central-1.amazonaws.com/"`` or,
+            with the bucket in the path, ``"http://127.0.0.1:9000/bucket/"``. Its path is signed unchanged.
+        region: The region of signatures; a service without regions accepts ``"us-east-1"``.
+        host: The ``Host`` header that clients send: in lower case, without the default port of the scheme.
+        path: The path of *url*, to which keys are appended.
 
     Raises:
-        ValueError: when *url* is none, does not end in a slash, or has a user, a query or a fragment.
+        ValueError: when *url* is not valid, does not end in a slash, or has a user, a query or a fragment.
     """
 
     url: str
@@ -82,12 +82,14 @@ class Endpoint:
     path: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Take the URL to pieces, once for all links."""
+        """Parse the URL, once for all links."""
         parts = urlsplit(self.url)
         whole = parts.geturl() == self.url and self.url.endswith("/") and not (parts.query or parts.fragment)
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or "@" in parts.netloc or not whole:
-            # The text is not repeated: it may hold a password.
-            raise ValueError("the endpoint of a bucket is an http or https URL that ends in a slash, without a user")
+            # The message does not repeat the URL, which may contain a password.
+            raise ValueError(
+                "the endpoint of a bucket must be an http or https URL that ends in a slash, without a user"
+            )
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         if parts.port not in (None, _DEFAULT_PORTS[parts.scheme]):
             host = f"{host}:{parts.port}"
@@ -96,24 +98,23 @@ class Endpoint:
 
 
 class UrlSigner:
-    """Signs links that differ in nothing but the key.
+    """Signs links that differ only in the key.
 
-    Making one costs less than signing one link, as long as neither query nor headers are given; it serves for a single
-    link as well.
+    Without *query* and *headers*, creating a signer costs less than signing one link.
 
     Args:
-        endpoint: Where the bucket is.
-        credentials: Who signs.
-        method: The HTTP method, in capitals; the link is good for no other.
-        signed_at: From when on the link is good, in whole seconds since 1970 (UTC).
-        expires: For how many seconds, 1 to :data:`MAX_EXPIRES`.
+        endpoint: The endpoint of the bucket.
+        credentials: The credentials that sign.
+        method: The HTTP method, in capitals; the service rejects the link with any other.
+        signed_at: The start of the validity, in whole seconds since 1970 (UTC).
+        expires: The lifetime in seconds, 1 to :data:`MAX_EXPIRES`.
         query: Further parameters of the URL by their S3 names (``response-content-type``, ``uploadId``), not yet
-            quoted. They keep their order.
-        headers: What the client must send along, exactly so (``content-type``, ``if-none-match``, ``x-amz-acl``). All
-            are signed; botocore leaves one out, the content type of HTML forms, which anybody could then change.
+            quoted. Their order is kept.
+        headers: Headers that the client must send unchanged (``content-type``, ``if-none-match``, ``x-amz-acl``). All
+            are signed; botocore does not sign the content type of HTML forms, so that a client could change it.
 
     Raises:
-        ValueError: when *expires* is out of its range, or a parameter's name begins with a capital.
+        ValueError: when *expires* is out of range, or the name of a parameter begins with a capital.
     """
 
     __slots__ = ("_before_digest", "_before_key", "_key", "_query", "_rest", "_url")
@@ -129,21 +130,22 @@ class UrlSigner:
         headers: Mapping[str, str] = _EMPTY,
     ) -> None:
         if not 0 < expires <= MAX_EXPIRES:
-            raise ValueError(f"a signed S3 link lives for 1 to {MAX_EXPIRES} seconds, not {expires}")
+            raise ValueError(f"the lifetime of an S3 link must be 1 to {MAX_EXPIRES} seconds, not {expires}")
         stamp = _stamp(signed_at)
-        signing = _signing_keys.of(credentials, endpoint.region, stamp[:8])
+        signing = _signing_keys.get(credentials, endpoint.region, stamp[:8])
         header_lines, names = f"host:{endpoint.host}", "host"
         if headers:
             header_lines, names = _canonical_headers(endpoint.host, headers)
-        proof = f"{signing.query}{stamp}&X-Amz-Expires={expires}"
+        signed_query = f"{signing.query}{stamp}&X-Amz-Expires={expires}"
         signed_names = f"&X-Amz-SignedHeaders={_quoted(names)}"
-        # The two spellings of the query differ: a URL names the parameters of the operation first and the token last,
-        # what is signed is sorted.
-        given, ordered = _parameters(query) if query else ("", "")
+        # The URL has the parameters of the operation first and the token last; the canonical request sorts them.
+        unsorted, ordered = _parameters(query) if query else ("", "")
         self._url = endpoint.url
-        self._query = f"?{given}{proof}{signed_names}{signing.token}&X-Amz-Signature="
+        self._query = f"?{unsorted}{signed_query}{signed_names}{signing.token}&X-Amz-Signature="
         self._before_key = f"{method}\n{endpoint.path}"
-        self._rest = f"\n{proof}{signing.token}{signed_names}{ordered}\n{header_lines}\n\n{names}\nUNSIGNED-PAYLOAD"
+        self._rest = (
+            f"\n{signed_query}{signing.token}{signed_names}{ordered}\n{header_lines}\n\n{names}\nUNSIGNED-PAYLOAD"
+        )
         self._before_digest = f"{_ALGORITHM}\n{stamp}\n{signing.scope}\n"
         self._key = signing.key
 
@@ -151,32 +153,32 @@ class UrlSigner:
         return f"<UrlSigner for {self._url!r}>"
 
     def sign(self, key: str) -> str:
-        """Return the link for *key*, which is as the bucket knows it: not quoted, without a leading slash.
+        """Return the link for *key*: the key of the object, not quoted, without a leading slash.
 
         Raises:
-            UnicodeEncodeError: when *key* holds a lone surrogate.
+            UnicodeEncodeError: when *key* contains a lone surrogate.
         """
         if not _PLAIN_PATH.fullmatch(key):
             key = "".join(map(_quoted_byte_in_path, key.encode()))
         digest = sha256(f"{self._before_key}{key}{self._rest}".encode()).hexdigest()
-        # A copy of an HMAC that has its key is quicker than a new one.
+        # Copying a keyed HMAC is faster than creating one.
         signature = self._key.copy()
         signature.update(f"{self._before_digest}{digest}".encode())
         return f"{self._url}{key}{self._query}{signature.hexdigest()}"
 
 
 def sign_policy(credentials: Credentials, region: str, signed_at: int, policy: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fields that a form needs beside its own in order to upload under *policy*.
+    """Return the fields that sign an upload form with *policy*.
 
     Args:
-        credentials: Who signs.
-        region: The region that the bucket is in.
-        signed_at: When it is signed, in whole seconds since 1970 (UTC).
-        policy: ``{"expiration": "2026-06-01T12:00:00Z", "conditions": […]}``, fit for JSON. What the signature needs
-            is added to a copy.
+        credentials: The credentials that sign.
+        region: The region of the bucket.
+        signed_at: The time of the signature, in whole seconds since 1970 (UTC).
+        policy: ``{"expiration": "2026-06-01T12:00:00Z", "conditions": […]}``, serializable as JSON. The conditions that
+            the signature needs are added to a copy.
     """
     stamp = _stamp(signed_at)
-    signing = _signing_keys.of(credentials, region, stamp[:8])
+    signing = _signing_keys.get(credentials, region, stamp[:8])
     fields = {
         "x-amz-algorithm": _ALGORITHM,
         "x-amz-credential": f"{credentials.access_key}/{signing.scope}",
@@ -191,18 +193,18 @@ def sign_policy(credentials: Credentials, region: str, signed_at: int, policy: M
     return {**fields, "policy": text.decode(), "x-amz-signature": signature.hexdigest()}
 
 
-# -- what all links of a second, a day, a signer share --------------------------------------------------------------
+# -- caches ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _SigningKey:
-    """What credentials, region and day decide.
+    """The parts of a signature that depend on credentials, region and day only.
 
     Attributes:
-        key: The HMAC that signs, fed with nothing yet; each signature is made on a copy.
-        scope: Day, region and service, as they are signed.
-        query: The parameters of a link up to its date.
-        token: The parameter that carries the session token; empty where there is none.
+        key: The keyed HMAC without data; each signature uses a copy.
+        scope: The credential scope: day, region and service.
+        query: The query parameters of a link up to its date.
+        token: The query parameter with the session token, or an empty string.
     """
 
     key: hmac.HMAC
@@ -212,22 +214,22 @@ class _SigningKey:
 
 
 class _SigningKeys:
-    """The keys of today: at most :attr:`LIMIT`, since credentials change by the hour, and none of another day."""
+    """A cache of signing keys: at most :attr:`LIMIT`, as credentials change by the hour, all of the same day."""
 
     LIMIT = 16
 
     def __init__(self) -> None:
-        # Replaced and never changed, so that threads need no lock: the worst is that two derive the same key.
-        self.kept: Mapping[tuple[str, str, str, str | None, str], _SigningKey] = {}
+        # The mapping is replaced and never mutated, so that no lock is needed; two threads may derive the same key.
+        self.keys: Mapping[tuple[str, str, str, str | None, str], _SigningKey] = {}
 
-    def of(self, credentials: Credentials, region: str, day: str) -> _SigningKey:
-        """Return the key for *day* (``"20260601"``); the first of a day forgets all others."""
+    def get(self, credentials: Credentials, region: str, day: str) -> _SigningKey:
+        """Return the key for *day* (``"20260601"``); the first key of a day evicts those of other days."""
         name = (day, credentials.access_key, credentials.secret_key, credentials.token, region)
-        signing = self.kept.get(name)
+        signing = self.keys.get(name)
         if signing is None:
             signing = _derive_key(credentials, region, day)
-            today = [item for item in self.kept.items() if item[0][0] == day]
-            self.kept = dict([*today[1 - self.LIMIT :], (name, signing)])
+            today = [item for item in self.keys.items() if item[0][0] == day]
+            self.keys = dict([*today[1 - self.LIMIT :], (name, signing)])
         return signing
 
 
@@ -236,11 +238,11 @@ def _derive_key(credentials: Credentials, region: str, day: str) -> _SigningKey:
     for part in (day, region, _SERVICE, _END):
         key = hmac.digest(key, part.encode(), sha256)
     scope = f"{day}/{region}/{_SERVICE}/{_END}"
-    whose = _quoted(f"{credentials.access_key}/{scope}")
+    credential = _quoted(f"{credentials.access_key}/{scope}")
     return _SigningKey(
         key=hmac.new(key, digestmod=sha256),
         scope=scope,
-        query=f"X-Amz-Algorithm={_ALGORITHM}&X-Amz-Credential={whose}&X-Amz-Date=",
+        query=f"X-Amz-Algorithm={_ALGORITHM}&X-Amz-Credential={credential}&X-Amz-Date=",
         token="" if credentials.token is None else f"&X-Amz-Security-Token={_quoted(credentials.token)}",
     )
 
@@ -248,7 +250,7 @@ def _derive_key(credentials: Credentials, region: str, day: str) -> _SigningKey:
 _signing_keys = _SigningKeys()
 
 
-@lru_cache(maxsize=16)  # links made one by one come by the thousand in a second
+@lru_cache(maxsize=16)  # thousands of links may be made in one second
 def _stamp(signed_at: int) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(signed_at))
 
@@ -258,17 +260,19 @@ def _quoted(text: str) -> str:
 
 
 def _parameters(query: Mapping[str, str]) -> tuple[str, str]:
-    """Return the parameters for the front of a URL, in their order, and sorted for the end of what is signed."""
+    """Return the parameters for the start of the URL, in their order, and sorted for the end of the canonical query."""
     pairs = [(_quoted(name), _quoted(value)) for name, value in query.items()]
-    given = "".join([f"{name}={value}&" for name, value in pairs])
+    unsorted = "".join([f"{name}={value}&" for name, value in pairs])
     pairs.sort()
     if pairs[0][0] < "a":
-        raise ValueError("a parameter of S3 begins with a small letter; those of the signature are not yours to give")
-    return given, "".join([f"&{name}={value}" for name, value in pairs])
+        raise ValueError(
+            "the name of an S3 parameter begins with a lower-case letter; the parameters of the signature cannot be set"
+        )
+    return unsorted, "".join([f"&{name}={value}" for name, value in pairs])
 
 
 def _canonical_headers(host: str, headers: Mapping[str, str]) -> tuple[str, str]:
-    """Return the headers as they are signed, a line each, and their names."""
+    """Return the canonical headers, one on each line, and their names."""
     lines = {"host": host} | {name.lower(): " ".join(value.split()) for name, value in headers.items()}
     names = sorted(lines)
     return "\n".join([f"{name}:{lines[name]}" for name in names]), ";".join(names)

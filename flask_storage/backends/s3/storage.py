@@ -1,4 +1,4 @@
-"""Files in a bucket of S3, or of any service that speaks its language."""
+"""The storage backend for S3 and S3-compatible services."""
 
 from __future__ import annotations
 
@@ -46,64 +46,65 @@ from .presets import ADDRESSING, CHECKSUMS, S3Preset, capabilities_of, preset_of
 from .presign import S3Presigner
 from .settings import customer_arguments, key_pair, rounding_of, stored_arguments
 
-# XML 1.0 cannot hold these, or does not keep them; no path of ours has them, but somebody else's key may.
+# Characters that XML 1.0 cannot represent, or changes. Paths do not have them, but keys of other programs may.
 _NOT_IN_XML = re.compile("[\x00-\x1f\ufffe\uffff]")
 
 
 class S3Storage(S3LinkOperations):
-    """Keeps files in a bucket.
+    """Stores files as objects of a bucket.
 
-    Nothing is asked of the service before the first verb is used. A storage may be shared between threads and made
-    before a fork. Every upload or download keeps at most ``chunk_size * (concurrency + 1)`` bytes in memory, whatever
-    the size of the file; parts grow only for an upload of unknown size that passes 2,000 of them.
+    The constructor sends no request to the service. A storage is thread-safe, and may be created before a fork. An
+    upload or download holds at most ``chunk_size * (concurrency + 1)`` bytes in memory, whatever the size of the file;
+    parts grow only for an upload of unknown size with more than 2,000 of them.
 
     Args:
         bucket: The name of the bucket.
-        aws_region: Where it is; without one boto3 looks in its usual places.
-        aws_access_key_id: With the next one: explicit credentials. Without any, boto3's own chain: environment,
-            ``~/.aws``, web identity, container or instance role.
-        aws_secret_access_key: See there.
-        aws_profile: A profile of ``~/.aws/config`` instead.
+        aws_region: The region of the bucket; boto3's default region without one.
+        aws_access_key_id: The access key, with *aws_secret_access_key*. Without keys, boto3's credential chain is used:
+            environment, ``~/.aws``, web identity, container or instance role.
+        aws_secret_access_key: The secret key.
+        aws_profile: A profile of ``~/.aws/config`` to use instead of keys.
         name: See :class:`~flask_storage.StorageBackend`.
-        aws_session_token: Of explicit temporary credentials.
-        endpoint_url: The address of a service other than AWS.
-        preset: How the service behaves: ``"aws"``, ``"minio"``, ``"r2"``, ``"b2"``, ``"gcs"``, ``"ceph"``,
-            ``"spaces"``, ``"wasabi"``, or an :class:`~flask_storage.S3Preset` of your own. Without one: AWS, or, with
-            an *endpoint_url*, what any such service can be trusted with.
-        prefix: A folder of the bucket to which the storage is confined.
-        addressing_style: ``"virtual"``, ``"path"`` or ``"auto"``; the preset's without one.
-        checksums: ``"when_supported"`` or ``"when_required"``; likewise.
-        verify_downloads: Compare what was read through with its ETag or checksum. Without a word, only over plain
-            HTTP: TLS protects what it carries, and MD5 costs time.
-        server_side_encryption: ``"AES256"`` or ``"aws:kms"``; the bucket's own default without one.
-        kms_key_id: With ``"aws:kms"``: which key.
-        customer_key: 32 bytes, or their base64: every object is encrypted with this key, which the service does not
-            keep. It cannot sign links then.
+        aws_session_token: The session token of explicit temporary credentials.
+        endpoint_url: The endpoint of a service other than AWS.
+        preset: The behavior of the service: ``"aws"``, ``"minio"``, ``"r2"``, ``"b2"``, ``"gcs"``, ``"ceph"``,
+            ``"spaces"``, ``"wasabi"``, or an :class:`~flask_storage.S3Preset`. The default is AWS or, with an
+            *endpoint_url*, settings that are safe with every S3-compatible service.
+        prefix: A directory of the bucket to which the storage is confined.
+        addressing_style: ``"virtual"``, ``"path"`` or ``"auto"``; by default that of the preset.
+        checksums: ``"when_supported"`` or ``"when_required"``; by default that of the preset.
+        verify_downloads: Whether to compare content that is read completely with its ETag or checksum. By default only
+            over plain HTTP: TLS protects its content, and MD5 costs time.
+        server_side_encryption: ``"AES256"`` or ``"aws:kms"``; by default that of the bucket.
+        kms_key_id: The KMS key for ``"aws:kms"``.
+        customer_key: A customer-provided key that encrypts every object, as 32 bytes or their base64. The service does
+            not store the key, and the storage cannot sign links.
         storage_class: For example ``"STANDARD_IA"``.
-        acl: For example ``"public-read"``; none is sent unless one is given.
-        content_type: For files that are given none and whose name tells none.
-        guess_content_type: Whether the name may tell the content type.
-        cache_control: For files that are given none.
+        acl: For example ``"public-read"``; by default no ACL is sent.
+        content_type: The content type of files for which none is given or guessed.
+        guess_content_type: Whether to guess content types from names.
+        cache_control: The ``Cache-Control`` header of files for which none is given.
         chunk_size: The size of a part, and of a range that is fetched ahead, in bytes; at least 5 MiB.
-        concurrency: How many of them one upload or download may have on their way.
-        session: A boto3 session of your own, for its credentials.
-        client: A boto3 client of your own. Its region, credentials, address, time-outs, attempts, connections and
-            certificates are its own business: arguments for these have no effect or are refused.
-        connect_timeout: In seconds; sending stalls no longer than this either.
-        read_timeout: How long, in seconds, an answer may bring nothing.
-        max_attempts: How often a request is tried in all.
-        max_connections: How many connections to the service one process has.
-        verify: The file of a certificate authority, or False (for tests) to trust any certificate.
-        base_url: Public address of the root (a CDN, a public bucket), for :meth:`url`.
-        link_credentials: Credentials for links alone: ``{"access_key": …, "secret_key": …}`` (and ``"token"``), so that
-            a leaked link was signed by someone who may do nothing else.
-        link_endpoint_url: The address that browsers know the service by, where it is another than *endpoint_url*.
-        link_rounding: In whole seconds up to a day, or a ``timedelta``: links made within so much time are the same
-            text, so that caches hit; a link lives up to twice so much longer.
+        concurrency: The number of parts or ranges that one upload or download transfers concurrently.
+        session: Your own boto3 session, for its credentials.
+        client: Your own boto3 client. Arguments for region, credentials, endpoint, time-outs, attempts, connections and
+            certificates then have no effect or raise an error.
+        connect_timeout: The time-out of connecting, and of sending data, in seconds.
+        read_timeout: The longest time, in seconds, without data from the service.
+        max_attempts: The number of attempts of a request, the first included.
+        max_connections: The number of connections of one process to the service.
+        verify: The file of a certificate authority, or False (for tests) to accept any certificate.
+        base_url: The public URL of the root (a CDN, a public bucket), for :meth:`url`.
+        link_credentials: Credentials that sign links only: ``{"access_key": …, "secret_key": …}``, with ``"token"`` for
+            temporary ones; their limited rights limit the effect of a leaked link.
+        link_endpoint_url: The endpoint in links, if browsers need another one than *endpoint_url*.
+        link_rounding: Whole seconds up to a day, or a ``timedelta``: links made within this time are identical, so that
+            caches can use them; a link is valid up to twice this time longer.
         portable: See :class:`~flask_storage.StorageBackend`.
 
     Raises:
-        ConfigurationError: when the arguments cannot work; what only the service knows comes with the first verb.
+        ConfigurationError: when the arguments are not valid. Errors that only the service can find are raised by the
+            first operation.
     """
 
     def __init__(
@@ -146,19 +147,25 @@ class S3Storage(S3LinkOperations):
         portable: bool = False,
     ) -> None:
         super().__init__(name, base_url=base_url, portable=portable)
-        named: object = bucket  # annotations stop nobody
-        if not (named and isinstance(named, str)):
-            raise ConfigurationError("an S3 storage needs the name of a bucket")
+        given: object = bucket  # JSON may hold any type
+        if not (given and isinstance(given, str)):
+            raise ConfigurationError("an S3 storage needs the name of a bucket: set bucket")
         self.bucket = bucket
         self.preset = preset_of(preset, endpoint_url)
         if client is not None and (session or endpoint_url or addressing_style or aws_session_token):
-            raise ConfigurationError("a client of your own has its session and its address already")
+            raise ConfigurationError(
+                "client already has a session and an endpoint: remove session, endpoint_url, addressing_style and token"
+            )
         if (client or session) is not None and (aws_access_key_id or aws_profile):
-            raise ConfigurationError("a session or client of your own has its credentials already")
+            raise ConfigurationError(
+                "session or client already has credentials: remove aws_access_key_id and aws_profile"
+            )
         if acl is not None and not self.preset.acl:
-            raise ConfigurationError("this service has no ACL for single objects: leave acl out")
+            raise ConfigurationError("this service does not support ACLs of single objects: remove acl")
         if bool(aws_access_key_id) != bool(aws_secret_access_key):
-            raise ConfigurationError("aws_access_key_id and aws_secret_access_key go together")
+            raise ConfigurationError(
+                "aws_access_key_id and aws_secret_access_key are needed together: set both or neither"
+            )
         self._chunk_size = parse_int("chunk_size", chunk_size, MIN_PART)
         self._concurrency = parse_int("concurrency", concurrency, 1)
         endpoint_url = parse_http_url("endpoint_url", endpoint_url)
@@ -186,7 +193,7 @@ class S3Storage(S3LinkOperations):
         self._gateway = BucketGateway(
             bucket,
             name,
-            self._clients.connection,
+            self._clients.bounded_client,
             cleanup_client=self._clients.cleanup_client,
             prefix=directory_prefix(prefix),
             preset=self.preset,
@@ -216,14 +223,14 @@ class S3Storage(S3LinkOperations):
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
-        """Make a storage of ``s3://bucket/prefix?region=…``; the query holds arguments.
+        """Create a storage from ``s3://bucket/prefix?region=…``; the query has further arguments.
 
         Raises:
-            ConfigurationError: when the URL names no bucket, or has a password in it.
+            ConfigurationError: when the URL has no bucket, or has credentials.
         """
         if not url.netloc or "@" in url.netloc or ":" in url.netloc:
             raise ConfigurationError(
-                "an S3 storage is written s3://bucket/prefix?region=…; credentials are arguments, or boto3 finds them"
+                "the URL of an S3 storage is s3://bucket/prefix?region=…; set credentials as arguments, not in the URL"
             )
         if url.path.strip("/"):
             options.setdefault("prefix", unquote(url.path.strip("/")))
@@ -231,15 +238,15 @@ class S3Storage(S3LinkOperations):
 
     @property
     def client(self) -> Any:
-        """This process's boto3 client."""
+        """The boto3 client of this process."""
         return self._gateway.client
 
     @property
     def session(self) -> Any:
-        """The boto3 session behind the client."""
+        """The boto3 session of the client, or None for your own client."""
         return self._clients.session()
 
-    # -- looking ------------------------------------------------------------------------------------------------------
+    # -- listing ------------------------------------------------------------------------------------------------------
 
     def _list(self, path: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
         return self._list_prefix(f"{path}/" if path else "", recursive)
@@ -248,7 +255,7 @@ class S3Storage(S3LinkOperations):
         arguments = {} if recursive else {"Delimiter": "/"}
         as_path = self._gateway.path
         for page in self._gateway.pages("list_objects_v2", Prefix=self._gateway.key(prefix), **arguments):
-            # A key that ends in a slash is what consoles make to show an empty folder; it is no file.
+            # Consoles create keys that end in a slash to show empty directories; they are not files.
             yield [
                 ListEntry(as_path(item["Key"]), arrow.Arrow.fromdatetime(item["LastModified"]), item["Size"])
                 for item in page.get("Contents", ())
@@ -261,14 +268,14 @@ class S3Storage(S3LinkOperations):
         for page in pages:
             names = [entry.name for entry in page if not entry.is_directory]
             for start in range(0, len(names), self._concurrency):
-                asked = names[start : start + self._concurrency]
-                yield from filter(None, self._workers().map(self._stat_if_there, asked))
+                batch = names[start : start + self._concurrency]
+                yield from filter(None, self._workers().map(self._stat_or_none, batch))
 
     def _stat(self, path: str) -> FileInfo:
-        answer = self._gateway.head(path)
-        return info_of(self._gateway, path, answer, size_of(answer))
+        response = self._gateway.head(path)
+        return info_of(self._gateway, path, response, size_of(response))
 
-    def _stat_if_there(self, path: str) -> FileInfo | None:
+    def _stat_or_none(self, path: str) -> FileInfo | None:
         try:
             return self._stat(path)
         except FileNotFoundInStorageError:
@@ -303,7 +310,7 @@ class S3Storage(S3LinkOperations):
         self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
     ) -> None:
         with self._writer(path, options, partial(self._open_writer, size=remaining_size(file_obj))) as writer:
-            # Whole parts are handed on without a copy.
+            # Chunks of the size of a part are passed on without a copy.
             copy_chunks(file_obj, writer, progress, chunk_size=writer.iter_chunk_size)
 
     def _download_file(self, path: str, file_obj: SupportsWrite, progress: ProgressCallback | None) -> None:
@@ -312,10 +319,12 @@ class S3Storage(S3LinkOperations):
 
     def _multipart(self) -> MultipartStore:
         if not self.preset.upload_listing:
-            raise self._unsupported("offer uploads in parts", instead="its own writers use them all the same")
+            raise self._unsupported(
+                "offer multipart uploads", instead="use open() or upload(), which send parts themselves"
+            )
         return S3Multipart(self._gateway)
 
-    # -- changing -----------------------------------------------------------------------------------------------------
+    # -- copy and delete ----------------------------------------------------------------------------------------------
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
         if not copy_object(self._gateway, path, new_path, options, self._workers):
@@ -328,17 +337,17 @@ class S3Storage(S3LinkOperations):
         size = self.preset.bulk_delete
         if not size:
             return super()._delete_many(paths)
-        in_xml = [path for path in paths if not _NOT_IN_XML.search(path)]
+        bulk = [path for path in paths if not _NOT_IN_XML.search(path)]
         failed = super()._delete_many([path for path in paths if _NOT_IN_XML.search(path)])
-        for start in range(0, len(in_xml), size):
-            batch = in_xml[start : start + size]
-            answer = self._gateway.call(
+        for start in range(0, len(bulk), size):
+            batch = bulk[start : start + size]
+            response = self._gateway.call(
                 "delete_objects",
                 Delete={"Objects": [{"Key": self._gateway.key(path)} for path in batch], "Quiet": True},
             )
-            for trouble in answer.get("Errors", ()):
-                path = self._gateway.path(trouble["Key"])
-                failed[path] = error_of(str(trouble.get("Code", "")), path, self.bucket, self.name)
+            for item in response.get("Errors", ()):
+                path = self._gateway.path(item["Key"])
+                failed[path] = error_of(str(item.get("Code", "")), path, self.bucket, self.name)
         return failed
 
     def _delete_prefix(self, path: str) -> int:
@@ -358,12 +367,14 @@ class S3Storage(S3LinkOperations):
 
     def _sweep(self, before: datetime) -> int:
         if not self.preset.upload_listing:
-            raise self._unsupported("list unfinished uploads", instead="have the service abort them: a lifecycle rule")
-        parts = S3Multipart(self._gateway)
+            raise self._unsupported(
+                "list unfinished uploads", instead="set a lifecycle rule with which the service aborts them"
+            )
+        multipart = S3Multipart(self._gateway)
         count = 0
-        for upload in list(parts.list_uploads()):
+        for upload in list(multipart.list_uploads()):
             if upload.started_at < before:
-                parts.abort(upload.path, upload.upload_id)
+                multipart.abort(upload.path, upload.upload_id)
                 count += 1
         return count
 

@@ -1,4 +1,4 @@
-"""Copying inside a bucket: with everything that belongs to the object, whole or not at all, whatever its size."""
+"""Copying inside a bucket: atomic, with headers and metadata, for objects of any size."""
 
 import dataclasses
 import secrets
@@ -24,7 +24,7 @@ from tests.copies import (
     move_away,
     replace_by_a_copy,
 )
-from tests.s3_places import place
+from tests.s3_storages import make_storage
 from tests.services.scripted_proxy import Answer, ScriptedProxy, s3_error
 
 pytest_plugins = ["tests.services.s3"]
@@ -35,7 +35,7 @@ LARGE = 64 * MIB + 1  # two parts of a copy
 
 @pytest.fixture(scope="module")
 def large():
-    """What takes two parts, and is no pattern."""
+    """Content that takes two parts, and is not periodic."""
     return secrets.token_bytes(MIB) * 64 + b"!"
 
 
@@ -46,8 +46,8 @@ def server(s3):
 
 
 @pytest.fixture
-def seen(server):
-    """A proxy before the server, and the server as it is seen through it."""
+def proxied(server):
+    """A scripted proxy before the server, and the server as proxied through it."""
     yield from _behind_a_proxy(server)
 
 
@@ -57,26 +57,26 @@ def _behind_a_proxy(server):
         yield proxy, dataclasses.replace(server, http=proxy.url)
 
 
-def copy_in_parts(storage, path, new_path, **options):
-    """Copy as an object is that is larger than ours; errors are boto3's own."""
+def copy_multipart(storage, path, new_path, **options):
+    """Copy with a multipart threshold of 5 MiB; errors are boto3's own."""
     return copy_object(
         storage._gateway, path, new_path, WriteOptions(**options), storage._workers, multipart_threshold=5 * MIB
     )
 
 
-# -- at once ----------------------------------------------------------------------------------------------------------
+# -- one request ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", [b"", b"hello"])
-def test_a_copy_has_all_that_belongs_to_the_file(server, content):
-    """Content, headers and metadata; no byte comes here."""
-    copy_all_that_belongs_to_it(place(server), content)
+def test_a_copy_has_content_headers_and_metadata(server, content):
+    """The server copies them."""
+    copy_all_that_belongs_to_it(make_storage(server), content)
 
 
-def test_what_is_too_large_for_one_call_goes_through_here_where_nothing_else_is_offered(s3, monkeypatch):
-    """Some services copy no parts; with them a copy is a download and an upload, and the same file."""
+def test_a_file_above_the_limit_is_streamed_where_parts_cannot_be_copied(s3, monkeypatch):
+    """The copy is a download and an upload, with headers and metadata."""
     monkeypatch.setattr("flask_storage.backends.s3.copy.MAX_PART", 4)
-    storage = place(s3, preset=dataclasses.replace(PRESETS["ceph"], part_copy=False))
+    storage = make_storage(s3, preset=dataclasses.replace(PRESETS["ceph"], part_copy=False))
     storage.write("a", b"hello", **HEADERS)
 
     storage.copy("a", "b")
@@ -86,43 +86,43 @@ def test_what_is_too_large_for_one_call_goes_through_here_where_nothing_else_is_
 
 
 def test_a_copy_replaces_its_target(server):
-    """With everything that belonged to it."""
-    replace_by_a_copy(place(server))
+    """With its headers and metadata."""
+    replace_by_a_copy(make_storage(server))
 
 
-def test_what_is_not_there_cannot_be_copied(server):
-    """Nor moved; the target stays what it is."""
-    copy_what_is_not_there(place(server))
+def test_copying_a_missing_file_raises_an_error(server):
+    """Moving it too; the target does not change."""
+    copy_what_is_not_there(make_storage(server))
 
 
-def test_a_move_leaves_nothing_behind(server):
-    """But the file under its new name."""
-    move_away(place(server))
+def test_a_move_deletes_the_source(server):
+    """The file has its new name only."""
+    move_away(make_storage(server))
 
 
 # -- conditions -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["copy", "move"])
-def test_an_exclusive_copy_refuses_a_taken_name(localstack, verb):
-    """Both files stay what they are."""
-    storage = place(localstack)
+@pytest.mark.parametrize("operation", ["copy", "move"])
+def test_an_exclusive_copy_to_an_existing_name_is_rejected(localstack, operation):
+    """Neither file changes."""
+    storage = make_storage(localstack)
     storage.write("a", b"new")
     storage.write("b", b"old")
     before = storage.stat("b")
 
     with pytest.raises(FileExistsInStorageError):
-        getattr(storage, verb)("a", "b", exclusive=True)
-    getattr(storage, verb)("a", "c", exclusive=True)
+        getattr(storage, operation)("a", "b", exclusive=True)
+    getattr(storage, operation)("a", "c", exclusive=True)
 
-    # Not the content: LocalStack's storage has the new bytes all the same, under the old ETag.
+    # The content is not compared: LocalStack stores the new bytes all the same, under the old ETag.
     assert storage.stat("b") == before
     assert storage.read("c") == b"new"
 
 
-def test_a_copy_may_ask_for_a_version_of_its_target(localstack):
-    """Another one is left alone, and so is a name that is free."""
-    storage = place(localstack)
+def test_a_copy_with_if_match_checks_the_version_of_its_target(localstack):
+    """Another version is not replaced, and a missing target is not created."""
+    storage = make_storage(localstack)
     storage.write("a", b"new")
     storage.write("b", b"old")
     before = storage.stat("b")
@@ -131,7 +131,7 @@ def test_a_copy_may_ask_for_a_version_of_its_target(localstack):
         storage.copy("a", "b", if_match="0" * 32)
     with pytest.raises(PreconditionFailedError):
         storage.copy("a", "c", if_match=before.etag)
-    untouched = storage.stat("b")  # not the content, for LocalStack's sake: see above
+    untouched = storage.stat("b")  # the content is not compared, as above
     storage.copy("a", "b", if_match=before.etag)
 
     assert untouched == before
@@ -139,9 +139,9 @@ def test_a_copy_may_ask_for_a_version_of_its_target(localstack):
     assert not storage.exists("c")
 
 
-def test_conditions_are_refused_where_the_service_ignores_them(rgw):
-    """Rather than promised and not kept."""
-    storage = place(rgw)
+def test_conditions_are_rejected_where_the_service_ignores_them(rgw):
+    """The storage does not claim to enforce them."""
+    storage = make_storage(rgw)
     storage.write("a", b"1")
 
     with pytest.raises(UnsupportedOperationError):
@@ -150,30 +150,30 @@ def test_conditions_are_refused_where_the_service_ignores_them(rgw):
     assert not storage.exists("b")
 
 
-def test_conditions_count_in_parts_too(localstack, large):
-    """They are decided when the copy is completed; the parts are freed."""
-    storage = place(localstack)
+def test_conditions_apply_to_multipart_copies(localstack, large):
+    """The service checks them at completion; the parts are freed."""
+    storage = make_storage(localstack)
     storage.write("a", large)
     storage.write("b", b"old")
 
     with pytest.raises(FileExistsInStorageError):
-        copy_in_parts(storage, "a", "b", exclusive=True)
+        copy_multipart(storage, "a", "b", exclusive=True)
     with pytest.raises(PreconditionFailedError):
-        copy_in_parts(storage, "a", "b", if_match="0" * 32)
+        copy_multipart(storage, "a", "b", if_match="0" * 32)
 
     assert storage.read("b") == b"old"
     assert list(storage.multipart.list_uploads()) == []
 
 
-# -- in parts ---------------------------------------------------------------------------------------------------------
+# -- multipart --------------------------------------------------------------------------------------------------------
 
 
-def test_a_copy_in_parts_has_all_that_belongs_to_the_file(server, large):
-    """As one at once has; what is read is compared with it as ever."""
-    storage = place(server, verify_downloads=True)
+def test_a_multipart_copy_has_content_headers_and_metadata(server, large):
+    """Downloads of it are verified as usual."""
+    storage = make_storage(server, verify_downloads=True)
     storage.write("a", large, **HEADERS)
 
-    copied = copy_in_parts(storage, "a", "b")
+    copied = copy_multipart(storage, "a", "b")
 
     assert copied
     assert storage.read("b") == large
@@ -181,9 +181,9 @@ def test_a_copy_in_parts_has_all_that_belongs_to_the_file(server, large):
     assert list(storage.multipart.list_uploads()) == []
 
 
-def test_a_copy_in_parts_has_the_metadata_of_others(rgw):
-    """Also text that boto3 would not send, as others may have."""
-    storage = place(rgw)
+def test_a_multipart_copy_has_metadata_of_other_programs(rgw):
+    """Also non-ASCII text, which boto3 would not send."""
+    storage = make_storage(rgw)
     client = rgw.client()
     client.meta.events.register(
         "before-call.s3.PutObject",
@@ -192,57 +192,57 @@ def test_a_copy_in_parts_has_the_metadata_of_others(rgw):
     client.put_object(Bucket=storage.bucket, Key="a", Body=bytes(5 * MIB))
     client.close()
 
-    copy_in_parts(storage, "a", "b")
+    copy_multipart(storage, "a", "b")
 
     assert storage.stat("a").metadata == storage.stat("b").metadata == {"color": "grün", "a": "=?x"}
 
 
-def test_a_copy_in_parts_of_a_plain_object_gains_nothing(server):
-    """No metadata, no headers that were not there."""
-    storage = place(server, guess_content_type=False)
+def test_a_multipart_copy_adds_no_headers_or_metadata(server):
+    """A plain object stays plain."""
+    storage = make_storage(server, guess_content_type=False)
     storage.write("a", bytes(5 * MIB))
 
-    copy_in_parts(storage, "a", "b")
+    copy_multipart(storage, "a", "b")
 
     assert kept(storage.stat("b")) == kept(storage.stat("a"))
     assert storage.read("b") == bytes(5 * MIB)
 
 
-def test_a_copy_in_parts_is_stored_as_the_profile_says(localstack):
-    """Its class, its ACL, its encryption."""
-    place(localstack, bucket=(bucket := localstack.make_bucket())).write("a", bytes(5 * MIB))
-    storage = place(localstack, bucket=bucket, storage_class="STANDARD_IA", server_side_encryption="AES256")
+def test_storage_settings_of_the_profile_apply_to_multipart_copies(localstack):
+    """Class and encryption."""
+    make_storage(localstack, bucket=(bucket := localstack.make_bucket())).write("a", bytes(5 * MIB))
+    storage = make_storage(localstack, bucket=bucket, storage_class="STANDARD_IA", server_side_encryption="AES256")
 
-    copy_in_parts(storage, "a", "b")
+    copy_multipart(storage, "a", "b")
 
-    answer = storage.client.head_object(Bucket=bucket, Key="b")
-    assert answer["StorageClass"] == "STANDARD_IA"
-    assert answer["ServerSideEncryption"] == "AES256"
+    response = storage.client.head_object(Bucket=bucket, Key="b")
+    assert response["StorageClass"] == "STANDARD_IA"
+    assert response["ServerSideEncryption"] == "AES256"
 
 
-def test_a_customers_key_opens_and_closes_the_parts(localstack):
-    """Source and target have the same."""
-    storage = place(localstack, customer_key=bytes(range(32)))
+def test_a_multipart_copy_works_with_a_customer_key(localstack):
+    """Source and target have the same key."""
+    storage = make_storage(localstack, customer_key=bytes(range(32)))
     content = secrets.token_bytes(5 * MIB)
     storage.write("a", content)
 
-    copy_in_parts(storage, "a", "b")
+    copy_multipart(storage, "a", "b")
 
     assert storage.read("b") == content
     with pytest.raises(StorageError):
-        place(localstack, bucket=storage.bucket).read("b")
+        make_storage(localstack, bucket=storage.bucket).read("b")
 
 
-def test_a_failing_part_ends_the_copy(seen, large):
-    """The upload is aborted after the parts on their way, and the target stays what it is."""
-    proxy, server = seen
-    storage = place(server, max_attempts=1)
+def test_a_failing_part_aborts_the_copy(proxied, large):
+    """After the parts in progress; the target does not change."""
+    proxy, server = proxied
+    storage = make_storage(server, max_attempts=1)
     storage.write("a", large)
     storage.write("b", b"old")
     proxy.script = lambda request: s3_error(500, "InternalError") if request.query.get("partNumber") == "2" else None
 
     with pytest.raises(StorageUnavailableError), storage._error_translator("a"):
-        copy_in_parts(storage, "a", "b")
+        copy_multipart(storage, "a", "b")
 
     assert storage.read("b") == b"old"
     assert list(storage.multipart.list_uploads()) == []
@@ -254,65 +254,65 @@ def test_a_failing_part_ends_the_copy(seen, large):
     )
 
 
-def test_a_copy_that_cannot_be_completed_leaves_nothing(seen):
+def test_a_multipart_copy_that_cannot_be_completed_is_aborted(proxied):
     """The parts are freed."""
-    proxy, server = seen
-    storage = place(server, max_attempts=1)
+    proxy, server = proxied
+    storage = make_storage(server, max_attempts=1)
     storage.write("a", bytes(5 * MIB))
     proxy.script = lambda request: (
         s3_error(500, "InternalError") if request.method == "POST" and "uploadId" in request.query else None
     )
 
     with pytest.raises(StorageUnavailableError), storage._error_translator("a"):
-        copy_in_parts(storage, "a", "b")
+        copy_multipart(storage, "a", "b")
 
     assert not storage.exists("b")
     assert list(storage.multipart.list_uploads()) == []
 
 
-@pytest.mark.parametrize("in_parts", [False, True], ids=["at once", "in parts"])
-def test_a_source_that_is_replaced_meanwhile_is_an_error(localstack, in_parts):
-    """And never a mix, nor a version that nobody has looked at."""
+@pytest.mark.parametrize("multipart", [False, True], ids=["one request", "multipart"])
+def test_a_source_that_is_replaced_concurrently_raises_an_error(localstack, multipart):
+    """The copy is never a mixture of versions, nor another version than the one examined."""
     content = bytes(5 * MIB)
-    inside = place(localstack)
-    inside.write("a", content)
+    direct = make_storage(localstack)
+    direct.write("a", content)
 
     for proxy, server in _behind_a_proxy(localstack):
-        storage = place(server, bucket=inside.bucket)
+        storage = make_storage(server, bucket=direct.bucket)
 
         def script(request):
             if "x-amz-copy-source" in request.headers:
-                inside.write("a", b"x" * (5 * MIB))
+                direct.write("a", b"x" * (5 * MIB))
 
         proxy.script = script
         with pytest.raises(PreconditionFailedError), storage._error_translator("a"):
-            copy_in_parts(storage, "a", "b") if in_parts else storage.copy("a", "b")
+            copy_multipart(storage, "a", "b") if multipart else storage.copy("a", "b")
 
-    assert not inside.exists("b")
-    assert list(inside.multipart.list_uploads()) == []
-
-
-# -- what a service cannot --------------------------------------------------------------------------------------------
+    assert not direct.exists("b")
+    assert list(direct.multipart.list_uploads()) == []
 
 
-def test_a_service_that_cannot_copy_in_parts_copies_at_once(seen):
-    """Up to 5 GiB that is as good."""
-    proxy, server = seen
-    storage = place(server, preset=S3Preset())
+# -- services without part copy ---------------------------------------------------------------------------------------
+
+
+def test_without_part_copy_one_request_copies_the_object(proxied):
+    """Up to 5 GiB."""
+    proxy, server = proxied
+    storage = make_storage(server, preset=S3Preset())
     storage.write("a", bytes(5 * MIB))
     before = len(proxy.exchanges)
 
-    copied = copy_in_parts(storage, "a", "b")
+    copied = copy_multipart(storage, "a", "b")
 
     assert copied
     assert [exchange.request.method for exchange in proxy.exchanges[before:]] == ["HEAD", "PUT"]
     assert storage.size("b") == 5 * MIB
 
 
-def test_a_service_that_cannot_copy_in_parts_copies_no_more_than_one_call_does(seen):
-    """What is larger is told to be left to somebody else, before anything is copied."""
-    proxy, server = seen
-    storage = place(server, preset=S3Preset())
+def test_without_part_copy_larger_objects_are_not_copied(proxied):
+    """The caller must copy them in another way; no copy request is sent."""
+    proxy, server = proxied
+    storage = make_storage(server, preset=S3Preset())
     size = {
         "Content-Length": str(5 * (1 << 30) + 1),
         "ETag": '"0"',
@@ -320,7 +320,7 @@ def test_a_service_that_cannot_copy_in_parts_copies_no_more_than_one_call_does(s
     }
     proxy.script = lambda request: Answer(200, headers=size) if request.method == "HEAD" else None
 
-    copied = copy_in_parts(storage, "a", "b")
+    copied = copy_multipart(storage, "a", "b")
 
     assert copied is False
     assert [exchange.request.method for exchange in proxy.exchanges[1:]].count("PUT") == 0

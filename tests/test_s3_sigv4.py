@@ -1,4 +1,4 @@
-"""Signed S3 links and forms: what botocore signs, byte for byte, and nothing of a secret anywhere else."""
+"""Signed S3 links and forms equal those of botocore, byte for byte, and do not show secrets."""
 
 import base64
 import calendar
@@ -20,17 +20,17 @@ from flask_storage.errors import InvalidPathError
 from flask_storage.paths import normalize
 from tests.counts import count
 
-ACCESS_KEY, SECRET_KEY = "AKIDEXAMPLE+/=", "a secret+/=\u00e9 that nobody may see"
+ACCESS_KEY, SECRET_KEY = "AKIDEXAMPLE+/=", "a secret+/=\u00e9 not for the logs"
 TOKEN = "a/session+token==" * 20
-LASTING = Credentials(ACCESS_KEY, SECRET_KEY)
-PASSING = Credentials(ACCESS_KEY, SECRET_KEY, TOKEN)
+PERMANENT = Credentials(ACCESS_KEY, SECRET_KEY)
+TEMPORARY = Credentials(ACCESS_KEY, SECRET_KEY, TOKEN)
 BUCKET = "a-bucket"
 NOON = calendar.timegm((2026, 6, 1, 12, 0, 0))
 DAY = 24 * 60 * 60
-HOME = Endpoint("https://a-bucket.s3.eu-central-1.amazonaws.com/", "eu-central-1")
+ENDPOINT = Endpoint("https://a-bucket.s3.eu-central-1.amazonaws.com/", "eu-central-1")
 
-# What a client is told: its region, how it addresses buckets, its endpoint. What its links then begin with.
-PLACES = {
+# Settings of a client (region, addressing style, endpoint), and the start of its links.
+ENDPOINTS = {
     ("eu-central-1", "virtual", None): "https://a-bucket.s3.eu-central-1.amazonaws.com/",
     ("us-east-1", "virtual", None): "https://a-bucket.s3.amazonaws.com/",
     ("us-east-1", "path", None): "https://s3.amazonaws.com/a-bucket/",
@@ -44,7 +44,7 @@ PLACES = {
     ("fr-par", "path", "http://gateway.example.com/s3"): "http://gateway.example.com/s3/a-bucket/",
 }
 
-# Parameters of boto3, and the parameters and headers that they become.
+# Parameters of boto3, and the query parameters and headers for them.
 IN_QUERY = {
     "ResponseContentDisposition": "response-content-disposition",
     "ResponseContentType": "response-content-type",
@@ -108,6 +108,12 @@ keys = st.one_of(
 ).filter(_legal)
 
 customer_keys = st.binary(min_size=32, max_size=32)
+# Two keys that differ only in case are one header; botocore signs the values of both, joined by a comma.
+metadata = st.lists(
+    st.tuples(st.from_regex(r"[A-Za-z0-9_.\-]{1,12}", fullmatch=True), plain_texts),
+    max_size=3,
+    unique_by=lambda item: item[0].lower(),
+).map(dict)
 downloads = st.fixed_dictionaries(
     {},
     optional={
@@ -137,7 +143,7 @@ uploads = st.fixed_dictionaries(
         "ServerSideEncryption": st.sampled_from(["AES256", "aws:kms"]),
         "SSEKMSKeyId": plain_texts,
         "SSECustomerKey": customer_keys,
-        "Metadata": st.dictionaries(st.from_regex(r"[A-Za-z0-9_.\-]{1,12}", fullmatch=True), plain_texts, max_size=3),
+        "Metadata": metadata,
     },
 )
 starts = st.fixed_dictionaries({}, optional={"ContentType": st.just("image/png"), "CacheControl": texts})
@@ -158,7 +164,7 @@ operations = st.one_of(
 
 @functools.cache
 def client(region, addressing, endpoint_url, credentials):
-    """A boto3 client; making one takes longer than a hundred links."""
+    """Return a boto3 client; creating one takes longer than signing a hundred links."""
     return boto3.client(
         "s3",
         region_name=region,
@@ -171,18 +177,18 @@ def client(region, addressing, endpoint_url, credentials):
 
 
 def seconds(stamp):
-    """The moment of an ``X-Amz-Date``: we sign for the very second that botocore did, and no clock is stopped."""
+    """Return the time of an ``X-Amz-Date``: our signature is made for the same second as botocore's."""
     return calendar.timegm(time.strptime(stamp, "%Y%m%dT%H%M%SZ"))
 
 
 def in_url(operation, parameters):
-    """What boto3's parameters become in the query, in their order."""
+    """Return the query parameters for boto3's parameters, in their order."""
     query = {"uploads": ""} if operation == "create_multipart_upload" else {}
     return query | {IN_QUERY[name]: str(value) for name, value in parameters.items() if name in IN_QUERY}
 
 
 def in_headers(parameters):
-    """What boto3's parameters become in the headers."""
+    """Return the headers for boto3's parameters."""
     headers = {IN_HEADERS[name]: str(value) for name, value in parameters.items() if name in IN_HEADERS}
     headers |= {f"x-amz-meta-{name}": value for name, value in parameters.get("Metadata", {}).items()}
     if "SSECustomerKey" in parameters:
@@ -195,33 +201,35 @@ def in_headers(parameters):
 
 @settings(max_examples=count(500, 10_000), deadline=None)
 @given(
-    place=st.sampled_from(sorted(PLACES, key=str)),
-    credentials=st.sampled_from([LASTING, PASSING]),
+    client_settings=st.sampled_from(sorted(ENDPOINTS, key=str)),
+    credentials=st.sampled_from([PERMANENT, TEMPORARY]),
     operation=operations,
     key=keys,
     expires=st.integers(1, MAX_EXPIRES),
     data=st.data(),
 )
-def test_a_link_is_what_botocore_signs(place, credentials, operation, key, expires, data):
-    """Every byte: the order of parameters, what is quoted, which headers are bound, and so the signature."""
+def test_a_link_equals_that_of_botocore(client_settings, credentials, operation, key, expires, data):
+    """Byte for byte: the order of parameters, the quoting, the signed headers, and so the signature."""
     (name, method), parameters = operation
     if "SSECustomerKey" in parameters:
         parameters = {**parameters, "SSECustomerAlgorithm": "AES256"}
     parameters = dict(data.draw(st.permutations(list(parameters.items()))))
-    boto = client(*place, credentials)
+    boto = client(*client_settings, credentials)
     theirs = boto.generate_presigned_url(name, {"Bucket": BUCKET, "Key": key, **parameters}, expires)
-    moment = seconds(parse_qs(urlsplit(theirs).query)["X-Amz-Date"][0])
-    endpoint = Endpoint(PLACES[place], place[0])
+    signed_at = seconds(parse_qs(urlsplit(theirs).query)["X-Amz-Date"][0])
+    endpoint = Endpoint(ENDPOINTS[client_settings], client_settings[0])
 
-    signer = UrlSigner(endpoint, credentials, method, moment, expires, in_url(name, parameters), in_headers(parameters))
+    signer = UrlSigner(
+        endpoint, credentials, method, signed_at, expires, in_url(name, parameters), in_headers(parameters)
+    )
 
     assert signer.sign(key) == theirs
 
 
 @settings(max_examples=count(200, 2_000), deadline=None)
 @given(
-    place=st.sampled_from(sorted(PLACES, key=str)),
-    credentials=st.sampled_from([LASTING, PASSING]),
+    client_settings=st.sampled_from(sorted(ENDPOINTS, key=str)),
+    credentials=st.sampled_from([PERMANENT, TEMPORARY]),
     key=keys,
     conditions=st.lists(
         st.one_of(
@@ -233,26 +241,26 @@ def test_a_link_is_what_botocore_signs(place, credentials, operation, key, expir
     ),
     expires=st.integers(1, MAX_EXPIRES),
 )
-def test_a_form_is_what_botocore_signs(place, credentials, key, conditions, expires):
-    """The policy is the same text, and so is its signature."""
-    boto = client(*place, credentials)
+def test_a_form_equals_that_of_botocore(client_settings, credentials, key, conditions, expires):
+    """The policy has the same text, and the same signature."""
+    boto = client(*client_settings, credentials)
     given = list(conditions)  # boto3 before 1.44 appends to what it is given
     theirs = boto.generate_presigned_post(BUCKET, key, Conditions=given, ExpiresIn=expires)["fields"]
     expiration = json.loads(base64.b64decode(theirs["policy"]))["expiration"]
     policy = {"expiration": expiration, "conditions": [*conditions, {"bucket": BUCKET}, {"key": key}]}
 
-    fields = sign_policy(credentials, place[0], seconds(theirs["x-amz-date"]), policy)
+    fields = sign_policy(credentials, client_settings[0], seconds(theirs["x-amz-date"]), policy)
 
     assert {"key": key, **fields} == theirs
 
 
-def test_the_example_of_the_manual_comes_out():
-    """A second witness beside botocore: https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html."""
+def test_a_link_equals_the_example_in_the_aws_documentation():
+    """A reference beside botocore: https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html."""
     endpoint = Endpoint("https://examplebucket.s3.amazonaws.com/", "us-east-1")
     credentials = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
-    moment = calendar.timegm((2013, 5, 24, 0, 0, 0))
+    signed_at = calendar.timegm((2013, 5, 24, 0, 0, 0))
 
-    link = UrlSigner(endpoint, credentials, "GET", moment, DAY).sign("test.txt")
+    link = UrlSigner(endpoint, credentials, "GET", signed_at, DAY).sign("test.txt")
 
     assert link == (
         "https://examplebucket.s3.amazonaws.com/test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256"
@@ -262,48 +270,48 @@ def test_the_example_of_the_manual_comes_out():
     )
 
 
-def test_the_content_type_of_html_forms_is_bound_like_any_other():
-    """Left alone, botocore does not sign this one: the holder of such a link could store any type."""
+def test_the_content_type_of_html_forms_is_signed():
+    """The holder of a link could store any type otherwise; botocore does not sign this one."""
     headers = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
 
-    link = UrlSigner(HOME, LASTING, "PUT", NOON, 60, headers=headers).sign("a")
+    link = UrlSigner(ENDPOINT, PERMANENT, "PUT", NOON, 60, headers=headers).sign("a")
 
     assert parse_qs(urlsplit(link).query)["X-Amz-SignedHeaders"] == ["content-type;host"]
 
 
-def test_one_signer_makes_many_links():
-    """The links of one signer are those of a signer for each."""
+def test_one_signer_signs_many_links():
+    """Its links equal those of a new signer for each."""
     names = [f"{number} \u00e9.txt" for number in range(100)]
 
-    signer = UrlSigner(HOME, PASSING, "GET", NOON, 60)
+    signer = UrlSigner(ENDPOINT, TEMPORARY, "GET", NOON, 60)
     links = [signer.sign(name) for name in names]
 
-    assert links == [UrlSigner(HOME, PASSING, "GET", NOON, 60).sign(name) for name in names]
+    assert links == [UrlSigner(ENDPOINT, TEMPORARY, "GET", NOON, 60).sign(name) for name in names]
     assert len(set(links)) == len(names)
 
 
-def test_a_policy_stays_as_it_was_given():
-    """The app may sign its policy again tomorrow."""
+def test_signing_does_not_change_the_policy():
+    """The application may sign the same policy again."""
     policy = {"expiration": "2026-06-01T13:00:00Z", "conditions": [{"bucket": BUCKET}]}
     before = json.dumps(policy)
 
-    sign_policy(LASTING, "eu-central-1", NOON, policy)
+    sign_policy(PERMANENT, "eu-central-1", NOON, policy)
 
     assert json.dumps(policy) == before
 
 
 @pytest.mark.parametrize("expires", [-1, 0, MAX_EXPIRES + 1])
-def test_a_link_lives_for_seven_days_at_most(expires):
-    """S3 would refuse it at its first use; better now than in a customer's browser."""
+def test_a_lifetime_out_of_range_is_rejected(expires):
+    """S3 would reject the link when it is used."""
     with pytest.raises(ValueError, match="604800 seconds"):
-        UrlSigner(HOME, LASTING, "GET", NOON, expires)
+        UrlSigner(ENDPOINT, PERMANENT, "GET", NOON, expires)
 
 
 @pytest.mark.parametrize("name", ["X-Amz-Expires", "X-Amz-Date", "Any"])
-def test_the_parameters_of_the_signature_cannot_be_given(name):
-    """Two expiries in one link are at least one too many."""
-    with pytest.raises(ValueError, match="not yours to give"):
-        UrlSigner(HOME, LASTING, "GET", NOON, 60, {"versionId": "1", name: "9"})
+def test_parameters_of_the_signature_cannot_be_set(name):
+    """A link with two expiry parameters would be ambiguous."""
+    with pytest.raises(ValueError, match="cannot be set"):
+        UrlSigner(ENDPOINT, PERMANENT, "GET", NOON, 60, {"versionId": "1", name: "9"})
 
 
 @pytest.mark.parametrize(
@@ -319,42 +327,42 @@ def test_the_parameters_of_the_signature_cannot_be_given(name):
         "https://example.com/bucket/?a=/",
         "https://example.com/bucket/#/",
         "https://example.com/buc\nket/",
-        "https://somebody:hush@example.com/bucket/",
+        "https://user:hush@example.com/bucket/",
         "https://example.com:port/bucket/",
     ],
 )
-def test_an_endpoint_is_the_url_that_keys_are_appended_to(url):
-    """Anything else would sign one address and hand out another; what is refused is not repeated."""
+def test_an_invalid_endpoint_is_rejected(url):
+    """The message does not repeat the URL, which may contain a password."""
     with pytest.raises(ValueError, match=r"endpoint of a bucket|Port") as caught:
         Endpoint(url, "us-east-1")
 
     assert "hush" not in str(caught.value)
 
 
-def test_a_key_that_is_no_text_is_refused():
-    """A lone surrogate has no bytes that could be quoted."""
-    signer = UrlSigner(HOME, LASTING, "GET", NOON, 60)
+def test_a_key_with_a_lone_surrogate_is_rejected():
+    """It cannot be encoded as UTF-8."""
+    signer = UrlSigner(ENDPOINT, PERMANENT, "GET", NOON, 60)
 
     with pytest.raises(UnicodeEncodeError):
         signer.sign("\ud800")
 
 
-def test_no_secret_prints():
-    """Neither the key nor the session token shows in what a log or a debugger prints."""
-    signer = UrlSigner(HOME, PASSING, "GET", NOON, 60, headers={"x-amz-acl": "private"})
+def test_no_secret_is_in_a_repr():
+    """Neither the key nor the session token."""
+    signer = UrlSigner(ENDPOINT, TEMPORARY, "GET", NOON, 60, headers={"x-amz-acl": "private"})
     signer.sign("a")
 
-    printed = f"{PASSING!r} {signer!r} {HOME!r} {sigv4._signing_keys!r}"
-    printed += "".join(repr(key) for key in sigv4._signing_keys.kept.values())
+    printed = f"{TEMPORARY!r} {signer!r} {ENDPOINT!r} {sigv4._signing_keys!r}"
+    printed += "".join(repr(key) for key in sigv4._signing_keys.keys.values())
 
     assert SECRET_KEY not in printed
     assert TOKEN not in printed
     assert "X-Amz-Security-Token" not in printed
 
 
-def test_a_secret_is_in_no_link():
-    """What a link carries of the credentials is their name."""
-    link = UrlSigner(HOME, LASTING, "GET", NOON, 60).sign("a")
+def test_no_secret_is_in_a_link():
+    """Of the credentials, a link has the access key only."""
+    link = UrlSigner(ENDPOINT, PERMANENT, "GET", NOON, 60).sign("a")
 
     assert set(parse_qs(urlsplit(link).query)) == {
         "X-Amz-Algorithm",
@@ -367,22 +375,22 @@ def test_a_secret_is_in_no_link():
     assert "secret" not in link
 
 
-def test_few_keys_are_kept_however_many_sign():
-    """Credentials change by the hour; a process that lives for weeks does not collect them."""
-    keys = sigv4._SigningKeys()
+def test_the_cache_of_signing_keys_is_bounded():
+    """Credentials change by the hour; a process that runs for weeks does not collect them."""
+    cache = sigv4._SigningKeys()
 
     for number in range(100):
-        keys.of(Credentials("name", f"secret {number}"), "eu-central-1", "20260601")
+        cache.get(Credentials("name", f"secret {number}"), "eu-central-1", "20260601")
 
-    assert len(keys.kept) == keys.LIMIT
+    assert len(cache.keys) == cache.LIMIT
 
 
-def test_a_key_is_derived_once_a_day():
-    """The same credentials, region and day: the same key, not one like it."""
-    keys = sigv4._SigningKeys()
-    first = keys.of(LASTING, "eu-central-1", "20260601")
+def test_a_signing_key_is_derived_once_a_day():
+    """The same credentials, region and day return the same object."""
+    cache = sigv4._SigningKeys()
+    first = cache.get(PERMANENT, "eu-central-1", "20260601")
 
-    again = keys.of(Credentials(ACCESS_KEY, SECRET_KEY), "eu-central-1", "20260601")
+    again = cache.get(Credentials(ACCESS_KEY, SECRET_KEY), "eu-central-1", "20260601")
 
     assert again is first
 
@@ -393,15 +401,15 @@ def test_a_key_is_derived_once_a_day():
         (Credentials(ACCESS_KEY, "another"), "eu-central-1"),
         (Credentials("another", SECRET_KEY), "eu-central-1"),
         (Credentials(ACCESS_KEY, SECRET_KEY, "another"), "eu-central-1"),
-        (LASTING, "eu-central-2"),
+        (PERMANENT, "eu-central-2"),
     ],
 )
-def test_who_signs_where_has_a_key_of_its_own(credentials, region):
-    """Nobody gets what was derived for somebody else."""
-    keys = sigv4._SigningKeys()
-    ours = keys.of(LASTING, "eu-central-1", "20260601")
+def test_other_credentials_or_regions_have_other_signing_keys(credentials, region):
+    """A cached key is never used for other credentials."""
+    cache = sigv4._SigningKeys()
+    ours = cache.get(PERMANENT, "eu-central-1", "20260601")
 
-    theirs = keys.of(credentials, region, "20260601")
+    theirs = cache.get(credentials, region, "20260601")
 
     assert (theirs.key.hexdigest(), theirs.query, theirs.token, theirs.scope) != (
         ours.key.hexdigest(),
@@ -409,46 +417,48 @@ def test_who_signs_where_has_a_key_of_its_own(credentials, region):
         ours.token,
         ours.scope,
     )
-    assert keys.of(LASTING, "eu-central-1", "20260601") is ours
+    assert cache.get(PERMANENT, "eu-central-1", "20260601") is ours
 
 
-def test_another_day_has_another_key_and_forgets_the_old_ones():
-    """What was derived yesterday signs nothing today, and is not kept either."""
-    keys = sigv4._SigningKeys()
-    yesterday = keys.of(LASTING, "eu-central-1", "20260601")
-    keys.of(PASSING, "eu-central-1", "20260601")
+def test_another_day_has_another_key_and_evicts_the_old_ones():
+    """A key of yesterday signs nothing today, and is not cached."""
+    cache = sigv4._SigningKeys()
+    yesterday = cache.get(PERMANENT, "eu-central-1", "20260601")
+    cache.get(TEMPORARY, "eu-central-1", "20260601")
 
-    today = keys.of(LASTING, "eu-central-1", "20260602")
+    today = cache.get(PERMANENT, "eu-central-1", "20260602")
 
     assert today.key.hexdigest() != yesterday.key.hexdigest()
-    assert list(keys.kept.values()) == [today]
+    assert list(cache.keys.values()) == [today]
 
 
-def test_links_of_two_days_are_both_right():
-    """A signer that was made before midnight goes on signing for its moment."""
+def test_signers_of_two_days_can_be_used_together():
+    """A signer that was created before midnight keeps its time."""
     before, after = NOON, NOON + DAY
-    alone = [UrlSigner(HOME, LASTING, "GET", moment, 60).sign("a") for moment in (before, after)]
+    alone = [UrlSigner(ENDPOINT, PERMANENT, "GET", signed_at, 60).sign("a") for signed_at in (before, after)]
 
-    signers = [UrlSigner(HOME, LASTING, "GET", moment, 60) for moment in (before, after)]
+    signers = [UrlSigner(ENDPOINT, PERMANENT, "GET", signed_at, 60) for signed_at in (before, after)]
 
     assert [signer.sign("a") for signer in signers] == alone
 
 
-def test_threads_with_credentials_of_their_own_do_not_meet():
-    """More threads than keys are kept, all at once: each link is signed by its own credentials."""
-    crowd = [Credentials(f"name {number}", f"secret {number}") for number in range(2 * sigv4._SigningKeys.LIMIT)]
-    expected = [UrlSigner(HOME, credentials, "GET", NOON, 60).sign("a") for credentials in crowd]
-    barrier = threading.Barrier(len(crowd))
+def test_concurrent_threads_sign_with_their_own_credentials():
+    """There are more threads than cached keys; each link has the signature of its own credentials."""
+    all_credentials = [
+        Credentials(f"name {number}", f"secret {number}") for number in range(2 * sigv4._SigningKeys.LIMIT)
+    ]
+    expected = [UrlSigner(ENDPOINT, credentials, "GET", NOON, 60).sign("a") for credentials in all_credentials]
+    barrier = threading.Barrier(len(all_credentials))
     links = {}
 
-    def work(number):
+    def sign(number):
         barrier.wait()
-        links[number] = {UrlSigner(HOME, crowd[number], "GET", NOON, 60).sign("a") for _ in range(50)}
+        links[number] = {UrlSigner(ENDPOINT, all_credentials[number], "GET", NOON, 60).sign("a") for _ in range(50)}
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(crowd))]
+    threads = [threading.Thread(target=sign, args=(number,)) for number in range(len(all_credentials))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert [links[number] for number in range(len(crowd))] == [{link} for link in expected]
+    assert [links[number] for number in range(len(all_credentials))] == [{link} for link in expected]

@@ -1,0 +1,517 @@
+"""Unusual and missing responses of the service: the right error, or success, and nothing left behind."""
+
+import dataclasses
+import io
+from datetime import timedelta
+
+import pytest
+
+from flask_storage import (
+    ConfigurationError,
+    FileExistsInStorageError,
+    FileNotFoundInStorageError,
+    IntegrityError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    StorageError,
+    StorageUnavailableError,
+    ThrottledError,
+    WriteOptions,
+)
+from flask_storage.backends.s3.presets import PRESETS
+from flask_storage.multipart import Part
+from tests.s3_storages import make_storage
+from tests.scripted_ground import ScriptedGround
+from tests.services.scripted_proxy import Answer, Lose, Request, s3_error
+from tests.variants import variants
+
+pytest_plugins = ["tests.services.s3"]
+
+NOW = timedelta(0)
+OLD, NEW = b"old" * 1000, b"new" * 1000
+LARGE = bytes(range(256)) * (4096 * 6)  # 6 MiB: two parts
+
+
+class ScriptedS3(ScriptedGround):
+    """A bucket, with a storage that reaches it directly and one that reaches it through a scripted proxy.
+
+    Args:
+        server: The server that has the bucket.
+    """
+
+    def __init__(self, server):
+        super().__init__(server.http, operation)
+        self.server = server
+        self.bucket = server.make_bucket()
+        self.direct = self.storage(server)
+        self.through = self.storage(dataclasses.replace(server, http=self.proxy.url), max_attempts=2)
+
+    def storage(self, server, **arguments):
+        """Return a storage on the bucket."""
+        if server.name == "localstack":
+            arguments["preset"] = dataclasses.replace(PRESETS["aws"], copy_conditions=False)
+        self.storages.append(make_storage(server, bucket=self.bucket, **arguments))
+        return self.storages[-1]
+
+    def unfinished_uploads(self):
+        """Return the multipart uploads that are neither completed nor aborted."""
+        return list(self.direct.multipart.list_uploads())
+
+    def close(self):
+        """Remove the bucket and all connections."""
+        super().close()
+        self.server.remove_bucket(self.bucket)
+
+
+def operation(request):
+    """Return the S3 operation of a request."""
+    names = set(request.query) - {"prefix", "max-keys"}
+    if "uploads" in names:
+        return "CreateMultipartUpload" if request.method == "POST" else "ListMultipartUploads"
+    if "uploadId" in names:
+        return {
+            "PUT": "UploadPart",
+            "POST": "CompleteMultipartUpload",
+            "DELETE": "AbortMultipartUpload",
+            "GET": "ListParts",
+        }[request.method]
+    return {"PUT": "PutObject", "GET": "GetObject", "HEAD": "HeadObject", "DELETE": "DeleteObject"}[request.method]
+
+
+@pytest.fixture(scope="module")
+def services(request):
+    """Return a function that makes one ScriptedS3 for each server."""
+    made = {}
+
+    def service(name):
+        if name not in made:
+            made[name] = ScriptedS3(request.getfixturevalue(name))
+        return made[name]
+
+    yield service
+    for each in made.values():
+        each.close()
+
+
+@pytest.fixture(params=variants("localstack", "rgw"))
+def service(services, request):
+    """LocalStack behind the scripted proxy, or the server that the test names, with the old content stored."""
+    made = services(request.param)
+    made.pass_on()
+    made.direct.write("a.bin", OLD)
+    yield made
+    made.pass_on()
+    unfinished = made.unfinished_uploads()
+    made.direct.sweep(NOW)
+    for entry in made.direct.list():
+        made.direct.delete(entry.name)
+    assert not unfinished
+
+
+def on(*names):
+    """Run a test on each of these servers."""
+    return pytest.mark.parametrize("service", names, indirect=True)
+
+
+SERVER_ERRORS = [s3_error(500, "InternalError"), s3_error(503, "SlowDown"), s3_error(503, "ServiceUnavailable")]
+SERVER_ERRORS_IDS = ["500", "slow down", "503"]
+WRITES = {
+    "PutObject": NEW,
+    "CreateMultipartUpload": LARGE,
+    "UploadPart": LARGE,
+    "CompleteMultipartUpload": LARGE,
+}
+
+# -- errors of the service --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("server_error", SERVER_ERRORS, ids=SERVER_ERRORS_IDS)
+@pytest.mark.parametrize("step", WRITES)
+def test_a_write_is_retried_after_one_server_error(service, step, server_error):
+    """The request is sent again, and succeeds."""
+    service.script(step, server_error)
+
+    service.through.write("a.bin", WRITES[step])
+
+    assert service.direct.read("a.bin") == WRITES[step]
+    assert service.asked().count(step) == (3 if step == "UploadPart" else 2)
+
+
+@pytest.mark.parametrize("server_error", SERVER_ERRORS, ids=SERVER_ERRORS_IDS)
+@pytest.mark.parametrize("step", WRITES)
+def test_a_write_fails_after_repeated_server_errors(service, step, server_error):
+    """The error says what is wrong; the old content stays, and no unfinished upload is left."""
+    service.script(step, server_error, ...)
+    kind = ThrottledError if b"SlowDown" in server_error.body else StorageUnavailableError
+
+    with pytest.raises(kind, match=r"a\.bin in the bucket .*: (send fewer requests|try again)") as caught:
+        service.through.write("a.bin", WRITES[step])
+
+    assert type(caught.value) is kind
+    assert service.direct.read("a.bin") == OLD
+
+
+@pytest.mark.parametrize("server_error", SERVER_ERRORS, ids=SERVER_ERRORS_IDS)
+def test_a_read_is_retried_once_and_fails_after_repeated_server_errors(service, server_error):
+    """As a write does."""
+    service.script("GetObject", server_error)
+    assert service.through.read("a.bin") == OLD
+    service.script("GetObject", server_error, ...)
+
+    with pytest.raises(StorageUnavailableError, match=r"send fewer requests|try again"):
+        service.through.read("a.bin")
+
+
+def test_a_part_is_retried_after_the_attempts_of_boto3(service):
+    """boto3's own attempts are used up; the part is sent once more."""
+    service.script("UploadPart", *[s3_error(500, "InternalError")] * 2)
+
+    service.through.write("a.bin", LARGE)
+
+    assert service.direct.read("a.bin") == LARGE
+
+
+def test_an_html_response_of_a_proxy_is_classified_by_its_status(service):
+    """The body is not XML of S3; the status 502 is enough."""
+    page = Answer(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>", {"Content-Type": "text/html"})
+    service.script("PutObject", page, ...)
+
+    with pytest.raises(StorageUnavailableError, match="not available: try again"):
+        service.through.write("a.bin", NEW)
+
+    assert service.direct.read("a.bin") == OLD
+
+
+@pytest.mark.parametrize("operation_name", ["write", "read", "stat"])
+def test_an_empty_403_response_is_denied_access(service, operation_name):
+    """Some firewalls send such a response."""
+    service.proxy.script = lambda request: Answer(403)
+    call = {
+        "write": lambda: service.through.write("a.bin", NEW),
+        "read": lambda: service.through.read("a.bin"),
+        "stat": lambda: service.through.stat("a.bin"),
+    }[operation_name]
+
+    with pytest.raises(PermissionDeniedError, match="access is denied: a policy must allow this"):
+        call()
+
+    assert service.direct.read("a.bin") == OLD
+
+
+@pytest.mark.parametrize("status", [301, 307])
+@pytest.mark.parametrize("operation_name", ["write", "read", "stat"])
+def test_a_redirect_names_the_right_region(service, operation_name, status):
+    """It is not followed: the signature is valid for one endpoint only."""
+    body = s3_error(status, "PermanentRedirect").body
+    headers = {"Content-Type": "application/xml", "x-amz-bucket-region": "eu-west-9"}
+    service.proxy.script = lambda request: Answer(status, b"" if request.method == "HEAD" else body, headers)
+    call = {
+        "write": lambda: service.through.write("a.bin", NEW),
+        "read": lambda: service.through.read("a.bin"),
+        "stat": lambda: service.through.stat("a.bin"),
+    }[operation_name]
+
+    with pytest.raises(StorageError) as caught:
+        call()
+
+    assert isinstance(caught.value, ConfigurationError)
+    assert "set aws_region to eu-west-9" in str(caught.value)
+
+
+REFUSALS = {
+    "ExpiredToken": (400, PermissionDeniedError, "have expired: get new ones"),
+    "BadDigest": (400, IntegrityError, "not the ones that were sent"),
+    "RequestTimeTooSkewed": (403, PermissionDeniedError, "with NTP"),
+    "NoSuchBucket": (404, ConfigurationError, "no such bucket"),
+    "OperationAborted": (409, StorageUnavailableError, "try again"),
+}
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+@pytest.mark.parametrize("step", WRITES)
+def test_a_rejected_write_leaves_nothing_behind(service, step, code):
+    """At each step: the error says why, the old content stays, and no unfinished upload is left."""
+    status, kind, text = REFUSALS[code]
+    service.script(step, s3_error(status, code), ...)
+
+    with pytest.raises(kind, match=text):
+        service.through.write("a.bin", WRITES[step])
+
+    assert service.direct.read("a.bin") == OLD
+
+
+# -- multipart uploads ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", ["InternalError", "SlowDown"])
+def test_an_error_in_a_200_response_is_an_error(service, code):
+    """S3 sends the status 200 before CompleteMultipartUpload is done, and may then report an error in the body."""
+    service.script("CompleteMultipartUpload", s3_error(500, code, as_status=200), ...)
+
+    with pytest.raises(StorageUnavailableError):
+        service.through.write("a.bin", LARGE)
+
+    assert service.direct.read("a.bin") == OLD
+
+
+def test_one_error_in_a_200_response_is_retried(service):
+    """The second attempt completes the upload."""
+    service.script("CompleteMultipartUpload", s3_error(500, "InternalError", as_status=200))
+
+    service.through.write("a.bin", LARGE)
+
+    assert service.direct.read("a.bin") == LARGE
+
+
+def test_a_failed_completion_keeps_its_error_without_the_right_to_list_parts(service):
+    """Without that right it is unknown whether the upload still exists; the first error is raised."""
+    failures = {
+        "CompleteMultipartUpload": s3_error(500, "InternalError", as_status=200),
+        "ListParts": s3_error(403, "AccessDenied"),
+    }
+    service.proxy.script = lambda request: failures.get(operation(request))
+
+    with pytest.raises(StorageUnavailableError):
+        service.through.write("a.bin", LARGE)
+
+    assert service.direct.read("a.bin") == OLD
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+@pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
+def test_a_write_succeeds_when_its_response_is_lost(service, step, lost):
+    """Also when the retry is rejected; the stored object confirms the write."""
+    service.script(step, *[Lose(after_server=True)] * lost)
+
+    service.through.write("a.bin", WRITES[step])
+
+    assert service.direct.read("a.bin") == WRITES[step]
+    assert service.asked().count("CreateMultipartUpload") == (step != "PutObject")
+
+
+@pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
+def test_a_write_succeeds_when_an_error_follows_it(service, step):
+    """A gateway timed out waiting for a server that executed the request."""
+    service.script(step, *[s3_error(504, "GatewayTimeout", after_server=True)] * 2)
+
+    service.through.write("a.bin", WRITES[step])
+
+    assert service.direct.read("a.bin") == WRITES[step]
+
+
+def test_a_lost_completion_is_not_confirmed_without_md5_etags(service):
+    """Where the ETags of the parts are not MD5 digests, the client cannot compute the ETag of the stored object."""
+    upload_id = service.through.multipart.create("a.bin", WriteOptions())
+    service.script("CompleteMultipartUpload", Lose(after_server=False), ...)
+
+    with pytest.raises(StorageUnavailableError):
+        service.through.multipart.complete("a.bin", upload_id, [Part(number=1, size=1, etag="opaque")], WriteOptions())
+
+    service.direct.multipart.abort("a.bin", upload_id)
+    assert service.direct.read("a.bin") == OLD
+
+
+@on("localstack")
+@pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
+def test_an_exclusive_write_succeeds_when_its_response_is_lost(service, step):
+    """The retry is rejected because the first attempt created the object."""
+    service.script(step, Lose(after_server=True))
+
+    service.through.write("new.bin", WRITES[step], exclusive=True)
+
+    assert service.direct.read("new.bin") == WRITES[step]
+
+
+@on("localstack")
+@pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_exclusive_write_to_an_existing_name_is_rejected(service, step, lost):
+    """Also when the request was lost once; the stored content stays."""
+    service.script(step, *[Lose(after_server=False)] * lost)
+
+    with pytest.raises(FileExistsInStorageError, match="exists: choose another name"):
+        service.through.write("a.bin", WRITES[step], exclusive=True)
+
+    assert service.direct.read("a.bin") == OLD
+
+
+@on("localstack")
+@pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
+def test_an_exclusive_write_is_not_confirmed_by_equal_content_of_another_client(service, step):
+    """Of two clients that write the same content, as for a lock, only one succeeds, whatever is lost."""
+    service.direct.write("a.bin", WRITES[step])
+    service.script(step, Lose(after_server=False))
+
+    with pytest.raises(FileExistsInStorageError):
+        service.through.write("a.bin", WRITES[step], exclusive=True)
+
+
+@on("localstack")
+@pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
+def test_a_409_response_reports_a_concurrent_write(service, step):
+    """It is not retried: that would overwrite the content of the other client."""
+    service.script(step, s3_error(409, "ConditionalRequestConflict"), ...)
+
+    with pytest.raises(PreconditionFailedError, match="check what is stored, and try again"):
+        service.through.write("new.bin", WRITES[step], exclusive=True)
+
+    assert not service.direct.exists("new.bin")
+
+
+def test_a_part_response_without_an_etag_raises_an_error(service):
+    """The upload cannot be completed without it."""
+    service.script("UploadPart", Answer(200), ...)
+
+    with pytest.raises(StorageError):
+        service.through.write("a.bin", LARGE)
+
+    assert service.direct.read("a.bin") == OLD
+
+
+def test_a_truncated_etag_is_treated_as_missing(service):
+    """The response ended within the header."""
+    service.proxy.script = lambda request: Answer(
+        200, b"", {"ETag": '"0123', "Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT"}
+    )
+
+    with pytest.raises(StorageError, match="no ETag"):
+        service.through.stat("a.bin")
+
+
+@pytest.mark.parametrize("operation_name", ["read", "stat"])
+def test_a_response_without_last_modified_raises_an_error(service, operation_name):
+    """The time is not guessed."""
+    service.proxy.script = lambda request: Answer(200, OLD, {"ETag": '"0123"'})
+
+    with pytest.raises(StorageError):
+        getattr(service.through, operation_name)("a.bin")
+
+
+@pytest.mark.parametrize("step", ["CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"])
+def test_a_response_without_required_content_is_retried(service, step):
+    """The connection may have ended within its headers."""
+    service.script(step, Answer(200))
+
+    service.through.write("a.bin", LARGE)
+
+    assert service.direct.read("a.bin") == LARGE
+
+
+@pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
+def test_the_response_to_the_final_step_needs_no_etag(service, step):
+    """The status 200 is enough."""
+    done = b"<CompleteMultipartUploadResult></CompleteMultipartUploadResult>"
+    body = done if step == "CompleteMultipartUpload" else b""
+    service.script(step, Answer(200, body, after_server=True))
+
+    service.through.write("a.bin", WRITES[step])
+
+    assert service.direct.read("a.bin") == WRITES[step]
+
+
+@pytest.mark.parametrize("operation_name", ["read", "stat"])
+def test_a_response_without_an_etag_raises_an_error(service, operation_name):
+    """Without it the version cannot be identified."""
+    service.proxy.script = lambda request: Answer(200, OLD, {"Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT"})
+
+    with pytest.raises(StorageError):
+        getattr(service.through, operation_name)("a.bin")
+
+
+@pytest.mark.parametrize("step", ["UploadPart", "CompleteMultipartUpload"])
+def test_an_upload_that_is_aborted_concurrently_raises_an_error(service, step):
+    """A sweep that runs too early removes the parts; the stored content stays."""
+    seen: list[Request] = []
+
+    def respond(request):
+        if operation(request) == step and not seen:
+            seen.append(request)
+            service.direct.sweep(NOW)
+
+    service.proxy.script = respond
+
+    with pytest.raises(FileNotFoundInStorageError, match=r"a\.bin \(upload\)"):
+        service.through.write("a.bin", LARGE)
+
+    assert service.direct.read("a.bin") == OLD
+
+
+def test_a_failed_abort_is_logged_and_the_first_error_is_raised(service, caplog):
+    """The sweep removes the upload later."""
+
+    def respond(request):
+        if operation(request) == "UploadPart":
+            return s3_error(403, "AccessDenied")
+        return s3_error(500, "InternalError") if operation(request) == "AbortMultipartUpload" else None
+
+    service.proxy.script = respond
+
+    with pytest.raises(PermissionDeniedError):
+        service.through.write("a.bin", LARGE)
+
+    assert "left behind for the sweep" in caplog.text
+    assert len(service.unfinished_uploads()) == 1
+    service.proxy.script = lambda request: None
+    service.direct.sweep(NOW)
+    assert service.direct.read("a.bin") == OLD
+
+
+# -- downloads --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("short", [0, 1, len(OLD) - 1])
+def test_the_rest_of_a_truncated_body_is_requested(service, short):
+    """The announced length is right, and a second request fetches the missing bytes."""
+    info = service.direct.stat("a.bin")
+    headers = {
+        "ETag": f'"{info.etag}"',
+        "Content-Length": str(len(OLD)),
+        "Content-Range": f"bytes 0-{len(OLD) - 1}/{len(OLD)}",
+        "Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT",
+        "Connection": "close",
+    }
+    service.script("GetObject", Answer(206, OLD[:short], headers, before_body=True))
+    target = io.BytesIO()
+
+    service.through.download("a.bin", target)
+
+    assert target.getvalue() == OLD
+    assert service.asked() == ["GetObject", "GetObject"]
+
+
+def test_bytes_after_the_end_of_the_object_are_dropped(service):
+    """They never reach the reader."""
+    headers = {
+        "ETag": f'"{service.direct.stat("a.bin").etag}"',
+        "Content-Range": f"bytes 0-{len(OLD) - 1}/{len(OLD)}",
+        "Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT",
+    }
+    service.script("GetObject", Answer(206, OLD + b"more", headers))
+
+    data = service.through.read("a.bin")
+
+    assert data == OLD
+
+
+def test_a_response_that_cannot_be_parsed_raises_a_storage_error(service):
+    """boto3 raises a generic error for it."""
+    headers = {"Last-Modified": "?", "ETag": '"1"', "Content-Length": "1"}
+    service.script("HeadObject", Answer(200, b"", headers), ...)
+
+    with pytest.raises(StorageUnavailableError, match="cannot be parsed"):
+        service.through.stat("a.bin")
+
+
+@pytest.mark.parametrize("operation_name", ["read", "stat"])
+def test_a_checksum_header_that_cannot_be_decoded_raises_a_storage_error(service, operation_name):
+    """A bit of it may have been flipped on the way."""
+    headers = {
+        "ETag": '"0123"',
+        "Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT",
+        "x-amz-checksum-crc32": ".sUwqQ==",
+        "x-amz-checksum-type": "FULL_OBJECT",
+    }
+    service.proxy.script = lambda request: Answer(200, b"" if request.method == "HEAD" else OLD, headers)
+
+    with pytest.raises(StorageUnavailableError, match="cannot be parsed"):
+        getattr(service.through, operation_name)("a.bin")
