@@ -34,7 +34,7 @@ WORDS = {
     r"upkeep": "maintenance",
     r"conversations?": "session",
     r"the seeds?": "keg-storage",
-    r"machinery|grammar": "shared infrastructure, path rules",
+    r"(?<!importlib\.)machinery|grammar": "shared infrastructure, path rules",
     r"hang up|hung up|hangs up": "close the connection",
     r"in a hurry|impatient": "without fsync, short time-outs",
     r"ways in": "connection methods",

@@ -17,22 +17,22 @@ HEADERS: Any = {
 ASCII_HEADERS: Any = {**HEADERS, "content_disposition": "attachment; filename*=UTF-8''%C3%9Cbersicht.txt"}
 
 
-def kept(info):
+def stored_headers(info):
     """Return the headers and metadata of a file."""
     return {name: getattr(info, name) for name in HEADERS}
 
 
-def copy_all_that_belongs_to_it(storage, content, headers=HEADERS):
+def check_copy_keeps_content_and_headers(storage, content, headers=HEADERS):
     """Check that a copy has content, headers and metadata, under a name that needs quoting."""
     storage.write("a", content, **headers)
 
     storage.copy("a", "b c/ü+%.txt")
 
     assert storage.read("b c/ü+%.txt") == storage.read("a") == content
-    assert kept(storage.stat("b c/ü+%.txt")) == headers
+    assert stored_headers(storage.stat("b c/ü+%.txt")) == headers
 
 
-def replace_by_a_copy(storage):
+def check_copy_replaces_the_target(storage):
     """Check that a copy replaces content, headers and metadata of the target."""
     storage.write("a", b"new", content_type="text/x-new")
     storage.write("b", b"old", metadata={"old": "yes"})
@@ -44,7 +44,7 @@ def replace_by_a_copy(storage):
     assert storage.stat("b").content_type == "text/x-new"
 
 
-def copy_what_is_not_there(storage):
+def check_copy_of_a_missing_file(storage):
     """Check that copying or moving a missing file fails, and leaves the target unchanged."""
     storage.write("b", b"old")
 
@@ -56,11 +56,11 @@ def copy_what_is_not_there(storage):
     assert storage.read("b") == b"old"
 
 
-def move_away(storage, headers=HEADERS):
+def check_move(storage, headers=HEADERS):
     """Check that only the file with its new name exists after a move."""
     storage.write("a", b"hello", **headers)
 
     storage.move("a", "b")
 
     assert [entry.name for entry in storage.list()] == ["b"]
-    assert kept(storage.stat("b")) == headers
+    assert stored_headers(storage.stat("b")) == headers

@@ -55,7 +55,7 @@ class RemoteApp:
         """The storage of the app."""
         return app.extensions["storage"]["docs"]
 
-    def test_a_model_keeps_its_files_there(self, app, docs):
+    def test_a_model_stores_its_files_in_the_backend(self, app, docs):
         """Upload, form upload, download, copy and deletion are below the model's directory."""
         uploaded = FileStorage(stream=open(__file__, "rb"), filename="june.py")  # noqa: SIM115 -- closed by the request
         with app.test_request_context(method="POST", data={"file": uploaded}):
@@ -70,7 +70,7 @@ class RemoteApp:
             with pytest.raises(FileNotFoundInStorageError):
                 Invoice.storage_download_file(name)
 
-    def test_a_file_there_is_sent(self, app, docs):
+    def test_a_file_is_sent_with_type_and_validators(self, app, docs):
         """HEAD has the same headers without content, and a cached version is a 304."""
         docs.write("a.txt", SMALL, content_type="text/plain", cache_control="max-age=60")
         client = app.test_client()
@@ -160,7 +160,7 @@ class RemoteApp:
         yield app
         app.extensions["storage"]["docs"].close()
 
-    def test_random_ranges_are_exact_and_move_hardly_more(self, counted, line):
+    def test_random_ranges_are_exact_and_transfer_little_more(self, counted, line):
         """The service sends the range and at most one chunk more."""
         rng = random.Random(24)
         content = rng.randbytes(24 * MiB + 12_345)

@@ -49,7 +49,7 @@ else:
         while piece := source.read(300_000):
             writer.write(piece)
 after_upload = peak()
-if method == "verbs":
+if method == "operations":
     storage.download("large.bin", Sink())
 elif method == "copies":
     storage.copy("large.bin", "copied.bin")
@@ -73,7 +73,7 @@ def stream(storage_class, arguments, method, memory_limit):
     Args:
         storage_class: The name of the storage's class.
         arguments: The arguments of the constructor; they must be serializable as JSON.
-        method: ``"verbs"`` for `upload` and `download`, ``"files"`` for opened files with reads and writes of 300,000
+        method: ``"operations"`` for `upload` and `download`, ``"files"`` for opened files with reads and writes of 300,000
             bytes, or ``"copies"`` for `upload`, `copy` and reading the copy in chunks.
         memory_limit: How far the memory may grow, in bytes, beyond that for a small file.
     """

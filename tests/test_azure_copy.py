@@ -22,14 +22,14 @@ from flask_storage.backends.azure.copy import copy_blob
 from tests.azure_storages import make_storage
 from tests.copies import (
     ASCII_HEADERS,
-    copy_all_that_belongs_to_it,
-    copy_what_is_not_there,
-    kept,
-    move_away,
-    replace_by_a_copy,
+    check_copy_keeps_content_and_headers,
+    check_copy_of_a_missing_file,
+    check_copy_replaces_the_target,
+    check_move,
+    stored_headers,
 )
 from tests.plain_client import send
-from tests.services.scripted_proxy import Answer, ScriptedProxy, azure_error
+from tests.services.scripted_proxy import ScriptedProxy, ScriptedResponse, azure_error
 
 pytest_plugins = ["tests.services.azurite"]
 
@@ -113,7 +113,7 @@ def _block_copy_script(storage, address):
             return azure_error(response.status, code)
         name = base64.b64decode(request.query["blockid"]).decode()
         storage.client.get_blob_client(request.path.rpartition("/")[2]).stage_block(name, response.body)
-        return Answer(201)
+        return ScriptedResponse(201)
 
     return script
 
@@ -124,22 +124,22 @@ def _block_copy_script(storage, address):
 @pytest.mark.parametrize("content", [b"", b"hello"])
 def test_a_copy_has_content_headers_and_metadata(storage, content):
     """The service copies them; no content passes through the client."""
-    copy_all_that_belongs_to_it(storage, content, ASCII_HEADERS)
+    check_copy_keeps_content_and_headers(storage, content, ASCII_HEADERS)
 
 
 def test_a_copy_replaces_its_target(storage):
     """Content, headers and metadata."""
-    replace_by_a_copy(storage)
+    check_copy_replaces_the_target(storage)
 
 
 def test_a_missing_file_cannot_be_copied_or_moved(storage):
     """The target is unchanged."""
-    copy_what_is_not_there(storage)
+    check_copy_of_a_missing_file(storage)
 
 
 def test_a_move_deletes_the_source(storage):
     """The file exists only under its new name."""
-    move_away(storage, ASCII_HEADERS)
+    check_move(storage, ASCII_HEADERS)
 
 
 def test_a_copy_is_server_side(by_key, azurite):
@@ -256,7 +256,7 @@ def test_a_copy_is_streamed_where_the_service_cannot_copy_blocks(storage, small_
     assert copied is False
     assert not storage.exists("b")
     assert storage.read("c") == large
-    assert kept(storage.stat("c")) == ASCII_HEADERS
+    assert stored_headers(storage.stat("c")) == ASCII_HEADERS
 
 
 def test_conditions_apply_to_a_streamed_copy(by_key, small_blocks, large):
@@ -295,7 +295,7 @@ def test_a_copy_in_blocks_has_content_headers_and_metadata(block_copying, by_key
         f"bytes={start}-{min(start + MIB, len(large)) - 1}" for start in range(0, len(large), MIB)
     )
     assert storage.read("b") == large
-    assert kept(storage.stat("b")) == ASCII_HEADERS
+    assert stored_headers(storage.stat("b")) == ASCII_HEADERS
 
 
 def test_a_copy_in_blocks_gets_no_defaults_of_the_profile(block_copying, by_key):
@@ -305,7 +305,7 @@ def test_a_copy_in_blocks_gets_no_defaults_of_the_profile(block_copying, by_key)
 
     storage.copy("a.txt", "b.html")
 
-    assert kept(storage.stat("b.html")) == kept(storage.stat("a.txt"))
+    assert stored_headers(storage.stat("b.html")) == stored_headers(storage.stat("a.txt"))
     assert storage.stat("b.html").metadata == {}
     assert storage.read("b.html") == bytes(MIB + 1)
 
@@ -401,7 +401,7 @@ def test_a_copy_in_blocks_uses_the_encryption_scope_of_the_profile(azurite, by_k
     with ScriptedProxy(address.hostname, address.port) as proxy:
         server = dataclasses.replace(azurite, http=f"{proxy.url}{address.path}")
         storage = make_storage(server, bucket=by_key.bucket, encryption_scope="ours")
-        proxy.script = lambda request: Answer(201, headers=_WRITTEN) if request.method == "PUT" else None
+        proxy.script = lambda request: ScriptedResponse(201, headers=_WRITTEN) if request.method == "PUT" else None
         storage.copy("a", "b")
         storage.close()
 

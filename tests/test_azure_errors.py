@@ -45,7 +45,7 @@ from flask_storage.backends.azure.errors import (
 )
 from tests.azure_storages import make_storage
 from tests.services.s3_servers import free_port
-from tests.services.scripted_proxy import Answer, Lose, ScriptedProxy, azure_error
+from tests.services.scripted_proxy import LostResponse, ScriptedProxy, ScriptedResponse, azure_error
 
 pytest_plugins = ["tests.services.azurite"]
 
@@ -516,7 +516,7 @@ def scripted(azurite):
 )
 def test_an_error_response_is_translated(scripted, status, code, error_class, text):
     """By its code, or by its status alone; the message has path, container and what to do."""
-    response = azure_error(status, code) if code else Answer(status, b"<html>Bad Gateway</html>")
+    response = azure_error(status, code) if code else ScriptedResponse(status, b"<html>Bad Gateway</html>")
     storage = scripted(lambda _: response)
 
     with pytest.raises(error_class, match=text) as caught:
@@ -530,7 +530,9 @@ def test_the_message_of_the_service_is_not_repeated(scripted):
     """For a wrong signature it contains everything that was signed."""
     message = f"The MAC signature found in the HTTP request '{SECRET}' is not the same as any computed signature."
     body = f"<Error><Code>AuthenticationFailed</Code><Message>{message}</Message></Error>".encode()
-    response = Answer(403, body, {"Content-Type": "application/xml", "x-ms-error-code": "AuthenticationFailed"})
+    response = ScriptedResponse(
+        403, body, {"Content-Type": "application/xml", "x-ms-error-code": "AuthenticationFailed"}
+    )
 
     for operation in ("write", "list", "read"):
         assert SECRET not in str(raised_by(operation, scripted(lambda _: response)))
@@ -539,7 +541,7 @@ def test_the_message_of_the_service_is_not_repeated(scripted):
 def test_an_interrupted_connection_is_reported_as_unavailable(scripted):
     """The message says to try again."""
     with pytest.raises(StorageUnavailableError, match=r"try again|cannot be reached"):
-        scripted(lambda _: Lose(after_server=False)).list()
+        scripted(lambda _: LostResponse(after_server=False)).list()
 
 
 def test_a_service_that_does_not_respond_is_a_timeout(azurite):
@@ -568,7 +570,7 @@ def test_an_error_in_the_middle_of_a_listing_is_raised(scripted):
     def script(request):
         if "marker" in request.query:
             return azure_error(403, "AuthorizationFailure")
-        return Answer(200, page.encode(), {"Content-Type": "application/xml"})
+        return ScriptedResponse(200, page.encode(), {"Content-Type": "application/xml"})
 
     found = scripted(script).iter()
 
@@ -580,7 +582,7 @@ def test_an_error_in_the_middle_of_a_listing_is_raised(scripted):
 @pytest.mark.parametrize("operation", ["list", "list details", "stat", "read"])
 def test_a_malformed_response_is_reported_as_unavailable(scripted, operation):
     """A proxy in between may send one."""
-    malformed = Answer(200, b"<html>Welcome to the hotel!", {"Content-Type": "application/xml"})
+    malformed = ScriptedResponse(200, b"<html>Welcome to the hotel!", {"Content-Type": "application/xml"})
 
     error = raised_by(operation, scripted(lambda _: malformed))
 

@@ -18,18 +18,18 @@ from flask_storage import (
 )
 from flask_storage.multipart import Part
 from tests.azure_storages import leftovers, make_storage
-from tests.bad_net import (
-    IMPATIENT,
+from tests.counts import count
+from tests.network_faults import (
     MIB,
     OLD,
+    SHORT_TIMEOUTS,
     SMALL,
-    FaultyGround,
+    FaultyBackend,
     attempt,
-    leaving_no_thread,
-    places_in,
+    no_threads_left,
+    offsets_in_content,
     spread,
 )
-from tests.counts import count
 from tests.services.fault_proxy import Faults
 
 pytest_plugins = ["tests.services.azurite"]
@@ -44,7 +44,7 @@ ONE_IMMEDIATE_RETRY = {
 }
 
 
-class FaultyAzure(FaultyGround):
+class FaultyAzure(FaultyBackend):
     """A container that is accessed directly and through a fault proxy.
 
     Args:
@@ -81,10 +81,10 @@ def shared_network(azurite):
 @pytest.fixture
 def network(shared_network):
     """The fault proxy without faults; after the test no manifest may remain."""
-    shared_network.proxy.heal()
+    shared_network.proxy.remove_faults()
     yield shared_network
     shared_network.proxy.kill()
-    shared_network.proxy.heal()
+    shared_network.proxy.remove_faults()
     assert not shared_network.manifests()
 
 
@@ -221,7 +221,7 @@ def test_a_response_that_ends_within_its_headers_is_retried(network, name):
     network.proxy.down = Faults(cut_after=40, cut_by="close")
     with pytest.raises(StorageUnavailableError):
         OPERATIONS_ON_HALF[name](storage)
-    network.proxy.heal()
+    network.proxy.remove_faults()
     assert network.content("half.bin") == LARGE
 
 
@@ -258,7 +258,7 @@ def test_a_download_that_gets_few_bytes_per_response_fails(network, in_bounded_t
 @CONTENTS
 def test_a_flipped_bit_of_an_upload_is_detected(network, content):
     """Over plain HTTP, by the MD5 of each request."""
-    for offset in places_in(content, count(5, 40), MIB):
+    for offset in offsets_in_content(content, count(5, 40), MIB):
         network.direct.write("flip.bin", OLD)
         network.proxy.up = Faults(corrupt_at=offset, corrupt_times=1)
         storage = network.faulty()
@@ -286,7 +286,7 @@ def test_a_flipped_bit_of_a_download_is_detected(network, content, how):
     """Over plain HTTP, by the MD5 of each range."""
     network.direct.write("flip.bin", content)
 
-    for offset in places_in(content, count(4, 25), MIB):
+    for offset in offsets_in_content(content, count(4, 25), MIB):
         network.proxy.down = Faults(corrupt_at=offset, corrupt_times=1)
         storage = network.faulty()
 
@@ -425,7 +425,7 @@ def max_call_durations(storage):
 @pytest.fixture
 def no_more_threads(network):
     """After the storages are closed, no thread of the test may be left."""
-    with leaving_no_thread(network):
+    with no_threads_left(network):
         yield
 
 
@@ -439,7 +439,7 @@ OPERATIONS = {
     "delete": lambda storage: storage.delete("slow.bin"),
     "copy": lambda storage: storage.copy("slow.bin", "copy.bin"),
 }
-SHORT_WITH_RETRY = {**IMPATIENT, **ONE_IMMEDIATE_RETRY}
+SHORT_WITH_RETRY = {**SHORT_TIMEOUTS, **ONE_IMMEDIATE_RETRY}
 
 
 @pytest.mark.parametrize("name", list(OPERATIONS)[: count(4, len(OPERATIONS))])
@@ -448,7 +448,7 @@ def test_a_server_that_does_not_respond_is_a_timeout(network, no_more_threads, i
     network.direct.write("slow.bin", LARGE)
     network.direct.delete("new.bin")
     network.proxy.down = Faults(cut_after=0, cut_by="stall")
-    storage = network.faulty(**IMPATIENT)
+    storage = network.faulty(**SHORT_TIMEOUTS)
 
     error = attempt(lambda: OPERATIONS[name](storage))
 
@@ -495,7 +495,7 @@ def test_a_server_that_stalls_in_either_direction_is_a_timeout(
     network.direct.write("slow.bin", LARGE)
 
     for offset in spread(total, count(4, 8))[1:-1]:
-        network.proxy.heal()
+        network.proxy.remove_faults()
         setattr(network.proxy, direction, Faults(cut_after=offset, cut_by="stall"))
         storage = network.faulty(**SHORT_WITH_RETRY)
 
@@ -511,7 +511,7 @@ def test_an_upload_that_stalls_publishes_nothing(network, no_more_threads, in_bo
     """With one attempt, all blocks of the upload are abandoned."""
     network.direct.write("slow.bin", OLD)
     network.proxy.up = Faults(cut_after=MIB // 2, cut_by="stall", cut_times=3)
-    storage = network.faulty(**{**IMPATIENT, "max_attempts": 1}, concurrency=3)
+    storage = network.faulty(**{**SHORT_TIMEOUTS, "max_attempts": 1}, concurrency=3)
 
     with pytest.raises(StorageTimeoutError):
         storage.write("slow.bin", LARGE)
@@ -546,7 +546,7 @@ def test_by_default_no_operation_blocks_for_more_than_a_minute(network, name):
 
     error = attempt(lambda: {**OPERATIONS, **LAST_STEPS}[name](storage))
 
-    network.proxy.heal()
+    network.proxy.remove_faults()
     network.direct.sweep(NOW)  # after a lost response, the client does not know that it wrote a manifest
     assert isinstance(error, StorageTimeoutError)
     assert seconds

@@ -18,7 +18,7 @@ from flask_storage import (
     StorageError,
 )
 from tests.azure_storages import make_storage
-from tests.services.scripted_proxy import Answer, ScriptedProxy, azure_error
+from tests.services.scripted_proxy import ScriptedProxy, ScriptedResponse, azure_error
 
 pytest_plugins = ["tests.services.azurite"]
 
@@ -216,7 +216,7 @@ def test_bytes_that_were_corrupted_in_a_download_are_detected(proxied, size):
             "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT",
             "x-ms-blob-type": "BlockBlob",
         }
-        return Answer(206, bytes(count), headers)
+        return ScriptedResponse(206, bytes(count), headers)
 
     proxy.script = script
 

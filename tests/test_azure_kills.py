@@ -8,7 +8,18 @@ import pytest
 
 from tests.azure_storages import leftovers, make_storage
 from tests.counts import count
-from tests.dying_programs import ENDS, MIB, NEW, OLD, WRITES, content, killed, moments, on_demand, program as start
+from tests.killed_programs import (
+    ENDS,
+    MIB,
+    NEW,
+    OLD,
+    WRITES,
+    content,
+    on_demand,
+    program as start,
+    random_times,
+    run_and_kill,
+)
 
 pytest_plugins = ["tests.services.azurite"]
 
@@ -70,15 +81,15 @@ def test_a_process_killed_at_any_moment_leaves_complete_content(program, storage
     lines = on_demand(OPERATIONS[operation])
     storage.write("source.bin", NEW)
     storage.write("a.bin", OLD)
-    exit_code, duration = killed(program(lines))
+    exit_code, duration = run_and_kill(program(lines))
     assert exit_code == 0
     assert content(storage, "a.bin") == NEW
     assert not leftovers(storage)
     exit_codes = []
 
-    for after in moments(duration, count(3, 50)):
+    for after in random_times(duration, count(3, 50)):
         storage.write("a.bin", OLD)
-        exit_codes.append(killed(program(lines), after)[0])
+        exit_codes.append(run_and_kill(program(lines), after)[0])
 
         assert content(storage, "a.bin") in (OLD, NEW)
         storage.sweep(NOW)
@@ -106,7 +117,7 @@ def test_the_manifest_of_a_killed_multipart_upload_is_swept(program, storage):
     sys.stdin.readline()
     """
 
-    assert killed(program(lines), 0)[0] == -signal.SIGKILL
+    assert run_and_kill(program(lines), 0)[0] == -signal.SIGKILL
 
     assert len(leftovers(storage)) == 1
     assert [entry.name for entry in storage.list()] == ["a.bin"]

@@ -5,7 +5,7 @@ from functools import partial
 
 from flask_storage import AzureStorage
 from tests.azure_storages import make_storage
-from tests.histories import run_histories
+from tests.random_operations import run_random_operations
 from tests.variants import extra_variant
 
 pytest_plugins = ["tests.services.azurite"]
@@ -38,7 +38,7 @@ def _run(server, **arguments):
     """Each sequence has its own prefix in one container."""
     container = server.make_container()
     in_container = partial(make_storage, server, storage_class=_ClearingStorage, bucket=container, **arguments)
-    run_histories(lambda: in_container(prefix=uuid.uuid4().hex))
+    run_random_operations(lambda: in_container(prefix=uuid.uuid4().hex))
     server.remove_container(container)
 
 

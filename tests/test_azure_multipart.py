@@ -20,7 +20,7 @@ from flask_storage.backends.azure.multipart import BlockUpload, block_name
 from flask_storage.backends.multipart_manifest import is_upload_id
 from flask_storage.multipart import Part
 from tests.azure_storages import leftovers, make_storage
-from tests.services.scripted_proxy import Lose, ScriptedProxy, azure_error
+from tests.services.scripted_proxy import LostResponse, ScriptedProxy, azure_error
 
 pytest_plugins = ["tests.services.azurite"]
 
@@ -250,7 +250,7 @@ def test_an_exclusive_write_succeeds_after_a_lost_response(azurite, size):
         def script(request):
             if request.method == "PUT" and request.query.get("comp") in (None, "blocklist") and not lost:
                 lost.append(request)
-                return Lose(after_server=True)
+                return LostResponse(after_server=True)
             return None
 
         proxy.script = script
@@ -265,7 +265,7 @@ def test_a_write_whose_outcome_cannot_be_checked_raises_the_first_error(proxied)
     """It is not taken for a success."""
     storage, proxy = proxied
     proxy.script = lambda request: (
-        azure_error(403, "AuthorizationFailure") if request.method == "PUT" else Lose(after_server=False)
+        azure_error(403, "AuthorizationFailure") if request.method == "PUT" else LostResponse(after_server=False)
     )
 
     with pytest.raises(PermissionDeniedError):

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.azure_storages import leftovers, make_storage
-from tests.writing_trouble import WRAPPERS, trouble_tests, unharmed, write_until
+from tests.interrupted_writes import WRAPPERS, interrupted_write_tests, unchanged_storage, write_until
 
 pytest_plugins = ["tests.services.azurite"]
 
@@ -22,11 +22,11 @@ def shared_storage(azurite):
 @pytest.fixture
 def storage(shared_storage):
     """The storage with one blob; after the test it must have only this blob and no manifest of an upload."""
-    with unharmed(shared_storage, leftovers):
+    with unchanged_storage(shared_storage, leftovers):
         yield shared_storage
 
 
-TestInterruptedWrites = trouble_tests(PART, 60)
+TestInterruptedWrites = interrupted_write_tests(PART, 60)
 
 
 @pytest.mark.parametrize("arguments", [{"exclusive": True}, {"if_match": "0x1"}], ids=["exclusive", "if match"])

@@ -20,8 +20,8 @@ from flask_storage import (
     WriteOptions,
 )
 from tests.azure_storages import leftovers, make_storage
-from tests.scripted_ground import ScriptedGround
-from tests.services.scripted_proxy import Answer, Lose, Request, azure_error
+from tests.scripted_backend import ScriptedBackend
+from tests.services.scripted_proxy import LostResponse, Request, ScriptedResponse, azure_error
 
 pytest_plugins = ["tests.services.azurite"]
 
@@ -33,7 +33,7 @@ ONE_IMMEDIATE_RETRY = ExponentialRetry(initial_backoff=0, increment_base=0, rand
 DATE = "Sat, 21 Nov 2026 10:00:00 GMT"
 
 
-class ScriptedAzure(ScriptedGround):
+class ScriptedAzure(ScriptedBackend):
     """A container, and storages that access it through a scripted proxy.
 
     Args:
@@ -116,7 +116,7 @@ def test_a_write_is_retried_after_a_server_error(scripted, wanted, busy):
     scripted.through.write("a.bin", WRITES[wanted])
 
     assert scripted.direct.read("a.bin") == WRITES[wanted]
-    assert scripted.asked().count(wanted) == (3 if wanted == "Put Block" else 2)
+    assert scripted.operations().count(wanted) == (3 if wanted == "Put Block" else 2)
 
 
 @pytest.mark.parametrize("busy", BUSY, ids=BUSY_IDS)
@@ -152,7 +152,7 @@ def test_max_attempts_counts_all_attempts(scripted, attempts):
     with pytest.raises(ThrottledError):
         scripted.behind(max_attempts=attempts).stat("a.bin")
 
-    assert scripted.asked() == ["Get Blob Properties"] * attempts
+    assert scripted.operations() == ["Get Blob Properties"] * attempts
 
 
 def test_a_block_is_retried_after_the_sdk_gives_up(scripted):
@@ -182,7 +182,7 @@ PAGE = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_html_error_page_of_a_proxy_is_translated_by_its_status(scripted, name):
     """The page has no error code of Azure."""
-    scripted.proxy.script = lambda request: Answer(502, PAGE, {"Content-Type": "text/html"})
+    scripted.proxy.script = lambda request: ScriptedResponse(502, PAGE, {"Content-Type": "text/html"})
 
     with pytest.raises(StorageUnavailableError, match="try again"):
         OPERATIONS[name](scripted.through)
@@ -193,7 +193,7 @@ def test_an_html_error_page_of_a_proxy_is_translated_by_its_status(scripted, nam
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_empty_403_is_a_permission_error(scripted, name):
     """Some firewalls respond like this."""
-    scripted.proxy.script = lambda request: Answer(403)
+    scripted.proxy.script = lambda request: ScriptedResponse(403)
 
     with pytest.raises(PermissionDeniedError, match="not allowed from this network"):
         OPERATIONS[name](scripted.through)
@@ -202,14 +202,16 @@ def test_an_empty_403_is_a_permission_error(scripted, name):
 
 
 MALFORMED = {
-    "html": Answer(200, PAGE, {"Content-Type": "text/html"}),
-    "nothing": Answer(200),
-    "half of XML": Answer(200, b"<?xml version='1.0'?><EnumerationRe", {"Content-Type": "application/xml"}),
-    "other XML": Answer(200, b"<?xml version='1.0'?><a><b/></a>", {"Content-Type": "application/xml"}),
-    "no XML": Answer(200, b"\0\xff\xfe", {"Content-Type": "application/xml"}),
-    "a status of its own": Answer(299, b"?"),
-    "an error that is cut off": Answer(500, b"<?xml version='1.0'?><Err", {"Content-Type": "application/xml"}),
-    "a number that is none": Answer(
+    "html": ScriptedResponse(200, PAGE, {"Content-Type": "text/html"}),
+    "nothing": ScriptedResponse(200),
+    "half of XML": ScriptedResponse(200, b"<?xml version='1.0'?><EnumerationRe", {"Content-Type": "application/xml"}),
+    "other XML": ScriptedResponse(200, b"<?xml version='1.0'?><a><b/></a>", {"Content-Type": "application/xml"}),
+    "no XML": ScriptedResponse(200, b"\0\xff\xfe", {"Content-Type": "application/xml"}),
+    "a status of its own": ScriptedResponse(299, b"?"),
+    "an error that is cut off": ScriptedResponse(
+        500, b"<?xml version='1.0'?><Err", {"Content-Type": "application/xml"}
+    ),
+    "a number that is none": ScriptedResponse(
         206, b"abc", {"Content-Range": "bytes 0-x/y", "ETag": '"0x1"', "Last-Modified": "?"}
     ),
 }
@@ -228,7 +230,14 @@ def test_a_malformed_response_raises_a_storage_error(scripted, name, malformed):
 
 
 @pytest.mark.parametrize(
-    "response", [Answer(202), Answer(202, PAGE), Answer(200, PAGE), Answer(502, PAGE), Answer(403)]
+    "response",
+    [
+        ScriptedResponse(202),
+        ScriptedResponse(202, PAGE),
+        ScriptedResponse(200, PAGE),
+        ScriptedResponse(502, PAGE),
+        ScriptedResponse(403),
+    ],
 )
 def test_a_malformed_batch_response_reports_no_file_as_deleted(scripted, response):
     """Each file without a response of its own counts as failed."""
@@ -250,9 +259,9 @@ def test_a_redirect_is_not_followed(scripted, name, status):
     elsewhere = f"{scripted.proxy.url}/elsewhere/file"
     scripted.proxy.exchanges.clear()
     scripted.proxy.script = lambda request: (
-        Answer(200, b"forged", {"ETag": '"0x1"', "Last-Modified": DATE, "Content-Range": "bytes 0-5/6"})
+        ScriptedResponse(200, b"forged", {"ETag": '"0x1"', "Last-Modified": DATE, "Content-Range": "bytes 0-5/6"})
         if request.path.startswith("/elsewhere")
-        else Answer(status, b"", {"Location": elsewhere})
+        else ScriptedResponse(status, b"", {"Location": elsewhere})
     )
 
     with pytest.raises(StorageError):
@@ -282,7 +291,7 @@ def test_a_refused_write_publishes_nothing(scripted, wanted, code):
         scripted.through.write("a.bin", WRITES[wanted])
 
     assert scripted.direct.read("a.bin") == OLD
-    assert scripted.asked().count(wanted) <= 2  # a refusal is not retried; both blocks may get one
+    assert scripted.operations().count(wanted) <= 2  # a refusal is not retried; both blocks may get one
 
 
 # -- lost responses --------------------------------------------------------------------------------------------------
@@ -291,7 +300,7 @@ def test_a_refused_write_publishes_nothing(scripted, wanted, code):
 @pytest.mark.parametrize("wanted", WRITES)
 def test_a_lost_response_is_retried(scripted, wanted):
     """The server has done the operation, and the retry does it again."""
-    scripted.script(wanted, Lose(after_server=True))
+    scripted.script(wanted, LostResponse(after_server=True))
 
     scripted.through.write("a.bin", WRITES[wanted])
 
@@ -301,7 +310,7 @@ def test_a_lost_response_is_retried(scripted, wanted):
 @LAST_STEPS
 def test_a_write_fails_when_all_responses_are_lost(scripted, wanted):
     """Its outcome is unknown; what is stored is complete."""
-    scripted.script(wanted, Lose(after_server=True), ...)
+    scripted.script(wanted, LostResponse(after_server=True), ...)
 
     with pytest.raises(StorageUnavailableError, match="try again"):
         scripted.through.write("a.bin", WRITES[wanted])
@@ -309,14 +318,14 @@ def test_a_write_fails_when_all_responses_are_lost(scripted, wanted):
     assert scripted.direct.read("a.bin") == WRITES[wanted]
 
 
-AFTER_SUCCESS: dict[str, list[Answer | Lose]] = {
-    "lost": [Lose(after_server=True)],
-    "lost twice": [Lose(after_server=True)] * 2,
-    "gateway timeout": [Answer(504, PAGE, after_server=True)],
-    "gateway timeouts": [Answer(504, PAGE, after_server=True)] * 2,
+AFTER_SUCCESS: dict[str, list[ScriptedResponse | LostResponse]] = {
+    "lost": [LostResponse(after_server=True)],
+    "lost twice": [LostResponse(after_server=True)] * 2,
+    "gateway timeout": [ScriptedResponse(504, PAGE, after_server=True)],
+    "gateway timeouts": [ScriptedResponse(504, PAGE, after_server=True)] * 2,
     "busy": [azure_error(503, "ServerBusy", after_server=True)] * 2,
-    "a status of its own": [Answer(299, b"?", after_server=True)],
-    "malformed headers": [Answer(201, b"", {"Last-Modified": "?"}, after_server=True)],
+    "a status of its own": [ScriptedResponse(299, b"?", after_server=True)],
+    "malformed headers": [ScriptedResponse(201, b"", {"Last-Modified": "?"}, after_server=True)],
 }
 
 
@@ -347,7 +356,7 @@ def test_a_write_with_if_match_succeeds_after_a_lost_response(scripted, wanted, 
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_an_exclusive_write_of_an_existing_file_fails_also_after_a_lost_response(scripted, wanted, lost):
     """The file of the other writer is unchanged."""
-    scripted.script(wanted, *[Lose(after_server=True)] * lost)
+    scripted.script(wanted, *[LostResponse(after_server=True)] * lost)
     error_class = StorageUnavailableError if lost == 2 else FileExistsInStorageError
 
     with pytest.raises(error_class):
@@ -368,7 +377,7 @@ def test_an_exclusive_write_fails_if_another_client_creates_the_file_before_the_
             return None
         lost.append(request)
         scripted.direct.write("new.bin", content)
-        return Lose(after_server=False)
+        return LostResponse(after_server=False)
 
     scripted.proxy.script = decide
 
@@ -389,7 +398,7 @@ def test_a_write_with_if_match_fails_if_another_client_replaces_the_file_before_
             return None
         lost.append(request)
         scripted.direct.write("a.bin", WRITES[wanted], if_match=etag)
-        return Lose(after_server=False)
+        return LostResponse(after_server=False)
 
     scripted.proxy.script = decide
 
@@ -400,7 +409,9 @@ def test_a_write_with_if_match_fails_if_another_client_replaces_the_file_before_
 @LAST_STEPS
 def test_a_write_fails_when_its_outcome_cannot_be_checked(scripted, wanted):
     """Neither the response nor the check of what is stored arrives."""
-    scripted.proxy.script = lambda request: Lose(after_server=False) if operation(request) != "Put Block" else None
+    scripted.proxy.script = lambda request: (
+        LostResponse(after_server=False) if operation(request) != "Put Block" else None
+    )
 
     with pytest.raises(StorageUnavailableError):
         scripted.through.write("new.bin", WRITES[wanted], exclusive=True)
@@ -412,7 +423,7 @@ def test_an_exclusive_multipart_completion_succeeds_after_a_lost_response(script
     """As an exclusive write does."""
     upload = scripted.through.multipart.create("new.bin", WriteOptions())
     part = scripted.through.multipart.upload_part("new.bin", upload, 1, NEW)
-    scripted.script("Put Block List", Lose(after_server=True))
+    scripted.script("Put Block List", LostResponse(after_server=True))
 
     scripted.through.multipart.complete("new.bin", upload, [part], WriteOptions(exclusive=True))
 
@@ -421,7 +432,7 @@ def test_an_exclusive_multipart_completion_succeeds_after_a_lost_response(script
 
 def test_a_deletion_succeeds_after_a_lost_response(scripted):
     """The retry finds no blob to delete."""
-    scripted.script("Delete Blob", Lose(after_server=True))
+    scripted.script("Delete Blob", LostResponse(after_server=True))
 
     scripted.through.delete("a.bin")
 
@@ -430,7 +441,7 @@ def test_a_deletion_succeeds_after_a_lost_response(scripted):
 
 def test_a_copy_succeeds_after_a_lost_response(scripted):
     """The retry copies again."""
-    scripted.script("Copy Blob", Lose(after_server=True))
+    scripted.script("Copy Blob", LostResponse(after_server=True))
 
     scripted.through.copy("a.bin", "b.bin")
 
@@ -440,7 +451,7 @@ def test_a_copy_succeeds_after_a_lost_response(scripted):
 @pytest.mark.parametrize("lost", [1, 2])
 def test_an_exclusive_copy_with_lost_responses_never_reports_an_existing_file(scripted, lost):
     """It succeeds, or fails as unavailable."""
-    scripted.script("Copy Blob", *[Lose(after_server=True)] * lost)
+    scripted.script("Copy Blob", *[LostResponse(after_server=True)] * lost)
 
     error = None
     try:
@@ -455,7 +466,7 @@ def test_an_exclusive_copy_with_lost_responses_never_reports_an_existing_file(sc
 @LAST_STEPS
 def test_a_success_without_headers_is_accepted(scripted, wanted):
     """The last request of a write gets a bare 201."""
-    scripted.script(wanted, Answer(201, after_server=True))
+    scripted.script(wanted, ScriptedResponse(201, after_server=True))
 
     scripted.through.write("a.bin", WRITES[wanted])
 
@@ -497,7 +508,7 @@ def download_response(scripted, body, *, without=(), before_body=False, **header
     }
     merged = {**usual, **{name.replace("_", "-"): value for name, value in headers.items()}}
     selected = {name: value for name, value in merged.items() if name not in without}
-    return Answer(206, body, selected, before_body=before_body)
+    return ScriptedResponse(206, body, selected, before_body=before_body)
 
 
 @pytest.mark.parametrize("short", [0, 1, len(OLD) - 1])
@@ -510,7 +521,7 @@ def test_a_truncated_body_is_resumed(scripted, short):
     scripted.through.download("a.bin", target)
 
     assert target.getvalue() == OLD
-    assert scripted.asked() == ["Get Blob", "Get Blob"]
+    assert scripted.operations() == ["Get Blob", "Get Blob"]
 
 
 @pytest.mark.parametrize("short", [0, 1, len(OLD) - 1])
@@ -608,7 +619,12 @@ def test_a_total_equal_to_the_requested_size_is_checked(scripted):
 def test_an_unread_response_releases_its_connection(scripted, in_bounded_time):
     """After errors and overlong bodies, the only connection can be used again."""
     storage = scripted.behind(max_connections=1, max_attempts=2, retry_policy=ONE_IMMEDIATE_RETRY, concurrency=1)
-    for response in (BUSY[0], Answer(502, PAGE), Answer(404), download_response(scripted, OLD + bytes(100_000))):
+    for response in (
+        BUSY[0],
+        ScriptedResponse(502, PAGE),
+        ScriptedResponse(404),
+        download_response(scripted, OLD + bytes(100_000)),
+    ):
         for _ in range(3):
             scripted.script("Get Blob", response)
             with contextlib.suppress(StorageError):
@@ -649,7 +665,7 @@ def test_a_truncated_body_with_an_md5_is_requested_again_as_a_whole(scripted, sh
 def test_an_error_code_in_the_body_alone_is_recognized(scripted):
     """The body is read before the connection is released."""
     body = b'<?xml version="1.0"?><Error><Code>AuthorizationPermissionMismatch</Code><Message>no</Message></Error>'
-    scripted.script("Get Blob", Answer(403, body, {"Content-Type": "application/xml"}))
+    scripted.script("Get Blob", ScriptedResponse(403, body, {"Content-Type": "application/xml"}))
 
     with pytest.raises(PermissionDeniedError, match="AuthorizationPermissionMismatch"):
         scripted.through.read("a.bin")
@@ -659,6 +675,6 @@ def test_an_error_code_in_the_body_alone_is_recognized(scripted):
 def test_an_error_response_with_a_truncated_body_is_retried(scripted, before_body):
     """Whether the request body was read or not."""
     headers = {"Content-Type": "application/xml", "Content-Length": "1000", "Connection": "close"}
-    scripted.script("Get Blob", Answer(503, b"<?xml", headers, before_body=before_body))
+    scripted.script("Get Blob", ScriptedResponse(503, b"<?xml", headers, before_body=before_body))
 
     assert scripted.through.read("a.bin") == OLD

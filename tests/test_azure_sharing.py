@@ -10,20 +10,20 @@ from flask_storage.errors import FileExistsInStorageError, IntegrityError, Preco
 from flask_storage.testing.concurrency import TIMEOUT, run_concurrently
 from flask_storage.types import WriteOptions
 from tests.azure_storages import make_storage
-from tests.counts import count
-from tests.sharing import (
+from tests.concurrent_use import (
     CHILDREN,
     Sockets,
-    create_at_once,
+    create_concurrently,
     fork_while_threads_use,
     mixed_work,
     serve_from_workers,
-    share_among_large_and_small,
-    take_turns,
+    share_connections_between_large_and_small,
+    use_few_connections,
     work_in_forked_children,
-    write_and_read_one_large_name,
-    write_and_read_one_name,
+    write_and_read_one_large_path,
+    write_and_read_one_path,
 )
+from tests.counts import count
 
 pytest_plugins = ["tests.services.azurite"]
 
@@ -51,7 +51,7 @@ def test_fifty_threads_use_at_most_five_connections(azurite):
     storage = make_storage(azurite, max_connections=5)
 
     with Sockets(azurite.url) as sockets:
-        take_turns(storage)
+        use_few_connections(storage)
 
     assert 1 < sockets.most <= 5
     storage.close()
@@ -62,7 +62,7 @@ def test_large_and_small_files_share_connections(azurite):
     storage = make_storage(azurite, max_connections=4, chunk_size=2 * MIB, concurrency=4)
 
     with Sockets(azurite.url) as sockets:
-        share_among_large_and_small(storage, 9 * MIB)
+        share_connections_between_large_and_small(storage, 9 * MIB)
 
     assert sockets.most <= 4
     storage.close()
@@ -115,14 +115,14 @@ def test_a_preloaded_app_serves_from_all_workers(azurite, tmp_path):
 
 def test_every_read_is_one_complete_version(storage):
     """While eight threads write one path and four read it."""
-    write_and_read_one_name(storage)
+    write_and_read_one_path(storage)
 
 
 def test_every_read_of_a_large_file_is_one_complete_version(azurite):
     """Also when it is written in blocks and read in ranges; otherwise the read is an error."""
     storage = make_storage(azurite, chunk_size=MIB)
 
-    write_and_read_one_large_name(storage, 3 * MIB)
+    write_and_read_one_large_path(storage, 3 * MIB)
 
     storage.close()
 
@@ -131,7 +131,7 @@ def test_every_read_of_a_large_file_is_one_complete_version(azurite):
 def test_exactly_one_of_eight_exclusive_writes_succeeds(storage, operation):
     """Its content is what is stored."""
     for turn in range(count(3, 50)):
-        created = create_at_once(storage, operation, f"round {turn}/new.bin")
+        created = create_concurrently(storage, operation, f"round {turn}/new.bin")
 
         assert created.count(True) == 1
         assert storage.read(f"round {turn}/new.bin") == str(created.index(True)).encode()

@@ -18,7 +18,7 @@ pytest_plugins = ["tests.services.azurite"]
 KIB = 1024
 
 
-@pytest.mark.parametrize("way", ["verbs", "files"])
+@pytest.mark.parametrize("way", ["operations", "files"])
 @pytest.mark.parametrize("server", ["azurite", "azurite_https"])
 def test_streaming_holds_little_memory(request, server, way):
     """Uploads and downloads add at most 64 MiB to the process, and every byte is right."""

@@ -160,7 +160,7 @@ def _with(info, **checksums):
     return replace(info, checksums=checksums)
 
 
-def test_what_a_link_could_not_bind_is_found_afterwards(s3):
+def test_constraints_that_a_link_could_not_enforce_are_checked(s3):
     """Ceph compares no SHA-256 while a link uploads; here it is compared, and the upload is undone."""
     storage = make_storage(s3)
     follow(storage.upload_request("a", HOUR), BODY)

@@ -18,14 +18,14 @@ from flask_storage.backends.s3.copy import copy_object
 from flask_storage.backends.s3.presets import PRESETS
 from tests.copies import (
     HEADERS,
-    copy_all_that_belongs_to_it,
-    copy_what_is_not_there,
-    kept,
-    move_away,
-    replace_by_a_copy,
+    check_copy_keeps_content_and_headers,
+    check_copy_of_a_missing_file,
+    check_copy_replaces_the_target,
+    check_move,
+    stored_headers,
 )
 from tests.s3_storages import make_storage
-from tests.services.scripted_proxy import Answer, ScriptedProxy, s3_error
+from tests.services.scripted_proxy import ScriptedProxy, ScriptedResponse, s3_error
 
 pytest_plugins = ["tests.services.s3"]
 
@@ -70,7 +70,7 @@ def copy_multipart(storage, path, new_path, **options):
 @pytest.mark.parametrize("content", [b"", b"hello"])
 def test_a_copy_has_content_headers_and_metadata(server, content):
     """The server copies them."""
-    copy_all_that_belongs_to_it(make_storage(server), content)
+    check_copy_keeps_content_and_headers(make_storage(server), content)
 
 
 def test_a_file_above_the_limit_is_streamed_where_parts_cannot_be_copied(s3, monkeypatch):
@@ -82,22 +82,22 @@ def test_a_file_above_the_limit_is_streamed_where_parts_cannot_be_copied(s3, mon
     storage.copy("a", "b")
 
     assert storage.read("b") == b"hello"
-    assert kept(storage.stat("b")) == HEADERS
+    assert stored_headers(storage.stat("b")) == HEADERS
 
 
 def test_a_copy_replaces_its_target(server):
     """With its headers and metadata."""
-    replace_by_a_copy(make_storage(server))
+    check_copy_replaces_the_target(make_storage(server))
 
 
 def test_copying_a_missing_file_raises_an_error(server):
     """Moving it too; the target does not change."""
-    copy_what_is_not_there(make_storage(server))
+    check_copy_of_a_missing_file(make_storage(server))
 
 
 def test_a_move_deletes_the_source(server):
     """The file has its new name only."""
-    move_away(make_storage(server))
+    check_move(make_storage(server))
 
 
 # -- conditions -------------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_a_multipart_copy_has_content_headers_and_metadata(server, large):
 
     assert copied
     assert storage.read("b") == large
-    assert kept(storage.stat("b")) == HEADERS
+    assert stored_headers(storage.stat("b")) == HEADERS
     assert list(storage.multipart.list_uploads()) == []
 
 
@@ -204,7 +204,7 @@ def test_a_multipart_copy_adds_no_headers_or_metadata(server):
 
     copy_multipart(storage, "a", "b")
 
-    assert kept(storage.stat("b")) == kept(storage.stat("a"))
+    assert stored_headers(storage.stat("b")) == stored_headers(storage.stat("a"))
     assert storage.read("b") == bytes(5 * MIB)
 
 
@@ -318,7 +318,7 @@ def test_without_part_copy_larger_objects_are_not_copied(proxied):
         "ETag": '"0"',
         "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT",
     }
-    proxy.script = lambda request: Answer(200, headers=size) if request.method == "HEAD" else None
+    proxy.script = lambda request: ScriptedResponse(200, headers=size) if request.method == "HEAD" else None
 
     copied = copy_multipart(storage, "a", "b")
 

@@ -37,7 +37,7 @@ from flask_storage.backends.s3.errors import (
 )
 from tests.s3_storages import make_storage
 from tests.services.s3_servers import free_port
-from tests.services.scripted_proxy import Answer, Lose, ScriptedProxy, s3_error
+from tests.services.scripted_proxy import LostResponse, ScriptedProxy, ScriptedResponse, s3_error
 
 pytest_plugins = ["tests.services.s3"]
 
@@ -529,7 +529,7 @@ def scripted(s3):
 )
 def test_a_response_becomes_a_storage_error(scripted, status, code, kind, text):
     """By its code, or by its status alone; the message says what to do."""
-    response = s3_error(status, code) if code else Answer(status, b"<html>Bad Gateway</html>")
+    response = s3_error(status, code) if code else ScriptedResponse(status, b"<html>Bad Gateway</html>")
     storage = scripted(lambda _: response)
 
     with pytest.raises(kind, match=text) as caught:
@@ -542,7 +542,7 @@ def test_a_response_becomes_a_storage_error(scripted, status, code, kind, text):
 def test_a_bucket_in_another_region_is_reported(scripted, code):
     """With the region that the service names."""
     body = f"<Error><Code>{code}</Code><Message>x</Message><Region>eu-west-3</Region></Error>".encode()
-    storage = scripted(lambda _: Answer(400, body, {"Content-Type": "application/xml"}))
+    storage = scripted(lambda _: ScriptedResponse(400, body, {"Content-Type": "application/xml"}))
 
     with pytest.raises(ConfigurationError, match="the bucket is in another region: set aws_region to eu-west-3"):
         storage.write("a.txt", b"1")
@@ -550,7 +550,7 @@ def test_a_bucket_in_another_region_is_reported(scripted, code):
 
 def test_a_redirect_to_another_region_is_reported(scripted):
     """Also where the response has no body, as for HEAD."""
-    storage = scripted(lambda _: Answer(301, headers={"x-amz-bucket-region": "eu-west-3"}))
+    storage = scripted(lambda _: ScriptedResponse(301, headers={"x-amz-bucket-region": "eu-west-3"}))
 
     with pytest.raises(ConfigurationError, match="set aws_region to eu-west-3"):
         storage.stat("a.txt")
@@ -558,7 +558,7 @@ def test_a_redirect_to_another_region_is_reported(scripted):
 
 def test_a_lost_connection_is_reported(scripted):
     """The message says to try again."""
-    storage = scripted(lambda _: Lose(after_server=False))
+    storage = scripted(lambda _: LostResponse(after_server=False))
 
     with pytest.raises(StorageUnavailableError, match="the connection broke off: try again"):
         storage.list()
@@ -575,7 +575,7 @@ def test_denied_access_to_a_later_page_of_a_listing_raises_an_error(scripted):
     def script(request):
         if "continuation-token" in request.query:
             return s3_error(403, "AccessDenied")
-        return Answer(200, page.encode(), {"Content-Type": "application/xml"})
+        return ScriptedResponse(200, page.encode(), {"Content-Type": "application/xml"})
 
     found = scripted(script).iter()
 
@@ -590,7 +590,7 @@ def test_the_existence_of_the_bucket_is_checked_once(scripted, s3):
 
     def script(request):
         asked.append((request.method, request.path))
-        return Answer(404) if request.path != "/any" else Answer(403)
+        return ScriptedResponse(404) if request.path != "/any" else ScriptedResponse(403)
 
     storage = scripted(script)
 

@@ -17,18 +17,18 @@ from flask_storage import (
 from flask_storage.backends.s3.multipart import S3Multipart
 from flask_storage.backends.s3.presets import PRESETS
 from flask_storage.multipart import Part
-from tests.bad_net import (
-    IMPATIENT,
+from tests.counts import count
+from tests.network_faults import (
     MIB,
     OLD,
+    SHORT_TIMEOUTS,
     SMALL,
-    FaultyGround,
+    FaultyBackend,
     attempt,
-    leaving_no_thread,
-    places_in,
+    no_threads_left,
+    offsets_in_content,
     spread,
 )
-from tests.counts import count
 from tests.s3_storages import make_storage
 from tests.services.fault_proxy import Faults
 from tests.variants import variants
@@ -43,7 +43,7 @@ DIRECTIONS = pytest.mark.parametrize("direction", ["up", "down"])
 CUT_BY = pytest.mark.parametrize("cut_by", ["reset", "close"])
 
 
-class FaultyS3(FaultyGround):
+class FaultyS3(FaultyBackend):
     """A bucket, with one storage that reaches it directly and others that reach it through the fault proxy.
 
     Args:
@@ -112,10 +112,10 @@ def networks(request):
 def network(networks, request):
     """The faulty network before LocalStack, or before the server that the test names."""
     made = networks(request.param)
-    made.proxy.heal()
+    made.proxy.remove_faults()
     yield made
     made.proxy.kill()
-    made.proxy.heal()
+    made.proxy.remove_faults()
     if made.server.name != "rclone":  # which cannot list unfinished uploads
         made.direct.sweep(NOW)
 
@@ -183,7 +183,7 @@ def test_an_upload_whose_every_connection_is_cut_raises_an_error(network, conten
         # When every response is lost, the client cannot find out that the upload succeeded.
         possible = {old} if direction == "up" and error else {old, content} if error else {content}
         assert network.content("cut.bin") in possible
-        network.proxy.heal()
+        network.proxy.remove_faults()
         network.direct.sweep(NOW)
         assert not network.unfinished_uploads()
         errors += [error] if error else []
@@ -269,7 +269,7 @@ def test_a_response_that_ends_within_its_headers_is_retried(network, operation):
     network.proxy.down = Faults(cut_after=40, cut_by="close")
     with pytest.raises(StorageUnavailableError):
         TRUNCATED_RESPONSES[operation](storage)
-    network.proxy.heal()
+    network.proxy.remove_faults()
     assert network.content("half.bin") == LARGE
 
 
@@ -294,7 +294,7 @@ def test_a_download_of_a_few_bytes_per_response_raises_an_error(network, in_boun
     network.direct.write("there.bin", LARGE)
     _, response_size = network.passed(lambda storage: storage.stat("there.bin"))
     network.proxy.down = Faults(cut_after=response_size + 200)
-    storage = network.faulty(**IMPATIENT)
+    storage = network.faulty(**SHORT_TIMEOUTS)
 
     with pytest.raises(StorageUnavailableError):
         storage.read("there.bin")
@@ -308,7 +308,7 @@ def test_a_flipped_bit_in_an_upload_is_detected(network, content):
     """Over plain HTTP: corrupted content is not published, and no unfinished upload is left."""
     # LocalStack ends each connection after one response, so that none has the bytes of a second part.
     sent = content[:PART] if network.server.name == "localstack" else content
-    for offset in places_in(sent, count(3, 25), PART):
+    for offset in offsets_in_content(sent, count(3, 25), PART):
         old = network.store_old("flip.bin", content)
         network.proxy.up = Faults(corrupt_at=offset, corrupt_times=1)
         storage = network.faulty()
@@ -325,7 +325,7 @@ def test_a_flipped_bit_in_a_download_is_detected(network):
     """Over plain HTTP, in an object that one request stored: an IntegrityError instead of the content."""
     network.direct.write("flip.bin", SMALL)
 
-    for offset in places_in(SMALL, count(3, 25), PART):
+    for offset in offsets_in_content(SMALL, count(3, 25), PART):
         network.proxy.down = Faults(corrupt_at=offset, corrupt_times=1)
         storage = network.faulty()
 
@@ -349,7 +349,7 @@ def test_a_flipped_bit_in_the_headers_of_an_upload_never_stores_wrong_content(ne
     for _ in range(count(12, 100)):
         old = network.store_old("flip.bin", b"new")
         setattr(network.proxy, direction, Faults(corrupt_at=chance.randrange(start, total), corrupt_times=1))
-        storage = network.faulty(**IMPATIENT)
+        storage = network.faulty(**SHORT_TIMEOUTS)
 
         error = attempt(lambda storage=storage: storage.write("flip.bin", b"new"))
 
@@ -372,7 +372,7 @@ def test_a_flipped_bit_in_the_headers_of_a_download_never_returns_wrong_content(
         setattr(
             network.proxy, direction, Faults(corrupt_at=chance.randrange(totals[direction == "down"]), corrupt_times=1)
         )
-        storage, target = network.faulty(**IMPATIENT), io.BytesIO()
+        storage, target = network.faulty(**SHORT_TIMEOUTS), io.BytesIO()
 
         error = attempt(lambda storage=storage, target=target: storage.download("flip.bin", target))
 
@@ -444,7 +444,7 @@ def longest(config):
 @pytest.fixture
 def no_more_threads(network):
     """No thread that the test started is alive after its storages are closed."""
-    with leaving_no_thread(network):
+    with no_threads_left(network):
         yield
 
 
@@ -464,7 +464,7 @@ def test_a_server_that_does_not_respond_raises_a_timeout(network, no_more_thread
     """The server accepts the connection, and sends nothing."""
     network.direct.write("slow.bin", LARGE)
     network.proxy.down = Faults(cut_after=0, cut_by="stall")
-    storage = network.faulty(**IMPATIENT)
+    storage = network.faulty(**SHORT_TIMEOUTS)
 
     error = attempt(lambda: OPERATIONS[operation](storage))
 
@@ -480,7 +480,7 @@ def test_a_response_that_stalls_raises_a_timeout(network, no_more_threads, in_bo
     network.direct.write("slow.bin", content)
     _, total = network.passed(lambda storage: storage.read("slow.bin"))
     network.proxy.down = Faults(cut_after=total - len(content) + arrived, cut_by="stall")
-    storage = network.faulty(**IMPATIENT)
+    storage = network.faulty(**SHORT_TIMEOUTS)
 
     with pytest.raises(StorageTimeoutError, match="read_timeout"):
         storage.read("slow.bin")
@@ -489,7 +489,7 @@ def test_a_response_that_stalls_raises_a_timeout(network, no_more_threads, in_bo
 def test_a_download_that_stalls_after_its_first_range_raises_a_timeout(network, no_more_threads, in_bounded_time):
     """Later ranges have the same time-out as the first."""
     network.direct.write("slow.bin", LARGE + LARGE)
-    storage, arrived = network.faulty(**IMPATIENT), io.BytesIO()
+    storage, arrived = network.faulty(**SHORT_TIMEOUTS), io.BytesIO()
 
     class Target:
         def write(self, data):
@@ -512,9 +512,9 @@ def test_a_server_that_stalls_raises_a_timeout(network, no_more_threads, in_boun
     network.direct.write("slow.bin", LARGE)
 
     for offset in spread(total, count(3, 6))[1:-1]:
-        network.proxy.heal()
+        network.proxy.remove_faults()
         setattr(network.proxy, direction, Faults(cut_after=offset, cut_by="stall"))
-        storage = network.faulty(**IMPATIENT)
+        storage = network.faulty(**SHORT_TIMEOUTS)
 
         error = attempt(lambda storage=storage: OPERATIONS[operation](storage))
 
@@ -522,7 +522,7 @@ def test_a_server_that_stalls_raises_a_timeout(network, no_more_threads, in_boun
         assert isinstance(error, StorageTimeoutError) or error is None
         assert network.content("slow.bin") in ((LARGE, SMALL) if operation == "write" else (LARGE,))
         network.proxy.kill()
-        network.proxy.heal()
+        network.proxy.remove_faults()
         network.direct.sweep(NOW)
 
 
@@ -530,7 +530,7 @@ def test_a_multipart_upload_that_stalls_is_aborted(network, no_more_threads, in_
     """The part times out; the server still responds to the request that aborts the upload."""
     network.direct.write("slow.bin", OLD)
     network.proxy.up = Faults(cut_after=2 * MIB, cut_by="stall", cut_times=3)
-    storage = network.faulty(**{**IMPATIENT, "max_attempts": 1}, concurrency=3)
+    storage = network.faulty(**{**SHORT_TIMEOUTS, "max_attempts": 1}, concurrency=3)
 
     with pytest.raises(StorageTimeoutError):
         storage.write("slow.bin", LARGE)

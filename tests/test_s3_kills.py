@@ -7,7 +7,18 @@ from datetime import timedelta
 import pytest
 
 from tests.counts import count
-from tests.dying_programs import ENDS, MIB, NEW, OLD, WRITES, content, killed, moments, on_demand, program as start
+from tests.killed_programs import (
+    ENDS,
+    MIB,
+    NEW,
+    OLD,
+    WRITES,
+    content,
+    on_demand,
+    program as start,
+    random_times,
+    run_and_kill,
+)
 from tests.s3_storages import make_storage
 
 pytest_plugins = ["tests.services.s3"]
@@ -63,14 +74,14 @@ def test_a_killed_write_is_atomic(program, storage, operation):
     lines = on_demand(OPERATIONS[operation])
     storage.write("source.bin", NEW)
     storage.write("a.bin", OLD)
-    end, duration = killed(program(lines))
+    end, duration = run_and_kill(program(lines))
     assert end == 0
     assert content(storage, "a.bin") == NEW
     ends = []
 
-    for after in moments(duration, count(3, 50)):
+    for after in random_times(duration, count(3, 50)):
         storage.write("a.bin", OLD)
-        ends.append(killed(program(lines), after)[0])
+        ends.append(run_and_kill(program(lines), after)[0])
 
         assert content(storage, "a.bin") in (OLD, NEW)
         storage.sweep(NOW)

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from flask_storage.backends.s3.presets import PRESETS
-from tests.histories import run_histories
+from tests.random_operations import run_random_operations
 from tests.s3_storages import make_storage
 from tests.variants import extra_variant
 
@@ -17,7 +17,7 @@ pytest_plugins = ["tests.services.s3"]
 def _histories(server, **arguments):
     """Run the histories, each with a prefix of its own in one bucket."""
     in_bucket = partial(make_storage, server, bucket=server.make_bucket(), **arguments)
-    run_histories(lambda: in_bucket(prefix=uuid.uuid4().hex))
+    run_random_operations(lambda: in_bucket(prefix=uuid.uuid4().hex))
 
 
 HTTPS = pytest.mark.parametrize("https", [False, pytest.param(True, marks=extra_variant)], ids=["http", "https"])

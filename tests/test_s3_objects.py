@@ -22,7 +22,7 @@ from flask_storage import (
 )
 from flask_storage.backends.s3.presets import PRESETS
 from tests.s3_storages import make_storage
-from tests.services.scripted_proxy import Answer, ScriptedProxy
+from tests.services.scripted_proxy import ScriptedProxy, ScriptedResponse
 from tests.variants import extra_variant
 
 pytest_plugins = ["tests.services.s3"]
@@ -209,7 +209,7 @@ def test_a_header_that_is_not_utf_8_is_decoded_as_latin_1(s3, on, proxied):
         "ETag": '"0"',
         "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT",
     }
-    proxy.script = lambda _: Answer(200, headers=headers)
+    proxy.script = lambda _: ScriptedResponse(200, headers=headers)
 
     info = storage.stat("a")
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from tests.interrupted_writes import interrupted_write_tests, unchanged_storage
 from tests.s3_storages import make_storage
 from tests.variants import variants
-from tests.writing_trouble import trouble_tests, unharmed
 
 pytest_plugins = ["tests.services.s3"]
 
@@ -24,8 +24,8 @@ def shared_storage(request):
 @pytest.fixture
 def storage(shared_storage):
     """The storage with one object in it; after the test there is no other, and no unfinished upload."""
-    with unharmed(shared_storage, lambda storage: list(storage.multipart.list_uploads())):
+    with unchanged_storage(shared_storage, lambda storage: list(storage.multipart.list_uploads())):
         yield shared_storage
 
 
-TestTrouble = trouble_tests(PART, 45)
+TestInterruptedWrites = interrupted_write_tests(PART, 45)

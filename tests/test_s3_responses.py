@@ -21,8 +21,8 @@ from flask_storage import (
 from flask_storage.backends.s3.presets import PRESETS
 from flask_storage.multipart import Part
 from tests.s3_storages import make_storage
-from tests.scripted_ground import ScriptedGround
-from tests.services.scripted_proxy import Answer, Lose, Request, s3_error
+from tests.scripted_backend import ScriptedBackend
+from tests.services.scripted_proxy import LostResponse, Request, ScriptedResponse, s3_error
 from tests.variants import variants
 
 pytest_plugins = ["tests.services.s3"]
@@ -32,7 +32,7 @@ OLD, NEW = b"old" * 1000, b"new" * 1000
 LARGE = bytes(range(256)) * (4096 * 6)  # 6 MiB: two parts
 
 
-class ScriptedS3(ScriptedGround):
+class ScriptedS3(ScriptedBackend):
     """A bucket, with a storage that reaches it directly and one that reaches it through a scripted proxy.
 
     Args:
@@ -134,7 +134,7 @@ def test_a_write_is_retried_after_one_server_error(service, step, server_error):
     service.through.write("a.bin", WRITES[step])
 
     assert service.direct.read("a.bin") == WRITES[step]
-    assert service.asked().count(step) == (3 if step == "UploadPart" else 2)
+    assert service.operations().count(step) == (3 if step == "UploadPart" else 2)
 
 
 @pytest.mark.parametrize("server_error", SERVER_ERRORS, ids=SERVER_ERRORS_IDS)
@@ -173,7 +173,7 @@ def test_a_part_is_retried_after_the_attempts_of_boto3(service):
 
 def test_an_html_response_of_a_proxy_is_classified_by_its_status(service):
     """The body is not XML of S3; the status 502 is enough."""
-    page = Answer(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>", {"Content-Type": "text/html"})
+    page = ScriptedResponse(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>", {"Content-Type": "text/html"})
     service.script("PutObject", page, ...)
 
     with pytest.raises(StorageUnavailableError, match="not available: try again"):
@@ -185,7 +185,7 @@ def test_an_html_response_of_a_proxy_is_classified_by_its_status(service):
 @pytest.mark.parametrize("operation_name", ["write", "read", "stat"])
 def test_an_empty_403_response_is_denied_access(service, operation_name):
     """Some firewalls send such a response."""
-    service.proxy.script = lambda request: Answer(403)
+    service.proxy.script = lambda request: ScriptedResponse(403)
     call = {
         "write": lambda: service.through.write("a.bin", NEW),
         "read": lambda: service.through.read("a.bin"),
@@ -204,7 +204,7 @@ def test_a_redirect_names_the_right_region(service, operation_name, status):
     """It is not followed: the signature is valid for one endpoint only."""
     body = s3_error(status, "PermanentRedirect").body
     headers = {"Content-Type": "application/xml", "x-amz-bucket-region": "eu-west-9"}
-    service.proxy.script = lambda request: Answer(status, b"" if request.method == "HEAD" else body, headers)
+    service.proxy.script = lambda request: ScriptedResponse(status, b"" if request.method == "HEAD" else body, headers)
     call = {
         "write": lambda: service.through.write("a.bin", NEW),
         "read": lambda: service.through.read("a.bin"),
@@ -281,12 +281,12 @@ def test_a_failed_completion_keeps_its_error_without_the_right_to_list_parts(ser
 @pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
 def test_a_write_succeeds_when_its_response_is_lost(service, step, lost):
     """Also when the retry is rejected; the stored object confirms the write."""
-    service.script(step, *[Lose(after_server=True)] * lost)
+    service.script(step, *[LostResponse(after_server=True)] * lost)
 
     service.through.write("a.bin", WRITES[step])
 
     assert service.direct.read("a.bin") == WRITES[step]
-    assert service.asked().count("CreateMultipartUpload") == (step != "PutObject")
+    assert service.operations().count("CreateMultipartUpload") == (step != "PutObject")
 
 
 @pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
@@ -302,7 +302,7 @@ def test_a_write_succeeds_when_an_error_follows_it(service, step):
 def test_a_lost_completion_is_not_confirmed_without_md5_etags(service):
     """Where the ETags of the parts are not MD5 digests, the client cannot compute the ETag of the stored object."""
     upload_id = service.through.multipart.create("a.bin", WriteOptions())
-    service.script("CompleteMultipartUpload", Lose(after_server=False), ...)
+    service.script("CompleteMultipartUpload", LostResponse(after_server=False), ...)
 
     with pytest.raises(StorageUnavailableError):
         service.through.multipart.complete("a.bin", upload_id, [Part(number=1, size=1, etag="opaque")], WriteOptions())
@@ -315,7 +315,7 @@ def test_a_lost_completion_is_not_confirmed_without_md5_etags(service):
 @pytest.mark.parametrize("step", ["PutObject", "CompleteMultipartUpload"])
 def test_an_exclusive_write_succeeds_when_its_response_is_lost(service, step):
     """The retry is rejected because the first attempt created the object."""
-    service.script(step, Lose(after_server=True))
+    service.script(step, LostResponse(after_server=True))
 
     service.through.write("new.bin", WRITES[step], exclusive=True)
 
@@ -327,7 +327,7 @@ def test_an_exclusive_write_succeeds_when_its_response_is_lost(service, step):
 @pytest.mark.parametrize("lost", [False, True])
 def test_an_exclusive_write_to_an_existing_name_is_rejected(service, step, lost):
     """Also when the request was lost once; the stored content stays."""
-    service.script(step, *[Lose(after_server=False)] * lost)
+    service.script(step, *[LostResponse(after_server=False)] * lost)
 
     with pytest.raises(FileExistsInStorageError, match="exists: choose another name"):
         service.through.write("a.bin", WRITES[step], exclusive=True)
@@ -340,7 +340,7 @@ def test_an_exclusive_write_to_an_existing_name_is_rejected(service, step, lost)
 def test_an_exclusive_write_is_not_confirmed_by_equal_content_of_another_client(service, step):
     """Of two clients that write the same content, as for a lock, only one succeeds, whatever is lost."""
     service.direct.write("a.bin", WRITES[step])
-    service.script(step, Lose(after_server=False))
+    service.script(step, LostResponse(after_server=False))
 
     with pytest.raises(FileExistsInStorageError):
         service.through.write("a.bin", WRITES[step], exclusive=True)
@@ -360,7 +360,7 @@ def test_a_409_response_reports_a_concurrent_write(service, step):
 
 def test_a_part_response_without_an_etag_raises_an_error(service):
     """The upload cannot be completed without it."""
-    service.script("UploadPart", Answer(200), ...)
+    service.script("UploadPart", ScriptedResponse(200), ...)
 
     with pytest.raises(StorageError):
         service.through.write("a.bin", LARGE)
@@ -370,7 +370,7 @@ def test_a_part_response_without_an_etag_raises_an_error(service):
 
 def test_a_truncated_etag_is_treated_as_missing(service):
     """The response ended within the header."""
-    service.proxy.script = lambda request: Answer(
+    service.proxy.script = lambda request: ScriptedResponse(
         200, b"", {"ETag": '"0123', "Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT"}
     )
 
@@ -381,7 +381,7 @@ def test_a_truncated_etag_is_treated_as_missing(service):
 @pytest.mark.parametrize("operation_name", ["read", "stat"])
 def test_a_response_without_last_modified_raises_an_error(service, operation_name):
     """The time is not guessed."""
-    service.proxy.script = lambda request: Answer(200, OLD, {"ETag": '"0123"'})
+    service.proxy.script = lambda request: ScriptedResponse(200, OLD, {"ETag": '"0123"'})
 
     with pytest.raises(StorageError):
         getattr(service.through, operation_name)("a.bin")
@@ -390,7 +390,7 @@ def test_a_response_without_last_modified_raises_an_error(service, operation_nam
 @pytest.mark.parametrize("step", ["CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"])
 def test_a_response_without_required_content_is_retried(service, step):
     """The connection may have ended within its headers."""
-    service.script(step, Answer(200))
+    service.script(step, ScriptedResponse(200))
 
     service.through.write("a.bin", LARGE)
 
@@ -402,7 +402,7 @@ def test_the_response_to_the_final_step_needs_no_etag(service, step):
     """The status 200 is enough."""
     done = b"<CompleteMultipartUploadResult></CompleteMultipartUploadResult>"
     body = done if step == "CompleteMultipartUpload" else b""
-    service.script(step, Answer(200, body, after_server=True))
+    service.script(step, ScriptedResponse(200, body, after_server=True))
 
     service.through.write("a.bin", WRITES[step])
 
@@ -412,7 +412,9 @@ def test_the_response_to_the_final_step_needs_no_etag(service, step):
 @pytest.mark.parametrize("operation_name", ["read", "stat"])
 def test_a_response_without_an_etag_raises_an_error(service, operation_name):
     """Without it the version cannot be identified."""
-    service.proxy.script = lambda request: Answer(200, OLD, {"Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT"})
+    service.proxy.script = lambda request: ScriptedResponse(
+        200, OLD, {"Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT"}
+    )
 
     with pytest.raises(StorageError):
         getattr(service.through, operation_name)("a.bin")
@@ -470,13 +472,13 @@ def test_the_rest_of_a_truncated_body_is_requested(service, short):
         "Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT",
         "Connection": "close",
     }
-    service.script("GetObject", Answer(206, OLD[:short], headers, before_body=True))
+    service.script("GetObject", ScriptedResponse(206, OLD[:short], headers, before_body=True))
     target = io.BytesIO()
 
     service.through.download("a.bin", target)
 
     assert target.getvalue() == OLD
-    assert service.asked() == ["GetObject", "GetObject"]
+    assert service.operations() == ["GetObject", "GetObject"]
 
 
 def test_bytes_after_the_end_of_the_object_are_dropped(service):
@@ -486,7 +488,7 @@ def test_bytes_after_the_end_of_the_object_are_dropped(service):
         "Content-Range": f"bytes 0-{len(OLD) - 1}/{len(OLD)}",
         "Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT",
     }
-    service.script("GetObject", Answer(206, OLD + b"more", headers))
+    service.script("GetObject", ScriptedResponse(206, OLD + b"more", headers))
 
     data = service.through.read("a.bin")
 
@@ -496,7 +498,7 @@ def test_bytes_after_the_end_of_the_object_are_dropped(service):
 def test_a_response_that_cannot_be_parsed_raises_a_storage_error(service):
     """boto3 raises a generic error for it."""
     headers = {"Last-Modified": "?", "ETag": '"1"', "Content-Length": "1"}
-    service.script("HeadObject", Answer(200, b"", headers), ...)
+    service.script("HeadObject", ScriptedResponse(200, b"", headers), ...)
 
     with pytest.raises(StorageUnavailableError, match="cannot be parsed"):
         service.through.stat("a.bin")
@@ -511,7 +513,7 @@ def test_a_checksum_header_that_cannot_be_decoded_raises_a_storage_error(service
         "x-amz-checksum-crc32": ".sUwqQ==",
         "x-amz-checksum-type": "FULL_OBJECT",
     }
-    service.proxy.script = lambda request: Answer(200, b"" if request.method == "HEAD" else OLD, headers)
+    service.proxy.script = lambda request: ScriptedResponse(200, b"" if request.method == "HEAD" else OLD, headers)
 
     with pytest.raises(StorageUnavailableError, match="cannot be parsed"):
         getattr(service.through, operation_name)("a.bin")

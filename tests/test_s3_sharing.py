@@ -3,21 +3,21 @@
 import pytest
 
 from flask_storage.errors import UnsupportedOperationError
-from tests.counts import count
-from tests.s3_storages import CEPH_REPLACED_ERRORS, make_storage
-from tests.sharing import (
+from tests.concurrent_use import (
     CHILDREN,
     Sockets,
-    create_at_once,
+    create_concurrently,
     fork_while_threads_use,
     mixed_work,
     serve_from_workers,
-    share_among_large_and_small,
-    take_turns,
+    share_connections_between_large_and_small,
+    use_few_connections,
     work_in_forked_children,
-    write_and_read_one_large_name,
-    write_and_read_one_name,
+    write_and_read_one_large_path,
+    write_and_read_one_path,
 )
+from tests.counts import count
+from tests.s3_storages import CEPH_REPLACED_ERRORS, make_storage
 from tests.variants import extra_variant
 
 pytest_plugins = ["tests.services.s3"]
@@ -43,7 +43,7 @@ def test_threads_open_no_more_than_max_connections(s3):
     storage = make_storage(s3, max_connections=5)
 
     with Sockets(s3.http) as sockets:
-        take_turns(storage)
+        use_few_connections(storage)
 
     assert 1 < sockets.most <= 5
 
@@ -53,7 +53,7 @@ def test_large_and_small_files_share_connections(s3):
     storage = make_storage(s3, max_connections=4, chunk_size=5 * MIB, concurrency=4)
 
     with Sockets(s3.http) as sockets:
-        share_among_large_and_small(storage, 21 * MIB)
+        share_connections_between_large_and_small(storage, 21 * MIB)
 
     assert sockets.most <= 4
     assert list(storage.multipart.list_uploads()) == []
@@ -104,12 +104,12 @@ def test_every_read_is_one_complete_version(request, name, mixes):
     LocalStack sometimes sends the bytes of one version with the headers of another; the checksum detects it.
     """
     replaced_errors = CEPH_REPLACED_ERRORS if name == "rgw" else ()
-    write_and_read_one_name(make_storage(request.getfixturevalue(name)), mixes=mixes, overtaken=replaced_errors)
+    write_and_read_one_path(make_storage(request.getfixturevalue(name)), mixes=mixes, replaced_errors=replaced_errors)
 
 
 def test_every_read_of_a_large_file_is_one_complete_version(s3):
     """Also when it is written in parts and read in ranges; a reader of a replaced file gets an error."""
-    write_and_read_one_large_name(make_storage(s3, chunk_size=5 * MIB), 11 * MIB, CEPH_REPLACED_ERRORS)
+    write_and_read_one_large_path(make_storage(s3, chunk_size=5 * MIB), 11 * MIB, CEPH_REPLACED_ERRORS)
 
 
 @pytest.mark.parametrize("operation", ["write", "copy", "move", "complete"])
@@ -117,7 +117,7 @@ def test_exactly_one_of_eight_exclusive_writes_succeeds(localstack, operation):
     """Of eight concurrent ones with the same name; its content is stored."""
     storage = make_storage(localstack)
     for turn in range(count(3, 50)):
-        won = create_at_once(storage, operation, f"round {turn}/new.bin")
+        won = create_concurrently(storage, operation, f"round {turn}/new.bin")
 
         assert won.count(True) == 1
         # LocalStack overwrites the bytes also with a copy that it rejects: the responses are right, the file is not.

@@ -7,7 +7,7 @@ from tests.streaming import MIB, stream
 pytest_plugins = ["tests.services.s3"]
 
 
-@pytest.mark.parametrize("way", ["verbs", "files"])
+@pytest.mark.parametrize("way", ["operations", "files"])
 def test_streaming_uses_little_memory(s3, way):
     """Upload and download, in one call or in chunks: memory grows by at most 64 MiB, and every byte is right."""
     arguments = {

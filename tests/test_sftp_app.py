@@ -153,7 +153,7 @@ class TestSFTP(RemoteApp):
 
     # These tests replace those of RemoteApp that need a stored content type or a strong ETag.
 
-    def test_a_model_keeps_its_files_there(self, app, docs):
+    def test_a_model_stores_its_files_in_the_backend(self, app, docs):
         """Uploads, also from a form, downloads, copies and deletions are below the directory of the model."""
         uploaded = FileStorage(stream=open(__file__, "rb"), filename="june.py")  # noqa: SIM115 -- the request closes it
         with app.test_request_context(method="POST", data={"file": uploaded}):
@@ -167,7 +167,7 @@ class TestSFTP(RemoteApp):
             with pytest.raises(FileNotFoundInStorageError):
                 Invoice.storage_download_file(name)
 
-    def test_a_file_there_is_sent(self, app, docs):
+    def test_a_file_is_sent_with_type_and_validators(self, app, docs):
         """The content type is that of the name; HEAD has the same headers; conditional requests are answered."""
         docs.write("a.txt", SMALL)
         client = app.test_client()
@@ -209,7 +209,7 @@ class TestSFTP(RemoteApp):
         assert [entry.name for entry in docs.list()] == ["d/e.txt"]
         assert run("get", "f.bin").stderr == "Error: Could not open file 'f.bin': Not found in docs.\n"
 
-    def test_random_ranges_are_exact_and_move_hardly_more(self, counted, line):
+    def test_random_ranges_are_exact_and_transfer_little_more(self, counted, line):
         """For any range, the server sends the range and at most one chunk more.
 
         Every response is closed, as by web servers: until then it uses a session.
@@ -426,7 +426,7 @@ class TestSFTP(RemoteApp):
         line.kill()
 
         down = client.get(link)
-        line.heal()
+        line.remove_faults()
         up = client.get(link)
 
         assert (down.status_code, up.status_code, up.data) == (503, 200, b"content")

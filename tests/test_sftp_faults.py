@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from flask_storage import IntegrityError, PreconditionFailedError, StorageTimeoutError
-from tests.bad_net import MIB, OLD, SMALL, FaultyGround, attempt, leaving_no_thread, spread, within
 from tests.counts import count
+from tests.network_faults import MIB, OLD, SMALL, FaultyBackend, attempt, no_threads_left, spread, within
 from tests.services.fault_proxy import Faults
 from tests.sftp_storages import backdate, make_storage, pooled_session, temporary_files, wait_until_idle
 
@@ -26,7 +26,7 @@ SHORT_TIMEOUTS = {"connect_timeout": 0.3, "read_timeout": 0.3}
 CUTS: list[Literal["reset", "close"]] = ["reset", "close"]
 
 
-class FaultySFTP(FaultyGround):
+class FaultySFTP(FaultyBackend):
     """A directory of a server, with one storage that is connected directly and others behind a fault proxy.
 
     Args:
@@ -50,7 +50,7 @@ class FaultySFTP(FaultyGround):
     def mend(self):
         """Close the connections of the proxy, and end its faults."""
         self.proxy.kill()
-        self.proxy.heal()
+        self.proxy.remove_faults()
 
     def _make_storage(self, address, **arguments):
         return make_storage(self.server, root="faulty", port=urlsplit(address).port, **arguments)
@@ -241,7 +241,7 @@ def test_a_flipped_bit_is_detected(network, content, direction):
         storage = network.faulty(connect_timeout=3, read_timeout=3)
 
         error = attempt(lambda storage=storage: storage.write("flip.bin", content))
-        network.proxy.heal()
+        network.proxy.remove_faults()
         read = attempt(lambda storage=storage: storage.read("flip.bin"))
 
         assert network.content("flip.bin") in ((OLD, content) if error else (content,))
@@ -315,7 +315,7 @@ def test_the_error_of_a_timeout_says_what_to_do(network):
 
 def test_no_thread_is_left_after_a_timeout(network):
     """When the storages are closed."""
-    with leaving_no_thread(network):
+    with no_threads_left(network):
         storage = network.faulty(read_timeout=5, fsync=False)
         storage.write("a.bin", OLD)
         network.proxy.down = Faults(cut_after=0, cut_by="stall")

@@ -7,7 +7,18 @@ from datetime import timedelta
 import pytest
 
 from tests.counts import count
-from tests.dying_programs import ENDS, MIB, NEW, OLD, WRITES, content, killed, moments, on_demand, program as start
+from tests.killed_programs import (
+    ENDS,
+    MIB,
+    NEW,
+    OLD,
+    WRITES,
+    content,
+    on_demand,
+    program as start,
+    random_times,
+    run_and_kill,
+)
 from tests.sftp_storages import make_storage, temporary_files, wait_until_idle
 
 pytest_plugins = ["tests.services.openssh"]
@@ -80,15 +91,15 @@ def test_a_process_that_is_killed_leaves_the_old_file_or_the_new_one(program, st
     lines = on_demand(OPERATIONS[operation])
     storage.write("source.bin", NEW)
     storage.write("a.bin", OLD)
-    end, duration = killed(program(lines))
+    end, duration = run_and_kill(program(lines))
     assert end == 0
     assert content(storage, "a.bin") == NEW
     assert not temporary_files(storage)
     exit_codes = []
 
-    for after in moments(duration, count(6, 50)):
+    for after in random_times(duration, count(6, 50)):
         storage.write("a.bin", OLD)
-        exit_codes.append(killed(program(lines), after)[0])
+        exit_codes.append(run_and_kill(program(lines), after)[0])
 
         assert content(storage, "a.bin") in (OLD, NEW)
         assert [entry.name for entry in storage.list()] == ["a.bin", "source.bin"]
@@ -113,7 +124,7 @@ def test_a_process_that_is_killed_during_a_write_leaves_a_temporary_file(program
     sys.stdin.readline()
     """
 
-    assert killed(program(lines), 0)[0] == -signal.SIGKILL
+    assert run_and_kill(program(lines), 0)[0] == -signal.SIGKILL
 
     assert len(temporary_files(storage)) == 1
     assert [entry.name for entry in storage.list()] == ["deep/a.bin"]
@@ -135,7 +146,7 @@ def test_a_process_that_is_killed_during_a_multipart_upload_leaves_its_directory
     sys.stdin.readline()
     """
 
-    assert killed(program(lines), 0)[0] == -signal.SIGKILL
+    assert run_and_kill(program(lines), 0)[0] == -signal.SIGKILL
 
     assert temporary_files(storage)
     assert len(list(storage.multipart.list_uploads())) == 1

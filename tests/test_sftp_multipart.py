@@ -591,7 +591,7 @@ def test_an_upload_continues_in_another_storage_and_after_a_lost_connection(open
         proxy.kill()
         with pytest.raises(StorageError):
             first.multipart.upload_part("a", upload, 2, b"two")
-        proxy.heal()
+        proxy.remove_faults()
         two = first.multipart.upload_part("a", upload, 2, b"two")
         first.close()
     with closing(make_storage(openssh, root=first.root)) as second:

@@ -7,8 +7,8 @@ import pytest
 from flask_storage import StorageUnavailableError
 from flask_storage.backends.sftp.atomic_write import AtomicWrite
 from flask_storage.backends.sftp.protocol import ConnectionLostError
+from tests.interrupted_writes import OLD, WRAPPERS, interrupted_write_tests, unchanged_storage, write_until
 from tests.sftp_storages import make_storage, temporary_files
-from tests.writing_trouble import OLD, WRAPPERS, trouble_tests, unharmed, write_until
 
 pytest_plugins = ["tests.services.openssh"]
 
@@ -29,11 +29,11 @@ def shared_storage(openssh):
 @pytest.fixture
 def storage(shared_storage):
     """A storage with one file; after the test, it has no other file and no temporary file."""
-    with unharmed(shared_storage, temporary_files):
+    with unchanged_storage(shared_storage, temporary_files):
         yield shared_storage
 
 
-TestTrouble = trouble_tests(PART, 60)
+TestInterruptedWrites = interrupted_write_tests(PART, 60)
 
 
 def test_an_update_that_fails_publishes_nothing(storage):

@@ -6,21 +6,21 @@ import pytest
 
 from flask_storage.errors import StorageError, StorageTimeoutError
 from flask_storage.testing.concurrency import run_concurrently
-from tests.counts import count
-from tests.sftp_storages import make_storage, temporary_files
-from tests.sharing import (
+from tests.concurrent_use import (
     CHILDREN,
     Sockets,
-    create_at_once,
+    create_concurrently,
     fork_while_threads_use,
     mixed_work,
     serve_from_workers,
-    share_among_large_and_small,
-    take_turns,
+    share_connections_between_large_and_small,
+    use_few_connections,
     work_in_forked_children,
-    write_and_read_one_large_name,
-    write_and_read_one_name,
+    write_and_read_one_large_path,
+    write_and_read_one_path,
 )
+from tests.counts import count
+from tests.sftp_storages import make_storage, temporary_files
 
 pytest_plugins = ["tests.services.openssh"]
 
@@ -47,7 +47,7 @@ def test_threads_use_at_most_max_connections(openssh):
     storage = make_storage(openssh, max_connections=2, max_sessions=4)
 
     with Sockets(f"ssh://127.0.0.1:{openssh.port}") as sockets:
-        take_turns(storage)
+        use_few_connections(storage)
 
     assert sockets.most <= 2
     storage.close()
@@ -151,7 +151,7 @@ def test_large_and_small_files_share_connections(openssh):
     storage = make_storage(openssh, max_connections=2, max_sessions=6)
 
     with Sockets(f"ssh://127.0.0.1:{openssh.port}") as sockets:
-        share_among_large_and_small(storage, 9 * MIB)
+        share_connections_between_large_and_small(storage, 9 * MIB)
 
     assert sockets.most <= 2
     storage.close()
@@ -202,14 +202,14 @@ def test_a_preloaded_app_serves_from_all_workers(openssh, tmp_path):
 
 def test_every_read_returns_one_complete_version(storage):
     """Eight threads write one path, and four read it."""
-    write_and_read_one_name(storage)
+    write_and_read_one_path(storage)
 
 
 def test_every_read_of_a_large_file_returns_one_complete_version(openssh):
     """Also if it is written in parts and read in ranges."""
     storage = make_storage(openssh)
 
-    write_and_read_one_large_name(storage, 9 * MIB)
+    write_and_read_one_large_path(storage, 9 * MIB)
 
     storage.close()
 
@@ -218,7 +218,7 @@ def test_every_read_of_a_large_file_returns_one_complete_version(openssh):
 def test_one_of_eight_exclusive_writes_succeeds(storage, operation):
     """Its content is stored."""
     for turn in range(count(3, 50)):
-        won = create_at_once(storage, operation, f"round {turn}/new.bin")
+        won = create_concurrently(storage, operation, f"round {turn}/new.bin")
 
         assert won.count(True) == 1
         assert storage.read(f"round {turn}/new.bin") == str(won.index(True)).encode()

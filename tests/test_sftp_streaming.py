@@ -19,7 +19,7 @@ KIB = 1024
 MEMORY_LIMIT = 64 * MIB
 
 
-@pytest.mark.parametrize(("kind", "mode"), [("openssh", "verbs"), ("openssh", "files"), ("plain_sftp", "copies")])
+@pytest.mark.parametrize(("kind", "mode"), [("openssh", "operations"), ("openssh", "files"), ("plain_sftp", "copies")])
 def test_streaming_uses_little_memory(request, kind, mode):
     """By upload and download, by open files, or by a copy through this process; every byte arrives."""
     server = request.getfixturevalue(kind)

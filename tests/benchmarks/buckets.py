@@ -116,9 +116,9 @@ def running(*, far: bool = False, counted: bool = False) -> Iterator[Bucket]:
     """
     # They belong to the tests' dependencies, and only these tasks need them.
     from tests.services.rgw import RgwCluster
-    from tests.services.s3_servers import started
+    from tests.services.s3_servers import start_with_retry
 
-    cluster = started(RgwCluster)
+    cluster = start_with_retry(RgwCluster)
     try:
         server = cluster.server
         port = urlsplit(server.http).port

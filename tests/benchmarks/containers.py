@@ -107,9 +107,9 @@ def running(*, far: bool = False, counted: bool = False) -> Iterator[Container]:
     """
     # They belong to the tests' dependencies, and only these tasks need them.
     from tests.services.azurite import Azurite
-    from tests.services.s3_servers import started
+    from tests.services.s3_servers import start_with_retry
 
-    azurite = started(Azurite)
+    azurite = start_with_retry(Azurite)
     try:
         server = azurite.server
         container = server.make_container()

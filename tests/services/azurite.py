@@ -30,11 +30,11 @@ from azure.storage.blob import BlobServiceClient, CorsRule
 
 from tests.services.s3_servers import (
     Daemon,
-    PrivateFolder,
+    PrivateDirectory,
     free_port,
     make_certificate,
-    refuse_if_answered,
-    started,
+    raise_if_port_is_used,
+    start_with_retry,
     wait_until,
 )
 
@@ -165,9 +165,9 @@ class Azurite:
         # The installation creates `azurite` last.
         if not (_INSTALLED / "azurite").is_file() or not node.exists():
             raise RuntimeError("these tests need Azurite: run tests/services/install_azurite")
-        self._private = PrivateFolder("azurite")
+        self._private = PrivateDirectory("azurite")
         port = free_port()
-        refuse_if_answered(port)
+        raise_if_port_is_used(port)
         certificate, tls = make_certificate(self._private.path)
         account = f"test{secrets.token_hex(8)}"
         self.server = AzureServer(
@@ -252,7 +252,7 @@ class _RestartedAzurite:
         if self._running and self._running.memory > _MAX_MEMORY:
             self.close(keep_log=False)
         if not self._running:
-            self._running = started(lambda: Azurite(https=self._https))
+            self._running = start_with_retry(lambda: Azurite(https=self._https))
         return self._running.server
 
     def close(self, *, keep_log: bool) -> None:

@@ -19,9 +19,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 _CHUNK = 64 * 1024  # the most that is read at once
-_BACKLOG = (
-    16 * 1024 * 1024
-)  # bytes in transit per direction; a latency that needs more limits the rate
+_BACKLOG = 16 * 1024 * 1024  # bytes in transit per direction; a latency that needs more limits the rate
 _TICK = 0.02  # seconds; the granularity of a limited rate
 _CLOSE_TIMEOUT = 5  # seconds; for the peer to receive everything and to close in turn
 _TIMEOUT = 30  # seconds; for what should happen immediately
@@ -146,7 +144,7 @@ class _CutError(Exception):
 class FaultProxy:
     """A proxy before one server, with its own port and thread. It is a context manager.
 
-    Set ``up`` (client to server) and ``down`` (server to client) at any time; :meth:`heal` removes all faults.
+    Set ``up`` (client to server) and ``down`` (server to client) at any time; :meth:`remove_faults` removes all faults.
 
     Args:
         host: The host of the server.
@@ -186,7 +184,7 @@ class FaultProxy:
         """Reset all open connections."""
         self._run(self._kill())
 
-    def heal(self) -> None:
+    def remove_faults(self) -> None:
         """Remove all faults and accept connections; stalled connections stay stalled until :meth:`kill`."""
         self.up = Faults()
         self.down = Faults()

@@ -21,12 +21,12 @@ import pytest
 from tests.services.s3_servers import (
     REGION,
     Daemon,
-    PrivateFolder,
+    PrivateDirectory,
     S3Server,
     free_port,
     make_certificate,
-    refuse_if_answered,
-    started,
+    raise_if_port_is_used,
+    start_with_retry,
     wait_until,
 )
 
@@ -50,9 +50,9 @@ class LocalStack:
 
     def __init__(self) -> None:
         python = installed()
-        self._private = PrivateFolder("localstack")
+        self._private = PrivateDirectory("localstack")
         port = free_port()
-        refuse_if_answered(port)
+        raise_if_port_is_used(port)
         certificate, tls = make_certificate(self._private.path)
         self.server = S3Server(
             name="localstack",
@@ -126,6 +126,6 @@ def _is_ready(port: int) -> bool:
 @pytest.fixture(scope="session")
 def localstack(request: pytest.FixtureRequest) -> Iterator[S3Server]:
     """A running LocalStack, one for the whole run."""
-    service = started(LocalStack)
+    service = start_with_retry(LocalStack)
     yield service.server
     service.close(keep_log=bool(request.session.testsfailed))

@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 
-from tests.services.s3_servers import PortTakenError, free_port, started
+from tests.services.s3_servers import PortTakenError, free_port, start_with_retry
 
 READY_WITHIN = 30  # seconds
 _CONFIGURATION = """
@@ -45,7 +45,7 @@ def in_front_of(app_port, files, directory):
     if program is None:
         raise RuntimeError("these tests need nginx: run tests/services/provision")
     directory.mkdir()
-    port, process = started(lambda: _start_on_free_port(program, app_port, files, directory))
+    port, process = start_with_retry(lambda: _start_on_free_port(program, app_port, files, directory))
     try:
         yield f"http://127.0.0.1:{port}"
     finally:

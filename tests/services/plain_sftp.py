@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from .s3_servers import PortTakenError, free_port, started
+from .s3_servers import PortTakenError, free_port, start_with_retry
 
 _MAIN = Path(__file__).with_name("plain_sftp_main.py")
 
@@ -31,7 +31,7 @@ class PlainSFTPServer:
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
         self.username = "alice"
         self.password = secrets.token_hex(16)
-        self._process = started(lambda: self._launch(free_port()))
+        self._process = start_with_retry(lambda: self._launch(free_port()))
 
     @property
     def login(self) -> dict[str, Any]:

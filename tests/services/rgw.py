@@ -18,12 +18,12 @@ from tests.services.s3_servers import (
     REGION,
     Daemon,
     PortTakenError,
-    PrivateFolder,
+    PrivateDirectory,
     S3Server,
     free_port,
     make_certificate,
-    refuse_if_answered,
-    started,
+    raise_if_port_is_used,
+    start_with_retry,
     wait_until,
 )
 
@@ -101,7 +101,7 @@ class RgwCluster:
         missing = [name for name in (*_PROGRAMS, "ceph-mgr") if not shutil.which(name, path=_ENVIRONMENT["PATH"])]
         if missing:
             raise RuntimeError(f"these tests need Ceph ({', '.join(missing)}): run tests/services/provision")
-        self._private = PrivateFolder("rgw")
+        self._private = PrivateDirectory("rgw")
         self._daemons: dict[str, Daemon] = {}
         self.gateways: list[S3Server] = []
         """The gateways. The first is :attr:`server`."""
@@ -203,7 +203,7 @@ class RgwCluster:
         self._call("ceph-authtool", keyring, "--create-keyring", "--gen-key", "-n", "mon.", "--cap", "mon", "allow *")
         self._call("monmaptool", "--create", "--fsid", self._fsid, "--addv", "a", address, monitors)
         self._call("ceph-mon", "--mkfs", "-i", "a", "--monmap", monitors, "--keyring", keyring)
-        refuse_if_answered(self._port)
+        raise_if_port_is_used(self._port)
         self._run("mon.a", "ceph-mon", "-i", "a")
 
     def _make_osd(self, number: int) -> None:
@@ -232,7 +232,7 @@ class RgwCluster:
     def _start_gateway(self, number: int) -> S3Server:
         port, tls_port = free_port(), free_port()
         for each in (port, tls_port):
-            refuse_if_answered(each)
+            raise_if_port_is_used(each)
         frontend = (
             # Without tcp_nodelay a small download takes 40 ms.
             f"beast tcp_nodelay=1 endpoint=127.0.0.1:{port} ssl_endpoint=127.0.0.1:{tls_port}"
@@ -304,7 +304,7 @@ def _is_ready(port: int) -> bool:
 @pytest.fixture(scope="session")
 def rgw_cluster(request: pytest.FixtureRequest) -> Iterator[RgwCluster]:
     """A running :class:`RgwCluster` in memory, one for the whole run."""
-    cluster = started(RgwCluster)
+    cluster = start_with_retry(RgwCluster)
     yield cluster
     cluster.close(keep_log=bool(request.session.testsfailed))
 
@@ -318,6 +318,6 @@ def rgw(rgw_cluster: RgwCluster) -> S3Server:
 @pytest.fixture
 def distributed_rgw(request: pytest.FixtureRequest) -> Iterator[RgwCluster]:
     """A cluster for one test that damages it: each object on three OSDs, two gateways, data on disk."""
-    cluster = started(lambda: RgwCluster(osds=3, replicas=3, gateways=2, bluestore=True, mgr=True))
+    cluster = start_with_retry(lambda: RgwCluster(osds=3, replicas=3, gateways=2, bluestore=True, mgr=True))
     yield cluster
     cluster.close(keep_log=bool(request.session.testsfailed))

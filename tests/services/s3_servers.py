@@ -182,7 +182,7 @@ class Daemon:
         self._process.wait()
 
 
-class PrivateFolder:
+class PrivateDirectory:
     """A directory for one server, which is removed with it, except the logs of a failed run.
 
     Args:
@@ -234,7 +234,7 @@ def wait_until(ready: Callable[[], bool], *daemons: Daemon) -> None:
         time.sleep(0.02)
 
 
-def started(server: Callable[[], _Started]) -> _Started:
+def start_with_retry(server: Callable[[], _Started]) -> _Started:
     """Start a server, and retry with other ports if another process took one.
 
     Args:
@@ -255,7 +255,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def refuse_if_answered(port: int) -> None:
+def raise_if_port_is_used(port: int) -> None:
     """Raise `PortTakenError` if a process listens on *port*: it would be taken for the new server."""
     with contextlib.suppress(OSError):
         socket.create_connection(("127.0.0.1", port), 1).close()

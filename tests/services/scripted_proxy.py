@@ -48,7 +48,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ScriptedResponse:
     """A response of the proxy."""
 
     status: int
@@ -61,14 +61,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Lose:
+class LostResponse:
     """No response: the connection of the client is reset."""
 
     after_server: bool
     """Whether the request is forwarded, and the server has responded, before."""
 
 
-Script = Callable[[Request], Answer | Lose | None]
+Script = Callable[[Request], ScriptedResponse | LostResponse | None]
 
 
 @dataclass(frozen=True)
@@ -82,31 +82,31 @@ class Exchange:
     """The status of the server; None when the request was not forwarded."""
 
 
-def s3_error(status: int, code: str, *, as_status: int | None = None, after_server: bool = False) -> Answer:
+def s3_error(status: int, code: str, *, as_status: int | None = None, after_server: bool = False) -> ScriptedResponse:
     """Return an error response of S3.
 
     Args:
         status: The status of the error.
         code: The error code, such as ``SlowDown``.
         as_status: The status of the response, if it is another: S3 reports an error of a long operation with 200.
-        after_server: As in `Answer`.
+        after_server: As in `ScriptedResponse`.
     """
     text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{status}, from the script</Message></Error>"
     headers = {"Content-Type": "application/xml"}
-    return Answer(as_status or status, text.encode(), headers, after_server=after_server)
+    return ScriptedResponse(as_status or status, text.encode(), headers, after_server=after_server)
 
 
-def azure_error(status: int, code: str, *, after_server: bool = False) -> Answer:
+def azure_error(status: int, code: str, *, after_server: bool = False) -> ScriptedResponse:
     """Return an error response of Azure, whose code is also in a header.
 
     Args:
         status: The status of the error.
         code: The error code, such as ``ServerBusy``.
-        after_server: As in `Answer`.
+        after_server: As in `ScriptedResponse`.
     """
     text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{status}, from the script</Message></Error>"
     headers = {"Content-Type": "application/xml", "x-ms-error-code": code}
-    return Answer(status, text.encode(), headers, after_server=after_server)
+    return ScriptedResponse(status, text.encode(), headers, after_server=after_server)
 
 
 class ScriptedProxy:
@@ -147,7 +147,9 @@ class ScriptedProxy:
         """The URL of the proxy, without a path."""
         return f"http://127.0.0.1:{self.port}"
 
-    def decide(self, method: str, target: str, headers: Message[str, str]) -> tuple[Request, Answer | Lose | None]:
+    def decide(
+        self, method: str, target: str, headers: Message[str, str]
+    ) -> tuple[Request, ScriptedResponse | LostResponse | None]:
         """Call the script with a request."""
         with self._deciding:
             self._number += 1
@@ -232,20 +234,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.proxy.exchanges.append(Exchange(request, None, None))
             raise
         server_status = response.status if response else None
-        status = server_status if decision is None else decision.status if isinstance(decision, Answer) else None
+        status = (
+            server_status if decision is None else decision.status if isinstance(decision, ScriptedResponse) else None
+        )
         # Before the client gets the response, after which a test may look at the exchanges.
         self.proxy.exchanges.append(Exchange(request, status, server_status))
-        if isinstance(decision, Answer):
+        if isinstance(decision, ScriptedResponse):
             self._respond(decision)
-        elif isinstance(decision, Lose):
+        elif isinstance(decision, LostResponse):
             self._reset()
         elif response:
             self._forward_response(response)
 
-    def _act(self, target: str, decision: Answer | Lose | None) -> http.client.HTTPResponse | None:
+    def _act(self, target: str, decision: ScriptedResponse | LostResponse | None) -> http.client.HTTPResponse | None:
         """Read the request body, and forward the request if it is to be forwarded."""
         try:
-            if isinstance(decision, Answer) and decision.before_body:
+            if isinstance(decision, ScriptedResponse) and decision.before_body:
                 self.close_connection = True
                 return None
             if decision is None or decision.after_server:
@@ -330,7 +334,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if response.will_close:
             self.close_connection = True
 
-    def _respond(self, response: Answer) -> None:
+    def _respond(self, response: ScriptedResponse) -> None:
         self.send_response_only(response.status)
         for name, value in response.headers.items():
             self.send_header(name, value)

@@ -12,7 +12,7 @@ from pathlib import Path
 import a2wsgi  # noqa: F401 - used by name below
 
 from tests.services import link_app
-from tests.services.s3_servers import PortTakenError, free_port, started
+from tests.services.s3_servers import PortTakenError, free_port, start_with_retry
 
 READY_WITHIN = 30  # seconds
 PROJECT = Path(__file__).parents[2]
@@ -93,7 +93,7 @@ class WebServer:
 @contextlib.contextmanager
 def running(kind, directory, **environment):
     """Run a server of this kind during the block; print its log when the block fails."""
-    server = started(lambda: WebServer(kind, directory, **environment))
+    server = start_with_retry(lambda: WebServer(kind, directory, **environment))
     try:
         yield server
     except BaseException:

@@ -17,10 +17,10 @@ from tests.services.fault_proxy import FaultProxy
 MIB = 1 << 20
 OLD = b"old" * 1000
 SMALL = random.Random(1).randbytes(64 * 1024 + 1)
-IMPATIENT: dict[str, Any] = {"connect_timeout": 0.5, "read_timeout": 0.5, "max_attempts": 2}
+SHORT_TIMEOUTS: dict[str, Any] = {"connect_timeout": 0.5, "read_timeout": 0.5, "max_attempts": 2}
 
 
-class FaultyGround:
+class FaultyBackend:
     """A bucket that is accessed directly and through a fault proxy.
 
     Args:
@@ -82,7 +82,7 @@ def spread(total: int, number: int) -> list[int]:
     return sorted({round(step * (total - 1) / (number - 1)) for step in range(number)})
 
 
-def places_in(content: bytes, number: int, part: int) -> Iterator[int]:
+def offsets_in_content(content: bytes, number: int, part: int) -> Iterator[int]:
     """Yield positions within the bodies of the requests, or responses, with *content*, never within headers.
 
     Args:
@@ -115,7 +115,7 @@ def within(seconds: float, work: Callable[..., object]) -> StorageError | None:
 
 
 @contextmanager
-def leaving_no_thread(backend: FaultyGround) -> Iterator[None]:
+def no_threads_left(backend: FaultyBackend) -> Iterator[None]:
     """After the storages are closed, no thread that was started in the block may be left."""
     before = set(threading.enumerate())
     yield

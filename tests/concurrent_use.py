@@ -138,7 +138,7 @@ class Sockets:
         return sockets & to_server
 
 
-def take_turns(storage):
+def use_few_connections(storage):
     """Use a storage that has fewer connections than threads in fifty threads."""
     storage.write("shared", b"x" * 100_000)
 
@@ -152,7 +152,7 @@ def take_turns(storage):
     run_concurrently(work, THREADS)
 
 
-def share_among_large_and_small(storage, size):
+def share_connections_between_large_and_small(storage, size):
     """Use a storage in eight threads, two of them with files of *size* bytes."""
     large = random.Random(3).randbytes(size)
 
@@ -339,13 +339,13 @@ def _version(number, turn):
     return hashlib.sha256(body).digest() + body
 
 
-def write_and_read_one_name(storage, *, mixes=False, overtaken=()):
+def write_and_read_one_path(storage, *, mixes=False, replaced_errors=()):
     """Write one path repeatedly in eight threads while four read it: every read must return one version.
 
     Args:
         storage: The storage.
         mixes: Whether the server may mix versions; then the read must be an error.
-        overtaken: The errors of a reader whose file was replaced concurrently.
+        replaced_errors: The errors of a reader whose file was replaced concurrently.
     """
     rounds = count(8, 50)
     storage.write("file.bin", _version(0, 0))
@@ -358,7 +358,7 @@ def write_and_read_one_name(storage, *, mixes=False, overtaken=()):
             while not finished.is_set() or not reads:
                 try:
                     content = storage.read("file.bin")
-                except overtaken:
+                except replaced_errors:
                     continue
                 except IntegrityError:
                     assert mixes
@@ -382,7 +382,7 @@ def write_and_read_one_name(storage, *, mixes=False, overtaken=()):
     assert [entry.name for entry in storage.list()] == ["file.bin"]
 
 
-def write_and_read_one_large_name(storage, size, overtaken=PreconditionFailedError):
+def write_and_read_one_large_path(storage, size, replaced_errors=PreconditionFailedError):
     """Write a file of several parts repeatedly while two threads read it: a read is one version or an error."""
     versions = [bytes([65 + number]) * size for number in range(3)]
     storage.write("file.bin", versions[0])
@@ -398,7 +398,7 @@ def write_and_read_one_large_name(storage, size, overtaken=PreconditionFailedErr
         while not finished.is_set():
             try:
                 outcomes.append(storage.read("file.bin") in versions)
-            except overtaken:
+            except replaced_errors:
                 outcomes.append(None)
         return outcomes
 
@@ -409,7 +409,7 @@ def write_and_read_one_large_name(storage, size, overtaken=PreconditionFailedErr
     assert list(storage.multipart.list_uploads()) == []
 
 
-def create_at_once(storage, operation, path):
+def create_concurrently(storage, operation, path):
     """Create one file in eight threads concurrently; return for each whether it succeeded. The content is its number.
 
     Args:

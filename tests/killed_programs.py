@@ -1,4 +1,4 @@
-"""Programs that write to a remote backend and are killed, or end with open writers."""
+"""Programs that write to a remote backend and are run_and_kill, or end with open writers."""
 
 import os
 import random
@@ -71,7 +71,7 @@ def on_demand(operation):
     return f'print("ready", flush=True)\nsys.stdin.readline()\n{textwrap.dedent(operation)}\nprint("done", flush=True)'
 
 
-def killed(process, after=None):
+def run_and_kill(process, after=None):
     """Start the operation, and kill the process so many seconds later; return its exit code, and how long it took."""
     with process:
         assert process.stdout.readline() == "ready\n", process.stderr.read()
@@ -87,7 +87,7 @@ def killed(process, after=None):
     return process.returncode, duration
 
 
-def moments(duration, rounds):
+def random_times(duration, rounds):
     """Yield 0, and a random time in each of so many equal intervals of the duration, in seconds.
 
     The first, 0, is before the end of the operation even if the duration was measured while the machine was slow.

@@ -16,7 +16,7 @@ ERRORS = [ZeroDivisionError, KeyboardInterrupt, GeneratorExit]
 
 
 @contextmanager
-def unharmed(storage, leftovers):
+def unchanged_storage(storage, leftovers):
     """Yield a storage with one file, and check afterwards that it is unchanged.
 
     Args:
@@ -162,8 +162,8 @@ def write_unexpected_content(storage, path, size, end):
         writer.write(bytes(size))
 
 
-def trouble_tests(part, short_run):  # noqa: C901  # a class, whose methods are simple
-    """Return a class of tests, for a module with a fixture `storage` that uses :func:`unharmed`.
+def interrupted_write_tests(part, short_run):  # noqa: C901  # a class, whose methods are simple
+    """Return a class of tests, for a module with a fixture `storage` that uses :func:`unchanged_storage`.
 
     Args:
         part: The size of a part, in bytes.

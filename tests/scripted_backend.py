@@ -8,10 +8,10 @@ from types import EllipsisType
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.services.scripted_proxy import Answer, Lose, Request, ScriptedProxy
+from tests.services.scripted_proxy import LostResponse, Request, ScriptedProxy, ScriptedResponse
 
 
-class ScriptedGround:
+class ScriptedBackend:
     """The base class for both services.
 
     Args:
@@ -27,11 +27,11 @@ class ScriptedGround:
         self.storages: list[Any] = []
         self._operation = operation
 
-    def asked(self) -> list[str]:
+    def operations(self) -> list[str]:
         """Return the operations of the requests since the script was set, in order."""
         return [self._operation(exchange.request) for exchange in self.proxy.exchanges]
 
-    def script(self, operation: str, *responses: Answer | Lose | EllipsisType) -> None:
+    def script(self, operation: str, *responses: ScriptedResponse | LostResponse | EllipsisType) -> None:
         """Respond to the first requests of this operation with these responses, in order; forward the others.
 
         If `...` follows the last response, it is repeated forever.

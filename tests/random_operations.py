@@ -15,7 +15,7 @@ SETTINGS = settings(
 )
 
 
-def run_histories(make):
+def run_random_operations(make):
     """Run the state machine; *make* returns an empty storage, which is closed after each sequence."""
 
     class Machine(StorageMachine):
