@@ -73,8 +73,8 @@ def stream(storage_class, arguments, method, memory_limit):
     Args:
         storage_class: The name of the storage's class.
         arguments: The arguments of the constructor; they must be serializable as JSON.
-        method: ``"operations"`` for `upload` and `download`, ``"files"`` for opened files with reads and writes of 300,000
-            bytes, or ``"copies"`` for `upload`, `copy` and reading the copy in chunks.
+        method: ``"operations"`` for `upload` and `download`, ``"files"`` for opened files with reads and writes of
+            300,000 bytes, or ``"copies"`` for `upload`, `copy` and reading the copy in chunks.
         memory_limit: How far the memory may grow, in bytes, beyond that for a small file.
     """
     command = [sys.executable, "-c", _PROGRAM, storage_class, json.dumps(arguments), method, str(SIZE)]

@@ -41,7 +41,7 @@ class FaultySFTP(FaultyBackend):
 
     def faulty(self, **arguments):
         """Return a new storage behind the proxy."""
-        return self._kept(self._made(self._behind, **arguments))
+        return self._register(self._make_storage(self._proxy_address, **arguments))
 
     def left(self):
         """Return the temporary files of unfinished writes."""
