@@ -141,7 +141,7 @@ MAY_IMPORT = {
         "azure.storage.blob.BlobClient",
     ),
     "backends.azure.sas": (
-        f"{VALUES} content_types metadata_encoding process_local .account .client .gateway .multipart",
+        f"{VALUES} content_types metadata_encoding process_local .account .client .errors .gateway .multipart",
         (
             "azure.storage.blob.UserDelegationKey azure.storage.blob.generate_blob_sas"
             " azure.storage.blob.generate_container_sas"
