@@ -16,6 +16,7 @@ from typing import Any, Self, cast
 from urllib.parse import SplitResult, unquote
 
 from ...errors import (
+    ConfigurationError,
     FileExistsInStorageError,
     FileNotFoundInStorageError,
     InvalidPathError,
@@ -101,6 +102,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
         base_url: str | None = None,
         portable: bool = False,
     ) -> None:
+        if not isinstance(root, str | os.PathLike) or not os.fspath(root):
+            raise ConfigurationError("root is the path of a directory, and not empty: '.' is the working directory")
         super().__init__(
             linked_endpoint=linked_endpoint,
             secret_key=secret_key,
