@@ -77,7 +77,7 @@ MAY_IMPORT = {
     "backends.s3.errors": (VALUES, "botocore.exceptions"),
     "backends.s3.client": (
         "errors process_local range_download",
-        "boto3 botocore.config botocore.exceptions botocore.handlers",
+        "boto3 botocore.config botocore.exceptions botocore.handlers botocore.parsers",
     ),
     "backends.s3.gateway": (
         "errors range_download .client .errors .presets",
