@@ -102,7 +102,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
         base_url: str | None = None,
         portable: bool = False,
     ) -> None:
-        if not isinstance(root, str | os.PathLike) or not os.fspath(root):
+        unchecked: object = root  # JSON may hold any type
+        if not isinstance(unchecked, str | os.PathLike) or not os.fspath(unchecked):
             raise ConfigurationError("root is the path of a directory, and not empty: '.' is the working directory")
         super().__init__(
             linked_endpoint=linked_endpoint,
@@ -170,7 +171,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
         if error.errno == errno.ENOENT:
             return FileNotFoundInStorageError(self.name, path or str(self.root))
         error_class, reason = _ERRORS.get(error.errno or 0, (LocalFSError, "the disk refused"))
-        return error_class(f"{reason} ({error.strerror or error})")
+        where = path or f"the root of {self.name!r}"
+        return error_class(f"{where}: {reason} ({error.strerror or error})")
 
     def _link_audience(self) -> str:
         # Two directories called "uploads" have the same default name; without a profile their tokens must still differ.
