@@ -16,7 +16,7 @@ from flask import Flask, current_app, has_request_context, request, url_for
 from werkzeug.routing import BuildError
 
 from .errors import ConfigurationError
-from .validation import parse_bool
+from .validation import parse_bool, parse_http_url
 
 LINK_ENDPOINT = "storage_link"  # no dot: that would make it the property of a blueprint called "storage"
 _PLACEHOLDER = "the-token-goes-here"  # safe in URLs, as every token is
@@ -204,12 +204,12 @@ def _parse_external_url(address: object) -> SplitResult | None:
     if not address:
         return None
     try:
-        parts = urlsplit(address if isinstance(address, str) else "")
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ConfigurationError("STORAGE_EXTERNAL_URL must be an absolute http(s) URL: 'https://example.com'")
-    return parts
+        return urlsplit(str(parse_http_url("STORAGE_EXTERNAL_URL", address if isinstance(address, str) else "")))
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            "STORAGE_EXTERNAL_URL must be an absolute http(s) URL without user, query and fragment: "
+            "'https://example.com'"
+        ) from error
 
 
 def link_url_prefix(app: Flask) -> str | None:

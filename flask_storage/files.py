@@ -7,9 +7,10 @@ import hashlib
 import io
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,6 +26,7 @@ logger = logging.getLogger("flask_storage")
 
 _PYTHON_MODES = {FileMode.read: "rb", FileMode.write: "wb", FileMode.read | FileMode.write: "rb+"}
 _LINE_LOOKAHEAD = 8192
+_CHECKSUM = re.compile(r"([^:]+):([0-9A-Fa-f]+)")
 
 
 class _State(enum.Enum):
@@ -35,19 +37,18 @@ class _State(enum.Enum):
     DISCARDED = "discarded"
 
 
-def parse_checksum(checksum: str) -> tuple[Any, str]:
+def parse_checksum(checksum: object) -> tuple[Any, str]:
     """Return a new hash object and the expected hexadecimal digest, in lower case.
 
     Raises:
         ValueError: when *checksum* is not ``<algorithm>:<hex digest>``, or the digest has not the algorithm's length.
     """
-    algorithm, _, digest = checksum.partition(":")
-    try:
-        hasher = hashlib.new(algorithm, usedforsecurity=False)
-        if len(bytes.fromhex(digest)) == hasher.digest_size > 0:
-            return hasher, digest.lower()
-    except ValueError:
-        pass
+    match = _CHECKSUM.fullmatch(checksum) if isinstance(checksum, str) else None
+    if match is not None:
+        with suppress(ValueError):  # an unknown algorithm
+            hasher = hashlib.new(match[1], usedforsecurity=False)
+            if len(match[2]) == 2 * hasher.digest_size > 0:
+                return hasher, match[2].lower()
     raise ValueError(
         "a checksum is written '<algorithm>:<hex digest>', for example 'sha256:' and the 64 digits of a SHA-256"
     )

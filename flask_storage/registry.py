@@ -31,10 +31,15 @@ def find_backend(name: str) -> type[StorageBackend]:
     Raises:
         ConfigurationError: when there is none; the message lists the known names, or says what cannot be imported.
     """
+    if "/" in name:  # a URL or a file, which may contain a password: the message does not show it
+        raise ConfigurationError(
+            "backend is a URL or a path: write a name like 'local' or an import path 'package.module:Class', or give "
+            "the URL in place of the whole mapping"
+        )
     registered = {} if name in BUILT_IN_BACKENDS else _entry_point_backends()
     target = BUILT_IN_BACKENDS.get(name) or registered.get(name) or name
     module_name, _, attribute = target.rpartition(":" if ":" in target else ".")
-    if not module_name:
+    if not module_name or module_name.startswith("."):
         raise ConfigurationError(
             f"no backend is called {name!r}: there are {', '.join(sorted({*BUILT_IN_BACKENDS, *registered}))}, "
             "or give an import path 'package.module:Class'"
@@ -132,6 +137,8 @@ def _constructor_errors(profile: str, cls: type[StorageBackend]) -> Iterator[Non
     try:
         yield
     except (TypeError, ValueError, AttributeError) as error:
+        if type(error) is ConfigurationError and repr(profile) not in error.message:
+            raise ConfigurationError(f"profile {profile!r}: {error.message}") from error
         if isinstance(error, StorageError):
             raise
         raise ConfigurationError(

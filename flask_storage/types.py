@@ -389,11 +389,11 @@ def to_utc(expire: Expiry, *, now: datetime | None = None) -> datetime:
     try:
         # An arrow.Arrow has the attribute `datetime`; reading it by name avoids an import of arrow.
         time: object = now + expire if isinstance(expire, timedelta) else getattr(expire, "datetime", expire)
+        if not isinstance(time, datetime):
+            raise TypeError(f"expire must be a datetime, an arrow.Arrow or a timedelta, not {type(expire).__name__}")
+        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except OverflowError as error:
-        raise ValueError("the expiration time is beyond the year 9999") from error
-    if not isinstance(time, datetime):
-        raise TypeError(f"expire must be a datetime, an arrow.Arrow or a timedelta, not {type(expire).__name__}")
-    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        raise ValueError("the expiration time is in the past, or beyond the year 9999") from error
     if time <= now:
         raise ValueError("Expiration time is in the past")
     return time

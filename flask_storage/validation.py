@@ -67,7 +67,7 @@ def check_network(network: object) -> None:
     """
     import ipaddress  # few links have an ip
 
-    if not isinstance(network, str):
+    if not (isinstance(network, str) and is_one_line(network)):
         raise ValueError("ip must be the text of an address or a network, like '203.0.113.0/24'")
     try:
         address = ipaddress.ip_network(network, strict=False).network_address

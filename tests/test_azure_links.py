@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import pytest
-from azure.core.exceptions import HttpResponseError
-from azure.storage.blob import BlobClient, ContainerClient, UserDelegationKey
+from azure.core.exceptions import DeserializationError, HttpResponseError, ResourceNotFoundError
+from azure.storage.blob import BlobClient, BlobServiceClient, ContainerClient, UserDelegationKey
 
 from flask_storage import AzureStorage, signals
 from flask_storage.backends.azure.sas import AzureSasBuilder
@@ -21,6 +21,7 @@ from flask_storage.errors import (
     FileNotFoundInStorageError,
     IntegrityError,
     InvalidPathError,
+    StorageUnavailableError,
     UnsupportedOperationError,
 )
 from flask_storage.types import LinkRequest, ShareLinkOperation, WriteOptions
@@ -756,6 +757,75 @@ def test_the_warning_points_to_the_caller(delegated, method):
     assert warned[0].filename == __file__
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("signed_expiry", None),
+        ("signed_expiry", "soon"),
+        ("signed_oid", None),
+        ("signed_tid", ""),
+        ("signed_service", None),
+        ("signed_version", None),
+        ("value", None),
+        ("value", ""),
+        ("value", "abc"),
+        ("value", "no base64"),
+    ],
+)
+def test_a_malformed_delegation_key_is_refused(delegated, monkeypatch, attribute, value):
+    """Nothing is signed with it; the next link requests another key."""
+    storage, keys, _ = delegated
+    request_key = keys.delegation_key
+
+    def malformed(starts, ends):
+        key = request_key(starts, ends)
+        setattr(key, attribute, value)
+        return key
+
+    monkeypatch.setattr(keys, "delegation_key", malformed)
+
+    with pytest.raises(StorageUnavailableError, match="the response is malformed"):
+        storage.link_to("a", "download", NOON + HOUR)
+    with pytest.raises(StorageUnavailableError, match="the response is malformed"):
+        storage.link_to("a", "download", NOON + HOUR)
+    assert len(keys.requests) == 2
+
+
+def test_an_expired_delegation_key_is_refused(delegated, monkeypatch):
+    """The clocks differ by days; a link that is signed with it would have expired already."""
+    storage, keys, _ = delegated
+    request_key = keys.delegation_key
+    monkeypatch.setattr(keys, "delegation_key", lambda starts, ends: request_key(starts - WEEK, ends - WEEK))
+
+    with pytest.raises(StorageUnavailableError, match="already expired: check this machine's clock"):
+        storage.link_to("a", "download", NOON + HOUR)
+
+
+@pytest.mark.parametrize(
+    ("sdk_error", "error", "message"),
+    [
+        (AttributeError("'NoneType' object has no attribute 'signed_oid'"), StorageUnavailableError, "is malformed"),
+        (DeserializationError("iso-8601"), StorageUnavailableError, "is malformed"),
+        (ResourceNotFoundError("404"), ConfigurationError, "does not know the account: check account"),
+    ],
+    ids=["empty body", "invalid time", "not found"],
+)
+def test_a_response_without_a_delegation_key_is_refused(monkeypatch, fake_credential, sdk_error, error, message):
+    """The SDK raises built-in errors for malformed responses; a 404 is not a missing file."""
+
+    def fail(*_):
+        raise sdk_error
+
+    monkeypatch.setattr(BlobServiceClient, "get_user_delegation_key", fail)
+    storage = AzureStorage("acct", bucket="files", credential=fake_credential())
+
+    with pytest.raises(error, match=message) as caught:
+        storage.link_to("a", "download", HOUR)
+
+    assert caught.value.path == "a"
+    storage.close()
+
+
 def test_a_delegation_key_is_requested_when_first_needed(delegated):
     """Not when the storage is created; 100 links need one key."""
     storage, keys, _ = delegated
@@ -789,7 +859,7 @@ def test_a_link_of_an_identity_does_not_contain_the_delegation_key(delegated):
 # -- invalid arguments ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ip", ["", 5, b"1234", "no address", "::ffff:1.2.3.4"])
+@pytest.mark.parametrize("ip", ["", 5, b"1234", "no address", "::ffff:1.2.3.4", "fe80::1%a\n"])
 def test_an_invalid_ip_of_a_container_link_is_refused(ip):
     """An empty variable must not open the container to all addresses."""
     with pytest.raises(ValueError, match=r"ip must be the text|does not appear to be|write it as an IPv4 network"):

@@ -115,7 +115,7 @@ def test_a_missing_upload_is_a_missing_file(storage, deleted):
     assert deleted == []
 
 
-@pytest.mark.parametrize("checksum", ["sha256", "sha256:", "sha256:00", "crc0:00", "sha256:zz"])
+@pytest.mark.parametrize("checksum", ["sha256", "sha256:", "sha256:00", "crc0:00", "sha256:zz", f"{SHA256}\n", 5])
 def test_an_invalid_checksum_argument_deletes_nothing(storage, checksum):
     """It is a mistake of the app, not of the client."""
     storage.write("a", BODY)

@@ -150,7 +150,14 @@ def test_keg_storages_setting_is_read_with_a_warning(make_app):
         ({"a": "memory:?colour=red"}, "unexpected keyword argument 'colour'; MemoryStorage takes name"),
         ({"a": "memory:?portable=perhaps"}, "portable is true or false"),
         ({"a": "local://[::1/x"}, "not a URL"),
-        ({"a": {"backend": "local", "root": None}}, "LocalFSStorage cannot be created with these arguments"),
+        ({"a": {"backend": ".tape:Tape"}}, "no backend is called '.tape:Tape'"),
+        ({"a": {"backend": "tape://x"}}, "backend is a URL or a path: write a name like 'local'"),
+        ({"a": {"backend": "local", "root": None}}, "^profile 'a': root is the path of a directory, and not empty"),
+        ({"a": {"backend": "local", "root": ""}}, "^profile 'a': root is the path of a directory, and not empty"),
+        ({"a": "local:"}, "^profile 'a': root is the path of a directory, and not empty"),
+        ({"a": {"backend": "local", "root": "\0"}}, "LocalFSStorage cannot be created with these arguments"),
+        ({"a": {"backend": "memory", "secret_key": 5}}, "^the secret_key of 'a' is empty"),
+        ({"a": {"backend": "azure", "account": "acct", "key": "YQ==", "bucket": "B"}}, "^profile 'a': bucket must be"),
         ({"a": {"backend": "memory", "base_url": 5}}, "base_url of 'a' must be text"),
         ({"a": {"backend": "memory", "secret_key": 5}}, "neither text nor bytes"),
         ({"a": 5}, "is a int"),
@@ -178,10 +185,13 @@ def test_a_missing_root_directory_is_reported_at_start(make_app, tmp_path):
         make_app(STORAGE_PROFILES={"docs": {"backend": "local", "root": tmp_path / "missing"}})
 
 
-def test_no_message_shows_a_secret(make_app):
-    """Messages do not repeat the value of an argument: it may be a key."""
+@pytest.mark.parametrize(
+    "spec", [{"backend": "memory", "secret_kee": "hunter2" * 8}, {"backend": "sftp://web:hunter2@files.example.com"}]
+)
+def test_no_message_shows_a_secret(make_app, spec):
+    """Messages do not repeat the value of an argument: it may be a key, or a URL with a password."""
     with pytest.raises(ConfigurationError) as caught:
-        make_app(STORAGE_PROFILES={"a": {"backend": "memory", "secret_kee": "hunter2" * 8}})
+        make_app(STORAGE_PROFILES={"a": spec})
 
     assert "hunter2" not in str(caught.value)
 
@@ -452,11 +462,27 @@ def test_the_external_url_takes_precedence_over_the_request_host(make_app, conte
     assert url.startswith("https://files.example.com/base/storage/default?token=")
 
 
-@pytest.mark.parametrize("address", ["files.example.com", "ftp://files.example.com", "https://", "http://[::1", 5])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "files.example.com",
+        "ftp://files.example.com",
+        "https://",
+        "http://[::1",
+        "https://files.example.com:port",
+        "https://files.example.com\n",
+        "https://files.example.com/?a=b",
+        "https://files.example.com/#a",
+        "https://web:hunter2@files.example.com",
+        5,
+    ],
+)
 def test_an_invalid_external_url_is_reported_at_start(make_app, address):
-    """It must be an absolute http(s) URL."""
-    with pytest.raises(ConfigurationError, match="STORAGE_EXTERNAL_URL"):
+    """It must be an absolute http(s) URL to which the path of a link can be appended; the message does not show it."""
+    with pytest.raises(ConfigurationError, match="STORAGE_EXTERNAL_URL must be an absolute") as caught:
         make_app(STORAGE_EXTERNAL_URL=address)
+
+    assert "hunter2" not in str(caught.value)
 
 
 def test_links_without_a_secret_key_are_refused_with_the_reason(make_app):

@@ -328,10 +328,25 @@ def test_a_checksum_consists_of_algorithm_and_digest(checksum):
 
 @pytest.mark.parametrize(
     "checksum",
-    ["", "sha256", ":", "sha256:", "sha256:12", "sha256:" + "g" * 64, "shake_128:ab", "shake_128:", "none:00"],
+    [
+        "",
+        "sha256",
+        ":",
+        "sha256:",
+        "sha256:12",
+        "sha256:" + "g" * 64,
+        "sha256:" + "0" * 64 + "\n",
+        "sha256:" + "00 " * 32,
+        "sha256:" + "\u0660" * 64,
+        "shake_128:ab",
+        "shake_128:",
+        "none:00",
+        b"sha256:" + b"0" * 64,
+        5,
+    ],
 )
 def test_an_invalid_checksum_is_refused(checksum):
-    """An unknown algorithm, no digest, or a digest of another length could never match."""
+    """An unknown algorithm, no digest, or a digest of another length or with white space could never match."""
     with pytest.raises(ValueError, match="checksum"):
         parse_checksum(checksum)
 

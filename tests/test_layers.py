@@ -77,7 +77,7 @@ MAY_IMPORT = {
     "backends.s3.errors": (VALUES, "botocore.exceptions"),
     "backends.s3.client": (
         "errors process_local range_download",
-        "boto3 botocore.config botocore.exceptions botocore.handlers",
+        "boto3 botocore.config botocore.exceptions botocore.handlers botocore.parsers",
     ),
     "backends.s3.gateway": (
         "errors range_download .client .errors .presets",
@@ -141,7 +141,7 @@ MAY_IMPORT = {
         "azure.storage.blob.BlobClient",
     ),
     "backends.azure.sas": (
-        f"{VALUES} content_types metadata_encoding process_local .account .client .gateway .multipart",
+        f"{VALUES} content_types metadata_encoding process_local .account .client .errors .gateway .multipart",
         (
             "azure.storage.blob.UserDelegationKey azure.storage.blob.generate_blob_sas"
             " azure.storage.blob.generate_container_sas"

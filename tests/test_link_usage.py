@@ -799,6 +799,8 @@ def test_a_setting_of_another_type_is_refused(setting, tmp_path):
         "redis://:hunter2@host:port/0",
         "redis://:hunter2@[host/0",
         "redis://host/0?socket_timeout=hunter2",
+        "redis://host/0?hunter2=1",
+        "rediss://host/0?ssl_cert_reqs=hunter2",
     ],
 )
 def test_an_invalid_url_is_refused_without_showing_it(setting, tmp_path):

@@ -531,3 +531,78 @@ def test_a_multipart_upload_requests_a_checksum_of_the_whole_object(service):
     requests = [exchange.request for exchange in service.proxy.exchanges]
     (headers,) = (request.headers for request in requests if operation(request) == "CreateMultipartUpload")
     assert (headers["x-amz-checksum-algorithm"], headers["x-amz-checksum-type"]) == ("CRC32", "FULL_OBJECT")
+
+
+HTML = b"<!DOCTYPE html><html><title>Log in</title></html>"
+CALLS = {
+    "write": lambda storage: storage.write("a.bin", NEW),
+    "write parts": lambda storage: storage.write("a.bin", LARGE),
+    "delete": lambda storage: storage.delete("a.bin"),
+    "delete_many": lambda storage: storage.delete_many(["a.bin", "b.bin"]),
+    "delete_prefix": lambda storage: storage.delete_prefix("x"),
+    "list": lambda storage: storage.list(),
+    "sweep": lambda storage: storage.sweep(timedelta(0)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_page_of_html_is_not_a_success(service, name):
+    """The address is that of a console, or a login page is in between: nothing was stored, deleted or listed."""
+    service.proxy.script = lambda request: ScriptedResponse(200, HTML, {"Content-Type": "text/html"})
+
+    with pytest.raises(StorageUnavailableError, match="cannot be parsed"):
+        CALLS[name](service.through)
+
+    assert service.direct.read("a.bin") == OLD
+
+
+@pytest.mark.parametrize("name", ["delete_prefix", "list", "sweep"])
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"<Another><Document/></Another>", "no listing: check the endpoint_url"),
+        (
+            b"<ListBucketResult><Contents><Size>5</Size></Contents><Upload><Key>a</Key></Upload></ListBucketResult>",
+            "parsed",
+        ),
+    ],
+    ids=["another document", "no key"],
+)
+def test_a_malformed_listing_is_not_empty(service, name, body, message):
+    """`list` would return nothing, and `sweep` would abort nothing."""
+    service.proxy.script = lambda request: ScriptedResponse(200, body, {"Content-Type": "application/xml"})
+
+    with pytest.raises(StorageUnavailableError, match=message):
+        CALLS[name](service.through)
+
+
+@pytest.mark.parametrize("content_range", ["bytes 0-2/*", "bytes x-y/z"])
+def test_a_content_range_without_a_size_raises_a_storage_error(service, content_range):
+    """The size of the file is unknown then."""
+    headers = {"ETag": '"1"', "Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT", "Content-Range": content_range}
+    service.proxy.script = lambda request: ScriptedResponse(206, b"abc", headers)
+
+    with pytest.raises(StorageUnavailableError, match="cannot be parsed"):
+        service.through.read("a.bin")
+
+
+def test_an_upload_without_an_id_raises_a_storage_error(service):
+    """The file is unchanged."""
+    body = b"<InitiateMultipartUploadResult></InitiateMultipartUploadResult>"
+    service.script("CreateMultipartUpload", ScriptedResponse(200, body), ...)
+
+    with pytest.raises(StorageUnavailableError, match="cannot be parsed"):
+        service.through.write("a.bin", LARGE)
+
+    assert service.direct.read("a.bin") == OLD
+
+
+@pytest.mark.parametrize("status", [301, 302, 307])
+@pytest.mark.parametrize("name", ["write", "stat", "check"])
+def test_a_redirect_of_every_request_is_a_configuration_error(service, name, status):
+    """A web server that redirects to https, for example; boto3 would look up the region without end."""
+    service.proxy.script = lambda request: ScriptedResponse(status, b"", {"Location": "https://files.example.com/"})
+    calls = {**CALLS, "stat": lambda storage: storage.stat("a.bin"), "check": lambda storage: storage.check()}
+
+    with pytest.raises(ConfigurationError, match="redirect"):
+        calls[name](service.through)

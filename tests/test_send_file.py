@@ -478,6 +478,26 @@ def test_each_storage_error_has_its_own_status(method, error, status):
     assert ("Retry-After" in response.headers) == isinstance(error, errors.ThrottledError)
 
 
+@pytest.mark.parametrize(
+    ("error", "lines"),
+    [
+        (errors.PermissionDeniedError("the key has expired"), ["403: PermissionDeniedError: the key has expired"]),
+        (errors.StorageTimeoutError("no response"), ["504: StorageTimeoutError: no response"]),
+        (errors.StorageFullError("free some space"), ["507: StorageFullError: free some space"]),
+        (errors.FileNotFoundInStorageError("storage", "a.txt"), []),
+        (errors.InvalidPathError("a path"), []),
+    ],
+)
+def test_an_error_that_the_client_did_not_cause_is_logged(caplog, error, lines):
+    """With its reason, which the response does not contain."""
+    broken = BrokenStorage()
+    broken.error = error
+
+    make_app(broken).test_client().get("/file")
+
+    assert [record.getMessage() for record in caplog.records] == [f"responded with {line}" for line in lines]
+
+
 @pytest.mark.parametrize("error", [errors.ConfigurationError("no key"), errors.LocalFSError("broken disk")])
 def test_a_configuration_or_disk_error_is_not_translated(error):
     """The app logs it as an error 500."""

@@ -257,10 +257,19 @@ def test_an_expiry_that_is_not_in_the_future_is_refused(expire):
         to_utc(expire, now=NOW)
 
 
-def test_an_expiry_beyond_the_calendar_is_refused():
-    """`timedelta.max` from now is not a date."""
-    with pytest.raises(ValueError, match="beyond the year 9999"):
-        to_utc(timedelta.max)
+@pytest.mark.parametrize(
+    "expire",
+    [
+        timedelta.max,
+        datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))),
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=1))),
+    ],
+    ids=repr,
+)
+def test_an_expiry_beyond_the_calendar_is_refused(expire):
+    """`timedelta.max` from now is not a date, and the last hour of 9999 in another time zone is none in UTC."""
+    with pytest.raises(ValueError, match="in the past, or beyond the year 9999"):
+        to_utc(expire)
 
 
 @pytest.mark.parametrize("value", [None, 3600, 3600.0, "2026-11-20", "tomorrow", NOW.date(), NOW.time()], ids=repr)

@@ -206,9 +206,13 @@ class LinkOperations(StorageDriver):
         return request
 
     def _check_constraints(self, request: LinkRequest, supported: frozenset[str]) -> None:
-        constraints = {name for name in LINK_CONSTRAINTS if getattr(request, name) not in (None, False)}
+        constraints = {name for name in LINK_CONSTRAINTS if _is_set(getattr(request, name))}
         if unsupported := constraints - supported:
-            raise self._unsupported(f"enforce {', '.join(sorted(unsupported))} in a link")
+            names = ", ".join(sorted(unsupported))
+            raise self._unsupported(
+                f"enforce {names} in a link",
+                instead="leave it out, or use a profile that declares it in link_constraints",
+            )
         headers = request.content_type or request.content_encoding or request.cache_control
         if headers and request.operations & ShareLinkOperation.upload and not self.capabilities.content_headers:
             raise self._unsupported("keep a content type or another header with what a link uploads")
@@ -272,6 +276,11 @@ def _check_values(request: LinkRequest) -> None:
         check_network(request.ip)
 
 
+def _is_set(value: object) -> bool:
+    """Whether a constraint was given. The size 0 is one, although it equals False."""
+    return value is not None and value is not False
+
+
 def _check_limits(request: LinkRequest) -> None:
     for name, least in (("size", 0), ("max_size", 0), ("uses", 1)):
         value = getattr(request, name)
@@ -283,5 +292,5 @@ def _check_limits(request: LinkRequest) -> None:
         parse_checksum(request.checksum)
     if not request.operations & ShareLinkOperation.upload:
         for name in ("size", "max_size", "checksum", "exclusive"):
-            if getattr(request, name) not in (None, False):
+            if _is_set(getattr(request, name)):
                 raise ValueError(f"{name} is only for links that upload")

@@ -7,6 +7,7 @@ request. Files may have been uploaded by untrusted users: each is an attachment 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ from ..errors import (
 from ..files import RemoteFile
 from ..types import FileInfo
 from .response_headers import file_headers, header_value
+
+logger = logging.getLogger("flask_storage")
 
 CHUNK_BYTES = 256 * 1024
 """How many bytes of a file are held in memory at a time."""
@@ -174,6 +177,9 @@ _ERROR_RESPONSES: ErrorResponses = {
     StorageUnavailableError: lambda: exceptions.ServiceUnavailable("The storage cannot be reached."),
 }
 
+_LOGGED = (PermissionDeniedError, StorageFullError, StorageUnavailableError)
+"""Errors that someone has to repair; the response does not say why, and Flask does not log it."""
+
 
 @contextmanager
 def http_errors(responses: ErrorResponses | None = None) -> Iterator[None]:
@@ -183,7 +189,7 @@ def http_errors(responses: ErrorResponses | None = None) -> Iterator[None]:
         responses: Responses that replace the default ones, by error class; they apply to subclasses too.
 
     Errors that the client did not cause and that do not pass by themselves (a wrong configuration, a broken disk) are
-    not translated, so that the app logs them.
+    not translated, so that the app logs them. Of the others, those that the client did not cause are logged here.
     """
     try:
         yield
@@ -192,6 +198,8 @@ def http_errors(responses: ErrorResponses | None = None) -> Iterator[None]:
         for error_class in type(error).__mro__:
             if error_class in table:
                 http_error = table[error_class]()
+                if isinstance(error, _LOGGED):
+                    logger.warning("responded with %s: %s: %s", http_error.code, type(error).__name__, error)
                 raise http_error from error
         raise
 

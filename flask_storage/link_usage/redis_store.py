@@ -44,7 +44,9 @@ class RedisUsageStore(LinkUsageStore):
         self._error = redis.RedisError
         try:
             client: Any = redis.Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
-        except ValueError:
+            pool = client.connection_pool
+            pool.connection_class(**pool.connection_kwargs)  # checks the options in the URL; it does not connect
+        except (TypeError, ValueError, redis.RedisError):
             # Not chained: the parser's message may contain a part of the password.
             raise ConfigurationError(
                 "STORAGE_LINK_USAGE is not a URL that redis can read: write 'redis://:password@host:6379/0', "

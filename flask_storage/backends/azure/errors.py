@@ -234,5 +234,14 @@ def translating_conditions(path: str, options: WriteOptions) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def translating_missing_account() -> Iterator[None]:
+    """Raise a configuration error for a 404 to a request that names no blob and no container."""
+    try:
+        yield
+    except sdk.ResourceNotFoundError as error:
+        raise ConfigurationError("the service does not know the account: check account and endpoint_url") from error
+
+
 def _where(path: str | None, container: str) -> str:
     return f"{path} in the container {container}" if path else f"the container {container}"

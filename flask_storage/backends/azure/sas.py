@@ -21,13 +21,14 @@ from urllib.parse import quote
 from azure.storage.blob import UserDelegationKey, generate_blob_sas, generate_container_sas
 
 from ...content_types import DEFAULT_CONTENT_TYPE, link_response_headers
-from ...errors import ConfigurationError, UnsupportedOperationError
+from ...errors import ConfigurationError, StorageUnavailableError, UnsupportedOperationError
 from ...metadata_encoding import check_ascii
 from ...process_local import ProcessLocal
 from ...types import LinkRequest, PresignedUpload, ShareLinkOperation
 from .account import Account
 from .client import Clients
-from .gateway import ContainerGateway
+from .errors import translating_missing_account
+from .gateway import ContainerGateway, translating_parse_errors
 from .multipart import MAX_BLOCKS, block_name
 
 NO_SIGNER = "Cannot create a SAS URL without account credentials: give the account's key, or a credential"
@@ -200,8 +201,19 @@ class _DelegationKeys:
         return cached
 
     def _new_key(self, now: datetime) -> tuple[UserDelegationKey, int]:
-        key = self._request_key(now - _CLOCK_SKEW, now - _CLOCK_SKEW + _MAX_KEY_LIFETIME)
-        return key, int(datetime.fromisoformat(str(key.signed_expiry)).timestamp())
+        with translating_missing_account(), translating_parse_errors():
+            key = self._request_key(now - _CLOCK_SKEW, now - _CLOCK_SKEW + _MAX_KEY_LIFETIME)
+            expires = int(datetime.fromisoformat(str(key.signed_expiry)).timestamp())
+            # A link is signed with all of them, and without one the service refuses the link only when it is used.
+            if not all((key.signed_oid, key.signed_tid, key.signed_service, key.signed_version)):
+                raise ValueError("the user delegation key is incomplete")
+            if not base64.b64decode(key.value or "", validate=True):
+                raise ValueError("the user delegation key is empty")
+        if expires <= now.timestamp():
+            raise StorageUnavailableError(
+                "the service returned a user delegation key that has already expired: check this machine's clock (NTP)"
+            )
+        return key, expires
 
 
 def _permissions(request: LinkRequest) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Self, cast
 from urllib.parse import SplitResult, unquote
 
 from ...errors import (
+    ConfigurationError,
     FileExistsInStorageError,
     FileNotFoundInStorageError,
     InvalidPathError,
@@ -101,6 +102,9 @@ class LocalFSStorage(InternalLinksStorageBackend):
         base_url: str | None = None,
         portable: bool = False,
     ) -> None:
+        unchecked: object = root  # JSON may hold any type
+        if not isinstance(unchecked, str | os.PathLike) or not os.fspath(unchecked):
+            raise ConfigurationError("root is the path of a directory, and not empty: '.' is the working directory")
         super().__init__(
             linked_endpoint=linked_endpoint,
             secret_key=secret_key,
@@ -167,7 +171,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
         if error.errno == errno.ENOENT:
             return FileNotFoundInStorageError(self.name, path or str(self.root))
         error_class, reason = _ERRORS.get(error.errno or 0, (LocalFSError, "the disk refused"))
-        return error_class(f"{reason} ({error.strerror or error})")
+        where = path or f"the root of {self.name!r}"
+        return error_class(f"{where}: {reason} ({error.strerror or error})")
 
     def _link_audience(self) -> str:
         # Two directories called "uploads" have the same default name; without a profile their tokens must still differ.

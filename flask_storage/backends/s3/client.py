@@ -17,6 +17,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ProfileNotFound
 from botocore.handlers import add_expect_header
+from botocore.parsers import ResponseParserError
 
 from ...errors import ConfigurationError
 from ...process_local import ProcessLocal
@@ -98,7 +99,9 @@ class ClientSettings:
             ),
         )
         _skip_expect_header(client)
+        client.meta.events.register("before-parse.s3", _refuse_html)
         client.meta.events.register("before-parse.s3", _retry_truncated_response)
+        client.meta.events.register("before-call.s3.HeadBucket", _do_not_look_up_region)
         if self.bulk_delete_md5:
             client.meta.events.register("before-call.s3.DeleteObjects", _send_md5)
         return client
@@ -240,6 +243,22 @@ def _retry_truncated_response(operation_model: Any, response_dict: Any, **_: Any
         has_headers = all(header in response_dict["headers"] for header in _REQUIRED_HEADERS.get(name, ()))
         if not has_headers or (name in _OPERATIONS_WITH_BODY and not response_dict["body"]):
             response_dict["status_code"] = HTTPStatus.INTERNAL_SERVER_ERROR.value
+
+
+def _refuse_html(operation_model: Any, response_dict: Any, **_: Any) -> None:
+    """Refuse a page of a console or of a login: boto3 takes it as a success, or as an empty listing."""
+    if response_dict["status_code"] == HTTPStatus.OK and not operation_model.has_streaming_output:
+        beginning = bytes(response_dict["body"][:100]).lstrip().lower()
+        if beginning.startswith((b"<!doctype html", b"<html")):
+            raise ResponseParserError("the response is a page of HTML: endpoint_url leads to another server")
+
+
+def _do_not_look_up_region(context: Any, **_: Any) -> None:
+    """Do not look up the bucket's region after a redirect of HeadBucket.
+
+    The lookup is another HeadBucket: where the server redirects every request, boto3 would recurse without end.
+    """
+    context.setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _is_small(body: Any) -> bool:

@@ -12,7 +12,7 @@ from botocore import exceptions as sdk
 from ...multipart import Part, PartSizing
 from ...types import WriteOptions
 from .errors import code_of, translate_error, translating_conditions
-from .gateway import BucketGateway, etag_of, size_of, unquoted_etag
+from .gateway import BucketGateway, etag_of, size_of, unquoted_etag, upload_id_of
 from .multipart import MAX_PART, S3Multipart
 from .object_metadata import condition_arguments, preserved_arguments
 
@@ -88,7 +88,7 @@ def _copy_multipart(
     sizing = PartSizing.for_upload(multipart.limits, _PART, size)
     stored = {**bucket.object_settings.stored, **bucket.object_settings.customer, **preserved_arguments(response)}
     key = bucket.key(new_path)
-    upload_id = bucket.call("create_multipart_upload", Key=key, **stored)["UploadId"]
+    upload_id = upload_id_of(bucket.call("create_multipart_upload", Key=key, **stored))
 
     def copy_part(number: int, start: int, stop: int) -> Part:
         response = bucket.call(

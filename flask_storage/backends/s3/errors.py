@@ -60,6 +60,10 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "InvalidBucketName": (ConfigurationError, "this is not a valid bucket name"),
     "PermanentRedirect": (ConfigurationError, "the bucket is in another region: set aws_region"),
     "AuthorizationHeaderMalformed": (ConfigurationError, "the bucket is in another region: set aws_region"),
+    "Redirected": (
+        ConfigurationError,
+        "the response is a redirect, which is not followed: check the endpoint_url (http or https), and set aws_region",
+    ),
     "IllegalLocationConstraintException": (ConfigurationError, "the bucket is in another region: set aws_region"),
     "InvalidStorageClass": (ConfigurationError, "the service has no such storage_class"),
     "AccessControlListNotSupported": (ConfigurationError, "the bucket does not support ACLs: remove acl"),
@@ -114,8 +118,11 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
 
 # For a response without a code: a response to HEAD has no body, and a proxy sends no codes.
 _BY_STATUS = {
-    301: "PermanentRedirect",
-    307: "PermanentRedirect",
+    301: "Redirected",
+    302: "Redirected",
+    303: "Redirected",
+    307: "Redirected",
+    308: "Redirected",
     400: "InvalidRequest",
     401: "AccessDenied",
     403: "AccessDenied",

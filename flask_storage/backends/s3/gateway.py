@@ -18,6 +18,9 @@ from .client import BoundedClient
 from .errors import code_of, status_of
 from .presets import UNKNOWN, S3Preset
 
+_NOT_LISTED = {"RequestCharged", "ResponseMetadata"}
+"""What boto3 returns for every response, also for one that is no listing."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectSettings:
@@ -99,6 +102,10 @@ class BucketGateway:
                 page = next(pages, None)
             if page is None:
                 return
+            if page.keys() <= _NOT_LISTED:  # another XML document; it must not look like an empty listing
+                raise StorageUnavailableError(
+                    "the response is no listing: check the endpoint_url and the proxy in between"
+                )
             yield page
 
     def head(self, path: str, *, for_cleanup: bool = False) -> Any:
@@ -203,9 +210,14 @@ class BucketGateway:
 
 
 def size_of(response: Any) -> int:
-    """Return the size of the whole object in bytes, also from a response to a range request."""
+    """Return the size of the whole object in bytes, also from a response to a range request.
+
+    Raises:
+        StorageUnavailableError: when it is missing or no number.
+    """
     content_range = response.get("ContentRange")
-    return int(content_range.rpartition("/")[2]) if content_range else int(response["ContentLength"])
+    with translating_parse_errors():
+        return int(content_range.rpartition("/")[2]) if content_range else int(response["ContentLength"])
 
 
 def etag_of(response: Any) -> str:
@@ -233,6 +245,16 @@ def date_of(response: Any) -> datetime:
         )
     last_modified: datetime = response["LastModified"]
     return last_modified
+
+
+def upload_id_of(response: Any) -> str:
+    """Return the id of a multipart upload in a response.
+
+    Raises:
+        StorageUnavailableError: when it is missing.
+    """
+    with translating_parse_errors():
+        return str(response["UploadId"])
 
 
 def unquoted_etag(response: Any) -> str:

@@ -15,7 +15,7 @@ from ...multipart import MultipartStore, Part, PartLimits, PendingUpload
 from ...range_download import SEND_CHUNK_SIZE, Pieces
 from ...types import WriteOptions
 from .errors import code_of, status_of, translating_conditions
-from .gateway import BucketGateway, unquoted_etag
+from .gateway import BucketGateway, translating_parse_errors, unquoted_etag, upload_id_of
 from .object_metadata import WRITE_KEY, condition_arguments, write_arguments
 
 if TYPE_CHECKING:
@@ -116,24 +116,29 @@ class S3Multipart(MultipartStore):
         marker = 0
         while True:
             response = self._call("list_parts", path, upload_id, PartNumberMarker=marker, **self._customer)
-            found += [
-                Part(number=part["PartNumber"], size=part["Size"], etag=unquoted_etag(part))
-                for part in response.get("Parts", ())
-            ]
-            if not response.get("IsTruncated"):
-                return found
-            marker = response["NextPartNumberMarker"]
+            with translating_parse_errors():
+                found += [
+                    Part(number=part["PartNumber"], size=part["Size"], etag=unquoted_etag(part))
+                    for part in response.get("Parts", ())
+                ]
+                if not response.get("IsTruncated"):
+                    return found
+                marker = response["NextPartNumberMarker"]
 
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
         """Yield the multipart uploads that are neither completed nor aborted."""
         prefix = self._bucket.key(f"{path}/" if path else "")
         for page in self._bucket.pages("list_multipart_uploads", Prefix=prefix):
-            for upload in page.get("Uploads", ()):
-                yield PendingUpload(
-                    path=self._bucket.path(upload["Key"]),
-                    upload_id=upload["UploadId"],
-                    started_at=upload["Initiated"],
-                )
+            with translating_parse_errors():
+                uploads = [
+                    PendingUpload(
+                        path=self._bucket.path(upload["Key"]),
+                        upload_id=upload["UploadId"],
+                        started_at=upload["Initiated"],
+                    )
+                    for upload in page.get("Uploads", ())
+                ]
+            yield from uploads
 
     # -- inner ------------------------------------------------------------------------------------------------------
 
@@ -142,7 +147,7 @@ class S3Multipart(MultipartStore):
         return dict(self._bucket.object_settings.customer)
 
     def _create(self, path: str, arguments: dict[str, Any]) -> str:
-        return str(self._bucket.call("create_multipart_upload", Key=self._bucket.key(path), **arguments)["UploadId"])
+        return upload_id_of(self._bucket.call("create_multipart_upload", Key=self._bucket.key(path), **arguments))
 
     def _call(self, operation: str, path: str, upload_id: str, **arguments: Any) -> Any:
         # With an empty id the request would store or delete the object instead.

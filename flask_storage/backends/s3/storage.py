@@ -38,7 +38,7 @@ from .client import Clients, ClientSettings
 from .copy import copy_object
 from .errors import error_of, translate_error
 from .files import CHUNK_SIZE, CONCURRENCY, S3Reader, S3Writer
-from .gateway import BucketGateway, ObjectSettings, size_of
+from .gateway import BucketGateway, ObjectSettings, size_of, translating_parse_errors
 from .link_operations import S3LinkOperations
 from .multipart import MIN_PART, S3Multipart
 from .object_metadata import info_of
@@ -255,13 +255,16 @@ class S3Storage(S3LinkOperations):
         arguments = {} if recursive else {"Delimiter": "/"}
         as_path = self._gateway.path
         for page in self._gateway.pages("list_objects_v2", Prefix=self._gateway.key(prefix), **arguments):
-            # Consoles create keys that end in a slash to show empty directories; they are not files.
-            yield [
-                ListEntry(as_path(item["Key"]), arrow.Arrow.fromdatetime(item["LastModified"]), item["Size"])
-                for item in page.get("Contents", ())
-                if not item["Key"].endswith("/")
-            ]
-            yield [ListEntry(as_path(item["Prefix"]), None, 0) for item in page.get("CommonPrefixes", ())]
+            with translating_parse_errors():
+                # Consoles create keys that end in a slash to show empty directories; they are not files.
+                files = [
+                    ListEntry(as_path(item["Key"]), arrow.Arrow.fromdatetime(item["LastModified"]), item["Size"])
+                    for item in page.get("Contents", ())
+                    if not item["Key"].endswith("/")
+                ]
+                directories = [ListEntry(as_path(item["Prefix"]), None, 0) for item in page.get("CommonPrefixes", ())]
+            yield files
+            yield directories
 
     def _list_details(self, path: str, recursive: bool, prefix: str | None) -> Iterator[FileInfo]:
         pages = self._list(path, recursive) if prefix is None else self._list_prefix(prefix, recursive)
@@ -346,14 +349,16 @@ class S3Storage(S3LinkOperations):
                 Delete={"Objects": [{"Key": self._gateway.key(path)} for path in batch], "Quiet": True},
             )
             for item in response.get("Errors", ()):
-                path = self._gateway.path(item["Key"])
+                with translating_parse_errors():
+                    path = self._gateway.path(item["Key"])
                 failed[path] = error_of(str(item.get("Code", "")), path, self.bucket, self.name)
         return failed
 
     def _delete_prefix(self, path: str) -> int:
         count = 0
         for page in self._gateway.pages("list_objects_v2", Prefix=self._gateway.key(f"{path}/")):
-            keys = [self._gateway.path(item["Key"]) for item in page.get("Contents", ())]
+            with translating_parse_errors():
+                keys = [self._gateway.path(item["Key"]) for item in page.get("Contents", ())]
             for error in self._delete_many(keys).values():
                 raise error
             count += sum(not key.endswith("/") for key in keys)

@@ -133,6 +133,18 @@ class LinkTests(ConformanceBase):
             with pytest.raises(UnsupportedOperationError):
                 linked.link_to("file.txt", operation, _HOUR, **_arguments(constraint))
 
+    @pytest.mark.parametrize("limit", ["size", "max_size"])
+    def test_a_limit_of_zero_is_signed_or_refused(self, linked: StorageBackend, limit: str) -> None:
+        """It permits an empty file only; it is not the same as no limit."""
+        capabilities = linked.capabilities
+        arguments: Any = {limit: 0}
+
+        if capabilities.links & ShareLinkOperation.upload and limit in capabilities.link_constraints:
+            assert linked.link_to("file.txt", "upload", _HOUR, **arguments)
+        else:
+            with pytest.raises(UnsupportedOperationError):
+                linked.link_to("file.txt", "upload", _HOUR, **arguments)
+
     @pytest.mark.parametrize("constraint", sorted(LINK_CONSTRAINTS - {"disposition"}))
     def test_upload_request_constraints_are_enforced_or_refused(self, linked: StorageBackend, constraint: str) -> None:
         """A constraint of an upload request is enforced by the service, or refused."""
