@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from .extension import Storage as Storage
     from .files import RemoteFile as RemoteFile
     from .http.link_view import LinkView as LinkView, LinkViewMixin as LinkViewMixin
-    from .http.send_file import send_stored_file as send_stored_file
+    from .http.send_file import http_errors as http_errors, send_stored_file as send_stored_file
     from .operations import StorageOperations as StorageOperations
     from .profiles import Profiles as Profiles, current_storage as current_storage
     from .tokens import InternalLinkTokenData as InternalLinkTokenData
@@ -105,7 +105,7 @@ _EXPORTS = {
     "backends.memory": "MemoryStorage",
     "backends.s3": "S3FileBase S3Preset S3Reader S3Storage S3Writer",
     "backends.sftp": "SFTPRemoteFile SFTPStorage",
-    "http.send_file": "send_stored_file",
+    "http.send_file": "http_errors send_stored_file",
     "errors": _ERRORS,
     "extension": "Storage",
     "files": "RemoteFile",
