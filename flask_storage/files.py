@@ -49,7 +49,7 @@ def parse_checksum(checksum: str) -> tuple[Any, str]:
     except ValueError:
         pass
     raise ValueError(
-        "a checksum is written '<algorithm>:<hex digest>', for example 'sha256:' and the 64 digits of a SHA-256"
+        "a checksum must be '<algorithm>:<hex digest>', for example 'sha256:' and the 64 digits of a SHA-256"
     )
 
 

@@ -143,7 +143,7 @@ class InternalLinkTokenData(_Pair):
                 constraints[name] = claims[claim]
             token_id = claims.get("jti")
             if not isinstance(path, str) or not isinstance(token_id, str | None):
-                raise InvalidLinkError("the link token names no path")
+                raise InvalidLinkError("the link token has no path")
             if "exp" not in claims:
                 if constraints or token_id is not None:
                     raise InvalidLinkError("the link token has constraints but no expiry")
@@ -198,7 +198,7 @@ class LinkSigner:
         token = self._jws.encode(payload, self._keys[0], algorithm=ALGORITHM, headers={"typ": "JWT"})
         if len(token) > MAX_TOKEN_LENGTH:
             raise ValueError(
-                f"the token would have {len(token)} characters, and a link holds at most {MAX_TOKEN_LENGTH}: "
+                f"the token would have {len(token)} characters, and a link can have at most {MAX_TOKEN_LENGTH}: "
                 "shorten filename, content_type or the other arguments"
             )
         return token

@@ -66,7 +66,7 @@ class CheckedMultipart(MultipartStore):
     def upload_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
         """See :meth:`MultipartStore.upload_part`."""
         if not (type(number) is int and 1 <= number <= self.limits.max_count):
-            raise ValueError(f"parts are numbered from 1 to {self.limits.max_count}, not {number!r}")
+            raise ValueError(f"number must be a part number from 1 to {self.limits.max_count}, not {number!r}")
         path = self._normalize(path)
         with self._error_translator(path):
             return self._multipart.upload_part(path, upload_id, number, data)

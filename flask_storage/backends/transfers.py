@@ -321,7 +321,7 @@ class TransferOperations(StorageDriver):
         if options.if_match is not None and not self.capabilities.if_match:
             raise self._unsupported("compare the stored version atomically (if_match)")
         if options.if_match is not None and not is_one_line(options.if_match):
-            raise ValueError("if_match is the etag of a version, one line of text")
+            raise ValueError("if_match must be the etag of a version: one line of text")
 
 
 def _can_rewind(content: SupportsRead) -> bool:

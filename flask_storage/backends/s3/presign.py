@@ -123,17 +123,16 @@ class S3Presigner:
     ) -> PresignedUpload:
         """Return one signed request of a multipart upload."""
         if step not in _STEPS:
-            raise ValueError(f"the steps of a multipart upload are {', '.join(_STEPS)}, not {step!r}")
+            raise ValueError(f"step must be one of {', '.join(_STEPS)}, not {step!r}")
         method, needed = _STEPS[step]
         arguments = {"upload_id": upload_id, "number": number}
         if {name for name, value in arguments.items() if value} != needed:
-            raise ValueError(
-                f"the step {step!r} takes {' and '.join(sorted(needed)) or 'neither upload_id nor number'}"
-            )
+            accepted = " and ".join(sorted(needed)) or "neither upload_id nor number"
+            raise ValueError(f"the step {step!r} accepts {accepted}")
         if number is not None and not (type(number) is int and 1 <= number <= MAX_PARTS):
-            raise ValueError(f"part numbers are 1 to {MAX_PARTS}, not {number}")
+            raise ValueError(f"number must be a part number from 1 to {MAX_PARTS}, not {number!r}")
         if (request.content_type is not None and step != "create") or (request.size is not None and step != "part"):
-            raise ValueError("content_type is an argument of the step 'create', size of the step 'part'")
+            raise ValueError("content_type is only for the step 'create', and size only for the step 'part'")
         if upload_id is None:
             query = {"uploads": ""}
         else:

@@ -230,7 +230,7 @@ class S3Storage(S3LinkOperations):
         """
         if not url.netloc or "@" in url.netloc or ":" in url.netloc:
             raise ConfigurationError(
-                "the URL of an S3 storage is s3://bucket/prefix?region=…; set credentials as arguments, not in the URL"
+                "the URL of an S3 storage must be s3://bucket/prefix?region=…; pass credentials as arguments"
             )
         if url.path.strip("/"):
             options.setdefault("prefix", unquote(url.path.strip("/")))

@@ -300,7 +300,7 @@ def ciphers_of(given: Sequence[str] | str | None) -> Sequence[str]:
         return CIPHERS
     names = given.replace(",", " ").split() if isinstance(given, str) else given
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
-        raise ConfigurationError("ciphers is a list of names, or a text with commas in between")
+        raise ConfigurationError("ciphers must be a list of names, or names separated by commas")
     return tuple(names)
 
 

@@ -333,7 +333,7 @@ class SFTPUpdater(SFTPRemoteFile):
         self._check(FileMode.read)
         starts = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}
         if whence not in starts:
-            raise ValueError(f"whence is 0, 1 or 2, not {whence!r}")
+            raise ValueError(f"whence is {whence!r}: use io.SEEK_SET, io.SEEK_CUR or io.SEEK_END")
         self._position = _checked_position(starts[whence] + operator.index(offset))
         return self._position
 

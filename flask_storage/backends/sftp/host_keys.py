@@ -40,7 +40,7 @@ def parse_fingerprints(given: str | Collection[str] | None) -> frozenset[str]:
     texts: object = given.replace(",", " ").split() if isinstance(given, str) else given
     matches = [_FINGERPRINT.fullmatch(str(text)) for text in texts] if isinstance(texts, Collection) else []
     if not matches or not all(matches):
-        raise ConfigurationError("host_key_fingerprint is written 'SHA256:…', as `ssh-keygen -l -f KEY.pub` shows it")
+        raise ConfigurationError("host_key_fingerprint must be 'SHA256:…', as `ssh-keygen -l -f KEY.pub` shows it")
     return frozenset(f"SHA256:{match[1]}" for match in matches if match)
 
 

@@ -151,7 +151,7 @@ class SFTPStorage(InternalLinksStorageBackend):
         keys = [key_filename] if isinstance(key_filename, str | os.PathLike) else key_filename
         keys = () if keys is None else keys
         if not isinstance(keys, list | tuple):
-            raise ConfigurationError(f"key_filename is a path, or a list of paths, not {type(keys).__name__}")
+            raise ConfigurationError(f"key_filename must be a path, or a list of paths, not {type(keys).__name__}")
         self._connection_settings = ConnectionSettings(
             host=_host(host),
             port=_port(port),
@@ -212,9 +212,9 @@ class SFTPStorage(InternalLinksStorageBackend):
             port = url.port
         except ValueError:
             raise ConfigurationError(
-                "the port of an sftp:// URL is a number up to 65535; in a password, write %40 for @, %23 for # and "
-                "%2F for /"
-            ) from None  # whose text would show the password
+                "the port of an sftp:// URL must be a number of at most 65535; in a password, write %40 for @, %23 for "
+                "# and %2F for /"
+            ) from None  # the text of the original error contains the password
         if port is not None:
             options.setdefault("port", port)
         return cls(url.hostname or "", **options)
@@ -406,7 +406,7 @@ def _host(value: str) -> str:
     host = parse_text("host", value)
     if any(character in "@/" or character.isspace() for character in host):
         raise ConfigurationError(
-            "host is a host name or an address, and nothing else: user and password are arguments of their own"
+            "host must be a host name or an address only: set user and password as separate arguments"
         )
     return host
 
@@ -414,5 +414,5 @@ def _host(value: str) -> str:
 def _port(value: int) -> int:
     port = parse_int("port", value, 1)
     if port > _LAST_PORT:
-        raise ConfigurationError(f"port is at most {_LAST_PORT}")
+        raise ConfigurationError(f"port must be at most {_LAST_PORT}")
     return port

@@ -40,7 +40,7 @@ class JumpHost:
                 return cls(parts.username or None, parts.hostname, parts.port or 22)
         except ValueError:  # an unmatched bracket, or an invalid port
             pass
-        raise ConfigurationError("proxy_jump is written 'user@host:port', of which user and port may be left out")
+        raise ConfigurationError("proxy_jump must be 'user@host:port'; user and port are optional")
 
 
 class ProxyCommandSocket(socket.socket):
