@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -104,14 +103,6 @@ def attempt(work: Callable[..., object]) -> StorageError | None:
     except StorageError as error:
         return error
     return None
-
-
-def within(seconds: float, work: Callable[..., object]) -> StorageError | None:
-    """Run *work*, and return its storage error; it must be raised within about so many seconds."""
-    started = time.monotonic()
-    error = attempt(work)
-    assert time.monotonic() - started < seconds * 1.5 + 5  # tolerance for a busy machine
-    return error
 
 
 @contextmanager

@@ -244,7 +244,7 @@ class RemoteApp:
         rows = [line.split("\t") for line in listed.stdout.splitlines()]
         assert {upload_id: path for _, upload_id, path in rows} == created
         assert all(datetime.now(UTC) - datetime.fromisoformat(row[0]) < timedelta(hours=1) for row in rows)
-        assert listed.stderr == "2 unfinished uploads in parts in docs.\n"
+        assert listed.stderr == "2 unfinished multipart uploads in docs.\n"
         assert (default.stderr, remaining) == ("Removed 0 leftovers from docs.\n", 2)
         assert all_swept.stderr == "Removed 2 leftovers from docs.\n"
         assert list(docs.multipart.list_uploads()) == []

@@ -106,7 +106,7 @@ def test_headers_and_metadata_are_stored_unchanged(storage, size):
 
 def test_a_header_that_is_not_ascii_is_refused(storage):
     """The service would not keep it; the error says what to write instead."""
-    with pytest.raises(ValueError, match=r"content_disposition is kept in ASCII here; .* filename\*=UTF-8"):
+    with pytest.raises(ValueError, match=r"content_disposition must be ASCII on this backend; .* filename\*=UTF-8"):
         storage.write("a", b"1", content_disposition='attachment; filename="\u00e9.txt"')
 
     assert storage.list() == []

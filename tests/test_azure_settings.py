@@ -132,25 +132,25 @@ def test_the_arguments_are_in_keg_storages_order():
         ({"read_timeout": None}, "read_timeout must be a number of seconds"),
         ({"check_content": "perhaps"}, "check_content must be true or false"),
         ({"link_https_only": "perhaps"}, "link_https_only must be true or false"),
-        ({"verify": 0}, "verify is a text"),
-        ({"verify": ""}, "verify is a text"),
-        ({"encryption_scope": ""}, "encryption_scope is a text"),
-        ({"content_type": 5}, "content_type is a text"),
+        ({"verify": 0}, "verify must be one line of text"),
+        ({"verify": ""}, "verify must be one line of text"),
+        ({"encryption_scope": ""}, "encryption_scope must be one line of text"),
+        ({"content_type": 5}, "content_type must be one line of text"),
         ({"cache_control": "a\r\nx-ms-blob-type: PageBlob"}, "cache_control must be one line of text"),
         ({"base_url": 5}, "base_url"),
-        ({"verify": "/no/such/file"}, "the file of a certificate authority: this is no file"),
+        ({"verify": "/no/such/file"}, "the file of a certificate authority: the file does not exist"),
         ({"max_connections": 10**9}, "max_connections must be at most 10000"),
-        ({"client_options": "x"}, "client_options is a mapping of names"),
-        ({"client_options": {1: 2}}, "client_options is a mapping of names"),
+        ({"client_options": "x"}, "client_options must be a mapping with text keys"),
+        ({"client_options": {1: 2}}, "client_options must be a mapping with text keys"),
         ({"client_options": {"transport": None}}, "client_options cannot contain a transport"),
-        ({"metadata": "color=red"}, "metadata is a mapping of names"),
-        ({"metadata": {"number": 1}}, "metadata is text"),
+        ({"metadata": "color=red"}, "metadata must be a mapping with text keys"),
+        ({"metadata": {"number": 1}}, "metadata keys and values must be one line of text"),
         ({"metadata": {"a-b": "1"}}, "metadata key 'a-b' is not portable"),
         ({"metadata": {"_fs_write": "1"}}, "beginning with a letter"),
         ({"metadata": {"": "1"}}, "metadata key '' is not portable"),
         ({"metadata": {"a": "x" * 9000}}, "metadata must have at most"),
-        ({"content_type": "tëxt"}, "content_type is kept in ASCII here"),
-        ({"cache_control": "日"}, "cache_control is kept in ASCII here"),
+        ({"content_type": "tëxt"}, "content_type must be ASCII on this backend"),
+        ({"cache_control": "日"}, "cache_control must be ASCII on this backend"),
         ({"guess_content_type": "perhaps"}, "guess_content_type must be true or false"),
         ({"key": None, "credential": FakeIdentity}, "or a credential object of azure.identity"),
     ],
@@ -483,7 +483,7 @@ def test_the_emulators_connection_string_is_parsed():
         (f"AccountName=a/b;AccountKey={KEY}", "only letters and digits"),
         (f"AccountName=acct;AccountKey={KEY};DefaultEndpointsProtocol=ftp", "DefaultEndpointsProtocol and EndpointSu"),
         (f"AccountName=acct;AccountKey={KEY};EndpointSuffix=x@evil?{HIDDEN}", "DefaultEndpointsProtocol and Endpoint"),
-        (f"BlobEndpoint=https://u:{HIDDEN}@a.example.com;AccountKey={KEY}", "BlobEndpoint is an address"),
+        (f"BlobEndpoint=https://u:{HIDDEN}@a.example.com;AccountKey={KEY}", "BlobEndpoint must be a URL"),
         (5, "consist of Name=value"),
     ],
 )
@@ -665,7 +665,7 @@ def test_a_profile_can_be_keg_storages_pair():
 )
 def test_a_url_without_account_or_container_or_with_a_secret_is_refused(url):
     """URLs appear in logs; the message says where a key belongs."""
-    with pytest.raises(ConfigurationError, match="azure://account/container/prefix; key or credential are") as caught:
+    with pytest.raises(ConfigurationError, match="azure://account/container/prefix; pass credentials as arguments") as caught:
         from_profile(url)
 
     assert HIDDEN not in str(caught.value)
@@ -681,7 +681,7 @@ def test_the_prefix_of_a_url_is_percent_decoded():
 
 def test_an_unknown_argument_of_a_url_is_refused():
     """The message lists the arguments."""
-    with pytest.raises(ConfigurationError, match=r"buckets.*AzureStorage takes account, key, bucket"):
+    with pytest.raises(ConfigurationError, match=r"buckets.*AzureStorage accepts account, key, bucket"):
         from_profile("azure://acct/files?buckets=2")
 
 

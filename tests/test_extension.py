@@ -138,19 +138,19 @@ def test_keg_storages_setting_is_read_with_a_warning(make_app):
         ({"a": {"backend": "tape"}}, "no backend is called 'tape': there are azure, local, memory"),
         ({"a": {"backend": "no.such:Thing"}}, "cannot be imported"),
         ({"a": {"backend": "flask_storage.backends.memory:Nothing"}}, "cannot be imported"),
-        ({"a": {"backend": "flask:Flask"}}, "no StorageBackend class"),
-        ({"a": {"backend": object}}, "no StorageBackend class"),
+        ({"a": {"backend": "flask:Flask"}}, "is not a StorageBackend class"),
+        ({"a": {"backend": object}}, "is not a StorageBackend class"),
         (
             {"a": {"backend": "memory", "colour": "red"}},
-            "unexpected keyword argument 'colour'; MemoryStorage takes name",
+            "unexpected keyword argument 'colour'; MemoryStorage accepts name",
         ),
         ({"a": {"backend": "local"}}, "missing a required argument: 'root'"),
-        ({"a": "files"}, "no URL"),
+        ({"a": "files"}, "text but not a URL"),
         ({"a": "tape://x"}, "no backend is called 'tape'"),
-        ({"a": "memory:?colour=red"}, "unexpected keyword argument 'colour'; MemoryStorage takes name"),
+        ({"a": "memory:?colour=red"}, "unexpected keyword argument 'colour'; MemoryStorage accepts name"),
         ({"a": "memory:?portable=perhaps"}, "portable must be true or false"),
-        ({"a": "local://[::1/x"}, "no URL"),
-        ({"a": {"backend": "local", "root": None}}, "LocalFSStorage cannot be made of these arguments"),
+        ({"a": "local://[::1/x"}, "not a URL"),
+        ({"a": {"backend": "local", "root": None}}, "LocalFSStorage cannot be created with these arguments"),
         ({"a": {"backend": "memory", "base_url": 5}}, "base_url of 'a' must be text"),
         ({"a": {"backend": "memory", "secret_key": 5}}, "neither text nor bytes"),
         ({"a": 5}, "is a int"),
@@ -225,7 +225,7 @@ def test_a_file_mode_may_be_octal_text(make_app, tmp_path, mode):
 @pytest.mark.parametrize("mode", ["rw-r-----", 640, 644, 600, 755, True, -1, None, 1.5, "0o222", "7777777"])
 def test_an_invalid_file_mode_is_reported_at_start(make_app, tmp_path, mode):
     """Not at the first write; decimal 640 would be 0o1200, which its owner cannot read."""
-    with pytest.raises(ConfigurationError, match="is no file_mode: write it in octal"):
+    with pytest.raises(ConfigurationError, match="is not a valid file_mode: write it in octal"):
         make_app(STORAGE_PROFILES={"docs": {"backend": "local", "root": tmp_path, "file_mode": mode}})
 
 

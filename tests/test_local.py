@@ -693,7 +693,7 @@ def test_modes_may_be_octal_text(tmp_path):
     storage = LocalFSStorage(tmp_path / "root", create=True, file_mode="0o640", directory_mode="750")
 
     storage.write("d/a.txt", b"1")
-    with pytest.raises(ConfigurationError, match="is no file_mode"):
+    with pytest.raises(ConfigurationError, match="is not a valid file_mode"):
         LocalFSStorage(tmp_path / "root", file_mode="rw-r-----")
 
     assert mode(storage.root / "d") == 0o750

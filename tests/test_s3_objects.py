@@ -540,7 +540,7 @@ def test_a_listing_skips_keys_that_are_not_valid_paths(storage_with_foreign_keys
     ]
 
     assert sorted(found) == ["a/ours", "folder/ours", "ours"]
-    assert "are no paths and were skipped" in caplog.text
+    assert "are not valid paths and were skipped" in caplog.text
 
 
 def test_a_listing_of_one_level_skips_them_too(storage_with_foreign_keys):

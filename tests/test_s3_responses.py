@@ -432,8 +432,10 @@ def test_an_upload_that_is_aborted_concurrently_raises_an_error(service, step):
 
     service.proxy.script = respond
 
+    # LocalStack does not answer a part of an upload that is gone, so that only the retry gets a response.
+    through = service.storage(dataclasses.replace(service.server, http=service.proxy.url), read_timeout=2)
     with pytest.raises(FileNotFoundInStorageError, match=r"a\.bin \(upload\)"):
-        service.through.write("a.bin", LARGE)
+        through.write("a.bin", LARGE)
 
     assert service.direct.read("a.bin") == OLD
 

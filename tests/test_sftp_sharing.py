@@ -56,7 +56,7 @@ def test_threads_use_at_most_max_connections(openssh):
 def test_an_idle_connection_that_is_dead_is_detected_before_it_is_used(make_openssh):
     """As after a firewall dropped it. Its other sessions are not tried one by one."""
     server = make_openssh()
-    storage = make_storage(server, read_timeout=5, fsync=False)
+    storage = make_storage(server, read_timeout=2, fsync=False)
     writers = [storage.open(f"{number}.txt", "w") for number in range(3)]
     for writer in writers:  # each in a session of its own
         writer.close()
@@ -75,7 +75,7 @@ def test_an_idle_connection_that_is_dead_is_detected_before_it_is_used(make_open
 def test_a_connection_that_stalls_delays_one_operation_only(make_openssh):
     """Its other sessions are checked before they are used, and no new one is opened on it, even if a file is open."""
     server = make_openssh()
-    storage = make_storage(server, read_timeout=5, fsync=False)
+    storage = make_storage(server, read_timeout=2, fsync=False)
     for number in range(4):
         storage.write(f"{number}.txt", bytes(MIB))
     readers = [storage.open(f"{number}.txt", "r") for number in range(4)]
@@ -94,7 +94,7 @@ def test_a_connection_that_stalls_delays_one_operation_only(make_openssh):
 def test_all_writers_on_a_connection_that_stalls_raise_an_error(make_openssh):
     """Although the send buffers are full, and paramiko sends for one thread at a time."""
     server = make_openssh()
-    storage = make_storage(server, read_timeout=5, max_connections=1)
+    storage = make_storage(server, read_timeout=2, max_connections=1)
     ready, frozen = threading.Barrier(6), threading.Event()
 
     def work(number):

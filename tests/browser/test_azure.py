@@ -135,7 +135,7 @@ def test_a_refused_upload_is_shown_and_can_be_retried(page, azure_app, complaint
     complaints.expect(REFUSED)
     page.route("**/uploads", spoil)
     page.set_input_files("#chooser", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"again"})
-    expect(page.locator("#uploads .row-meta")).to_have_text("The permission to upload ran out. Try again.")
+    expect(page.locator("#uploads .row-meta")).to_have_text("The permission to upload has expired. Try again.")
     assert azure_app.storage.list() == []
     page.unroute("**/uploads")
 
@@ -155,7 +155,7 @@ def test_pages_of_another_origin_are_refused(open_browser, azure_app, complaints
     page.set_input_files("#chooser", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"content"})
 
     expect(page.locator("#uploads .row-meta")).to_have_text(
-        "The connection broke, or the storage refused. Nothing was stored. Try again."
+        "The connection was lost, or the storage refused the file. It was not stored. Try again."
     )
     assert azure_app.storage.list() == []
 
