@@ -263,7 +263,7 @@ class RemoteFile(io.BufferedIOBase):
                 self._discard()
         except StorageError as error:
             # The error that caused the abort must not be replaced by one of the cleanup; `sweep` removes the rest.
-            logger.warning("an unfinished write could not be removed and was left behind for the sweep: %s", error)
+            logger.warning("could not remove an unfinished write, which sweep will remove: %s", error)
 
     def __enter__(self) -> Self:
         """Enter a block whose clean exit closes, and so publishes, the file."""

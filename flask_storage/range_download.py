@@ -146,4 +146,4 @@ def check_digest(found: str, expected: str) -> None:
         IntegrityError: when they differ.
     """
     if found != expected:
-        raise IntegrityError("the bytes that arrived are not the ones that were stored: read the file again")
+        raise IntegrityError("the downloaded content does not match the stored checksum: read the file again")

@@ -665,7 +665,9 @@ def test_a_profile_can_be_keg_storages_pair():
 )
 def test_a_url_without_account_or_container_or_with_a_secret_is_refused(url):
     """URLs appear in logs; the message says where a key belongs."""
-    with pytest.raises(ConfigurationError, match="azure://account/container/prefix; pass credentials as arguments") as caught:
+    with pytest.raises(
+        ConfigurationError, match="azure://account/container/prefix; pass credentials as arguments"
+    ) as caught:
         from_profile(url)
 
     assert HIDDEN not in str(caught.value)

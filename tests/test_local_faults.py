@@ -869,7 +869,7 @@ def test_a_failed_cleanup_does_not_hide_the_first_error(tmp_path, monkeypatch, c
     with pytest.raises(StorageFullError):
         storage.copy("a.txt", "b.txt")
 
-    assert "left behind for the sweep" in caplog.text
+    assert "could not remove an unfinished write, which sweep will remove" in caplog.text
     assert descriptors() == before
     assert [entry.name for entry in storage.list()] == ["a.txt"]
     assert storage.sweep(timedelta(0)) == 1

@@ -339,11 +339,11 @@ class StorageBackend(TransferOperations, LinkOperations):
         self._require_conditions(capabilities.multipart_conditions, options, "for a multipart upload")
         if options.headers and not capabilities.multipart_headers:
             raise self._unsupported(
-                "change headers or metadata when a multipart upload is completed", instead="give them to create()"
+                "change headers or metadata when a multipart upload is completed", instead="pass them to create()"
             )
         if options.checksum is not None and not capabilities.multipart_checksums:
             raise self._unsupported(
-                "verify a checksum when a multipart upload is completed", instead="give it to open() or upload()"
+                "verify a checksum when a multipart upload is completed", instead="pass it to open() or upload()"
             )
         return self._check_options(options)
 

@@ -238,7 +238,7 @@ class StorageDriver:
 
     def _multipart(self) -> MultipartStore:
         """Return the multipart calls. The caller checks their arguments and translates their errors."""
-        raise self._unsupported("take multipart uploads")
+        raise self._unsupported("provide multipart uploads")
 
     def _sweep(self, before: datetime) -> int:
         """Remove what writes and uploads that began before *before* left behind; return the count.

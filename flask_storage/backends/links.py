@@ -40,7 +40,7 @@ class LinkOperations(StorageDriver):
         url = self._url(path)
         if url is None:
             raise self._unsupported(
-                "give a public URL", path, instead="set base_url for the profile, or use link_to() for a signed link"
+                "return a public URL", path, instead="set base_url for the profile, or use link_to() for a signed link"
             )
         return url
 
@@ -211,7 +211,7 @@ class LinkOperations(StorageDriver):
             raise self._unsupported(f"enforce {', '.join(sorted(unsupported))} in a link")
         headers = request.content_type or request.content_encoding or request.cache_control
         if headers and request.operations & ShareLinkOperation.upload and not self.capabilities.content_headers:
-            raise self._unsupported("keep a content type or another header with what a link uploads")
+            raise self._unsupported("store a content type or another header of an upload by link")
         _check_values(request)
 
     def _notify_link_issued(self, path: str, request: LinkRequest) -> None:

@@ -59,7 +59,7 @@ class CheckedMultipart(MultipartStore):
         path = self._normalize(path)
         conditions = (options.exclusive or None, options.if_match, options.size, options.checksum)
         if any(condition is not None for condition in conditions):
-            raise ValueError("exclusive, if_match, size and checksum are given to complete(), which checks them")
+            raise ValueError("exclusive, if_match, size and checksum are arguments of complete(), not of create()")
         with self._error_translator(path):
             return self._multipart.create(path, self._check(options))
 

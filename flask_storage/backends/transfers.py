@@ -302,10 +302,10 @@ class TransferOperations(StorageDriver):
             if value is not None and not is_one_line(value):
                 raise ValueError(f"{header} must be one line of text")
         if not capabilities.content_headers and any(getattr(options, header) for header in CONTENT_HEADERS):
-            raise self._unsupported("keep a content type or another header with a file")
+            raise self._unsupported("store a content type or another header")
         if options.metadata:
             if not capabilities.metadata:
-                raise self._unsupported("keep metadata with a file")
+                raise self._unsupported("store metadata")
             check_metadata(options.metadata)
             options = replace(options, metadata=dict(options.metadata))
         if options.checksum is not None:
@@ -317,9 +317,11 @@ class TransferOperations(StorageDriver):
 
     def _check_conditions(self, options: WriteOptions) -> None:
         if options.exclusive and not self.capabilities.exclusive:
-            raise self._unsupported("refuse a taken name atomically", instead="use save(), which suffixes every name")
+            raise self._unsupported(
+                "create a file exclusively (exclusive=True)", instead="use save(), which adds a suffix to every name"
+            )
         if options.if_match is not None and not self.capabilities.if_match:
-            raise self._unsupported("compare the stored version atomically (if_match)")
+            raise self._unsupported("compare the stored version atomically (if_match=…)")
         if options.if_match is not None and not is_one_line(options.if_match):
             raise ValueError("if_match must be the etag of a version: one line of text")
 

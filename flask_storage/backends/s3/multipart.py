@@ -154,7 +154,7 @@ class S3Multipart(MultipartStore):
         sizes = {part.number: part.size for part in self.list_parts(path, upload_id)}
         total = sum(sizes.get(part.number, 0) for part in parts)
         if total != size:
-            raise IntegrityError(f"{path}: {total} bytes were sent where {size} were expected; nothing was published")
+            raise IntegrityError(f"the parts have {total} bytes where {size} were expected; nothing was published")
 
     def _raise_if_upload_missing(self, error: Exception, path: str, upload_id: str) -> None:
         """Raise FileNotFoundInStorageError if *error* is due to a missing upload: Ceph sends several codes for that."""

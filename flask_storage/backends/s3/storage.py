@@ -320,7 +320,8 @@ class S3Storage(S3LinkOperations):
     def _multipart(self) -> MultipartStore:
         if not self.preset.upload_listing:
             raise self._unsupported(
-                "offer multipart uploads", instead="use open() or upload(), which send parts themselves"
+                "provide multipart uploads",
+                instead="use open() or upload(), which send parts themselves",
             )
         return S3Multipart(self._gateway)
 
