@@ -96,7 +96,7 @@ def default_profile(app: Flask, profiles: list[str]) -> str:
         return profiles[0]
     if name not in profiles:
         raise ConfigurationError(
-            f"STORAGE_DEFAULT_PROFILE is {name!r}, which is not a profile: there are {', '.join(profiles)}"
+            f"STORAGE_DEFAULT_PROFILE is {name!r}, which is not a profile: the profiles are {', '.join(profiles)}"
         )
     return cast(str, name)
 

@@ -39,7 +39,7 @@ def parse_checksum(checksum: str) -> tuple[Any, str]:
     """Return a new hash object and the expected hexadecimal digest, in lower case.
 
     Raises:
-        ValueError: when *checksum* is not ``<algorithm>:<hex digest>``, or the digest has not the algorithm's length.
+        ValueError: when *checksum* is not ``<algorithm>:<hex digest>``, or the digest does not have the right length.
     """
     algorithm, _, digest = checksum.partition(":")
     try:
@@ -262,7 +262,7 @@ class RemoteFile(io.BufferedIOBase):
             with self._error_translator:
                 self._discard()
         except StorageError as error:
-            # The error that caused the abort must not be replaced by one of the cleanup; `sweep` removes the rest.
+            # An error of the cleanup must not hide the error that caused the abort.
             logger.warning("could not remove an unfinished write, which sweep will remove: %s", error)
 
     def __enter__(self) -> Self:
@@ -400,7 +400,7 @@ class FileAdapter(RemoteFile):
             with self._discard_on_error():
                 self.fp.flush()  # seeking writes the buffer, which may fail and must discard the file
         if whence == io.SEEK_SET and offset < 0:
-            raise ValueError(f"the position {offset} is negative")  # not a storage error
+            raise ValueError(f"the position {offset} is negative")  # a wrong argument, so it is not translated
         with self._error_translator:
             return self.fp.seek(offset, whence)
 

@@ -36,7 +36,7 @@ def find_backend(name: str) -> type[StorageBackend]:
     module_name, _, attribute = target.rpartition(":" if ":" in target else ".")
     if not module_name:
         raise ConfigurationError(
-            f"no backend is called {name!r}: there are {', '.join(sorted({*BUILT_IN_BACKENDS, *registered}))}, "
+            f"no backend is called {name!r}: the backends are {', '.join(sorted({*BUILT_IN_BACKENDS, *registered}))}, "
             "or give an import path 'package.module:Class'"
         )
     try:

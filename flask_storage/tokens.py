@@ -217,7 +217,7 @@ class LinkSigner:
             try:
                 claims = self._decoder.decode(token, key, algorithms=[ALGORITHM], audience=self._audience)
             except self._expired as error:
-                raise ExpiredLinkError("the link has expired: ask for a new one") from error
+                raise ExpiredLinkError("the link has expired: request a new one") from error
             except (self._error, RecursionError, ValueError, OverflowError) as error:
                 failure = error
             else:

@@ -27,7 +27,9 @@ class FileMode(enum.Flag):
     """
 
     read = 1
+    """Read a file."""
     write = 2
+    """Write a new file; together with ``read``, edit an existing one."""
 
     def __str__(self) -> str:
         """Return the mode as letters: ``'rb'``, ``'wb'``, ``'rwb'`` (``'b'`` for no mode)."""
@@ -72,8 +74,11 @@ class ShareLinkOperation(enum.Flag):
     """
 
     download = 1
+    """Read the file."""
     upload = 2
+    """Write the file."""
     remove = 4
+    """Delete the file."""
 
     def __str__(self) -> str:
         """Return the letters of the operations in the fixed order ``d``, ``u``, ``r``."""
@@ -116,7 +121,7 @@ class ListEntry(NamedTuple):
 
     Attributes:
         name: The full path in the storage; that of a directory ends in ``/``.
-        last_modified: In UTC; None for a directory if the backend does not know.
+        last_modified: In UTC; None for a directory if the backend does not report it.
         size: In bytes; 0 for a directory.
     """
 
@@ -132,15 +137,15 @@ class ListEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileInfo:
-    """What a storage knows about one file.
+    """The attributes of one stored file.
 
     Attributes:
         path: The path in the storage.
         size: In bytes.
         last_modified: In UTC.
-        etag: Changes whenever the content changes; without quotes.
+        etag: The entity tag of the stored version, without quotes. It changes whenever the content changes.
         etag_is_strong: Whether equal tags mean equal bytes (needed to resume a download).
-        content_type: As given when the file was written; None if none was given.
+        content_type: As passed when the file was written; None if none was passed.
         content_encoding: Likewise.
         cache_control: Likewise.
         content_disposition: Likewise.
@@ -179,7 +184,7 @@ class WriteArguments(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """How a file is to be written.
+    """The options of a write.
 
     Attributes:
         content_type: Media type, stored with the content and returned by ``stat``.
@@ -208,7 +213,7 @@ class WriteOptions:
 
     @property
     def headers(self) -> dict[str, Any]:
-        """What is stored with the content: the content headers and the metadata that were given."""
+        """The content headers and the metadata that are set; they are stored with the content."""
         headers: dict[str, Any] = {name: getattr(self, name) for name in CONTENT_HEADERS if getattr(self, name)}
         if self.metadata:
             headers["metadata"] = dict(self.metadata)
@@ -313,7 +318,7 @@ class PresignedUpload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a storage supports. Operations and arguments that it does not support are refused with an error.
+    """The features that a storage supports. Operations and arguments that it does not support raise an error.
 
     Attributes:
         read_write: Opening a file with ``rw``.

@@ -135,7 +135,7 @@ def test_keg_storages_setting_is_read_with_a_warning(make_app):
         ([(MemoryStorage, {})], r"\[0\] has no name"),
         ([MemoryStorage], r"\[0\] is not a pair"),
         ({"a": {"root": "x"}}, "has no backend"),
-        ({"a": {"backend": "tape"}}, "no backend is called 'tape': there are azure, local, memory"),
+        ({"a": {"backend": "tape"}}, "no backend is called 'tape': the backends are azure, local, memory"),
         ({"a": {"backend": "no.such:Thing"}}, "cannot be imported"),
         ({"a": {"backend": "flask_storage.backends.memory:Nothing"}}, "cannot be imported"),
         ({"a": {"backend": "flask:Flask"}}, "is not a StorageBackend class"),
@@ -168,7 +168,7 @@ def test_an_invalid_profile_is_reported_at_start(make_app, setting, message):
 
 def test_an_unknown_default_profile_is_reported_at_start(make_app):
     """The message lists the profiles."""
-    with pytest.raises(ConfigurationError, match="there are docs"):
+    with pytest.raises(ConfigurationError, match="the profiles are docs"):
         make_app(STORAGE_PROFILES={"docs": "memory:"}, STORAGE_DEFAULT_PROFILE="dosc")
 
 
@@ -197,7 +197,7 @@ def test_a_storage_object_can_belong_to_one_profile_only(make_app):
     """A profile's name is the audience of its link tokens."""
     storage = MemoryStorage()
 
-    with pytest.raises(ConfigurationError, match="already the profile 'a'"):
+    with pytest.raises(ConfigurationError, match="already belongs to the profile 'a'"):
         make_app(STORAGE_PROFILES={"a": storage, "b": storage})
 
 
@@ -280,7 +280,9 @@ def test_an_unknown_profile_is_a_key_error_that_lists_the_profiles(make_app):
     """It is a KeyError (as of a mapping) and a ConfigurationError."""
     profiles = profiles_of(make_app(STORAGE_PROFILES={"docs": "memory:", "pics": "memory:"}))
 
-    with pytest.raises(UnknownProfileError, match=r"^no profile is called 'dosc': there are docs, pics$") as caught:
+    with pytest.raises(
+        UnknownProfileError, match=r"^no profile is called 'dosc': the profiles are docs, pics$"
+    ) as caught:
         profiles["dosc"]
 
     assert isinstance(caught.value, KeyError)

@@ -608,7 +608,7 @@ def test_a_directory_deleted_again_and_again_is_an_error(tmp_path, monkeypatch):
         os.rmdir(name, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "mkdir", mkdir)
-    with pytest.raises(LocalFSError, match="again and again"):
+    with pytest.raises(LocalFSError, match="repeatedly: try again later"):
         storage.write("d/a.txt", b"1")
 
     assert list(tmp_path.iterdir()) == []
@@ -644,7 +644,7 @@ def test_a_temporary_file_that_cannot_be_created_is_an_error(tmp_path, monkeypat
         return original_open(name, flags, *arguments, **keywords)
 
     monkeypatch.setattr(os, "open", open_late)
-    with pytest.raises(LocalFSError, match="again and again"):
+    with pytest.raises(LocalFSError, match="repeatedly: try again later"):
         storage.write("d/a.txt", b"1")
 
 

@@ -136,7 +136,7 @@ class LinkOperations(StorageDriver):
             size: The exact number of bytes.
             max_size: The largest number of bytes.
             content_type: The exact type, or a prefix that ends in a slash (``"image/"``).
-            checksum: ``"sha256:<hex>"`` of the content, which is read unless the service keeps this digest.
+            checksum: ``"sha256:<hex>"`` of the content, which is read unless the service stores this digest.
 
         Raises:
             FileNotFoundInStorageError: when the file does not exist.
@@ -152,7 +152,7 @@ class LinkOperations(StorageDriver):
                 _check_size(info, size, max_size)
                 _check_type(info, content_type)
                 if checksum is not None and digest != checksum.partition(":")[2].lower():
-                    raise IntegrityError("another content was uploaded than was expected; it was deleted")
+                    raise IntegrityError("the uploaded content does not have the expected checksum; it was deleted")
             except (TooLargeError, IntegrityError):
                 self._delete(path)
                 file_deleted.send(self, path=path)
@@ -227,7 +227,7 @@ class LinkOperations(StorageDriver):
 
 
 def reject_single_path(paths: Iterable[str]) -> Iterable[str]:
-    """Return *paths*, unless it is a single string: each of its characters would be taken for a path."""
+    """Return *paths*, or raise if it is a single string, whose characters would each be treated as a path."""
     if isinstance(paths, str):
         raise TypeError("paths must be a list of paths, not a single string: use delete() or link_to() for one path")
     return paths

@@ -21,8 +21,8 @@ class CheckedMultipart(MultipartStore):
         multipart: The calls of the backend.
         normalize: Returns the canonical path of a file.
         normalize_directory: Returns the canonical path of a directory.
-        check: Refuses options that the backend does not support.
-        check_complete: Likewise for the options of :meth:`complete`.
+        check: Raises for options that the backend does not support.
+        check_complete: Likewise, for the options of :meth:`complete`.
         translator: Returns the context manager that translates errors about a path.
         published: Called with each path that was published.
     """

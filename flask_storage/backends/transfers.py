@@ -68,7 +68,7 @@ class TransferOperations(StorageDriver):
             raise ValueError("Unsupported mode. Accepted modes are FileMode.read or FileMode.write")
         if file_mode is FileMode.read:
             if extra_args or arguments:
-                raise ValueError(f"{', '.join({**(extra_args or {}), **arguments})}: only for writing")
+                raise ValueError(f"{', '.join({**(extra_args or {}), **arguments})} can be passed only for writing")
             reader = self._reader(path)
             try:
                 file_read.send(self, path=path)
@@ -80,7 +80,7 @@ class TransferOperations(StorageDriver):
         if not file_mode & FileMode.read:
             writer = self._writer(path, options)
         elif options.size is not None or options.checksum is not None:
-            raise ValueError("size and checksum are for writing a new file, not for editing one (mode 'rw')")
+            raise ValueError("size and checksum cannot be passed with mode 'rw', which edits an existing file")
         elif self.capabilities.read_write:
             with translator:
                 writer = self._open_updater(path, options)
@@ -197,7 +197,7 @@ class TransferOperations(StorageDriver):
         argument: object = data  # callers may ignore the annotation
         if not isinstance(argument, bytes | bytearray | memoryview):
             advice = "encode it first" if isinstance(argument, str) else "pass a file object to upload(file_obj, path)"
-            raise TypeError(f"write() takes bytes, not {type(argument).__name__}: {advice}")
+            raise TypeError(f"write() requires bytes, not {type(argument).__name__}: {advice}")
         arguments.setdefault("size", memoryview(data).nbytes)
         self.upload(io.BytesIO(data), path, **arguments)
 

@@ -70,7 +70,7 @@ class LinkViewMixin:
     413    the body is larger than the token allows (without a limit there: the app's ``MAX_CONTENT_LENGTH``)
     415    the body is a form
     416    the requested range does not exist
-    503    the storage cannot be reached (504: does not answer, 507: is full)
+    503    the storage cannot be reached (504: does not respond, 507: is full)
     ====== =====================================================================================================
 
     Uploads are atomic: a file appears, or is replaced, when the whole body has arrived.
@@ -80,9 +80,7 @@ class LinkViewMixin:
 
     def get_storage_backend(self) -> StorageBackend:
         """Return the storage whose links this view serves."""
-        raise NotImplementedError(
-            f"{type(self).__name__} does not say which storage it serves: override get_storage_backend()"
-        )
+        raise NotImplementedError(f"{type(self).__name__} has no storage: override get_storage_backend()")
 
     def get_request_token(self) -> str | None:
         """Return the token of the request: the query's ``token``, or else ``Authorization: Bearer …``."""

@@ -170,7 +170,7 @@ _ERROR_RESPONSES: ErrorResponses = {
     TooLargeError: lambda: exceptions.RequestEntityTooLarge("The file is too large."),
     StorageFullError: InsufficientStorage,
     ThrottledError: lambda: exceptions.ServiceUnavailable("The storage is busy.", retry_after=5),
-    StorageTimeoutError: lambda: exceptions.GatewayTimeout("The storage does not answer."),
+    StorageTimeoutError: lambda: exceptions.GatewayTimeout("The storage does not respond."),
     StorageUnavailableError: lambda: exceptions.ServiceUnavailable("The storage cannot be reached."),
 }
 

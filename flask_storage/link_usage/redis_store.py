@@ -87,6 +87,6 @@ class RedisUsageStore(LinkUsageStore):
             yield
         except self._error as error:
             raise StorageUnavailableError(
-                f"{self!r} did not answer: check that the Redis server in STORAGE_LINK_USAGE runs and accepts the "
+                f"{self!r} did not respond: check that the Redis server in STORAGE_LINK_USAGE runs and accepts the "
                 "app's credentials"
             ) from error

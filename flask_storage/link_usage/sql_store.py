@@ -96,7 +96,7 @@ class SQLUsageStore(LinkUsageStore):
             yield engine
         except (self._sql.exc.SQLAlchemyError, OSError) as error:
             raise StorageUnavailableError(
-                f"{self!r} did not answer: check that the database in STORAGE_LINK_USAGE runs and accepts the app's "
+                f"{self!r} did not respond: check that the database in STORAGE_LINK_USAGE runs and accepts the app's "
                 "credentials"
             ) from error
 

@@ -52,7 +52,7 @@ _MAX_RACES = 20
 _PRIVATE_MODE = 0o600
 _MIN_DISK_RATE = 4 * 1024 * 1024  # in bytes a second
 _LAST_SECOND = 0xFFFFFFFF
-_DIRECTORY_DELETED = "another process deletes the directory again and again while a file is written to it: try again"
+_DIRECTORY_DELETED = "another process deletes the directory repeatedly while a file is written to it: try again"
 _REPLACED = (
     "the temporary file was replaced with another file while it was written: check who may write to its directory"
 )
@@ -250,7 +250,7 @@ class AtomicWrite:
             if error.code != NO_SUCH_FILE:
                 raise
             raise StorageError(
-                "the temporary file is gone before it was published, perhaps by a sweep: write the file again, and "
+                "the temporary file was deleted before it was published, perhaps by a sweep: write the file again, and "
                 "sweep only older files"
             ) from error
         if (current.mode, current.owner, current.size) != (written.mode, written.owner, written.size):

@@ -204,7 +204,7 @@ class ConnectionSettings:
             return host_key_changed(error, str(self.known_hosts.path))
         is_key = isinstance(error, paramiko.PasswordRequiredException)
         if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError) or _is_auth_timeout(error):
-            return StorageTimeoutError(f"{account} did not answer in time: try again, or raise connect_timeout")
+            return StorageTimeoutError(f"{account} did not respond in time: try again, or raise connect_timeout")
         refusal = PermissionDeniedError(
             f"authentication failed for {account}: check username and key or password, that the server has the "
             "public key, and that the certificate, if any, is still valid"
@@ -286,7 +286,7 @@ class _Transport(paramiko.Transport):
             PermissionDeniedError: always.
         """
         raise PermissionDeniedError(
-            "the server asks for an interactive second factor, which an app cannot answer: exempt this user from it"
+            "the server requires an interactive second factor, which an app cannot provide: exempt this user from it"
         )
 
 

@@ -51,7 +51,7 @@ def translate_error(error: Exception, path: str | None, storage: str) -> Storage
     if isinstance(error, ProtocolError):
         return StorageUnavailableError(f"{error}: check that the server offers the subsystem sftp")
     if isinstance(error, TimeoutError):
-        return StorageTimeoutError("the server did not answer in time: try again, or raise read_timeout")
+        return StorageTimeoutError("the server did not respond in time: try again, or raise read_timeout")
     if isinstance(error, paramiko.ChannelException):
         return StorageUnavailableError(
             f"the server refused to open a session ({error.text}): check its MaxSessions and its subsystem sftp"

@@ -30,7 +30,7 @@ OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT = 3, 4, 5, 6, 7, 8, 9,
 OPENDIR, READDIR, REMOVE, MKDIR, RMDIR, REALPATH, STAT, RENAME = 11, 12, 13, 14, 15, 16, 17, 18
 _EXTENDED = 200
 _STATUS, _HANDLE, _DATA, _NAME, _ATTRS, _EXTENDED_REPLY = 101, 102, 103, 104, 105, 201
-# The type of the response to a request that returns a value; all others are answered by a status.
+# The type of the response to a request that returns a value; the response to all others is a status.
 _REPLY_KINDS = {
     **dict.fromkeys((OPEN, OPENDIR), _HANDLE),
     **dict.fromkeys((READDIR, REALPATH), _NAME),
@@ -57,7 +57,7 @@ _HEADER = struct.Struct(">IBI")
 
 
 class StatusError(Exception):
-    """The server answered with an error status.
+    """The server responded with an error status.
 
     Attributes:
         code: The status code of the protocol.
@@ -174,7 +174,7 @@ class Session:
         """Return the response to a request: a handle, attributes, names, a path, a count, bytes, or None for success.
 
         Raises:
-            StatusError: if the server answered with an error.
+            StatusError: if the server responded with an error.
         """
         if not pending.is_done:
             with _MarkingBroken(self):

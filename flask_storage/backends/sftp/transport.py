@@ -124,7 +124,7 @@ def connect_tcp(host: str, port: int, timeout: float) -> socket.socket:
         sock = socket.create_connection((host, port), timeout)
     except TimeoutError as error:
         raise StorageTimeoutError(
-            f"{host}:{port} did not answer within {timeout:g} s: check host, port and firewalls"
+            f"{host}:{port} did not respond within {timeout:g} s: check host, port and firewalls"
         ) from error
     except (OSError, UnicodeError) as error:
         raise StorageUnavailableError(f"{host}:{port} cannot be reached ({error}): check host and port") from error
