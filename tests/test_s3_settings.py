@@ -75,9 +75,9 @@ def config_of(storage):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"bucket": ""}, "needs the name of a bucket"),
-        ({"bucket": None}, "needs the name of a bucket"),
-        ({"bucket": 5}, "needs the name of a bucket"),
+        ({"bucket": ""}, "bucket must be the name of a bucket"),
+        ({"bucket": None}, "bucket must be the name of a bucket"),
+        ({"bucket": 5}, "bucket must be the name of a bucket"),
         ({"aws_access_key_id": "only-one"}, "are needed together"),
         ({"aws_secret_access_key": "only-one"}, "are needed together"),
         ({"preset": "nonsense"}, "unknown preset 'nonsense': use one of aws, b2, ceph, gcs, minio, r2, spaces"),

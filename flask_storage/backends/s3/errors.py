@@ -26,7 +26,8 @@ from ...errors import (
 )
 from ...types import WriteOptions
 
-# By the error code in the response; https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+# By the error code in the response. For a file or an upload that does not exist, the text is appended to its path;
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "AccessDenied": (
         PermissionDeniedError,
@@ -83,7 +84,7 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "MetadataTooLarge": (TooLargeError, "the metadata is larger than 2 KB"),
     "KeyTooLongError": (InvalidPathError, "with its prefix the path is longer than 1024 bytes"),
     "InvalidObjectName": (InvalidPathError, "the service cannot store an object with this name"),
-    "QuotaExceeded": (StorageFullError, "the quota is exceeded: delete files, or have it raised"),
+    "QuotaExceeded": (StorageFullError, "the quota is exceeded: delete files, or request a larger quota"),
     "InsufficientCapacity": (StorageFullError, "the service has no space left: delete files, or add capacity"),
     "XMinioStorageFull": (StorageFullError, "the service has no space left: delete files, or add capacity"),
     "SlowDown": (ThrottledError, "the service limits the request rate: send fewer requests, or raise max_attempts"),

@@ -139,13 +139,14 @@ class S3Multipart(MultipartStore):
 
     @property
     def _customer(self) -> dict[str, Any]:
+        """The arguments of boto3 for a customer-provided key."""
         return dict(self._bucket.object_settings.customer)
 
     def _create(self, path: str, arguments: dict[str, Any]) -> str:
         return str(self._bucket.call("create_multipart_upload", Key=self._bucket.key(path), **arguments)["UploadId"])
 
     def _call(self, operation: str, path: str, upload_id: str, **arguments: Any) -> Any:
-        # With an empty id the request would store or delete the object instead.
+        # A request with an empty id is one for the object itself, which it would store or delete.
         if not (0 < len(upload_id) <= _MAX_ID_LENGTH and upload_id.isascii() and upload_id.isprintable()):
             raise FileNotFoundInStorageError(self._bucket.storage, f"{path} (upload)")
         return self._bucket.call(operation, Key=self._bucket.key(path), UploadId=upload_id, **arguments)

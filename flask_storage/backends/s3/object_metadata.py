@@ -14,7 +14,7 @@ from ...types import FileInfo, WriteOptions
 from .gateway import BucketGateway, date_of, translating_parse_errors, unquoted_etag
 
 WRITE_KEY = "fs-write"
-"""The metadata key that identifies a write among others of the same content; keys of applications have no hyphen."""
+"""The metadata key whose value identifies one write. It cannot be a key of an application, as it has a hyphen."""
 _HEADERS = {
     "ContentEncoding": "content_encoding",
     "CacheControl": "cache_control",

@@ -48,7 +48,7 @@ class S3Presigner:
         bucket: The gateway, for keys and settings; no request is sent.
         clients: The clients, for the endpoint and the credentials.
         credentials: Access key, secret key and token to sign with instead of the storage's.
-        endpoint_url: The endpoint that browsers use, if it is another.
+        endpoint_url: The endpoint that browsers use, if it is not the storage's.
         rounding: Links that are made within this many seconds are identical.
         clock: Returns the seconds since 1970.
     """
@@ -186,11 +186,12 @@ class S3Presigner:
         requested = math.ceil(expires_at.timestamp())
         end = requested
         if self._rounding:
-            # Round the lifetime, so that all one-hour links of a window are identical, and add a step, as the window
-            # began before now.
-            steps = math.ceil((expires_at.timestamp() - now) / self._rounding) + 1
+            # Time is divided into windows of this length. The signing time is the start of the current window, and the
+            # lifetime is a number of whole windows, so that all one-hour links of a window are identical. One window is
+            # added, because the current one began before now.
+            windows = math.ceil((expires_at.timestamp() - now) / self._rounding) + 1
             signed_at -= signed_at % self._rounding
-            end = signed_at + steps * self._rounding
+            end = signed_at + windows * self._rounding
             if end - signed_at > MAX_EXPIRES and requested - signed_at > MAX_EXPIRES:
                 signed_at = int(now)  # otherwise the link would expire early
         if end - signed_at > MAX_EXPIRES:
@@ -200,9 +201,9 @@ class S3Presigner:
                     stacklevel=_STACKLEVEL,
                 )
             end = signed_at + MAX_EXPIRES
-        last = signing.credentials_expiry()
-        if last is not None and end > last:
-            end = max(last, signed_at + 1)
+        credentials_end = signing.credentials_expiry()
+        if credentials_end is not None and end > credentials_end:
+            end = max(credentials_end, signed_at + 1)
         return signed_at, end
 
     def _upload_headers(self, request: LinkRequest) -> dict[str, str]:
@@ -232,7 +233,7 @@ class S3Presigner:
         value = base64.b64encode(bytes.fromhex(digest)).decode()
         if algorithm == "md5":
             return {"Content-MD5": value}
-        # A service that does not know these headers ignores them, and would not verify the checksum.
+        # A service that does not support these headers ignores them, and would not verify the checksum.
         if algorithm in ("sha1", "sha256") and self._bucket.preset.checksums == "when_supported":
             return {f"x-amz-checksum-{algorithm}": value}
         raise UnsupportedOperationError(

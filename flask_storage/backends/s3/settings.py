@@ -84,8 +84,8 @@ def key_pair(name: str, credentials: Mapping[str, str] | None) -> tuple[str, str
         return None
     known = {"access_key", "secret_key", "token"}
     given: object = credentials  # JSON may hold any type
-    proper = isinstance(given, Mapping) and {"access_key", "secret_key"} <= set(given) <= known
-    values: list[object] = list(credentials.values()) if proper else [None]
+    has_keys = isinstance(given, Mapping) and {"access_key", "secret_key"} <= set(given) <= known
+    values: list[object] = list(credentials.values()) if has_keys else [None]
     # boto3 would replace empty values by those of the environment, and sign with other credentials.
     if not all(value and isinstance(value, str) for value in values):
         raise ConfigurationError(

@@ -149,7 +149,7 @@ class S3Storage(S3LinkOperations):
         super().__init__(name, base_url=base_url, portable=portable)
         given: object = bucket  # JSON may hold any type
         if not (given and isinstance(given, str)):
-            raise ConfigurationError("an S3 storage needs the name of a bucket: set bucket")
+            raise ConfigurationError("bucket must be the name of a bucket")
         self.bucket = bucket
         self.preset = preset_of(preset, endpoint_url)
         if client is not None and (session or endpoint_url or addressing_style or aws_session_token):
@@ -310,7 +310,7 @@ class S3Storage(S3LinkOperations):
         self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
     ) -> None:
         with self._writer(path, options, partial(self._open_writer, size=remaining_size(file_obj))) as writer:
-            # Chunks of the size of a part are passed on without a copy.
+            # A chunk of the size of a part is sent without a copy.
             copy_chunks(file_obj, writer, progress, chunk_size=writer.iter_chunk_size)
 
     def _download_file(self, path: str, file_obj: SupportsWrite, progress: ProgressCallback | None) -> None:
