@@ -139,7 +139,7 @@ def test_only_the_host_is_required():
         ({"proxy_command": " "}, "proxy_command is not a valid shell command"),
         ({"proxy_command": f"sshpass -p '{SECRET}"}, "proxy_command is not a valid shell command"),
         ({"proxy_command": ["nc", "%h", "%p"]}, "proxy_command must be one line of text"),
-        ({"proxy_command": "nc %h %p", "proxy_jump": "gate"}, "proxy_command and proxy_jump exclude each other"),
+        ({"proxy_command": "nc %h %p", "proxy_jump": "gate"}, "proxy_command and proxy_jump cannot be combined"),
         ({"proxy_jump": ""}, "proxy_jump must be one line of text"),
         ({"proxy_jump": "web@"}, "proxy_jump must be 'user@host:port'"),
         ({"proxy_jump": ":22"}, "proxy_jump must be 'user@host:port'"),

@@ -33,7 +33,7 @@ def parse_fingerprints(given: str | Collection[str] | None) -> frozenset[str]:
     """Parse the argument *host_key_fingerprint*, into the form of :func:`fingerprint_of`.
 
     Raises:
-        ConfigurationError: if one is malformed. MD5 fingerprints are refused, because MD5 has collisions.
+        ConfigurationError: when one is malformed. MD5 fingerprints are refused, because MD5 has collisions.
     """
     if given is None:
         return frozenset()
@@ -45,12 +45,12 @@ def parse_fingerprints(given: str | Collection[str] | None) -> frozenset[str]:
 
 
 class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
-    """Decides about a server whose key is not in the known hosts file.
+    """Accepts or refuses a host key that is not in the known hosts file.
 
     Args:
-        fingerprints: The fingerprints that are accepted; empty if only the known hosts file counts.
+        fingerprints: The accepted fingerprints; empty if only keys of the known hosts file are accepted.
         source: The path of the known hosts file, for the message.
-        is_jump_host: Whether it is the jump host, for which there is no argument with a fingerprint.
+        is_jump_host: Whether the server is the jump host, for which no fingerprint can be configured.
     """
 
     def __init__(self, fingerprints: Collection[str], source: str, *, is_jump_host: bool = False) -> None:
@@ -119,7 +119,7 @@ class KnownHosts:
         """Refuse a key that the file marks as ``@revoked``, for any host.
 
         Raises:
-            PermissionDeniedError: if the key is revoked.
+            PermissionDeniedError: when the key is revoked.
         """
         for fields in self._lines():
             if len(fields) >= 4 and fields[0] == "@revoked" and fields[3] == key.get_base64():

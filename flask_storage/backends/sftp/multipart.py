@@ -149,7 +149,7 @@ class SFTPMultipart(MultipartStore):
             names = [name for _, _, entries in walk(self._tree, session, [""], recursive=False) for name, _ in entries]
             uploads = []
             for upload_id in [name[len(RESERVED_PREFIX) :] for name in names if name.startswith(RESERVED_PREFIX)]:
-                # Another program may have put something else there, such as a link or a pipe: that is not an upload.
+                # Another program may have created this name, for example as a link or a pipe: that is not an upload.
                 with suppress(FileNotFoundInStorageError, IntegrityError, PermissionDeniedError, NotAFileError):
                     manifest = self._manifest(session, None, upload_id)
                     if not path or manifest["path"].startswith(f"{path}/"):

@@ -62,7 +62,7 @@ class SFTPStorage(InternalLinksStorageBackend):
 
     A write is atomic: the content goes to a temporary file in the target's directory, is made durable if the server
     supports ``fsync@openssh.com``, and is renamed to its final path. :meth:`StorageBackend.sweep` removes temporary
-    files that lost connections leave behind. Directories are created with their first file and removed with their last.
+    files of lost connections. Directories are created with their first file and removed with their last.
     Symbolic links are never followed.
 
     The server's host key must be known; unknown keys are always refused. Connections are made on first use, separately
@@ -103,7 +103,7 @@ class SFTPStorage(InternalLinksStorageBackend):
         portable: See :class:`~flask_storage.StorageBackend`.
 
     Raises:
-        ConfigurationError: if an argument is invalid. What only the server can check is reported by the first operation
+        ConfigurationError: when an argument is invalid. What only the server can check is reported by the first operation
             that needs it.
 
     >>> storage = SFTPStorage("files.example.com", "web", "id_ed25519", "known_hosts", root="uploads")
@@ -147,7 +147,7 @@ class SFTPStorage(InternalLinksStorageBackend):
             linked_endpoint=linked_endpoint, secret_key=secret_key, name=name, base_url=base_url, portable=portable
         )
         if proxy_command is not None and proxy_jump is not None:
-            raise ConfigurationError("proxy_command and proxy_jump exclude each other: give one of them")
+            raise ConfigurationError("proxy_command and proxy_jump cannot be combined: set one of them")
         keys = [key_filename] if isinstance(key_filename, str | os.PathLike) else key_filename
         keys = () if keys is None else keys
         if not isinstance(keys, list | tuple):
@@ -236,17 +236,19 @@ class SFTPStorage(InternalLinksStorageBackend):
         """Return a new, authenticated client whose host key was checked. The caller closes it.
 
         Raises:
-            StorageError: if the connection or the authentication fails.
+            StorageError: when the connection or the authentication fails.
         """
         with self._error_translator():
             return self._connection_settings.connect().client
 
     @contextmanager
     def connection(self) -> Iterator[paramiko.SFTPClient]:
-        """Yield paramiko's SFTP client on a new connection, for what this class does not do; it is not confined.
+        """Yield paramiko's SFTP client on a new connection, for operations that this class does not have.
+
+        The client is not confined to the root.
 
         Raises:
-            StorageError: if the connection or the authentication fails. Calls in the block raise paramiko's errors.
+            StorageError: when the connection or the authentication fails. Calls in the block raise paramiko's errors.
         """
         with self.create_client() as client:
             with self._error_translator():

@@ -30,7 +30,7 @@ class JumpHost:
         """Parse the argument *proxy_jump*.
 
         Raises:
-            ConfigurationError: if it is malformed.
+            ConfigurationError: when it is malformed.
         """
         if given is None:
             return None
@@ -71,9 +71,9 @@ class ProxyCommandSocket(socket.socket):
 
 
 class SendTimeoutSocket:
-    """A socket that fails if the peer accepts no data for too long.
+    """A socket whose send() fails if the peer accepts no data for too long.
 
-    paramiko retries to send for ever, and holds a lock for which every other thread of the connection waits.
+    paramiko would retry for ever, while it holds a lock on which all other threads of the connection wait.
 
     Args:
         sock: A socket, or a channel of another connection.
@@ -89,8 +89,8 @@ class SendTimeoutSocket:
         """Send some of *data*, and return the number of bytes.
 
         Raises:
-            TimeoutError: if none could be sent within the time-out of the socket; paramiko retries then.
-            ConnectionAbortedError: if none could be sent for *send_timeout*.
+            TimeoutError: when none could be sent within the time-out of the socket; paramiko retries then.
+            ConnectionAbortedError: when none could be sent for *send_timeout*.
         """
         try:
             count = int(self._sock.send(data))
@@ -118,7 +118,7 @@ def connect_tcp(host: str, port: int, timeout: float) -> socket.socket:
         timeout: The time-out, in seconds.
 
     Raises:
-        StorageUnavailableError, StorageTimeoutError: if the server cannot be reached.
+        StorageUnavailableError, StorageTimeoutError: when the server cannot be reached.
     """
     try:
         sock = socket.create_connection((host, port), timeout)
@@ -137,7 +137,7 @@ def split_command(command: str | None) -> Sequence[str] | None:
     """Split a command into words, by the rules of a shell.
 
     Raises:
-        ConfigurationError: if it is empty, or has an unmatched quotation mark.
+        ConfigurationError: when it is empty, or has an unmatched quotation mark.
     """
     if command is None:
         return None
