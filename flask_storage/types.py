@@ -67,7 +67,7 @@ _MODES = {
 
 
 class ShareLinkOperation(enum.Flag):
-    """What a link allows its holder to do.
+    """The operations that a link allows.
 
     >>> ShareLinkOperation.as_operation("du") == ShareLinkOperation.download | ShareLinkOperation.upload
     True
@@ -263,10 +263,10 @@ class LinkArguments(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkRequest:
-    """What a link allows, and under which constraints. All of it is signed.
+    """The operations of a link and its constraints. All attributes are signed.
 
     Attributes:
-        operations: What the holder may do.
+        operations: The operations that the holder may perform.
         expires_at: The time (aware) after which the link is refused.
         filename: The file name under which a browser saves the download.
         disposition: ``"attachment"`` (the default) or ``"inline"``, which applies only to types that cannot run
@@ -278,7 +278,7 @@ class LinkRequest:
         max_size: Upload: the largest number of bytes.
         checksum: Upload: ``"sha256:<hex>"`` of the content.
         exclusive: Upload: refuse when the file exists.
-        uses: How many times the link can be used; None for no limit before it expires.
+        uses: How many times the link can be used; None for no limit.
         ip: Accept only requests from this address or network (``"203.0.113.0/24"``).
     """
 
@@ -299,7 +299,7 @@ class LinkRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresignedUpload:
-    """What a browser needs in order to upload one file.
+    """The request with which a browser uploads one file.
 
     Attributes:
         method: ``"PUT"`` or ``"POST"``.
@@ -368,7 +368,7 @@ LINK_CONSTRAINTS = frozenset({"disposition", "size", "max_size", "checksum", "ex
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkContext:
-    """What the app provides to a storage whose service cannot sign links.
+    """The app's context for storages whose service cannot sign links.
 
     Attributes:
         profile: The profile's name; it is the audience of its tokens.

@@ -218,7 +218,7 @@ class StorageDriver:
         return [self._link_to(path, request) for path in paths]
 
     def _verify_link(self, token: str) -> InternalLinkTokenData:
-        """Return the path, the operations and the request of a token from a link of :meth:`_link_to`.
+        """Verify a token that :meth:`_link_to` signed, and return its data.
 
         *token* is untrusted input, and the caller has not checked it.
         """

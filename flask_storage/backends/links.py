@@ -91,7 +91,7 @@ class LinkOperations(StorageDriver):
         return list(urls)
 
     def verify_link(self, token: str) -> InternalLinkTokenData:
-        """Return path, operations and request of a token from a link of this storage; the path is normalized.
+        """Verify the token of a link of this storage and return its data; the path is normalized.
 
         Raises:
             ExpiredLinkError: when the token is valid but has expired.

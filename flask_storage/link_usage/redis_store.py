@@ -69,7 +69,7 @@ class RedisUsageStore(LinkUsageStore):
             return int(self._client.get(_PREFIX + key) or 0)
 
     def _increment(self, key: str, uses: int, expiry: int) -> bool:
-        # Relative to this host's clock: it is the one that decides whether the link has expired.
+        # Relative to the clock of this host, which also decides whether the link has expired.
         time_to_live = expiry + RETENTION_AFTER_EXPIRY - int(time.time())
         with self._translating_errors():
             return bool(self._run_increment(keys=[_PREFIX + key], args=[uses, time_to_live]))

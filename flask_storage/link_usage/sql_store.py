@@ -45,7 +45,8 @@ class SQLUsageStore(LinkUsageStore):
             sqlalchemy.Column("expires_at", sqlalchemy.BigInteger, nullable=False, index=True),
         )
         # One engine for each process: two processes that share a connection after a fork would get each other's
-        # responses. A child keeps a reference to the parent's engine, so that its garbage collection does not close it.
+        # responses. A child keeps a reference to the parent's engine, whose garbage collection would close connections
+        # of the parent.
         self._engines: dict[int, Engine] = {os.getpid(): self._create_engine()}
         self._has_table = False
 

@@ -139,8 +139,8 @@ class RemoteSource(Executor):
         """Return the session and the handle; new ones in the child of a fork, or after the connection was lost.
 
         Raises:
-            PreconditionFailedError: when the version that was open was replaced; or if it was so new that another version
-                of the same size could have the same mtime, which SFTP has in whole seconds.
+            PreconditionFailedError: when the version that was open was replaced, or was so new that another version of
+                the same size could have the same mtime, which SFTP has in whole seconds.
         """
         session = self._session
         if session is None or session.broken or self._pid != os.getpid():

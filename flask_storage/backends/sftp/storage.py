@@ -103,8 +103,8 @@ class SFTPStorage(InternalLinksStorageBackend):
         portable: See :class:`~flask_storage.StorageBackend`.
 
     Raises:
-        ConfigurationError: when an argument is invalid. What only the server can check is reported by the first operation
-            that needs it.
+        ConfigurationError: when an argument is invalid. Errors that only the server can find are raised by the first
+            operation.
 
     >>> storage = SFTPStorage("files.example.com", "web", "id_ed25519", "known_hosts", root="uploads")
     >>> storage.name
