@@ -792,7 +792,7 @@ def test_a_link_of_an_identity_does_not_contain_the_delegation_key(delegated):
 @pytest.mark.parametrize("ip", ["", 5, b"1234", "no address", "::ffff:1.2.3.4"])
 def test_an_invalid_ip_of_a_container_link_is_refused(ip):
     """An empty variable must not open the container to all addresses."""
-    with pytest.raises(ValueError, match=r"ip is the text|does not appear to be|write it as an IPv4 network"):
+    with pytest.raises(ValueError, match=r"ip must be the text|does not appear to be|write it as an IPv4 network"):
         offline_storage().create_container_url(HOUR, ip)
 
 

@@ -119,7 +119,7 @@ def test_a_cancelled_upload_stores_nothing(page, azure_app, tmp_path):
 
     page.get_by_role("button", name="Cancel film.mov").click()
 
-    expect(page.get_by_text("Nothing of film.mov was stored")).to_be_visible()
+    expect(page.get_by_text("film.mov was not stored")).to_be_visible()
     expect(page.locator("#uploads .row")).to_have_count(0)
     assert list(azure_app.storage.client.list_blobs(include=["uncommittedblobs"])) == []
 

@@ -138,7 +138,7 @@ def test_a_cancelled_upload_to_a_bucket_stores_nothing(page, s3_app, s3, tmp_pat
 
     page.get_by_role("button", name="Cancel film.mov").click()
 
-    expect(page.get_by_text("Nothing of film.mov was stored")).to_be_visible()
+    expect(page.get_by_text("film.mov was not stored")).to_be_visible()
     expect(page.locator("#uploads .row")).to_have_count(0)
     if s3.name != "localstack":  # which publishes what has arrived
         assert s3_app.storage.list() == []
