@@ -1,4 +1,4 @@
-"""Translation of the SDK's errors and the service's error codes into ours."""
+"""Translation of the SDK's errors and the service's error codes into storage errors."""
 
 from __future__ import annotations
 

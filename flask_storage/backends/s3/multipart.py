@@ -179,8 +179,8 @@ class S3Multipart(MultipartStore):
                 return False
         try:
             response = self._bucket.head(path, for_cleanup=True)
-            ours = not conditional or response.get("Metadata", {}).get(WRITE_KEY) == self._nonce
-            return ours and unquoted_etag(response) == etag
+            is_own_write = not conditional or response.get("Metadata", {}).get(WRITE_KEY) == self._nonce
+            return is_own_write and unquoted_etag(response) == etag
         except (sdk.ClientError, sdk.BotoCoreError, StorageError):
             return False
 

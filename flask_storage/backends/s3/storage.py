@@ -147,8 +147,8 @@ class S3Storage(S3LinkOperations):
         portable: bool = False,
     ) -> None:
         super().__init__(name, base_url=base_url, portable=portable)
-        given: object = bucket  # JSON may hold any type
-        if not (given and isinstance(given, str)):
+        unchecked: object = bucket  # JSON may contain any type
+        if not (unchecked and isinstance(unchecked, str)):
             raise ConfigurationError("bucket must be the name of a bucket")
         self.bucket = bucket
         self.preset = preset_of(preset, endpoint_url)

@@ -50,14 +50,15 @@ class ProxyCommandSocket(socket.socket):
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
+        own_end, command_end = socket.socketpair()
+        with own_end, command_end:
             try:
-                self._process = subprocess.Popen(words, stdin=theirs.fileno(), stdout=theirs.fileno())  # noqa: S603  # the operator configured it
+                fd = command_end.fileno()
+                self._process = subprocess.Popen(words, stdin=fd, stdout=fd)  # noqa: S603 - the operator configured it
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or "invalid command"
                 raise ConfigurationError(f"the proxy_command cannot be run ({reason}): check its first word") from error
-            super().__init__(fileno=ours.detach())
+            super().__init__(fileno=own_end.detach())
 
     def close(self) -> None:
         """Close the socket, and end the command."""
