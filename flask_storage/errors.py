@@ -27,8 +27,8 @@ parentheses), so ``except FileNotFoundError`` works.
     └── ConfigurationError              (ValueError)
         └── UnknownProfileError         (KeyError)
 
-An error carries ``path`` and ``backend`` where they are known, and chains the error that it translates
-(``__cause__``). Its message says what to do next, and contains no key, token or signature.
+An error has ``path`` and ``backend`` where they are known, and chains the error that it translates (``__cause__``). Its
+message says what to do next, and contains no key, token or signature.
 """
 
 from __future__ import annotations

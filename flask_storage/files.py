@@ -66,8 +66,8 @@ class RemoteFile(io.BufferedIOBase):
     without being closed emits a :class:`ResourceWarning` and publishes nothing. A writer inherited through ``fork``
     publishes nothing in the child.
 
-    Do not write ``with io.TextIOWrapper(writer):`` alone: the writer does not see an exception then, and publishes.
-    Write ``with backend.open(path, "w") as writer, io.TextIOWrapper(writer) as text:``.
+    Do not write ``with io.TextIOWrapper(writer):`` alone: after an exception, the wrapper closes the writer, which
+    publishes. Write ``with backend.open(path, "w") as writer, io.TextIOWrapper(writer) as text:``.
 
     A subclass implements the underscored methods of its mode: :meth:`_read` (and :meth:`seek`, :meth:`tell`),
     :meth:`_write`, :meth:`_publish`, :meth:`_discard`, :meth:`_finalize`, :meth:`_release`.

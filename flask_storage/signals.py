@@ -1,6 +1,6 @@
 """The signals that the storage interface sends (`Blinker <https://blinker.readthedocs.io>`_).
 
-The sender is the storage; every signal carries ``path``. Receivers run in the caller's thread, after the operation.
+The sender is the storage; every signal passes ``path``. Receivers run in the caller's thread, after the operation.
 
 >>> from flask_storage.signals import file_stored
 >>> @file_stored.connect

@@ -171,7 +171,7 @@ class _ParallelUpload:
                 if self._is_closed:
                     self.abandon()
                 else:
-                    self._condition.notify_all()  # after an error, every waiting thread has to see it
+                    self._condition.notify_all()  # after an error, every waiting thread raises it
 
     def complete(self, path: str, size: int, options: WriteOptions) -> None:
         """Wait for all writes, and commit the temporary file as *path*."""
