@@ -5,6 +5,8 @@ import os
 import string
 import unicodedata
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -59,6 +61,9 @@ MULTIPART_OPERATIONS = {
 }
 
 
+NOT_STRINGS: list[Any] = [None, b"bytes", 5, Path("a"), ["a"]]
+
+
 class _Environment:
     """A storage in a directory with siblings, and a snapshot of everything beside it."""
 
@@ -101,15 +106,16 @@ def environment(request, tmp_path):
 
 @pytest.mark.parametrize("operation", [*FILE_OPERATIONS, *MULTIPART_OPERATIONS])
 def test_no_operation_calls_the_backend_with_a_hostile_path(environment, operation):
-    """Each operation rejects the whole corpus before it calls a driver method."""
+    """Each operation rejects the whole corpus, and what is not a string, before it calls a driver method."""
     storage = environment.storage
     storage.write("there.bin", b"content")
     storage.calls.clear()
     call = {**FILE_OPERATIONS, **MULTIPART_OPERATIONS}[operation]
 
-    for path in HOSTILE_PATHS:
-        with pytest.raises(InvalidPathError):
+    for path in HOSTILE_PATHS + NOT_STRINGS:
+        with pytest.raises(InvalidPathError) as caught:
             call(storage, path, environment.here)
+        assert str(caught.value).isprintable()
 
     assert storage.calls == []
     assert storage.read("there.bin") == b"content"
@@ -121,7 +127,7 @@ def test_no_operation_calls_the_backend_with_a_hostile_directory(environment, op
     storage = environment.storage
     hostile = [path for path in HOSTILE_PATHS if path not in DIRECTORIES_ONLY and not _is_directory_spelling(path)]
 
-    for path in hostile:
+    for path in hostile + NOT_STRINGS:
         with pytest.raises(InvalidPathError):
             DIRECTORY_OPERATIONS[operation](storage, path, environment.here)
 

@@ -519,3 +519,15 @@ def test_a_checksum_header_that_cannot_be_decoded_raises_a_storage_error(service
 
     with pytest.raises(StorageUnavailableError, match="cannot be parsed"):
         getattr(service.through, operation_name)("a.bin")
+
+
+@on("localstack")
+def test_a_multipart_upload_requests_a_checksum_of_the_whole_object(service):
+    """Downloads are verified against it; the ETag of such an object is not a digest of its content."""
+    service.script("CreateMultipartUpload")
+
+    service.through.write("a.bin", LARGE)
+
+    requests = [exchange.request for exchange in service.proxy.exchanges]
+    (headers,) = (request.headers for request in requests if operation(request) == "CreateMultipartUpload")
+    assert (headers["x-amz-checksum-algorithm"], headers["x-amz-checksum-type"]) == ("CRC32", "FULL_OBJECT")

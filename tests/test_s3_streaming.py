@@ -17,6 +17,7 @@ def test_streaming_uses_little_memory(s3, way):
         "aws_secret_access_key": s3.secret_key,
         "endpoint_url": s3.http,
         "preset": s3.preset,
+        "concurrency": 6,  # written in small pieces, the eight of the default take up to 66 MiB
     }
 
     stream("S3Storage", arguments, way, 64 * MIB)

@@ -141,7 +141,6 @@ class Clients:
 
     def __init__(self, settings: ClientSettings, *, session: Any = None, client: Any = None) -> None:
         self.settings = settings
-        self._app_session = session
         self._app_client = client
         self._pid = os.getpid()
         if session is None and client is None:

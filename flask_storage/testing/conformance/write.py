@@ -64,6 +64,18 @@ class WriteTests(ConformanceBase):
 
         assert storage.read("file.bin") == content
 
+    def test_a_source_of_text_is_refused(self, storage: StorageBackend, tmp_path: Path) -> None:
+        """Text is not encoded implicitly: it raises a TypeError, and the stored content is kept."""
+        storage.write("file.bin", b"old")
+        (tmp_path / "text.txt").write_text("text")
+
+        with pytest.raises(TypeError):
+            storage.upload(io.StringIO("text"), "file.bin")
+        with (tmp_path / "text.txt").open(encoding="utf-8") as file, pytest.raises(TypeError):
+            storage.upload(file, "file.bin")
+
+        assert storage.read("file.bin") == b"old"
+
     def test_uploading_reports_cumulative_progress(self, storage: StorageBackend) -> None:
         """The callback gets the number of bytes so far after each chunk; the last one is the size."""
         content = content_of(2 * CHUNK + 1)
