@@ -59,7 +59,7 @@ def profile_specs(app: Flask) -> dict[str, Any]:
 
 
 def _pairs(setting: object) -> list[tuple[Any, Any]]:
-    """Return name and specification of each profile, from the mapping form or the list form."""
+    """Return the name and the specification of each profile, from the mapping form or the list form."""
     if isinstance(setting, Mapping):
         return list(setting.items())
     if isinstance(setting, list | tuple):
@@ -68,7 +68,7 @@ def _pairs(setting: object) -> list[tuple[Any, Any]]:
 
 
 def _named_spec(spec: object, position: int) -> tuple[str, Any]:
-    """Return name and specification of an item of the list form; the name is among the item's arguments."""
+    """Return the name and the specification of an item of the list form, whose arguments contain the name."""
     if not (isinstance(spec, list | tuple) and len(spec) == 2 and isinstance(spec[1], Mapping)):
         raise ConfigurationError(
             f"STORAGE_PROFILES[{position}] is not a pair of a class and its arguments: write (class, {{…}})"
@@ -96,7 +96,7 @@ def default_profile(app: Flask, profiles: list[str]) -> str:
         return profiles[0]
     if name not in profiles:
         raise ConfigurationError(
-            f"STORAGE_DEFAULT_PROFILE is {name!r}, which is not a profile: there are {', '.join(profiles)}"
+            f"STORAGE_DEFAULT_PROFILE is {name!r}, which is not a profile: the profiles are {', '.join(profiles)}"
         )
     return cast(str, name)
 
@@ -149,8 +149,8 @@ class LinkURLBuilder:
         Raises:
             ConfigurationError: when the view does not exist, or the app's address is unknown here.
         """
-        # Building a URL takes as long as signing, and only the token differs. So the rest is cached: for ever with
-        # STORAGE_EXTERNAL_URL, otherwise for one request.
+        # Building a URL takes as long as signing a token, and URLs differ only in the token. So the other parts are
+        # cached: permanently with STORAGE_EXTERNAL_URL, otherwise for one request.
         cache = self._url_parts
         if self._external is None:
             # One WSGI environment may pass through several apps, whose addresses differ.

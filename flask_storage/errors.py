@@ -27,8 +27,8 @@ parentheses), so ``except FileNotFoundError`` works.
     └── ConfigurationError              (ValueError)
         └── UnknownProfileError         (KeyError)
 
-An error carries ``path`` and ``backend`` where they are known, and chains the error that it translates
-(``__cause__``). Its message says what to do next, and contains no key, token or signature.
+An error has ``path`` and ``backend`` where they are known, and chains the error that it translates (``__cause__``). Its
+message says what to do next, and contains no key, token or signature.
 """
 
 from __future__ import annotations
@@ -121,11 +121,11 @@ class StorageTimeoutError(StorageUnavailableError, TimeoutError):
 
 
 class IntegrityError(StorageError):
-    """The content has another length or checksum than expected. Nothing was published."""
+    """The content does not have the expected size or checksum. Nothing was published."""
 
 
 class PreconditionFailedError(StorageError):
-    """The stored file is another version than expected (``if_match``), or it changed while it was read."""
+    """The stored file is another version than expected (``if_match``), or was replaced while it was read."""
 
 
 class StorageFullError(StorageError):

@@ -38,8 +38,8 @@ class Storage:
     ``STORAGE_LINK_URL_PREFIX``
         The URL prefix of the built-in link view (``"/storage"``); None for no such view.
     ``STORAGE_EXTERNAL_URL``
-        The app's address as browsers know it, for links (``"https://example.com"``); it takes precedence over the
-        request's ``Host``.
+        The public address of the app, for links (``"https://example.com"``); it overrides the request's ``Host``
+        header.
     ``STORAGE_LINK_USAGE``
         The store that counts the uses of limited links: None for files in the instance folder (one host), a database
         URL, or a Redis URL.
@@ -113,7 +113,7 @@ def _register_views(app: Flask, prefix: str | None, served: Mapping[str, str]) -
 
     app.url_value_preprocessor(exempt_link_views)
     if prefix is not None:
-        # Not a blueprint: "storage" is a name that apps give to blueprints of their own.
+        # Not a blueprint, because an app may have a blueprint named "storage".
         app.add_url_rule(f"{prefix.rstrip('/')}/<profile>", view_func=LinkView.as_view(LINK_ENDPOINT))
     for name, base_url in served.items():
         app.add_url_rule(

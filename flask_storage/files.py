@@ -41,7 +41,7 @@ def parse_checksum(checksum: object) -> tuple[Any, str]:
     """Return a new hash object and the expected hexadecimal digest, in lower case.
 
     Raises:
-        ValueError: when *checksum* is not ``<algorithm>:<hex digest>``, or the digest has not the algorithm's length.
+        ValueError: when *checksum* is not ``<algorithm>:<hex digest>``, or the digest does not have the right length.
     """
     match = _CHECKSUM.fullmatch(checksum) if isinstance(checksum, str) else None
     if match is not None:
@@ -50,7 +50,7 @@ def parse_checksum(checksum: object) -> tuple[Any, str]:
             if len(match[2]) == 2 * hasher.digest_size > 0:
                 return hasher, match[2].lower()
     raise ValueError(
-        "a checksum is written '<algorithm>:<hex digest>', for example 'sha256:' and the 64 digits of a SHA-256"
+        "a checksum must be '<algorithm>:<hex digest>', for example 'sha256:' and the 64 digits of a SHA-256"
     )
 
 
@@ -67,8 +67,8 @@ class RemoteFile(io.BufferedIOBase):
     without being closed emits a :class:`ResourceWarning` and publishes nothing. A writer inherited through ``fork``
     publishes nothing in the child.
 
-    Do not write ``with io.TextIOWrapper(writer):`` alone: the writer does not see an exception then, and publishes.
-    Write ``with backend.open(path, "w") as writer, io.TextIOWrapper(writer) as text:``.
+    Do not write ``with io.TextIOWrapper(writer):`` alone: after an exception, the wrapper closes the writer, which
+    publishes. Write ``with backend.open(path, "w") as writer, io.TextIOWrapper(writer) as text:``.
 
     A subclass implements the underscored methods of its mode: :meth:`_read` (and :meth:`seek`, :meth:`tell`),
     :meth:`_write`, :meth:`_publish`, :meth:`_discard`, :meth:`_finalize`, :meth:`_release`.
@@ -263,8 +263,8 @@ class RemoteFile(io.BufferedIOBase):
             with self._error_translator:
                 self._discard()
         except StorageError as error:
-            # The error that caused the abort must not be replaced by one of the cleanup; `sweep` removes the rest.
-            logger.warning("an unfinished write could not be removed and was left behind for the sweep: %s", error)
+            # An error of the cleanup must not hide the error that caused the abort.
+            logger.warning("could not remove an unfinished write, which sweep will remove: %s", error)
 
     def __enter__(self) -> Self:
         """Enter a block whose clean exit closes, and so publishes, the file."""
@@ -401,7 +401,7 @@ class FileAdapter(RemoteFile):
             with self._discard_on_error():
                 self.fp.flush()  # seeking writes the buffer, which may fail and must discard the file
         if whence == io.SEEK_SET and offset < 0:
-            raise ValueError(f"the position {offset} is negative")  # not a storage error
+            raise ValueError(f"the position {offset} is negative")  # a wrong argument, so it is not translated
         with self._error_translator:
             return self.fp.seek(offset, whence)
 

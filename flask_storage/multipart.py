@@ -85,7 +85,7 @@ class PartSizing:
         if size is not None:
             needed = -(-size // limits.max_count)
             if needed > first:
-                first = -(-needed // _STEP) * _STEP
+                first = -(-needed // _SIZE_UNIT) * _SIZE_UNIT
         return cls(first=min(first, limits.max_size or first), grows=size is None and not limits.uniform)
 
     def size_of(self, number: int, limits: PartLimits) -> int:
@@ -97,13 +97,14 @@ class PartSizing:
         return min(self.first << doublings, limits.max_size or self.first << doublings)
 
 
-_STEP = 1024 * 1024
+_SIZE_UNIT = 1024 * 1024
+"""Computed part sizes are rounded up to a multiple of this number of bytes."""
 
 
 class MultipartStore(ABC):
     """The multipart calls that a backend implements. Nothing is visible before :meth:`complete` or :meth:`put`.
 
-    Options are passed twice, because services take them in different calls: :meth:`create` takes what is stored with
+    Options are passed twice, because services expect them in different calls: :meth:`create` gets what is stored with
     the file (content headers and metadata), :meth:`complete` the conditions (``exclusive``, ``if_match``, ``size``,
     ``checksum``), and headers again if they have changed.
     """
@@ -165,7 +166,7 @@ class MultipartWriter(RemoteFile):
     Args:
         store: The multipart calls of the backend.
         path: The path of the file.
-        options: How the file is written; ``size`` is the expected size and sets the size of the parts.
+        options: The write options; ``size`` is the expected size and sets the size of the parts.
         chunk_size: The size of a part, in bytes.
         concurrency: The largest number of part uploads in flight.
         workers: Returns the executor that uploads parts.
@@ -260,8 +261,8 @@ class MultipartWriter(RemoteFile):
         """Submit the current part to a worker, once fewer than *concurrency* uploads are in flight."""
         if self._number > self._store.limits.max_count:
             raise TooLargeError(
-                f"{self._count} bytes and more do not fit into {self._store.limits.max_count} parts: "
-                "give the size in advance (size=…) or choose a larger chunk_size"
+                f"more than {self._count} bytes do not fit into {self._store.limits.max_count} parts: "
+                "pass the expected size (size=…), or use a larger chunk_size"
             )
         if self._upload_id is None:
             self._upload_id = self._create_upload()

@@ -179,7 +179,7 @@ _FORBIDDEN_REASON = "it contains a backslash, a control character or a bidirecti
 
 def _canonical(path: str) -> str:
     if not isinstance(path, str):
-        raise InvalidPathError(f"a path in a storage is a str, not {type(path).__name__}")
+        raise InvalidPathError(f"a path in a storage must be a str, not {type(path).__name__}")
     # Normalization takes time in proportion to the text, and no text of four times the limit becomes a valid path.
     if len(path) > 4 * MAX_PATH_BYTES:
         raise InvalidPathError(f"{_quoted(path)} is longer than {MAX_PATH_BYTES} bytes", path=path)

@@ -16,7 +16,8 @@ class ProcessLocal(Generic[T]):
 
     A server that loads the app and then forks gives every worker a copy of the objects of the parent. Two processes
     that use one socket read each other's responses, and threads do not exist after a fork, so each child creates its
-    own. The child keeps the parent's object and does not touch it: closing it could end the parent's session.
+    own. The child keeps a reference to the parent's object and never uses it: closing it could end a session of the
+    parent.
 
     Args:
         factory: Creates the object; called by one thread at a time.

@@ -37,7 +37,7 @@ class Profiles(Mapping[str, StorageBackend]):
         try:
             return self._storages[profile]
         except KeyError:
-            raise UnknownProfileError(f"no profile is called {profile!r}: there are {', '.join(self)}") from None
+            raise UnknownProfileError(f"no profile is called {profile!r}: the profiles are {', '.join(self)}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._storages)

@@ -63,7 +63,7 @@ def download_range(
             received, possibly less, into the buffer.
         start: The position of the first byte.
         stop: The position after the last byte.
-        into: The buffer; its position tells how much was received.
+        into: The buffer; the change of its position is the number of bytes received.
         attempts: After so many broken responses in a row, each shorter than 64 KiB, the download fails.
         max_request_size: The largest range of one request, in bytes.
 
@@ -98,7 +98,7 @@ class Pieces(io.RawIOBase):
         return len(self._view)
 
     def read(self, size: int | None = -1, /) -> Any:
-        """Return the next piece, without a copy, of at least :data:`SEND_CHUNK_SIZE`: http.client asks for 16 KiB."""
+        """Return the next piece, without a copy, of at least :data:`SEND_CHUNK_SIZE`; http.client reads 16 KiB."""
         size = len(self._view) if size is None or size < 0 else max(size, SEND_CHUNK_SIZE)
         piece = self._view[self._position : self._position + size]
         self._position += len(piece)
@@ -127,7 +127,7 @@ class MD5Check:
         self._hash = hashlib.md5(usedforsecurity=False)
 
     def update(self, data: ReadableBuffer, /) -> None:
-        """Take the next bytes."""
+        """Add the next bytes."""
         self._hash.update(data)
 
     def verify(self) -> None:
@@ -146,4 +146,4 @@ def check_digest(found: str, expected: str) -> None:
         IntegrityError: when they differ.
     """
     if found != expected:
-        raise IntegrityError("the bytes that arrived are not the ones that were stored: read the file again")
+        raise IntegrityError("the downloaded content does not match the stored checksum: read the file again")

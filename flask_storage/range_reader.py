@@ -28,7 +28,7 @@ class ContentCheck(Protocol):
     """Verifies the content of a file at its end, for example by a running checksum."""
 
     def update(self, data: bytes | memoryview, /) -> None:
-        """Take the next bytes of the file. No reference to them may be kept after the call."""
+        """Add the next bytes of the file. No reference to them may be kept after the call."""
 
     def verify(self) -> None:
         """Verify the whole content. After a failure, every further call must fail too.

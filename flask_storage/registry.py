@@ -41,7 +41,7 @@ def find_backend(name: str) -> type[StorageBackend]:
     module_name, _, attribute = target.rpartition(":" if ":" in target else ".")
     if not module_name or module_name.startswith("."):
         raise ConfigurationError(
-            f"no backend is called {name!r}: there are {', '.join(sorted({*BUILT_IN_BACKENDS, *registered}))}, "
+            f"no backend is called {name!r}: the backends are {', '.join(sorted({*BUILT_IN_BACKENDS, *registered}))}, "
             "or give an import path 'package.module:Class'"
         )
     try:
@@ -68,7 +68,7 @@ def make_storage(profile: str, spec: object) -> StorageBackend:
     if isinstance(spec, Mapping):
         arguments = dict(spec)
         if "backend" not in arguments:
-            raise ConfigurationError(f'profile {profile!r} names no backend: add "backend": "local", for example')
+            raise ConfigurationError(f'profile {profile!r} has no backend: add "backend": "local", for example')
         backend = arguments.pop("backend")
     elif isinstance(spec, list | tuple) and len(spec) == 2 and isinstance(spec[1], Mapping):
         backend, arguments = spec[0], dict(spec[1])
@@ -115,7 +115,7 @@ def _parse_booleans(profile: str, cls: type[StorageBackend], arguments: dict[str
             try:
                 arguments[name] = parse_bool(value)
             except ValueError as error:
-                raise ConfigurationError(f"profile {profile!r}: {name} is true or false") from error
+                raise ConfigurationError(f"profile {profile!r}: {name} must be true or false") from error
     return arguments
 
 
@@ -128,7 +128,7 @@ def _check_names(
         (signature.bind_partial if partially else signature.bind)(**arguments)
     except TypeError as error:
         known = ", ".join(signature.parameters)
-        raise ConfigurationError(f"profile {profile!r}: {error}; {cls.__name__} takes {known}") from error
+        raise ConfigurationError(f"profile {profile!r}: {error}; {cls.__name__} accepts {known}") from error
 
 
 @contextmanager

@@ -47,10 +47,10 @@ class LocalFile(io.FileIO):
 
 
 def remaining_size(source: SupportsRead) -> int | None:
-    """Return the number of bytes left in *source*, or None if it cannot tell; its position does not change.
+    """Return the number of bytes left in *source*, or None if that is unknown; its position does not change.
 
     Raises:
-        Exception: what *source* raises when it cannot seek back from its end; it would be taken for empty otherwise.
+        Exception: any error that *source* raises when it cannot seek back from its end; otherwise it would seem empty.
     """
     stream: Any = source  # tell and seek are optional
     try:

@@ -1,4 +1,4 @@
-"""Signed link tokens: signing, verification and the claims. Independent of Flask.
+"""Signed link tokens: signing, verification and the claims. This module does not depend on Flask.
 
 A token is a JWT (`RFC 7519 <https://www.rfc-editor.org/rfc/rfc7519>`_) signed with HMAC-SHA-512 and nothing else. It
 contains everything that the link view trusts: path, operations, the profile as audience, the expiry, and the
@@ -30,12 +30,13 @@ ALGORITHM = "HS512"
 MAX_TOKEN_LENGTH = 4096
 """In characters. The token of the longest valid path is shorter, and fits gunicorn's request line of 4094 bytes."""
 
-# Base64 of {"alg":"HS512","typ":"JWT"}, as PyJWT writes it. Any other header or encoding of it is rejected.
+# Base64 of {"alg":"HS512","typ":"JWT"}, as PyJWT encodes it. Any other header or encoding is rejected.
 _HEADER = "eyJhbGciOiJIUzUxMiIsInR5cCI6IkpXVCJ9"
-# 64 bytes are 86 characters. Decoders ignore four bits of the last one; the canonical encoding has them unset.
+# The signature has 64 bytes, which are 86 characters. Decoders ignore four bits of the last character; in the canonical
+# encoding they are zero.
 _SHAPE = re.compile(_HEADER + r"\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{85}[AQgw]", re.ASCII)
 CLOCK_SKEW = 60
-"""Seconds by which the clock of the signing host may be ahead. It does not extend the expiry."""
+"""The number of seconds by which the clock of the signing host may be ahead. It does not extend the expiry."""
 
 _KEY_BYTES = 64
 _CONTEXT = b"flask-storage/link/v1"
@@ -65,11 +66,11 @@ class _Pair(NamedTuple):
 
 
 class InternalLinkTokenData(_Pair):
-    """What a token allows: a pair that unpacks into ``path, operations``, with further attributes.
+    """The data of a verified token: a pair that unpacks into ``path, operations``, with further attributes.
 
     Attributes:
         path: The path in the storage.
-        operations: What the holder may do.
+        operations: The operations that the holder may perform.
         request: All constraints (:class:`~flask_storage.types.LinkRequest`); None when created without a request.
         token_id: Identifies the token in the usage counter; None when its uses are not limited.
     """
@@ -143,7 +144,7 @@ class InternalLinkTokenData(_Pair):
                 constraints[name] = claims[claim]
             token_id = claims.get("jti")
             if not isinstance(path, str) or not isinstance(token_id, str | None):
-                raise InvalidLinkError("the link token names no path")
+                raise InvalidLinkError("the link token has no path")
             if "exp" not in claims:
                 if constraints or token_id is not None:
                     raise InvalidLinkError("the link token has constraints but no expiry")
@@ -193,18 +194,18 @@ class LinkSigner:
         claims = InternalLinkTokenData(path, request.operations, request=request, token_id=token_id).serialize()
         claims["aud"] = self._audience
         claims["iat"] = int(now.timestamp())
-        # Text is not escaped to ASCII: at six characters a letter, a long Cyrillic path would not fit into a URL.
+        # Text is not escaped to ASCII: with six characters per letter, a long Cyrillic path would not fit into a URL.
         payload = _to_json(claims).encode()
         token = self._jws.encode(payload, self._keys[0], algorithm=ALGORITHM, headers={"typ": "JWT"})
         if len(token) > MAX_TOKEN_LENGTH:
             raise ValueError(
-                f"the token would have {len(token)} characters, and a link holds at most {MAX_TOKEN_LENGTH}: "
+                f"the token would have {len(token)} characters, and a link can have at most {MAX_TOKEN_LENGTH}: "
                 "shorten filename, content_type or the other arguments"
             )
         return token
 
     def verify(self, token: str) -> InternalLinkTokenData:
-        """Return what *token* allows.
+        """Verify *token* and return its data.
 
         Raises:
             ExpiredLinkError: when the token is authentic and has expired.
@@ -217,7 +218,7 @@ class LinkSigner:
             try:
                 claims = self._decoder.decode(token, key, algorithms=[ALGORITHM], audience=self._audience)
             except self._expired as error:
-                raise ExpiredLinkError("the link has expired: ask for a new one") from error
+                raise ExpiredLinkError("the link has expired: request a new one") from error
             except (self._error, RecursionError, ValueError, OverflowError) as error:
                 failure = error
             else:

@@ -27,7 +27,9 @@ class FileMode(enum.Flag):
     """
 
     read = 1
+    """Read a file."""
     write = 2
+    """Write a new file; together with ``read``, edit an existing one."""
 
     def __str__(self) -> str:
         """Return the mode as letters: ``'rb'``, ``'wb'``, ``'rwb'`` (``'b'`` for no mode)."""
@@ -65,15 +67,18 @@ _MODES = {
 
 
 class ShareLinkOperation(enum.Flag):
-    """What a link allows its holder to do.
+    """The operations that a link allows.
 
     >>> ShareLinkOperation.as_operation("du") == ShareLinkOperation.download | ShareLinkOperation.upload
     True
     """
 
     download = 1
+    """Read the file."""
     upload = 2
+    """Write the file."""
     remove = 4
+    """Delete the file."""
 
     def __str__(self) -> str:
         """Return the letters of the operations in the fixed order ``d``, ``u``, ``r``."""
@@ -116,7 +121,7 @@ class ListEntry(NamedTuple):
 
     Attributes:
         name: The full path in the storage; that of a directory ends in ``/``.
-        last_modified: In UTC; None for a directory if the backend does not know.
+        last_modified: In UTC; None for a directory if the backend does not report it.
         size: In bytes; 0 for a directory.
     """
 
@@ -132,15 +137,15 @@ class ListEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileInfo:
-    """What a storage knows about one file.
+    """The attributes of one stored file.
 
     Attributes:
         path: The path in the storage.
         size: In bytes.
         last_modified: In UTC.
-        etag: Changes whenever the content changes; without quotes.
+        etag: The entity tag of the stored version, without quotes. It changes whenever the content changes.
         etag_is_strong: Whether equal tags mean equal bytes (needed to resume a download).
-        content_type: As given when the file was written; None if none was given.
+        content_type: As passed when the file was written; None if none was passed.
         content_encoding: Likewise.
         cache_control: Likewise.
         content_disposition: Likewise.
@@ -179,7 +184,7 @@ class WriteArguments(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """How a file is to be written.
+    """The options of a write.
 
     Attributes:
         content_type: Media type, stored with the content and returned by ``stat``.
@@ -208,7 +213,7 @@ class WriteOptions:
 
     @property
     def headers(self) -> dict[str, Any]:
-        """What is stored with the content: the content headers and the metadata that were given."""
+        """The content headers and the metadata that are set; they are stored with the content."""
         headers: dict[str, Any] = {name: getattr(self, name) for name in CONTENT_HEADERS if getattr(self, name)}
         if self.metadata:
             headers["metadata"] = dict(self.metadata)
@@ -258,10 +263,10 @@ class LinkArguments(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkRequest:
-    """What a link allows, and under which constraints. All of it is signed.
+    """The operations of a link and its constraints. All attributes are signed.
 
     Attributes:
-        operations: What the holder may do.
+        operations: The operations that the holder may perform.
         expires_at: The time (aware) after which the link is refused.
         filename: The file name under which a browser saves the download.
         disposition: ``"attachment"`` (the default) or ``"inline"``, which applies only to types that cannot run
@@ -273,7 +278,7 @@ class LinkRequest:
         max_size: Upload: the largest number of bytes.
         checksum: Upload: ``"sha256:<hex>"`` of the content.
         exclusive: Upload: refuse when the file exists.
-        uses: How many times the link can be used; None for no limit before it expires.
+        uses: How many times the link can be used; None for no limit.
         ip: Accept only requests from this address or network (``"203.0.113.0/24"``).
     """
 
@@ -294,7 +299,7 @@ class LinkRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresignedUpload:
-    """What a browser needs in order to upload one file.
+    """The request with which a browser uploads one file.
 
     Attributes:
         method: ``"PUT"`` or ``"POST"``.
@@ -313,7 +318,7 @@ class PresignedUpload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a storage supports. Operations and arguments that it does not support are refused with an error.
+    """The features that a storage supports. Operations and arguments that it does not support raise an error.
 
     Attributes:
         read_write: Opening a file with ``rw``.
@@ -363,7 +368,7 @@ LINK_CONSTRAINTS = frozenset({"disposition", "size", "max_size", "checksum", "ex
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkContext:
-    """What the app provides to a storage whose service cannot sign links.
+    """The app's context for storages whose service cannot sign links.
 
     Attributes:
         profile: The profile's name; it is the audience of its tokens.

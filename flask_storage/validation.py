@@ -40,7 +40,7 @@ def parse_bool(value: object) -> bool:
     """
     flag = value if isinstance(value, bool) else BOOLEAN_WORDS.get(str(value).lower())
     if flag is None:
-        raise ValueError("write true or false")
+        raise ValueError("the value must be true or false")
     return flag
 
 
@@ -56,7 +56,7 @@ def check_count(name: str, value: object, least: int = 0) -> None:
         ValueError: for anything else.
     """
     if type(value) is not int or value < least:
-        raise ValueError(f"{name} is a whole number from {least} on, not {value!r}")
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
 def check_network(network: object) -> None:
@@ -68,7 +68,7 @@ def check_network(network: object) -> None:
     import ipaddress  # few links have an ip
 
     if not (isinstance(network, str) and is_one_line(network)):
-        raise ValueError("ip must be the text of an address or a network, like '203.0.113.0/24'")
+        raise ValueError("ip must be an address or a network as text, like '203.0.113.0/24'")
     try:
         address = ipaddress.ip_network(network, strict=False).network_address
     except ValueError as error:
@@ -78,18 +78,18 @@ def check_network(network: object) -> None:
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:
-    """Check that every backend can store the metadata: S3 lower-cases keys and allows 2 KB, Azure wants identifiers.
+    """Check that every backend can store the metadata: S3 lower-cases keys and allows 2 KB, Azure allows identifiers.
 
     Raises:
         ValueError: when one of them cannot.
     """
     for key, value in metadata.items():
         if not (is_one_line(key) and is_one_line(value)):
-            raise ValueError("metadata is text: keys and values are one line each, without control characters")
+            raise ValueError("metadata keys and values must be one line of text each, without control characters")
         if not (key.isascii() and key.isidentifier() and key == key.lower() and key[0] != "_"):
             raise ValueError(f"metadata key {key!r} is not portable: use a-z, 0-9 and _, beginning with a letter")
     if sum(len(key) + len(value.encode()) for key, value in metadata.items()) > _MAX_METADATA_BYTES:
-        raise ValueError(f"metadata takes at most {_MAX_METADATA_BYTES} bytes in total")
+        raise ValueError(f"metadata must have at most {_MAX_METADATA_BYTES} bytes in total")
 
 
 # -- arguments of backends, from Python, from JSON, and as text from URLs and environment variables ------------------
@@ -106,7 +106,7 @@ def parse_int(name: str, value: int | str, least: int) -> int:
     except (TypeError, ValueError, OverflowError):
         number = least - 1
     if not least <= number <= _MAX_INT or isinstance(value, bool) or (isinstance(value, float) and value != number):
-        raise ConfigurationError(f"{name} is a whole number from {least} on")
+        raise ConfigurationError(f"{name} must be a whole number of at least {least}")
     return number
 
 
@@ -114,14 +114,15 @@ def parse_seconds(name: str, value: float | str | timedelta, *, zero: bool = Fal
     """Return an argument as a number of seconds, greater than 0 unless *zero* is true.
 
     Raises:
-        ConfigurationError: when it is not one, or more than 10 years.
+        ConfigurationError: when it is not such a number, or more than 10 years.
     """
     try:
         count = value.total_seconds() if isinstance(value, timedelta) else float(value)
     except (TypeError, ValueError, OverflowError):
         count = -1
     if not 0 <= count <= _MAX_SECONDS or (count == 0 and not zero):
-        raise ConfigurationError(f"{name} is a number of seconds")
+        least = "at least 0" if zero else "more than 0"
+        raise ConfigurationError(f"{name} must be a number of seconds, {least} and at most 10 years")
     return count
 
 
@@ -133,7 +134,7 @@ def parse_connections(name: str, value: int | str) -> int:
     """
     count = parse_int(name, value, 1)
     if count > _MAX_CONNECTIONS:
-        raise ConfigurationError(f"{name} is at most {_MAX_CONNECTIONS}")
+        raise ConfigurationError(f"{name} must be at most {_MAX_CONNECTIONS}")
     return count
 
 
@@ -145,7 +146,9 @@ def parse_ca(name: str, value: bool | str | None) -> bool | str | None:
     """
     found = parse_bool_or_text(name, value)
     if isinstance(found, str) and not os.path.exists(found):
-        raise ConfigurationError(f"{name} is true, false, or the file of a certificate authority: no such file exists")
+        raise ConfigurationError(
+            f"{name} must be true, false, or the file of a certificate authority: the file does not exist"
+        )
     return found
 
 
@@ -156,7 +159,7 @@ def parse_choice(name: str, value: str | None, allowed: Collection[str]) -> str 
         ConfigurationError: when it is not one of them.
     """
     if value is not None and value not in allowed:
-        raise ConfigurationError(f"{name} is one of {', '.join(sorted(allowed))}")
+        raise ConfigurationError(f"{name} must be one of {', '.join(sorted(allowed))}")
     return value
 
 
@@ -181,7 +184,7 @@ def parse_text(name: str, value: object) -> str:
     """
     if isinstance(value, str) and value and is_one_line(value):
         return value
-    raise ConfigurationError(f"{name} is a text of one line, and not empty")
+    raise ConfigurationError(f"{name} must be one line of text, and not empty")
 
 
 def parse_optional_text(name: str, value: object) -> str | None:
@@ -202,7 +205,7 @@ def parse_optional_bool(name: str, value: bool | str | None) -> bool | None:
     flag = BOOLEAN_WORDS.get(value.lower(), value) if isinstance(value, str) else value
     if flag is None or isinstance(flag, bool):
         return flag
-    raise ConfigurationError(f"{name} is true or false")
+    raise ConfigurationError(f"{name} must be true or false")
 
 
 def parse_mapping(name: str, value: object) -> dict[str, Any]:
@@ -215,7 +218,7 @@ def parse_mapping(name: str, value: object) -> dict[str, Any]:
         return {}
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return dict(value)
-    raise ConfigurationError(f"{name} is a mapping with text keys")
+    raise ConfigurationError(f"{name} must be a mapping with text keys")
 
 
 def parse_http_url(name: str, value: str | None) -> str | None:
@@ -233,7 +236,7 @@ def parse_http_url(name: str, value: str | None) -> str | None:
         parts, has_host = urlsplit(""), False
     plain = is_one_line(value) and not set(str(value)) & set("@?# ")
     if not (has_host and plain) or parts.scheme not in ("http", "https"):
-        raise ConfigurationError(f"{name} is an address like 'https://s3.example.com', without credentials in it")
+        raise ConfigurationError(f"{name} must be a URL like 'https://s3.example.com', without credentials")
     return f"{parts.scheme}{value[len(parts.scheme) :]}"
 
 

@@ -58,7 +58,7 @@ OTHER_KEY = base64.b64encode(secrets.token_bytes(64)).decode()
 STEP = re.compile(
     r"check|create|try again|ask |choose|wait until|configure|assign|see the|send fewer|rehydrate|delete these first"
     r"|write the file again|at most|is for https only|is not for|does not allow|had no credentials|may create"
-    r"|cannot be replaced|being deleted|is disabled|no such|not the version|was replaced|not a block blob|not the ones"
+    r"|cannot be replaced|being deleted|is disabled|no such|read it again|was replaced|not a block blob|in transit"
     r"|not a valid|larger than|is limited to|cannot hold|is full|does not support|read_timeout|connect_timeout"
     r"|have them committed|older than the SDK"
 )
@@ -510,7 +510,7 @@ def scripted(azurite):
         (503, "ServerBusy", ThrottledError, "send fewer requests, or raise max_attempts"),
         (500, "OperationTimedOut", StorageUnavailableError, "timed out in the service"),
         (500, "InternalError", StorageUnavailableError, "try again"),
-        (400, "Md5Mismatch", IntegrityError, "the bytes that arrived are not the ones"),
+        (400, "Md5Mismatch", IntegrityError, "the content changed in transit"),
         (502, "", StorageUnavailableError, "try again"),
     ],
 )

@@ -220,7 +220,7 @@ def test_bytes_that_were_corrupted_in_a_download_are_detected(proxied, size):
 
     proxy.script = script
 
-    with pytest.raises(IntegrityError, match="the bytes that arrived are not the ones that were stored"):
+    with pytest.raises(IntegrityError, match="the downloaded content does not match the stored checksum"):
         storage.read("a.bin")
 
 

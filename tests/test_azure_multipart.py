@@ -84,7 +84,7 @@ def test_two_uploads_of_one_path_do_not_mix(storage):
     storage.multipart.complete("a", second, [two], WriteOptions())
 
     assert listed == [[one.etag], [two.etag]]
-    with pytest.raises(IntegrityError, match="part 1 is missing: send it again"):
+    with pytest.raises(IntegrityError, match="part 1 is missing: upload it again"):
         storage.multipart.complete("a", first, [one], WriteOptions())
     assert storage.read("a") == b"second"
 
@@ -96,7 +96,7 @@ def test_a_part_that_is_sent_again_replaces_the_first(storage):
     new = storage.multipart.upload_part("a", upload, 1, b"new!")
 
     assert [(part.number, part.size) for part in storage.multipart.list_parts("a", upload)] == [(1, 4)]
-    with pytest.raises(IntegrityError, match="part 1 was sent again with other content"):
+    with pytest.raises(IntegrityError, match="part 1 was replaced: list the parts again"):
         storage.multipart.complete("a", upload, [old], WriteOptions())
     storage.multipart.complete("a", upload, [new], WriteOptions())
     assert storage.read("a") == b"new!"
@@ -107,7 +107,7 @@ def test_a_wrong_size_publishes_nothing(storage):
     upload = storage.multipart.create("a", WriteOptions())
     part = storage.multipart.upload_part("a", upload, 1, b"12345")
 
-    with pytest.raises(IntegrityError, match="5 bytes were sent where 6 were expected; nothing was published"):
+    with pytest.raises(IntegrityError, match="the parts have 5 bytes where 6 were expected; nothing was published"):
         storage.multipart.complete("a", upload, [part], WriteOptions(size=6))
 
     assert not storage.exists("a")

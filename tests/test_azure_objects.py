@@ -413,7 +413,7 @@ def test_content_is_compared_with_the_md5_of_the_blob(shared_storage):
     shared_storage.write("wrong", bytes(BLOCK))
     shared_storage.client.get_blob_client("wrong").set_http_headers(wrong)
 
-    with pytest.raises(IntegrityError, match="not the ones that were stored"):
+    with pytest.raises(IntegrityError, match="does not match the stored checksum"):
         shared_storage.read("wrong")
     with shared_storage.open("wrong", "r") as reader:
         assert reader.read(3) == bytes(3)

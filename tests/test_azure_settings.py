@@ -108,50 +108,50 @@ def test_the_arguments_are_in_keg_storages_order():
         ({"bucket": None}, "Must provide a sas_container_url, a sas_blob_url, or a combination of account, key, and"),
         ({"account": None}, "Must provide a sas_container_url"),
         ({"key": None}, "Must provide a sas_container_url"),
-        ({"bucket": ""}, "bucket is a text of one line"),
-        ({"bucket": 5}, "bucket is a text of one line"),
-        ({"account": ""}, "account is a text of one line"),
+        ({"bucket": ""}, "bucket must be one line of text"),
+        ({"bucket": 5}, "bucket must be one line of text"),
+        ({"account": ""}, "account must be one line of text"),
         ({"account": "acct.example.com/x"}, "account name may contain only letters and digits"),
         ({"account": f"user:{HIDDEN}@acct"}, "account name may contain only letters and digits"),
         ({"key": f"{HIDDEN}!"}, "access key as the portal shows it, in base64"),
         ({"key": f"schlüssel-{HIDDEN}"}, "access key as the portal shows it, in base64"),
         ({"key": "===="}, "access key as the portal shows it, in base64"),
-        ({"key": ""}, "key is a text of one line"),
+        ({"key": ""}, "key must be one line of text"),
         ({"credential": FakeIdentity()}, "give a key or a credential, not both"),
         ({"connection_string": f"AccountKey={KEY}"}, "already contains account, key and endpoint"),
-        ({"chunk_size": 0}, "chunk_size is a whole number from 1 on"),
-        ({"chunk_size": "many"}, "chunk_size is a whole number"),
-        ({"chunk_size": None}, "chunk_size is a whole number"),
-        ({"concurrency": 0}, "concurrency is a whole number from 1 on"),
-        ({"concurrency": True}, "concurrency is a whole number"),
-        ({"max_attempts": 0}, "max_attempts is a whole number from 1 on"),
-        ({"max_connections": -1}, "max_connections is a whole number from 1 on"),
-        ({"connect_timeout": 0}, "connect_timeout is a number of seconds"),
-        ({"connect_timeout": "soon"}, "connect_timeout is a number of seconds"),
-        ({"read_timeout": -1}, "read_timeout is a number of seconds"),
-        ({"read_timeout": None}, "read_timeout is a number of seconds"),
-        ({"check_content": "perhaps"}, "check_content is true or false"),
-        ({"link_https_only": "perhaps"}, "link_https_only is true or false"),
-        ({"verify": 0}, "verify is a text"),
-        ({"verify": ""}, "verify is a text"),
-        ({"encryption_scope": ""}, "encryption_scope is a text"),
-        ({"content_type": 5}, "content_type is a text"),
-        ({"cache_control": "a\r\nx-ms-blob-type: PageBlob"}, "cache_control is a text of one line"),
+        ({"chunk_size": 0}, "chunk_size must be a whole number of at least 1"),
+        ({"chunk_size": "many"}, "chunk_size must be a whole number"),
+        ({"chunk_size": None}, "chunk_size must be a whole number"),
+        ({"concurrency": 0}, "concurrency must be a whole number of at least 1"),
+        ({"concurrency": True}, "concurrency must be a whole number"),
+        ({"max_attempts": 0}, "max_attempts must be a whole number of at least 1"),
+        ({"max_connections": -1}, "max_connections must be a whole number of at least 1"),
+        ({"connect_timeout": 0}, "connect_timeout must be a number of seconds"),
+        ({"connect_timeout": "soon"}, "connect_timeout must be a number of seconds"),
+        ({"read_timeout": -1}, "read_timeout must be a number of seconds"),
+        ({"read_timeout": None}, "read_timeout must be a number of seconds"),
+        ({"check_content": "perhaps"}, "check_content must be true or false"),
+        ({"link_https_only": "perhaps"}, "link_https_only must be true or false"),
+        ({"verify": 0}, "verify must be one line of text"),
+        ({"verify": ""}, "verify must be one line of text"),
+        ({"encryption_scope": ""}, "encryption_scope must be one line of text"),
+        ({"content_type": 5}, "content_type must be one line of text"),
+        ({"cache_control": "a\r\nx-ms-blob-type: PageBlob"}, "cache_control must be one line of text"),
         ({"base_url": 5}, "base_url"),
-        ({"verify": "/no/such/file"}, "the file of a certificate authority: no such file exists"),
-        ({"max_connections": 10**9}, "max_connections is at most 10000"),
-        ({"client_options": "x"}, "client_options is a mapping with text keys"),
-        ({"client_options": {1: 2}}, "client_options is a mapping with text keys"),
+        ({"verify": "/no/such/file"}, "the file of a certificate authority: the file does not exist"),
+        ({"max_connections": 10**9}, "max_connections must be at most 10000"),
+        ({"client_options": "x"}, "client_options must be a mapping with text keys"),
+        ({"client_options": {1: 2}}, "client_options must be a mapping with text keys"),
         ({"client_options": {"transport": None}}, "client_options cannot contain a transport"),
-        ({"metadata": "color=red"}, "metadata is a mapping with text keys"),
-        ({"metadata": {"number": 1}}, "metadata is text"),
+        ({"metadata": "color=red"}, "metadata must be a mapping with text keys"),
+        ({"metadata": {"number": 1}}, "metadata keys and values must be one line of text"),
         ({"metadata": {"a-b": "1"}}, "metadata key 'a-b' is not portable"),
         ({"metadata": {"_fs_write": "1"}}, "beginning with a letter"),
         ({"metadata": {"": "1"}}, "metadata key '' is not portable"),
-        ({"metadata": {"a": "x" * 9000}}, "metadata takes at most"),
+        ({"metadata": {"a": "x" * 9000}}, "metadata must have at most"),
         ({"content_type": "tëxt"}, "content_type must be ASCII on this backend"),
         ({"cache_control": "日"}, "cache_control must be ASCII on this backend"),
-        ({"guess_content_type": "perhaps"}, "guess_content_type is true or false"),
+        ({"guess_content_type": "perhaps"}, "guess_content_type must be true or false"),
         ({"key": None, "credential": FakeIdentity}, "or a credential object of azure.identity"),
     ],
     ids=str,
@@ -181,7 +181,7 @@ def test_an_invalid_argument_is_refused_by_the_constructor(arguments, text):
 )
 def test_an_endpoint_url_is_valid_and_has_no_credentials(name, address):
     """Logs would show them."""
-    with pytest.raises(ConfigurationError, match=f"{name} is an address like") as caught:
+    with pytest.raises(ConfigurationError, match=f"{name} must be a URL like") as caught:
         AzureStorage(**{**WITH_KEY, name: address})
 
     assert HIDDEN not in shown_by(caught.value)
@@ -301,10 +301,10 @@ def test_every_valid_container_name_is_accepted(bucket):
         ("http://127.0.0.1:10000/acct/files", "without a container"),
         ("http://127.0.0.1:10000", "must end with the name of the account"),
         ("http://azurite:10000/", "must end with the name of the account"),
-        (f"{ACCOUNT_URL}?", "is an address like"),
-        (f"{ACCOUNT_URL}#", "is an address like"),
-        (f"{ACCOUNT_URL}\n", "is an address like"),
-        (f" {ACCOUNT_URL}", "is an address like"),
+        (f"{ACCOUNT_URL}?", "must be a URL like"),
+        (f"{ACCOUNT_URL}#", "must be a URL like"),
+        (f"{ACCOUNT_URL}\n", "must be a URL like"),
+        (f" {ACCOUNT_URL}", "must be a URL like"),
     ],
 )
 def test_an_endpoint_url_that_is_not_an_accounts_is_refused(endpoint, text):
@@ -483,7 +483,7 @@ def test_the_emulators_connection_string_is_parsed():
         (f"AccountName=a/b;AccountKey={KEY}", "only letters and digits"),
         (f"AccountName=acct;AccountKey={KEY};DefaultEndpointsProtocol=ftp", "DefaultEndpointsProtocol and EndpointSu"),
         (f"AccountName=acct;AccountKey={KEY};EndpointSuffix=x@evil?{HIDDEN}", "DefaultEndpointsProtocol and Endpoint"),
-        (f"BlobEndpoint=https://u:{HIDDEN}@a.example.com;AccountKey={KEY}", "BlobEndpoint is an address"),
+        (f"BlobEndpoint=https://u:{HIDDEN}@a.example.com;AccountKey={KEY}", "BlobEndpoint must be a URL"),
         (5, "consist of Name=value"),
     ],
 )
@@ -665,7 +665,9 @@ def test_a_profile_can_be_keg_storages_pair():
 )
 def test_a_url_without_account_or_container_or_with_a_secret_is_refused(url):
     """URLs appear in logs; the message says where a key belongs."""
-    with pytest.raises(ConfigurationError, match="azure://account/container/prefix; key or credential are") as caught:
+    with pytest.raises(
+        ConfigurationError, match="azure://account/container/prefix; pass credentials as arguments"
+    ) as caught:
         from_profile(url)
 
     assert HIDDEN not in str(caught.value)
@@ -681,14 +683,14 @@ def test_the_prefix_of_a_url_is_percent_decoded():
 
 def test_an_unknown_argument_of_a_url_is_refused():
     """The message lists the arguments."""
-    with pytest.raises(ConfigurationError, match=r"buckets.*AzureStorage takes account, key, bucket"):
+    with pytest.raises(ConfigurationError, match=r"buckets.*AzureStorage accepts account, key, bucket"):
         from_profile("azure://acct/files?buckets=2")
 
 
 @pytest.mark.parametrize("name", ["guess_content_type", "portable"])
 def test_an_invalid_flag_is_refused(name):
     """It is not taken for true."""
-    with pytest.raises(ConfigurationError, match=f"{name} is true or false"):
+    with pytest.raises(ConfigurationError, match=f"{name} must be true or false"):
         from_profile(f"azure://acct/files?{name}=perhaps")
 
 

@@ -79,9 +79,17 @@ def test_an_expected_upload_is_confirmed(storage, deleted, expected):
         ({"content_type": "image/jpeg"}, IntegrityError, "'image/png' was uploaded where 'image/jpeg'"),
         ({"content_type": "text/"}, IntegrityError, "'image/png' was uploaded where 'text/'"),
         ({"content_type": "image"}, IntegrityError, "'image/png' was uploaded where 'image'"),
-        ({"checksum": f"sha256:{'0' * 64}"}, IntegrityError, "another content was uploaded"),
-        ({"checksum": f"md5:{'0' * 32}"}, IntegrityError, "another content was uploaded"),
-        ({"size": len(BODY), "checksum": f"sha256:{'0' * 64}"}, IntegrityError, "another content was uploaded"),
+        (
+            {"checksum": f"sha256:{'0' * 64}"},
+            IntegrityError,
+            "the uploaded content does not have the expected checksum",
+        ),
+        ({"checksum": f"md5:{'0' * 32}"}, IntegrityError, "the uploaded content does not have the expected checksum"),
+        (
+            {"size": len(BODY), "checksum": f"sha256:{'0' * 64}"},
+            IntegrityError,
+            "the uploaded content does not have the expected checksum",
+        ),
     ],
 )
 def test_an_unexpected_upload_is_deleted(storage, deleted, expected, error, message):

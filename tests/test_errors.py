@@ -37,7 +37,7 @@ def _make_error(kind):
 
 def _documented_tree():
     """Class -> (parent, built-in or None), parsed from the diagram in the module docstring."""
-    diagram = errors.__doc__.partition(".. code-block:: text")[2].partition("\n\nAn error carries")[0]
+    diagram = errors.__doc__.partition(".. code-block:: text")[2].partition("\n\nAn error has ``path``")[0]
     line = re.compile(r"^(?P<indent>(?:[│ ] {3})*)[├└]── (?P<name>\w+)\s*(?:\((?P<built_in>\w+)\))?$")
     tree, parents = {}, ["StorageError"]
     lines = [text.removeprefix("    ").rstrip() for text in diagram.splitlines() if text.strip()]

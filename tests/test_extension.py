@@ -134,21 +134,21 @@ def test_keg_storages_setting_is_read_with_a_warning(make_app):
         ([(MemoryStorage, {"name": "a"}), (MemoryStorage, {"name": "a"})], "two profiles are called 'a'"),
         ([(MemoryStorage, {})], r"\[0\] has no name"),
         ([MemoryStorage], r"\[0\] is not a pair"),
-        ({"a": {"root": "x"}}, "names no backend"),
-        ({"a": {"backend": "tape"}}, "no backend is called 'tape': there are azure, local, memory"),
+        ({"a": {"root": "x"}}, "has no backend"),
+        ({"a": {"backend": "tape"}}, "no backend is called 'tape': the backends are azure, local, memory"),
         ({"a": {"backend": "no.such:Thing"}}, "cannot be imported"),
         ({"a": {"backend": "flask_storage.backends.memory:Nothing"}}, "cannot be imported"),
         ({"a": {"backend": "flask:Flask"}}, "is not a StorageBackend class"),
         ({"a": {"backend": object}}, "is not a StorageBackend class"),
         (
             {"a": {"backend": "memory", "colour": "red"}},
-            "unexpected keyword argument 'colour'; MemoryStorage takes name",
+            "unexpected keyword argument 'colour'; MemoryStorage accepts name",
         ),
         ({"a": {"backend": "local"}}, "missing a required argument: 'root'"),
         ({"a": "files"}, "text but not a URL"),
         ({"a": "tape://x"}, "no backend is called 'tape'"),
-        ({"a": "memory:?colour=red"}, "unexpected keyword argument 'colour'; MemoryStorage takes name"),
-        ({"a": "memory:?portable=perhaps"}, "portable is true or false"),
+        ({"a": "memory:?colour=red"}, "unexpected keyword argument 'colour'; MemoryStorage accepts name"),
+        ({"a": "memory:?portable=perhaps"}, "portable must be true or false"),
         ({"a": "local://[::1/x"}, "not a URL"),
         ({"a": {"backend": ".tape:Tape"}}, "no backend is called '.tape:Tape'"),
         ({"a": {"backend": "tape://x"}}, "backend is a URL or a path: write a name like 'local'"),
@@ -175,7 +175,7 @@ def test_an_invalid_profile_is_reported_at_start(make_app, setting, message):
 
 def test_an_unknown_default_profile_is_reported_at_start(make_app):
     """The message lists the profiles."""
-    with pytest.raises(ConfigurationError, match="there are docs"):
+    with pytest.raises(ConfigurationError, match="the profiles are docs"):
         make_app(STORAGE_PROFILES={"docs": "memory:"}, STORAGE_DEFAULT_PROFILE="dosc")
 
 
@@ -207,7 +207,7 @@ def test_a_storage_object_can_belong_to_one_profile_only(make_app):
     """A profile's name is the audience of its link tokens."""
     storage = MemoryStorage()
 
-    with pytest.raises(ConfigurationError, match="already the profile 'a'"):
+    with pytest.raises(ConfigurationError, match="already belongs to the profile 'a'"):
         make_app(STORAGE_PROFILES={"a": storage, "b": storage})
 
 
@@ -290,7 +290,9 @@ def test_an_unknown_profile_is_a_key_error_that_lists_the_profiles(make_app):
     """It is a KeyError (as of a mapping) and a ConfigurationError."""
     profiles = profiles_of(make_app(STORAGE_PROFILES={"docs": "memory:", "pics": "memory:"}))
 
-    with pytest.raises(UnknownProfileError, match=r"^no profile is called 'dosc': there are docs, pics$") as caught:
+    with pytest.raises(
+        UnknownProfileError, match=r"^no profile is called 'dosc': the profiles are docs, pics$"
+    ) as caught:
         profiles["dosc"]
 
     assert isinstance(caught.value, KeyError)
@@ -599,7 +601,7 @@ def test_a_boolean_setting_can_be_text(make_app, serve, status):
     ("settings", "message"),
     [
         ({"STORAGE_PROFILES": {"a": {"backend": "memory", "serve": "perhaps"}}}, "serve must be true or false"),
-        ({"STORAGE_PROFILES": {"a": {"backend": "memory", "portable": "perhaps"}}}, "portable is true or false"),
+        ({"STORAGE_PROFILES": {"a": {"backend": "memory", "portable": "perhaps"}}}, "portable must be true or false"),
         ({"STORAGE_X_SENDFILE": "perhaps"}, "STORAGE_X_SENDFILE must be true or false"),
         ({"STORAGE_X_ACCEL_REDIRECT": "/internal"}, "must be a mapping of profiles"),
         ({"STORAGE_X_ACCEL_REDIRECT": {"unknown": "/internal"}}, "the profiles are default"),

@@ -178,7 +178,7 @@ def test_a_failed_discard_does_not_replace_the_original_error(caplog):
         raise ZeroDivisionError
 
     assert writer.closed
-    assert "left behind for the sweep: unreachable" in caplog.text
+    assert "could not remove an unfinished write, which sweep will remove: unreachable" in caplog.text
 
 
 def test_a_collected_writer_only_releases_local_resources():

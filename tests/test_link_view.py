@@ -232,7 +232,7 @@ def test_an_upload_is_stored_with_the_signed_headers(client, docs, link):
 def test_a_storage_without_content_types_refuses_one_in_an_upload_link(app, client, link):
     """Without one an upload is stored."""
     for argument in ("content_type", "content_encoding", "cache_control"):
-        with pytest.raises(UnsupportedOperationError, match="cannot keep a content type"):
+        with pytest.raises(UnsupportedOperationError, match="cannot store a content type"):
             link("upload", "a.css", profile="typeless", **{argument: "text/css"})
 
     response = client.put(link("upload", "a.css", profile="typeless"), data=b"x")

@@ -512,7 +512,7 @@ def test_parts_are_replaced_and_verified(disk):
     other = disk.multipart.upload_part("a.bin", upload_id, 2, memoryview(b"er"))
     extra = disk.multipart.upload_part("a.bin", upload_id, 3, b"not wanted")
 
-    with pytest.raises(IntegrityError, match="not the one"):
+    with pytest.raises(IntegrityError, match="was replaced"):
         disk.multipart.complete("a.bin", upload_id, [first, other], DEFAULTS)
     (disk.root / f".fs-tmp-{upload_id}" / "part-00003").unlink()
     with pytest.raises(IntegrityError, match="missing"):

@@ -608,7 +608,7 @@ def test_a_directory_deleted_again_and_again_is_an_error(tmp_path, monkeypatch):
         os.rmdir(name, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "mkdir", mkdir)
-    with pytest.raises(LocalFSError, match="again and again"):
+    with pytest.raises(LocalFSError, match="repeatedly: try again later"):
         storage.write("d/a.txt", b"1")
 
     assert list(tmp_path.iterdir()) == []
@@ -644,7 +644,7 @@ def test_a_temporary_file_that_cannot_be_created_is_an_error(tmp_path, monkeypat
         return original_open(name, flags, *arguments, **keywords)
 
     monkeypatch.setattr(os, "open", open_late)
-    with pytest.raises(LocalFSError, match="again and again"):
+    with pytest.raises(LocalFSError, match="repeatedly: try again later"):
         storage.write("d/a.txt", b"1")
 
 
@@ -869,7 +869,7 @@ def test_a_failed_cleanup_does_not_hide_the_first_error(tmp_path, monkeypatch, c
     with pytest.raises(StorageFullError):
         storage.copy("a.txt", "b.txt")
 
-    assert "left behind for the sweep" in caplog.text
+    assert "could not remove an unfinished write, which sweep will remove" in caplog.text
     assert descriptors() == before
     assert [entry.name for entry in storage.list()] == ["a.txt"]
     assert storage.sweep(timedelta(0)) == 1

@@ -567,7 +567,7 @@ def test_too_many_parts_are_an_error_that_says_what_to_do(write_to):
     store = FakeStore(PartLimits(max_count=3, uniform=True))
 
     with (
-        pytest.raises(TooLargeError, match=r"3 parts: give the size in advance \(size=…\) or choose a larger"),
+        pytest.raises(TooLargeError, match=r"3 parts: pass the expected size \(size=…\), or use a larger"),
         write_to(store) as writer,
     ):
         writer.write(b"x" * 31)

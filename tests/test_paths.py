@@ -148,7 +148,7 @@ def test_one_leading_slash_is_dropped():
 @pytest.mark.parametrize("function", [normalize, normalize_directory, normalize_prefix])
 def test_only_text_is_a_path(function, thing):
     """The encoding of bytes would have to be guessed."""
-    with pytest.raises(InvalidPathError, match="is a str, not"):
+    with pytest.raises(InvalidPathError, match="must be a str, not"):
         function(thing)
 
 

@@ -46,9 +46,9 @@ SECRET = "not-for-the-logs"
 
 # Every message must contain a step that the reader can take, or a fact after which nothing can be done.
 STEP = re.compile(
-    r"check|create|try again|get new|set |delete files|remove |must|asks to|contact|restore|see the"
-    r"|smaller than|larger than|longer than|cannot store|too long|arrived|valid bucket name"
-    r"|in order|missing|not valid|no such|not the version"
+    r"check|create|try again|get new|set |delete files|remove |must|limits|contact|restore|see the"
+    r"|smaller than|larger than|longer than|cannot store|too long|arrived|in transit|valid bucket name"
+    r"|in order|missing|not valid|no such|read it again"
 )
 
 
@@ -410,7 +410,7 @@ def test_a_wrong_secret_is_reported(rclone_s3):
 def test_an_unknown_access_key_is_reported(rclone_s3):
     """The message says what to check."""
     with pytest.raises(
-        PermissionDeniedError, match="service does not know the access key: check it, and the endpoint_url"
+        PermissionDeniedError, match="the service has no such access key: check aws_access_key_id and endpoint_url"
     ):
         make_storage(rclone_s3, aws_access_key_id="UNKNOWN", aws_secret_access_key=SECRET).write("a.txt", b"1")
 
@@ -455,7 +455,9 @@ def test_a_missing_part_is_reported(rgw):
     upload = parts.create("a.txt", WriteOptions())
     sent = parts.upload_part("a.txt", upload, 1, b"first")
 
-    with pytest.raises(IntegrityError, match="a part is missing, or is not the one that was stored"):
+    with pytest.raises(
+        IntegrityError, match="a part is missing or was replaced: list the parts again, or upload it again"
+    ):
         parts.complete("a.txt", upload, [sent, dataclasses.replace(sent, number=2)], WriteOptions())
 
     assert [part.number for part in parts.list_parts("a.txt", upload)] == [1]

@@ -220,7 +220,7 @@ def test_a_redirect_names_the_right_region(service, operation_name, status):
 
 REFUSALS = {
     "ExpiredToken": (400, PermissionDeniedError, "have expired: get new ones"),
-    "BadDigest": (400, IntegrityError, "not the ones that were sent"),
+    "BadDigest": (400, IntegrityError, "content changed in transit"),
     "RequestTimeTooSkewed": (403, PermissionDeniedError, "with NTP"),
     "NoSuchBucket": (404, ConfigurationError, "no such bucket"),
     "OperationAborted": (409, StorageUnavailableError, "try again"),
@@ -453,7 +453,7 @@ def test_a_failed_abort_is_logged_and_the_first_error_is_raised(service, caplog)
     with pytest.raises(PermissionDeniedError):
         service.through.write("a.bin", LARGE)
 
-    assert "left behind for the sweep" in caplog.text
+    assert "could not remove an unfinished write, which sweep will remove" in caplog.text
     assert len(service.unfinished_uploads()) == 1
     service.proxy.script = lambda request: None
     service.direct.sweep(NOW)

@@ -75,16 +75,16 @@ def config_of(storage):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"bucket": ""}, "needs the name of a bucket"),
-        ({"bucket": None}, "needs the name of a bucket"),
-        ({"bucket": 5}, "needs the name of a bucket"),
+        ({"bucket": ""}, "bucket must be the name of a bucket"),
+        ({"bucket": None}, "bucket must be the name of a bucket"),
+        ({"bucket": 5}, "bucket must be the name of a bucket"),
         ({"aws_access_key_id": "only-one"}, "are needed together"),
         ({"aws_secret_access_key": "only-one"}, "are needed together"),
         ({"preset": "nonsense"}, "unknown preset 'nonsense': use one of aws, b2, ceph, gcs, minio, r2, spaces"),
-        ({"addressing_style": "nonsense"}, "addressing_style is one of auto, path, virtual"),
-        ({"checksums": "always"}, "checksums is one of when_required, when_supported"),
-        ({"verify_downloads": "perhaps"}, "verify_downloads is true or false"),
-        ({"server_side_encryption": "rot13"}, "server_side_encryption is one of AES256, aws:kms, aws:kms:dsse"),
+        ({"addressing_style": "nonsense"}, "addressing_style must be one of auto, path, virtual"),
+        ({"checksums": "always"}, "checksums must be one of when_required, when_supported"),
+        ({"verify_downloads": "perhaps"}, "verify_downloads must be true or false"),
+        ({"server_side_encryption": "rot13"}, "server_side_encryption must be one of AES256, aws:kms, aws:kms:dsse"),
         (
             {"server_side_encryption": "AES256", "kms_key_id": "some-key"},
             'kms_key_id requires server_side_encryption "aws:kms"',
@@ -94,23 +94,23 @@ def config_of(storage):
         ({"customer_key": "schlüssel"}, "customer_key must be 32 bytes"),
         ({"customer_key": base64.b64encode(b"too-short").decode()}, "customer_key must be 32 bytes"),
         ({"customer_key": 5}, "customer_key must be 32 bytes"),
-        ({"chunk_size": 5 * MIB - 1}, "chunk_size is a whole number from 5242880 on"),
-        ({"chunk_size": "many"}, "chunk_size is a whole number"),
-        ({"chunk_size": None}, "chunk_size is a whole number"),
-        ({"chunk_size": 5.5 * MIB + 0.5}, "chunk_size is a whole number"),
-        ({"chunk_size": float("inf")}, "chunk_size is a whole number"),
-        ({"concurrency": 0}, "concurrency is a whole number from 1 on"),
-        ({"concurrency": True}, "concurrency is a whole number"),
-        ({"max_attempts": 0}, "max_attempts is a whole number from 1 on"),
-        ({"max_connections": -1}, "max_connections is a whole number from 1 on"),
-        ({"connect_timeout": 0}, "connect_timeout is a number of seconds"),
-        ({"connect_timeout": "soon"}, "connect_timeout is a number of seconds"),
-        ({"read_timeout": -1}, "read_timeout is a number of seconds"),
-        ({"read_timeout": float("nan")}, "read_timeout is a number of seconds"),
-        ({"read_timeout": float("inf")}, "read_timeout is a number of seconds"),
-        ({"read_timeout": None}, "read_timeout is a number of seconds"),
-        ({"link_rounding": -1}, "link_rounding is a number of seconds"),
-        ({"link_rounding": timedelta(seconds=-1)}, "link_rounding is a number of seconds"),
+        ({"chunk_size": 5 * MIB - 1}, "chunk_size must be a whole number of at least 5242880"),
+        ({"chunk_size": "many"}, "chunk_size must be a whole number"),
+        ({"chunk_size": None}, "chunk_size must be a whole number"),
+        ({"chunk_size": 5.5 * MIB + 0.5}, "chunk_size must be a whole number"),
+        ({"chunk_size": float("inf")}, "chunk_size must be a whole number"),
+        ({"concurrency": 0}, "concurrency must be a whole number of at least 1"),
+        ({"concurrency": True}, "concurrency must be a whole number"),
+        ({"max_attempts": 0}, "max_attempts must be a whole number of at least 1"),
+        ({"max_connections": -1}, "max_connections must be a whole number of at least 1"),
+        ({"connect_timeout": 0}, "connect_timeout must be a number of seconds"),
+        ({"connect_timeout": "soon"}, "connect_timeout must be a number of seconds"),
+        ({"read_timeout": -1}, "read_timeout must be a number of seconds"),
+        ({"read_timeout": float("nan")}, "read_timeout must be a number of seconds"),
+        ({"read_timeout": float("inf")}, "read_timeout must be a number of seconds"),
+        ({"read_timeout": None}, "read_timeout must be a number of seconds"),
+        ({"link_rounding": -1}, "link_rounding must be a number of seconds"),
+        ({"link_rounding": timedelta(seconds=-1)}, "link_rounding must be a number of seconds"),
         ({"link_credentials": "AKID:not-for-the-logs"}, 'link_credentials must be {"access_key": …, "secret_key": …}'),
         ({"link_credentials": {"access_key": "AKID"}}, "link_credentials must be"),
         ({"link_credentials": {"access_key": "AKID", "secret_key": 5}}, "link_credentials must be"),
@@ -152,7 +152,7 @@ def test_invalid_arguments_are_rejected(arguments, text):
 )
 def test_an_invalid_endpoint_is_rejected(name, address):
     """A password in it would appear in logs."""
-    with pytest.raises(ConfigurationError, match=f"{name} is an address like") as caught:
+    with pytest.raises(ConfigurationError, match=f"{name} must be a URL like") as caught:
         S3Storage("bucket", **{name: address})
 
     assert "not-for-the-logs" not in str(caught.value)
@@ -456,7 +456,7 @@ def test_a_profile_may_be_a_pair_as_in_keg_storage():
 def test_a_url_without_a_bucket_or_with_credentials_is_rejected(url):
     """Credentials in a URL would appear in logs; the message says where to set them."""
     with pytest.raises(
-        ConfigurationError, match=r"s3://bucket/prefix\?region=…; set credentials as arguments"
+        ConfigurationError, match=r"s3://bucket/prefix\?region=…; pass credentials as arguments"
     ) as caught:
         from_profile(url)
 
@@ -472,14 +472,14 @@ def test_the_prefix_of_a_url_is_unquoted():
 
 def test_an_unknown_argument_of_a_url_is_rejected():
     """The message lists the known arguments."""
-    with pytest.raises(ConfigurationError, match=r"buckets.*S3Storage takes bucket, aws_region"):
+    with pytest.raises(ConfigurationError, match=r"buckets.*S3Storage accepts bucket, aws_region"):
         from_profile("s3://bucket?buckets=2")
 
 
 @pytest.mark.parametrize("name", ["guess_content_type", "portable"])
 def test_an_invalid_flag_is_rejected(name):
     """It is not taken as true."""
-    with pytest.raises(ConfigurationError, match=f"{name} is true or false"):
+    with pytest.raises(ConfigurationError, match=f"{name} must be true or false"):
         from_profile(f"s3://bucket?{name}=perhaps")
 
 

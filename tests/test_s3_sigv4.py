@@ -411,8 +411,8 @@ def test_other_credentials_or_regions_have_other_signing_keys(credentials, regio
 
     theirs = cache.get(credentials, region, "20260601")
 
-    assert (theirs.key.hexdigest(), theirs.query, theirs.token, theirs.scope) != (
-        ours.key.hexdigest(),
+    assert (theirs.keyed_hmac.hexdigest(), theirs.query, theirs.token, theirs.scope) != (
+        ours.keyed_hmac.hexdigest(),
         ours.query,
         ours.token,
         ours.scope,
@@ -428,7 +428,7 @@ def test_another_day_has_another_key_and_evicts_the_old_ones():
 
     today = cache.get(PERMANENT, "eu-central-1", "20260602")
 
-    assert today.key.hexdigest() != yesterday.key.hexdigest()
+    assert today.keyed_hmac.hexdigest() != yesterday.keyed_hmac.hexdigest()
     assert list(cache.keys.values()) == [today]
 
 

@@ -239,7 +239,7 @@ class TestSFTP(RemoteApp):
         put = run("put", "a.txt", "b.txt", "--content-type", "text/csv")
 
         assert (put.exit_code, docs.list()) == (1, [])
-        assert put.stderr == "Error: SFTPStorage cannot keep a content type or another header with a file\n"
+        assert put.stderr == "Error: SFTPStorage cannot store a content type or another header\n"
 
     def test_put_and_get_change_no_byte(self, run, docs, tmp_path):
         """Of a file of several megabytes that replaces another one; no temporary file is left on either side."""

@@ -402,7 +402,7 @@ def test_an_authentication_without_a_response_raises_a_timeout(openssh, recordin
     message = connection_error(openssh, StorageTimeoutError, **address, connect_timeout=SHORT_TIMEOUT)
 
     server = f"{openssh.username}@127.0.0.1:{address['port']}"
-    assert message == f"{server} did not answer in time: try again, or raise connect_timeout"
+    assert message == f"{server} did not respond in time: try again, or raise connect_timeout"
 
 
 def test_a_connection_lost_during_the_authentication_is_no_refusal(openssh, recording_server):
@@ -777,8 +777,8 @@ def test_a_proxy_command_that_ends_is_started_again(openssh, relay_command, tmp_
         ("/ %h", ConfigurationError, "cannot be run (Permission denied)"),
         ("false", StorageUnavailableError, "check host, port and proxy"),
         ("echo hello", StorageUnavailableError, "check host, port and proxy"),
-        ("sleep 60.5", StorageTimeoutError, "did not answer in time"),
-        ("sh -c 'trap : TERM; while :; do sleep 60; done'", StorageTimeoutError, "did not answer in time"),
+        ("sleep 60.5", StorageTimeoutError, "did not respond in time"),
+        ("sh -c 'trap : TERM; while :; do sleep 60; done'", StorageTimeoutError, "did not respond in time"),
     ],
 )
 def test_a_proxy_command_that_fails_is_reported(openssh, monkeypatch, command, error_type, text):
@@ -1003,7 +1003,7 @@ def test_a_host_that_drops_packets_raises_a_timeout(openssh):
             for sock in waiting:
                 sock.close()
 
-    assert message == f"127.0.0.1:{address[1]} did not answer within 0.3 s: check host, port and firewalls"
+    assert message == f"127.0.0.1:{address[1]} did not respond within 0.3 s: check host, port and firewalls"
 
 
 def send_only(data):
@@ -1022,7 +1022,9 @@ def test_a_server_that_does_not_continue_raises_a_timeout(openssh, data):
     with listening(send_only(data)) as port:
         message = connection_error(openssh, StorageTimeoutError, port=port, connect_timeout=SHORT_TIMEOUT)
 
-    assert message == f"{openssh.username}@127.0.0.1:{port} did not answer in time: try again, or raise connect_timeout"
+    assert (
+        message == f"{openssh.username}@127.0.0.1:{port} did not respond in time: try again, or raise connect_timeout"
+    )
 
 
 def test_a_port_of_another_protocol_is_reported(openssh):
@@ -1054,7 +1056,7 @@ def test_a_server_that_closes_the_connection_is_reported(openssh):
     [
         ("echo Welcome to this server; exec sleep 60", "a login script that prints text breaks SFTP"),
         ("exit 1", "try again"),
-        ("sleep 60.5", "did not answer in time"),
+        ("sleep 60.5", "did not respond in time"),
     ],
 )
 def test_a_login_shell_that_prints_or_fails_is_reported(openssh, command, text):

@@ -50,7 +50,7 @@ STEP = re.compile(r"check|try again|start it again|choose|see its log|does not s
 
 
 def translated(error, path: str | None = "a.txt"):
-    """Return our error for one of the server or the connection."""
+    """Return the storage error for an error of the server or the connection."""
     result = translate_error(error, path, "docs")
     assert result is not None
     return result

@@ -308,7 +308,7 @@ def test_the_error_of_a_timeout_says_what_to_do(network):
     storage.stat("slow.bin")
     network.proxy.down = Faults(cut_after=0, cut_by="stall")
 
-    with pytest.raises(StorageTimeoutError, match="did not answer in time: try again, or raise read_timeout"):
+    with pytest.raises(StorageTimeoutError, match="did not respond in time: try again, or raise read_timeout"):
         storage.stat("slow.bin")
 
 

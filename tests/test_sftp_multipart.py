@@ -127,7 +127,7 @@ def test_a_part_that_is_uploaded_again_replaces_the_first(storage, new):
     part = storage.multipart.upload_part("a", upload, 1, new)
 
     assert storage.multipart.list_parts("a", upload) == [part]
-    with pytest.raises(IntegrityError, match="part 1 was replaced since it was listed"):
+    with pytest.raises(IntegrityError, match="part 1 was replaced: list the parts again"):
         storage.multipart.complete("a", upload, [old], PLAIN)
     assert not storage.exists("a")
     storage.multipart.complete("a", upload, [part], PLAIN)
@@ -152,7 +152,7 @@ def test_another_size_than_expected_raises_an_error(storage):
     upload = storage.multipart.create("a", PLAIN)
     part = storage.multipart.upload_part("a", upload, 1, b"12345")
 
-    with pytest.raises(IntegrityError, match="the parts have 5 bytes, and 6 were expected: nothing was published"):
+    with pytest.raises(IntegrityError, match="the parts have 5 bytes where 6 were expected; nothing was published"):
         storage.multipart.complete("a", upload, [part], WriteOptions(size=6))
 
     assert not storage.exists("a")
@@ -434,7 +434,7 @@ def test_a_completion_whose_parts_cannot_be_deleted_succeeds(openssh_storage, mo
         storage.multipart.complete("a", upload, [part], WriteOptions(exclusive=True))
 
     assert storage.read("a") == b"1"
-    assert "left for the sweep" in caplog.text
+    assert "could not delete the parts" in caplog.text
     storage.multipart.complete("a", upload, [part], PLAIN)  # by a client that missed the first response
     assert os.listdir(root) == ["a"]
 

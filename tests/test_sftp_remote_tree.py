@@ -557,7 +557,7 @@ def test_a_directory_that_is_always_removed_raises_an_error(openssh_storage, mon
 
     storage.write("a.txt", b"1")
     for operation in (lambda: storage.write("d/a.txt", b"1"), lambda: storage.move("a.txt", "d/a.txt")):
-        with pytest.raises(StorageError, match="another process deletes the directory again and again"):
+        with pytest.raises(StorageError, match="another process deletes the directory repeatedly"):
             operation()
 
     assert [entry.name for entry in storage.list()] == ["a.txt"]

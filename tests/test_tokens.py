@@ -214,7 +214,7 @@ def test_the_link_of_the_longest_path_fits_the_request_line(character):
 
 def test_a_token_that_would_be_too_long_is_not_signed(signer):
     """The error comes when the link is issued, not when it is used."""
-    with pytest.raises(ValueError, match=r"the token would have .* characters, and a link holds at most 4096"):
+    with pytest.raises(ValueError, match=r"the token would have .* characters, and a link can have at most 4096"):
         signer.sign("a.txt", request_for(filename="a" * 4000), NOW)
 
 
@@ -379,7 +379,7 @@ def test_an_expired_token_of_an_old_key_is_reported_as_expired():
     """It is not reported as forged."""
     token = LinkSigner([OLDER], "docs").sign("a.txt", request_for(expires_at=NOW - timedelta(seconds=5)), NOW)
 
-    with pytest.raises(ExpiredLinkError, match="ask for a new one"):
+    with pytest.raises(ExpiredLinkError, match="request a new one"):
         LinkSigner([SECRET, OLDER], "docs").verify(token)
 
 

@@ -100,7 +100,8 @@ class StorageBackend(TransferOperations, LinkOperations):
         """
         if self.link_context is not None:
             raise ConfigurationError(
-                f"{self!r} is already the profile {self.link_context.profile!r}: make one storage for each profile"
+                f"{self!r} already belongs to the profile {self.link_context.profile!r}: create one storage for each "
+                "profile"
             )
         self.link_context = context
 
@@ -145,18 +146,18 @@ class StorageBackend(TransferOperations, LinkOperations):
         """
         if prefix is not None:
             if path:
-                raise ValueError("iter() and list() take a directory or a prefix, not both")
+                raise ValueError("iter() and list() accept a directory or a prefix, not both")
             prefix = normalize_prefix(prefix)
             directory = prefix.rpartition("/")[0]
         else:
             directory = normalize_directory(path)
         if details:
-            found: Iterator[FileInfo] = self._iter_details(directory, prefix, recursive)
-            return found
+            infos: Iterator[FileInfo] = self._iter_details(directory, prefix, recursive)
+            return infos
         return self._iter_entries(directory, prefix, recursive)
 
     def exists(self, path: str) -> bool:
-        """Return whether a file exists at *path*. A directory is no file; a refusal is an error, not False."""
+        """Return whether a file exists at *path*; False for a directory. Denied access is an error, not False."""
         try:
             self.stat(path)
         except FileNotFoundInStorageError:
@@ -205,16 +206,18 @@ class StorageBackend(TransferOperations, LinkOperations):
             FileExistsInStorageError: when *exclusive* is set and the target exists; the target is unchanged.
             PreconditionFailedError: when the target does not have the etag *if_match*; the target is unchanged.
         """
-        copied = self._copy_or_move(self._copy, path, new_path, exclusive, if_match)
-        if copied:
-            self._notify_stored(copied[1])
+        paths = self._copy_or_move(self._copy, path, new_path, exclusive, if_match)
+        if paths is not None:
+            _, new_path = paths
+            self._notify_stored(new_path)
 
     def move(self, path: str, new_path: str, *, exclusive: bool = False, if_match: str | None = None) -> None:
         """Move a file; arguments and errors as for :meth:`copy`. After a failure at least one of both files exists."""
-        moved = self._copy_or_move(self._move, path, new_path, exclusive, if_match)
-        if moved:
-            self._notify_stored(moved[1])
-            file_deleted.send(self, path=moved[0])
+        paths = self._copy_or_move(self._move, path, new_path, exclusive, if_match)
+        if paths is not None:
+            path, new_path = paths
+            self._notify_stored(new_path)
+            file_deleted.send(self, path=path)
 
     def delete(self, path: str) -> None:
         """Delete a file. A missing file is no error."""
@@ -281,7 +284,7 @@ class StorageBackend(TransferOperations, LinkOperations):
         """Remove temporary files and uploads that were never completed, and return their number.
 
         Args:
-            older_than: The minimum age of what is removed; must be longer than the longest upload you expect.
+            older_than: The minimum age of a removed file or upload; longer than the longest upload you expect.
         """
         with self._error_translator():
             return self._sweep(datetime.now(UTC) - older_than)
@@ -339,11 +342,11 @@ class StorageBackend(TransferOperations, LinkOperations):
         self._require_conditions(capabilities.multipart_conditions, options, "for a multipart upload")
         if options.headers and not capabilities.multipart_headers:
             raise self._unsupported(
-                "change headers or metadata when a multipart upload is completed", instead="give them to create()"
+                "change headers or metadata when a multipart upload is completed", instead="pass them to create()"
             )
         if options.checksum is not None and not capabilities.multipart_checksums:
             raise self._unsupported(
-                "verify a checksum when a multipart upload is completed", instead="give it to open() or upload()"
+                "verify a checksum when a multipart upload is completed", instead="pass it to open() or upload()"
             )
         return self._check_options(options)
 
@@ -359,7 +362,7 @@ class StorageBackend(TransferOperations, LinkOperations):
         exclusive: bool,
         if_match: str | None,
     ) -> tuple[str, str] | None:
-        """Check arguments, then call *operation*; return both paths, or None if they are equal."""
+        """Check the arguments, then call *operation*; return the normalized paths, or None if they are equal."""
         path, new_path = self._path(path), self._path(new_path)
         options = WriteOptions(exclusive=exclusive, if_match=if_match)
         self._check_conditions(options)

@@ -2,12 +2,12 @@
 
 To write a backend, implement these methods and run :class:`flask_storage.testing.BackendConformance` on the result.
 :class:`~flask_storage.backends.base.StorageBackend` calls every driver method with checked arguments: *path* and
-*new_path* are normalized, not empty and not equal, and *options* and *request* ask for nothing that
-:attr:`StorageDriver.capabilities` declares unsupported. Driver methods do not check this again.
+*new_path* are normalized, not empty and not equal, and *options* and *request* contain only what
+:attr:`StorageDriver.capabilities` declares. Driver methods do not check this again.
 
-Exceptions of the service or its SDK pass through :meth:`StorageDriver._translate` when they leave a driver method, so
-driver methods do not translate them. The exceptions are :meth:`~StorageDriver._upload_file` and
-:meth:`~StorageDriver._download_file`, in which the caller's own file object can raise too.
+The caller translates errors of the service or its SDK with :meth:`StorageDriver._translate`, so driver methods do not.
+Only :meth:`~StorageDriver._upload_file` and :meth:`~StorageDriver._download_file` translate errors themselves: the file
+object that they get may raise errors too, which must pass unchanged.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ class StorageDriver:
     def _translate(self, error: Exception, path: str | None) -> StorageError | None:
         """Return the storage error for *error*, or None if *error* does not come from the service or its SDK.
 
-        The caller sets the path and the backend of the returned error and raises it ``from`` *error*. *error* is no
-        :class:`~flask_storage.errors.StorageError`.
+        The caller sets the path and the backend of the returned error and raises it ``from`` *error*. *error* is
+        never a :class:`~flask_storage.errors.StorageError`.
         """
         return None
 
@@ -218,7 +218,7 @@ class StorageDriver:
         return [self._link_to(path, request) for path in paths]
 
     def _verify_link(self, token: str) -> InternalLinkTokenData:
-        """Return the path, the operations and the request of a token from a link of :meth:`_link_to`.
+        """Verify a token that :meth:`_link_to` signed, and return its data.
 
         *token* is untrusted input, and the caller has not checked it.
         """
@@ -238,10 +238,10 @@ class StorageDriver:
 
     def _multipart(self) -> MultipartStore:
         """Return the multipart calls. The caller checks their arguments and translates their errors."""
-        raise self._unsupported("take multipart uploads")
+        raise self._unsupported("provide multipart uploads")
 
     def _sweep(self, before: datetime) -> int:
-        """Remove what writes and uploads that began before *before* left behind; return the count.
+        """Remove temporary files and pending uploads that were begun before *before*; return their number.
 
         The caller guarantees that *before* is aware and in UTC.
         """
@@ -261,7 +261,7 @@ class StorageDriver:
             self._delete(path)
 
     def _close(self) -> None:
-        """Close what this process holds: connections, threads. Later operations create them again."""
+        """Close the connections and threads of this process. Later operations create new ones."""
 
     def _local_path(self, path: str) -> Path | None:
         """Return the path of the file on this machine, or None. The file need not exist."""
@@ -319,7 +319,8 @@ class StorageDriver:
 class ErrorTranslator:
     """Context manager that raises a storage error in place of an error of the service or its SDK.
 
-    Storage errors pass. Both kinds get the path and the name of the backend, unless they have them.
+    Storage errors and errors that are not translated pass unchanged, except that a storage error without a path or a
+    backend gets those of this translator.
     """
 
     __slots__ = ("_backend", "_path")

@@ -85,7 +85,7 @@ class InternalLinksStorageBackend(StorageBackend):
         return self._sign(self._path(path), request)
 
     def deserialize_link_token(self, token: str) -> InternalLinkTokenData:
-        """Return what a token grants: keg-storage's name for :meth:`verify_link`."""
+        """Verify a token and return its data: keg-storage's name for :meth:`verify_link`."""
         return self.verify_link(token)
 
     # -- driver methods ------------------------------------------------------------------------------------------------

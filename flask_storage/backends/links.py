@@ -40,7 +40,7 @@ class LinkOperations(StorageDriver):
         url = self._url(path)
         if url is None:
             raise self._unsupported(
-                "give a public URL", path, instead="set base_url for the profile, or use link_to() for a signed link"
+                "return a public URL", path, instead="set base_url for the profile, or use link_to() for a signed link"
             )
         return url
 
@@ -91,7 +91,7 @@ class LinkOperations(StorageDriver):
         return list(urls)
 
     def verify_link(self, token: str) -> InternalLinkTokenData:
-        """Return path, operations and request of a token from a link of this storage; the path is normalized.
+        """Verify the token of a link of this storage and return its data; the path is normalized.
 
         Raises:
             ExpiredLinkError: when the token is valid but has expired.
@@ -136,7 +136,7 @@ class LinkOperations(StorageDriver):
             size: The exact number of bytes.
             max_size: The largest number of bytes.
             content_type: The exact type, or a prefix that ends in a slash (``"image/"``).
-            checksum: ``"sha256:<hex>"`` of the content, which is read unless the service keeps this digest.
+            checksum: ``"sha256:<hex>"`` of the content, which is read unless the service stores this digest.
 
         Raises:
             FileNotFoundInStorageError: when the file does not exist.
@@ -152,7 +152,7 @@ class LinkOperations(StorageDriver):
                 _check_size(info, size, max_size)
                 _check_type(info, content_type)
                 if checksum is not None and digest != checksum.partition(":")[2].lower():
-                    raise IntegrityError("another content was uploaded than was expected; it was deleted")
+                    raise IntegrityError("the uploaded content does not have the expected checksum; it was deleted")
             except (TooLargeError, IntegrityError):
                 self._delete(path)
                 file_deleted.send(self, path=path)
@@ -215,7 +215,7 @@ class LinkOperations(StorageDriver):
             )
         headers = request.content_type or request.content_encoding or request.cache_control
         if headers and request.operations & ShareLinkOperation.upload and not self.capabilities.content_headers:
-            raise self._unsupported("keep a content type or another header with what a link uploads")
+            raise self._unsupported("store a content type or another header of an upload by link")
         _check_values(request)
 
     def _notify_link_issued(self, path: str, request: LinkRequest) -> None:
@@ -231,7 +231,7 @@ class LinkOperations(StorageDriver):
 
 
 def reject_single_path(paths: Iterable[str]) -> Iterable[str]:
-    """Return *paths*, unless it is a single string: each of its characters would be taken for a path."""
+    """Return *paths*, or raise if it is a single string, whose characters would each be treated as a path."""
     if isinstance(paths, str):
         raise TypeError("paths must be a list of paths, not a single string: use delete() or link_to() for one path")
     return paths

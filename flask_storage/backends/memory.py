@@ -142,9 +142,11 @@ class MemoryStorage(InternalLinksStorageBackend):
         with self._lock:
             current = self._files.get(path)
             if options.exclusive and current is not None:
-                raise FileExistsInStorageError(f"{path} exists in {self.name}: choose another name", path=path)
+                raise FileExistsInStorageError(f"{path} exists: choose another name", path=path)
             if options.if_match is not None and (current is None or current.etag != options.if_match):
-                raise PreconditionFailedError(f"{path} is not the version that was named: read it again", path=path)
+                raise PreconditionFailedError(
+                    f"{path} is not the version that if_match names: read it again", path=path
+                )
             self._files[path] = _Stored(path, data, headers)
 
 
@@ -230,7 +232,9 @@ class _MemoryMultipart(MultipartStore):
         with self._storage._lock:
             pending = self._pending(path, upload_id)
             if any(pending.parts.get(part.number, (None,))[0] != part for part in parts):
-                raise IntegrityError("a part is missing, or is not the one that was stored: upload it again", path=path)
+                raise IntegrityError(
+                    "a part is missing or was replaced: list the parts again, or upload it again", path=path
+                )
             content = b"".join(pending.parts[part.number][1] for part in parts)
             self._store(path, content, {**pending.options.headers, **options.headers}, options)
             del self._storage._pending[upload_id]

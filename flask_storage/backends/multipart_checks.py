@@ -21,8 +21,8 @@ class CheckedMultipart(MultipartStore):
         multipart: The calls of the backend.
         normalize: Returns the canonical path of a file.
         normalize_directory: Returns the canonical path of a directory.
-        check: Refuses options that the backend does not support.
-        check_complete: Likewise for the options of :meth:`complete`.
+        check: Raises for options that the backend does not support.
+        check_complete: Likewise, for the options of :meth:`complete`.
         translator: Returns the context manager that translates errors about a path.
         published: Called with each path that was published.
     """
@@ -59,14 +59,14 @@ class CheckedMultipart(MultipartStore):
         path = self._normalize(path)
         conditions = (options.exclusive or None, options.if_match, options.size, options.checksum)
         if any(condition is not None for condition in conditions):
-            raise ValueError("exclusive, if_match, size and checksum are given to complete(), which checks them")
+            raise ValueError("exclusive, if_match, size and checksum are arguments of complete(), not of create()")
         with self._error_translator(path):
             return self._multipart.create(path, self._check(options))
 
     def upload_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
         """See :meth:`MultipartStore.upload_part`."""
         if not (type(number) is int and 1 <= number <= self.limits.max_count):
-            raise ValueError(f"parts are numbered from 1 to {self.limits.max_count}, not {number!r}")
+            raise ValueError(f"number must be a part number from 1 to {self.limits.max_count}, not {number!r}")
         path = self._normalize(path)
         with self._error_translator(path):
             return self._multipart.upload_part(path, upload_id, number, data)

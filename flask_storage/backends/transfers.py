@@ -68,7 +68,7 @@ class TransferOperations(StorageDriver):
             raise ValueError("Unsupported mode. Accepted modes are FileMode.read or FileMode.write")
         if file_mode is FileMode.read:
             if extra_args or arguments:
-                raise ValueError(f"{', '.join({**(extra_args or {}), **arguments})}: only for writing")
+                raise ValueError(f"{', '.join({**(extra_args or {}), **arguments})} can be passed only for writing")
             reader = self._reader(path)
             try:
                 file_read.send(self, path=path)
@@ -80,7 +80,7 @@ class TransferOperations(StorageDriver):
         if not file_mode & FileMode.read:
             writer = self._writer(path, options)
         elif options.size is not None or options.checksum is not None:
-            raise ValueError("size and checksum are for writing a new file, not for editing one (mode 'rw')")
+            raise ValueError("size and checksum cannot be passed with mode 'rw', which edits an existing file")
         elif self.capabilities.read_write:
             with translator:
                 writer = self._open_updater(path, options)
@@ -197,7 +197,7 @@ class TransferOperations(StorageDriver):
         argument: object = data  # callers may ignore the annotation
         if not isinstance(argument, bytes | bytearray | memoryview):
             advice = "encode it first" if isinstance(argument, str) else "pass a file object to upload(file_obj, path)"
-            raise TypeError(f"write() takes bytes, not {type(argument).__name__}: {advice}")
+            raise TypeError(f"write() requires bytes, not {type(argument).__name__}: {advice}")
         arguments.setdefault("size", memoryview(data).nbytes)
         self.upload(io.BytesIO(data), path, **arguments)
 
@@ -302,10 +302,10 @@ class TransferOperations(StorageDriver):
             if value is not None and not is_one_line(value):
                 raise ValueError(f"{header} must be one line of text")
         if not capabilities.content_headers and any(getattr(options, header) for header in CONTENT_HEADERS):
-            raise self._unsupported("keep a content type or another header with a file")
+            raise self._unsupported("store a content type or another header")
         if options.metadata:
             if not capabilities.metadata:
-                raise self._unsupported("keep metadata with a file")
+                raise self._unsupported("store metadata")
             check_metadata(options.metadata)
             options = replace(options, metadata=dict(options.metadata))
         if options.checksum is not None:
@@ -317,11 +317,13 @@ class TransferOperations(StorageDriver):
 
     def _check_conditions(self, options: WriteOptions) -> None:
         if options.exclusive and not self.capabilities.exclusive:
-            raise self._unsupported("refuse a taken name atomically", instead="use save(), which suffixes every name")
+            raise self._unsupported(
+                "create a file exclusively (exclusive=True)", instead="use save(), which adds a suffix to every name"
+            )
         if options.if_match is not None and not self.capabilities.if_match:
-            raise self._unsupported("compare the stored version atomically (if_match)")
+            raise self._unsupported("compare the stored version atomically (if_match=…)")
         if options.if_match is not None and not is_one_line(options.if_match):
-            raise ValueError("if_match is the etag of a version, one line of text")
+            raise ValueError("if_match must be the etag of a version: one line of text")
 
 
 def _can_rewind(content: SupportsRead) -> bool:

@@ -1,7 +1,7 @@
 """Views that serve signed links, and one that serves public files.
 
-The token is the only credential: any client that presents it may do what it grants, and no other part of the request is
-trusted. So a link needs no login and no cookie, and cross-site request forgery does not apply
+The token is the only credential: any client that sends it may perform its operations, and no other part of the request
+is trusted. So a link needs no login and no cookie, and protection against cross-site request forgery is not needed
 (:func:`exempt_link_views`).
 """
 
@@ -70,7 +70,7 @@ class LinkViewMixin:
     413    the body is larger than the token allows (without a limit there: the app's ``MAX_CONTENT_LENGTH``)
     415    the body is a form
     416    the requested range does not exist
-    503    the storage cannot be reached (504: does not answer, 507: is full)
+    503    the storage cannot be reached (504: does not respond, 507: is full)
     ====== =====================================================================================================
 
     Uploads are atomic: a file appears, or is replaced, when the whole body has arrived.
@@ -80,9 +80,7 @@ class LinkViewMixin:
 
     def get_storage_backend(self) -> StorageBackend:
         """Return the storage whose links this view serves."""
-        raise NotImplementedError(
-            f"{type(self).__name__} does not say which storage it serves: override get_storage_backend()"
-        )
+        raise NotImplementedError(f"{type(self).__name__} has no storage: override get_storage_backend()")
 
     def get_request_token(self) -> str | None:
         """Return the token of the request: the query's ``token``, or else ``Authorization: Bearer …``."""
@@ -93,7 +91,7 @@ class LinkViewMixin:
         return token.strip() if scheme.lower() == "bearer" else None
 
     def get_token_data(self, storage: StorageBackend) -> InternalLinkTokenData:
-        """Return what the request's token grants.
+        """Verify the request's token and return its data.
 
         Raises:
             werkzeug.exceptions.NotFound: when the request has no token, or the app has no ``SECRET_KEY`` for links.
@@ -120,7 +118,7 @@ class LinkViewMixin:
         return _with_text_errors(self._download)
 
     def head(self, **view_args: Any) -> Response:
-        """Send the headers of GET, without taking a use of a limited link."""
+        """Send the headers of GET; this does not count as a use of a limited link."""
         return _with_text_errors(self._describe)
 
     def put(self, **view_args: Any) -> Response:
@@ -179,7 +177,7 @@ class LinkViewMixin:
         return CookielessResponse("OK", headers=_PLAIN_TEXT_HEADERS)
 
     def _authorize(self, operation: ShareLinkOperation) -> tuple[StorageBackend, InternalLinkTokenData, LinkRequest]:
-        """Return the storage, the token's data and its constraints, when the token allows *operation* now.
+        """Return the storage, the token's data and its constraints, if the token allows *operation* now.
 
         Raises:
             werkzeug.exceptions.HTTPException: when it does not.
@@ -239,7 +237,7 @@ def exempt_link_views(endpoint: str | None, _values: dict[str, Any] | None) -> N
     protection = current_app.extensions.get("csrf")
     if protection is None or not issubclass(getattr(view, "view_class", object), LinkViewMixin):
         return
-    # Flask-WTF identifies views by module and name. This name is unique, so no view of a form is exempted with it.
+    # Flask-WTF identifies views by module and name. This name is unique, so no other view is exempted.
     view.__name__ = f"{view.view_class.__name__} (signed links)"
     protection.exempt(view)
 
@@ -297,7 +295,7 @@ def _usage_store() -> Any:
 
 
 def _consume_use(data: InternalLinkTokenData, constraints: LinkRequest) -> None:
-    """Take one use of a limited link; of concurrent requests exactly as many succeed as the link has uses."""
+    """Consume one use of a limited link; 403 if none is left. Concurrent requests never consume more than its uses."""
     if constraints.uses is not None:
         with http_errors():
             if not _usage_store().consume(data.token_id, constraints.uses, constraints.expires_at):
@@ -308,18 +306,18 @@ def _consume_use(data: InternalLinkTokenData, constraints: LinkRequest) -> None:
 def _release_on_failure(
     done: Callable[[], bool], data: InternalLinkTokenData, constraints: LinkRequest
 ) -> Iterator[Callable[[], None]]:
-    """Yield a function that takes one use; release the use when the block raises and the operation is not *done*."""
-    used = False
+    """Yield a function that consumes one use; release the use when the block raises and the operation is not *done*."""
+    is_consumed = False
 
     def consume_use() -> None:
-        nonlocal used
+        nonlocal is_consumed
         _consume_use(data, constraints)
-        used = constraints.uses is not None
+        is_consumed = constraints.uses is not None
 
     try:
         yield consume_use
     except BaseException:
-        if used and not done():
+        if is_consumed and not done():
             _usage_store().release(data.token_id)
         raise
 
@@ -330,7 +328,7 @@ def _is_from_network(network: str) -> bool:
         allowed = ipaddress.ip_network(network, strict=False)
     except ValueError:
         return False
-    # A server that listens on IPv6 sees the client 203.0.113.7 as ::ffff:203.0.113.7.
+    # On a server that listens on IPv6, the address of the client 203.0.113.7 is ::ffff:203.0.113.7.
     return (getattr(address, "ipv4_mapped", None) or address) in allowed
 
 

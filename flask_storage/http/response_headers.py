@@ -15,12 +15,13 @@ from werkzeug.datastructures import Headers
 from ..content_types import content_disposition, guess_content_type, is_safe_inline, is_shown_in_viewer
 from ..types import FileInfo
 
-# No comma anywhere: browsers take the last type of a list, and the check for safe types would look at the first.
+# No comma anywhere: in a list of types, browsers use the last, and the check for safe types would use the first.
 _TYPE = re.compile(r"""[\w.+-]+/[\w.+-]+([ \t]*;[ \t]*[\w.+-]+=([\w.+-]+|"[ !#-+\--\[\]-~]*"))*""", re.ASCII)
 _PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]+")
-# A browser shows an image, a video or a PDF in a document that it generates, to which the policy applies too. In a
-# sandbox Chromium plays no video, because that document has an opaque origin and the video is cross-origin to it; and
-# not every browser starts its PDF viewer there. Neither can run scripts: `nosniff` makes browsers keep to the type.
+# A browser shows an image, a video or a PDF in a document that it generates, and applies the policy to that document.
+# In a sandbox, Chromium plays no video, because the document has an opaque origin and the video is cross-origin to it;
+# and some browsers do not start their PDF viewer. So the policy for viewers has no sandbox. These types cannot run
+# scripts, since `nosniff` keeps browsers from treating them as another type.
 _BASE_POLICY = "default-src 'none'; form-action 'none'; base-uri 'none'"
 _ATTACHMENT_POLICY = f"{_BASE_POLICY}; sandbox"
 _INLINE_POLICY = f"{_BASE_POLICY}; img-src 'self'; style-src 'unsafe-inline'; sandbox"

@@ -173,7 +173,7 @@ _ERROR_RESPONSES: ErrorResponses = {
     TooLargeError: lambda: exceptions.RequestEntityTooLarge("The file is too large."),
     StorageFullError: InsufficientStorage,
     ThrottledError: lambda: exceptions.ServiceUnavailable("The storage is busy.", retry_after=5),
-    StorageTimeoutError: lambda: exceptions.GatewayTimeout("The storage does not answer."),
+    StorageTimeoutError: lambda: exceptions.GatewayTimeout("The storage does not respond."),
     StorageUnavailableError: lambda: exceptions.ServiceUnavailable("The storage cannot be reached."),
 }
 
@@ -188,8 +188,8 @@ def http_errors(responses: ErrorResponses | None = None) -> Iterator[None]:
     Args:
         responses: Responses that replace the default ones, by error class; they apply to subclasses too.
 
-    Errors that the client did not cause and that do not pass by themselves (a wrong configuration, a broken disk) are
-    not translated, so that the app logs them. Of the others, those that the client did not cause are logged here.
+    Errors of the server that are not temporary (a wrong configuration, a broken disk) are not translated, so that the
+    app logs them. Of the others, those that the client did not cause are logged here.
     """
     try:
         yield
@@ -218,7 +218,7 @@ def _offload_headers(backend: StorageBackend, path: str) -> tuple[FileInfo, dict
         return None
     info = backend.stat(path)
     if info.content_encoding:
-        return None  # nginx keeps the type, the disposition and the caching of the response, and drops the encoding
+        return None  # nginx would drop Content-Encoding; it keeps Content-Type, Content-Disposition and Cache-Control
     # The web servers percent-decode both headers.
     if location:
         return info, {"X-Accel-Redirect": f"{location.rstrip('/')}/{quote(info.path)}"}
@@ -250,7 +250,7 @@ def _file_response(reader: RemoteFile | None, info: FileInfo, headers: Headers, 
         reader.close()
         reader = None
     if reader is None:
-        # Not an empty list: Hypercorn sends the response only when it gets a first chunk.
+        # Not an empty list: Hypercorn sends a response only after its first chunk.
         return StoredFileResponse([b""], headers=headers, info=info)
     body = _body(reader, start, count, whole=status == 200)
     return StoredFileResponse(body, status=status, headers=headers, direct_passthrough=True, info=info)
@@ -291,7 +291,7 @@ class _BodyIterator(Iterator[bytes]):
             raise StopIteration
         chunk = self._reader.read(min(CHUNK_BYTES, self._remaining))
         if not chunk:
-            # Without an error, a client that does not compare lengths would take this for the whole file.
+            # Without an error, a client that does not compare lengths would treat this as the whole file.
             raise IntegrityError(f"the file ended {self._remaining} bytes early: it was truncated while it was sent")
         self._remaining -= len(chunk)
         return chunk

@@ -20,13 +20,13 @@ def open_usage_store(setting: str | LinkUsageStore | None, instance_path: str | 
         instance_path: The app's instance folder. The file of a relative SQLite URL is in it too.
 
     Raises:
-        ConfigurationError: when the setting names no usage store, or a package that the store needs is missing.
+        ConfigurationError: when the setting is not a usage store, or a package that the store needs is missing.
     """
     if setting is None:
         return FileUsageStore(os.path.join(instance_path, "storage-links"))
     if isinstance(setting, LinkUsageStore):
         return setting
-    value: Any = setting  # not trusted to be text: the configuration may hold any object
+    value: Any = setting  # the configuration may contain any object
     scheme, separator, rest = value.partition("://") if isinstance(value, str) else ("", "", "")
     if scheme in ("redis", "rediss", "unix"):
         from .redis_store import RedisUsageStore

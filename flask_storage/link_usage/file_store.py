@@ -45,7 +45,7 @@ class FileUsageStore(LinkUsageStore):
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            return False  # this use is taken
+            return False  # this use is consumed
         except FileNotFoundError:  # the first use of this link, or a sweep just removed its empty directory
             os.makedirs(self._directory, 0o700, exist_ok=True)
             _fsync_directory(os.path.dirname(self._directory))
@@ -53,8 +53,8 @@ class FileUsageStore(LinkUsageStore):
                 os.mkdir(link_directory, 0o700)
             return self._create(link_directory, name, expiry)
         try:
-            # Until now the modification time was the present, so no sweep deletes the file within the next hour. If
-            # the process dies here, the use is taken but the link was not honoured.
+            # Until now the modification time is that of the creation, so no sweep deletes the file within an hour. If
+            # the process is killed here, the use is consumed although the operation did not take place.
             os.utime(file if os.utime in os.supports_fd else path, (expiry, expiry))
             os.fsync(file)  # the use must survive a power failure
         finally:

@@ -71,7 +71,7 @@ class RedisUsageStore(LinkUsageStore):
             return int(self._client.get(_PREFIX + key) or 0)
 
     def _increment(self, key: str, uses: int, expiry: int) -> bool:
-        # Relative to this host's clock: it is the one that decides whether the link has expired.
+        # Relative to the clock of this host, which also decides whether the link has expired.
         time_to_live = expiry + RETENTION_AFTER_EXPIRY - int(time.time())
         with self._translating_errors():
             return bool(self._run_increment(keys=[_PREFIX + key], args=[uses, time_to_live]))
@@ -89,6 +89,6 @@ class RedisUsageStore(LinkUsageStore):
             yield
         except self._error as error:
             raise StorageUnavailableError(
-                f"{self!r} did not answer: check that the Redis server in STORAGE_LINK_USAGE runs and accepts the "
+                f"{self!r} did not respond: check that the Redis server in STORAGE_LINK_USAGE runs and accepts the "
                 "app's credentials"
             ) from error

@@ -45,7 +45,8 @@ class SQLUsageStore(LinkUsageStore):
             sqlalchemy.Column("expires_at", sqlalchemy.BigInteger, nullable=False, index=True),
         )
         # One engine for each process: two processes that share a connection after a fork would get each other's
-        # responses. A child keeps a reference to the parent's engine, so that its garbage collection does not close it.
+        # responses. A child keeps a reference to the parent's engine, whose garbage collection would close connections
+        # of the parent.
         self._engines: dict[int, Engine] = {os.getpid(): self._create_engine()}
         self._has_table = False
 
@@ -96,7 +97,7 @@ class SQLUsageStore(LinkUsageStore):
             yield engine
         except (self._sql.exc.SQLAlchemyError, OSError) as error:
             raise StorageUnavailableError(
-                f"{self!r} did not answer: check that the database in STORAGE_LINK_USAGE runs and accepts the app's "
+                f"{self!r} did not respond: check that the database in STORAGE_LINK_USAGE runs and accepts the app's "
                 "credentials"
             ) from error
 

@@ -145,7 +145,7 @@ class FailingStorage(StorageBackend):
             ValueError: for an unknown call, or *after* with a call other than ``"read"`` and ``"write"``.
         """
         if call not in CALLS:
-            raise ValueError(f"no call is named {call!r}: there are {', '.join(sorted(CALLS))}")
+            raise ValueError(f"no call is named {call!r}: the calls are {', '.join(sorted(CALLS))}")
         if after is not None and call not in ("read", "write"):
             raise ValueError("only 'read' and 'write' can fail after a number of bytes")
         self._faults.append(_Fault(call, on, times, after, path, error))

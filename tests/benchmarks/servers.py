@@ -158,7 +158,7 @@ def _running(command: list[str], port: int, cwd: Path | None = None) -> Iterator
             with contextlib.suppress(OSError), connected(port):
                 break
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{command[0]} does not answer")
+                raise RuntimeError(f"{command[0]} does not respond")
             time.sleep(0.05)
         yield
     finally:

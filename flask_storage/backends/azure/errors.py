@@ -1,4 +1,4 @@
-"""Translation of the SDK's errors and the service's error codes into ours."""
+"""Translation of the SDK's errors and the service's error codes into storage errors."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _SIGNATURE_MISMATCH = (
 _LEASED = "another client holds a lease on the blob: wait until it expires, or break it"
 _IMMUTABLE = "a policy or a legal hold makes the blob immutable: it cannot be replaced or deleted until that ends"
 _THROTTLED = "the service limits the request rate: send fewer requests, or raise max_attempts"
-_CONTENT_MISMATCH = "the bytes that arrived are not the ones that were sent"
-_ETAG_MISMATCH = "the stored file is not the version that if_match names"
+_CONTENT_MISMATCH = "the content changed in transit: try again"
+_ETAG_MISMATCH = "the stored file is not the expected version: read it again"
 
 # By the code in the response: https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes and
 # https://learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes
@@ -230,7 +230,9 @@ def translating_conditions(path: str, options: WriteOptions) -> Iterator[None]:
         if options.exclusive and code in ("BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet"):
             raise FileExistsInStorageError(f"{path} exists: choose another name", path=path) from error
         if options.if_match is not None and code in ("ConditionNotMet", "TargetConditionNotMet", "BlobNotFound"):
-            raise PreconditionFailedError(f"{path} is not the version that if_match names", path=path) from error
+            raise PreconditionFailedError(
+                f"{path} is not the version that if_match names: read it again", path=path
+            ) from error
         raise
 
 

@@ -114,7 +114,7 @@ class ContainerGateway:
         properties.size = total
         if self.check_content and properties.size == requested and self.head(path).size != requested:
             # A total size corrupted in transit to exactly the requested size would not be noticed otherwise.
-            raise IntegrityError("the size that arrived is not the one that is stored: read the file again")
+            raise IntegrityError("the size of the download is not the stored size: read the file again")
         end = min(size, properties.size)
         if buffer.tell() < end:
             self.get_range(path, buffer.tell(), end, buffer, properties)

@@ -30,7 +30,7 @@ class AzureLinkOperations(StorageBackend):
         return self.link_to(path, ShareLinkOperation.download, expire)
 
     def create_container_url(self, expire: Expiry, ip: str | None = None) -> str:
-        """Return a link that lets its holder list, read, write and delete everything in the container.
+        """Return a link whose holder can list, read, write and delete everything in the container.
 
         The link ignores the storage's prefix, and only renewing the account's key revokes it early. Give it to trusted
         machines, never to browsers.

@@ -260,12 +260,16 @@ class AzureMultipart(BlockUpload):
             found = arrived.get(part.number)
             if found is None:
                 self._check_conditions(path, options)
-                raise IntegrityError(f"part {part.number} is missing: send it again", path=path)
+                raise IntegrityError(f"part {part.number} is missing: upload it again", path=path)
             if found.etag != part.etag:
-                raise IntegrityError(f"part {part.number} was sent again with other content: list the parts", path=path)
+                raise IntegrityError(
+                    f"part {part.number} was replaced: list the parts again, or upload it again", path=path
+                )
         size = sum(arrived[part.number].size for part in parts)
         if options.size is not None and size != options.size:
-            raise IntegrityError(f"{size} bytes were sent where {options.size} were expected; nothing was published")
+            raise IntegrityError(
+                f"the parts have {size} bytes where {options.size} were expected; nothing was published"
+            )
         stored_options = WriteOptions(**{**_manifest_headers(manifest), **options.headers})
         try:
             self._commit(path, upload_id, parts, stored_options, options)
@@ -319,7 +323,9 @@ class AzureMultipart(BlockUpload):
             if options.exclusive and etag is not None:
                 raise FileExistsInStorageError(f"{path} exists: choose another name", path=path)
             if options.if_match not in (None, etag):
-                raise PreconditionFailedError(f"{path} is not the version that if_match names", path=path)
+                raise PreconditionFailedError(
+                    f"{path} is not the version that if_match names: read it again", path=path
+                )
 
     def _manifest(self, path: str, upload_id: str) -> BlobProperties:
         missing = FileNotFoundInStorageError(self._container.storage, f"{path} (upload)")

@@ -107,7 +107,7 @@ class AzureSasBuilder:
     def block_upload(self, path: str, request: LinkRequest, upload_id: str, number: int) -> PresignedUpload:
         """Return the request by which a browser sends one block of an upload."""
         if not (type(number) is int and 1 <= number <= MAX_BLOCKS):
-            raise ValueError(f"parts are numbered from 1 to {MAX_BLOCKS}, not {number!r}")
+            raise ValueError(f"number must be a part number from 1 to {MAX_BLOCKS}, not {number!r}")
         arguments = self._sas_arguments(path, request)
         block = base64.urlsafe_b64encode(block_name(upload_id, number).encode()).decode()
         url = f"{self._blob_url(path, arguments)}&comp=block&blockid={block}"

@@ -220,7 +220,7 @@ class AzureStorage(AzureLinkOperations):
         container, _, prefix = url.path.strip("/").partition("/")
         if not (url.netloc and container) or "@" in url.netloc or ":" in url.netloc:
             raise ConfigurationError(
-                "the URL of an Azure storage is azure://account/container/prefix; key or credential are arguments"
+                "the URL of an Azure storage must be azure://account/container/prefix; pass credentials as arguments"
             )
         if prefix:
             options.setdefault("prefix", unquote(prefix))

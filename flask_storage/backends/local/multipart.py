@@ -80,10 +80,13 @@ class LocalMultipart(MultipartStore):
                 try:
                     fd = directory.open_file(part_name(part.number))
                 except FileNotFoundError as error:
-                    raise IntegrityError(f"part {part.number} is missing: send it again", path=path) from error
+                    raise IntegrityError(f"part {part.number} is missing: upload it again", path=path) from error
                 try:
                     if etag(os.fstat(fd)) != part.etag:
-                        raise IntegrityError(f"part {part.number} is not the one that was named", path=path)
+                        raise IntegrityError(
+                            f"part {part.number} was replaced: list the parts again, or upload it again",
+                            path=path,
+                        )
                     _append(writer, fd, in_kernel=not options.checksum)
                 finally:
                     os.close(fd)

@@ -55,7 +55,7 @@ class RootedTree:
             for _ in range(_ATTEMPTS):
                 with suppress(FileNotFoundError):  # another process removed an empty directory of the path
                     return self._open_path(path, create=True)
-            raise LocalFSError(f"another process deletes the directory {path} again and again: try again later")
+            raise LocalFSError(f"another process deletes the directory {path} repeatedly: try again later")
         except BaseException:
             self.remove_empty_parents(path)
             raise
@@ -85,7 +85,7 @@ class RootedTree:
                 raise
             else:
                 return directory, name, fd
-        raise LocalFSError(f"another process deletes the directory of {path} again and again: try again later")
+        raise LocalFSError(f"another process deletes the directory of {path} repeatedly: try again later")
 
     def remove_empty_parents(self, path: str) -> None:
         """Remove the directory *path* and its parents as far as they are empty, but never the root.

@@ -237,7 +237,10 @@ def _skip_expect_header(client: Any) -> None:
 
 
 def _retry_truncated_response(operation_model: Any, response_dict: Any, **_: Any) -> None:
-    """Make boto3 retry a response that ended within its headers, as it does a 500: boto3 takes it as complete."""
+    """Make boto3 retry a response that ended within its headers: boto3 would treat it as complete.
+
+    The status is changed to 500, which boto3 retries.
+    """
     if response_dict["status_code"] == HTTPStatus.OK:
         name = operation_model.name
         has_headers = all(header in response_dict["headers"] for header in _REQUIRED_HEADERS.get(name, ()))

@@ -26,7 +26,8 @@ from ...errors import (
 )
 from ...types import WriteOptions
 
-# By the error code in the response; https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+# By the error code in the response. For a file or an upload that does not exist, the text is appended to its path;
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "AccessDenied": (
         PermissionDeniedError,
@@ -36,7 +37,7 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "AccountProblem": (PermissionDeniedError, "the account has a problem: contact the support of the service"),
     "InvalidAccessKeyId": (
         PermissionDeniedError,
-        "the service does not know the access key: check it, and the endpoint_url",
+        "the service has no such access key: check aws_access_key_id and endpoint_url",
     ),
     "SignatureDoesNotMatch": (
         PermissionDeniedError,
@@ -68,18 +69,18 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "InvalidStorageClass": (ConfigurationError, "the service has no such storage_class"),
     "AccessControlListNotSupported": (ConfigurationError, "the bucket does not support ACLs: remove acl"),
     "KMS.NotFoundException": (ConfigurationError, "there is no such KMS key: check kms_key_id"),
-    "PreconditionFailed": (PreconditionFailedError, "the stored file is not the version that was named"),
+    "PreconditionFailed": (PreconditionFailedError, "the stored file is not the expected version: read it again"),
     "ConditionalRequestConflict": (
         PreconditionFailedError,
         "another client wrote the same file concurrently: check what is stored, and try again",
     ),
     "OperationAborted": (StorageUnavailableError, "another operation on the same resource is in progress: try again"),
-    "BadDigest": (IntegrityError, "the bytes that arrived are not the ones that were sent"),
+    "BadDigest": (IntegrityError, "the content changed in transit: try again"),
     "InvalidDigest": (IntegrityError, "the checksum in the request is not valid"),
-    "XAmzContentSHA256Mismatch": (IntegrityError, "the bytes that arrived are not the ones that were sent"),
-    "XAmzContentChecksumMismatch": (IntegrityError, "the bytes that arrived are not the ones that were sent"),
+    "XAmzContentSHA256Mismatch": (IntegrityError, "the content changed in transit: try again"),
+    "XAmzContentChecksumMismatch": (IntegrityError, "the content changed in transit: try again"),
     "IncompleteBody": (IntegrityError, "fewer bytes arrived than were announced"),
-    "InvalidPart": (IntegrityError, "a part is missing, or is not the one that was stored"),
+    "InvalidPart": (IntegrityError, "a part is missing or was replaced: list the parts again, or upload it again"),
     "InvalidPartOrder": (IntegrityError, "the parts are not in order"),
     "EntityTooSmall": (IntegrityError, "a part other than the last is smaller than 5 MiB"),
     "EntityTooLarge": (TooLargeError, "the object or part is larger than the service allows"),
@@ -87,13 +88,16 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "MetadataTooLarge": (TooLargeError, "the metadata is larger than 2 KB"),
     "KeyTooLongError": (InvalidPathError, "with its prefix the path is longer than 1024 bytes"),
     "InvalidObjectName": (InvalidPathError, "the service cannot store an object with this name"),
-    "QuotaExceeded": (StorageFullError, "the quota is exceeded: delete files, or have it raised"),
+    "QuotaExceeded": (StorageFullError, "the quota is exceeded: delete files, or request a larger quota"),
     "InsufficientCapacity": (StorageFullError, "the service has no space left: delete files, or add capacity"),
     "XMinioStorageFull": (StorageFullError, "the service has no space left: delete files, or add capacity"),
-    "SlowDown": (ThrottledError, "the service asks to slow down: send fewer requests, or raise max_attempts"),
-    "Throttling": (ThrottledError, "the service asks to slow down: send fewer requests, or raise max_attempts"),
-    "TooManyRequests": (ThrottledError, "the service asks to slow down: send fewer requests, or raise max_attempts"),
-    "RequestLimitExceeded": (ThrottledError, "the service asks to slow down: send fewer requests"),
+    "SlowDown": (ThrottledError, "the service limits the request rate: send fewer requests, or raise max_attempts"),
+    "Throttling": (ThrottledError, "the service limits the request rate: send fewer requests, or raise max_attempts"),
+    "TooManyRequests": (
+        ThrottledError,
+        "the service limits the request rate: send fewer requests, or raise max_attempts",
+    ),
+    "RequestLimitExceeded": (ThrottledError, "the service limits the request rate: send fewer requests"),
     "RequestTimeout": (StorageTimeoutError, "the service timed out waiting for the rest of the request: try again"),
     "InternalError": (StorageUnavailableError, "the service had an internal error: try again"),
     "ServiceUnavailable": (StorageUnavailableError, "the service is not available: try again"),
@@ -169,8 +173,8 @@ _BY_CLASS: tuple[tuple[type[Exception], type[StorageError], str], ...] = (
     (sdk.IncompleteReadError, StorageUnavailableError, "the connection broke off: try again"),
     (sdk.ConnectionError, StorageUnavailableError, "the connection failed: try again"),
     (sdk.HTTPClientError, StorageUnavailableError, "the connection failed: try again"),
-    (sdk.FlexibleChecksumError, IntegrityError, "the bytes that arrived are not the ones that were sent"),
-    (sdk.ChecksumError, IntegrityError, "the bytes that arrived are not the ones that were sent"),
+    (sdk.FlexibleChecksumError, IntegrityError, "the content changed in transit: try again"),
+    (sdk.ChecksumError, IntegrityError, "the content changed in transit: try again"),
     (
         sdk.NoCredentialsError,
         ConfigurationError,
@@ -244,5 +248,7 @@ def translating_conditions(path: str, options: WriteOptions) -> Iterator[None]:
         if options.exclusive and code == "PreconditionFailed":
             raise FileExistsInStorageError(f"{path} exists: choose another name", path=path) from error
         if options.if_match is not None and code in ("PreconditionFailed", "NoSuchKey"):
-            raise PreconditionFailedError(f"{path} is not the version that was named", path=path) from error
+            raise PreconditionFailedError(
+                f"{path} is not the version that if_match names: read it again", path=path
+            ) from error
         raise

@@ -38,9 +38,9 @@ class S3FileBase(RemoteFile):
 
     def __init__(self, mode: FileMode | str, bucket: str, filename: str, client: Any) -> None:
         super().__init__(mode)
-        self._belong(bucket, filename, client)
+        self._set_object(bucket, filename, client)
 
-    def _belong(self, bucket: str, filename: str, client: Any) -> None:
+    def _set_object(self, bucket: str, filename: str, client: Any) -> None:
         self.bucket = bucket
         self.filename = filename
         self.s3 = client
@@ -93,7 +93,7 @@ class S3Reader(S3FileBase, RangeReader):
             check=select_check(response, etag_is_md5=gateway.preset.etag_is_md5) if verify else None,
             eager=whole,
         )
-        self._belong(gateway.name, gateway.key(filename), gateway.client)
+        self._set_object(gateway.name, gateway.key(filename), gateway.client)
 
 
 class S3Writer(S3FileBase, MultipartWriter):
@@ -136,7 +136,7 @@ class S3Writer(S3FileBase, MultipartWriter):
             workers=workers,
             size=size,
         )
-        self._belong(gateway.name, gateway.key(filename), gateway.client)
+        self._set_object(gateway.name, gateway.key(filename), gateway.client)
 
     def _create_upload(self) -> str:
         return self._multipart.create_own(self.name, self._stored_options())

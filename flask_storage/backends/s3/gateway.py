@@ -24,7 +24,15 @@ _NOT_LISTED = {"RequestCharged", "ResponseMetadata"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectSettings:
-    """Arguments of boto3 for every object of a storage; reading needs those of the customer-provided key too."""
+    """Settings that apply to every object of a storage.
+
+    Attributes:
+        stored: Arguments of boto3 for the requests that create an object.
+        customer: Arguments of boto3 for a customer-provided key; also needed to read or copy an object.
+        content_type: The content type of objects for which none is passed or guessed.
+        cache_control: The ``Cache-Control`` header of objects for which none is passed.
+        guess_content_type: Whether content types are guessed from names.
+    """
 
     stored: Mapping[str, Any] = field(default_factory=dict)
     customer: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -264,7 +272,7 @@ def unquoted_etag(response: Any) -> str:
 
 @contextmanager
 def translating_parse_errors() -> Iterator[None]:
-    """Translate the generic errors of parsing a response that is not valid."""
+    """Translate the built-in errors that boto3 raises when it parses an invalid response."""
     try:
         yield
     except (ValueError, KeyError, ResponseParserError) as error:

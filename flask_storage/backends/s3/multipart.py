@@ -144,13 +144,14 @@ class S3Multipart(MultipartStore):
 
     @property
     def _customer(self) -> dict[str, Any]:
+        """The arguments of boto3 for a customer-provided key."""
         return dict(self._bucket.object_settings.customer)
 
     def _create(self, path: str, arguments: dict[str, Any]) -> str:
         return upload_id_of(self._bucket.call("create_multipart_upload", Key=self._bucket.key(path), **arguments))
 
     def _call(self, operation: str, path: str, upload_id: str, **arguments: Any) -> Any:
-        # With an empty id the request would store or delete the object instead.
+        # A request with an empty id is one for the object itself, which it would store or delete.
         if not (0 < len(upload_id) <= _MAX_ID_LENGTH and upload_id.isascii() and upload_id.isprintable()):
             raise FileNotFoundInStorageError(self._bucket.storage, f"{path} (upload)")
         return self._bucket.call(operation, Key=self._bucket.key(path), UploadId=upload_id, **arguments)
@@ -159,7 +160,7 @@ class S3Multipart(MultipartStore):
         sizes = {part.number: part.size for part in self.list_parts(path, upload_id)}
         total = sum(sizes.get(part.number, 0) for part in parts)
         if total != size:
-            raise IntegrityError(f"{path}: {total} bytes were sent where {size} were expected; nothing was published")
+            raise IntegrityError(f"the parts have {total} bytes where {size} were expected; nothing was published")
 
     def _raise_if_upload_missing(self, error: Exception, path: str, upload_id: str) -> None:
         """Raise FileNotFoundInStorageError if *error* is due to a missing upload: Ceph sends several codes for that."""
@@ -183,8 +184,8 @@ class S3Multipart(MultipartStore):
                 return False
         try:
             response = self._bucket.head(path, for_cleanup=True)
-            ours = not conditional or response.get("Metadata", {}).get(WRITE_KEY) == self._nonce
-            return ours and unquoted_etag(response) == etag
+            is_own_write = not conditional or response.get("Metadata", {}).get(WRITE_KEY) == self._nonce
+            return is_own_write and unquoted_etag(response) == etag
         except (sdk.ClientError, sdk.BotoCoreError, StorageError):
             return False
 

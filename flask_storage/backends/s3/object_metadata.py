@@ -14,7 +14,7 @@ from ...types import FileInfo, WriteOptions
 from .gateway import BucketGateway, date_of, translating_parse_errors, unquoted_etag
 
 WRITE_KEY = "fs-write"
-"""The metadata key that identifies a write among others of the same content; keys of applications have no hyphen."""
+"""The metadata key whose value identifies one write. It cannot be a key of an application, as it has a hyphen."""
 _HEADERS = {
     "ContentEncoding": "content_encoding",
     "CacheControl": "cache_control",
@@ -28,7 +28,7 @@ def write_arguments(bucket: BucketGateway, path: str, options: WriteOptions) -> 
     objects = bucket.object_settings
     arguments: dict[str, Any] = {**objects.stored, **objects.customer}
     arguments["ContentType"] = _content_type(bucket, path, options)
-    arguments |= {name: value for name, ours in _HEADERS.items() if (value := getattr(options, ours))}
+    arguments |= {name: value for name, option in _HEADERS.items() if (value := getattr(options, option))}
     if objects.cache_control:
         arguments.setdefault("CacheControl", objects.cache_control)
     if options.metadata:
@@ -37,7 +37,7 @@ def write_arguments(bucket: BucketGateway, path: str, options: WriteOptions) -> 
 
 
 def _content_type(bucket: BucketGateway, path: str, options: WriteOptions) -> str:
-    """Return the content type of an object: the one given, the one guessed from its name, or the profile's."""
+    """Return the content type of an object: the one of *options*, the one guessed from its name, or the profile's."""
     guessed = guess_content_type(path) if bucket.object_settings.guess_content_type else None
     return options.content_type or guessed or bucket.object_settings.content_type or UNSPECIFIED_CONTENT_TYPE
 
@@ -94,6 +94,10 @@ def preserved_arguments(response: Mapping[str, Any]) -> dict[str, Any]:
 def _checksums(response: Mapping[str, Any]) -> dict[str, str]:
     if response.get("ChecksumType") == "COMPOSITE":
         return {}  # a checksum of the checksums of the parts, not of the content
-    checksums = {ours: response.get(f"Checksum{name}") for name, ours in _CHECKSUMS.items()}
+    checksums = {algorithm: response.get(f"Checksum{name}") for name, algorithm in _CHECKSUMS.items()}
     with translating_parse_errors():
-        return {ours: base64.b64decode(value).hex() for ours, value in checksums.items() if value and "-" not in value}
+        return {
+            algorithm: base64.b64decode(value).hex()
+            for algorithm, value in checksums.items()
+            if value and "-" not in value
+        }

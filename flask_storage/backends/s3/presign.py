@@ -48,7 +48,7 @@ class S3Presigner:
         bucket: The gateway, for keys and settings; no request is sent.
         clients: The clients, for the endpoint and the credentials.
         credentials: Access key, secret key and token to sign with instead of the storage's.
-        endpoint_url: The endpoint that browsers use, if it is another.
+        endpoint_url: The endpoint that browsers use, if it is not the storage's.
         rounding: Links that are made within this many seconds are identical.
         clock: Returns the seconds since 1970.
     """
@@ -123,17 +123,16 @@ class S3Presigner:
     ) -> PresignedUpload:
         """Return one signed request of a multipart upload."""
         if step not in _STEPS:
-            raise ValueError(f"the steps of a multipart upload are {', '.join(_STEPS)}, not {step!r}")
+            raise ValueError(f"step must be one of {', '.join(_STEPS)}, not {step!r}")
         method, needed = _STEPS[step]
         arguments = {"upload_id": upload_id, "number": number}
         if {name for name, value in arguments.items() if value} != needed:
-            raise ValueError(
-                f"the step {step!r} takes {' and '.join(sorted(needed)) or 'neither upload_id nor number'}"
-            )
+            accepted = " and ".join(sorted(needed)) or "neither upload_id nor number"
+            raise ValueError(f"the step {step!r} accepts {accepted}")
         if number is not None and not (type(number) is int and 1 <= number <= MAX_PARTS):
-            raise ValueError(f"part numbers are 1 to {MAX_PARTS}, not {number}")
+            raise ValueError(f"number must be a part number from 1 to {MAX_PARTS}, not {number!r}")
         if (request.content_type is not None and step != "create") or (request.size is not None and step != "part"):
-            raise ValueError("content_type is an argument of the step 'create', size of the step 'part'")
+            raise ValueError("content_type is only for the step 'create', and size only for the step 'part'")
         if upload_id is None:
             query = {"uploads": ""}
         else:
@@ -187,11 +186,12 @@ class S3Presigner:
         requested = math.ceil(expires_at.timestamp())
         end = requested
         if self._rounding:
-            # Round the lifetime, so that all one-hour links of a window are identical, and add a step, as the window
-            # began before now.
-            steps = math.ceil((expires_at.timestamp() - now) / self._rounding) + 1
+            # Time is divided into windows of this length. The signing time is the start of the current window, and the
+            # lifetime is a number of whole windows, so that all one-hour links of a window are identical. One window is
+            # added, because the current one began before now.
+            windows = math.ceil((expires_at.timestamp() - now) / self._rounding) + 1
             signed_at -= signed_at % self._rounding
-            end = signed_at + steps * self._rounding
+            end = signed_at + windows * self._rounding
             if end - signed_at > MAX_EXPIRES and requested - signed_at > MAX_EXPIRES:
                 signed_at = int(now)  # otherwise the link would expire early
         if end - signed_at > MAX_EXPIRES:
@@ -201,9 +201,9 @@ class S3Presigner:
                     stacklevel=_STACKLEVEL,
                 )
             end = signed_at + MAX_EXPIRES
-        last = signing.credentials_expiry()
-        if last is not None and end > last:
-            end = max(last, signed_at + 1)
+        credentials_end = signing.credentials_expiry()
+        if credentials_end is not None and end > credentials_end:
+            end = max(credentials_end, signed_at + 1)
         return signed_at, end
 
     def _upload_headers(self, request: LinkRequest) -> dict[str, str]:
@@ -233,7 +233,7 @@ class S3Presigner:
         value = base64.b64encode(bytes.fromhex(digest)).decode()
         if algorithm == "md5":
             return {"Content-MD5": value}
-        # A service that does not know these headers ignores them, and would not verify the checksum.
+        # A service that does not support these headers ignores them, and would not verify the checksum.
         if algorithm in ("sha1", "sha256") and self._bucket.preset.checksums == "when_supported":
             return {f"x-amz-checksum-{algorithm}": value}
         raise UnsupportedOperationError(

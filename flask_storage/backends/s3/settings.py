@@ -62,14 +62,14 @@ def customer_arguments(key: str | bytes | None) -> dict[str, Any]:
             key = base64.b64decode(key, validate=True)
         except (binascii.Error, ValueError):
             key = b""
-    given: object = key  # JSON may hold any type
-    if not isinstance(given, bytes) or len(given) != _KEY_BYTES:
+    raw_key: object = key  # JSON may contain any type
+    if not isinstance(raw_key, bytes) or len(raw_key) != _KEY_BYTES:
         raise ConfigurationError("customer_key must be 32 bytes, or the base64 of 32 bytes")
     # boto3 computes the digest for some operations only.
-    digest = hashlib.md5(given, usedforsecurity=False).digest()
+    digest = hashlib.md5(raw_key, usedforsecurity=False).digest()
     return {
         "SSECustomerAlgorithm": "AES256",
-        "SSECustomerKey": base64.b64encode(given).decode(),
+        "SSECustomerKey": base64.b64encode(raw_key).decode(),
         "SSECustomerKeyMD5": base64.b64encode(digest).decode(),
     }
 
@@ -83,9 +83,9 @@ def key_pair(name: str, credentials: Mapping[str, str] | None) -> tuple[str, str
     if credentials is None:
         return None
     known = {"access_key", "secret_key", "token"}
-    given: object = credentials  # JSON may hold any type
-    proper = isinstance(given, Mapping) and {"access_key", "secret_key"} <= set(given) <= known
-    values: list[object] = list(credentials.values()) if proper else [None]
+    unchecked: object = credentials  # JSON may contain any type
+    has_keys = isinstance(unchecked, Mapping) and {"access_key", "secret_key"} <= set(unchecked) <= known
+    values: list[object] = list(credentials.values()) if has_keys else [None]
     # boto3 would replace empty values by those of the environment, and sign with other credentials.
     if not all(value and isinstance(value, str) for value in values):
         raise ConfigurationError(

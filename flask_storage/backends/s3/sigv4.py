@@ -117,7 +117,7 @@ class UrlSigner:
         ValueError: when *expires* is out of range, or the name of a parameter begins with a capital.
     """
 
-    __slots__ = ("_before_digest", "_before_key", "_key", "_query", "_rest", "_url")
+    __slots__ = ("_after_key", "_before_digest", "_before_key", "_hmac", "_query", "_url")
 
     def __init__(
         self,
@@ -143,11 +143,11 @@ class UrlSigner:
         self._url = endpoint.url
         self._query = f"?{unsorted}{signed_query}{signed_names}{signing.token}&X-Amz-Signature="
         self._before_key = f"{method}\n{endpoint.path}"
-        self._rest = (
+        self._after_key = (
             f"\n{signed_query}{signing.token}{signed_names}{ordered}\n{header_lines}\n\n{names}\nUNSIGNED-PAYLOAD"
         )
         self._before_digest = f"{_ALGORITHM}\n{stamp}\n{signing.scope}\n"
-        self._key = signing.key
+        self._hmac = signing.keyed_hmac
 
     def __repr__(self) -> str:
         return f"<UrlSigner for {self._url!r}>"
@@ -160,9 +160,9 @@ class UrlSigner:
         """
         if not _PLAIN_PATH.fullmatch(key):
             key = "".join(map(_quoted_byte_in_path, key.encode()))
-        digest = sha256(f"{self._before_key}{key}{self._rest}".encode()).hexdigest()
+        digest = sha256(f"{self._before_key}{key}{self._after_key}".encode()).hexdigest()
         # Copying a keyed HMAC is faster than creating one.
-        signature = self._key.copy()
+        signature = self._hmac.copy()
         signature.update(f"{self._before_digest}{digest}".encode())
         return f"{self._url}{key}{self._query}{signature.hexdigest()}"
 
@@ -188,7 +188,7 @@ def sign_policy(credentials: Credentials, region: str, signed_at: int, policy: M
         fields["x-amz-security-token"] = credentials.token
     conditions = [*policy.get("conditions", ()), *({name: value} for name, value in fields.items())]
     text = base64.b64encode(json.dumps({**policy, "conditions": conditions}).encode())
-    signature = signing.key.copy()
+    signature = signing.keyed_hmac.copy()
     signature.update(text)
     return {**fields, "policy": text.decode(), "x-amz-signature": signature.hexdigest()}
 
@@ -201,13 +201,13 @@ class _SigningKey:
     """The parts of a signature that depend on credentials, region and day only.
 
     Attributes:
-        key: The keyed HMAC without data; each signature uses a copy.
+        keyed_hmac: The HMAC with the key and without data; each signature uses a copy.
         scope: The credential scope: day, region and service.
         query: The query parameters of a link up to its date.
         token: The query parameter with the session token, or an empty string.
     """
 
-    key: hmac.HMAC
+    keyed_hmac: hmac.HMAC
     scope: str
     query: str
     token: str
@@ -224,12 +224,12 @@ class _SigningKeys:
 
     def get(self, credentials: Credentials, region: str, day: str) -> _SigningKey:
         """Return the key for *day* (``"20260601"``); the first key of a day evicts those of other days."""
-        name = (day, credentials.access_key, credentials.secret_key, credentials.token, region)
-        signing = self.keys.get(name)
+        cache_key = (day, credentials.access_key, credentials.secret_key, credentials.token, region)
+        signing = self.keys.get(cache_key)
         if signing is None:
             signing = _derive_key(credentials, region, day)
             today = [item for item in self.keys.items() if item[0][0] == day]
-            self.keys = dict([*today[1 - self.LIMIT :], (name, signing)])
+            self.keys = dict([*today[1 - self.LIMIT :], (cache_key, signing)])
         return signing
 
 
@@ -240,7 +240,7 @@ def _derive_key(credentials: Credentials, region: str, day: str) -> _SigningKey:
     scope = f"{day}/{region}/{_SERVICE}/{_END}"
     credential = _quoted(f"{credentials.access_key}/{scope}")
     return _SigningKey(
-        key=hmac.new(key, digestmod=sha256),
+        keyed_hmac=hmac.new(key, digestmod=sha256),
         scope=scope,
         query=f"X-Amz-Algorithm={_ALGORITHM}&X-Amz-Credential={credential}&X-Amz-Date=",
         token="" if credentials.token is None else f"&X-Amz-Security-Token={_quoted(credentials.token)}",

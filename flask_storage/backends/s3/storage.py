@@ -147,9 +147,9 @@ class S3Storage(S3LinkOperations):
         portable: bool = False,
     ) -> None:
         super().__init__(name, base_url=base_url, portable=portable)
-        given: object = bucket  # JSON may hold any type
-        if not (given and isinstance(given, str)):
-            raise ConfigurationError("an S3 storage needs the name of a bucket: set bucket")
+        unchecked: object = bucket  # JSON may contain any type
+        if not (unchecked and isinstance(unchecked, str)):
+            raise ConfigurationError("bucket must be the name of a bucket")
         self.bucket = bucket
         self.preset = preset_of(preset, endpoint_url)
         if client is not None and (session or endpoint_url or addressing_style or aws_session_token):
@@ -230,7 +230,7 @@ class S3Storage(S3LinkOperations):
         """
         if not url.netloc or "@" in url.netloc or ":" in url.netloc:
             raise ConfigurationError(
-                "the URL of an S3 storage is s3://bucket/prefix?region=…; set credentials as arguments, not in the URL"
+                "the URL of an S3 storage must be s3://bucket/prefix?region=…; pass credentials as arguments"
             )
         if url.path.strip("/"):
             options.setdefault("prefix", unquote(url.path.strip("/")))
@@ -313,7 +313,7 @@ class S3Storage(S3LinkOperations):
         self, file_obj: SupportsRead, path: str, options: WriteOptions, progress: ProgressCallback | None
     ) -> None:
         with self._writer(path, options, partial(self._open_writer, size=remaining_size(file_obj))) as writer:
-            # Chunks of the size of a part are passed on without a copy.
+            # A chunk of the size of a part is sent without a copy.
             copy_chunks(file_obj, writer, progress, chunk_size=writer.iter_chunk_size)
 
     def _download_file(self, path: str, file_obj: SupportsWrite, progress: ProgressCallback | None) -> None:
@@ -323,7 +323,8 @@ class S3Storage(S3LinkOperations):
     def _multipart(self) -> MultipartStore:
         if not self.preset.upload_listing:
             raise self._unsupported(
-                "offer multipart uploads", instead="use open() or upload(), which send parts themselves"
+                "provide multipart uploads",
+                instead="use open() or upload(), which send parts themselves",
             )
         return S3Multipart(self._gateway)
 

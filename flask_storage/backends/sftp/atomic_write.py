@@ -52,7 +52,7 @@ _MAX_RACES = 20
 _PRIVATE_MODE = 0o600
 _MIN_DISK_RATE = 4 * 1024 * 1024  # in bytes a second
 _LAST_SECOND = 0xFFFFFFFF
-_DIRECTORY_DELETED = "another process deletes the directory again and again while a file is written to it: try again"
+_DIRECTORY_DELETED = "another process deletes the directory repeatedly while a file is written to it: try again"
 _REPLACED = (
     "the temporary file was replaced with another file while it was written: check who may write to its directory"
 )
@@ -109,7 +109,7 @@ class AtomicWrite:
             created: The attributes of the file when it was created.
 
         Raises:
-            StorageError: if another process has replaced the file, as its type, owner or mode shows; see
+            StorageError: when another process has replaced the file, as its type, owner or mode shows; see
                 :meth:`~.remote_tree.RemoteTree.stat`.
         """
         self.tree.stat(session, temporary)
@@ -139,9 +139,10 @@ class AtomicWrite:
     ) -> None:
         """Close a temporary file and rename it to *path*.
 
-        Its content is made durable before, if that is configured and supported. The rename is one atomic request if
-        the server supports ``posix-rename@openssh.com`` or no file has the name. Otherwise the old file is renamed to a
-        backup first, and back if the new one cannot have its name; for a moment there is no file of that name.
+        The content is made durable first, if that is configured and supported. The rename is one atomic request if
+        the server supports ``posix-rename@openssh.com`` or *path* does not exist. Otherwise the old file is renamed to
+        a backup, then the new file to *path*; if that fails, the backup is renamed back. Between the two renames,
+        *path* does not exist.
 
         Args:
             session: The session in which the file was opened.
@@ -153,10 +154,10 @@ class AtomicWrite:
             pending_writes: Writes whose responses were not waited for.
 
         Raises:
-            FileExistsInStorageError: if the write is exclusive and the path exists.
-            NotAFileError: if a directory has this path.
-            StorageFullError: if the file on the server has another size.
-            PermissionDeniedError: if another process has replaced the file, or its directory with a link.
+            FileExistsInStorageError: when the write is exclusive and the path exists.
+            NotAFileError: when a directory has this path.
+            StorageFullError: when the file on the server has another size.
+            PermissionDeniedError: when another process has replaced the temporary file, or its directory by a link.
         """
         pending = [*pending_writes]
         if self._file_mode != _PRIVATE_MODE:
@@ -167,7 +168,7 @@ class AtomicWrite:
         path_stat = session.request(LSTAT, self.tree.remote_path(session, temporary))
         target_stat = session.request(LSTAT, self.tree.remote_path(session, path))
         directory = parent(path)
-        # The directory was checked when the file was created, and may have been replaced with a link since.
+        # The directory was checked when the file was created, and may have been replaced by a link since.
         realpath = self.tree.request_realpath(session, directory)
         pending.append(session.request(CLOSE, handle))
         session.extra_timeout = size / _MIN_DISK_RATE
@@ -219,7 +220,7 @@ class AtomicWrite:
             options: With ``exclusive``, the new path must not exist.
 
         Raises:
-            FileNotFoundInStorageError: if the file does not exist any more.
+            FileNotFoundInStorageError: when the file does not exist any more.
         """
         for _ in range(_ATTEMPTS):
             replaced = session.request(LSTAT, self.tree.remote_path(session, new_path))
@@ -250,7 +251,7 @@ class AtomicWrite:
             if error.code != NO_SUCH_FILE:
                 raise
             raise StorageError(
-                "the temporary file is gone before it was published, perhaps by a sweep: write the file again, and "
+                "the temporary file was deleted before it was published, perhaps by a sweep: write the file again, and "
                 "sweep only older files"
             ) from error
         if (current.mode, current.owner, current.size) != (written.mode, written.owner, written.size):
@@ -261,8 +262,9 @@ class AtomicWrite:
     ) -> None:
         """Make sure that a file and the one it replaces differ in mtime, which SFTP has in whole seconds.
 
-        Also if the sizes differ: the next version may have the size of the last but one. A file that was just written
-        (*is_new*) always becomes the newer one; one that is moved keeps its time unless the two are equal.
+        This is done even if the sizes differ, since the next version may have the size of the old file. A file that was
+        just written (*is_new*) gets an mtime after that of the old file; a moved file keeps its own unless both are
+        equal.
         """
         with suppress(StatusError):  # no file has the path
             old = session.wait(replaced)
@@ -272,9 +274,9 @@ class AtomicWrite:
                 session.request(SETSTAT, self.tree.remote_path(session, path), later.pack())
 
     def _publish_exclusive(self, session: Session, source: bytes, target: bytes, path: str) -> None:
-        # A hard link fails on every server if the target exists. But it leaves the source, which has to be removed by
-        # its path afterwards. That is safe for a temporary file only: another process may replace any other file in
-        # between. So other files are renamed, which is one request.
+        # On every server, creating a hard link fails if the target exists. The source then has to be removed by its
+        # path. That is safe for a temporary file only: another process may replace any other file between the two
+        # requests. So other files are renamed, which is one request.
         use_hardlink = HARDLINK in session.extensions and _is_temporary(source)
         retries = _MAX_RACES
         while True:
@@ -296,7 +298,7 @@ class AtomicWrite:
                     raise
                 use_hardlink, retries = False, retries - 1
         if use_hardlink:
-            # The file is published, so a failure here is not an error: the sweep removes the temporary path.
+            # The file is published, so a failure here is not an error: `sweep` removes the temporary path.
             self._succeeded(session, session.request(REMOVE, source))
 
     def _replace(self, session: Session, source: bytes, target: bytes) -> None:
@@ -311,11 +313,11 @@ class AtomicWrite:
                 attributes = self._stat_target(session, source, target, error)
             backup = directory + slash + _temporary_name().encode()
             backed_up = session.rename(target, backup)
-            # If the connection is lost now, the backup may be the only copy: a new mtime protects it from the sweep.
+            # If the connection is lost now, the backup may be the only copy: a new mtime protects it from `sweep`.
             self._touch(session, backup, attributes, int(time.time()))
             try:
                 session.wait(session.rename(source, target))
-                session.request(REMOVE, backup)  # if this fails, the sweep removes it
+                session.request(REMOVE, backup)  # if this fails, `sweep` removes it
                 return
             except StatusError:
                 if self._succeeded(session, backed_up):
@@ -331,8 +333,8 @@ class AtomicWrite:
         """Return the attributes of the file at *target*, which is to be renamed to a backup.
 
         Raises:
-            StatusError: if a backup would not help and the old file stays: *source* is gone, the target is missing or
-                a directory, or the rename was not permitted.
+            StatusError: when a backup would not help: *source* does not exist, the target does not exist or is a
+                directory, or the rename was not permitted. The old file stays.
         """
         source_stat, target_stat = session.request(LSTAT, source), session.request(LSTAT, target)
         session.wait(source_stat)
@@ -352,9 +354,8 @@ class AtomicWrite:
         return True
 
     def _touch(self, session: Session, name: bytes, attributes: Attributes, mtime: int | None) -> None:
-        if mtime is not None and has_file_type(
-            stat.S_ISREG, attributes
-        ):  # on a symbolic link this would change its target
+        # Not for a symbolic link: the request would change the file that the link leads to.
+        if mtime is not None and has_file_type(stat.S_ISREG, attributes):
             session.request(SETSTAT, name, Attributes(mtime=mtime).pack())
 
 

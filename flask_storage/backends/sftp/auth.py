@@ -1,7 +1,7 @@
-"""Authentication: connects to a server (:mod:`.transport`), checks its host key (:mod:`.host_keys`), and logs in.
+"""Authentication: connects to a server (:mod:`.transport`), verifies its host key (:mod:`.host_keys`), authenticates.
 
 :meth:`ConnectionSettings.connect` is the factory that :mod:`.pool` calls. paramiko has no types of its own for most
-failures; :meth:`ConnectionSettings._translate_error` finds out which one it was.
+failures; :meth:`ConnectionSettings._translate_error` determines the cause.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ class ConnectionSettings:
         """Return an authenticated connection to the server.
 
         Raises:
-            PermissionDeniedError: if the host key is not the known one, or the authentication fails.
-            StorageUnavailableError: if the server cannot be reached.
-            ConfigurationError: if a private key cannot be used.
+            PermissionDeniedError: when the host key is not the known one, or the authentication fails.
+            StorageUnavailableError: when the server cannot be reached.
+            ConfigurationError: when a private key cannot be used.
         """
         if self.proxy_jump is None:
             return self._connection(self._authenticate(self.host, self.port, self.username, self._open_socket()))
@@ -138,7 +138,7 @@ class ConnectionSettings:
 
     def _connect_client(self, client: _Client, host: str, port: int, username: str | None, sock: Any) -> _Client:
         is_target = (host, port) == (self.host, self.port)
-        # Fingerprints replace the keys of the known hosts file; its revocations still count.
+        # Fingerprints replace the keys of the known hosts file; its revocations still apply.
         fingerprints = self.fingerprints if is_target else ()
         known_keys = [] if fingerprints else self.known_hosts.keys(host, port)
         name, host_keys = known_hosts_name(host, port), client.get_host_keys()
@@ -193,7 +193,7 @@ class ConnectionSettings:
         return transport
 
     def _translate_error(self, error: BaseException, account: str, is_active: bool | None) -> Exception | None:
-        """Return our error for a failure to connect or to authenticate, or None for any other error.
+        """Return the storage error for a failure to connect or to authenticate, or None for any other error.
 
         Args:
             error: The error that was raised.
@@ -204,7 +204,7 @@ class ConnectionSettings:
             return host_key_changed(error, str(self.known_hosts.path))
         is_key = isinstance(error, paramiko.PasswordRequiredException)
         if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError) or _is_auth_timeout(error):
-            return StorageTimeoutError(f"{account} did not answer in time: try again, or raise connect_timeout")
+            return StorageTimeoutError(f"{account} did not respond in time: try again, or raise connect_timeout")
         refusal = PermissionDeniedError(
             f"authentication failed for {account}: check username and key or password, that the server has the "
             "public key, and that the certificate, if any, is still valid"
@@ -231,7 +231,7 @@ class ConnectionSettings:
         return None
 
     def _key_error(self) -> ConfigurationError | None:
-        """Return the error of our private keys, or None; paramiko tries each as every type, and reports the last."""
+        """Return the error of a configured private key, or None; paramiko tries every key type and reports the last."""
         for name in self.key_filenames:
             path = name.removesuffix(_CERTIFICATE)
             try:
@@ -252,7 +252,7 @@ class ConnectionSettings:
 
 
 class _Client(paramiko.SSHClient):
-    """A client that also closes the connection to its jump host."""
+    """A client whose close() also closes the connection to its jump host."""
 
     jump_client: paramiko.SSHClient | None = None
 
@@ -272,7 +272,7 @@ class _Transport(paramiko.Transport):
         """Exchange keys, and report the host key.
 
         Raises:
-            TimeoutError: if that takes too long; paramiko would go on without keys.
+            TimeoutError: when that takes too long; paramiko would go on without keys.
         """
         super().start_client(event, timeout)
         if not self.initial_kex_done:
@@ -286,7 +286,7 @@ class _Transport(paramiko.Transport):
             PermissionDeniedError: always.
         """
         raise PermissionDeniedError(
-            "the server asks for an interactive second factor, which an app cannot answer: exempt this user from it"
+            "the server requires an interactive second factor, which an app cannot provide: exempt this user from it"
         )
 
 
@@ -294,13 +294,13 @@ def ciphers_of(given: Sequence[str] | str | None) -> Sequence[str]:
     """Parse the argument *ciphers*; None stands for :data:`CIPHERS`.
 
     Raises:
-        ConfigurationError: if it is not a list of names.
+        ConfigurationError: when it is not a list of names.
     """
     if given is None:
         return CIPHERS
     names = given.replace(",", " ").split() if isinstance(given, str) else given
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
-        raise ConfigurationError("ciphers is a list of names, or a text with commas in between")
+        raise ConfigurationError("ciphers must be a list of names, or names separated by commas")
     return tuple(names)
 
 

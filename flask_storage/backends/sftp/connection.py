@@ -21,7 +21,7 @@ _CLOSED_BY_SERVER = (
 
 
 class _ChannelEvent(threading.Event):
-    """The event by which paramiko waits for the response to a channel request, with a time-out, which it has not.
+    """The event on which paramiko waits for the response to a channel request; paramiko's own has no time-out.
 
     Args:
         default_timeout: The time-out, in seconds.
@@ -35,7 +35,7 @@ class _ChannelEvent(threading.Event):
         """Wait for the event.
 
         Raises:
-            TimeoutError: if it is not set in time.
+            TimeoutError: when it is not set in time.
         """
         if not super().wait(self._default_timeout if timeout is None else timeout):
             raise TimeoutError
@@ -74,10 +74,10 @@ class Connection:
         """Open a session.
 
         Raises:
-            paramiko.ChannelException: if the server allows no more sessions.
-            ProtocolError: if the server has no subsystem ``sftp``.
-            ConnectionLostError: if the connection is lost.
-            TimeoutError: if the server does not respond.
+            paramiko.ChannelException: when the server allows no more sessions.
+            ProtocolError: when the server has no subsystem ``sftp``.
+            ConnectionLostError: when the connection is lost.
+            TimeoutError: when the server does not respond.
         """
         try:
             channel = require_transport(self.client).open_session(
@@ -115,7 +115,7 @@ def require_transport(client: paramiko.SSHClient) -> paramiko.Transport:
     """Return the transport of a client.
 
     Raises:
-        EOFError: if the client is closed.
+        EOFError: when the client is closed.
     """
     transport = client.get_transport()
     if transport is None:

@@ -21,8 +21,8 @@ def copy_bytes(session: Session, source: bytes, target: bytes, size: int, *, at:
     """Copy the first *size* bytes of one open file to position *at* of another.
 
     Raises:
-        IntegrityError: if the source is shorter.
-        StorageError: if the server reports an error.
+        IntegrityError: when the source is shorter.
+        StorageError: when the server reports an error.
     """
     if not size:
         return  # for copy-data, a length of 0 means "up to the end of the file"
@@ -53,7 +53,7 @@ def read(session: Session, handle: bytes, offset: int, view: memoryview) -> None
     """Fill *view* from an offset of an open file.
 
     Raises:
-        IntegrityError: if the file ends before *view* is full.
+        IntegrityError: when the file ends before *view* is full.
     """
     step = session.read_size
     requests = deque(

@@ -1,4 +1,4 @@
-"""Deleting many files: those of a directory, and those that unfinished writes have left.
+"""Deleting many files: all files of a directory, and the temporary files of unfinished writes.
 
 Both classes are run by :meth:`.pool.Pool.run`, which runs them a second time when the connection is lost. They keep
 their counts between the two runs.
@@ -43,7 +43,7 @@ class DirectoryDelete:
             directories += removable_directories(
                 prefix + name for name, attributes in entries if is_directory(attributes)
             )
-        # Files whose removal was requested before the connection was lost, and that are not listed any more.
+        # Files whose removal was requested before the connection was lost and that are not listed now: deleted too.
         self._count += len(self._unconfirmed)
         self._unconfirmed.clear()
         *subdirectories, top = [
@@ -54,7 +54,7 @@ class DirectoryDelete:
                 session.wait(request)
         with suppress(StatusError):
             session.wait(top)
-            # Only if the directory existed: only then its path was checked for links, so its parents may be removed.
+            # Only if the directory existed: its path was checked for links then, so its parents may be removed.
             self._tree.remove_empty_parents(session, parent(self._path))
         return self._count
 
@@ -69,7 +69,7 @@ class DirectoryDelete:
             except StatusError as error:  # another process has deleted the file
                 if error.code != NO_SUCH_FILE:
                     raise
-                self._count += name in requested_before  # or the server has, for the request of the lost session
+                self._count += name in requested_before  # the request of the lost session may have deleted it
             self._unconfirmed.discard(name)
 
 
@@ -90,7 +90,7 @@ class Sweep:
         """Remove them, and return their number, including those of earlier runs.
 
         Raises:
-            StatusError: if the server refused to remove some, or to list a directory; the others are removed.
+            StatusError: when the server refused to remove some, or to list a directory; the others are removed.
         """
         refused: StatusError | None = None
 

@@ -35,7 +35,7 @@ _IS_READ_ONLY = 1
 
 
 def translate_error(error: Exception, path: str | None, storage: str) -> StorageError | None:
-    """Return our error for one of the server or the connection, or None for any other error.
+    """Return the storage error for an error of the server or the connection, or None for any other error.
 
     Args:
         error: The error that was raised.
@@ -51,7 +51,7 @@ def translate_error(error: Exception, path: str | None, storage: str) -> Storage
     if isinstance(error, ProtocolError):
         return StorageUnavailableError(f"{error}: check that the server offers the subsystem sftp")
     if isinstance(error, TimeoutError):
-        return StorageTimeoutError("the server did not answer in time: try again, or raise read_timeout")
+        return StorageTimeoutError("the server did not respond in time: try again, or raise read_timeout")
     if isinstance(error, paramiko.ChannelException):
         return StorageUnavailableError(
             f"the server refused to open a session ({error.text}): check its MaxSessions and its subsystem sftp"
@@ -88,7 +88,7 @@ def write_error(session: Session, error: StatusError) -> Exception:
 
 
 def unknown_outcome(error: ConnectionLostError) -> StorageUnavailableError:
-    """Return the error for a lost connection when the server may or may not have carried out the last request."""
+    """Return the error for a lost connection when it is unknown whether the server executed the last request."""
     return StorageUnavailableError(
         f"the connection was lost ({error}), and the operation may or may not have been carried out: check before you "
         "try again"

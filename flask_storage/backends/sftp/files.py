@@ -59,10 +59,10 @@ class SFTPReader(RangeReader, SFTPRemoteFile):
         path: The file.
         tree: The remote tree.
         pool: Returns the pool that provides the session.
-        whole: Read ahead at once, since the whole file will be read from the beginning.
+        whole: Read ahead immediately, since the whole file will be read from the beginning.
 
     Raises:
-        FileNotFoundInStorageError: if the file does not exist.
+        FileNotFoundInStorageError: when the file does not exist.
     """
 
     def __init__(self, path: str, *, tree: RemoteTree, pool: Callable[[], Pool], whole: bool = False) -> None:
@@ -139,8 +139,8 @@ class RemoteSource(Executor):
         """Return the session and the handle; new ones in the child of a fork, or after the connection was lost.
 
         Raises:
-            PreconditionFailedError: if the version that was open was replaced; or if it was so new that another version
-                of the same size could have the same mtime, which SFTP has in whole seconds.
+            PreconditionFailedError: when the version that was open was replaced, or was so new that another version of
+                the same size could have the same mtime, which SFTP has in whole seconds.
         """
         session = self._session
         if session is None or session.broken or self._pid != os.getpid():
@@ -164,7 +164,7 @@ class RemoteSource(Executor):
             self._pool.release(session)
 
     def release_from_finalizer(self) -> None:
-        """Release the session without a lock and without the network; see :meth:`Pool.release_from_finalizer`."""
+        """Release the session without taking a lock or sending a request; see :meth:`Pool.release_from_finalizer`."""
         session, self._session = self._session, None
         if session is not None and self._pool is not None:
             self._pool.release_from_finalizer(session)
@@ -198,8 +198,8 @@ class PendingRange(Future[Any]):
         """Wait for the range. If the connection was lost, it is requested once more.
 
         Raises:
-            IntegrityError: if the file has become shorter.
-            PreconditionFailedError: if the connection was lost, and the file was replaced since.
+            IntegrityError: when the file has become shorter.
+            PreconditionFailedError: when the connection was lost, and the file was replaced since.
         """
         try:
             try:
@@ -242,13 +242,15 @@ class PendingRange(Future[Any]):
 
 
 class SFTPWriter(MultipartWriter, SFTPRemoteFile):
-    """Writes a file in parts, each at its offset in one temporary file; over long distances in several sessions.
+    """Writes a file in parts, each at its offset in one temporary file.
+
+    If the round-trip time is long, several sessions write concurrently.
 
     Args:
         path: The file.
         options: The options of the write.
         upload: Creates, writes and commits the temporary file.
-        concurrency: Maximum number of parts that are written at once.
+        concurrency: Maximum number of parts that are written concurrently.
         workers: Returns the thread pool in which parts are written.
         size: The size of the file in bytes, or None if it is unknown.
     """
@@ -333,7 +335,7 @@ class SFTPUpdater(SFTPRemoteFile):
         self._check(FileMode.read)
         starts = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}
         if whence not in starts:
-            raise ValueError(f"whence is 0, 1 or 2, not {whence!r}")
+            raise ValueError(f"whence is {whence!r}: use io.SEEK_SET, io.SEEK_CUR or io.SEEK_END")
         self._position = _checked_position(starts[whence] + operator.index(offset))
         return self._position
 

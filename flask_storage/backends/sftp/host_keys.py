@@ -33,24 +33,24 @@ def parse_fingerprints(given: str | Collection[str] | None) -> frozenset[str]:
     """Parse the argument *host_key_fingerprint*, into the form of :func:`fingerprint_of`.
 
     Raises:
-        ConfigurationError: if one is malformed. MD5 fingerprints are refused, because MD5 has collisions.
+        ConfigurationError: when one is malformed. MD5 fingerprints are refused, because MD5 has collisions.
     """
     if given is None:
         return frozenset()
     texts: object = given.replace(",", " ").split() if isinstance(given, str) else given
     matches = [_FINGERPRINT.fullmatch(str(text)) for text in texts] if isinstance(texts, Collection) else []
     if not matches or not all(matches):
-        raise ConfigurationError("host_key_fingerprint is written 'SHA256:…', as `ssh-keygen -l -f KEY.pub` shows it")
+        raise ConfigurationError("host_key_fingerprint must be 'SHA256:…', as `ssh-keygen -l -f KEY.pub` shows it")
     return frozenset(f"SHA256:{match[1]}" for match in matches if match)
 
 
 class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
-    """Decides about a server whose key is not in the known hosts file.
+    """Accepts or refuses a host key that is not in the known hosts file.
 
     Args:
-        fingerprints: The fingerprints that are accepted; empty if only the known hosts file counts.
+        fingerprints: The accepted fingerprints; empty if only keys of the known hosts file are accepted.
         source: The path of the known hosts file, for the message.
-        is_jump_host: Whether it is the jump host, for which there is no argument with a fingerprint.
+        is_jump_host: Whether the server is the jump host, for which no fingerprint can be configured.
     """
 
     def __init__(self, fingerprints: Collection[str], source: str, *, is_jump_host: bool = False) -> None:
@@ -119,7 +119,7 @@ class KnownHosts:
         """Refuse a key that the file marks as ``@revoked``, for any host.
 
         Raises:
-            PermissionDeniedError: if the key is revoked.
+            PermissionDeniedError: when the key is revoked.
         """
         for fields in self._lines():
             if len(fields) >= 4 and fields[0] == "@revoked" and fields[3] == key.get_base64():

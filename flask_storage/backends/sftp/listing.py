@@ -1,4 +1,4 @@
-"""Listing of directories: many are read at once, so that a long round-trip time hardly slows it down."""
+"""Listing of directories: many are read concurrently, so that a long round-trip time has little effect."""
 
 from __future__ import annotations
 
@@ -63,9 +63,10 @@ def walk(
         session: The session, which is in use as long as the iteration lasts.
         tops: The directories to start from; ``""`` is the root.
         recursive: List subdirectories.
-        is_wanted: Whether directories below a top shall still be listed; called before each of them.
-        on_denied: Called with the top and the path of each directory that may not be listed; without it, that is an
-            error.
+        is_wanted: Called with a top before each directory below it is listed; when it returns False, the directory is
+            skipped.
+        on_denied: Called with the top and the path of each directory that the user must not list. By default, such a
+            directory is an error.
     """
     waiting = deque((top, top) for top in tops)
     scans: deque[_DirectoryScan] = deque()
@@ -169,7 +170,7 @@ class _DirectoryScan:
     def close(self) -> None:
         """Close the handle, without waiting for the responses that are still missing."""
         if self._handle is None and not self._opened.is_done:
-            self._session.close()  # the handle is not known yet, so it could not be closed
+            self._session.close()  # the handle has not arrived yet, so only closing the session closes it
         handle = self._handle or self._opened.value
         if handle is not None:
             self._tree.close_handle(self._session, handle)

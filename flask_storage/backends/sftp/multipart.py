@@ -92,7 +92,7 @@ class SFTPMultipart(MultipartStore):
             size = sum(part.size for part in parts)
             if options.size not in (None, size):
                 raise IntegrityError(
-                    f"the parts have {size} bytes, and {options.size} were expected: nothing was published"
+                    f"the parts have {size} bytes where {options.size} were expected; nothing was published"
                 )
             temporary, handle = self._atomic_write.create(session, path)
             try:
@@ -114,7 +114,7 @@ class SFTPMultipart(MultipartStore):
         except (StatusError, ConnectionLostError, ProtocolError, OSError, StorageError) as error:
             # The file is published, so this is not an error of the call.
             logger.warning(
-                "the parts of the completed upload of %r could not be deleted (%s): they are left for the sweep",
+                "could not delete the parts of the completed upload of %r, which sweep will delete: %s",
                 path,
                 type(error).__name__,
             )
@@ -149,7 +149,7 @@ class SFTPMultipart(MultipartStore):
             names = [name for _, _, entries in walk(self._tree, session, [""], recursive=False) for name, _ in entries]
             uploads = []
             for upload_id in [name[len(RESERVED_PREFIX) :] for name in names if name.startswith(RESERVED_PREFIX)]:
-                # Another program may have put something else there, such as a link or a pipe: that is not an upload.
+                # Another program may have created this name, for example as a link or a pipe: that is not an upload.
                 with suppress(FileNotFoundInStorageError, IntegrityError, PermissionDeniedError, NotAFileError):
                     manifest = self._manifest(session, None, upload_id)
                     if not path or manifest["path"].startswith(f"{path}/"):
@@ -190,7 +190,7 @@ class SFTPMultipart(MultipartStore):
         try:
             if self._part(part.number, attributes) != part:
                 raise IntegrityError(
-                    f"part {part.number} was replaced since it was listed: list the parts again, or upload it again",
+                    f"part {part.number} was replaced: list the parts again, or upload it again",
                     path=path,
                 )
             copy_bytes(session, handle, target, part.size, at=start)

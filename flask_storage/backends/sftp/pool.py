@@ -30,8 +30,9 @@ _IdleSession: TypeAlias = tuple[Session, Connection, float]
 class Pool:
     """Hands out sessions, each to one caller at a time.
 
-    A new connection is made when all sessions of the existing ones are in use, and they may have no more. A session
-    that is released is reused, and closed after a time without use. So is a connection without sessions.
+    A new connection is made when all sessions of the existing connections are in use, and none of them may open another
+    one. A released session is reused, and closed when it has been idle for *idle_timeout*. So is a connection without
+    sessions.
 
     Args:
         connect: Makes a connection.
@@ -79,8 +80,8 @@ class Pool:
             nowait: Do not block, and leave a quarter of the capacity to other callers.
 
         Raises:
-            StorageTimeoutError: if no session becomes free in time.
-            StorageError: if no connection can be made.
+            StorageTimeoutError: when no session becomes free in time.
+            StorageError: when no connection can be made.
         """
         if nowait and len(self._in_use) >= self._capacity() * 3 // 4:
             raise StorageTimeoutError("no additional session is available: the rest is reserved for other callers")
@@ -97,13 +98,13 @@ class Pool:
                     return session, True
 
     def release(self, session: Session) -> None:
-        """Return a session to the pool; it is closed if it is broken, or misses many responses."""
+        """Return a session to the pool; it is closed if it is broken, or has many outstanding requests."""
         if self._pid != os.getpid():
-            return  # it is the parent's, whose lock may be held for ever in this copy of the memory
+            return  # the session belongs to the parent, and this copy of its lock may never be released
         try:
             if not session.broken:
                 with suppress(ConnectionLostError, TimeoutError):
-                    session.flush()  # it may have queued requests that close files
+                    session.flush()  # requests that close files may be queued
         finally:
             with self._condition:
                 self._return_session(session)
@@ -111,7 +112,7 @@ class Pool:
             self._close_ended()
 
     def release_from_finalizer(self, session: Session) -> None:
-        """Return a session that is to be closed, without a lock and without the network.
+        """Return a session that is to be closed, without taking a lock or sending a request.
 
         For finalizers: the garbage collector runs them in any thread, even while that thread sends on the same
         connection. The next call of :meth:`acquire` closes the session.
@@ -139,7 +140,7 @@ class Pool:
                 have been carried out.
 
         Raises:
-            ConnectionLostError: if a new connection is lost as well.
+            ConnectionLostError: when a new connection is lost as well.
         """
         is_lost = False
         while True:
@@ -227,7 +228,7 @@ class Pool:
     def _is_usable(self, session: Session, connection: Connection, since: float) -> bool:
         """Whether an idle session can be used.
 
-        The server is asked if the session was idle for long, since a firewall may have dropped the connection, or if
+        A request checks this if the session was idle for long, since a firewall may have dropped the connection, or if
         another session of the connection has failed.
         """
         if time.monotonic() - since < self._recheck_after and not connection.needs_check:
@@ -300,7 +301,7 @@ class Pool:
 
     def _close_ended(self) -> None:
         """Close the sessions and connections that have ended. Without the lock, since the server may be slow."""
-        with suppress(IndexError):  # none is left: other threads close some too
+        with suppress(IndexError):  # the deque is empty: other threads may have closed some
             while True:
                 self._closed.popleft().close_channel()
         with suppress(IndexError):
@@ -358,7 +359,7 @@ class Pool:
 _POLL_INTERVAL = 1
 """How often a waiting caller looks for sessions that finalizers have released, in seconds."""
 _MAX_OUTSTANDING = 4
-"""A session that misses more responses, each of up to 255 KiB, is closed rather than reused."""
+"""A session with more outstanding requests, whose responses have up to 255 KiB each, is closed and not reused."""
 
 _POOLS: weakref.WeakSet[Pool] = weakref.WeakSet()
 _SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()

@@ -1,8 +1,8 @@
 """SFTP version 3 over an SSH channel. Requests are pipelined: a request need not wait for earlier responses.
 
 :class:`Session` is the only class of the package that sends requests: each method of it queues one request and returns
-a :class:`PendingReply`, and :meth:`Session.wait` sends the queue and reads responses until that one has arrived. It
-knows nothing of storages; :mod:`.codec` encodes and decodes the fields.
+a :class:`PendingReply`, and :meth:`Session.wait` sends the queue and reads responses until that one has arrived. This
+module does not depend on storages; :mod:`.codec` encodes and decodes the fields.
 
 paramiko provides the channel. Its own SFTP client is not used: it discards the server's list of extensions, fails for a
 whole directory if one name is not UTF-8, ignores the response to a close, deadlocks when threads share it, and has no
@@ -30,7 +30,7 @@ OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT = 3, 4, 5, 6, 7, 8, 9,
 OPENDIR, READDIR, REMOVE, MKDIR, RMDIR, REALPATH, STAT, RENAME = 11, 12, 13, 14, 15, 16, 17, 18
 _EXTENDED = 200
 _STATUS, _HANDLE, _DATA, _NAME, _ATTRS, _EXTENDED_REPLY = 101, 102, 103, 104, 105, 201
-# The type of the response to a request that returns a value; all others are answered by a status.
+# The type of the response to each request that returns a value. The response to any other request is a status.
 _REPLY_KINDS = {
     **dict.fromkeys((OPEN, OPENDIR), _HANDLE),
     **dict.fromkeys((READDIR, REALPATH), _NAME),
@@ -57,7 +57,7 @@ _HEADER = struct.Struct(">IBI")
 
 
 class StatusError(Exception):
-    """The server answered with an error status.
+    """The server responded with an error status.
 
     Attributes:
         code: The status code of the protocol.
@@ -79,7 +79,7 @@ class ProtocolError(Exception):
 
 
 class PendingReply:
-    """A request whose response may not have arrived yet; :meth:`Session.wait` returns it."""
+    """A request whose response may not have arrived yet; :meth:`Session.wait` returns the response."""
 
     __slots__ = ("buffer", "error", "is_done", "kind", "value")
 
@@ -98,7 +98,7 @@ class Session:
 
     Args:
         channel: An SSH channel whose subsystem ``sftp`` was started.
-        timeout: How long the server may send nothing, or accept nothing, in seconds.
+        timeout: The longest time in which the server sends or accepts no data, in seconds.
 
     Raises:
         ConnectionLostError, ProtocolError, TimeoutError: as every method that waits for a response.
@@ -120,11 +120,11 @@ class Session:
         self.root: bytes | None = None
         """The resolved path of the storage's root; :class:`~.remote_tree.RemoteTree` sets it."""
         self.round_trip_time = 0.0
-        """The time that resolving it took, in seconds; 0 before."""
+        """The duration of the request that resolved the root, in seconds; 0 before."""
         with _MarkingBroken(self):
             self._send_all(_HEADER.pack(5, _INIT, 3))
             self.extensions = self._receive_version()
-        # Sent here, but not waited for: the response arrives with that to the next request.
+        # The response is not waited for here: it arrives with the response to the next request.
         self._limits = self.extended(_LIMITS) if _LIMITS in self.extensions else None
         self._data_sizes: tuple[int, int] | None = None
 
@@ -157,7 +157,7 @@ class Session:
         return self._request(WRITE, pack_string(handle), struct.pack(">QI", offset, len(view)), bytes(view))
 
     def request(self, kind: int, path: bytes, *fields: bytes) -> PendingReply:
-        """Make a request of any type that takes a path or a handle, such as :data:`LSTAT`, and more *fields* if any."""
+        """Make a request whose first field is a path or a handle, such as :data:`LSTAT`, with further *fields*."""
         return self._request(kind, pack_string(path), *fields)
 
     def rename(self, path: bytes, new_path: bytes) -> PendingReply:
@@ -165,7 +165,7 @@ class Session:
         return self._request(RENAME, pack_string(path), pack_string(new_path))
 
     def extended(self, name: bytes, *fields: bytes) -> PendingReply:
-        """Make a request of an extension; the response is bytes, or None."""
+        """Make an extended request; the response is bytes, or None."""
         return self._request(_EXTENDED, pack_string(name), *fields)
 
     # -- waiting ------------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ class Session:
         """Return the response to a request: a handle, attributes, names, a path, a count, bytes, or None for success.
 
         Raises:
-            StatusError: if the server answered with an error.
+            StatusError: when the server responded with an error.
         """
         if not pending.is_done:
             with _MarkingBroken(self):
@@ -199,7 +199,7 @@ class Session:
         """Return the number of bytes that a :meth:`read` returned; 0 at the end of the file.
 
         Raises:
-            StatusError: if they cannot be read.
+            StatusError: when they cannot be read.
         """
         try:
             return int(self.wait(pending))
@@ -234,7 +234,7 @@ class Session:
         self._pending.clear()
 
     def detach(self) -> None:
-        """Send nothing any more: in the child of a fork, paramiko's finalizer would close the parent's channel."""
+        """Mark the channel as closed: in the child of a fork, paramiko's finalizer would close the parent's channel."""
         self._channel.closed = True
 
     def close_channel(self) -> None:
@@ -361,7 +361,7 @@ class Session:
 
 
 class _MarkingBroken:
-    """Closes a session when any error but a :class:`StatusError` leaves the block, and translates the error."""
+    """Context manager that closes the session on any error except :class:`StatusError`, and translates the error."""
 
     __slots__ = ("_session",)
 

@@ -1,10 +1,10 @@
 """The remote tree: turns paths of the storage into paths of the server, and confines them to the root.
 
 :class:`RemoteTree` owns path resolution and everything that is done to a path: stat, open for reading, create and
-remove directories, remove files. Every module above calls it with paths of the storage; it sends its requests through
-:mod:`.protocol`. Writes and renames belong to :mod:`.atomic_write`, which asks this module for the paths.
+remove directories, remove files. The modules above call it with paths of the storage; it sends requests through
+:mod:`.protocol`. :mod:`.atomic_write` writes and renames files, and gets their remote paths from this module.
 
-SFTP opens files by path, and follows symbolic links in it. So before a path is used, the server is asked to resolve it
+SFTP opens files by path, and follows symbolic links in it. So before a path is used, a request resolves it
 (``REALPATH``), and any result other than the path itself is refused: no link is followed, inside the root or out of it.
 A race condition remains, which version 3 of the protocol cannot exclude: a user with a shell on the server could put a
 link into the path between that response and the next request, and remove it again. If untrusted users share the
@@ -75,10 +75,10 @@ class RemoteTree:
     # -- paths --------------------------------------------------------------------------------------------------------
 
     def root(self, session: Session) -> bytes:
-        """Return the resolved path of the root; the server is asked once in each session.
+        """Return the resolved path of the root; one request in each session.
 
         Raises:
-            StorageError: if it does not exist, or is not a directory.
+            StorageError: when it does not exist, or is not a directory.
         """
         if session.root is None:
             started_at = time.monotonic()
@@ -116,7 +116,7 @@ class RemoteTree:
         """Check that *path* resolves to itself, by the response to :meth:`request_realpath`.
 
         Raises:
-            PermissionDeniedError: if the path contains a symbolic link.
+            PermissionDeniedError: when the path contains a symbolic link.
         """
         [(real, _, _)] = session.wait(realpath)
         if real != self.remote_path(session, path):
@@ -128,14 +128,14 @@ class RemoteTree:
         """Return the attributes of a file.
 
         Raises:
-            FileNotFoundInStorageError: if it does not exist, or is a directory.
-            PermissionDeniedError: if it is a symbolic link, or its path contains one.
-            NotAFileError: if it is a pipe, a socket or a device.
+            FileNotFoundInStorageError: when it does not exist, or is a directory.
+            PermissionDeniedError: when it is a symbolic link, or its path contains one.
+            NotAFileError: when it is a pipe, a socket or a device.
         """
         return self._check_stat(session, path, *self._request_stat(session, path))
 
     def file_info(self, path: str, attributes: Attributes) -> FileInfo:
-        """Return attributes as a :class:`FileInfo`. Its etag is weak: other writers may give two versions the same."""
+        """Return attributes as a :class:`FileInfo`. Its etag is weak: two versions by other writers may share one."""
         modified = min(attributes.mtime or 0, _LATEST)
         return FileInfo(
             path=path,
@@ -151,8 +151,8 @@ class RemoteTree:
         """Create a directory and its parents as far as they do not exist.
 
         Raises:
-            NotAFileError: if one of these paths is a file.
-            PermissionDeniedError: if one of them is a symbolic link.
+            NotAFileError: when one of these paths is a file.
+            PermissionDeniedError: when one of them is a symbolic link.
         """
         if not path:
             self.root(session)
@@ -208,7 +208,7 @@ class RemoteTree:
             handle_stat, path_stat = session.request(FSTAT, handle), self._request_stat(session, path)
             content = session.read(handle, 0, memoryview(head)) if head else None
             attributes: Attributes = session.wait(handle_stat)
-            # A link may have been put there before the file was opened; a file that was deleted since stays readable.
+            # The path may have become a link before the file was opened. A file that was deleted since stays readable.
             with suppress(FileNotFoundInStorageError):
                 self._check_stat(session, path, *path_stat)
             if not has_file_type(stat.S_ISREG, attributes):
@@ -224,7 +224,7 @@ class RemoteTree:
         """Delete a file, and the directories that become empty. The call is idempotent.
 
         Raises:
-            NotAFileError: if it is a directory.
+            NotAFileError: when it is a directory.
         """
         for error in self.remove_all(session, [path]).values():
             raise error
@@ -267,7 +267,7 @@ class RemoteTree:
         return failed
 
     def try_remove_temporary(self, session: Session, temporary: str) -> None:
-        """Delete a temporary file as :meth:`remove_temporary`; if that fails, the sweep removes it later."""
+        """Delete a temporary file as :meth:`remove_temporary`; if that fails, `sweep` removes it later."""
         with suppress(StatusError):
             self.remove_temporary(session, temporary)
 
@@ -275,7 +275,7 @@ class RemoteTree:
         """Delete a temporary file, and its parent directories as far as they are empty.
 
         Raises:
-            StatusError: if the server refuses to delete the file.
+            StatusError: when the server refuses to delete the file.
         """
         removal = session.request(REMOVE, self.remote_path(session, temporary))
         self.remove_empty_parents(session, parent(temporary))
@@ -290,7 +290,7 @@ class RemoteTree:
 
     @contextmanager
     def _translating_missing(self, path: str) -> Iterator[None]:
-        """Translate "no such file" to our error; another process may delete or create the file at any time."""
+        """Translate "no such file" to a storage error; another process may delete or create the file at any time."""
         try:
             yield
         except StatusError as error:
@@ -375,8 +375,8 @@ class RemoteTree:
                 session.wait(request)
                 created.append(level)
             except StatusError as error:
-                # Another process may have created it; if not, creating a file in it reports the reason. All but this
-                # one: for a file in a directory that was not permitted, the server only reports "no such file".
+                # Another process may have created it. If not, creating a file in it reports the reason, except for
+                # "permission denied": then the server would only report "no such file".
                 if error.code == PERMISSION_DENIED:
                     raise
                 if error.code == NO_SUCH_FILE:

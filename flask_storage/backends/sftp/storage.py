@@ -62,7 +62,7 @@ class SFTPStorage(InternalLinksStorageBackend):
 
     A write is atomic: the content goes to a temporary file in the target's directory, is made durable if the server
     supports ``fsync@openssh.com``, and is renamed to its final path. :meth:`StorageBackend.sweep` removes temporary
-    files that lost connections leave behind. Directories are created with their first file and removed with their last.
+    files of lost connections. Directories are created with their first file and removed with their last.
     Symbolic links are never followed.
 
     The server's host key must be known; unknown keys are always refused. Connections are made on first use, separately
@@ -103,8 +103,8 @@ class SFTPStorage(InternalLinksStorageBackend):
         portable: See :class:`~flask_storage.StorageBackend`.
 
     Raises:
-        ConfigurationError: if an argument is invalid. What only the server can check is reported by the first operation
-            that needs it.
+        ConfigurationError: when an argument is invalid. Errors that only the server can find are raised by the first
+            operation.
 
     >>> storage = SFTPStorage("files.example.com", "web", "id_ed25519", "known_hosts", root="uploads")
     >>> storage.name
@@ -147,11 +147,11 @@ class SFTPStorage(InternalLinksStorageBackend):
             linked_endpoint=linked_endpoint, secret_key=secret_key, name=name, base_url=base_url, portable=portable
         )
         if proxy_command is not None and proxy_jump is not None:
-            raise ConfigurationError("proxy_command and proxy_jump exclude each other: give one of them")
+            raise ConfigurationError("proxy_command and proxy_jump cannot be combined: set one of them")
         keys = [key_filename] if isinstance(key_filename, str | os.PathLike) else key_filename
         keys = () if keys is None else keys
         if not isinstance(keys, list | tuple):
-            raise ConfigurationError(f"key_filename is a path, or a list of paths, not {type(keys).__name__}")
+            raise ConfigurationError(f"key_filename must be a path, or a list of paths, not {type(keys).__name__}")
         self._connection_settings = ConnectionSettings(
             host=_host(host),
             port=_port(port),
@@ -212,9 +212,9 @@ class SFTPStorage(InternalLinksStorageBackend):
             port = url.port
         except ValueError:
             raise ConfigurationError(
-                "the port of an sftp:// URL is a number up to 65535; in a password, write %40 for @, %23 for # and "
-                "%2F for /"
-            ) from None  # whose text would show the password
+                "the port of an sftp:// URL must be a number of at most 65535; in a password, write %40 for @, %23 for "
+                "# and %2F for /"
+            ) from None  # the text of the original error contains the password
         if port is not None:
             options.setdefault("port", port)
         return cls(url.hostname or "", **options)
@@ -236,17 +236,19 @@ class SFTPStorage(InternalLinksStorageBackend):
         """Return a new, authenticated client whose host key was checked. The caller closes it.
 
         Raises:
-            StorageError: if the connection or the authentication fails.
+            StorageError: when the connection or the authentication fails.
         """
         with self._error_translator():
             return self._connection_settings.connect().client
 
     @contextmanager
     def connection(self) -> Iterator[paramiko.SFTPClient]:
-        """Yield paramiko's SFTP client on a new connection, for what this class does not do; it is not confined.
+        """Yield paramiko's SFTP client on a new connection, for operations that this class does not have.
+
+        The client is not confined to the root.
 
         Raises:
-            StorageError: if the connection or the authentication fails. Calls in the block raise paramiko's errors.
+            StorageError: when the connection or the authentication fails. Calls in the block raise paramiko's errors.
         """
         with self.create_client() as client:
             with self._error_translator():
@@ -406,7 +408,7 @@ def _host(value: str) -> str:
     host = parse_text("host", value)
     if any(character in "@/" or character.isspace() for character in host):
         raise ConfigurationError(
-            "host is a host name or an address, and nothing else: user and password are arguments of their own"
+            "host must be a host name or an address only: set user and password as separate arguments"
         )
     return host
 
@@ -414,5 +416,5 @@ def _host(value: str) -> str:
 def _port(value: int) -> int:
     port = parse_int("port", value, 1)
     if port > _LAST_PORT:
-        raise ConfigurationError(f"port is at most {_LAST_PORT}")
+        raise ConfigurationError(f"port must be at most {_LAST_PORT}")
     return port

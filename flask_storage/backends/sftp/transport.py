@@ -30,7 +30,7 @@ class JumpHost:
         """Parse the argument *proxy_jump*.
 
         Raises:
-            ConfigurationError: if it is malformed.
+            ConfigurationError: when it is malformed.
         """
         if given is None:
             return None
@@ -40,7 +40,7 @@ class JumpHost:
                 return cls(parts.username or None, parts.hostname, parts.port or 22)
         except ValueError:  # an unmatched bracket, or an invalid port
             pass
-        raise ConfigurationError("proxy_jump is written 'user@host:port', of which user and port may be left out")
+        raise ConfigurationError("proxy_jump must be 'user@host:port'; user and port are optional")
 
 
 class ProxyCommandSocket(socket.socket):
@@ -50,14 +50,15 @@ class ProxyCommandSocket(socket.socket):
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
+        own_end, command_end = socket.socketpair()
+        with own_end, command_end:
             try:
-                self._process = subprocess.Popen(words, stdin=theirs.fileno(), stdout=theirs.fileno())  # noqa: S603  # the operator configured it
+                fd = command_end.fileno()
+                self._process = subprocess.Popen(words, stdin=fd, stdout=fd)  # noqa: S603 - the operator configured it
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or "invalid command"
                 raise ConfigurationError(f"the proxy_command cannot be run ({reason}): check its first word") from error
-            super().__init__(fileno=ours.detach())
+            super().__init__(fileno=own_end.detach())
 
     def close(self) -> None:
         """Close the socket, and end the command."""
@@ -71,9 +72,9 @@ class ProxyCommandSocket(socket.socket):
 
 
 class SendTimeoutSocket:
-    """A socket that fails if the peer accepts no data for too long.
+    """A socket whose send() fails if the peer accepts no data for too long.
 
-    paramiko retries to send for ever, and holds a lock for which every other thread of the connection waits.
+    paramiko would retry for ever, while it holds a lock on which all other threads of the connection wait.
 
     Args:
         sock: A socket, or a channel of another connection.
@@ -89,8 +90,8 @@ class SendTimeoutSocket:
         """Send some of *data*, and return the number of bytes.
 
         Raises:
-            TimeoutError: if none could be sent within the time-out of the socket; paramiko retries then.
-            ConnectionAbortedError: if none could be sent for *send_timeout*.
+            TimeoutError: when none could be sent within the time-out of the socket; paramiko retries then.
+            ConnectionAbortedError: when none could be sent for *send_timeout*.
         """
         try:
             count = int(self._sock.send(data))
@@ -118,13 +119,13 @@ def connect_tcp(host: str, port: int, timeout: float) -> socket.socket:
         timeout: The time-out, in seconds.
 
     Raises:
-        StorageUnavailableError, StorageTimeoutError: if the server cannot be reached.
+        StorageUnavailableError, StorageTimeoutError: when the server cannot be reached.
     """
     try:
         sock = socket.create_connection((host, port), timeout)
     except TimeoutError as error:
         raise StorageTimeoutError(
-            f"{host}:{port} did not answer within {timeout:g} s: check host, port and firewalls"
+            f"{host}:{port} did not respond within {timeout:g} s: check host, port and firewalls"
         ) from error
     except (OSError, UnicodeError) as error:
         raise StorageUnavailableError(f"{host}:{port} cannot be reached ({error}): check host and port") from error
@@ -137,7 +138,7 @@ def split_command(command: str | None) -> Sequence[str] | None:
     """Split a command into words, by the rules of a shell.
 
     Raises:
-        ConfigurationError: if it is empty, or has an unmatched quotation mark.
+        ConfigurationError: when it is empty, or has an unmatched quotation mark.
     """
     if command is None:
         return None

@@ -92,7 +92,7 @@ class SFTPUpload(MultipartStore):
             self._upload.abort()
 
     def abandon(self) -> None:
-        """Drop the sessions of a writer that was never closed; the sweep removes the temporary file."""
+        """Drop the sessions of a writer that was never closed; `sweep` removes the temporary file."""
         if self._upload is not None:
             self._upload.abandon()
 
@@ -158,7 +158,7 @@ class _ParallelUpload:
 
     @contextmanager
     def acquire(self) -> Iterator[_UploadSession]:
-        """Yield a session in which the file is open; the caller has it for the block."""
+        """Yield a session in which the file is open, for exclusive use in the block."""
         upload_session = self._acquire()
         try:
             yield upload_session
@@ -171,7 +171,7 @@ class _ParallelUpload:
                 if self._is_closed:
                     self.abandon()
                 else:
-                    self._condition.notify_all()  # after an error, every waiting thread has to see it
+                    self._condition.notify_all()  # after an error, every waiting thread raises it
 
     def complete(self, path: str, size: int, options: WriteOptions) -> None:
         """Wait for all writes, and commit the temporary file as *path*."""
@@ -195,7 +195,7 @@ class _ParallelUpload:
         self._pool.release(first.session)
 
     def abort(self) -> None:
-        """Delete the temporary file, unless a rename whose outcome is unknown may need it: then the sweep does."""
+        """Delete the temporary file. After a rename whose outcome is unknown, leave that to `sweep`."""
         session = self._free[0].session if self._free else None
         try:
             for upload_session in self._free:
@@ -256,7 +256,7 @@ class _ParallelUpload:
             except BaseException:
                 self._pool.release(session)
                 raise
-        except Exception:  # noqa: BLE001 - the sessions that are open suffice, or report the error themselves
+        except Exception:  # noqa: BLE001 - the open sessions suffice; if the server fails, they report the error
             with self._condition:
                 self._max_sessions = self._count = self._count - 1
                 return self._wait_for_free()
@@ -279,7 +279,7 @@ def write(session: Session, handle: bytes, offset: int, view: memoryview) -> Non
     """Write bytes at an offset of an open file, and wait until the server has confirmed all of them.
 
     Raises:
-        StorageFullError, StatusError: if a write failed.
+        StorageFullError, StatusError: when a write failed.
     """
     writes: deque[PendingReply] = deque()
     try:
@@ -300,7 +300,7 @@ def start_write(session: Session, handle: bytes, offset: int, view: memoryview, 
         writes: The writes without a response; the new ones are added.
 
     Raises:
-        StatusError: if the server refused an earlier write.
+        StatusError: when the server refused an earlier write.
     """
     for start in range(0, len(view), session.write_size):
         if len(writes) == _MAX_OUTSTANDING_WRITES:
