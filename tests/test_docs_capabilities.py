@@ -10,16 +10,16 @@ from pathlib import Path
 from unittest.mock import patch
 
 from flask_storage import (
-    AzureStorage,
     Capabilities,
     InternalLinksStorageBackend,
     LocalFSStorage,
     MemoryStorage,
-    S3Storage,
-    SFTPStorage,
     ShareLinkOperation,
     StorageBackend,
 )
+from flask_storage.backends.azure import AzureStorage
+from flask_storage.backends.s3 import S3Storage
+from flask_storage.backends.sftp import SFTPStorage
 from flask_storage.types import LINK_CONSTRAINTS
 
 PAGE = Path(__file__).parents[1] / "docs/how-to/choose-a-backend.md"
