@@ -99,18 +99,21 @@ class LocalStack:
 def installed() -> Path:
     """Install LocalStack if it is missing, and return the Python that runs it."""
     requirements = _HERE / "localstack.txt"
+    directory = PROJECT / ".venv-localstack"
     with requirements.open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another run on this machine may install it
-        installation = subprocess.run(
-            [_HERE / "environment", ".venv-localstack", "-r", requirements.relative_to(PROJECT)],
-            cwd=PROJECT,
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr,
-            check=False,
-        )
-    if installation.returncode:
-        raise RuntimeError("these tests need LocalStack, and it could not be installed: see above")
-    return PROJECT / ".venv-localstack" / "bin" / "python"
+        # `tests/run` keeps it up to date. Tests on several Pythons at once would replace it by one of their own.
+        if not (directory / "filled").exists():
+            installation = subprocess.run(
+                [_HERE / "environment", directory.name, "-r", requirements.relative_to(PROJECT)],
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr,
+                check=False,
+            )
+            if installation.returncode:
+                raise RuntimeError("these tests need LocalStack, and it could not be installed: see above")
+    return directory / "bin" / "python"
 
 
 def _is_ready(port: int) -> bool:
