@@ -8,6 +8,7 @@ from functools import partial
 from flask import Flask, current_app
 
 from .backends.base import StorageBackend
+from .cli.startup import errors_reported_by_click
 from .config import (
     LINK_ENDPOINT,
     LinkURLBuilder,
@@ -17,6 +18,7 @@ from .config import (
     link_url_prefix,
     pop_public_profiles,
     profile_specs,
+    warn_of_misspelled_settings,
 )
 from .errors import ConfigurationError
 from .link_usage import open_usage_store
@@ -70,8 +72,13 @@ class Storage:
         Raises:
             ConfigurationError: when the configuration is not valid, or the app was initialized before.
         """
+        with errors_reported_by_click():
+            self._init_app(app)
+
+    def _init_app(self, app: Flask) -> None:
         if "storage" in app.extensions:
             raise ConfigurationError("this app already has a Storage: create one Storage for it and import that")
+        warn_of_misspelled_settings(app)
         specs = profile_specs(app)
         served = pop_public_profiles(specs)
         storages = {name: make_storage(name, spec) for name, spec in specs.items()}

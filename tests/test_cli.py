@@ -9,9 +9,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import click
 import pytest
+from click.testing import CliRunner
 from flask import Flask
+from flask.cli import FlaskGroup
 
-from flask_storage import MemoryStorage, PermissionDeniedError, Storage, WriteOptions
+from flask_storage import LocalFSError, MemoryStorage, PermissionDeniedError, Storage, WriteOptions
 from flask_storage.cli.output import human_date, human_size, printable
 
 DAY = datetime(2026, 6, 15, 12, tzinfo=UTC)
@@ -571,7 +573,7 @@ def test_a_link_without_the_apps_address_names_the_setting(run, app, tmp_path):
 
     result = other_app.test_cli_runner().invoke(args=["storage", "link", "a"])
 
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (2, "")
     assert "STORAGE_EXTERNAL_URL" in result.stderr
     assert "SERVER_NAME" in result.stderr
 
@@ -826,3 +828,48 @@ def test_near_dates_are_relative_and_others_have_no_needless_year(days, text):
 def test_printable_text_has_no_control_characters():
     """Letters of every script stay; control characters are escaped."""
     assert printable("Ü 日本 \x1b[2J\u202e\n") == "Ü 日本 \\x1b[2J\\u202e\\n"
+
+
+# -- an app that cannot start -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("args", [["storage", "list"], ["storage", "--help"], ["routes"], ["run"]])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"STORAGE_PROFILES": {"docs": {"backend": "local", "rot": "x"}}}, "did you mean 'root'?"),
+        ({"STORAGE_PROFILES": {"docs": {"backend": "local", "root": "lost\x1b[31m"}}}, "lost\\x1b[31m of 'docs'"),
+        ({"STORAGE_EXTERNAL_URL": "shop"}, "STORAGE_EXTERNAL_URL must be an absolute"),
+    ],
+)
+def test_a_wrong_configuration_is_one_message(tmp_path, monkeypatch, args, settings, message):
+    """With exit status 2 and without a traceback, for every command of `flask`."""
+    monkeypatch.chdir(tmp_path)
+
+    def create_app():
+        app = Flask("shop", instance_path=str(tmp_path))
+        app.config.update(settings)
+        Storage(app)
+        return app
+
+    result = CliRunner().invoke(FlaskGroup(create_app=create_app), args)
+
+    assert isinstance(result.exception, SystemExit)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_app_can_catch_its_own_configuration_error_in_a_command(tmp_path):
+    """The error that Click reports is still of the type that the documentation names."""
+
+    def create_app():
+        app = Flask("shop", instance_path=str(tmp_path))
+        app.config["STORAGE_PROFILES"] = {"docs": {"backend": "local", "root": "lost"}}
+        with pytest.raises(LocalFSError, match="does not exist") as caught:
+            Storage(app)
+        assert (caught.value.backend, type(caught.value.__cause__)) == ("docs", LocalFSError)
+        return app
+
+    assert CliRunner().invoke(FlaskGroup(create_app=create_app), ["routes"]).exit_code == 0

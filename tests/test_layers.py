@@ -217,6 +217,7 @@ MAY_IMPORT = {
     # Commands.
     "cli.arguments": ("", "click"),
     "cli.output": (VALUES, "click"),
+    "cli.startup": ("errors .output", "click"),
     "cli.profile": (f"errors {INTERFACE} profiles", "click flask"),
     "cli": (".profile", "click"),
     "cli.command": ("errors .output .profile", "click flask"),
@@ -226,7 +227,7 @@ MAY_IMPORT = {
     "cli.listing": ("types .arguments .command .output .profile", "click"),
     "cli.maintenance": (f"{VALUES} {INTERFACE} .arguments .command .output .profile", "click"),
     # The extension connects the parts.
-    "extension": (f"{VALUES} link_usage {INTERFACE} registry config profiles http.link_view cli", "flask"),
+    "extension": (f"{VALUES} link_usage {INTERFACE} registry config profiles http.link_view cli cli.startup", "flask"),
 }
 # The package's public names, and the test support, may import every module; no module imports them.
 UNRESTRICTED = {"", "testing"}

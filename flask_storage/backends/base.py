@@ -63,8 +63,8 @@ class StorageBackend(TransferOperations, LinkOperations):
         portable: Refuse paths that are not valid on Windows.
     """
 
-    url_aliases: ClassVar[Mapping[str, str]] = {}
-    """Short names of constructor arguments in a profile's URL, and the argument that each stands for."""
+    argument_aliases: ClassVar[Mapping[str, str]] = {}
+    """Other names of constructor arguments in a profile, and the argument that each stands for."""
 
     def __init__(self, name: str, *, base_url: str | None = None, portable: bool = False) -> None:
         if not (isinstance(base_url, str) or base_url is None):

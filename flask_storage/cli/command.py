@@ -9,10 +9,17 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
-from ..errors import FileNotFoundInStorageError, InvalidPathError, PartialFailureError, StorageError
+from ..errors import (
+    ConfigurationError,
+    FileNotFoundInStorageError,
+    InvalidPathError,
+    PartialFailureError,
+    StorageError,
+)
 from .output import printable
 from .profile import profile_options
 
+_WRONG_USAGE = 2
 _INTERRUPTED = 130  # the status that shells report for a program ended by Ctrl-C
 
 
@@ -40,7 +47,7 @@ class StorageCommand(click.Command):
 
 
 def as_click_error(error: StorageError) -> click.ClickException:
-    """Return click's exception for *error*: a usage error (2) for an invalid path, otherwise a failure (1)."""
+    """Return click's exception for *error*, whose exit status is 2 when the command or the configuration is wrong."""
     if isinstance(error, FileNotFoundInStorageError):
         return click.FileError(error.filename, hint=f"Not found in {error.storage_type}.")
     if isinstance(error, InvalidPathError):
@@ -48,7 +55,10 @@ def as_click_error(error: StorageError) -> click.ClickException:
     lines = [str(error)]
     if isinstance(error, PartialFailureError):
         lines += [f"{path}: {failure}" for path, failure in error.errors.items()]
-    return click.ClickException("\n".join(printable(line) for line in lines))
+    reported = click.ClickException("\n".join(printable(line) for line in lines))
+    if isinstance(error, ConfigurationError):
+        reported.exit_code = _WRONG_USAGE
+    return reported
 
 
 @contextmanager

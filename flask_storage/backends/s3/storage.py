@@ -219,7 +219,7 @@ class S3Storage(S3LinkOperations):
         )
 
     capabilities = Capabilities()
-    url_aliases: ClassVar[Mapping[str, str]] = {"region": "aws_region"}
+    argument_aliases: ClassVar[Mapping[str, str]] = {"region": "aws_region"}
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
