@@ -3,7 +3,7 @@
 import json
 import os
 import stat
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,8 +13,18 @@ from click.testing import CliRunner
 from flask import Flask
 from flask.cli import FlaskGroup
 
-from flask_storage import LocalFSError, MemoryStorage, PermissionDeniedError, Storage, WriteOptions
+from flask_storage import (
+    Capabilities,
+    LocalFSError,
+    MemoryStorage,
+    PermissionDeniedError,
+    ShareLinkOperation,
+    Storage,
+    WriteOptions,
+)
+from flask_storage.cli.capabilities import described
 from flask_storage.cli.output import human_date, human_size, printable
+from flask_storage.types import LINK_CONSTRAINTS
 
 DAY = datetime(2026, 6, 15, 12, tzinfo=UTC)
 
@@ -34,6 +44,18 @@ class ProtectingStorage(MemoryStorage):
         if path.startswith("protected"):
             raise PermissionDeniedError("protected files stay", path=path)
         super()._delete(path)
+
+
+class LimitedStorage(MemoryStorage):
+    """A custom backend that declares little."""
+
+    capabilities = Capabilities(
+        exclusive=True,
+        concurrent_writes=False,
+        links=ShareLinkOperation.download | ShareLinkOperation.upload,
+        link_constraints=frozenset({"max_size", "ip"}),
+        upload_constraints=frozenset({"size"}),
+    )
 
 
 @pytest.fixture
@@ -581,20 +603,51 @@ def test_a_link_without_the_apps_address_names_the_setting(run, app, tmp_path):
 # -- profiles, check and sweep ----------------------------------------------------------------------------------------
 
 
-def test_profiles_are_listed_with_their_capabilities(run):
-    """The default one is marked; the columns are aligned."""
-    lines = run("profiles").stdout.splitlines()
+def test_profiles_are_listed_with_their_capabilities_in_words(run, app):
+    """Grouped by subject; the default profile is marked."""
+    app.extensions["storage"]["scratch"].__class__ = LimitedStorage
 
-    assert [line[:14] for line in lines] == ["* docs        ", "  scratch     ", "  protecting  "]
-    assert lines[0].split()[:3] == ["*", "docs", "LocalFSStorage"]
-    assert "links:download+upload+remove" in lines[0]
-    assert "local-paths" in lines[0]
-    assert "local-paths" not in lines[1]
+    text = run("profiles").stdout
+    limited = text[text.index("  scratch") : text.index("  protecting")]
+
+    assert text.startswith("* docs (LocalFSStorage)\n    writes     create only, replace one version only, ")
+    assert max(map(len, limited.splitlines())) <= 100
+    assert limited.splitlines()[:3] == [
+        "  scratch (LimitedStorage)",
+        "    writes     create only",
+        "    links      signed for download, upload; limits: address, largest size; uploads: exact size",
+    ]
+    assert "\n    without    replace one version only, conditions in copies, " in limited
+
+
+def test_every_capability_has_words():
+    """Whether a storage supports all of them, or none."""
+    everything = Capabilities(
+        **dict.fromkeys((field.name for field in fields(Capabilities) if field.type == "bool"), True),
+        links=ShareLinkOperation.download,
+        link_constraints=LINK_CONSTRAINTS,
+        upload_constraints=LINK_CONSTRAINTS,
+    )
+    nothing = Capabilities(concurrent_writes=False)
+
+    supported = dict(described(everything))
+    missing = dict(described(nothing))
+
+    words = {word for subject, text in supported.items() if subject != "links" for word in text.split(", ")}
+    assert len(words) == sum(field.type == "bool" for field in fields(Capabilities)) - 1  # link_combinations
+    assert set(missing) == {"links", "without"}
+    assert set(missing["without"].split(", ")) == words
+    assert missing["links"] == "signed by the app"
+    assert supported["links"].startswith("signed for download, also in one link; limits: ")
+    assert supported["links"].count(",") == len(LINK_CONSTRAINTS)
 
 
 def test_one_profile_can_be_listed(run):
     """With --profile."""
-    assert len(run("profiles", "--profile", "scratch").stdout.splitlines()) == 1
+    text = run("profiles", "--profile", "scratch").stdout
+
+    assert text.startswith("  scratch (MemoryStorage)\n")
+    assert "docs" not in text
 
 
 def test_profiles_as_json_have_the_content_of_the_table(run):
@@ -614,8 +667,8 @@ def test_profiles_can_be_checked(run, docs):
     failed = run("profiles", "--check")
     output = json.loads(run("profiles", "--check", "--json").stdout)
 
-    assert (passed.exit_code, passed.stdout.count("works;")) == (0, 3)
-    assert (failed.exit_code, failed.stdout.count("works;"), failed.stdout.count("FAILS: ")) == (1, 2, 1)
+    assert (passed.exit_code, passed.stdout.count(") works\n")) == (0, 3)
+    assert (failed.exit_code, failed.stdout.count(") works\n"), failed.stdout.count(") FAILS: ")) == (1, 2, 1)
     assert [row["error"] is None for row in output] == [False, True, True]
 
 

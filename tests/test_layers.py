@@ -220,12 +220,13 @@ MAY_IMPORT = {
     "cli.startup": ("errors .output", "click"),
     "cli.profile": (f"errors {INTERFACE} profiles", "click flask"),
     "cli": (".profile", "click"),
+    "cli.capabilities": ("types", ""),
     "cli.command": ("errors .output .profile", "click flask"),
     "cli.delete": (f"{INTERFACE} .command .output .profile", "click"),
     "cli.files": (f"{INTERFACE} .arguments .command .output .profile", "click"),
     "cli.links": ("types .arguments .command .output .profile", "click"),
     "cli.listing": ("types .arguments .command .output .profile", "click"),
-    "cli.maintenance": (f"{VALUES} {INTERFACE} .arguments .command .output .profile", "click"),
+    "cli.maintenance": (f"{VALUES} {INTERFACE} .arguments .capabilities .command .output .profile", "click"),
     # The extension connects the parts.
     "extension": (f"{VALUES} link_usage {INTERFACE} registry config profiles http.link_view cli cli.startup", "flask"),
 }
