@@ -815,7 +815,20 @@ def test_help_lists_every_command(run):
     commands = text.partition("Commands:")[2].split("\n")
     names = [line.split()[0] for line in commands if line.strip()]
     assert "..." not in text.partition("Commands:")[2]
-    assert names == ["check", "copy", "delete", "get", "link", "list", "move", "profiles", "put", "stat", "sweep"]
+    assert names == [
+        "check",
+        "copy",
+        "delete",
+        "doctor",
+        "get",
+        "link",
+        "list",
+        "move",
+        "profiles",
+        "put",
+        "stat",
+        "sweep",
+    ]
 
 
 def test_an_unknown_command_is_a_usage_error(run):

@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "validation": ("errors paths", ""),
     "tokens": (VALUES, "jwt"),
     # Open files and transfers: no SDK. urllib3 is known for the errors of its responses.
+    "diagnostics": ("", ""),
     "process_local": ("", ""),
     "files": (f"{VALUES} streams", ""),
     "multipart": (f"{VALUES} files", ""),
@@ -46,11 +47,11 @@ MAY_IMPORT = {
     "link_usage.sql_store": ("errors .base", "sqlalchemy"),
     "link_usage": ("errors .base .file_store .redis_store .sql_store", ""),
     # The storage interface: what a backend implements, then the public operations.
-    "backends.driver": (f"{VALUES} files multipart paths streams tokens", ""),
+    "backends.driver": (f"{VALUES} diagnostics files multipart paths streams tokens", ""),
     "backends.transfers": (f"{VALUES} files paths signals streams validation .driver", ""),
     "backends.links": (f"{VALUES} files paths signals tokens validation .driver", ""),
     "backends.multipart_checks": (f"{VALUES} multipart", ""),
-    "backends.base": (f"{VALUES} files multipart paths signals .links .multipart_checks .transfers", ""),
+    "backends.base": (f"{VALUES} diagnostics files multipart paths signals .links .multipart_checks .transfers", ""),
     "backends.internal_links": (f"{VALUES} tokens .base", "flask"),
     "backends.multipart_manifest": (f"{VALUES} multipart paths", ""),
     # Backends. None imports another.
@@ -83,6 +84,7 @@ MAY_IMPORT = {
         "errors range_download .client .errors .presets",
         "botocore.exceptions botocore.parsers",
     ),
+    "backends.s3.diagnosis": ("diagnostics .client .gateway", ""),
     "backends.s3.integrity": ("range_download range_reader .gateway", ""),
     "backends.s3.object_metadata": ("content_types metadata_encoding types .gateway", "arrow"),
     "backends.s3.multipart": (
@@ -102,7 +104,8 @@ MAY_IMPORT = {
     "backends.s3.storage": (
         (
             f"{VALUES} multipart paths process_local streams validation"
-            " .client .copy .errors .files .gateway .link_operations .multipart .object_metadata .presets .presign"
+            " diagnostics .client .copy .diagnosis .errors .files .gateway .link_operations .multipart .object_metadata"
+            " .presets .presign"
             " .settings"
         ),
         "arrow",
@@ -113,6 +116,7 @@ MAY_IMPORT = {
     "backends.azure.errors": (VALUES, "azure.core.exceptions"),
     "backends.azure.account": ("errors metadata_encoding validation", "azure.identity"),
     "backends.azure.transport": ("range_download", "azure.core.pipeline.transport requests urllib3"),
+    "backends.azure.diagnosis": ("diagnostics .account", ""),
     "backends.azure.client": (
         "errors process_local .account .transport",
         "azure.core.credentials azure.identity azure.storage.blob",
@@ -158,7 +162,8 @@ MAY_IMPORT = {
     "backends.azure.storage": (
         (
             f"{VALUES} multipart paths process_local streams validation"
-            " .account .blob_metadata .client .copy .errors .files .gateway .link_operations .listing .multipart .sas"
+            " diagnostics .account .blob_metadata .client .copy .diagnosis .errors .files .gateway .link_operations"
+            " .listing .multipart .sas"
         ),
         "azure.core.exceptions azure.storage.blob.ContainerClient",
     ),
@@ -222,6 +227,13 @@ MAY_IMPORT = {
     "cli": (".profile", "click"),
     "cli.capabilities": ("types", ""),
     "cli.command": ("errors .output .profile", "click flask"),
+    "cli.web_client": ("", ""),
+    "cli.probes": (f"{VALUES} diagnostics {INTERFACE}", ""),
+    "cli.link_probes": (f"{VALUES} diagnostics {INTERFACE} .probes .web_client", "flask"),
+    "cli.doctor": (
+        f"errors diagnostics {INTERFACE} .arguments .command .link_probes .output .probes .profile .web_client",
+        "click flask",
+    ),
     "cli.delete": (f"{INTERFACE} .command .output .profile", "click"),
     "cli.files": (f"{INTERFACE} .arguments .command .output .profile", "click"),
     "cli.links": ("types .arguments .command .output .profile", "click"),

@@ -18,6 +18,7 @@ _COMMANDS = {
     "check": "maintenance",
     "copy": "files",
     "delete": "delete",
+    "doctor": "doctor",
     "get": "files",
     "link": "links",
     "list": "listing",

@@ -59,8 +59,7 @@ def _links(capabilities: Capabilities) -> str:
     if capabilities.link_combinations:
         text += ", also in one link"
     for subject, constraints in _constraints(capabilities):
-        if constraints:
-            text += f"; {subject}: {', '.join(_CONSTRAINTS[name] for name in sorted(constraints))}"
+        text += f"; {subject}: {', '.join(_CONSTRAINTS[name] for name in sorted(constraints)) or 'none'}"
     return text
 
 

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, unquote
 from azure.core import exceptions as sdk
 from azure.storage.blob import ContainerClient
 
+from ...diagnostics import Diagnostics
 from ...errors import ConfigurationError, FileNotFoundInStorageError, InvalidPathError, StorageError
 from ...multipart import MultipartStore
 from ...paths import MAX_PATH_BYTES, directory_prefix
@@ -39,6 +40,7 @@ from .account import metadata_of, resolve_account
 from .blob_metadata import info_of
 from .client import Clients, ClientSettings, is_plain_http
 from .copy import copy_blob
+from .diagnosis import diagnostics_of
 from .errors import code_of, error_of, known_code, translate_error
 from .files import CHUNK_SIZE, CONCURRENCY, AzureReader, AzureWriter
 from .gateway import BlobSettings, ContainerGateway, translating_parse_errors
@@ -380,6 +382,9 @@ class AzureStorage(AzureLinkOperations):
             # The SAS allows access to this file only, which may not exist yet.
             with suppress(FileNotFoundInStorageError), self._error_translator():
                 self._stat(self._gateway.path(self._account.blob))
+
+    def _diagnostics(self, origin: str) -> Diagnostics:
+        return diagnostics_of(self._account, origin)
 
     def _close(self) -> None:
         pool = self._workers.pop()

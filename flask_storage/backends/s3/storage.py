@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, unquote
 
 import arrow
 
+from ...diagnostics import Diagnostics
 from ...errors import ConfigurationError, FileNotFoundInStorageError, InvalidPathError, StorageError
 from ...multipart import MultipartStore
 from ...paths import MAX_PATH_BYTES, directory_prefix
@@ -36,6 +37,7 @@ from ...validation import (
 )
 from .client import Clients, ClientSettings
 from .copy import copy_object
+from .diagnosis import diagnostics_of
 from .errors import error_of, translate_error
 from .files import CHUNK_SIZE, CONCURRENCY, S3Reader, S3Writer
 from .gateway import BucketGateway, ObjectSettings, size_of, translating_parse_errors
@@ -364,6 +366,9 @@ class S3Storage(S3LinkOperations):
                 raise error
             count += sum(not key.endswith("/") for key in keys)
         return count
+
+    def _diagnostics(self, origin: str) -> Diagnostics:
+        return diagnostics_of(self._gateway, self._clients, origin)
 
     def _close(self) -> None:
         pool = self._workers.pop()
