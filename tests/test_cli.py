@@ -282,6 +282,15 @@ def test_a_missing_file_is_reported(run, tmp_path, args):
     assert os.listdir(tmp_path / "here") == []
 
 
+def test_get_into_a_missing_directory_is_a_usage_error(run, docs):
+    """A name that ends in a slash is a directory, which `get` of one file does not create."""
+    docs.write("a", b"1")
+
+    result = run("get", "a", "missing/")
+
+    assert (result.exit_code, "The folder missing/ does not exist" in result.stderr) == (2, True)
+
+
 def test_get_of_a_directory_fails(run, docs):
     """As for a missing file."""
     docs.write("a/b", b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -70,6 +71,16 @@ def local_file(name: str) -> Iterator[None]:
         raise  # storage errors name their path; a broken pipe only means that the reader of the output has ended
     except OSError as error:
         raise click.ClickException(f"{click.format_filename(name)}: {error.strerror or error}") from error
+
+
+@contextmanager
+def warnings_as_messages() -> Iterator[None]:
+    """Print warnings for the user (such as about an expiry that the service shortens) as messages, without a source."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        click.echo(printable(f"Warning: {warning.message}."), err=True)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import click
 
 from ..types import ShareLinkOperation
 from .arguments import duration, json_option, size
-from .command import StorageCommand, usage_errors
+from .command import StorageCommand, usage_errors, warnings_as_messages
 from .output import as_json, operation_names, write_lines
 from .profile import complete_path, selected_storage
 
@@ -53,7 +53,7 @@ def link_command(
     if not upload and (exclusive or max_size is not None):
         raise click.UsageError("--max-size and --exclusive need --upload.")
     operations = "d" * download + "u" * upload + "r" * delete
-    with usage_errors():
+    with usage_errors(), warnings_as_messages():
         expires_at = datetime.now(UTC) + expiration
         url = selected_storage().link_to(
             path,
