@@ -40,7 +40,7 @@ from ...types import (
     ShareLinkOperation,
     WriteOptions,
 )
-from ...validation import parse_mode
+from ...validation import expand_home, parse_mode
 from ..internal_links import InternalLinksStorageBackend
 from .copy import copy_bytes
 from .directory import Directory
@@ -65,7 +65,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
     attributes, giving any raises :class:`~flask_storage.errors.UnsupportedOperationError`.
 
     Args:
-        root: The directory.
+        root: The directory; ``~`` stands for the home directory.
         linked_endpoint: See :class:`~flask_storage.InternalLinksStorageBackend`.
         secret_key: See :class:`~flask_storage.InternalLinksStorageBackend`.
         name: ``fs-<name of the root>`` by default.
@@ -105,6 +105,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
         unchecked: object = root  # JSON may hold any type
         if not isinstance(unchecked, str | os.PathLike) or not os.fspath(unchecked):
             raise ConfigurationError("root is the path of a directory, and not empty: '.' is the working directory")
+        root = expand_home("root", root)
         super().__init__(
             linked_endpoint=linked_endpoint,
             secret_key=secret_key,
@@ -135,7 +136,10 @@ class LocalFSStorage(InternalLinksStorageBackend):
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
-        """Create a storage from ``local:///srv/files`` or ``local:uploads`` (relative to the working directory)."""
+        """Create a storage from ``local:///srv/files``, ``local:~/files`` or ``local:uploads``.
+
+        The last one is relative to the working directory.
+        """
         return cls(unquote(url.netloc + url.path), **options)
 
     @cached_property
