@@ -258,6 +258,15 @@ def parse_mode(name: str, mode: int | str, needed: int) -> int:
     return number
 
 
+def parse_optional_mode(name: str, mode: int | str | None, needed: int) -> int | None:
+    """Return permission bits as :func:`parse_mode` does, or None for None; ``"none"`` is None in a URL.
+
+    Raises:
+        ConfigurationError: as for :func:`parse_mode`.
+    """
+    return None if mode is None or mode == "none" else parse_mode(name, mode, needed)
+
+
 def expand_home(name: str, path: str | os.PathLike[str]) -> str:
     """Return the path of a local file or directory, a leading ``~`` or ``~user`` replaced by the home directory.
 

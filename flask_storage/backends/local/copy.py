@@ -1,4 +1,4 @@
-"""Copies bytes between file descriptors, and computes etags."""
+"""Copies bytes between file descriptors."""
 
 from __future__ import annotations
 
@@ -64,8 +64,3 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
-def etag(status: os.stat_result) -> str:
-    """Return an etag that differs for every version: each version is a new inode with its own time stamp."""
-    return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"

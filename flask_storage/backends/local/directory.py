@@ -13,6 +13,7 @@ from typing import Self
 
 from ...errors import LocalFSError, LocalNotAFileError, PermissionDeniedError, UnsupportedOperationError
 from ...paths import RESERVED_PREFIX
+from .attributes import set_mode
 
 try:
     import fcntl
@@ -67,14 +68,14 @@ class Directory:
                 raise _symlink_error(name) from error
             raise
 
-    def create_child(self, name: str, mode: int, *, sync: bool) -> None:
-        """Create a subdirectory, unless it exists. The umask is ignored."""
+    def create_child(self, name: str, mode: int | None, *, sync: bool) -> None:
+        """Create a subdirectory, unless it exists. The umask is ignored, unless *mode* is None."""
         try:
-            os.mkdir(name, 0o700, dir_fd=self.fd)
+            os.mkdir(name, 0o777 if mode is None else 0o700, dir_fd=self.fd)
         except FileExistsError:
             return
         with suppress(FileNotFoundError), self.child(name) as child:  # another process may have removed it already
-            os.fchmod(child.fd, mode)
+            set_mode(child.fd, mode, "directory_mode")
         if sync:
             self.sync()
 
@@ -106,13 +107,13 @@ class Directory:
             raise FileNotFoundError(errno.ENOENT, "is a directory", name)
         raise LocalNotAFileError(f"{name} is not a regular file: the storage cannot read it")
 
-    def create_temporary(self) -> tuple[str, int]:
+    def create_temporary(self, mode: int = 0o600) -> tuple[str, int]:
         """Create a hidden file with an unpredictable name; return its name and descriptor.
 
-        The length of the name does not depend on the final name, which may have 255 bytes.
+        The length of the name does not depend on the final name, which may have 255 bytes. The umask limits *mode*.
         """
         name = RESERVED_PREFIX + secrets.token_hex(8)
-        return name, os.open(name, _CREATE_FLAGS, 0o600, dir_fd=self.fd)
+        return name, os.open(name, _CREATE_FLAGS, mode, dir_fd=self.fd)
 
     def publish(
         self, temporary: str, name: str, *, exclusive: bool, precondition: Callable[[], None] | None, sync: bool

@@ -40,17 +40,20 @@ from ...types import (
     ShareLinkOperation,
     WriteOptions,
 )
-from ...validation import expand_home, parse_mode
+from ...validation import expand_home, parse_optional_mode
 from ..internal_links import InternalLinksStorageBackend
+from .attributes import file_info, keeps_microseconds, last_modified, supports_xattrs
 from .copy import copy_bytes
 from .directory import Directory
-from .file import LocalFSFile, file_info, if_match_check, last_modified, read_headers, supports_xattrs
+from .file import LocalFSFile, if_match_check
+from .inspection import FilesystemReport, inspect_filesystem
 from .multipart import LocalMultipart, sweep
 from .rooted_tree import RootedTree, create_root
 
-__all__ = ["LocalFSError", "LocalFSFile", "LocalFSStorage"]
+__all__ = ["FilesystemReport", "LocalFSError", "LocalFSFile", "LocalFSStorage"]
 
 _PAGE = 1000
+_ATTEMPTS = 100
 
 
 class LocalFSStorage(InternalLinksStorageBackend):
@@ -73,7 +76,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
         fsync: Make every change durable before the call returns. Without it a power failure may lose the last writes,
             and on some file systems leave the files that they replaced empty.
         file_mode: Permissions of files, as a number or as octal text (``"0o640"``); the umask is ignored. A web server
-            that reads the files directly needs ``0o640`` or similar.
+            that reads the files directly needs ``0o640`` or similar. None (as text ``"none"``) never sets any: the
+            umask and the file system decide. A mount that refuses ``chmod`` needs that.
         directory_mode: Permissions of created directories, likewise.
         base_url: See :class:`~flask_storage.StorageBackend`.
         portable: See :class:`~flask_storage.StorageBackend`.
@@ -97,8 +101,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
         *,
         create: bool = False,
         fsync: bool = True,
-        file_mode: int | str = 0o600,
-        directory_mode: int | str = 0o700,
+        file_mode: int | str | None = 0o600,
+        directory_mode: int | str | None = 0o700,
         base_url: str | None = None,
         portable: bool = False,
     ) -> None:
@@ -114,12 +118,14 @@ class LocalFSStorage(InternalLinksStorageBackend):
             portable=portable,
         )
         self.root = Path(os.path.realpath(root))
-        self.file_mode = parse_mode("file_mode", file_mode, 0o400)
-        directory_mode = parse_mode("directory_mode", directory_mode, 0o700)
+        self.file_mode = parse_optional_mode("file_mode", file_mode, 0o400)
+        directory_mode = parse_optional_mode("directory_mode", directory_mode, 0o700)
         try:
             if create:
                 create_root(self.root, directory_mode)
             is_directory = self.root.is_dir()
+        except PermissionDeniedError as error:
+            raise PermissionDeniedError(f"the root {self.root} of {self.name!r}: {error}", backend=self.name) from error
         except OSError as error:
             error_class, reason = _ERRORS.get(error.errno or 0, (LocalFSError, "it cannot be used"))
             raise error_class(
@@ -133,6 +139,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
             )
         self.tree = RootedTree(self.root, directory_mode=directory_mode, sync=fsync)
         self._is_named = name is not None
+        self._configured_root = Path(root).absolute()
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
@@ -144,12 +151,15 @@ class LocalFSStorage(InternalLinksStorageBackend):
 
     @cached_property
     def capabilities(self) -> Capabilities:
-        """Everything; content headers and metadata only if the file system has extended attributes."""
+        """Everything, as far as the file system of the root supports it.
+
+        Content headers and metadata need extended attributes, ``if_match`` needs these or exact time stamps.
+        """
         attributes = supports_xattrs(self.root)
         return Capabilities(
             read_write=True,
             exclusive=True,
-            if_match=True,
+            if_match=attributes or keeps_microseconds(self.root),
             copy_conditions=True,
             multipart_conditions=True,
             multipart_headers=True,
@@ -164,6 +174,17 @@ class LocalFSStorage(InternalLinksStorageBackend):
             local_paths=True,
             server_side_copy=True,
         )
+
+    def inspect_filesystem(self) -> FilesystemReport:
+        """Find out what the file system below the root does, by creating and removing one hidden file in the root.
+
+        A subdirectory that is another mount, or is case-insensitive on its own, may differ.
+
+        Raises:
+            StorageError: when the root cannot be read, or nothing can be created in it.
+        """
+        with self._error_translator():
+            return inspect_filesystem(self.tree, self._configured_root)
 
     # -- driver methods -----------------------------------------------------------------------------------------------
 
@@ -288,7 +309,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
     def _stat(self, path: str) -> FileInfo:
         fd = self.tree.open_file(path)
         try:
-            return file_info(path, os.fstat(fd), read_headers(fd))
+            return file_info(path, fd)[0]
         finally:
             os.close(fd)
 
