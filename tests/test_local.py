@@ -870,7 +870,7 @@ def test_a_home_directory_that_does_not_exist_is_an_error(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
 
     with pytest.raises(
-        ConfigurationError, match="root begins with ~, but there is no such home directory: write './~'"
+        ConfigurationError, match=r"root begins with ~, but there is no such home directory: write './~'"
     ):
         LocalFSStorage("~no-such-user/files", create=True)
 

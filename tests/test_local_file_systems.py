@@ -8,11 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from flask_storage import (
+    FileExistsInStorageError,
+    LocalFSError,
     LocalFSStorage,
     PermissionDeniedError,
     PreconditionFailedError,
@@ -343,6 +346,200 @@ def test_get_replaces_a_file_where_chmod_is_refused(make_disk, refuse, tmp_path)
     assert target.read_bytes() == b"new"
 
 
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["renames", "keeps the name"])
+def ignore_case(request, monkeypatch):
+    """Let every call that takes a name find an existing one in any spelling; return what renaming to itself does.
+
+    APFS, NTFS and SMB change the spelling. Where the kernel itself ignores case (ext4), it does nothing.
+    """
+    calls = {name: getattr(os, name) for name in ("stat", "open", "unlink", "mkdir", "rmdir", "rename", "link")}
+
+    def find(name, dir_fd):
+        if dir_fd is None:
+            return name
+        # By its path: listing a descriptor would move the position of a scan that is in progress.
+        entries = os.listdir(f"/proc/self/fd/{dir_fd}")
+        return next((entry for entry in entries if entry.casefold() == name.casefold()), name)
+
+    def folding(call):
+        return lambda name, *arguments, dir_fd=None, **options: calls[call](
+            find(name, dir_fd), *arguments, dir_fd=dir_fd, **options
+        )
+
+    def link(name, new_name, *, src_dir_fd, dst_dir_fd, **options):
+        calls["link"](
+            find(name, src_dir_fd),
+            find(new_name, dst_dir_fd),
+            src_dir_fd=src_dir_fd,
+            dst_dir_fd=dst_dir_fd,
+            **options,
+        )
+
+    def rename(name, new_name, *, src_dir_fd, dst_dir_fd):
+        name, found = find(name, src_dir_fd), find(new_name, dst_dir_fd)
+        if request.param == "renames" and os.path.sameopenfile(src_dir_fd, dst_dir_fd) and name == found:
+            found = new_name
+        calls["rename"](name, found, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    for call in ("stat", "open", "unlink", "mkdir", "rmdir"):
+        monkeypatch.setattr(os, call, folding(call))
+    monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(os, "link", link)
+    return request.param
+
+
+def names_in(disk):
+    """Return the names of all files of a storage."""
+    return [entry.name for entry in disk.list()]
+
+
+@pytest.mark.parametrize(
+    ("path", "new_path"), [("photo.JPG", "photo.jpg"), ("Dir/x", "dir/x"), ("Dir/Sub/x", "dir/sub/X"), ("x", "X")]
+)
+def test_a_move_that_changes_only_the_case_keeps_the_file(path, new_path, make_disk, ignore_case):
+    """On a case-insensitive file system the old name still exists afterwards: it is the new one."""
+    disk = make_disk()
+    disk.write(path, b"precious")
+
+    disk.move(path, new_path)
+
+    assert disk.read(path) == disk.read(new_path) == b"precious"
+    (name,) = names_in(disk)
+    assert name.casefold() == path.casefold()
+    if ignore_case == "renames":
+        assert name.rpartition("/")[2] == new_path.rpartition("/")[2]
+
+
+def _edit(disk):
+    with disk.open("dir/photo.jpg", "rw") as file:
+        file.write(b"P")
+
+
+@pytest.mark.usefixtures("ignore_case")
+@pytest.mark.parametrize(
+    ("operation", "contents"),
+    [
+        (lambda disk: disk.copy("Dir/Photo.JPG", "dir/photo.jpg"), [b"precious"]),
+        (lambda disk: disk.write("dir/photo.jpg", b"new"), [b"new"]),
+        (_edit, [b"Precious"]),
+        (lambda disk: disk.save("dir/photo.jpg", b"second"), [b"precious", b"second"]),
+        (lambda disk: disk.copy("a.txt", "dir/photo.jpg"), [b"other"]),
+        (lambda disk: disk.move("a.txt", "dir/photo.jpg"), [b"other"]),
+        (lambda disk: disk.move("Dir/Photo.JPG", "b/Photo.JPG"), [b"precious"]),
+    ],
+    ids=["copy to itself", "write", "edit", "save", "copy", "move", "move away"],
+)
+def test_another_spelling_is_the_same_file_for_every_operation(operation, contents, make_disk):
+    """Nothing is lost, also by the `sweep` that follows."""
+    disk = make_disk()
+    disk.write("Dir/Photo.JPG", b"precious")
+    disk.write("a.txt", b"other")
+
+    operation(disk)
+    disk.delete("A.TXT")
+    disk.sweep(timedelta(0))
+
+    assert sorted(disk.read(name) for name in names_in(disk)) == contents
+
+
+@pytest.mark.usefixtures("ignore_case")
+def test_exclusive_finds_a_file_in_another_spelling(make_disk):
+    """Also where the file itself would get another spelling."""
+    disk = make_disk()
+    disk.write("Dir/Photo.JPG", b"precious")
+
+    with pytest.raises(FileExistsInStorageError):
+        disk.write("dir/photo.jpg", b"new", exclusive=True)
+    with pytest.raises(FileExistsInStorageError):
+        disk.move("Dir/Photo.JPG", "dir/photo.jpg", exclusive=True)
+
+    assert disk.read("Dir/Photo.JPG") == b"precious"
+
+
+@pytest.mark.usefixtures("ignore_case")
+def test_delete_prefix_finds_a_directory_in_another_spelling(make_disk):
+    """It is the same directory."""
+    disk = make_disk()
+    disk.write("Dir/Sub/a.txt", b"1")
+    disk.write("b.txt", b"2")
+
+    assert disk.delete_prefix("dir/SUB") == 1
+    assert names_in(disk) == ["b.txt"]
+
+
+@pytest.fixture
+def cross_mounts(monkeypatch):
+    """Let every move need a copy, as between mounts."""
+    rename = os.rename
+
+    def refuse_moves(name, *arguments, **options):
+        if not name.startswith(".fs-tmp-"):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        rename(name, *arguments, **options)
+
+    monkeypatch.setattr(os, "rename", refuse_moves)
+
+
+@pytest.mark.usefixtures("ignore_case", "cross_mounts")
+def test_a_move_between_two_mounts_of_one_directory_keeps_the_file(make_disk):
+    """Both paths lead to one file, which is the copy when the source would be deleted."""
+    disk = make_disk()
+    disk.write("Dir/x", b"precious")
+
+    disk.move("Dir/x", "dir/x")
+
+    assert disk.read("Dir/x") == b"precious"
+
+
+@pytest.mark.usefixtures("cross_mounts")
+def test_a_move_by_copy_keeps_what_was_stored_concurrently(make_disk, monkeypatch):
+    """It deletes only the version that it has copied."""
+    disk = make_disk()
+    disk.write("a.txt", b"old")
+    copy = LocalFSStorage._copy_from
+
+    def copy_slowly(*arguments):
+        copy(*arguments)
+        disk.write("a.txt", b"new")
+
+    monkeypatch.setattr(LocalFSStorage, "_copy_from", copy_slowly)
+    disk.move("a.txt", "b.txt")
+
+    assert (disk.read("a.txt"), disk.read("b.txt")) == (b"new", b"old")
+
+
+@pytest.mark.parametrize(("call", "exclusive"), [("rename", False), ("link", True)])
+def test_a_move_gives_up_when_the_system_never_finds_the_directory(call, exclusive, make_disk, refuse):
+    """A file system that refuses a name in this way must not block the caller forever."""
+    disk = make_disk()
+    disk.write("a.txt", b"precious")
+    refuse(call, code=errno.ENOENT)
+
+    with pytest.raises(LocalFSError, match=r"a\.txt cannot be moved to d/b\.txt: the system reported 100 times"):
+        disk.move("a.txt", "d/b.txt", exclusive=exclusive)
+
+    assert names_in(disk) == ["a.txt"]
+    assert os.listdir(disk.root) == ["a.txt"]
+
+
+@pytest.mark.usefixtures("ignore_case")
+def test_a_second_hard_link_is_removed_by_a_move(make_disk):
+    """Two spellings are one name; two links are two names."""
+    disk = make_disk()
+    disk.write("a.txt", b"1")
+    disk.write("d/b.txt", b"1")
+    for target in ("b.txt", "d/c.txt"):
+        os.link(disk.root / "a.txt", disk.root / target, src_dir_fd=None, dst_dir_fd=None)
+
+    disk.move("a.txt", "b.txt")
+    disk.move("b.txt", "d/c.txt")
+
+    assert names_in(disk) == ["d/b.txt", "d/c.txt"]
+
+
 # -- what the file system does ----------------------------------------------------------------------------------------
 
 
@@ -374,6 +571,12 @@ def test_the_report_tells_the_resolution_of_time_stamps(resolution, make_disk, r
 
     assert report.time_resolution == resolution
     assert (report.xattrs, report.etag_is_strong) == (False, resolution == 100)
+
+
+@pytest.mark.usefixtures("ignore_case")
+def test_the_report_tells_whether_case_matters(make_disk):
+    """On ext4 it does, see above."""
+    assert not make_disk().inspect_filesystem().case_sensitive
 
 
 def test_the_report_tells_what_is_refused(make_disk, refuse, monkeypatch):

@@ -161,7 +161,7 @@ class Directory:
                     f"{new_name} cannot be written, because it is a directory: choose another name"
                 ) from error
             # rename() between two hard links of one file does nothing; a crash after link() leaves two such names.
-            if self is not target and self.exists(name) and os.path.samestat(self.stat(name), target.stat(new_name)):
+            if self is not target and self._is_second_name(name, target, new_name):
                 self._unlink_old_name(name, target)
 
     def exists(self, name: str) -> bool:
@@ -171,6 +171,13 @@ class Directory:
         except FileNotFoundError:
             return False
         return True
+
+    def refers_to(self, name: str, status: os.stat_result) -> bool:
+        """Return whether *name* exists and is the file with this status."""
+        try:
+            return os.path.samestat(self.stat(name), status)
+        except FileNotFoundError:
+            return False
 
     def unlink(self, name: str) -> None:
         """Delete a file, if it exists.
@@ -232,6 +239,17 @@ class Directory:
                 f"{name} is in place, but the disk failed to make it durable ({error.strerror}): check the hardware, "
                 "then store it again"
             ) from error
+
+    def _is_second_name(self, name: str, target: Directory, new_name: str) -> bool:
+        """Return whether *name* is another name of the file *new_name* in *target*, and not another spelling of it.
+
+        A case-insensitive file system finds a file under any spelling, but lists only one of them.
+        """
+        if not self.refers_to(name, target.stat(new_name)):
+            return False
+        if not os.path.samestat(os.fstat(self.fd), os.fstat(target.fd)):
+            return True
+        return name != new_name and {name, new_name} <= set(os.listdir(self.fd))
 
     def _unlink_old_name(self, name: str, target: Directory) -> None:
         """Remove the old name of a file that has been linked to its new one."""

@@ -261,9 +261,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
             target.seek(start + copy_bytes(reader.fileno(), target.fileno(), progress=progress, reading=translator))
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
-        with LocalFSFile(path, FileMode.read, tree=self.tree) as reader, self._new_file(new_path, options) as writer:
-            writer.headers = reader.headers
-            writer.append_from(reader.fileno(), 0)
+        with LocalFSFile(path, FileMode.read, tree=self.tree) as reader:
+            self._copy_from(reader, new_path, options)
 
     def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
         try:
@@ -271,19 +270,21 @@ class LocalFSStorage(InternalLinksStorageBackend):
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            super()._move(path, new_path, options)  # a subdirectory is another file system
+            self._copy_and_delete(path, new_path, options)  # a subdirectory is another file system
         finally:
             self.tree.remove_empty_parents(parent(path))
             self.tree.remove_empty_parents(parent(new_path))  # created in vain if the move failed
 
-    def _delete(self, path: str) -> None:
+    def _delete(self, path: str, version: os.stat_result | None = None) -> None:
+        """See :meth:`StorageDriver._delete`; with *version*, delete the file only if this is its status."""
         try:
             directory, name = self.tree.open_parent(path)
         except FileNotFoundError:
             return
         with directory:
             with directory.locked():
-                directory.unlink(name)
+                if version is None or directory.refers_to(name, version):
+                    directory.unlink(name)
             if self.tree.sync:
                 directory.sync()
         self.tree.remove_empty_parents(parent(path))
@@ -340,11 +341,25 @@ class LocalFSStorage(InternalLinksStorageBackend):
         except PermissionError:  # it exists, but this process may not read it
             return path != SYSTEM_DIRECTORY
 
+    def _copy_from(self, reader: LocalFSFile, new_path: str, options: WriteOptions) -> None:
+        with self._new_file(new_path, options) as writer:
+            writer.headers = reader.headers
+            writer.append_from(reader.fileno(), 0)
+
+    def _copy_and_delete(self, path: str, new_path: str, options: WriteOptions) -> None:
+        """Copy a file and delete it, unless *path* is another file by then: one that was stored there concurrently.
+
+        It may also be the copy, where both paths lead to one file by mounts.
+        """
+        with LocalFSFile(path, FileMode.read, tree=self.tree) as reader:
+            self._copy_from(reader, new_path, options)
+            self._delete(path, os.fstat(reader.fileno()))
+
     def _rename(self, path: str, new_path: str, options: WriteOptions) -> None:
         source, name = self.tree.open_parent(path)
         with source:
             os.close(source.open_file(name))  # raises for a directory or a symbolic link
-            while True:
+            for _ in range(_ATTEMPTS):
                 target, new_name = self.tree.open_parent(new_path, create=True)
                 with target:
                     precondition = if_match_check(target, new_name, options)
@@ -361,6 +376,10 @@ class LocalFSStorage(InternalLinksStorageBackend):
                         target.fsync_entry(new_name)
                         source.fsync_entry(name)
                 return
+        raise LocalFSError(
+            f"{path} cannot be moved to {new_path}: the system reported {_ATTEMPTS} times that the directory does not "
+            "exist, although it was created; try again later, or choose another name"
+        )
 
 
 _ERRORS: dict[int, tuple[type[StorageError], str]] = {
