@@ -29,7 +29,7 @@ from ...errors import (
 from ...files import RemoteFile
 from ...multipart import MultipartStore
 from ...paths import RESERVED_PREFIX, SYSTEM_DIRECTORY, parent
-from ...streams import SupportsRead, SupportsWrite
+from ...streams import LocalFile, SupportsRead, SupportsWrite
 from ...types import (
     LINK_CONSTRAINTS,
     Capabilities,
@@ -402,15 +402,14 @@ _ERRORS: dict[int, tuple[type[StorageError], str]] = {
 }
 
 
-def _regular_file(file_obj: object) -> io.BufferedReader | io.BufferedWriter | io.BufferedRandom | None:
+def _regular_file(file_obj: object) -> io.BufferedReader | io.BufferedWriter | io.BufferedRandom | LocalFile | None:
     """Return *file_obj* if the kernel may copy its content: a plain Python file object of a regular file.
 
     ``fileno()`` alone is not enough: a :class:`gzip.GzipFile` has one too, but its content differs from the bytes on
     disk. The same may hold for a subclass.
     """
-    if type(file_obj) not in (io.BufferedReader, io.BufferedWriter, io.BufferedRandom):
+    if type(file_obj) not in (io.BufferedReader, io.BufferedWriter, io.BufferedRandom, LocalFile):
         return None
     file = cast(io.BufferedRandom, file_obj)
-    if type(file.raw) is not io.FileIO or not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return None
-    return file
+    is_plain = isinstance(file_obj, LocalFile) or type(file.raw) is io.FileIO
+    return file if is_plain and stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
