@@ -22,6 +22,8 @@ from flask_storage import (
     StorageUnavailableError,
 )
 from flask_storage.backends.azure import AzureStorage
+from flask_storage.backends.local.diagnosis import diagnostics_of
+from flask_storage.backends.local.inspection import FilesystemReport
 from flask_storage.backends.s3 import S3Storage
 from flask_storage.diagnostics import Diagnostics, Finding
 from tests.services.scripted_proxy import ScriptedProxy, ScriptedResponse, s3_error
@@ -85,6 +87,53 @@ def test_local_disk_is_left_as_it_was(tmp_path):
     doctor(make_app(tmp_path, {"backend": "local", "root": tmp_path / "docs", "create": True}))
 
     assert list((tmp_path / "docs").iterdir()) == []
+
+
+def test_the_file_system_of_a_local_storage_is_described(tmp_path):
+    """Its root, by the symbolic links that lead to it."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    app = make_app(tmp_path, {"backend": "local", "root": tmp_path / "link"})
+
+    status, findings, _ = doctor(app)
+
+    assert (status, findings["root"].status) == (0, "note")
+    assert findings["root"].text == f"the root is {tmp_path}/disk, by the symbolic links {tmp_path}/link"
+    assert findings["permissions"] == Finding("ok", "the file system keeps permissions")
+    assert findings["space"].text.endswith(" MiB are free")
+
+
+@pytest.mark.parametrize(
+    ("probe", "changes", "status", "text"),
+    [
+        ("permissions", {"permissions": "refused"}, "note", "the file system refuses chmod"),
+        ("permissions", {"permissions": "ignored"}, "note", "the file system ignores file_mode and directory_mode"),
+        ("root", {}, "ok", "the root is /srv/files"),
+        ("attributes", {"xattrs": True}, "ok", "the file system has extended attributes"),
+        ("attributes", {}, "note", "the file system has no extended attributes: content types and metadata are not"),
+        ("space", {"free_bytes": 1024**3}, "ok", "1024 MiB are free"),
+        ("space", {"free_bytes": 2 * 1024**2}, "note", "2 MiB are free"),
+    ],
+)
+def test_a_file_system_with_less_than_usual_has_notes(probe, changes, status, text):
+    """What fails because of it, other probes report."""
+    report = FilesystemReport(
+        **{
+            "root": Path("/srv/files"),
+            "symlinks": (),
+            "case_sensitive": True,
+            "permissions": "kept",
+            "time_resolution": 1,
+            "xattrs": False,
+            "etag_is_strong": True,
+            "free_bytes": 0,
+            **changes,
+        }
+    )
+
+    finding = diagnostics_of(lambda: report).probes[probe]("")
+
+    assert (finding.status, finding.text[: len(text)]) == (status, text)
 
 
 def s3_profile(server, bucket, **arguments):

@@ -62,12 +62,13 @@ MAY_IMPORT = {
     "backends.local.directory": ("errors paths .attributes", ""),
     "backends.local.rooted_tree": ("errors paths .attributes .directory", ""),
     "backends.local.inspection": (".attributes .rooted_tree", ""),
+    "backends.local.diagnosis": ("diagnostics .inspection", ""),
     "backends.local.file": (f"{VALUES} files paths .attributes .copy .directory .rooted_tree", ""),
     "backends.local.multipart": (f"{VALUES} multipart paths {MANIFEST} .attributes .copy .directory .rooted_tree", ""),
     "backends.local.storage": (
         (
-            f"{VALUES} files multipart paths streams validation {INTERNAL_LINKS}"
-            " .attributes .copy .directory .file .inspection .multipart .rooted_tree"
+            f"{VALUES} diagnostics files multipart paths streams validation {INTERNAL_LINKS}"
+            " .attributes .copy .diagnosis .directory .file .inspection .multipart .rooted_tree"
         ),
         "",
     ),
