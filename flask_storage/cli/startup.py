@@ -18,7 +18,6 @@ class _ReportedByClick(click.ClickException):
     """The part of an error that Click needs."""
 
     exit_code = 2
-    show_color = None
 
     def format_message(self) -> str:
         """Return the message, without control characters."""
@@ -41,7 +40,6 @@ def errors_reported_by_click() -> Iterator[None]:
             raise
         kind = type(error)
         reported = type(kind.__name__, (_ReportedByClick, kind), {"__module__": kind.__module__})
-        copy = reported.__new__(reported, *error.args)
-        copy.args = error.args
-        vars(copy).update(vars(error))
-        raise copy from error
+        # As unpickling would create it, since the constructors of the two classes do not fit together.
+        rebuild, (_, arguments, state) = error.__reduce__()
+        raise rebuild(reported, arguments, {**state, "show_color": None}) from error

@@ -49,9 +49,7 @@ def _root(report: FilesystemReport) -> Finding:
 
 def _attributes(report: FilesystemReport) -> Finding:
     if not report.xattrs:
-        return Finding(
-            "note", "the file system has no extended attributes, so no content types and metadata are stored"
-        )
+        return Finding("note", "the file system has no extended attributes: content types and metadata are not stored")
     return Finding("ok", "the file system has extended attributes")
 
 
