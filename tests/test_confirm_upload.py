@@ -109,7 +109,7 @@ def test_an_upload_without_a_content_type_does_not_match_a_type(memory_storage):
     """It is deleted."""
     memory_storage.write("a", BODY)
 
-    with pytest.raises(IntegrityError, match="of type ''"):
+    with pytest.raises(IntegrityError, match="with content_type ''"):
         memory_storage.confirm_upload("a", content_type="image/")
 
     assert not memory_storage.exists("a")
