@@ -191,6 +191,25 @@ def test_the_client_cannot_choose_the_key_of_a_form(storage, key):
     assert storage.list() == []
 
 
+@pytest.mark.parametrize(
+    ("path", "content_type"), [("in/${filename}", None), ("in/${FileName}.png", None), ("a", "image/${filename}")]
+)
+def test_the_uploader_cannot_choose_a_value_of_a_form(path, content_type):
+    """The service would replace `${filename}` by the name of the uploaded file, in every field."""
+    storage = aws_storage()
+
+    with pytest.raises(UnsupportedOperationError, match="the uploader would choose"):
+        storage.create_upload_form(path, HOUR, max_size=5, content_type=content_type)
+    with pytest.raises(UnsupportedOperationError, match="a link of the app could"):
+        storage.upload_request(path, HOUR, max_size=5, content_type=content_type)
+
+
+def test_a_form_whose_prefix_is_a_placeholder_is_refused():
+    """The prefix of a profile is part of the key."""
+    with pytest.raises(UnsupportedOperationError, match="the uploader would choose"):
+        aws_storage(prefix="${filename}").create_upload_form("a", HOUR, max_size=5)
+
+
 def test_a_form_is_valid_for_one_bucket(strict, rgw):
     """Another bucket of the same owner rejects it."""
     other = make_storage(rgw)

@@ -620,6 +620,29 @@ def test_a_rounded_link_is_valid_for_the_requested_time(now, rounding, lifetime)
     assert end < until.timestamp() + 2 + 2 * rounding
 
 
+@pytest.mark.parametrize(
+    ("rounding", "lifetime"), [(3600, 59), (3600, 3599), (86_400, 3600), (10, 59), (1, 0.5)], ids=str
+)
+def test_a_short_link_is_not_rounded(rounding, lifetime):
+    """One window more would multiply its lifetime."""
+    now = 1_900_000_000.25
+    storage = with_clock(aws_storage(), lambda: now, rounding)
+
+    start, end = validity_of(storage.link_to("a", "download", datetime.fromtimestamp(now + lifetime, UTC)))
+
+    assert start == int(now)
+    assert now + lifetime <= end < now + lifetime + 1
+
+
+def test_a_link_as_long_as_the_rounding_is_rounded():
+    """Although a little of its time has passed when it is signed."""
+    storage = aws_storage(link_rounding=HOUR)
+
+    start, end = validity_of(storage.link_to("a", "download", HOUR))
+
+    assert (start % 3600, end % 3600) == (0, 0)
+
+
 SHARED = aws_storage()
 BEGIN = int(time.time())
 
