@@ -311,7 +311,9 @@ def test_confirming_an_upload_of_another_type_deletes_it(storage):
 
     status = send(presigned.url, "PUT", changed, BODY).status
 
-    with pytest.raises(IntegrityError, match="of type 'text/html' was uploaded where 'image/png' was expected"):
+    with pytest.raises(
+        IntegrityError, match="with content_type 'text/html' was uploaded where 'image/png' was expected"
+    ):
         storage.confirm_upload("a.png", content_type="image/png")
     assert (status, storage.exists("a.png")) == (201, False)
 

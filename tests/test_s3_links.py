@@ -621,7 +621,7 @@ def test_a_rounded_link_is_valid_for_the_requested_time(now, rounding, lifetime)
 
 
 @pytest.mark.parametrize(
-    ("rounding", "lifetime"), [(3600, 59), (3600, 3599), (86_400, 3600), (10, 59), (1, 0.5)], ids=str
+    ("rounding", "lifetime"), [(3600, 59), (3600, 3500), (86_400, 3600), (10, 59), (1, 0.5)], ids=str
 )
 def test_a_short_link_is_not_rounded(rounding, lifetime):
     """One window more would multiply its lifetime."""
@@ -953,5 +953,5 @@ def test_forms_and_multipart_requests_are_signaled_and_validated_like_links(s3):
         storage.create_upload_form("form", HOUR, max_size=5, content_type="a/b\r\nx")
     with pytest.raises(ValueError, match="max_size"):
         storage.create_upload_form("form", HOUR, max_size=cast(int, "5"))
-    with pytest.raises(ValueError, match="form"):
+    with pytest.raises(ValueError, match="one exact content type"):
         storage.upload_request("link", HOUR, content_type="image/")

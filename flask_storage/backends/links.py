@@ -262,7 +262,9 @@ class LinkOperations(AppLinkOperations):
         constraints, or one of their values.
         """
         if request.operations & ShareLinkOperation.upload and (request.content_type or "").endswith("/"):
-            raise ValueError("an upload link stores one exact content type, not a prefix of one: check it afterwards")
+            raise ValueError(
+                "an upload link stores one exact content type, not a prefix of types: pass the prefix to confirm_upload()"
+            )
         with self._error_translator(paths[0] if len(paths) == 1 else None):
             issued = self._native_or_app(request, constraints, native, app)
         if link_issued.receivers:  # without this check, signing ten thousand links is measurably slower

@@ -38,7 +38,7 @@ _STEPS: Mapping[str, tuple[str, frozenset[str]]] = {
     "abort": ("DELETE", frozenset({"upload_id"})),
     "list": ("GET", frozenset({"upload_id"})),
 }
-_MIN_ROUNDED = 60  # seconds; links for less are exact
+_MINUTE = 60
 _STACKLEVEL = 9  # frames from the warning up to the caller of link_to
 
 
@@ -190,8 +190,9 @@ class S3Presigner:
         signed_at = int(now)
         requested = math.ceil(expires_at.timestamp())
         end = requested
-        # A short link is not rounded: one window more would multiply its lifetime.
-        if self._rounding and math.ceil(expires_at.timestamp() - now) >= max(self._rounding, _MIN_ROUNDED):
+        # A short link is not rounded: one window more would multiply its lifetime. A minute of tolerance, because the
+        # first link of a process waits for boto3's client.
+        if self._rounding and expires_at.timestamp() - now > max(self._rounding - _MINUTE, _MINUTE - 1):
             # Time is divided into windows of this length. The signing time is the start of the current window, and the
             # lifetime is a number of whole windows, so that all one-hour links of a window are identical. One window is
             # added, because the current one began before now.
@@ -213,8 +214,6 @@ class S3Presigner:
         return signed_at, end
 
     def _upload_headers(self, request: LinkRequest) -> dict[str, str]:
-        if request.content_type and request.content_type.endswith("/"):
-            raise ValueError("a link enforces one exact content type; use create_upload_form for a prefix of one")
         headers = {"Content-Type": request.content_type or DEFAULT_CONTENT_TYPE, **self._stored_headers(request)}
         if request.size is not None:
             headers["Content-Length"] = str(request.size)
