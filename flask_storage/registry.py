@@ -27,7 +27,7 @@ BUILT_IN_BACKENDS = {
 }
 
 
-_PROFILE_KEYS = ("backend", "serve")  # what a profile may contain besides arguments of its class
+_PROFILE_KEYS = ("backend", "links", "serve")  # what a profile may contain besides arguments of its class
 _MAX_SHOWN_ARGUMENTS = 8
 
 

@@ -665,7 +665,7 @@ def test_profiles_as_json_have_the_content_of_the_table(run):
 
     assert (docs["name"], docs["backend"], docs["default"]) == ("docs", "LocalFSStorage", True)
     assert (scratch["name"], scratch["backend"], scratch["default"]) == ("scratch", "MemoryStorage", False)
-    assert docs["capabilities"]["links"] == ["download", "upload", "remove"]
+    assert docs["capabilities"]["links"] == []
     assert (docs["capabilities"]["local_paths"], scratch["capabilities"]["local_paths"]) == (True, False)
 
 
