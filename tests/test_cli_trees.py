@@ -404,7 +404,12 @@ def test_a_folder_is_put_and_moved_on_s3(tmp_path, localstack, monkeypatch):
     opened = []
     storage = app.extensions["storage"]["bucket"]
     open_reader = storage._open_reader
-    monkeypatch.setattr(storage, "_open_reader", lambda path: opened.append(path) or open_reader(path))
+
+    def recording(path):
+        opened.append(path)
+        return open_reader(path)
+
+    monkeypatch.setattr(storage, "_open_reader", recording)
 
     def run(*args):
         return app.test_cli_runner().invoke(args=["storage", *args]).stderr

@@ -58,7 +58,7 @@ def doctor(app, *arguments):
 
 def statuses(findings):
     """Return the names of the probes by status."""
-    found = {}
+    found: dict[str, set[str]] = {}
     for name, finding in findings.items():
         found.setdefault(finding.status, set()).add(name)
     return found
@@ -424,7 +424,12 @@ def test_the_probes_of_a_backend_are_run_with_the_directory(tmp_path):
 class LinkedStorage(FaultyStorage):
     """A storage whose links lead to a server of the test."""
 
-    capabilities = replace(MemoryStorage.capabilities, link_constraints=frozenset(), upload_constraints=frozenset())
+    capabilities = replace(
+        MemoryStorage.capabilities,
+        links=~ShareLinkOperation(0),
+        link_constraints=frozenset(),
+        upload_constraints=frozenset(),
+    )
     address = ""
 
     def _link_to(self, path, request):

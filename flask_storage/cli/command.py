@@ -20,7 +20,6 @@ from ..errors import (
 from .output import printable
 from .profile import profile_options
 
-_WRONG_USAGE = 2
 _INTERRUPTED = 130  # the status that shells report for a program ended by Ctrl-C
 
 
@@ -47,6 +46,12 @@ class StorageCommand(click.Command):
             ctx.exit(_INTERRUPTED)
 
 
+class _WrongConfiguration(click.ClickException):
+    """An error with the exit status of a wrong command."""
+
+    exit_code = 2
+
+
 def as_click_error(error: StorageError) -> click.ClickException:
     """Return click's exception for *error*, whose exit status is 2 when the command or the configuration is wrong."""
     if isinstance(error, FileNotFoundInStorageError):
@@ -56,10 +61,8 @@ def as_click_error(error: StorageError) -> click.ClickException:
     lines = [str(error)]
     if isinstance(error, PartialFailureError):
         lines += [f"{path}: {failure}" for path, failure in error.errors.items()]
-    reported = click.ClickException("\n".join(printable(line) for line in lines))
-    if isinstance(error, ConfigurationError):
-        reported.exit_code = _WRONG_USAGE
-    return reported
+    kind = _WrongConfiguration if isinstance(error, ConfigurationError) else click.ClickException
+    return kind("\n".join(printable(line) for line in lines))
 
 
 @contextmanager

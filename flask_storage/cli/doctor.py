@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -68,7 +68,7 @@ def doctor_command(ctx: click.Context, wants_json: bool) -> None:
         ctx.exit(1)
 
 
-def examine(storage: StorageBackend, app: Flask, origin: str | None) -> Iterator[tuple[str, Finding]]:
+def examine(storage: StorageBackend, app: Flask, origin: str | None) -> Generator[tuple[str, Finding], None, None]:
     """Yield the name and the finding of each probe; a probe that fails ends no other one.
 
     All files are written to one new directory. It is deleted at the end, when the iterator is closed, and after an
@@ -83,8 +83,9 @@ def examine(storage: StorageBackend, app: Flask, origin: str | None) -> Iterator
     files, links = FileProbes(storage, directory), LinkProbes(storage, app, directory, origin)
     of_backend = {name: partial(probe, directory) for name, probe in storage.diagnostics().probes.items()}
     clean_up = partial(_clean_up, storage, directory)
+    independent: dict[str, Callable[[], Finding]] = {"access": files.access, "clock": links.clock, **of_backend}
     try:
-        for name, probe in {"access": files.access, "clock": links.clock, **of_backend}.items():
+        for name, probe in independent.items():
             yield name, _finding(probe)
         written = _finding(files.write)
         yield "write", written
