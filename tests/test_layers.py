@@ -71,12 +71,13 @@ MAY_IMPORT = {
     "backends.local": ("errors .file .storage", ""),
     "backends.filesystem": ("errors backends.local.file backends.local.storage", ""),
     # S3: `client` makes boto3's clients, and `gateway` alone sends requests with them. Others know SDK errors only.
-    "backends.s3.presets": (VALUES, ""),
+    "backends.s3.endpoint": ("errors validation", "botocore.exceptions"),
+    "backends.s3.presets": (f"{VALUES} .endpoint", ""),
     "backends.s3.settings": ("errors validation", ""),
     "backends.s3.sigv4": ("", ""),
     "backends.s3.errors": (VALUES, "botocore.exceptions"),
     "backends.s3.client": (
-        "errors process_local range_download",
+        "errors process_local range_download .endpoint",
         "boto3 botocore.config botocore.exceptions botocore.handlers botocore.parsers",
     ),
     "backends.s3.gateway": (
@@ -102,8 +103,8 @@ MAY_IMPORT = {
     "backends.s3.storage": (
         (
             f"{VALUES} multipart paths process_local streams validation"
-            " .client .copy .errors .files .gateway .link_operations .multipart .object_metadata .presets .presign"
-            " .settings"
+            " .client .copy .endpoint .errors .files .gateway .link_operations .multipart .object_metadata .presets"
+            " .presign .settings"
         ),
         "arrow",
     ),

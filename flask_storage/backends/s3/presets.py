@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ...errors import ConfigurationError
 from ...types import Capabilities, ShareLinkOperation
+from .endpoint import is_aws
 
 ADDRESSING = ("auto", "path", "virtual")
 CHECKSUMS = ("when_required", "when_supported")
@@ -113,7 +114,12 @@ PRESETS = {
 
 
 def preset_of(preset: str | S3Preset | None, endpoint_url: str | None) -> S3Preset:
-    """Return the preset with this name, or the one given; by default AWS, or with an *endpoint_url* :data:`UNKNOWN`.
+    """Return the preset with this name, or the one given.
+
+    Args:
+        preset: The argument of the profile. Without one the preset is that of AWS, or :data:`UNKNOWN` if the endpoint
+            is not one of AWS.
+        endpoint_url: The endpoint that the client uses, if it is configured.
 
     Raises:
         ConfigurationError: for an unknown name; the message lists the known names.
@@ -121,7 +127,7 @@ def preset_of(preset: str | S3Preset | None, endpoint_url: str | None) -> S3Pres
     if isinstance(preset, S3Preset):
         return preset
     if preset is None:
-        return PRESETS["aws"] if endpoint_url is None else UNKNOWN
+        return PRESETS["aws"] if endpoint_url is None or is_aws(endpoint_url) else UNKNOWN
     if preset not in PRESETS:
         raise ConfigurationError(f"unknown preset {preset!r}: use one of {', '.join(sorted(PRESETS))}")
     return PRESETS[preset]

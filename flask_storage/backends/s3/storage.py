@@ -36,6 +36,7 @@ from ...validation import (
 )
 from .client import Clients, ClientSettings
 from .copy import copy_object
+from .endpoint import check_endpoint, parse_bucket, parse_region
 from .errors import error_of, translate_error
 from .files import CHUNK_SIZE, CONCURRENCY, S3Reader, S3Writer
 from .gateway import BucketGateway, ObjectSettings, size_of, translating_parse_errors
@@ -66,10 +67,11 @@ class S3Storage(S3LinkOperations):
         aws_profile: A profile of ``~/.aws/config`` to use instead of keys.
         name: See :class:`~flask_storage.StorageBackend`.
         aws_session_token: The session token of explicit temporary credentials.
-        endpoint_url: The endpoint of a service other than AWS.
+        endpoint_url: The endpoint of a service other than AWS; by default that of boto3's configuration
+            (``AWS_ENDPOINT_URL_S3``, ``AWS_ENDPOINT_URL``, ``~/.aws/config``), as it is when the storage is created.
         preset: The behavior of the service: ``"aws"``, ``"minio"``, ``"r2"``, ``"b2"``, ``"gcs"``, ``"ceph"``,
-            ``"spaces"``, ``"wasabi"``, or an :class:`~flask_storage.S3Preset`. The default is AWS or, with an
-            *endpoint_url*, settings that are safe with every S3-compatible service.
+            ``"spaces"``, ``"wasabi"``, or an :class:`~flask_storage.S3Preset`. The default depends on the endpoint of
+            the client: AWS, or settings that are safe with every S3-compatible service.
         prefix: A directory of the bucket to which the storage is confined.
         addressing_style: ``"virtual"``, ``"path"`` or ``"auto"``; by default that of the preset.
         checksums: ``"when_supported"`` or ``"when_required"``; by default that of the preset.
@@ -147,11 +149,7 @@ class S3Storage(S3LinkOperations):
         portable: bool = False,
     ) -> None:
         super().__init__(name, base_url=base_url, portable=portable)
-        unchecked: object = bucket  # JSON may contain any type
-        if not (unchecked and isinstance(unchecked, str)):
-            raise ConfigurationError("bucket must be the name of a bucket")
-        self.bucket = bucket
-        self.preset = preset_of(preset, endpoint_url)
+        self.bucket = parse_bucket(bucket)
         if client is not None and (session or endpoint_url or addressing_style or aws_session_token):
             raise ConfigurationError(
                 "client already has a session and an endpoint: remove session, endpoint_url, addressing_style and token"
@@ -160,22 +158,29 @@ class S3Storage(S3LinkOperations):
             raise ConfigurationError(
                 "session or client already has credentials: remove aws_access_key_id and aws_profile"
             )
-        if acl is not None and not self.preset.acl:
-            raise ConfigurationError("this service does not support ACLs of single objects: remove acl")
         if bool(aws_access_key_id) != bool(aws_secret_access_key):
             raise ConfigurationError(
                 "aws_access_key_id and aws_secret_access_key are needed together: set both or neither"
             )
         self._chunk_size = parse_int("chunk_size", chunk_size, MIN_PART)
         self._concurrency = parse_int("concurrency", concurrency, 1)
-        endpoint_url = parse_http_url("endpoint_url", endpoint_url)
+        link_endpoint_url = parse_http_url("link_endpoint_url", link_endpoint_url)
         settings = ClientSettings(
-            region=parse_optional_text("aws_region", aws_region) or (self.preset.region if endpoint_url else None),
+            region=parse_region(aws_region),
             access_key=parse_optional_text("aws_access_key_id", aws_access_key_id),
             secret_key=parse_optional_text("aws_secret_access_key", aws_secret_access_key),
             token=parse_optional_text("aws_session_token", aws_session_token),
             profile=parse_optional_text("aws_profile", aws_profile),
-            endpoint_url=endpoint_url,
+            endpoint_url=parse_http_url("endpoint_url", endpoint_url),
+        ).with_endpoint(session=session, client=client)
+        check_endpoint("endpoint_url", settings.endpoint_url, bucket)
+        check_endpoint("link_endpoint_url", link_endpoint_url, bucket)
+        self.preset = preset_of(preset, settings.endpoint_url)
+        if acl is not None and not self.preset.acl:
+            raise ConfigurationError("this service does not support ACLs of single objects: remove acl")
+        settings = replace(
+            settings,
+            region=settings.region or (self.preset.region if settings.endpoint_url else None),
             addressing=parse_choice("addressing_style", addressing_style, ADDRESSING) or self.preset.addressing,
             checksums=parse_choice("checksums", checksums, CHECKSUMS) or self.preset.checksums,
             connect_timeout=parse_seconds("connect_timeout", connect_timeout),
@@ -211,7 +216,7 @@ class S3Storage(S3LinkOperations):
             self._gateway,
             self._clients,
             credentials=key_pair("link_credentials", link_credentials),
-            endpoint_url=parse_http_url("link_endpoint_url", link_endpoint_url),
+            endpoint_url=link_endpoint_url,
             rounding=rounding_of(link_rounding),
         )
         self.capabilities = capabilities_of(
