@@ -90,7 +90,7 @@ MAY_IMPORT = {
         f"{VALUES} multipart range_download .errors .gateway .object_metadata",
         "botocore.exceptions",
     ),
-    "backends.s3.copy": ("types multipart .errors .gateway .multipart .object_metadata", "botocore.exceptions"),
+    "backends.s3.copy": ("errors types multipart .errors .gateway .multipart .object_metadata", "botocore.exceptions"),
     "backends.s3.files": (
         (
             f"{VALUES} files multipart process_local range_reader"

@@ -27,6 +27,7 @@ class S3Preset:
         put_conditions: Whether PutObject honors ``If-None-Match`` and ``If-Match``.
         complete_conditions: Whether CompleteMultipartUpload does.
         copy_conditions: Whether CopyObject does, for its target.
+        delete_conditions: Whether DeleteObject honors ``If-Match``.
         bulk_delete: How many objects one DeleteObjects call deletes; 0 if the service has no such call.
         bulk_delete_md5: Whether that call requires Content-MD5, and rejects the checksum that boto3 sends.
         part_copy: Whether objects can be copied in parts, which objects larger than 5 GiB need.
@@ -47,6 +48,7 @@ class S3Preset:
     put_conditions: bool = False
     complete_conditions: bool = False
     copy_conditions: bool = False
+    delete_conditions: bool = False
     bulk_delete: int = 0
     bulk_delete_md5: bool = False
     part_copy: bool = False
@@ -71,6 +73,7 @@ PRESETS = {
         put_conditions=True,
         complete_conditions=True,
         copy_conditions=True,
+        delete_conditions=True,
         bulk_delete=1000,
         part_copy=True,
         etag_is_md5=True,

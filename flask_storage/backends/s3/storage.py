@@ -35,11 +35,11 @@ from ...validation import (
     parse_seconds,
 )
 from .client import Clients, ClientSettings
-from .copy import copy_object
+from .copy import copy_object, delete_version
 from .endpoint import check_endpoint, parse_bucket, parse_region
 from .errors import error_of, translate_error
 from .files import CHUNK_SIZE, CONCURRENCY, S3Reader, S3Writer
-from .gateway import BucketGateway, ObjectSettings, size_of, translating_parse_errors
+from .gateway import BucketGateway, ObjectSettings, etag_of, size_of, translating_parse_errors
 from .link_operations import S3LinkOperations
 from .multipart import MIN_PART, S3Multipart
 from .object_metadata import info_of
@@ -336,8 +336,19 @@ class S3Storage(S3LinkOperations):
     # -- copy and delete ----------------------------------------------------------------------------------------------
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
-        if not copy_object(self._gateway, path, new_path, options, self._workers):
+        self._copy_version(path, new_path, options)
+
+    def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
+        etag = self._copy_version(path, new_path, options)
+        # A version that another client has stored since then was not copied, and stays.
+        delete_version(self._gateway, path, etag)
+
+    def _copy_version(self, path: str, new_path: str, options: WriteOptions) -> str:
+        """Copy a file, and return the ETag of the version that was copied."""
+        response = self._gateway.head(path)
+        if not copy_object(self._gateway, path, response, new_path, options, self._workers):
             super()._copy(path, new_path, options)
+        return etag_of(response)
 
     def _delete(self, path: str) -> None:
         self._gateway.call("delete_object", Key=self._gateway.key(path))
