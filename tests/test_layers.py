@@ -86,6 +86,7 @@ MAY_IMPORT = {
     ),
     "backends.s3.integrity": ("range_download range_reader .gateway", ""),
     "backends.s3.object_metadata": ("content_types metadata_encoding types .gateway", "arrow"),
+    "backends.s3.listing": ("errors types .gateway .object_metadata", "arrow"),
     "backends.s3.multipart": (
         f"{VALUES} multipart range_download .errors .gateway .object_metadata",
         "botocore.exceptions",
@@ -103,10 +104,10 @@ MAY_IMPORT = {
     "backends.s3.storage": (
         (
             f"{VALUES} multipart paths process_local streams validation"
-            " .client .copy .endpoint .errors .files .gateway .link_operations .multipart .object_metadata .presets"
-            " .presign .settings"
+            " .client .copy .endpoint .errors .files .gateway .link_operations .listing .multipart .presets .presign"
+            " .settings"
         ),
-        "arrow",
+        "botocore.exceptions",
     ),
     "backends.s3": (".files .presets .storage", "boto3 urllib3"),
     # Azure: `client` makes the SDK's clients over `transport`, and `gateway` alone sends requests with them. Others

@@ -35,7 +35,7 @@ _OPERATIONS_WITH_BODY = {
     "UploadPartCopy",
 }
 """Operations whose successful response always has a body."""
-_REQUIRED_HEADERS = {"HeadObject": ("Content-Length", "ETag", "Last-Modified"), "UploadPart": ("ETag",)}
+_REQUIRED_HEADERS = {"HeadObject": ("ETag", "Last-Modified"), "UploadPart": ("ETag",)}
 """Operations whose response has no body, and the headers that it always has."""
 
 
@@ -56,6 +56,7 @@ class ClientSettings:
     max_attempts: int = 3
     max_connections: int = 50
     bulk_delete_md5: bool = False
+    transcodes_gzip: bool = False
     verify: bool | str | None = None
 
     def session(self) -> Any:
@@ -125,6 +126,9 @@ class ClientSettings:
         client.meta.events.register("before-parse.s3", _refuse_html)
         client.meta.events.register("before-parse.s3", _retry_truncated_response)
         client.meta.events.register("before-call.s3.HeadBucket", _do_not_look_up_region)
+        if self.transcodes_gzip:
+            client.meta.events.register("before-send.s3.GetObject", _accept_gzip)
+            client.meta.events.register("before-send.s3.HeadObject", _accept_gzip)
         if self.bulk_delete_md5:
             client.meta.events.register("before-call.s3.DeleteObjects", _send_md5)
         return client
@@ -137,6 +141,14 @@ def _send_md5(params: Any, context: Any, **_: Any) -> None:
     params["headers"].pop("x-amz-sdk-checksum-algorithm", None)
     params["context"].pop("checksum", None)
     context.pop("checksum", None)
+
+
+def _accept_gzip(request: Any, **_: Any) -> None:
+    """Accept compressed content, so that the service sends it as it is stored, with its size.
+
+    The request is signed already: the service changes this header before it verifies the signature.
+    """
+    request.headers["Accept-Encoding"] = "gzip"
 
 
 class BoundedClient:

@@ -34,6 +34,8 @@ class S3Preset:
         copies_by_reference: Whether a copy shares the stored content, so that one call copies any size immediately.
         uniform_parts: Whether all parts of an upload except the last must have the same size.
         hyphenates_metadata: Whether the service replaces underscores in metadata keys by hyphens.
+        transcodes_gzip: Whether the service decompresses objects with ``content_encoding="gzip"`` for clients that do
+            not accept gzip.
         etag_is_md5: Whether the ETag of an object that one request stored is its MD5 digest.
         metadata: Whether the service stores the application's keys and values unchanged.
         upload_listing: Whether unfinished uploads can be listed, as sweep needs, and parts be uploaded again.
@@ -55,6 +57,7 @@ class S3Preset:
     copies_by_reference: bool = False
     uniform_parts: bool = False
     hyphenates_metadata: bool = False
+    transcodes_gzip: bool = False
     etag_is_md5: bool = False
     metadata: bool = True
     upload_listing: bool = True
@@ -96,7 +99,7 @@ PRESETS = {
         etag_is_md5=True,
     ),
     "b2": S3Preset(region=None, bulk_delete=1000, bulk_delete_md5=True, part_copy=True),
-    "gcs": S3Preset(region="auto"),
+    "gcs": S3Preset(region="auto", transcodes_gzip=True),
     "ceph": S3Preset(
         acl=True,
         post_policy=True,

@@ -10,9 +10,13 @@ from functools import partial
 from typing import Any, ClassVar, Self
 from urllib.parse import SplitResult, unquote
 
-import arrow
+from botocore import exceptions as sdk
 
-from ...errors import ConfigurationError, FileNotFoundInStorageError, InvalidPathError, StorageError
+from ...errors import (
+    ConfigurationError,
+    InvalidPathError,
+    StorageError,
+)
 from ...multipart import MultipartStore
 from ...paths import MAX_PATH_BYTES, directory_prefix
 from ...process_local import thread_pool
@@ -39,10 +43,10 @@ from .copy import copy_object, delete_version
 from .endpoint import check_endpoint, parse_bucket, parse_region
 from .errors import error_of, translate_error
 from .files import CHUNK_SIZE, CONCURRENCY, S3Reader, S3Writer
-from .gateway import BucketGateway, ObjectSettings, etag_of, size_of, translating_parse_errors
+from .gateway import BucketGateway, ObjectSettings, etag_of, translating_parse_errors
 from .link_operations import S3LinkOperations
+from .listing import details_of, entries_of, stat_object
 from .multipart import MIN_PART, S3Multipart
-from .object_metadata import info_of
 from .presets import ADDRESSING, CHECKSUMS, S3Preset, capabilities_of, preset_of
 from .presign import S3Presigner
 from .settings import customer_arguments, key_pair, rounding_of, stored_arguments
@@ -188,6 +192,7 @@ class S3Storage(S3LinkOperations):
             max_attempts=parse_int("max_attempts", max_attempts, 1),
             max_connections=parse_connections("max_connections", max_connections),
             bulk_delete_md5=self.preset.bulk_delete_md5,
+            transcodes_gzip=self.preset.transcodes_gzip,
             verify=parse_ca("verify", verify),
         )
         self.preset = replace(self.preset, checksums=settings.checksums)
@@ -257,37 +262,24 @@ class S3Storage(S3LinkOperations):
         return self._list_prefix(f"{path}/" if path else "", recursive)
 
     def _list_prefix(self, prefix: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
-        arguments = {} if recursive else {"Delimiter": "/"}
-        as_path = self._gateway.path
-        for page in self._gateway.pages("list_objects_v2", Prefix=self._gateway.key(prefix), **arguments):
-            with translating_parse_errors():
-                # Consoles create keys that end in a slash to show empty directories; they are not files.
-                files = [
-                    ListEntry(as_path(item["Key"]), arrow.Arrow.fromdatetime(item["LastModified"]), item["Size"])
-                    for item in page.get("Contents", ())
-                    if not item["Key"].endswith("/")
-                ]
-                directories = [ListEntry(as_path(item["Prefix"]), None, 0) for item in page.get("CommonPrefixes", ())]
-            yield files
-            yield directories
+        return entries_of(self._gateway, prefix, recursive=recursive)
 
     def _list_details(self, path: str, recursive: bool, prefix: str | None) -> Iterator[FileInfo]:
         pages = self._list(path, recursive) if prefix is None else self._list_prefix(prefix, recursive)
-        for page in pages:
-            names = [entry.name for entry in page if not entry.is_directory]
-            for start in range(0, len(names), self._concurrency):
-                batch = names[start : start + self._concurrency]
-                yield from filter(None, self._workers().map(self._stat_or_none, batch))
+        return details_of(self._gateway, pages, self._concurrency, self._workers)
 
     def _stat(self, path: str) -> FileInfo:
-        response = self._gateway.head(path)
-        return info_of(self._gateway, path, response, size_of(response))
+        return stat_object(self._gateway, path)
 
-    def _stat_or_none(self, path: str) -> FileInfo | None:
-        try:
-            return self._stat(path)
-        except FileNotFoundInStorageError:
-            return None
+    def _check(self) -> None:
+        super()._check()
+        region, used = self._gateway.region(), self.client.meta.region_name
+        # boto3 follows redirects to the right region. Links are signed for one region, and the service refuses others.
+        if self.preset.region is None and region not in (None, used):
+            raise ConfigurationError(
+                f"the bucket {self.bucket} is in the region {region}, and its links are signed for {used}: set "
+                f"aws_region to {region}, or the region of your own client"
+            )
 
     # -- content ------------------------------------------------------------------------------------------------------
 
@@ -394,10 +386,16 @@ class S3Storage(S3LinkOperations):
             )
         multipart = S3Multipart(self._gateway)
         count = 0
+        failed = None
         for upload in list(multipart.list_uploads()):
             if upload.started_at < before:
-                multipart.abort(upload.path, upload.upload_id)
-                count += 1
+                try:
+                    multipart.abort(upload.path, upload.upload_id)
+                    count += 1
+                except sdk.ClientError as error:
+                    failed = failed or error
+        if failed is not None:  # all others are aborted
+            raise failed
         return count
 
     # -- paths and errors ----------------------------------------------------------------------------------------------
