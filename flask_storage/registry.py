@@ -26,6 +26,9 @@ BUILT_IN_BACKENDS = {
     "sftp": "flask_storage.backends.sftp:SFTPStorage",
 }
 
+_S3_SERVICES = {name: name for name in ("b2", "ceph", "gcs", "minio", "r2", "spaces", "wasabi")} | {"gs": "gcs"}
+"""Names of services that are not backends, and the preset of S3 for each."""
+
 
 _PROFILE_KEYS = ("backend", "links", "serve")  # what a profile may contain besides arguments of its class
 _MAX_SHOWN_ARGUMENTS = 8
@@ -44,6 +47,11 @@ def find_backend(name: str) -> type[StorageBackend]:
         )
     registered = {} if name in BUILT_IN_BACKENDS else _entry_point_backends()
     target = BUILT_IN_BACKENDS.get(name) or registered.get(name) or name
+    if target in _S3_SERVICES:
+        raise ConfigurationError(
+            f"no backend is called {name!r}: use the backend 's3' with preset={_S3_SERVICES[name]!r} and the "
+            "endpoint_url of the service"
+        )
     module_name, _, attribute = target.rpartition(":" if ":" in target else ".")
     if not module_name or module_name.startswith("."):
         known = sorted({*BUILT_IN_BACKENDS, *registered})

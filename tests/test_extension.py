@@ -152,6 +152,8 @@ def test_keg_storages_setting_is_read_with_a_warning(make_app):
         ({"a": {"backend": "memry"}}, "no backend is called 'memry': did you mean 'memory'"),
         ({"a": "files"}, "text but not a URL"),
         ({"a": "tape://x"}, "no backend is called 'tape'"),
+        ({"a": "gs://bucket"}, "use the backend 's3' with preset='gcs' and the endpoint_url"),
+        ({"a": {"backend": "minio", "bucket": "b"}}, "use the backend 's3' with preset='minio'"),
         (
             {"a": "memory:?colour=red"},
             "^profile 'a': MemoryStorage has no argument 'colour': its arguments are name, linked_endpoint",

@@ -42,9 +42,7 @@ def _credentials(clients: Clients) -> Finding:
 
 
 def _region(gateway: BucketGateway) -> Finding:
-    response = gateway.call("head_bucket")
-    region = response["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
-    configured = gateway.client.meta.region_name
+    region, configured = gateway.region(), gateway.client.meta.region_name
     if region in (None, configured):
         return Finding("ok", f"links are signed for the region {configured}")
     return Finding(
