@@ -646,9 +646,9 @@ def test_the_signature_of_azure_is_described(query, status, text):
 def test_a_bucket_in_another_region_and_missing_credentials_are_reported(localstack, monkeypatch):
     """Requests would be redirected, but links would not work."""
     bucket = localstack.make_bucket()
-    storage = S3Storage(
-        bucket, "eu-central-1", localstack.access_key, localstack.secret_key, endpoint_url=localstack.http
-    )
+    keys = {"aws_access_key_id": localstack.access_key, "aws_secret_access_key": localstack.secret_key}
+    server = {"endpoint_url": localstack.http, "preset": "aws", "addressing_style": "path"}
+    storage = S3Storage(bucket, "eu-central-1", **keys, **server)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, "/dev/null")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -110,9 +110,8 @@ MAY_IMPORT = {
     "backends.s3.storage": (
         (
             f"{VALUES} multipart paths process_local streams validation"
-            " diagnostics .client .copy .diagnosis .endpoint .errors .files .gateway .link_operations .listing .multipart"
-            " .presets .presign"
-            " .settings"
+            " diagnostics .client .copy .diagnosis .endpoint .errors .files .gateway .link_operations .listing"
+            " .multipart .presets .presign .settings"
         ),
         "botocore.exceptions",
     ),
