@@ -215,7 +215,7 @@ def test_selected_files_are_downloaded_as_one_zip_file(page, live_app):
         live_app.storage.write(f"a/{name}", name.encode())
     page.goto(f"{live_app.url}/?q=.txt&sort=name")
     expect(page.locator("#files .row")).to_have_count(2)
-    button = page.get_by_role("button", name="Download selected as ZIP")
+    button = page.get_by_role("button", name="Download as ZIP")
     expect(button).to_be_hidden()
 
     page.get_by_role("checkbox", name="Select one.txt").check()
