@@ -337,8 +337,9 @@ class StorageBackend(TransferOperations, LinkOperations):
                 "%d names below %r in %r are not valid paths and were skipped", skipped, directory, self.name
             )
 
-    def _check_complete_options(self, options: WriteOptions) -> WriteOptions:
+    def _check_complete_options(self, path: str, options: WriteOptions) -> WriteOptions:
         capabilities = self.capabilities
+        options = self._check_options(path, options)
         self._require_conditions(capabilities.multipart_conditions, options, "for a multipart upload")
         if options.headers and not capabilities.multipart_headers:
             raise self._unsupported(
@@ -348,7 +349,7 @@ class StorageBackend(TransferOperations, LinkOperations):
             raise self._unsupported(
                 "verify a checksum when a multipart upload is completed", instead="pass it to open() or upload()"
             )
-        return self._check_options(options)
+        return options
 
     def _require_conditions(self, supported: bool, options: WriteOptions, when: str) -> None:
         if not supported and (options.exclusive or options.if_match is not None):

@@ -63,7 +63,7 @@ class TransferOperations(StorageDriver):
         """
         path = self._path(path)
         file_mode = FileMode.as_mode(mode)
-        options = self._options(extra_args, arguments)
+        options = self._options(path, extra_args, arguments)
         if not file_mode:
             raise ValueError("Unsupported mode. Accepted modes are FileMode.read or FileMode.write")
         if file_mode is FileMode.read:
@@ -113,7 +113,7 @@ class TransferOperations(StorageDriver):
             StorageError: when it fails; nothing was published and an existing file is unchanged.
         """
         path = self._path(path)
-        options = self._options(extra_args, arguments)
+        options = self._options(path, extra_args, arguments)
         self._upload_file(file_obj, path, options, progress_callback)
         self._notify_stored(path)
 
@@ -254,7 +254,7 @@ class TransferOperations(StorageDriver):
             source = cast(BinaryIO, content)
             start = source.tell()
             arguments["exclusive"] = self.capabilities.exclusive
-            options = self._options(None, arguments)
+            options = self._options(path, None, arguments)
             if not options.exclusive:
                 path = with_suffix(path)
             while True:
@@ -291,23 +291,24 @@ class TransferOperations(StorageDriver):
     def _notify_stored(self, path: str) -> None:
         file_stored.send(self, path=path)
 
-    def _options(self, extra_args: Mapping[str, Any] | None, arguments: WriteArguments) -> WriteOptions:
-        return self._check_options(WriteOptions.from_arguments(extra_args, arguments))
+    def _options(self, path: str, extra_args: Mapping[str, Any] | None, arguments: WriteArguments) -> WriteOptions:
+        return self._check_options(path, WriteOptions.from_arguments(extra_args, arguments))
 
-    def _check_options(self, options: WriteOptions) -> WriteOptions:
-        """Return *options* with a copy of the metadata, or raise if they are invalid or unsupported here."""
-        capabilities = self.capabilities
+    def _check_options(self, path: str, options: WriteOptions) -> WriteOptions:
+        """Return *options* as the backend gets them, or raise if they are invalid or unsupported here.
+
+        The metadata is a copy. Headers that the storage does not keep are removed, if that is permitted: see
+        :meth:`_unsupported_headers`.
+        """
         for header in CONTENT_HEADERS:
             value = getattr(options, header)
             if value is not None and not is_one_line(value):
                 raise ValueError(f"{header} must be one line of text")
-        if not capabilities.content_headers and any(getattr(options, header) for header in CONTENT_HEADERS):
-            raise self._unsupported("store a content type or another header")
         if options.metadata:
-            if not capabilities.metadata:
-                raise self._unsupported("store metadata")
             check_metadata(options.metadata)
             options = replace(options, metadata=dict(options.metadata))
+        if unsupported := self._unsupported_headers(path, options.headers):
+            options = replace(options, **{header: _NO_HEADERS[header] for header in unsupported})
         if options.checksum is not None:
             parse_checksum(options.checksum)
         if options.size is not None:
@@ -324,6 +325,9 @@ class TransferOperations(StorageDriver):
             raise self._unsupported("compare the stored version atomically (if_match=…)")
         if options.if_match is not None and not is_one_line(options.if_match):
             raise ValueError("if_match must be the etag of a version: one line of text")
+
+
+_NO_HEADERS: dict[str, Any] = {**dict.fromkeys(CONTENT_HEADERS), "metadata": {}}
 
 
 def _can_rewind(content: SupportsRead) -> bool:
