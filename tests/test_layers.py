@@ -205,7 +205,7 @@ MAY_IMPORT = {
     "registry": (f"errors validation {INTERFACE}", ""),
     "config": ("errors validation", "flask werkzeug"),
     "profiles": (f"errors link_usage {INTERFACE}", "flask werkzeug"),
-    "operations": (f"types paths streams {INTERFACE} profiles", "flask"),
+    "operations": (f"types files paths streams {INTERFACE} profiles", "flask werkzeug"),
     # Stored files as responses, signed links as views.
     "http": ("", ""),
     "http.response_headers": ("types content_types", "flask werkzeug"),
