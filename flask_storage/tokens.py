@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, NamedTuple, Self
 
-from .errors import ExpiredLinkError, InvalidLinkError
+from .errors import ConfigurationError, ExpiredLinkError, InvalidLinkError
 from .types import LinkRequest, ShareLinkOperation
 
 ALGORITHM = "HS512"
@@ -162,11 +162,13 @@ class LinkSigner:
     Args:
         keys: Secrets of any length; the first signs, all verify. The first should be 32 random bytes or more.
         audience: The profile; tokens of another profile are rejected.
+
+    Raises:
+        ConfigurationError: when PyJWT cannot be used.
     """
 
     def __init__(self, keys: Sequence[bytes], audience: str) -> None:
-        import jwt  # takes 15 ms, so only when links are used
-
+        jwt = _import_pyjwt()
         if not keys or not all(keys):
             raise ValueError("a link signer needs at least one key, and none may be empty")
         self.secrets = tuple(keys)
@@ -228,6 +230,22 @@ class LinkSigner:
         raise InvalidLinkError(
             "the link token is damaged, or was signed with another key or for another profile"
         ) from failure
+
+
+def _import_pyjwt() -> Any:
+    """Return PyJWT; importing it takes 15 ms, so only when links are used.
+
+    Raises:
+        ConfigurationError: when another distribution has installed a package of the same name.
+    """
+    import jwt
+
+    if not all(hasattr(jwt, name) for name in ("PyJWS", "PyJWT", "PyJWTError", "ExpiredSignatureError")):
+        raise ConfigurationError(
+            f"links cannot be signed: the package 'jwt' ({getattr(jwt, '__file__', None)}) is not PyJWT but that of "
+            "another distribution: run 'pip uninstall jwt', then 'pip install --force-reinstall pyjwt'"
+        )
+    return jwt
 
 
 def derive_key(secret: bytes, audience: str) -> bytes:
