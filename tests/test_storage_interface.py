@@ -89,7 +89,16 @@ def test_an_unknown_extra_arg_is_refused(storage):
 
 @pytest.mark.parametrize(
     "metadata",
-    [{"Upper": "x"}, {"with space": "x"}, {"1st": "x"}, {"a": "line\nbreak"}, {"a": "x" * 3000}, {"a": 1}],
+    [
+        {"Upper": "x"},
+        {"with space": "x"},
+        {"1st": "x"},
+        {"a": "line\nbreak"},
+        {"a": "x" * 3000},
+        {"a": 1},
+        "a=1",
+        ["a"],
+    ],
 )
 def test_unportable_metadata_is_refused(storage, metadata):
     """Also on a backend that could store it."""

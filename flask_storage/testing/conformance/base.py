@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import hashlib
 import io
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -79,6 +81,16 @@ def part_content(parts: MultipartStore, seed: int, size: int = CHUNK) -> bytes:
 def names(storage: StorageBackend, path: str = "", **arguments: Any) -> list[str]:
     """Return the names in a listing."""
     return [entry.name for entry in storage.list(path, **arguments)]
+
+
+def gzip_over_a_pipe(content: bytes) -> gzip.GzipFile:
+    """Return a source that claims to be seekable, and cannot seek back; *content* fits into the buffer of a pipe."""
+    reading, writing = os.pipe()
+    os.write(writing, gzip.compress(content))
+    os.close(writing)
+    source = gzip.GzipFile(fileobj=os.fdopen(reading, "rb"))
+    source.myfileobj = source.fileobj  # closed with the source
+    return source
 
 
 class UnseekableSource:
