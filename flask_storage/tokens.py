@@ -21,6 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
+from types import ModuleType
 from typing import Any, NamedTuple, Self
 
 from .errors import ConfigurationError, ExpiredLinkError, InvalidLinkError
@@ -168,7 +169,9 @@ class LinkSigner:
     """
 
     def __init__(self, keys: Sequence[bytes], audience: str) -> None:
-        jwt = _import_pyjwt()
+        import jwt  # takes 15 ms, so only when links are used
+
+        _check_pyjwt(jwt)
         if not keys or not all(keys):
             raise ValueError("a link signer needs at least one key, and none may be empty")
         self.secrets = tuple(keys)
@@ -232,20 +235,13 @@ class LinkSigner:
         ) from failure
 
 
-def _import_pyjwt() -> Any:
-    """Return PyJWT; importing it takes 15 ms, so only when links are used.
-
-    Raises:
-        ConfigurationError: when another distribution has installed a package of the same name.
-    """
-    import jwt
-
+def _check_pyjwt(jwt: ModuleType) -> None:
+    """Raise if *jwt* is the package of another distribution, which has the same name."""
     if not all(hasattr(jwt, name) for name in ("PyJWS", "PyJWT", "PyJWTError", "ExpiredSignatureError")):
         raise ConfigurationError(
-            f"links cannot be signed: the package 'jwt' ({getattr(jwt, '__file__', None)}) is not PyJWT but that of "
-            "another distribution: run 'pip uninstall jwt', then 'pip install --force-reinstall pyjwt'"
+            f"links cannot be signed: the package 'jwt' ({jwt.__file__}) is not PyJWT but that of another "
+            "distribution: run 'pip uninstall jwt', then 'pip install --force-reinstall pyjwt'"
         )
-    return jwt
 
 
 def derive_key(secret: bytes, audience: str) -> bytes:

@@ -736,7 +736,9 @@ def test_token_data_with_constraints_survives_serialization():
 
 def test_another_package_called_jwt_is_a_configuration_error(monkeypatch):
     """Other distributions install one too. The message says how to get PyJWT back."""
-    monkeypatch.setitem(sys.modules, "jwt", types.ModuleType("jwt"))
+    foreign = types.ModuleType("jwt")
+    foreign.__file__ = "/site-packages/jwt/__init__.py"
+    monkeypatch.setitem(sys.modules, "jwt", foreign)
 
     with pytest.raises(ConfigurationError, match="'pip install --force-reinstall pyjwt'"):
         LinkSigner([SECRET], "docs")

@@ -50,6 +50,7 @@ class CheckedMultipart(MultipartStore):
     def put(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
         """See :meth:`MultipartStore.put`."""
         path = self._normalize(path)
+        memoryview(data)  # a TypeError for text, and for a number, which bytes() would take as a length
         with self._error_translator(path):
             self._multipart.put(path, data, self._check(path, options))
         self._published(path)
@@ -68,6 +69,7 @@ class CheckedMultipart(MultipartStore):
         if not (type(number) is int and 1 <= number <= self.limits.max_count):
             raise ValueError(f"number must be a part number from 1 to {self.limits.max_count}, not {number!r}")
         path = self._normalize(path)
+        memoryview(data)  # likewise
         with self._error_translator(path):
             return self._multipart.upload_part(path, upload_id, number, data)
 

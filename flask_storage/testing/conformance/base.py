@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -83,14 +84,14 @@ def names(storage: StorageBackend, path: str = "", **arguments: Any) -> list[str
     return [entry.name for entry in storage.list(path, **arguments)]
 
 
-def gzip_over_a_pipe(content: bytes) -> gzip.GzipFile:
-    """Return a source that claims to be seekable, and cannot seek back; *content* fits into the buffer of a pipe."""
+@contextmanager
+def gzip_over_a_pipe(content: bytes) -> Iterator[gzip.GzipFile]:
+    """Yield a source that claims to be seekable, and cannot seek back; *content* must fit into the buffer of a pipe."""
     reading, writing = os.pipe()
-    os.write(writing, gzip.compress(content))
-    os.close(writing)
-    source = gzip.GzipFile(fileobj=os.fdopen(reading, "rb"))
-    source.myfileobj = source.fileobj  # closed with the source
-    return source
+    with os.fdopen(writing, "wb") as target:
+        target.write(gzip.compress(content))
+    with os.fdopen(reading, "rb") as pipe, gzip.GzipFile(fileobj=pipe) as source:
+        yield source
 
 
 class UnseekableSource:
