@@ -279,6 +279,22 @@ def test_save_creates_portable_names():
         assert storage.exists(storage.save(name, b"1"))
 
 
+def test_dropped_headers_are_logged_by_name(caplog):
+    """At the level DEBUG, without their values. A type that the name implies is not lost, and not logged."""
+
+    class _Plain(MemoryStorage):
+        capabilities = Capabilities()
+
+    storage = _Plain("plain")
+    storage.unsupported_headers = "drop"
+
+    with caplog.at_level(logging.DEBUG, logger="flask_storage"):
+        storage.write("a.csv", b"1", content_type="text/csv")
+        storage.write("b.csv", b"1", content_type="text/x-mine", metadata={"owner": "hunter2"})
+
+    assert caplog.messages == ["'plain' cannot store content_type, metadata with 'b.csv': dropped"]
+
+
 class _Unknown(io.RawIOBase):
     """A source that claims to be seekable."""
 
