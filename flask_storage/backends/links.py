@@ -191,7 +191,8 @@ class LinkOperations(StorageDriver):
         stored = info.content_type or ""
         if not (stored or self.capabilities.content_headers):
             stored = guess_content_type(info.path) or ""
-            if is_implied_by_name(content_type, info.path) or (self._drops_headers and not stored):
+            essence = content_type.partition(";")[0]  # parameters may have been dropped
+            if is_implied_by_name(essence, info.path) or (self._drops_headers and not stored):
                 return
         if not (stored.startswith(content_type) if content_type.endswith("/") else stored == content_type):
             raise IntegrityError(
