@@ -97,6 +97,18 @@ def guess_content_type(path: str) -> str | None:
     return _TYPES_BY_EXTENSION.get(path.rpartition(".")[2].lower())
 
 
+def is_implied_by_name(content_type: str, path: str) -> bool:
+    """Whether a file at *path* is served with *content_type* also when no content type is stored with it.
+
+    Case does not matter, nor do parameters that *content_type* leaves out.
+
+    >>> is_implied_by_name("text/csv", "a.csv"), is_implied_by_name("text/csv; charset=latin-1", "a.csv")
+    (True, False)
+    """
+    implied = guess_content_type(path) or DEFAULT_CONTENT_TYPE
+    return _canonical(content_type) in (_canonical(implied), _essence(implied))
+
+
 def is_shown_in_viewer(content_type: str) -> bool:
     """Whether browsers have a viewer for this type: PDF, audio, video."""
     essence = _essence(content_type)
@@ -158,6 +170,11 @@ def link_response_headers(path: str, request: LinkRequest) -> dict[str, str]:
         "content-type": content_type,
     }
     return {name: value for name, value in headers.items() if value}
+
+
+def _canonical(content_type: str) -> str:
+    """Return a media type without the differences of spelling that have no meaning."""
+    return "".join(content_type.lower().replace('"', "").split())
 
 
 def _essence(content_type: str) -> str:

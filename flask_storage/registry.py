@@ -24,6 +24,8 @@ BUILT_IN_BACKENDS = {
     "sftp": "flask_storage.backends.sftp:SFTPStorage",
 }
 
+_STORAGE_OPTIONS = ("unsupported_headers",)
+
 
 def find_backend(name: str) -> type[StorageBackend]:
     """Return the class behind a short name (``"local"``) or an import path (``"package.module:Class"``).
@@ -79,9 +81,10 @@ def make_storage(profile: str, spec: object) -> StorageBackend:
         )
     cls = find_backend(backend) if isinstance(backend, str) else _checked(backend, profile)
     arguments.setdefault("name", profile)
+    options = _pop_storage_options(arguments)
     _check_names(profile, cls, arguments)
     with _constructor_errors(profile, cls):
-        return cls(**_parse_booleans(profile, cls, arguments))
+        return _with_options(cls(**_parse_booleans(profile, cls, arguments)), options)
 
 
 def _entry_point_backends() -> dict[str, str]:
@@ -102,9 +105,21 @@ def _from_url(profile: str, url: str) -> StorageBackend:
     query = parse_qsl(parts.query, keep_blank_values=True)
     options: dict[str, Any] = {cls.url_aliases.get(name, name): value for name, value in query}
     options.setdefault("name", profile)
+    storage_options = _pop_storage_options(options)
     _check_names(profile, cls, options, partially=True)
     with _constructor_errors(profile, cls):
-        return cls.from_url(parts, _parse_booleans(profile, cls, options))
+        return _with_options(cls.from_url(parts, _parse_booleans(profile, cls, options)), storage_options)
+
+
+def _pop_storage_options(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Remove and return the options that every storage has as an attribute, and no constructor as an argument."""
+    return {name: arguments.pop(name) for name in _STORAGE_OPTIONS if name in arguments}
+
+
+def _with_options(storage: StorageBackend, options: Mapping[str, Any]) -> StorageBackend:
+    for name, value in options.items():
+        setattr(storage, name, value)
+    return storage
 
 
 def _parse_booleans(profile: str, cls: type[StorageBackend], arguments: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +142,7 @@ def _check_names(
     try:
         (signature.bind_partial if partially else signature.bind)(**arguments)
     except TypeError as error:
-        known = ", ".join(signature.parameters)
+        known = ", ".join((*signature.parameters, *_STORAGE_OPTIONS))
         raise ConfigurationError(f"profile {profile!r}: {error}; {cls.__name__} accepts {known}") from error
 
 

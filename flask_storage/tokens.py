@@ -21,9 +21,10 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
+from types import ModuleType
 from typing import Any, NamedTuple, Self
 
-from .errors import ExpiredLinkError, InvalidLinkError
+from .errors import ConfigurationError, ExpiredLinkError, InvalidLinkError
 from .types import LinkRequest, ShareLinkOperation
 
 ALGORITHM = "HS512"
@@ -162,11 +163,15 @@ class LinkSigner:
     Args:
         keys: Secrets of any length; the first signs, all verify. The first should be 32 random bytes or more.
         audience: The profile; tokens of another profile are rejected.
+
+    Raises:
+        ConfigurationError: when PyJWT cannot be used.
     """
 
     def __init__(self, keys: Sequence[bytes], audience: str) -> None:
         import jwt  # takes 15 ms, so only when links are used
 
+        _check_pyjwt(jwt)
         if not keys or not all(keys):
             raise ValueError("a link signer needs at least one key, and none may be empty")
         self.secrets = tuple(keys)
@@ -228,6 +233,15 @@ class LinkSigner:
         raise InvalidLinkError(
             "the link token is damaged, or was signed with another key or for another profile"
         ) from failure
+
+
+def _check_pyjwt(jwt: ModuleType) -> None:
+    """Raise if *jwt* is the package of another distribution, which has the same name."""
+    if not all(hasattr(jwt, name) for name in ("PyJWS", "PyJWT", "PyJWTError", "ExpiredSignatureError")):
+        raise ConfigurationError(
+            f"links cannot be signed: the package 'jwt' ({jwt.__file__}) is not PyJWT but that of another "
+            "distribution: run 'pip uninstall jwt', then 'pip install --force-reinstall pyjwt'"
+        )
 
 
 def derive_key(secret: bytes, audience: str) -> bytes:

@@ -163,6 +163,10 @@ def test_keg_storages_setting_is_read_with_a_warning(make_app):
         ({"a": {"backend": "memory", "secret_key": ""}}, "empty"),
         ({"a": {"backend": "memory", "secret_key": "short"}}, "fewer than 32 bytes"),
         ({"a": {"backend": "memory", "serve": True}}, "give it a base_url"),
+        ({"a": {"backend": "memory", "unsupported_headers": "ignore"}}, "of 'a' must be 'error' or 'drop'"),
+        ({"a": {"backend": "memory", "unsupported_headers": ["drop"]}}, "of 'a' must be 'error' or 'drop'"),
+        ([(MemoryStorage, {"name": "a", "unsupported_headers": None})], "of 'a' must be 'error' or 'drop'"),
+        ({"a": "memory:?unsupported_headers="}, "of 'a' must be 'error' or 'drop'"),
         ({"a": {"backend": "memory", "serve": True, "base_url": "https://cdn.example.com"}}, "give it a base_url"),
     ],
 )
@@ -200,6 +204,33 @@ def test_a_short_profile_secret_is_accepted_in_tests_and_debug_mode(make_app):
     app = make_app(TESTING=True, STORAGE_PROFILES={"a": {"backend": "memory", "secret_key": "short"}})
 
     assert profiles_of(app)["a"].create_link_token(path="x", operation="d", expire=HOUR)
+
+
+def test_a_profile_chooses_what_happens_to_headers_that_its_storage_cannot_keep(make_app, monkeypatch):
+    """In every form of the configuration; a storage object has it as an attribute."""
+    storage = MemoryStorage("object")
+    storage.unsupported_headers = "drop"
+    monkeypatch.setenv("FLASK_STORAGE_PROFILES__variables__backend", "memory")
+    monkeypatch.setenv("FLASK_STORAGE_PROFILES__variables__unsupported_headers", "drop")
+    monkeypatch.setenv("FLASK_STORAGE_DEFAULT_PROFILE", "variables")
+    from_environment = flask.Flask(__name__)
+    from_environment.config.from_prefixed_env()
+    Storage(from_environment)
+
+    profiles = profiles_of(
+        make_app(
+            STORAGE_PROFILES={
+                "mapping": {"backend": "memory", "unsupported_headers": "drop"},
+                "pair": (MemoryStorage, {"unsupported_headers": "drop"}),
+                "url": "memory:?unsupported_headers=drop",
+                "object": storage,
+                "default": "memory:",
+            }
+        )
+    )
+
+    assert [profile.unsupported_headers for profile in profiles.values()] == ["drop"] * 4 + ["error"]
+    assert profiles_of(from_environment)["variables"].unsupported_headers == "drop"
 
 
 def test_a_storage_object_can_belong_to_one_profile_only(make_app):

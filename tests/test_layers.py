@@ -46,9 +46,9 @@ MAY_IMPORT = {
     "link_usage.sql_store": ("errors .base", "sqlalchemy"),
     "link_usage": ("errors .base .file_store .redis_store .sql_store", ""),
     # The storage interface: what a backend implements, then the public operations.
-    "backends.driver": (f"{VALUES} files multipart paths streams tokens", ""),
+    "backends.driver": (f"{VALUES} content_types files multipart paths streams tokens", ""),
     "backends.transfers": (f"{VALUES} files paths signals streams validation .driver", ""),
-    "backends.links": (f"{VALUES} files paths signals tokens validation .driver", ""),
+    "backends.links": (f"{VALUES} content_types files paths signals tokens validation .driver", ""),
     "backends.multipart_checks": (f"{VALUES} multipart", ""),
     "backends.base": (f"{VALUES} files multipart paths signals .links .multipart_checks .transfers", ""),
     "backends.internal_links": (f"{VALUES} tokens .base", "flask"),
@@ -205,7 +205,7 @@ MAY_IMPORT = {
     "registry": (f"errors validation {INTERFACE}", ""),
     "config": ("errors validation", "flask werkzeug"),
     "profiles": (f"errors link_usage {INTERFACE}", "flask werkzeug"),
-    "operations": (f"types paths streams {INTERFACE} profiles", "flask"),
+    "operations": (f"types files paths streams {INTERFACE} profiles", "flask werkzeug"),
     # Stored files as responses, signed links as views.
     "http": ("", ""),
     "http.response_headers": ("types content_types", "flask werkzeug"),

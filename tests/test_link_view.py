@@ -229,16 +229,26 @@ def test_an_upload_is_stored_with_the_signed_headers(client, docs, link):
     assert (info.content_type, info.content_encoding, info.cache_control) == ("text/css", "gzip", "public, max-age=5")
 
 
-def test_a_storage_without_content_types_refuses_one_in_an_upload_link(app, client, link):
-    """Without one an upload is stored."""
+def test_a_storage_without_content_types_refuses_one_that_an_upload_would_lose(app, client, link):
+    """When the link is issued. The type that the name implies is accepted, and so is everything that may be dropped."""
+    typeless = app.extensions["storage"]["typeless"]
     for argument in ("content_type", "content_encoding", "cache_control"):
-        with pytest.raises(UnsupportedOperationError, match="cannot store a content type"):
-            link("upload", "a.css", profile="typeless", **{argument: "text/css"})
+        for issue in (
+            lambda **given: link("upload", "a.css", profile="typeless", **given),
+            lambda **given: typeless.links_to(["a.css"], "u", timedelta(hours=1), **given),
+            lambda **given: typeless.upload_request("a.css", timedelta(hours=1), **given),
+            lambda **given: typeless.create_link_token(path="a.css", operation="u", expire=timedelta(hours=1), **given),
+        ):
+            with pytest.raises(UnsupportedOperationError, match=f"cannot store {argument} with a.css"):
+                issue(**{argument: "text/x-mine"})
+    implied = link("upload", "a.css", profile="typeless", content_type="text/css")
+    typeless.unsupported_headers = "drop"
+    dropped = link("upload", "b.css", profile="typeless", content_type="text/x-mine", cache_control="no-store")
 
-    response = client.put(link("upload", "a.css", profile="typeless"), data=b"x")
+    responses = [client.put(url, data=b"x") for url in (implied, dropped)]
 
-    assert response.status_code == 200
-    assert app.extensions["storage"]["typeless"].read("a.css") == b"x"
+    assert [response.status_code for response in responses] == [200, 200]
+    assert typeless.read("a.css") == typeless.read("b.css") == b"x"
 
 
 def test_deleting_through_a_link_is_idempotent(client, docs, link):

@@ -6,6 +6,8 @@ import hmac
 import json
 import random
 import string
+import sys
+import types
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import jwt
 import pytest
 
-from flask_storage.errors import ExpiredLinkError, InvalidLinkError
+from flask_storage.errors import ConfigurationError, ExpiredLinkError, InvalidLinkError
 from flask_storage.paths import MAX_PATH_BYTES, normalize
 from flask_storage.tokens import (
     CLOCK_SKEW,
@@ -730,3 +732,13 @@ def test_token_data_with_constraints_survives_serialization():
     assert (tuple(back), back.request, back.token_id) == (tuple(data), data.request, data.token_id)
     with pytest.raises(InvalidLinkError, match="no expiry"):
         InternalLinkTokenData.deserialize({"key": "a.txt", "op": "u", "max": 5})
+
+
+def test_another_package_called_jwt_is_a_configuration_error(monkeypatch):
+    """Other distributions install one too. The message says how to get PyJWT back."""
+    foreign = types.ModuleType("jwt")
+    foreign.__file__ = "/site-packages/jwt/__init__.py"
+    monkeypatch.setitem(sys.modules, "jwt", foreign)
+
+    with pytest.raises(ConfigurationError, match="'pip install --force-reinstall pyjwt'"):
+        LinkSigner([SECRET], "docs")

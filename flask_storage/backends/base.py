@@ -54,7 +54,8 @@ class StorageBackend(TransferOperations, LinkOperations):
     Every public operation checks and normalizes its paths before it calls the backend, and raises only
     :class:`~flask_storage.errors.StorageError` for what fails there. The public operations are final; a backend
     overrides the underscored driver methods of :class:`~flask_storage.backends.driver.StorageDriver`. Threads may
-    share a storage, but not the files that it opens.
+    share a storage, but not the files that it opens. A storage cannot be pickled, because it contains credentials: pass
+    the name of its profile to another process.
 
     Args:
         name: The name of this storage in errors, logs and links; by default the name of its profile.
@@ -76,6 +77,13 @@ class StorageBackend(TransferOperations, LinkOperations):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
+
+    def __getstate__(self) -> object:
+        # The keys in a pickle would leave the process unnoticed: in the queue or the cache that it is stored in.
+        raise TypeError(
+            f"{self!r} cannot be pickled or copied, because it contains credentials and connections: pass the name of "
+            "the profile, and use current_storage[name] there"
+        )
 
     # -- configuration ------------------------------------------------------------------------------------------------
 
@@ -337,8 +345,9 @@ class StorageBackend(TransferOperations, LinkOperations):
                 "%d names below %r in %r are not valid paths and were skipped", skipped, directory, self.name
             )
 
-    def _check_complete_options(self, options: WriteOptions) -> WriteOptions:
+    def _check_complete_options(self, path: str, options: WriteOptions) -> WriteOptions:
         capabilities = self.capabilities
+        options = self._check_options(path, options)
         self._require_conditions(capabilities.multipart_conditions, options, "for a multipart upload")
         if options.headers and not capabilities.multipart_headers:
             raise self._unsupported(
@@ -348,7 +357,7 @@ class StorageBackend(TransferOperations, LinkOperations):
             raise self._unsupported(
                 "verify a checksum when a multipart upload is completed", instead="pass it to open() or upload()"
             )
-        return self._check_options(options)
+        return options
 
     def _require_conditions(self, supported: bool, options: WriteOptions, when: str) -> None:
         if not supported and (options.exclusive or options.if_match is not None):

@@ -81,8 +81,10 @@ class InternalLinksStorageBackend(StorageBackend):
         **arguments: Unpack[LinkArguments],
     ) -> str:
         """Return a signed token for :meth:`deserialize_link_token`; arguments and errors as for ``link_to``."""
+        path = self._path(path)
         request = self._link_request(operation, expire, output_path, content_type, arguments)
-        return self._sign(self._path(path), request)
+        self._check_upload_headers(path, request)
+        return self._sign(path, request)
 
     def deserialize_link_token(self, token: str) -> InternalLinkTokenData:
         """Verify a token and return its data: keg-storage's name for :meth:`verify_link`."""

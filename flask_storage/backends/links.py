@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Unpack
 from urllib.parse import quote
 
+from ..content_types import guess_content_type, is_implied_by_name
 from ..errors import IntegrityError, TooLargeError
 from ..files import parse_checksum
 from ..paths import is_one_line
@@ -84,6 +85,8 @@ class LinkOperations(StorageDriver):
         """Return one link for each path, in order; arguments as for :meth:`link_to`. All links expire together."""
         paths = [self._path(path) for path in reject_single_path(paths)]
         request = self._link_request(operation, expire, None, content_type, arguments)
+        for path in paths:
+            self._check_upload_headers(path, request)
         with self._error_translator():
             urls = self._links_to(paths, request)
         for path in paths:
@@ -113,6 +116,7 @@ class LinkOperations(StorageDriver):
         """
         path = self._path(path)
         request = self._link_request(ShareLinkOperation.upload, expire, None, content_type, arguments, for_upload=True)
+        self._check_upload_headers(path, request)
         with self._error_translator(path):
             upload = self._upload_request(path, request)
         self._notify_link_issued(path, request)
@@ -135,7 +139,8 @@ class LinkOperations(StorageDriver):
             path: The path in the storage, from the app's own data and never from the client.
             size: The exact number of bytes.
             max_size: The largest number of bytes.
-            content_type: The exact type, or a prefix that ends in a slash (``"image/"``).
+            content_type: The exact type, or a prefix that ends in a slash (``"image/"``). On a storage that keeps no
+                content types, it is compared with the type that the extension implies.
             checksum: ``"sha256:<hex>"`` of the content, which is read unless the service stores this digest.
 
         Raises:
@@ -150,7 +155,7 @@ class LinkOperations(StorageDriver):
             info, digest = self._stat_and_digest(path, checksum)
             try:
                 _check_size(info, size, max_size)
-                _check_type(info, content_type)
+                self._check_type(info, content_type)
                 if checksum is not None and digest != checksum.partition(":")[2].lower():
                     raise IntegrityError("the uploaded content does not have the expected checksum; it was deleted")
             except (TooLargeError, IntegrityError):
@@ -175,6 +180,24 @@ class LinkOperations(StorageDriver):
                     computed.update(chunk)
             digest = computed.hexdigest()
         return info, digest
+
+    def _check_type(self, info: FileInfo, content_type: str | None) -> None:
+        """Raise if the file has another type than the expected one. Where none can be stored, it has that of its name.
+
+        A type that was dropped because of :attr:`unsupported_headers` cannot be checked, unless the name says another.
+        """
+        if content_type is None:
+            return
+        stored = info.content_type or ""
+        if not (stored or self.capabilities.content_headers):
+            stored = guess_content_type(info.path) or ""
+            essence = content_type.partition(";")[0]  # parameters may have been dropped
+            if is_implied_by_name(essence, info.path) or (self._drops_headers and not stored):
+                return
+        if not (stored.startswith(content_type) if content_type.endswith("/") else stored == content_type):
+            raise IntegrityError(
+                f"a file of type {stored!r} was uploaded where {content_type!r} was expected; it was deleted"
+            )
 
     def _link_request(
         self,
@@ -213,10 +236,12 @@ class LinkOperations(StorageDriver):
                 f"enforce {names} in a link",
                 instead="leave it out, or use a profile that declares it in link_constraints",
             )
-        headers = request.content_type or request.content_encoding or request.cache_control
-        if headers and request.operations & ShareLinkOperation.upload and not self.capabilities.content_headers:
-            raise self._unsupported("store a content type or another header of an upload by link")
         _check_values(request)
+
+    def _check_upload_headers(self, path: str, request: LinkRequest) -> None:
+        """Raise if an upload by this link could not store its headers: the holder of the link could not help it."""
+        if not self.capabilities.content_headers and request.operations & ShareLinkOperation.upload:
+            self._unsupported_headers(path, {name: getattr(request, name) for name in _UPLOAD_HEADERS})
 
     def _notify_link_issued(self, path: str, request: LinkRequest) -> None:
         """Send the signal, if it has receivers; without the check, signing ten thousand links is measurably slower."""
@@ -224,10 +249,14 @@ class LinkOperations(StorageDriver):
             link_issued.send(self, path=path, request=request)
 
     def _create_link(self, path: str, request: LinkRequest) -> str:
+        self._check_upload_headers(path, request)
         with self._error_translator(path):
             url = self._link_to(path, request)
         self._notify_link_issued(path, request)
         return url
+
+
+_UPLOAD_HEADERS = ("content_type", "content_encoding", "cache_control")
 
 
 def reject_single_path(paths: Iterable[str]) -> Iterable[str]:
@@ -251,16 +280,6 @@ def _check_size(info: FileInfo, size: int | None, max_size: int | None) -> None:
         raise TooLargeError(f"{info.size} bytes were uploaded where {max_size} are allowed; they were deleted")
     if size is not None and info.size != size:
         raise IntegrityError(f"{info.size} bytes were uploaded where {size} were expected; they were deleted")
-
-
-def _check_type(info: FileInfo, content_type: str | None) -> None:
-    if content_type is None:
-        return
-    stored = info.content_type or ""
-    if not (stored.startswith(content_type) if content_type.endswith("/") else stored == content_type):
-        raise IntegrityError(
-            f"a file of type {stored!r} was uploaded where {content_type!r} was expected; it was deleted"
-        )
 
 
 def _check_values(request: LinkRequest) -> None:

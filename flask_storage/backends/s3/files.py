@@ -139,7 +139,7 @@ class S3Writer(S3FileBase, MultipartWriter):
         self._set_object(gateway.name, gateway.key(filename), gateway.client)
 
     def _create_upload(self) -> str:
-        return self._multipart.create_own(self.name, self._stored_options())
+        return self._multipart.create_own(self._target, self._stored_options())
 
 
 def _gateway(bucket: str | BucketGateway, client: Any) -> BucketGateway:
