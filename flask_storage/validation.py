@@ -147,6 +147,8 @@ def parse_ca(name: str, value: bool | str | None) -> bool | str | None:
         ConfigurationError: when the file does not exist.
     """
     found = parse_bool_or_text(name, value)
+    if isinstance(found, str):
+        found = expand_home(name, found)
     if isinstance(found, str) and not os.path.exists(found):
         raise ConfigurationError(
             f"{name} must be true, false, or the file of a certificate authority: the file does not exist"
@@ -256,3 +258,26 @@ def parse_mode(name: str, mode: int | str, needed: int) -> int:
     if type(number) is not int or number & ~0o6777 or number & needed != needed:
         raise ConfigurationError(f"{mode!r} is not a valid {name}: write it in octal, 0o{needed:o} or more, or as text")
     return number
+
+
+def parse_optional_mode(name: str, mode: int | str | None, needed: int) -> int | None:
+    """Return permission bits as :func:`parse_mode` does, or None for None; ``"none"`` is None in a URL.
+
+    Raises:
+        ConfigurationError: as for :func:`parse_mode`.
+    """
+    return None if mode is None or mode == "none" else parse_mode(name, mode, needed)
+
+
+def expand_home(name: str, path: str | os.PathLike[str]) -> str:
+    """Return the path of a local file or directory, a leading ``~`` or ``~user`` replaced by the home directory.
+
+    Raises:
+        ConfigurationError: when there is no such home directory.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise ConfigurationError(
+            f"{name} begins with ~, but there is no such home directory: write './~' for a name that begins so"
+        )
+    return expanded

@@ -57,18 +57,20 @@ MAY_IMPORT = {
     "backends.memory": (f"{VALUES} files multipart {INTERNAL_LINKS}", "arrow"),
     # Local disk: `rooted_tree` and `directory` are the only modules that resolve paths on the disk.
     "backends.local.copy": ("", ""),
-    "backends.local.directory": ("errors paths", ""),
-    "backends.local.rooted_tree": ("errors paths .directory", ""),
-    "backends.local.file": (f"{VALUES} files paths .copy .directory .rooted_tree", "arrow"),
-    "backends.local.multipart": (f"{VALUES} multipart paths {MANIFEST} .copy .directory .rooted_tree", ""),
+    "backends.local.attributes": (f"{VALUES} paths", "arrow"),
+    "backends.local.directory": ("errors paths .attributes", ""),
+    "backends.local.rooted_tree": ("errors paths .attributes .directory", ""),
+    "backends.local.inspection": (".attributes .rooted_tree", ""),
+    "backends.local.file": (f"{VALUES} files paths .attributes .copy .directory .rooted_tree", ""),
+    "backends.local.multipart": (f"{VALUES} multipart paths {MANIFEST} .attributes .copy .directory .rooted_tree", ""),
     "backends.local.storage": (
         (
             f"{VALUES} files multipart paths streams validation {INTERNAL_LINKS}"
-            " .copy .directory .file .multipart .rooted_tree"
+            " .attributes .copy .directory .file .inspection .multipart .rooted_tree"
         ),
         "",
     ),
-    "backends.local": ("errors .file .storage", ""),
+    "backends.local": ("errors .file .inspection .storage", ""),
     "backends.filesystem": ("errors backends.local.file backends.local.storage", ""),
     # S3: `client` makes boto3's clients, and `gateway` alone sends requests with them. Others know SDK errors only.
     "backends.s3.presets": (VALUES, ""),

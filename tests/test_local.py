@@ -9,7 +9,8 @@ import stat
 import sys
 import threading
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -30,8 +31,11 @@ from flask_storage import (
 )
 from flask_storage.backends.local.directory import Directory
 from flask_storage.errors import IntegrityError, NotAFileError
+from flask_storage.link_usage import FileUsageStore
 from flask_storage.multipart import Part
+from flask_storage.registry import make_storage
 from flask_storage.types import WriteOptions
+from flask_storage.validation import parse_ca
 from tests.descriptors import descriptors
 
 DEFAULTS = WriteOptions()
@@ -829,3 +833,62 @@ def test_a_full_disk_when_syncing_a_directory_is_reported(tmp_path, monkeypatch)
 
     with pytest.raises(StorageFullError):
         storage.write("new.txt", b"1")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"backend": "local", "root": "~/my files"},
+        {"backend": "local", "root": Path("~/my files")},
+        {"backend": "local", "root": "~me/my files"},
+        "local:~/my%20files",
+        "local://~/my%20files",
+    ],
+)
+def test_a_root_may_begin_with_the_home_directory(spec, tmp_path, monkeypatch):
+    """As in a shell; a directory named `~` is never created."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(os.path, "expanduser", expanding("~me", tmp_path))
+    monkeypatch.chdir(tmp_path)
+    spec = f"{spec}?create=yes" if isinstance(spec, str) else {**spec, "create": True}
+
+    storage = make_storage("docs", spec)
+
+    storage.write("a.txt", b"1")
+    assert (tmp_path / "my files/a.txt").read_bytes() == b"1"
+    assert os.listdir(tmp_path) == ["my files"]
+
+
+def expanding(user, home):
+    """Return an `expanduser` that knows *user*, independent of the account."""
+    original = os.path.expanduser
+    return lambda path: original(os.fspath(path).replace(user, str(home)))
+
+
+def test_a_home_directory_that_does_not_exist_is_an_error(tmp_path, monkeypatch):
+    """Not a directory of that name; one can be meant with `./`."""
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(
+        ConfigurationError, match=r"root begins with ~, but there is no such home directory: write './~'"
+    ):
+        LocalFSStorage("~no-such-user/files", create=True)
+
+    assert LocalFSStorage("./~no-such-user", create=True).root == tmp_path.resolve() / "~no-such-user"
+
+
+def test_usage_files_of_links_may_be_in_the_home_directory(tmp_path, monkeypatch):
+    """The same for the directory of a `FileUsageStore`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    FileUsageStore("~/links").consume("id", 1, datetime.now(UTC) + timedelta(hours=1))
+
+    assert (tmp_path / "links").is_dir()
+
+
+def test_the_file_of_a_certificate_authority_may_be_in_the_home_directory(tmp_path, monkeypatch):
+    """The same for `verify` of S3 and Azure."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "ca.pem").touch()
+
+    assert parse_ca("verify", "~/ca.pem") == str(tmp_path / "ca.pem")

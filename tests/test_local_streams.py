@@ -363,3 +363,93 @@ def test_an_expected_checksum_is_checked_for_parts_and_files(matches, tmp_path):
                 operation()
 
     assert [entry.name for entry in storage.list()] == (["a.bin", "b.bin"] if matches else [])
+
+
+# -- sparse files -----------------------------------------------------------------------------------------------------
+
+HOLE = 4 * 1024 * 1024
+SPARSE_FILES = {
+    "hole, data, hole": [(HOLE, b"data"), (3 * HOLE, b"")],
+    "data, hole, data": [(0, b"data" * 1000), (2 * HOLE, b"more")],
+    "a hole only": [(HOLE, b"")],
+}
+
+
+def write_sparse(path, parts):
+    """Write each part at its offset; the last offset with b"" sets the size."""
+    with open(path, "wb") as file:
+        for offset, data in parts:
+            file.truncate(offset)
+            file.seek(offset)
+            file.write(data)
+    return path.stat().st_blocks * 512
+
+
+@pytest.mark.parametrize("operation", ["copy", "get", "upload", "edit", "download at the end"])
+@pytest.mark.parametrize("layout", SPARSE_FILES)
+def test_holes_of_sparse_files_stay_holes(operation, layout, tmp_path):
+    """A copy takes as little of the disk as the file, and progress reaches the size."""
+    storage = LocalFSStorage(tmp_path / "root", create=True, fsync=False)
+    allocated = write_sparse(storage.root / "a.img", SPARSE_FILES[layout])
+    content, calls, copied = (storage.root / "a.img").read_bytes(), [], tmp_path / "copied"
+    assert allocated < HOLE
+
+    if operation == "copy":
+        storage.copy("a.img", "b.img")
+        copied = storage.root / "b.img"
+    elif operation == "get":
+        storage.get("a.img", copied, progress_callback=calls.append)
+    elif operation == "upload":
+        with open(storage.root / "a.img", "rb") as source:
+            storage.upload(source, "b.img", progress_callback=calls.append)
+            assert source.read(1) == b""
+        copied = storage.root / "b.img"
+    elif operation == "edit":
+        with storage.open("a.img", "rw"):
+            pass
+        copied = storage.root / "a.img"
+    else:
+        with open(copied, "wb") as target:
+            storage.download("a.img", target)
+            target.write(b"!")
+        content += b"!"
+
+    assert copied.read_bytes() == content
+    assert copied.stat().st_blocks * 512 <= allocated + 8192
+    assert not calls or (calls[-1] == len(content) and calls == sorted(calls))
+
+
+@pytest.mark.parametrize("mode", ["r+b", "ab"])
+def test_a_hole_overwrites_what_is_there(mode, tmp_path):
+    """A download into the middle of a file writes the zeros, and one into an appending file appends them."""
+    storage = LocalFSStorage(tmp_path / "root", create=True, fsync=False)
+    write_sparse(storage.root / "a.img", SPARSE_FILES["hole, data, hole"])
+    content, target = storage.read("a.img"), tmp_path / "target"
+    target.write_bytes(b"x" * (4 * HOLE))
+
+    with open(target, mode) as file:
+        file.seek(1)
+        storage.download("a.img", file)
+
+    expected = {"r+b": b"x" + content + b"x" * (HOLE - 1), "ab": b"x" * 4 * HOLE + content}
+    assert target.read_bytes() == expected[mode]
+
+
+@pytest.mark.parametrize("kernel_copies", [True, False])
+def test_a_file_system_that_does_not_tell_holes_is_copied_whole(kernel_copies, tmp_path, monkeypatch):
+    """Some FUSE file systems report too few blocks and refuse to seek to data."""
+    storage = LocalFSStorage(tmp_path, fsync=False)
+    write_sparse(tmp_path / "a.img", SPARSE_FILES["data, hole, data"])
+    lseek = os.lseek
+
+    def refuse(fd, position, whence):
+        if whence == os.SEEK_DATA:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return lseek(fd, position, whence)
+
+    monkeypatch.setattr(os, "lseek", refuse)
+    if not kernel_copies:
+        monkeypatch.delattr(os, "copy_file_range")
+    storage.copy("a.img", "b.img")
+
+    assert storage.read("b.img") == storage.read("a.img")

@@ -185,7 +185,10 @@ class TransferOperations(StorageDriver):
             with LocalFile(fd, "wb") as target:
                 self._retry_if_replaced(lambda: self._download_from_start(path, target, progress_callback))
             with contextlib.suppress(FileNotFoundError):
-                os.chmod(temporary, os.stat(dest).st_mode & 0o7777)
+                mode = os.stat(dest).st_mode & 0o7777
+                # Some network mounts refuse to change modes, and give all files the same.
+                if mode != os.stat(temporary).st_mode & 0o7777:
+                    os.chmod(temporary, mode)
             os.replace(temporary, dest)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):

@@ -22,11 +22,12 @@ class FileUsageStore(LinkUsageStore):
     links of many thousands of uses choose another store.
 
     Args:
-        directory: The directory of the files. It is created with the first use, for its owner alone (``0700``).
+        directory: The directory of the files; ``~`` stands for the home directory. It is created with the first use,
+            for its owner alone (``0700``).
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        self._directory = os.path.abspath(directory)
+        self._directory = os.path.abspath(os.path.expanduser(directory))
 
     def __repr__(self) -> str:
         return f"<FileUsageStore in {self._directory}>"

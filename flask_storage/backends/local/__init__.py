@@ -2,4 +2,5 @@
 
 from ...errors import LocalFSError as LocalFSError
 from .file import LocalFSFile as LocalFSFile
+from .inspection import FilesystemReport as FilesystemReport
 from .storage import LocalFSStorage as LocalFSStorage

@@ -13,6 +13,7 @@ from typing import Self
 
 from ...errors import LocalFSError, LocalNotAFileError, PermissionDeniedError, UnsupportedOperationError
 from ...paths import RESERVED_PREFIX
+from .attributes import set_mode
 
 try:
     import fcntl
@@ -67,14 +68,14 @@ class Directory:
                 raise _symlink_error(name) from error
             raise
 
-    def create_child(self, name: str, mode: int, *, sync: bool) -> None:
-        """Create a subdirectory, unless it exists. The umask is ignored."""
+    def create_child(self, name: str, mode: int | None, *, sync: bool) -> None:
+        """Create a subdirectory, unless it exists. The umask is ignored, unless *mode* is None."""
         try:
-            os.mkdir(name, 0o700, dir_fd=self.fd)
+            os.mkdir(name, 0o777 if mode is None else 0o700, dir_fd=self.fd)
         except FileExistsError:
             return
         with suppress(FileNotFoundError), self.child(name) as child:  # another process may have removed it already
-            os.fchmod(child.fd, mode)
+            set_mode(child.fd, mode, "directory_mode")
         if sync:
             self.sync()
 
@@ -106,13 +107,13 @@ class Directory:
             raise FileNotFoundError(errno.ENOENT, "is a directory", name)
         raise LocalNotAFileError(f"{name} is not a regular file: the storage cannot read it")
 
-    def create_temporary(self) -> tuple[str, int]:
+    def create_temporary(self, mode: int = 0o600) -> tuple[str, int]:
         """Create a hidden file with an unpredictable name; return its name and descriptor.
 
-        The length of the name does not depend on the final name, which may have 255 bytes.
+        The length of the name does not depend on the final name, which may have 255 bytes. The umask limits *mode*.
         """
         name = RESERVED_PREFIX + secrets.token_hex(8)
-        return name, os.open(name, _CREATE_FLAGS, 0o600, dir_fd=self.fd)
+        return name, os.open(name, _CREATE_FLAGS, mode, dir_fd=self.fd)
 
     def publish(
         self, temporary: str, name: str, *, exclusive: bool, precondition: Callable[[], None] | None, sync: bool
@@ -160,7 +161,7 @@ class Directory:
                     f"{new_name} cannot be written, because it is a directory: choose another name"
                 ) from error
             # rename() between two hard links of one file does nothing; a crash after link() leaves two such names.
-            if self is not target and self.exists(name) and os.path.samestat(self.stat(name), target.stat(new_name)):
+            if self is not target and self._is_second_name(name, target, new_name):
                 self._unlink_old_name(name, target)
 
     def exists(self, name: str) -> bool:
@@ -170,6 +171,13 @@ class Directory:
         except FileNotFoundError:
             return False
         return True
+
+    def refers_to(self, name: str, status: os.stat_result) -> bool:
+        """Return whether *name* exists and is the file with this status."""
+        try:
+            return os.path.samestat(self.stat(name), status)
+        except FileNotFoundError:
+            return False
 
     def unlink(self, name: str) -> None:
         """Delete a file, if it exists.
@@ -231,6 +239,17 @@ class Directory:
                 f"{name} is in place, but the disk failed to make it durable ({error.strerror}): check the hardware, "
                 "then store it again"
             ) from error
+
+    def _is_second_name(self, name: str, target: Directory, new_name: str) -> bool:
+        """Return whether *name* is another name of the file *new_name* in *target*, and not another spelling of it.
+
+        A case-insensitive file system finds a file under any spelling, but lists only one of them.
+        """
+        if not self.refers_to(name, target.stat(new_name)):
+            return False
+        if not os.path.samestat(os.fstat(self.fd), os.fstat(target.fd)):
+            return True
+        return name != new_name and {name, new_name} <= set(os.listdir(self.fd))
 
     def _unlink_old_name(self, name: str, target: Directory) -> None:
         """Remove the old name of a file that has been linked to its new one."""

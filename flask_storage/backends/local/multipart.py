@@ -21,7 +21,8 @@ from ..multipart_manifest import (
     part_number_of,
     pending_upload,
 )
-from .copy import etag, write_all
+from .attributes import etag, set_time, write_attributes
+from .copy import write_all
 from .directory import Directory
 from .rooted_tree import RootedTree
 
@@ -82,7 +83,7 @@ class LocalMultipart(MultipartStore):
                 except FileNotFoundError as error:
                     raise IntegrityError(f"part {part.number} is missing: upload it again", path=path) from error
                 try:
-                    if etag(os.fstat(fd)) != part.etag:
+                    if etag(fd) != part.etag:
                         raise IntegrityError(
                             f"part {part.number} was replaced: list the parts again, or upload it again",
                             path=path,
@@ -108,8 +109,9 @@ class LocalMultipart(MultipartStore):
             for name in os.listdir(directory.fd):
                 number = part_number_of(name)
                 if number is not None:
-                    status = directory.stat(name)
-                    parts.append(Part(number=number, size=status.st_size, etag=etag(status)))
+                    with open(directory.open_file(name), "rb") as file:
+                        size = os.fstat(file.fileno()).st_size
+                        parts.append(Part(number=number, size=size, etag=etag(file.fileno())))
         return sorted(parts, key=lambda part: part.number)
 
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
@@ -151,16 +153,17 @@ class LocalMultipart(MultipartStore):
         try:
             try:
                 write_all(fd, data)
+                write_attributes(fd, {}, needs_version=not set_time(fd))
                 if self._tree.sync:
                     os.fsync(fd)
-                status = os.fstat(fd)
+                part = Part(number=number, size=len(data), etag=etag(fd))
             finally:
                 os.close(fd)
             directory.publish(temporary, name, exclusive=False, precondition=None, sync=self._tree.sync)
         except BaseException:
             directory.unlink(temporary)
             raise
-        return Part(number=number, size=status.st_size, etag=etag(status))
+        return part
 
 
 def sweep(tree: RootedTree, before: float) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ...errors import LocalFSError, LocalNotAFileError, PermissionDeniedError
 from ...paths import RESERVED_PREFIX, SYSTEM_DIRECTORY
+from .attributes import set_mode
 from .directory import DIRECTORY_FLAGS, Directory
 
 _ATTEMPTS = 100
@@ -28,11 +29,12 @@ class RootedTree:
 
     Args:
         root: An existing directory.
-        directory_mode: Permissions of the directories that are created here.
+        directory_mode: Permissions of the directories that are created here; None leaves them to the umask and the
+            file system.
         sync: Make every change durable before the call returns.
     """
 
-    def __init__(self, root: Path, *, directory_mode: int, sync: bool) -> None:
+    def __init__(self, root: Path, *, directory_mode: int | None, sync: bool) -> None:
         self.root = root
         self.sync = sync
         self._directory_mode = directory_mode
@@ -71,12 +73,12 @@ class RootedTree:
         with directory:
             return directory.open_file(name)
 
-    def create_temporary(self, path: str) -> tuple[Directory, str, int]:
+    def create_temporary(self, path: str, mode: int = 0o600) -> tuple[Directory, str, int]:
         """Create a temporary file in the directory of *path*; return directory, name and descriptor."""
         for _ in range(_ATTEMPTS):
             directory, _name = self.open_parent(path, create=True)
             try:
-                name, fd = directory.create_temporary()
+                name, fd = directory.create_temporary(mode)
             except FileNotFoundError:  # the directory was removed concurrently
                 directory.close()
             except BaseException:
@@ -214,13 +216,14 @@ class _WalkLevel:
         self.directory.close()
 
 
-def create_root(root: Path, mode: int) -> None:
-    """Create a directory and its missing parents. The umask is ignored."""
+def create_root(root: Path, mode: int | None) -> None:
+    """Create a directory and its missing parents. The umask is ignored, unless *mode* is None."""
     missing = []
     while not os.path.lexists(root):
         missing.append(root)
         root = root.parent
-    for directory in reversed(missing):
+    for path in reversed(missing):
         with suppress(FileExistsError):  # it may be created concurrently
-            os.mkdir(directory, 0o700)
-            os.chmod(directory, mode)
+            os.mkdir(path, 0o777 if mode is None else 0o700)
+            with Directory(os.open(path, DIRECTORY_FLAGS)) as directory:
+                set_mode(directory.fd, mode, "directory_mode")

@@ -29,7 +29,7 @@ from ...errors import (
 from ...files import RemoteFile
 from ...multipart import MultipartStore
 from ...paths import RESERVED_PREFIX, SYSTEM_DIRECTORY, parent
-from ...streams import SupportsRead, SupportsWrite
+from ...streams import LocalFile, SupportsRead, SupportsWrite
 from ...types import (
     LINK_CONSTRAINTS,
     Capabilities,
@@ -40,17 +40,20 @@ from ...types import (
     ShareLinkOperation,
     WriteOptions,
 )
-from ...validation import parse_mode
+from ...validation import expand_home, parse_optional_mode
 from ..internal_links import InternalLinksStorageBackend
+from .attributes import file_info, keeps_microseconds, last_modified, supports_xattrs
 from .copy import copy_bytes
 from .directory import Directory
-from .file import LocalFSFile, file_info, if_match_check, last_modified, read_headers, supports_xattrs
+from .file import LocalFSFile, if_match_check
+from .inspection import FilesystemReport, inspect_filesystem
 from .multipart import LocalMultipart, sweep
 from .rooted_tree import RootedTree, create_root
 
-__all__ = ["LocalFSError", "LocalFSFile", "LocalFSStorage"]
+__all__ = ["FilesystemReport", "LocalFSError", "LocalFSFile", "LocalFSStorage"]
 
 _PAGE = 1000
+_ATTEMPTS = 100
 
 
 class LocalFSStorage(InternalLinksStorageBackend):
@@ -65,7 +68,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
     attributes, giving any raises :class:`~flask_storage.errors.UnsupportedOperationError`.
 
     Args:
-        root: The directory.
+        root: The directory; ``~`` stands for the home directory.
         linked_endpoint: See :class:`~flask_storage.InternalLinksStorageBackend`.
         secret_key: See :class:`~flask_storage.InternalLinksStorageBackend`.
         name: ``fs-<name of the root>`` by default.
@@ -73,7 +76,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
         fsync: Make every change durable before the call returns. Without it a power failure may lose the last writes,
             and on some file systems leave the files that they replaced empty.
         file_mode: Permissions of files, as a number or as octal text (``"0o640"``); the umask is ignored. A web server
-            that reads the files directly needs ``0o640`` or similar.
+            that reads the files directly needs ``0o640`` or similar. None (as text ``"none"``) never sets any: the
+            umask and the file system decide. A mount that refuses ``chmod`` needs that.
         directory_mode: Permissions of created directories, likewise.
         base_url: See :class:`~flask_storage.StorageBackend`.
         portable: See :class:`~flask_storage.StorageBackend`.
@@ -97,14 +101,15 @@ class LocalFSStorage(InternalLinksStorageBackend):
         *,
         create: bool = False,
         fsync: bool = True,
-        file_mode: int | str = 0o600,
-        directory_mode: int | str = 0o700,
+        file_mode: int | str | None = 0o600,
+        directory_mode: int | str | None = 0o700,
         base_url: str | None = None,
         portable: bool = False,
     ) -> None:
         unchecked: object = root  # JSON may hold any type
         if not isinstance(unchecked, str | os.PathLike) or not os.fspath(unchecked):
             raise ConfigurationError("root is the path of a directory, and not empty: '.' is the working directory")
+        root = expand_home("root", root)
         super().__init__(
             linked_endpoint=linked_endpoint,
             secret_key=secret_key,
@@ -113,12 +118,14 @@ class LocalFSStorage(InternalLinksStorageBackend):
             portable=portable,
         )
         self.root = Path(os.path.realpath(root))
-        self.file_mode = parse_mode("file_mode", file_mode, 0o400)
-        directory_mode = parse_mode("directory_mode", directory_mode, 0o700)
+        self.file_mode = parse_optional_mode("file_mode", file_mode, 0o400)
+        directory_mode = parse_optional_mode("directory_mode", directory_mode, 0o700)
         try:
             if create:
                 create_root(self.root, directory_mode)
             is_directory = self.root.is_dir()
+        except PermissionDeniedError as error:
+            raise PermissionDeniedError(f"the root {self.root} of {self.name!r}: {error}", backend=self.name) from error
         except OSError as error:
             error_class, reason = _ERRORS.get(error.errno or 0, (LocalFSError, "it cannot be used"))
             raise error_class(
@@ -132,20 +139,27 @@ class LocalFSStorage(InternalLinksStorageBackend):
             )
         self.tree = RootedTree(self.root, directory_mode=directory_mode, sync=fsync)
         self._is_named = name is not None
+        self._configured_root = Path(root).absolute()
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
-        """Create a storage from ``local:///srv/files`` or ``local:uploads`` (relative to the working directory)."""
+        """Create a storage from ``local:///srv/files``, ``local:~/files`` or ``local:uploads``.
+
+        The last one is relative to the working directory.
+        """
         return cls(unquote(url.netloc + url.path), **options)
 
     @cached_property
     def capabilities(self) -> Capabilities:
-        """Everything; content headers and metadata only if the file system has extended attributes."""
+        """Everything, as far as the file system of the root supports it.
+
+        Content headers and metadata need extended attributes, ``if_match`` needs these or exact time stamps.
+        """
         attributes = supports_xattrs(self.root)
         return Capabilities(
             read_write=True,
             exclusive=True,
-            if_match=True,
+            if_match=attributes or keeps_microseconds(self.root),
             copy_conditions=True,
             multipart_conditions=True,
             multipart_headers=True,
@@ -160,6 +174,17 @@ class LocalFSStorage(InternalLinksStorageBackend):
             local_paths=True,
             server_side_copy=True,
         )
+
+    def inspect_filesystem(self) -> FilesystemReport:
+        """Find out what the file system below the root does, by creating and removing one hidden file in the root.
+
+        A subdirectory that is another mount, or is case-insensitive on its own, may differ.
+
+        Raises:
+            StorageError: when the root cannot be read, or nothing can be created in it.
+        """
+        with self._error_translator():
+            return inspect_filesystem(self.tree, self._configured_root)
 
     # -- driver methods -----------------------------------------------------------------------------------------------
 
@@ -236,9 +261,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
             target.seek(start + copy_bytes(reader.fileno(), target.fileno(), progress=progress, reading=translator))
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
-        with LocalFSFile(path, FileMode.read, tree=self.tree) as reader, self._new_file(new_path, options) as writer:
-            writer.headers = reader.headers
-            writer.append_from(reader.fileno(), 0)
+        with LocalFSFile(path, FileMode.read, tree=self.tree) as reader:
+            self._copy_from(reader, new_path, options)
 
     def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
         try:
@@ -246,19 +270,21 @@ class LocalFSStorage(InternalLinksStorageBackend):
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            super()._move(path, new_path, options)  # a subdirectory is another file system
+            self._copy_and_delete(path, new_path, options)  # a subdirectory is another file system
         finally:
             self.tree.remove_empty_parents(parent(path))
             self.tree.remove_empty_parents(parent(new_path))  # created in vain if the move failed
 
-    def _delete(self, path: str) -> None:
+    def _delete(self, path: str, version: os.stat_result | None = None) -> None:
+        """See :meth:`StorageDriver._delete`; with *version*, delete the file only if this is its status."""
         try:
             directory, name = self.tree.open_parent(path)
         except FileNotFoundError:
             return
         with directory:
             with directory.locked():
-                directory.unlink(name)
+                if version is None or directory.refers_to(name, version):
+                    directory.unlink(name)
             if self.tree.sync:
                 directory.sync()
         self.tree.remove_empty_parents(parent(path))
@@ -284,7 +310,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
     def _stat(self, path: str) -> FileInfo:
         fd = self.tree.open_file(path)
         try:
-            return file_info(path, os.fstat(fd), read_headers(fd))
+            return file_info(path, fd)[0]
         finally:
             os.close(fd)
 
@@ -315,11 +341,25 @@ class LocalFSStorage(InternalLinksStorageBackend):
         except PermissionError:  # it exists, but this process may not read it
             return path != SYSTEM_DIRECTORY
 
+    def _copy_from(self, reader: LocalFSFile, new_path: str, options: WriteOptions) -> None:
+        with self._new_file(new_path, options) as writer:
+            writer.headers = reader.headers
+            writer.append_from(reader.fileno(), 0)
+
+    def _copy_and_delete(self, path: str, new_path: str, options: WriteOptions) -> None:
+        """Copy a file and delete it, unless *path* is another file by then: one that was stored there concurrently.
+
+        It may also be the copy, where both paths lead to one file by mounts.
+        """
+        with LocalFSFile(path, FileMode.read, tree=self.tree) as reader:
+            self._copy_from(reader, new_path, options)
+            self._delete(path, os.fstat(reader.fileno()))
+
     def _rename(self, path: str, new_path: str, options: WriteOptions) -> None:
         source, name = self.tree.open_parent(path)
         with source:
             os.close(source.open_file(name))  # raises for a directory or a symbolic link
-            while True:
+            for _ in range(_ATTEMPTS):
                 target, new_name = self.tree.open_parent(new_path, create=True)
                 with target:
                     precondition = if_match_check(target, new_name, options)
@@ -336,6 +376,10 @@ class LocalFSStorage(InternalLinksStorageBackend):
                         target.fsync_entry(new_name)
                         source.fsync_entry(name)
                 return
+        raise LocalFSError(
+            f"{path} cannot be moved to {new_path}: the system reported {_ATTEMPTS} times that the directory does not "
+            "exist, although it was created; try again later, or choose another name"
+        )
 
 
 _ERRORS: dict[int, tuple[type[StorageError], str]] = {
@@ -358,15 +402,14 @@ _ERRORS: dict[int, tuple[type[StorageError], str]] = {
 }
 
 
-def _regular_file(file_obj: object) -> io.BufferedReader | io.BufferedWriter | io.BufferedRandom | None:
+def _regular_file(file_obj: object) -> io.BufferedReader | io.BufferedWriter | io.BufferedRandom | LocalFile | None:
     """Return *file_obj* if the kernel may copy its content: a plain Python file object of a regular file.
 
     ``fileno()`` alone is not enough: a :class:`gzip.GzipFile` has one too, but its content differs from the bytes on
     disk. The same may hold for a subclass.
     """
-    if type(file_obj) not in (io.BufferedReader, io.BufferedWriter, io.BufferedRandom):
+    if type(file_obj) not in (io.BufferedReader, io.BufferedWriter, io.BufferedRandom, LocalFile):
         return None
     file = cast(io.BufferedRandom, file_obj)
-    if type(file.raw) is not io.FileIO or not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return None
-    return file
+    is_plain = isinstance(file_obj, LocalFile) or type(file.raw) is io.FileIO
+    return file if is_plain and stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
