@@ -218,11 +218,28 @@ def test_a_listing_omits_names_that_no_operation_accepts(storage_with_invalid_na
     assert [entry.name for entry in storage_with_invalid_names.list("folder")] == ["folder/good"]
 
 
-def test_deleting_a_directory_keeps_other_files(storage_with_invalid_names):
-    """Only files below it are deleted."""
-    storage_with_invalid_names.delete_prefix("folder")
+def test_deleting_a_directory_keeps_other_files(storage_with_invalid_names, sdk_client):
+    """All blobs below it are deleted, also markers of directories, which are not counted as files."""
+    sdk_client.upload_blob("folder/empty/", b"")
+    below = sum(not name.endswith("/") for name in sdk_client.list_blob_names(name_starts_with="folder/"))
 
+    count = storage_with_invalid_names.delete_prefix("folder")
+
+    assert count == below > 1
+    assert list(sdk_client.list_blob_names(name_starts_with="folder")) == []
     assert [entry.name for entry in storage_with_invalid_names.list()] == ["good"]
+
+
+def test_a_directory_that_has_a_file_that_cannot_be_deleted_is_an_error(storage, sdk_client):
+    """A lease of another program protects it."""
+    storage.write("folder/file", b"1")
+    lease = sdk_client.get_blob_client("folder/file").acquire_lease()
+
+    with pytest.raises(PermissionDeniedError) as caught:
+        storage.delete_prefix("folder")
+    lease.release()
+
+    assert caught.value.path == "folder/file"
 
 
 @pytest.mark.parametrize("path", ["a/../b", "a//b", "..", "a\0b"])
@@ -362,6 +379,7 @@ def test_a_batch_deletion_reports_an_error_per_file(large_container, azurite, co
     assert sorted(caught.value.errors) == sorted(leased)
     for path, error in caught.value.errors.items():
         assert isinstance(error, PermissionDeniedError)
+        assert (error.path, error.backend) == (path, storage.name)
         assert f"{path} in the container {storage.bucket}: another client holds a lease" in str(error)
     assert left == sorted(leased)
     assert [exchange.request.method for exchange in proxy.exchanges].count("POST") == -(-(MANY + 1) // 256)

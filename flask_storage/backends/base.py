@@ -212,7 +212,11 @@ class StorageBackend(TransferOperations, LinkOperations):
             self._notify_stored(new_path)
 
     def move(self, path: str, new_path: str, *, exclusive: bool = False, if_match: str | None = None) -> None:
-        """Move a file; arguments and errors as for :meth:`copy`. After a failure at least one of both files exists."""
+        """Move a file; arguments and errors as for :meth:`copy`. After a failure at least one of both files exists.
+
+        If another client replaces the file at *path* concurrently, its new version is not deleted. On a service that
+        cannot delete one version only, a replacement at the very moment of the deletion is lost.
+        """
         paths = self._copy_or_move(self._move, path, new_path, exclusive, if_match)
         if paths is not None:
             path, new_path = paths

@@ -18,7 +18,13 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
-from ..errors import FileNotFoundInStorageError, IntegrityError, StorageError, UnsupportedOperationError
+from ..errors import (
+    FileNotFoundInStorageError,
+    IntegrityError,
+    PreconditionFailedError,
+    StorageError,
+    UnsupportedOperationError,
+)
 from ..files import RemoteFile
 from ..multipart import MultipartStore
 from ..paths import RESERVED_PREFIX, normalize
@@ -168,9 +174,17 @@ class StorageDriver:
     def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
         """Move one file; the caller's guarantees are those of :meth:`_copy`.
 
-        The default copies and then deletes, so that after a failure at least one of both files exists.
+        The default copies and then deletes, so that after a failure at least one of both files exists. It raises
+        :class:`~flask_storage.errors.PreconditionFailedError`, and deletes nothing, when another etag tells that the
+        file was replaced during the copy. Between that check and the deletion it can still be replaced: override this
+        method if the service deletes on condition of the etag.
         """
+        etag = self._stat(path).etag
         self._copy(path, new_path, options)
+        if self._stat(path).etag != etag:
+            raise PreconditionFailedError(
+                f"{path} was replaced while it was copied to {new_path}: it was not deleted; move it again", path=path
+            )
         self._delete(path)
 
     def _delete_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
@@ -293,8 +307,12 @@ class StorageDriver:
         writer.set_expected(options)
         return writer
 
-    def _stream_to(self, target: StorageDriver, path: str, new_path: str, options: WriteOptions) -> None:
-        """Copy a file with its headers and metadata through this process, to *target*, which may be this storage."""
+    def _stream_to(self, target: StorageDriver, path: str, new_path: str, options: WriteOptions) -> FileInfo:
+        """Copy a file with its headers and metadata through this process, to *target*, which may be this storage.
+
+        Returns:
+            The info of the version that was copied.
+        """
         with self._reader(path) as reader:
             info = reader.info or self._stat(path)
             target_options = WriteOptions(
@@ -309,6 +327,7 @@ class StorageDriver:
             )
             with target._writer(new_path, target_options) as writer:
                 copy_chunks(reader, writer)
+        return info
 
     def _unsupported(self, what: str, path: str | None = None, *, instead: str = "") -> UnsupportedOperationError:
         """Return an error that says *what* this storage cannot do, and what to do *instead*."""

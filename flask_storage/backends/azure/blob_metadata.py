@@ -48,10 +48,15 @@ def condition_arguments(options: WriteOptions) -> dict[str, Any]:
     if options.if_match is not None:
         if options.exclusive or not _TAG.fullmatch(options.if_match) or options.if_match == "*":
             raise PreconditionFailedError("no stored file can match the given if_match")
-        return {"etag": f'"{options.if_match}"', "match_condition": MatchConditions.IfNotModified}
+        return if_unchanged(options.if_match)
     if options.exclusive:
         return {"match_condition": MatchConditions.IfMissing}
     return {}
+
+
+def if_unchanged(etag: str | None) -> dict[str, Any]:
+    """Return the SDK's arguments that make an operation fail unless the blob has this etag, given without quotes."""
+    return {"etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
 
 
 def info_of(path: str, blob: BlobProperties) -> FileInfo:

@@ -194,7 +194,8 @@ def error_of(code: str, path: str | None, container: str, storage: str, *, servi
     error_class, advice = _BY_CODE.get(code, (StorageError, "the service refused; see the cause of this error"))
     if error_class is FileNotFoundInStorageError:
         return FileNotFoundInStorageError(storage, path or "")
-    return error_class(f"{_where(path, container)}: {advice} ({service_code or code})")
+    message = f"{_where(path, container)}: {advice} ({service_code or code})"
+    return error_class(message, path=path, backend=storage)
 
 
 def code_of(error: sdk.HttpResponseError) -> str:

@@ -43,3 +43,9 @@ def details_of(
         for blob in page:
             if not (hasattr(blob, "prefix") or blob.name.endswith("/")):
                 yield info_of(container.path(blob.name), blob)
+
+
+def names_of(client: ContainerClient, container: ContainerGateway, prefix: str) -> Iterator[Sequence[str]]:
+    """Yield pages of the names of all blobs that begin with *prefix*, including the markers of directories."""
+    for page in iter_pages(client.list_blobs(container.key(prefix))):
+        yield [container.path(blob.name) for blob in page]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, Self
@@ -36,14 +36,14 @@ from ...validation import (
     parse_seconds,
 )
 from .account import metadata_of, resolve_account
-from .blob_metadata import info_of
+from .blob_metadata import if_unchanged, info_of, unquoted_etag
 from .client import Clients, ClientSettings, is_plain_http
-from .copy import copy_blob
+from .copy import copy_blob, is_source_error
 from .errors import code_of, error_of, known_code, translate_error
 from .files import CHUNK_SIZE, CONCURRENCY, AzureReader, AzureWriter
 from .gateway import BlobSettings, ContainerGateway, translating_parse_errors
 from .link_operations import AzureLinkOperations
-from .listing import details_of, entries_of
+from .listing import details_of, entries_of, names_of
 from .multipart import MAX_BLOCK, AzureMultipart
 from .sas import AzureSasBuilder
 
@@ -292,8 +292,12 @@ class AzureStorage(AzureLinkOperations):
     # -- copy and delete ----------------------------------------------------------------------------------------------
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
-        if not copy_blob(self._gateway, path, new_path, options, self._workers, self._sas_builder):
-            super()._copy(path, new_path, options)
+        self._copy_version(self, path, new_path, options)
+
+    def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
+        etag = self._copy_version(self, path, new_path, options)
+        # A version that another client has stored since then was not copied, and stays.
+        self._delete_blob(path, ("BlobNotFound", "ConditionNotMet"), **if_unchanged(etag))
 
     def copy_from(
         self, other: AzureStorage, path: str, new_path: str, *, exclusive: bool = False, if_match: str | None = None
@@ -325,18 +329,27 @@ class AzureStorage(AzureLinkOperations):
         path, new_path = other._path(path), self._path(new_path)
         options = WriteOptions(exclusive=exclusive, if_match=if_match)
         self._check_conditions(options)
-        with other._error_translator(path):
-            blob = other._gateway.head(path)  # this error names the source; all later ones name the target
-        with self._error_translator(new_path):
-            if not copy_blob(self._gateway, path, new_path, options, self._workers, other._sas_builder, blob=blob):
-                other._stream_to(self, path, new_path, options)
+        self._copy_version(other, path, new_path, options)
         self._notify_stored(new_path)
 
+    def _copy_version(self, source: AzureStorage, path: str, new_path: str, options: WriteOptions) -> str | None:
+        """Copy a file of *source*, and return the etag of the version that was copied."""
+        with source._error_translator(path):
+            blob = source._gateway.head(path)
+        with self._error_translator(new_path), _translating_source_errors(source, path):
+            if copy_blob(self._gateway, path, new_path, options, self._workers, source._sas_builder, blob):
+                return unquoted_etag(blob)
+        return source._stream_to(self, path, new_path, options).etag
+
     def _delete(self, path: str) -> None:
+        self._delete_blob(path, ("BlobNotFound",))
+
+    def _delete_blob(self, path: str, accepted: tuple[str, ...], **conditions: Any) -> None:
+        """Delete a blob with its snapshots; an error with one of the *accepted* codes is none."""
         try:
-            self._gateway.call("delete_blob", path, delete_snapshots="include")
+            self._gateway.call("delete_blob", path, delete_snapshots="include", **conditions)
         except sdk.HttpResponseError as error:
-            if code_of(error) != "BlobNotFound":
+            if code_of(error) not in accepted:
                 raise
 
     def _delete_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
@@ -361,6 +374,14 @@ class AzureStorage(AzureLinkOperations):
                 if response.status_code >= 300 and code != "BlobNotFound":
                     failed[path] = error_of(code, path, self.bucket, self.name, service_code=service_code)
         return failed
+
+    def _delete_prefix(self, path: str) -> int:
+        count = 0
+        for names in names_of(self.client, self._gateway, f"{path}/"):
+            for error in self._delete_many(names).values():
+                raise error
+            count += sum(not name.endswith("/") for name in names)  # a tool's marker of a directory is not a file
+        return count
 
     def _sweep(self, before: datetime) -> int:
         if not self.capabilities.multipart:
@@ -399,3 +420,15 @@ class AzureStorage(AzureLinkOperations):
 
     def _translate(self, error: Exception, path: str | None) -> StorageError | None:
         return translate_error(error, path, self.bucket, self.name)
+
+
+@contextmanager
+def _translating_source_errors(source: AzureStorage, path: str) -> Iterator[None]:
+    """Raise the errors of a copy that are about its source with the name of the source."""
+    try:
+        yield
+    except sdk.HttpResponseError as error:
+        if not is_source_error(error):
+            raise
+        with source._error_translator(path):
+            raise
