@@ -182,14 +182,14 @@ def test_the_encryption_scope_is_sent_with_every_write(counting_proxy):
 
 
 def test_blobs_of_other_programs_can_be_read(storage, sdk_client):
-    """Append blobs, other metadata keys, and text that only looks encoded."""
+    """Append blobs, other metadata keys (in lower case), and text that only looks encoded."""
     log = sdk_client.get_blob_client("log")
     log.create_append_blob(metadata={"Path": "/a", "_hidden": "x", "odd": "=?UTF-8?B?broken"})
     log.append_block(b"line")
     sdk_client.upload_blob("bare", b"1")
 
     assert storage.read("log") == b"line"
-    assert storage.stat("log").metadata == {"Path": "/a", "_hidden": "x", "odd": "=?UTF-8?B?broken"}
+    assert storage.stat("log").metadata == {"path": "/a", "_hidden": "x", "odd": "=?UTF-8?B?broken"}
     assert [(info.path, info.size) for info in storage.iter(details=True)] == [("bare", 1), ("log", 4)]
 
 

@@ -125,9 +125,12 @@ MAY_IMPORT = {
         f"{VALUES} content_types metadata_encoding .gateway",
         "arrow azure.core.MatchConditions azure.storage.blob.BlobProperties azure.storage.blob.ContentSettings",
     ),
-    "backends.azure.listing": ("types .blob_metadata .gateway", "arrow azure.storage.blob.ContainerClient"),
+    "backends.azure.listing": (
+        "types .blob_metadata .gateway",
+        "arrow azure.storage.blob.BlobProperties azure.storage.blob.ContainerClient",
+    ),
     "backends.azure.multipart": (
-        f"{VALUES} multipart paths {MANIFEST} .blob_metadata .errors .gateway",
+        f"{VALUES} multipart paths {MANIFEST} .blob_metadata .errors .gateway .listing",
         (
             "azure.core.exceptions azure.storage.blob.BlobBlock azure.storage.blob.BlobProperties"
             " azure.storage.blob.ContainerClient"

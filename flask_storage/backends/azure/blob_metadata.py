@@ -69,17 +69,25 @@ def info_of(path: str, blob: BlobProperties) -> FileInfo:
         size=int(blob.size),
         last_modified=arrow.Arrow.fromdatetime(blob.last_modified),
         etag=unquoted_etag(blob),
-        etag_is_strong=True,
+        etag_is_strong=bool(blob.etag),
         content_type=None if content_type == UNSPECIFIED_CONTENT_TYPE else decode_utf8_header(content_type),
         content_encoding=content.content_encoding or None,
         cache_control=decode_utf8_header(content.cache_control) or None,
         content_disposition=decode_utf8_header(content.content_disposition) or None,
         checksums={"md5": bytes(md5).hex()} if md5 else {},
-        metadata={key: decode_metadata(value) for key, value in (blob.metadata or {}).items() if key != WRITE_KEY},
+        metadata={key: decode_metadata(value) for key, value in stored_metadata(blob).items() if key != WRITE_KEY},
         version=getattr(blob, "version_id", None),
     )
 
 
-def unquoted_etag(blob: BlobProperties) -> str:
-    """Return the ETag of a blob without its quotes, as :class:`FileInfo` has it."""
-    return str(blob.etag).strip('"')
+def stored_metadata(blob: BlobProperties) -> dict[str, str]:
+    """Return the metadata of a blob as it is stored, with keys in lower case.
+
+    Metadata is sent in names of headers, and HTTP programs written in Go (Traefik, Caddy) change their case.
+    """
+    return {key.lower(): value or "" for key, value in (blob.metadata or {}).items()}
+
+
+def unquoted_etag(blob: BlobProperties) -> str | None:
+    """Return the ETag of a blob without its quotes, as :class:`FileInfo` has it; None if the response has none."""
+    return str(blob.etag).strip('"') if blob.etag else None

@@ -212,9 +212,11 @@ def _require_properties(blob: BlobProperties) -> BlobProperties:
     Raises:
         ValueError: when ETag, date or size is missing.
     """
-    found: tuple[Any, ...] = (blob.etag, blob.last_modified, blob.size)
-    if None in found:
+    # All of Azure's ETags are strong. A proxy that compresses responses marks them as weak, and no condition matches.
+    etag = (blob.etag or "").removeprefix("W/")
+    if not etag.strip('"') or blob.last_modified is None or blob.size is None:
         raise ValueError("no ETag, no date or no size")
+    blob.etag = etag
     return blob
 
 
