@@ -252,7 +252,7 @@ def test_every_operation_refuses_an_invalid_path(storage, path):
 
 @pytest.mark.parametrize(
     "path",
-    ["a b+c&d=e;f,g", "caf\u00e9/\u4e2d\u6587/\U0001f600.png", "100%/%2F%25", "#?~'()[]{}!$*", "x" * 255, "a.b."],
+    ["a b+c&d=e;f,g", "caf\u00e9/\u4e2d\u6587/\U0001f600.png", "100%/%2F%25", "#?~'()[]{}!$*", "x" * 255, ".a.b"],
 )
 def test_every_operation_accepts_any_valid_path(storage, path):
     """Whatever must be percent-encoded in a URL."""
@@ -266,6 +266,45 @@ def test_every_operation_accepts_any_valid_path(storage, path):
     storage.delete_many([f"copy/{path}"])
     storage.delete(path)
     assert storage.list() == []
+
+
+DOTTED = ["file.", "a./file", "a/b..", "..."]
+
+
+@pytest.mark.parametrize("path", DOTTED)
+def test_every_operation_refuses_a_segment_that_ends_in_a_dot(storage, path):
+    """Azure drops the dot, so the operation would concern another file."""
+    operations = [
+        storage.read,
+        storage.stat,
+        storage.delete,
+        storage.url,
+        lambda path: storage.write(path, b""),
+        lambda path: storage.copy(path, "b"),
+        lambda path: storage.move("b", path),
+        lambda path: storage.delete_many(["b", path]),
+        lambda path: storage.link_to(path, "download", timedelta(hours=1)),
+        lambda path: storage.upload_request(path, timedelta(hours=1)),
+        lambda path: storage.multipart.create(path, WriteOptions()),
+        storage.confirm_upload,
+    ]
+    for operation in operations:
+        with pytest.raises(InvalidPathError, match="a dot, which Azure drops"):
+            operation(path)
+    saved = storage.save(path, b"1") if path.strip("./") else storage.save("x.", b"1")
+
+    assert not any(segment.endswith(".") for segment in saved.split("/"))
+
+
+def test_a_listing_skips_and_counts_names_that_end_in_a_dot(storage, sdk_client, caplog):
+    """An emulator stores them."""
+    for name in [*DOTTED, "good", "a/good"]:
+        sdk_client.upload_blob(name, b"")
+
+    assert [entry.name for entry in storage.list()] == ["a/good", "good"]
+    assert "4 names below ''" in caplog.text
+    assert [info.path for info in storage.iter(details=True)] == ["a/good", "good"]
+    assert [entry.name for entry in storage.list(recursive=False)] == ["a/", "good"]
 
 
 def test_a_file_with_snapshots_can_be_deleted(storage, sdk_client):

@@ -236,6 +236,21 @@ def test_slashes_around_a_prefix_are_ignored(prefix):
         AzureStorage(**WITH_KEY, prefix="a/../b")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({**WITH_KEY, "prefix": "v1."}, "prefix"),
+        ({**WITH_KEY, "prefix": "v1./a"}, "prefix"),
+        ({"sas_blob_url": f"{ACCOUNT_URL}/files/a.?{SAS}"}, "sas_blob_url"),
+        ({"sas_blob_url": f"{ACCOUNT_URL}/files/a%2E/b?{SAS}"}, "sas_blob_url"),
+    ],
+)
+def test_a_prefix_or_blob_with_a_segment_that_ends_in_a_dot_is_refused(arguments, name):
+    """The service drops the dot, so it would be another one."""
+    with pytest.raises(ConfigurationError, match=f"{name} .* ends in a dot, which Azure drops"):
+        AzureStorage(**arguments)
+
+
 def test_the_limit_of_a_path_includes_the_prefix():
     """A blob name has at most 1,024 bytes."""
     with pytest.raises(InvalidPathError, match="the path with its prefix is longer than 1024 bytes"):

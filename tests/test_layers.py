@@ -111,7 +111,7 @@ MAY_IMPORT = {
     # Azure: `client` makes the SDK's clients over `transport`, and `gateway` alone sends requests with them. Others
     # know the SDK's errors, values and signing functions, and its client classes as types of arguments.
     "backends.azure.errors": (VALUES, "azure.core.exceptions"),
-    "backends.azure.account": ("errors metadata_encoding validation", "azure.identity"),
+    "backends.azure.account": ("errors metadata_encoding paths validation", "azure.identity"),
     "backends.azure.transport": ("range_download", "azure.core.pipeline.transport requests urllib3"),
     "backends.azure.client": (
         "errors process_local .account .transport",

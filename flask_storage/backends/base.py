@@ -20,7 +20,7 @@ from ..errors import (
 )
 from ..files import RemoteFile
 from ..multipart import MultipartStore
-from ..paths import is_valid, normalize_directory, normalize_prefix
+from ..paths import normalize_directory, normalize_prefix
 from ..signals import file_deleted
 from ..types import (
     FileInfo,
@@ -319,7 +319,7 @@ class StorageBackend(TransferOperations, LinkOperations):
             skipped = 0
             for page in pages:
                 for entry in page:
-                    if is_valid(entry[0].removesuffix("/")):
+                    if self._is_listed(entry[0].removesuffix("/")):
                         yield entry
                     else:
                         skipped += 1
@@ -329,7 +329,7 @@ class StorageBackend(TransferOperations, LinkOperations):
         with self._error_translator(directory):
             skipped = 0
             for info in self._list_details(directory, recursive, prefix):
-                if is_valid(info.path):
+                if self._is_listed(info.path):
                     yield info
                 else:
                     skipped += 1

@@ -27,7 +27,7 @@ from ..errors import (
 )
 from ..files import RemoteFile
 from ..multipart import MultipartStore
-from ..paths import RESERVED_PREFIX, normalize
+from ..paths import RESERVED_PREFIX, is_valid, normalize
 from ..streams import SupportsRead, SupportsWrite, copy_chunks
 from ..tokens import InternalLinkTokenData
 from ..types import (
@@ -286,6 +286,10 @@ class StorageDriver:
     def _path(self, path: str) -> str:
         """Return the normalized path of a file; every public operation calls this first."""
         return normalize(path, portable=self.portable)
+
+    def _is_listed(self, name: str) -> bool:
+        """Return whether listings include a stored name; those that :meth:`_path` refuses are skipped and counted."""
+        return is_valid(name)
 
     def _error_translator(self, path: str | None = None) -> ErrorTranslator:
         """Return a reusable context manager that translates errors (see :class:`ErrorTranslator`)."""

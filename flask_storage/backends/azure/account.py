@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ...errors import ConfigurationError
 from ...metadata_encoding import check_ascii
+from ...paths import directory_prefix
 from ...validation import check_metadata, parse_http_url, parse_mapping, parse_optional_text
 
 _DEFAULT_SUFFIX = "core.windows.net"
@@ -82,6 +83,10 @@ def resolve_account(
         connection_string=connection_string,
         endpoint_url=endpoint_url,
     )
+    if found.blob is not None and ends_in_dot(found.blob):
+        raise ConfigurationError(
+            "sas_blob_url names a blob with a segment that ends in a dot, which Azure drops: remove the dot"
+        )
     if not _CONTAINER.fullmatch(found.container):
         raise ConfigurationError(
             "bucket must be the name of a container: 3 to 63 lower-case letters, digits and single hyphens"
@@ -293,6 +298,26 @@ def _check_key(key: str) -> None:
         is_valid = False
     if not is_valid:
         raise ConfigurationError("key must be the account's access key as the portal shows it, in base64")
+
+
+def ends_in_dot(name: str) -> bool:
+    """Return whether a segment of a blob name ends in a dot. The service drops it, so two names would be one blob.
+
+    https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
+    """
+    return name.endswith(".") or "./" in name
+
+
+def blob_prefix(directory: str) -> str:
+    """Return the prefix of the blob names of a profile: that of its directory.
+
+    Raises:
+        ConfigurationError: when the service cannot hold blobs with that prefix.
+    """
+    prefix = directory_prefix(directory)
+    if ends_in_dot(prefix):
+        raise ConfigurationError("prefix has a segment that ends in a dot, which Azure drops: choose another name")
+    return prefix
 
 
 def metadata_of(metadata: object, content_type: str | None, cache_control: str | None) -> Mapping[str, str]:

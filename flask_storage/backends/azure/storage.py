@@ -14,7 +14,7 @@ from azure.storage.blob import ContainerClient
 
 from ...errors import ConfigurationError, FileNotFoundInStorageError, InvalidPathError, StorageError
 from ...multipart import MultipartStore
-from ...paths import MAX_PATH_BYTES, directory_prefix
+from ...paths import MAX_PATH_BYTES
 from ...process_local import thread_pool
 from ...streams import SupportsRead, SupportsWrite, copy_chunks, remaining_size
 from ...types import (
@@ -35,7 +35,7 @@ from ...validation import (
     parse_optional_text,
     parse_seconds,
 )
-from .account import metadata_of, resolve_account
+from .account import blob_prefix, ends_in_dot, metadata_of, resolve_account
 from .blob_metadata import if_unchanged, info_of, unquoted_etag
 from .client import Clients, ClientSettings, is_plain_http
 from .copy import copy_blob, is_source_error
@@ -170,7 +170,7 @@ class AzureStorage(AzureLinkOperations):
             self.bucket,
             name,
             self._clients.blob,
-            prefix=directory_prefix(prefix),
+            prefix=blob_prefix(prefix),
             settings=BlobSettings(
                 stored={"encryption_scope": scope} if scope else {},
                 metadata=metadata_of(metadata, content_type, cache_control),
@@ -414,9 +414,16 @@ class AzureStorage(AzureLinkOperations):
         path = super()._path(path)
         if len(self._gateway.key(path).encode()) > MAX_PATH_BYTES:
             raise InvalidPathError(f"the path with its prefix is longer than {MAX_PATH_BYTES} bytes", path=path)
+        if ends_in_dot(path):
+            raise InvalidPathError(
+                f"{path} has a segment that ends in a dot, which Azure drops: choose another name", path=path
+            )
         if self._account.blob not in (None, self._gateway.key(path)):
             raise InvalidPathError("Invalid path for the configured SAS blob URL", path=path)
         return path
+
+    def _is_listed(self, name: str) -> bool:
+        return super()._is_listed(name) and not ends_in_dot(name)
 
     def _translate(self, error: Exception, path: str | None) -> StorageError | None:
         return translate_error(error, path, self.bucket, self.name)
