@@ -123,7 +123,10 @@ MAY_IMPORT = {
     ),
     "backends.azure.blob_metadata": (
         f"{VALUES} content_types metadata_encoding .gateway",
-        "arrow azure.core.MatchConditions azure.storage.blob.BlobProperties azure.storage.blob.ContentSettings",
+        (
+            "arrow azure.core.MatchConditions azure.storage.blob.BlobProperties azure.storage.blob.BlobType"
+            " azure.storage.blob.ContentSettings azure.storage.blob.StandardBlobTier"
+        ),
     ),
     "backends.azure.listing": (
         "types .blob_metadata .gateway",
@@ -157,11 +160,16 @@ MAY_IMPORT = {
             " azure.storage.blob.BlobProperties"
         ),
     ),
+    "backends.azure.delete": (
+        "errors .blob_metadata .errors .gateway",
+        "azure.core.exceptions azure.storage.blob.ContainerClient",
+    ),
     "backends.azure.link_operations": (f"{VALUES} validation {INTERFACE} {MANIFEST} .sas", ""),
     "backends.azure.storage": (
         (
             f"{VALUES} multipart paths process_local streams validation"
-            " .account .blob_metadata .client .copy .errors .files .gateway .link_operations .listing .multipart .sas"
+            " .account .blob_metadata .client .copy .delete .errors .files .gateway .link_operations .listing"
+            " .multipart .sas"
         ),
         "azure.core.exceptions azure.storage.blob.ContainerClient",
     ),

@@ -250,6 +250,13 @@ class StorageDriver:
             expires_at=request.expires_at,
         )
 
+    def _check_uploaded(self, path: str) -> None:
+        """Raise :class:`~flask_storage.errors.IntegrityError` for a file that only a client could have stored.
+
+        ``confirm_upload`` calls this and then deletes the file. Override it if the service lets the holder of an upload
+        link store what this storage never writes, and cannot replace. The caller guarantees that *path* is normalized.
+        """
+
     def _multipart(self) -> MultipartStore:
         """Return the multipart calls. The caller checks their arguments and translates their errors."""
         raise self._unsupported("provide multipart uploads")

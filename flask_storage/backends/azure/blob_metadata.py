@@ -7,7 +7,7 @@ from typing import Any
 
 import arrow
 from azure.core import MatchConditions
-from azure.storage.blob import BlobProperties, ContentSettings
+from azure.storage.blob import BlobProperties, BlobType, ContentSettings, StandardBlobTier
 
 from ...content_types import UNSPECIFIED_CONTENT_TYPE, guess_content_type
 from ...errors import PreconditionFailedError
@@ -54,7 +54,7 @@ def condition_arguments(options: WriteOptions) -> dict[str, Any]:
     return {}
 
 
-def if_unchanged(etag: str | None) -> dict[str, Any]:
+def if_unchanged(etag: str) -> dict[str, Any]:
     """Return the SDK's arguments that make an operation fail unless the blob has this etag, given without quotes."""
     return {"etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
 
@@ -86,6 +86,20 @@ def stored_metadata(blob: BlobProperties) -> dict[str, str]:
     Metadata is sent in names of headers, and HTTP programs written in Go (Traefik, Caddy) change their case.
     """
     return {key.lower(): value or "" for key, value in (blob.metadata or {}).items()}
+
+
+def is_block_blob(blob: BlobProperties) -> bool:
+    """Return whether a blob is a block blob, or the response does not tell its type."""
+    return blob.blob_type in (None, BlobType.BLOCKBLOB)
+
+
+def problem_of_upload(blob: BlobProperties) -> str | None:
+    """Return why a blob that a client has uploaded by a link cannot be used, or None. Links do not sign headers."""
+    if not is_block_blob(blob):
+        return "an append blob or a page blob was uploaded instead of a block blob"
+    if blob.blob_tier == StandardBlobTier.ARCHIVE:
+        return "the blob was uploaded to the archive, where it cannot be read"
+    return None
 
 
 def unquoted_etag(blob: BlobProperties) -> str | None:

@@ -25,6 +25,7 @@ _PART = 64 * 1024 * 1024
 _NOT_IMPLEMENTED = 501
 _MAX_URL_LENGTH = 2048
 """Of a source: https://learn.microsoft.com/rest/api/storageservices/copy-blob-from-url#request-headers"""
+_SOURCE_ERRORS = {"BlobArchived", "BlobBeingRehydrated", "BlobNotFound", "SourceConditionNotMet"}
 _COPY_TIMEOUT = 300.0
 """The read time-out of one copy call, in seconds: 256 MiB from another region take longer than other requests."""
 _SINGLE_COPY_URL_LIFETIME = timedelta(minutes=20)
@@ -78,10 +79,7 @@ def copy_blob(
 
 def is_source_error(error: sdk.HttpResponseError) -> bool:
     """Return whether the error of a copy is about its source; all others are about its target."""
-    return service_code_of(error) == "CannotVerifyCopySource" or code_of(error) in (
-        "BlobNotFound",
-        "SourceConditionNotMet",
-    )
+    return service_code_of(error) == "CannotVerifyCopySource" or code_of(error) in _SOURCE_ERRORS
 
 
 def _copy_in_blocks(

@@ -63,6 +63,10 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "AccountIsDisabled": (PermissionDeniedError, "the account is disabled: ask its owner"),
     "BlobArchived": (PermissionDeniedError, "the blob is archived: rehydrate it first (Set Blob Tier)"),
     "BlobBeingRehydrated": (PermissionDeniedError, "the blob is being rehydrated, which takes hours: try again later"),
+    "BlobUsesCustomerSpecifiedEncryption": (
+        PermissionDeniedError,
+        "the blob is encrypted with a key of its writer: store it again without one",
+    ),
     "BlobImmutableDueToPolicy": (PermissionDeniedError, _IMMUTABLE),
     "BlobImmutableDueToLegalHold": (PermissionDeniedError, _IMMUTABLE),
     "ContainerImmutableDueToPolicy": (PermissionDeniedError, _IMMUTABLE),

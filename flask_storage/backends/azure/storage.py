@@ -12,7 +12,14 @@ from urllib.parse import SplitResult, unquote
 from azure.core import exceptions as sdk
 from azure.storage.blob import ContainerClient
 
-from ...errors import ConfigurationError, FileNotFoundInStorageError, InvalidPathError, StorageError
+from ...errors import (
+    ConfigurationError,
+    FileNotFoundInStorageError,
+    IntegrityError,
+    InvalidPathError,
+    PreconditionFailedError,
+    StorageError,
+)
 from ...multipart import MultipartStore
 from ...paths import MAX_PATH_BYTES
 from ...process_local import thread_pool
@@ -36,19 +43,18 @@ from ...validation import (
     parse_seconds,
 )
 from .account import blob_prefix, ends_in_dot, metadata_of, resolve_account
-from .blob_metadata import if_unchanged, info_of, unquoted_etag
+from .blob_metadata import info_of, is_block_blob, problem_of_upload, unquoted_etag
 from .client import Clients, ClientSettings, is_plain_http
 from .copy import copy_blob, is_source_error
-from .errors import code_of, error_of, known_code, translate_error
+from .delete import delete_blob, delete_blobs
+from .errors import translate_error
 from .files import CHUNK_SIZE, CONCURRENCY, AzureReader, AzureWriter
-from .gateway import BlobSettings, ContainerGateway, translating_parse_errors
+from .gateway import BlobSettings, ContainerGateway
 from .link_operations import AzureLinkOperations
 from .listing import details_of, entries_of, names_of
 from .multipart import MAX_BLOCK, AzureMultipart
 from .sas import AzureSasBuilder
 
-_DELETE_BATCH_SIZE = 256
-"""The limit of one request: https://learn.microsoft.com/rest/api/storageservices/blob-batch"""
 _LINK_CONSTRAINTS = frozenset({"disposition", "exclusive", "ip"})
 
 
@@ -296,8 +302,7 @@ class AzureStorage(AzureLinkOperations):
 
     def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
         etag = self._copy_version(self, path, new_path, options)
-        # A version that another client has stored since then was not copied, and stays.
-        self._delete_blob(path, ("BlobNotFound", "ConditionNotMet"), **if_unchanged(etag))
+        delete_blob(self._gateway, path, if_match=etag)
 
     def copy_from(
         self, other: AzureStorage, path: str, new_path: str, *, exclusive: bool = False, if_match: str | None = None
@@ -336,44 +341,28 @@ class AzureStorage(AzureLinkOperations):
         """Copy a file of *source*, and return the etag of the version that was copied."""
         with source._error_translator(path):
             blob = source._gateway.head(path)
+            if not is_block_blob(blob):
+                raise PreconditionFailedError(
+                    f"{path} is an append blob or a page blob, and Azure copies only block blobs: read it, and write "
+                    "its content to the new path"
+                )
         with self._error_translator(new_path), _translating_source_errors(source, path):
             if copy_blob(self._gateway, path, new_path, options, self._workers, source._sas_builder, blob):
                 return unquoted_etag(blob)
         return source._stream_to(self, path, new_path, options).etag
 
-    def _delete(self, path: str) -> None:
-        self._delete_blob(path, ("BlobNotFound",))
+    def _check_uploaded(self, path: str) -> None:
+        problem = problem_of_upload(self._gateway.head(path))
+        if problem is not None:
+            raise IntegrityError(f"{problem}; it was deleted")
 
-    def _delete_blob(self, path: str, accepted: tuple[str, ...], **conditions: Any) -> None:
-        """Delete a blob with its snapshots; an error with one of the *accepted* codes is none."""
-        try:
-            self._gateway.call("delete_blob", path, delete_snapshots="include", **conditions)
-        except sdk.HttpResponseError as error:
-            if code_of(error) not in accepted:
-                raise
+    def _delete(self, path: str) -> None:
+        delete_blob(self._gateway, path)
 
     def _delete_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
         if self._account.blob is not None:
             return super()._delete_many(paths)
-        failed: dict[str, StorageError] = {}
-        for start in range(0, len(paths), _DELETE_BATCH_SIZE):
-            batch = paths[start : start + _DELETE_BATCH_SIZE]
-            with translating_parse_errors():
-                responses = list(
-                    self.client.delete_blobs(
-                        *[self._gateway.key(path) for path in batch],
-                        delete_snapshots="include",
-                        raise_on_any_failure=False,
-                    )
-                )
-                if len(responses) != len(batch):
-                    raise ValueError("the batch has not one response for each blob")
-            for path, response in zip(batch, responses, strict=True):
-                service_code = response.headers.get("x-ms-error-code", "")
-                code = known_code(service_code, response.status_code)
-                if response.status_code >= 300 and code != "BlobNotFound":
-                    failed[path] = error_of(code, path, self.bucket, self.name, service_code=service_code)
-        return failed
+        return delete_blobs(self.client, self._gateway, paths)
 
     def _delete_prefix(self, path: str) -> int:
         count = 0
