@@ -65,7 +65,7 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "BlobBeingRehydrated": (PermissionDeniedError, "the blob is being rehydrated, which takes hours: try again later"),
     "BlobUsesCustomerSpecifiedEncryption": (
         PermissionDeniedError,
-        "the blob is encrypted with a key of its writer: store it again without one",
+        "the blob is encrypted with a key that only its writer has: ask them to store it again without one",
     ),
     "BlobImmutableDueToPolicy": (PermissionDeniedError, _IMMUTABLE),
     "BlobImmutableDueToLegalHold": (PermissionDeniedError, _IMMUTABLE),

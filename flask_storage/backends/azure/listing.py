@@ -51,8 +51,8 @@ def details_of(
 
 def names_of(client: ContainerClient, container: ContainerGateway, prefix: str) -> Iterator[Sequence[str]]:
     """Yield pages of the names of all blobs that begin with *prefix*, including the markers of directories."""
-    for page in readable_pages(client.list_blobs(container.key(prefix)), container):
-        yield [container.path(blob.name) for blob in page]
+    for page in iter_pages(client.list_blobs(container.key(prefix))):
+        yield [container.path(blob.name) for blob in page if blob.name]
 
 
 def readable_pages(listing: Any, container: ContainerGateway) -> Iterator[list[BlobProperties]]:
