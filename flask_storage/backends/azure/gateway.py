@@ -213,8 +213,10 @@ def _require_properties(blob: BlobProperties) -> BlobProperties:
         ValueError: when ETag, date or size is missing.
     """
     # All of Azure's ETags are strong. A proxy that compresses responses marks them as weak, and no condition matches.
-    etag = (blob.etag or "").removeprefix("W/")
-    if not etag.strip('"') or blob.last_modified is None or blob.size is None:
+    sent: Any = blob.etag
+    etag = str(sent or "").removeprefix("W/")
+    found: tuple[Any, ...] = (etag.strip('"') or None, blob.last_modified, blob.size)
+    if None in found:
         raise ValueError("no ETag, no date or no size")
     blob.etag = etag
     return blob
