@@ -285,10 +285,11 @@ class StorageOperations:
         max_size: int | None = None,
         content_type: str | None = None,
         checksum: str | None = None,
+        move_to: str | None = None,
     ) -> FileInfo:
         """Check a file that a client has uploaded, and delete it if it is not as expected.
 
-        Arguments and errors as for ``confirm_upload``.
+        Arguments and errors as for ``confirm_upload``; *move_to* is a name in the same directory.
         """
         return cls.storage_get_profile(storage_profile).confirm_upload(
             cls.storage_get_path(filename, storage_location),
@@ -296,6 +297,7 @@ class StorageOperations:
             max_size=max_size,
             content_type=content_type,
             checksum=checksum,
+            move_to=None if move_to is None else cls.storage_get_path(move_to, storage_location),
         )
 
 

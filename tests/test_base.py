@@ -249,6 +249,23 @@ def test_a_move_that_cannot_delete_leaves_both_files(failing):
     assert storage.read("a") == storage.read("b") == b"1"
 
 
+def test_the_default_move_keeps_a_file_that_was_replaced_during_the_copy():
+    """It deletes nothing that it may not have copied."""
+
+    class _Replaced(_DefaultCopyAndMove):
+        def _copy(self, path, new_path, options):
+            super()._copy(path, new_path, options)
+            self._store(path, b"new", {}, WriteOptions())
+
+    storage = _Replaced()
+    storage.write("a", b"old")
+
+    with pytest.raises(PreconditionFailedError, match="a was replaced while it was copied to b"):
+        storage.move("a", "b")
+
+    assert (storage.read("a"), storage.read("b")) == (b"new", b"old")
+
+
 def test_save_retries_until_a_name_is_unused(failing):
     """After each collision `save` uses another suffix; other errors are raised immediately."""
     failing.fail("publish", times=2, error=FileExistsInStorageError("taken"))

@@ -113,7 +113,7 @@ MAY_IMPORT = {
     # Azure: `client` makes the SDK's clients over `transport`, and `gateway` alone sends requests with them. Others
     # know the SDK's errors, values and signing functions, and its client classes as types of arguments.
     "backends.azure.errors": (VALUES, "azure.core.exceptions"),
-    "backends.azure.account": ("errors metadata_encoding validation", "azure.identity"),
+    "backends.azure.account": ("errors metadata_encoding paths validation", "azure.identity"),
     "backends.azure.transport": ("range_download", "azure.core.pipeline.transport requests urllib3"),
     "backends.azure.client": (
         "errors process_local .account .transport",
@@ -125,11 +125,17 @@ MAY_IMPORT = {
     ),
     "backends.azure.blob_metadata": (
         f"{VALUES} content_types metadata_encoding .gateway",
-        "arrow azure.core.MatchConditions azure.storage.blob.BlobProperties azure.storage.blob.ContentSettings",
+        (
+            "arrow azure.core.MatchConditions azure.storage.blob.BlobProperties azure.storage.blob.BlobType"
+            " azure.storage.blob.ContentSettings azure.storage.blob.StandardBlobTier"
+        ),
     ),
-    "backends.azure.listing": ("types .blob_metadata .gateway", "arrow azure.storage.blob.ContainerClient"),
+    "backends.azure.listing": (
+        "types .blob_metadata .gateway",
+        "arrow azure.storage.blob.BlobProperties azure.storage.blob.ContainerClient",
+    ),
     "backends.azure.multipart": (
-        f"{VALUES} multipart paths {MANIFEST} .blob_metadata .errors .gateway",
+        f"{VALUES} multipart paths {MANIFEST} .blob_metadata .errors .gateway .listing",
         (
             "azure.core.exceptions azure.storage.blob.BlobBlock azure.storage.blob.BlobProperties"
             " azure.storage.blob.ContainerClient"
@@ -156,11 +162,16 @@ MAY_IMPORT = {
             " azure.storage.blob.BlobProperties"
         ),
     ),
+    "backends.azure.delete": (
+        "errors .blob_metadata .errors .gateway",
+        "azure.core.exceptions azure.storage.blob.ContainerClient",
+    ),
     "backends.azure.link_operations": (f"{VALUES} validation {INTERFACE} {MANIFEST} .sas", ""),
     "backends.azure.storage": (
         (
             f"{VALUES} multipart paths process_local streams validation"
-            " .account .blob_metadata .client .copy .errors .files .gateway .link_operations .listing .multipart .sas"
+            " .account .blob_metadata .client .copy .delete .errors .files .gateway .link_operations .listing"
+            " .multipart .sas"
         ),
         "azure.core.exceptions azure.storage.blob.ContainerClient",
     ),

@@ -243,6 +243,8 @@ def test_an_upload_request_is_returned_with_the_name_of_the_file(app):
     with pytest.raises(IntegrityError):
         Invoice.storage_confirm_upload(other_name, Folder.photos, "first", checksum=checksum)
     assert names("first") == []
+    assert Invoice.storage_confirm_upload(name, move_to="checked.pdf").path == "accounting/invoices/checked.pdf"
+    assert names("docs") == ["accounting/invoices/checked.pdf"]
 
 
 def test_a_file_can_be_opened_and_described(app):

@@ -20,7 +20,7 @@ from ..errors import (
 )
 from ..files import RemoteFile
 from ..multipart import MultipartStore
-from ..paths import is_valid, normalize_directory, normalize_prefix
+from ..paths import normalize_directory, normalize_prefix
 from ..signals import file_deleted
 from ..types import (
     FileInfo,
@@ -220,7 +220,11 @@ class StorageBackend(TransferOperations, LinkOperations):
             self._notify_stored(new_path)
 
     def move(self, path: str, new_path: str, *, exclusive: bool = False, if_match: str | None = None) -> None:
-        """Move a file; arguments and errors as for :meth:`copy`. After a failure at least one of both files exists."""
+        """Move a file; arguments and errors as for :meth:`copy`. After a failure at least one of both files exists.
+
+        If another client replaces the file at *path* concurrently, its new version is not deleted. On a service that
+        cannot delete one version only, a replacement at the very moment of the deletion is lost.
+        """
         paths = self._copy_or_move(self._move, path, new_path, exclusive, if_match)
         if paths is not None:
             path, new_path = paths
@@ -323,7 +327,7 @@ class StorageBackend(TransferOperations, LinkOperations):
             skipped = 0
             for page in pages:
                 for entry in page:
-                    if is_valid(entry[0].removesuffix("/")):
+                    if self._is_listed(entry[0].removesuffix("/")):
                         yield entry
                     else:
                         skipped += 1
@@ -333,7 +337,7 @@ class StorageBackend(TransferOperations, LinkOperations):
         with self._error_translator(directory):
             skipped = 0
             for info in self._list_details(directory, recursive, prefix):
-                if is_valid(info.path):
+                if self._is_listed(info.path):
                     yield info
                 else:
                     skipped += 1

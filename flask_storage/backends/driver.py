@@ -25,12 +25,13 @@ from ..errors import (
     ConfigurationError,
     FileNotFoundInStorageError,
     IntegrityError,
+    PreconditionFailedError,
     StorageError,
     UnsupportedOperationError,
 )
 from ..files import RemoteFile
 from ..multipart import MultipartStore
-from ..paths import RESERVED_PREFIX, normalize
+from ..paths import RESERVED_PREFIX, is_valid, normalize
 from ..streams import SupportsRead, SupportsWrite, copy_chunks
 from ..tokens import InternalLinkTokenData
 from ..types import (
@@ -200,9 +201,17 @@ class StorageDriver:
     def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
         """Move one file; the caller's guarantees are those of :meth:`_copy`.
 
-        The default copies and then deletes, so that after a failure at least one of both files exists.
+        The default copies and then deletes, so that after a failure at least one of both files exists. It raises
+        :class:`~flask_storage.errors.PreconditionFailedError`, and deletes nothing, when another etag tells that the
+        file was replaced during the copy. Between that check and the deletion it can still be replaced: override this
+        method if the service deletes on condition of the etag.
         """
+        etag = self._stat(path).etag
         self._copy(path, new_path, options)
+        if self._stat(path).etag != etag:
+            raise PreconditionFailedError(
+                f"{path} was replaced while it was copied to {new_path}: it was not deleted; move it again", path=path
+            )
         self._delete(path)
 
     def _delete_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
@@ -268,6 +277,13 @@ class StorageDriver:
             expires_at=request.expires_at,
         )
 
+    def _check_uploaded(self, path: str) -> None:
+        """Raise :class:`~flask_storage.errors.IntegrityError` for a file that only a client could have stored.
+
+        ``confirm_upload`` calls this and then deletes the file. Override it if the service lets the holder of an upload
+        link store what this storage never writes, and cannot replace. The caller guarantees that *path* is normalized.
+        """
+
     def _multipart(self) -> MultipartStore:
         """Return the multipart calls. The caller checks their arguments and translates their errors."""
         raise self._unsupported("provide multipart uploads")
@@ -305,6 +321,10 @@ class StorageDriver:
         """Return the normalized path of a file; every public operation calls this first."""
         return normalize(path, portable=self.portable)
 
+    def _is_listed(self, name: str) -> bool:
+        """Return whether listings include a stored name; those that :meth:`_path` refuses are skipped and counted."""
+        return is_valid(name)
+
     def _error_translator(self, path: str | None = None) -> ErrorTranslator:
         """Return a reusable context manager that translates errors (see :class:`ErrorTranslator`)."""
         return ErrorTranslator(self, path)
@@ -325,8 +345,12 @@ class StorageDriver:
         writer.set_expected(options)
         return writer
 
-    def _stream_to(self, target: StorageDriver, path: str, new_path: str, options: WriteOptions) -> None:
-        """Copy a file with its headers and metadata through this process, to *target*, which may be this storage."""
+    def _stream_to(self, target: StorageDriver, path: str, new_path: str, options: WriteOptions) -> FileInfo:
+        """Copy a file with its headers and metadata through this process, to *target*, which may be this storage.
+
+        Returns:
+            The info of the version that was copied.
+        """
         with self._reader(path) as reader:
             info = reader.info or self._stat(path)
             target_options = WriteOptions(
@@ -341,6 +365,7 @@ class StorageDriver:
             )
             with target._writer(new_path, target_options) as writer:
                 copy_chunks(reader, writer)
+        return info
 
     def _unsupported_headers(self, path: str, headers: Mapping[str, Any]) -> list[str]:
         """Return the names of those *headers* that a write of *path* must leave out, because they cannot be stored.

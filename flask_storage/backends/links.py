@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Unpack
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Unpack
 from urllib.parse import quote
 
 from ..content_types import guess_content_type, is_implied_by_name
 from ..errors import IntegrityError, TooLargeError
 from ..files import parse_checksum
 from ..paths import is_one_line
-from ..signals import file_deleted, link_issued
+from ..signals import file_deleted, file_stored, link_issued
 from ..tokens import InternalLinkTokenData
 from ..types import (
     LINK_CONSTRAINTS,
@@ -20,6 +21,7 @@ from ..types import (
     LinkRequest,
     PresignedUpload,
     ShareLinkOperation,
+    WriteOptions,
     to_utc,
 )
 from ..validation import check_count, check_network
@@ -130,10 +132,13 @@ class LinkOperations(StorageDriver):
         max_size: int | None = None,
         content_type: str | None = None,
         checksum: str | None = None,
+        move_to: str | None = None,
     ) -> FileInfo:
         """Check a file that a client has uploaded by a link, and delete it if it is not as expected.
 
-        Not every service can enforce every constraint of a link. This method checks the stored file itself.
+        Not every service can enforce every constraint of a link. This method checks the stored file itself. Until the
+        link expires, its holder can upload another file after the check, so pass *move_to*, unless the link was
+        ``exclusive`` or could be used only once: the file is moved first, and checked where no link can replace it.
 
         Args:
             path: The path in the storage, from the app's own data and never from the client.
@@ -142,29 +147,63 @@ class LinkOperations(StorageDriver):
             content_type: The exact type, or a prefix that ends in a slash (``"image/"``). On a storage that keeps no
                 content types, it is compared with the type that the extension implies.
             checksum: ``"sha256:<hex>"`` of the content, which is read unless the service stores this digest.
+            move_to: A new path for the file, to which no link was issued. After an error other than the following, the
+                file may have been moved: confirm it there.
+
+        Returns:
+            The information about the file, at *move_to* if that was given.
 
         Raises:
             FileNotFoundInStorageError: when the file does not exist.
+            FileExistsInStorageError: when there is a file at *move_to* and the storage supports ``copy_conditions``;
+                otherwise it is replaced.
             TooLargeError: when the file is larger than *max_size*; it is deleted.
             IntegrityError: when size, type or checksum differ; the file is deleted.
             ValueError: when an argument is invalid; the file is not checked.
         """
         path = self._path(path)
         _check_expected_arguments(size, max_size, content_type)
+        if move_to is not None:
+            path = self._move_upload(path, move_to, checksum, size=size, max_size=max_size, content_type=content_type)
         with self._error_translator(path):
+            with self._deleting_refused(path):
+                self._check_uploaded(path)
             info, digest = self._stat_and_digest(path, checksum)
-            try:
+            with self._deleting_refused(path):
                 _check_size(info, size, max_size)
                 self._check_type(info, content_type)
                 if checksum is not None and digest != checksum.partition(":")[2].lower():
                     raise IntegrityError("the uploaded content does not have the expected checksum; it was deleted")
-            except (TooLargeError, IntegrityError):
-                self._delete(path)
-                file_deleted.send(self, path=path)
-                raise
+        if move_to is not None:
+            file_stored.send(self, path=path)
         return info
 
     # -- inner ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _deleting_refused(self, path: str) -> Iterator[None]:
+        """Delete an upload that a check in the block refuses."""
+        try:
+            yield
+        except (TooLargeError, IntegrityError):
+            self._delete(path)
+            file_deleted.send(self, path=path)
+            raise
+
+    def _move_upload(self, path: str, move_to: str, checksum: str | None, **expected: Any) -> str:
+        """Move an upload to a path that no link can write; return that path, where it is still to be checked."""
+        new_path = self._path(move_to)
+        if new_path == path:
+            raise ValueError("move_to must be another path than that of the upload, which its link can write")
+        if checksum is not None:
+            parse_checksum(checksum)
+        # What would be deleted anyway is not moved: it may be far larger than expected.
+        self.confirm_upload(path, **expected)
+        capabilities = self.capabilities
+        with self._error_translator(path):
+            self._move(path, new_path, WriteOptions(exclusive=capabilities.exclusive and capabilities.copy_conditions))
+        file_deleted.send(self, path=path)
+        return new_path
 
     def _stat_and_digest(self, path: str, checksum: str | None) -> tuple[FileInfo, str | None]:
         """Return the info of a file and its digest by the algorithm of *checksum*, both of the same version."""

@@ -268,6 +268,9 @@ class FailingStorage(StorageBackend):
         self._record("move", path)
         self.inner._move(path, new_path, options)
 
+    def _check_uploaded(self, path: str) -> None:
+        self.inner._check_uploaded(path)
+
     def _url(self, path: str) -> str | None:
         return self.inner._url(path)
 
