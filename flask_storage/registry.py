@@ -25,6 +25,8 @@ BUILT_IN_BACKENDS = {
 }
 
 _STORAGE_OPTIONS = ("unsupported_headers",)
+_S3_SERVICES = {name: name for name in ("b2", "ceph", "gcs", "minio", "r2", "spaces", "wasabi")} | {"gs": "gcs"}
+"""Names of services that are not backends, and the preset of S3 for each."""
 
 
 def find_backend(name: str) -> type[StorageBackend]:
@@ -40,6 +42,11 @@ def find_backend(name: str) -> type[StorageBackend]:
         )
     registered = {} if name in BUILT_IN_BACKENDS else _entry_point_backends()
     target = BUILT_IN_BACKENDS.get(name) or registered.get(name) or name
+    if target in _S3_SERVICES:
+        raise ConfigurationError(
+            f"no backend is called {name!r}: use the backend 's3' with preset={_S3_SERVICES[name]!r} and the "
+            "endpoint_url of the service"
+        )
     module_name, _, attribute = target.rpartition(":" if ":" in target else ".")
     if not module_name or module_name.startswith("."):
         raise ConfigurationError(

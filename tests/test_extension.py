@@ -147,6 +147,8 @@ def test_keg_storages_setting_is_read_with_a_warning(make_app):
         ({"a": {"backend": "local"}}, "missing a required argument: 'root'"),
         ({"a": "files"}, "text but not a URL"),
         ({"a": "tape://x"}, "no backend is called 'tape'"),
+        ({"a": "gs://bucket"}, "use the backend 's3' with preset='gcs' and the endpoint_url"),
+        ({"a": {"backend": "minio", "bucket": "b"}}, "use the backend 's3' with preset='minio'"),
         ({"a": "memory:?colour=red"}, "unexpected keyword argument 'colour'; MemoryStorage accepts name"),
         ({"a": "memory:?portable=perhaps"}, "portable must be true or false"),
         ({"a": "local://[::1/x"}, "not a URL"),

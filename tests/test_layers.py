@@ -73,12 +73,13 @@ MAY_IMPORT = {
     "backends.local": ("errors .file .inspection .storage", ""),
     "backends.filesystem": ("errors backends.local.file backends.local.storage", ""),
     # S3: `client` makes boto3's clients, and `gateway` alone sends requests with them. Others know SDK errors only.
-    "backends.s3.presets": (VALUES, ""),
+    "backends.s3.endpoint": ("errors validation", "botocore.exceptions"),
+    "backends.s3.presets": (f"{VALUES} .endpoint", ""),
     "backends.s3.settings": ("errors validation", ""),
     "backends.s3.sigv4": ("", ""),
     "backends.s3.errors": (VALUES, "botocore.exceptions"),
     "backends.s3.client": (
-        "errors process_local range_download",
+        "errors process_local range_download .endpoint",
         "boto3 botocore.config botocore.exceptions botocore.handlers botocore.parsers",
     ),
     "backends.s3.gateway": (
@@ -87,11 +88,12 @@ MAY_IMPORT = {
     ),
     "backends.s3.integrity": ("range_download range_reader .gateway", ""),
     "backends.s3.object_metadata": ("content_types metadata_encoding types .gateway", "arrow"),
+    "backends.s3.listing": ("errors types .gateway .object_metadata", "arrow"),
     "backends.s3.multipart": (
         f"{VALUES} multipart range_download .errors .gateway .object_metadata",
         "botocore.exceptions",
     ),
-    "backends.s3.copy": ("types multipart .errors .gateway .multipart .object_metadata", "botocore.exceptions"),
+    "backends.s3.copy": ("errors types multipart .errors .gateway .multipart .object_metadata", "botocore.exceptions"),
     "backends.s3.files": (
         (
             f"{VALUES} files multipart process_local range_reader"
@@ -104,10 +106,10 @@ MAY_IMPORT = {
     "backends.s3.storage": (
         (
             f"{VALUES} multipart paths process_local streams validation"
-            " .client .copy .errors .files .gateway .link_operations .multipart .object_metadata .presets .presign"
+            " .client .copy .endpoint .errors .files .gateway .link_operations .listing .multipart .presets .presign"
             " .settings"
         ),
-        "arrow",
+        "botocore.exceptions",
     ),
     "backends.s3": (".files .presets .storage", "boto3 urllib3"),
     # Azure: `client` makes the SDK's clients over `transport`, and `gateway` alone sends requests with them. Others

@@ -67,12 +67,6 @@ def test_a_client_is_created_once_by_concurrent_threads():
     assert clients.session() is clients.session()
 
 
-def test_an_unknown_profile_is_reported_immediately():
-    """Where it is configured, not by the first operation."""
-    with pytest.raises(ConfigurationError, match=r"check aws_profile and ~/\.aws/config"):
-        Clients(ClientSettings(profile="missing"))
-
-
 def test_a_session_of_the_application_is_used():
     """The application refreshes its credentials."""
     session = boto3.session.Session("AKID", "secret", region_name="us-east-1")

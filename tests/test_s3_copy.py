@@ -7,6 +7,7 @@ import pytest
 
 from flask_storage import (
     FileExistsInStorageError,
+    PermissionDeniedError,
     PreconditionFailedError,
     S3Preset,
     StorageError,
@@ -59,8 +60,9 @@ def _behind_a_proxy(server):
 
 def copy_multipart(storage, path, new_path, **options):
     """Copy with a multipart threshold of 5 MiB; errors are boto3's own."""
+    gateway, workers = storage._gateway, storage._workers
     return copy_object(
-        storage._gateway, path, new_path, WriteOptions(**options), storage._workers, multipart_threshold=5 * MIB
+        gateway, path, gateway.head(path), new_path, WriteOptions(**options), workers, multipart_threshold=5 * MIB
     )
 
 
@@ -290,6 +292,104 @@ def test_a_source_that_is_replaced_concurrently_raises_an_error(localstack, mult
 
     assert not direct.exists("b")
     assert list(direct.multipart.list_uploads()) == []
+
+
+def test_a_multipart_copy_has_the_tags(localstack):
+    """As a copy by one request has; also tags that need encoding."""
+    storage = make_storage(localstack)
+    tags = [{"Key": "kind", "Value": "a +b=ü"}, {"Key": "x:y", "Value": ""}]
+    storage.write("a", bytes(5 * MIB))
+    storage.client.put_object_tagging(Bucket=storage.bucket, Key="a", Tagging={"TagSet": tags})
+
+    copy_multipart(storage, "a", "b")
+    storage.copy("a", "c")
+
+    for key in ("b", "c"):
+        found = storage.client.get_object_tagging(Bucket=storage.bucket, Key=key)["TagSet"]
+        assert sorted(found, key=lambda tag: tag["Key"]) == tags
+
+
+# -- moving -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["copied", "streamed"])
+def test_a_move_deletes_only_the_version_that_it_copied(proxied, server, monkeypatch, how):
+    """Where the service deletes without a condition, the version is compared before; a new one stays."""
+    proxy, proxied_server = proxied
+    storage = make_storage(proxied_server, preset=S3Preset())
+    direct = make_storage(server, bucket=storage.bucket)
+    direct.write("a", b"first")
+    if how == "streamed":
+        monkeypatch.setattr("flask_storage.backends.s3.copy.MAX_PART", 4)
+    heads = []
+
+    def script(request):
+        if request.method == "HEAD":
+            heads.append(request)
+            if len(heads) == 2:
+                direct.write("a", b"new")
+
+    proxy.script = script
+    storage.move("a", "b")
+
+    assert direct.read("a") == b"new"
+    assert direct.read("b") == b"first"
+
+
+def test_a_move_deletes_on_condition_of_the_copied_version(proxied, server):
+    """If the service says that this is not the stored version, the move is done. LocalStack has no such condition."""
+    proxy, proxied_server = proxied
+    storage = make_storage(proxied_server, preset=S3Preset(delete_conditions=True))
+    direct = make_storage(server, bucket=storage.bucket)
+    direct.write("a", b"first")
+    conditions = []
+
+    def script(request):
+        if request.method == "DELETE":
+            conditions.append(request.headers["If-Match"])
+            direct.write("a", b"new")
+            return s3_error(412, "PreconditionFailed")
+        return None
+
+    proxy.script = script
+    storage.move("a", "b")
+
+    assert direct.read("a") == b"new"
+    assert conditions == [f'"{direct.stat("b").etag}"']
+
+
+def test_a_move_succeeds_when_its_source_was_deleted_concurrently(proxied, server):
+    """It exists only under its new name."""
+    proxy, proxied_server = proxied
+    storage = make_storage(proxied_server, preset=S3Preset(delete_conditions=True))
+    direct = make_storage(server, bucket=storage.bucket)
+
+    for answers in ([s3_error(404, "NoSuchKey")], [s3_error(501, "NotImplemented")]):
+        direct.write("a", b"hello")
+
+        def script(request, answers=answers):
+            if request.method == "DELETE" and answers:
+                direct.delete("a")
+                return answers.pop()
+            return None
+
+        proxy.script = script
+        storage.move("a", "b")
+
+        assert [entry.name for entry in direct.list()] == ["b"]
+
+
+def test_a_move_without_the_right_to_delete_is_an_error(proxied):
+    """Both files exist."""
+    proxy, server = proxied
+    storage = make_storage(server, preset=S3Preset(delete_conditions=True))
+    storage.write("a", b"hello")
+    proxy.script = lambda request: s3_error(403, "AccessDenied") if request.method == "DELETE" else None
+
+    with pytest.raises(PermissionDeniedError):
+        storage.move("a", "b")
+
+    assert storage.read("a") == storage.read("b") == b"hello"
 
 
 # -- services without part copy ---------------------------------------------------------------------------------------

@@ -323,12 +323,6 @@ def test_a_missing_bucket_is_never_a_missing_file(s3, operation):
         OPERATIONS[operation](storage)
 
 
-def test_an_invalid_bucket_name_is_reported(s3):
-    """boto3 rejects it without a request."""
-    with pytest.raises(ConfigurationError, match="an argument is not valid for S3; see the error before this one"):
-        make_storage(s3, bucket="No Bucket!").list()
-
-
 def test_an_error_has_path_backend_and_cause(s3):
     """The cause is boto3's own error."""
     storage = make_storage(s3, bucket="no-such-bucket-here", name="docs")

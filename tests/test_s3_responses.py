@@ -1,8 +1,10 @@
 """Unusual and missing responses of the service: the right error, or success, and nothing left behind."""
 
 import dataclasses
+import hashlib
 import io
 from datetime import timedelta
+from urllib.parse import unquote
 
 import pytest
 
@@ -44,11 +46,12 @@ class ScriptedS3(ScriptedBackend):
         self.server = server
         self.bucket = server.make_bucket()
         self.direct = self.storage(server)
-        self.through = self.storage(dataclasses.replace(server, http=self.proxy.url), max_attempts=2)
+        self.proxied = dataclasses.replace(server, http=self.proxy.url)
+        self.through = self.storage(self.proxied, max_attempts=2)
 
     def storage(self, server, **arguments):
         """Return a storage on the bucket."""
-        if server.name == "localstack":
+        if server.name == "localstack" and "preset" not in arguments:
             arguments["preset"] = dataclasses.replace(PRESETS["aws"], copy_conditions=False)
         self.storages.append(make_storage(server, bucket=self.bucket, **arguments))
         return self.storages[-1]
@@ -584,6 +587,183 @@ def test_a_content_range_without_a_size_raises_a_storage_error(service, content_
 
     with pytest.raises(StorageUnavailableError, match="cannot be parsed"):
         service.through.read("a.bin")
+
+
+DATE = "Sat, 21 Nov 2026 10:00:00 GMT"
+
+
+@pytest.mark.parametrize("name", ["stat", "read", "copy", "open"])
+def test_a_response_without_a_size_raises_a_storage_error(service, name):
+    """Google Cloud Storage sends none for a compressed object that it decompresses."""
+    response = ScriptedResponse(200, OLD, {"ETag": '"1"', "Last-Modified": DATE}, without_length=True)
+    service.proxy.script = lambda request: response
+    calls = {
+        "stat": lambda storage: storage.stat("a.bin"),
+        "read": lambda storage: storage.read("a.bin"),
+        "copy": lambda storage: storage.copy("a.bin", "b.bin"),
+        "open": lambda storage: storage.open("a.bin", "r"),
+    }
+
+    with pytest.raises(StorageUnavailableError, match=r'no size: .*Google Cloud Storage needs "gcs"'):
+        calls[name](service.through)
+
+
+def test_an_object_with_an_invalid_response_does_not_end_a_detailed_listing(service, caplog):
+    """It has the size and the date of the listing, and the log names it."""
+    service.direct.write("b.bin", b"1", metadata={"key": "value"})
+    listed = service.direct.list()[0]
+    service.script(
+        "HeadObject", ScriptedResponse(200, b"", {"ETag": '"1"', "Last-Modified": DATE}, without_length=True)
+    )
+
+    infos = list(service.storage(service.proxied, concurrency=1).iter(details=True))
+
+    assert [(info.path, info.size, info.metadata) for info in infos] == [
+        ("a.bin", len(OLD), {}),
+        ("b.bin", 1, {"key": "value"}),
+    ]
+    assert infos[0].last_modified == listed.last_modified
+    assert "a.bin in 's3' is listed without headers and metadata" in caplog.text
+
+
+def test_compressed_objects_are_requested_as_they_are_stored(service):
+    """From Google Cloud Storage, which would decompress them. The service changes the header, so it is not signed."""
+    storage = service.storage(service.proxied, preset=PRESETS["gcs"])
+    service.script("GetObject")
+
+    storage.write("a.bin", b"1", content_encoding="gzip")
+    storage.read("a.bin")
+    storage.stat("a.bin")
+    storage.list("a")
+
+    accepted = {"GET": 0, "HEAD": 0}
+    for request in (exchange.request for exchange in service.proxy.exchanges):
+        is_object = request.path.endswith("/a.bin") and request.method != "PUT"
+        assert (request.headers["Accept-Encoding"] == "gzip") == is_object
+        assert "accept-encoding" not in request.headers["Authorization"]
+        accepted[request.method if is_object else "PUT"] = True
+    assert accepted == {"GET": True, "HEAD": True, "PUT": True}
+
+
+def test_metadata_keys_are_lower_case(service):
+    """As S3 stores them: proxies and servers that are written in Go change the case of the names of headers."""
+    headers = {"X-Amz-Meta-Sha256": "ab", "X-Amz-Meta-Fs-Write": "1", "ETag": '"1"', "Last-Modified": DATE}
+    service.script("HeadObject", ScriptedResponse(200, b"", headers))
+
+    assert service.through.stat("a.bin").metadata == {"sha256": "ab"}
+
+
+def test_metadata_keys_of_rclone_are_lower_case(rclone_s3):
+    """It is written in Go. It adds a key of its own."""
+    storage = make_storage(rclone_s3)
+    storage.write("a.bin", b"1", metadata={"sha256": "ab"})
+
+    assert storage.stat("a.bin").metadata["sha256"] == "ab"
+
+
+@on("localstack")
+def test_a_lost_response_is_confirmed_by_metadata_in_any_case(service):
+    """A proxy may change the case of the name of the header."""
+    nonces = []
+
+    def respond(request):
+        if request.method == "PUT":
+            nonces.append(request.headers["x-amz-meta-fs-write"])
+            return LostResponse(after_server=True)
+        headers = {"X-Amz-Meta-Fs-Write": nonces[0], "ETag": f'"{hashlib.md5(NEW).hexdigest()}"', "Last-Modified": DATE}
+        return ScriptedResponse(200, b"", headers)
+
+    service.proxy.script = respond
+    service.through.write("new.bin", NEW, exclusive=True)
+
+    assert service.direct.read("new.bin") == NEW
+
+
+def uploads_page(*keys, encoded=True, next_marker=None):
+    """Return a page of ListMultipartUploads."""
+    uploads = "".join(
+        f"<Upload><Key>{key}</Key><UploadId>id</UploadId><Initiated>2026-01-01T00:00:00Z</Initiated></Upload>"
+        for key in keys
+    )
+    more = f"<IsTruncated>true</IsTruncated><NextKeyMarker>{next_marker}</NextKeyMarker>" if next_marker else ""
+    encoding = "<EncodingType>url</EncodingType>" if encoded else ""
+    return ScriptedResponse(
+        200,
+        f"<ListMultipartUploadsResult>{encoding}{more}<NextUploadIdMarker>id</NextUploadIdMarker>{uploads}"
+        "</ListMultipartUploadsResult>".encode(),
+        {"Content-Type": "application/xml"},
+    )
+
+
+def test_an_upload_whose_key_xml_cannot_represent_does_not_end_a_sweep(service):
+    """The listing is requested again with encoded keys. All uploads are aborted, on all pages."""
+    pages = {
+        None: uploads_page("plain", "odd%EF%BF%BE+x", next_marker="odd%EF%BF%BE+x"),
+        "odd\ufffe x": uploads_page("z"),
+    }
+    aborted = []
+
+    def respond(request):
+        if request.method == "DELETE":
+            aborted.append(unquote(request.path).partition(f"{service.bucket}/")[2])
+            return ScriptedResponse(204)
+        if request.query.get("encoding-type") != "url":
+            return uploads_page("odd\ufffe x", encoded=False)
+        return pages[request.query.get("key-marker")]
+
+    service.proxy.script = respond
+    count = service.storage(service.proxied, max_attempts=1).sweep(NOW)
+
+    assert count == 3
+    assert aborted == ["plain", "odd\ufffe x", "z"]
+
+
+def test_a_page_that_is_repeated_ends_a_sweep_with_an_error(service):
+    """It would never end."""
+    service.script("ListMultipartUploads", uploads_page("a", next_marker="a"), ...)
+
+    with pytest.raises(StorageUnavailableError, match="repeats a page"):
+        service.through.sweep(NOW)
+
+
+@on("localstack")
+def test_a_sweep_aborts_the_other_uploads_when_one_cannot_be_aborted(service):
+    """The error is raised at the end."""
+    for path in ("a.bin", "b.bin"):
+        service.direct.multipart.create(path, WriteOptions())
+    service.script("AbortMultipartUpload", s3_error(403, "AccessDenied"))
+
+    with pytest.raises(PermissionDeniedError):
+        service.through.sweep(NOW)
+
+    assert [upload.path for upload in service.unfinished_uploads()] == ["a.bin"]
+    service.direct.sweep(NOW)
+
+
+@on("localstack")
+@pytest.mark.parametrize("status", [200, 301, 403])
+def test_a_check_compares_the_region_of_the_bucket(service, status):
+    """boto3 follows redirects, so only links would fail. The refusal of the request names the region, too."""
+
+    def respond(request):
+        if request.method == "HEAD" and "a.bin" not in request.path and ".check" not in request.path:
+            return ScriptedResponse(status, b"", {"x-amz-bucket-region": "eu-west-9"})
+        return None
+
+    service.proxy.script = respond
+
+    with pytest.raises(
+        ConfigurationError, match="is in the region eu-west-9, and its links are signed for us-east-1: set"
+    ):
+        service.through.check()
+
+
+@on("localstack")
+def test_a_check_passes_without_the_right_to_see_the_region(service):
+    """Reading and writing works."""
+    service.script("HeadObject", s3_error(403, "AccessDenied"), ...)
+
+    service.through.check()
 
 
 def test_an_upload_without_an_id_raises_a_storage_error(service):

@@ -50,6 +50,9 @@ def _isolated_environment(monkeypatch, tmp_path):
         "AWS_PROFILE",
         "AWS_DEFAULT_REGION",
         "AWS_REGION",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -78,6 +81,13 @@ def config_of(storage):
         ({"bucket": ""}, "bucket must be the name of a bucket"),
         ({"bucket": None}, "bucket must be the name of a bucket"),
         ({"bucket": 5}, "bucket must be the name of a bucket"),
+        ({"bucket": "bucket\n"}, "bucket must be the name of a bucket"),
+        ({"bucket": "bucket/prefix"}, "bucket must be the name of a bucket"),
+        ({"bucket": "s3://bucket"}, 'bucket must be the name of a bucket, without "s3://"'),
+        ({"bucket": "två"}, "bucket must be the name of a bucket"),
+        ({"aws_region": "eu central 1"}, "aws_region must be the name of a region"),
+        ({"aws_region": "eu-central-1\n"}, "aws_region must be"),
+        ({"aws_region": "eu-central-1-"}, "aws_region must be the name of a region"),
         ({"aws_access_key_id": "only-one"}, "are needed together"),
         ({"aws_secret_access_key": "only-one"}, "are needed together"),
         ({"preset": "nonsense"}, "unknown preset 'nonsense': use one of aws, b2, ceph, gcs, minio, r2, spaces"),
@@ -156,6 +166,42 @@ def test_an_invalid_endpoint_is_rejected(name, address):
         S3Storage("bucket", **{name: address})
 
     assert "not-for-the-logs" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["endpoint_url", "link_endpoint_url"])
+@pytest.mark.parametrize(
+    ("bucket", "address"),
+    [
+        ("files", "https://account.r2.cloudflarestorage.com/files"),
+        ("files", "https://account.r2.cloudflarestorage.com/files/"),
+        ("files", "https://files.account.r2.cloudflarestorage.com"),
+        ("files", "https://files.s3.eu-central-1.amazonaws.com"),
+        ("Files", "https://Files.s3-eu-west-1.amazonaws.com"),
+        ("files", "https://files.s3.us-west-004.backblazeb2.com"),
+        ("files", "https://files.nyc3.digitaloceanspaces.com"),
+        ("files", "https://files.storage.googleapis.com"),
+    ],
+)
+def test_an_endpoint_with_the_bucket_in_it_is_rejected(name, bucket, address):
+    """Every key would begin with the name of the bucket, and listings would fail."""
+    with pytest.raises(ConfigurationError, match=f"^{name} must be the address of the service, without the bucket"):
+        S3Storage(bucket, **{name: address})
+
+
+@pytest.mark.parametrize(
+    ("bucket", "address"),
+    [
+        ("minio", "https://minio.example.com"),
+        ("storage", "https://storage.googleapis.com"),
+        ("nyc3", "https://nyc3.digitaloceanspaces.com"),
+        ("bucket", "https://bucket.vpce-1a2b3c4d-5e6f.s3.us-east-1.vpce.amazonaws.com"),
+        ("files", "https://example.com/files/s3"),
+        ("arn:aws:s3:eu-central-1:123456789012:accesspoint/files", "https://s3.eu-central-1.amazonaws.com"),
+    ],
+)
+def test_an_endpoint_may_begin_like_the_bucket(bucket, address):
+    """Where the rest of it is not the address of a service."""
+    assert S3Storage(bucket, endpoint_url=address).bucket == bucket
 
 
 @pytest.mark.parametrize(
@@ -272,9 +318,137 @@ def test_default_settings():
 
 
 def test_the_default_preset_is_aws():
-    """With an endpoint_url it is that of an unknown service."""
+    """With the endpoint of another service it is that of an unknown one."""
     assert S3Storage("bucket").preset == PRESETS["aws"]
     assert S3Storage("bucket", endpoint_url="https://s3.example.com").preset == UNKNOWN
+
+
+def _in_environment(name):
+    return lambda monkeypatch, config: monkeypatch.setenv(name, "https://s3.example.com")
+
+
+def _in_config(text):
+    return lambda monkeypatch, config: config.write_text(text)
+
+
+def _own_client(monkeypatch, config):
+    config = Config(signature_version="s3v4", s3={"addressing_style": "path"})
+    return {"client": boto3.client("s3", "moon-1", endpoint_url="https://s3.example.com", config=config, **KEYS)}
+
+
+SERVICES = "services = mine\n[services mine]\ns3 =\n  endpoint_url = https://s3.example.com\n"
+SOURCES = {
+    "argument": lambda monkeypatch, config: {"endpoint_url": "https://s3.example.com"},
+    "environment, S3": _in_environment("AWS_ENDPOINT_URL_S3"),
+    "environment": _in_environment("AWS_ENDPOINT_URL"),
+    "profile": _in_config("[default]\nendpoint_url = https://s3.example.com\n"),
+    "services": _in_config(f"[default]\n{SERVICES}"),
+    "services of a named profile": lambda monkeypatch, config: (
+        config.write_text(f"[profile other]\n{SERVICES}") and {"aws_profile": "other"}
+    ),
+    "session": lambda monkeypatch, config: (
+        config.write_text(f"[profile other]\n{SERVICES}") and {"session": boto3.session.Session(profile_name="other")}
+    ),
+    "client": _own_client,
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_preset_follows_the_endpoint_that_the_client_uses(source, monkeypatch, tmp_path):
+    """Wherever boto3 finds it. A service that is taken for AWS could ignore a condition, and overwrite files."""
+    keys = "aws_access_key_id = AKID\naws_secret_access_key = not-for-the-logs\n"
+    (tmp_path / "credentials").write_text(f"[default]\n{keys}[other]\n{keys}")
+    arguments = SOURCES[source](monkeypatch, tmp_path / "config")
+    arguments = arguments if isinstance(arguments, dict) else {}
+
+    storage = S3Storage("bucket", **arguments)
+
+    assert storage.preset == UNKNOWN
+    assert not storage.capabilities.exclusive
+    assert not storage.capabilities.if_match
+    assert storage.client.meta.endpoint_url == "https://s3.example.com"
+    assert storage.link_to("a", "download", DAY).startswith("https://s3.example.com/bucket/a?")
+
+
+def test_save_overwrites_nothing_on_a_service_from_the_environment(rclone_s3, monkeypatch):
+    """It ignores conditions, so each name gets a suffix."""
+    bucket = rclone_s3.make_bucket()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", rclone_s3.http)
+    storage = S3Storage(bucket, rclone_s3.region, rclone_s3.access_key, rclone_s3.secret_key)
+
+    paths = [storage.save("cv.pdf", content) for content in (b"A", b"B")]
+
+    assert [storage.read(path) for path in paths] == [b"A", b"B"]
+
+
+def test_an_endpoint_that_is_set_after_the_storage_was_created_is_ignored(monkeypatch):
+    """The capabilities were determined for the earlier one."""
+    storage = S3Storage("bucket", "us-east-1", **KEYS)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.example.com")
+
+    assert storage.client.meta.endpoint_url == "https://s3.amazonaws.com"
+
+
+def test_configured_endpoints_can_be_ignored(monkeypatch):
+    """By boto3's own setting."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.example.com")
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
+
+    storage = S3Storage("bucket", "us-east-1", **KEYS)
+
+    assert storage.preset == PRESETS["aws"]
+    assert storage.client.meta.endpoint_url == "https://s3.amazonaws.com"
+
+
+def test_the_region_of_a_configured_endpoint_is_used(monkeypatch):
+    """If aws_region is not set; the region in the same place belongs to the service."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.example.com")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "moon-1")
+
+    regions = [S3Storage("bucket", region, **KEYS).client.meta.region_name for region in (None, "mars-1")]
+
+    assert regions == ["moon-1", "mars-1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("[default]\nservices = missing\n", "boto3's configuration cannot be read"),
+        ("[default]\nservices = mine\n[services mine]\ns3 = https://s3.example.com\n", "cannot be read"),
+        ("[default]\nendpoint_url = s3.example.com\n", "must be a URL like"),
+        ("not a configuration", r"check aws_profile and ~/\.aws/config"),
+    ],
+    ids=["missing section", "not a section", "no URL", "no INI file"],
+)
+def test_an_invalid_configuration_of_boto3_is_rejected(tmp_path, text, error):
+    """By the constructor, with a message that says where to look."""
+    (tmp_path / "config").write_text(text)
+
+    with pytest.raises(ConfigurationError, match=error):
+        S3Storage("bucket")
+
+
+def test_an_invalid_region_in_the_environment_is_a_configuration_error(monkeypatch):
+    """And not a service that is unavailable."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu central 1")
+
+    with pytest.raises(ConfigurationError, match="is not the name of a region: set aws_region"):
+        S3Storage("bucket", **KEYS).list()
+
+
+@pytest.mark.parametrize(
+    ("address", "preset"),
+    [
+        ("https://s3.eu-central-1.amazonaws.com", PRESETS["aws"]),
+        ("https://s3.cn-north-1.amazonaws.com.cn", PRESETS["aws"]),
+        ("https://S3.AmazonAWS.com:443", PRESETS["aws"]),
+        ("https://s3.amazonaws.com.example.com", UNKNOWN),
+        ("https://not-amazonaws.com", UNKNOWN),
+    ],
+)
+def test_an_endpoint_of_aws_has_the_preset_aws(address, preset):
+    """As boto3's own endpoint has."""
+    assert S3Storage("bucket", endpoint_url=address).preset == preset
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

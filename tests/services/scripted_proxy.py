@@ -58,6 +58,8 @@ class ScriptedResponse:
     """Whether the request is forwarded first; this response then replaces the server's."""
     before_body: bool = False
     """Whether it is sent before the request body is read, and the connection is then closed."""
+    without_length: bool = False
+    """Whether it has no Content-Length; the end of the connection is then the end of the body."""
 
 
 @dataclass(frozen=True)
@@ -338,7 +340,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response_only(response.status)
         for name, value in response.headers.items():
             self.send_header(name, value)
-        if "Content-Length" not in response.headers:
+        if response.without_length:
+            self.close_connection = True
+        elif "Content-Length" not in response.headers:
             self.send_header("Content-Length", str(len(response.body)))
         if self.close_connection:
             self.send_header("Connection", "close")

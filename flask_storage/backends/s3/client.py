@@ -15,13 +15,14 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ProfileNotFound
+from botocore.exceptions import BotoCoreError
 from botocore.handlers import add_expect_header
 from botocore.parsers import ResponseParserError
 
 from ...errors import ConfigurationError
 from ...process_local import ProcessLocal
 from ...range_download import SEND_CHUNK_SIZE
+from .endpoint import configured_endpoint
 
 _OPERATIONS_WITH_BODY = {
     "CompleteMultipartUpload",
@@ -34,7 +35,7 @@ _OPERATIONS_WITH_BODY = {
     "UploadPartCopy",
 }
 """Operations whose successful response always has a body."""
-_REQUIRED_HEADERS = {"HeadObject": ("Content-Length", "ETag", "Last-Modified"), "UploadPart": ("ETag",)}
+_REQUIRED_HEADERS = {"HeadObject": ("ETag", "Last-Modified"), "UploadPart": ("ETag",)}
 """Operations whose response has no body, and the headers that it always has."""
 
 
@@ -55,13 +56,14 @@ class ClientSettings:
     max_attempts: int = 3
     max_connections: int = 50
     bulk_delete_md5: bool = False
+    transcodes_gzip: bool = False
     verify: bool | str | None = None
 
     def session(self) -> Any:
         """Return a boto3 session with explicit keys, a named profile, or boto3's default credential chain.
 
         Raises:
-            ConfigurationError: when the named profile does not exist.
+            ConfigurationError: when the named profile does not exist, or ``~/.aws/config`` cannot be parsed.
         """
         try:
             return boto3.session.Session(
@@ -71,10 +73,29 @@ class ClientSettings:
                 profile_name=self.profile,
                 region_name=self.region,
             )
-        except ProfileNotFound as error:
+        except BotoCoreError as error:
             raise ConfigurationError(
                 f"{error}: check aws_profile and ~/.aws/config, or set aws_access_key_id and aws_secret_access_key"
             ) from error
+
+    def with_endpoint(self, *, session: Any = None, client: Any = None) -> ClientSettings:
+        """Return these settings with the endpoint that requests go to; None is that of AWS. No request is sent.
+
+        Args:
+            session: The application's own boto3 session.
+            client: The application's own boto3 client.
+
+        Raises:
+            ConfigurationError: as :meth:`session` does, and for an invalid endpoint in boto3's configuration.
+        """
+        if client is not None:
+            return replace(self, endpoint_url=client.meta.endpoint_url)
+        session = session or self.session()
+        endpoint_url = self.endpoint_url or configured_endpoint(session)
+        if endpoint_url == self.endpoint_url:
+            return self
+        # A region in the same configuration belongs to that endpoint.
+        return replace(self, endpoint_url=endpoint_url, region=self.region or session.region_name)
 
     def client(self, session: Any) -> Any:
         """Return a client that always uses Signature Version 4; version 2 leaves most of a link unsigned."""
@@ -85,6 +106,9 @@ class ClientSettings:
             verify=self.verify,
             config=Config(
                 signature_version="s3v4",
+                # `endpoint_url` contains what boto3 would find there when the storage was created. The capabilities
+                # depend on it, so the client must not find another one.
+                ignore_configured_endpoint_urls=True,
                 s3={"addressing_style": self.addressing},
                 request_checksum_calculation=self.checksums,
                 # S3Reader verifies downloads. boto3 does not verify ranges, and some services send the checksum of the
@@ -102,6 +126,9 @@ class ClientSettings:
         client.meta.events.register("before-parse.s3", _refuse_html)
         client.meta.events.register("before-parse.s3", _retry_truncated_response)
         client.meta.events.register("before-call.s3.HeadBucket", _do_not_look_up_region)
+        if self.transcodes_gzip:
+            client.meta.events.register("before-send.s3.GetObject", _accept_gzip)
+            client.meta.events.register("before-send.s3.HeadObject", _accept_gzip)
         if self.bulk_delete_md5:
             client.meta.events.register("before-call.s3.DeleteObjects", _send_md5)
         return client
@@ -114,6 +141,14 @@ def _send_md5(params: Any, context: Any, **_: Any) -> None:
     params["headers"].pop("x-amz-sdk-checksum-algorithm", None)
     params["context"].pop("checksum", None)
     context.pop("checksum", None)
+
+
+def _accept_gzip(request: Any, **_: Any) -> None:
+    """Accept compressed content, so that the service sends it as it is stored, with its size.
+
+    The request is signed already: the service changes this header before it verifies the signature.
+    """
+    request.headers["Accept-Encoding"] = "gzip"
 
 
 class BoundedClient:
@@ -146,8 +181,6 @@ class Clients:
         self.settings = settings
         self._app_client = client
         self._pid = os.getpid()
-        if session is None and client is None:
-            settings.session()  # raises if the profile does not exist
         self.session: Callable[[], Any] = ProcessLocal(
             lambda: session or (settings.session() if client is None else None)
         )

@@ -6,13 +6,15 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
 from typing import Any
+from urllib.parse import urlencode
 
 from botocore import exceptions as sdk
 
+from ...errors import FileNotFoundInStorageError
 from ...multipart import Part, PartSizing
 from ...types import WriteOptions
 from .errors import code_of, translate_error, translating_conditions
-from .gateway import BucketGateway, etag_of, size_of, unquoted_etag, upload_id_of
+from .gateway import BucketGateway, etag_of, size_of, translating_parse_errors, unquoted_etag, upload_id_of
 from .multipart import MAX_PART, S3Multipart
 from .object_metadata import condition_arguments, preserved_arguments
 
@@ -26,17 +28,19 @@ _PART = 64 * 1024 * 1024
 def copy_object(
     bucket: BucketGateway,
     path: str,
+    response: Any,
     new_path: str,
     options: WriteOptions,
     workers: Callable[[], Executor],
     *,
     multipart_threshold: int | None = None,
 ) -> bool:
-    """Copy the current version of one object with its headers and metadata.
+    """Copy one version of an object with its headers, metadata and tags; fail if the object was replaced.
 
     Args:
         bucket: The gateway to the bucket.
         path: The path of the object.
+        response: The response to HEAD of this version.
         new_path: The path of the target, which is replaced atomically.
         options: Conditions of the target.
         workers: Returns the thread pool that copies parts.
@@ -46,7 +50,6 @@ def copy_object(
         Whether the object was copied. Some services cannot copy more than 5 GiB, or an object that is encrypted with a
         customer-provided key.
     """
-    response = bucket.head(path)
     source = {
         "CopySource": {"Bucket": bucket.name, "Key": bucket.key(path)},
         "CopySourceIfMatch": etag_of(response),
@@ -87,6 +90,7 @@ def _copy_multipart(
     multipart = S3Multipart(bucket)
     sizing = PartSizing.for_upload(multipart.limits, _PART, size)
     stored = {**bucket.object_settings.stored, **bucket.object_settings.customer, **preserved_arguments(response)}
+    stored |= _tags(bucket, source["CopySource"]["Key"], response)
     key = bucket.key(new_path)
     upload_id = upload_id_of(bucket.call("create_multipart_upload", Key=key, **stored))
 
@@ -100,7 +104,7 @@ def _copy_multipart(
             **source,
             **bucket.object_settings.customer,
         )
-        return Part(number=number, size=stop - start, etag=unquoted_etag(response["CopyPartResult"]))
+        return Part(number=number, size=stop - start, etag=unquoted_etag(response.get("CopyPartResult", {})))
 
     futures: list[Future[Part]] = []
     try:
@@ -114,6 +118,16 @@ def _copy_multipart(
         raise
 
 
+def _tags(bucket: BucketGateway, key: str, response: Any) -> dict[str, str]:
+    """Return boto3's argument for the tags of an object: a copy in parts does not have them by itself."""
+    # The service counts them only for a client that may read them, so this request is allowed.
+    if not response.get("TagCount"):
+        return {}
+    tags = bucket.call("get_object_tagging", Key=key)
+    with translating_parse_errors():
+        return {"Tagging": urlencode([(tag["Key"], tag["Value"]) for tag in tags["TagSet"]])}
+
+
 def _abort_quietly(bucket: BucketGateway, multipart: S3Multipart, path: str, upload_id: str) -> None:
     """Abort the upload; log an error of the abort, so that it does not hide the error that caused it."""
     try:
@@ -121,3 +135,34 @@ def _abort_quietly(bucket: BucketGateway, multipart: S3Multipart, path: str, upl
     except (sdk.ClientError, sdk.BotoCoreError) as error:
         reason = translate_error(error, path, bucket.name, bucket.storage)
         logger.warning("could not abort an unfinished copy, which sweep will remove: %s", reason)
+
+
+def delete_version(bucket: BucketGateway, path: str, etag: str) -> None:
+    """Delete an object if it is still this version. Another version, or a missing object, is no error.
+
+    Where the service does not support the condition, the version is compared before the deletion. An object that is
+    replaced between the two is deleted.
+
+    Args:
+        bucket: The gateway to the bucket.
+        path: The path of the object.
+        etag: The ETag of the version, in its quotes.
+    """
+    key = bucket.key(path)
+    if bucket.preset.delete_conditions:
+        try:
+            bucket.call("delete_object", Key=key, IfMatch=etag)
+        except sdk.ClientError as error:
+            code = code_of(error)
+            if code in ("PreconditionFailed", "NoSuchKey"):
+                return
+            if code != "NotImplemented":  # the response of LocalStack, which is used with the preset of AWS
+                raise
+        else:
+            return
+    try:
+        is_unchanged = etag_of(bucket.head(path)) == etag
+    except FileNotFoundInStorageError:
+        return
+    if is_unchanged:
+        bucket.call("delete_object", Key=key)

@@ -187,6 +187,11 @@ _BY_CLASS: tuple[tuple[type[Exception], type[StorageError], str], ...] = (
         "the credentials could not be retrieved; see the error before this one",
     ),
     (sdk.NoRegionError, ConfigurationError, "no region is configured: set aws_region"),
+    (
+        sdk.InvalidRegionError,
+        ConfigurationError,
+        "the configured region is not the name of a region: set aws_region",
+    ),
     (sdk.ParamValidationError, ConfigurationError, "an argument is not valid for S3; see the error before this one"),
     (sdk.BotoCoreError, StorageUnavailableError, "the request could not be sent; see the error before this one"),
 )

@@ -17,7 +17,7 @@ from .gateway import BucketGateway, etag_of, size_of
 from .integrity import select_check
 from .multipart import S3Multipart
 from .object_metadata import info_of
-from .presets import PRESETS, UNKNOWN
+from .presets import preset_of
 
 CHUNK_SIZE = 5 * 1024 * 1024
 CONCURRENCY = 8
@@ -148,5 +148,5 @@ def _gateway(bucket: str | BucketGateway, client: Any) -> BucketGateway:
     if client is None:
         raise ConfigurationError("a file of a bucket without a gateway needs a boto3 client: set client")
     bounded_client = BoundedClient(client, client.meta.config.max_pool_connections)
-    preset = PRESETS["aws"] if ".amazonaws.com" in client.meta.endpoint_url else UNKNOWN
+    preset = preset_of(None, client.meta.endpoint_url)
     return BucketGateway(bucket, "s3", lambda: bounded_client, preset=preset)

@@ -110,10 +110,7 @@ class BucketGateway:
                 page = next(pages, None)
             if page is None:
                 return
-            if page.keys() <= _NOT_LISTED:  # another XML document; it must not look like an empty listing
-                raise StorageUnavailableError(
-                    "the response is no listing: check the endpoint_url and the proxy in between"
-                )
+            check_listing(page)
             yield page
 
     def head(self, path: str, *, for_cleanup: bool = False) -> Any:
@@ -131,6 +128,15 @@ class BucketGateway:
             raise
         self._bucket_exists = True
         return response
+
+    def region(self) -> str | None:
+        """Return the region of the bucket, or None if the service does not name it."""
+        try:
+            response = self.call("head_bucket")
+        except sdk.ClientError as error:  # also a refusal names the region
+            response = error.response
+        region = response["ResponseMetadata"].get("HTTPHeaders", {}).get("x-amz-bucket-region")
+        return None if region is None else str(region)
 
     def get_first_bytes(self, path: str, size: int) -> tuple[bytes, Any]:
         """Return the first *size* bytes of an object, or all if there are fewer, and the response with its headers.
@@ -199,7 +205,7 @@ class BucketGateway:
             # The body is read by urllib3, which returns what has arrived; botocore waits for the whole range.
             with response["Body"] as body:
                 if "ContentRange" not in response:  # the whole object instead of the range
-                    stop = min(stop, response.get("ContentLength", 0))
+                    stop = min(stop, size_of(response))
                     read_into(body, start, io.BytesIO(), self.read_timeout)
                 read_into(body, stop - start, into, self.read_timeout)
         return response
@@ -217,6 +223,16 @@ class BucketGateway:
         self._bucket_exists = True
 
 
+def check_listing(page: Any) -> None:
+    """Check that a response is a page of a listing.
+
+    Raises:
+        StorageUnavailableError: when it is another XML document, which would look like an empty listing.
+    """
+    if page.keys() <= _NOT_LISTED:
+        raise StorageUnavailableError("the response is no listing: check the endpoint_url and the proxy in between")
+
+
 def size_of(response: Any) -> int:
     """Return the size of the whole object in bytes, also from a response to a range request.
 
@@ -224,6 +240,11 @@ def size_of(response: Any) -> int:
         StorageUnavailableError: when it is missing or no number.
     """
     content_range = response.get("ContentRange")
+    if not content_range and "ContentLength" not in response:
+        raise StorageUnavailableError(
+            'the response has no size: try again, or check the preset (Google Cloud Storage needs "gcs") and the proxy '
+            "in between"
+        )
     with translating_parse_errors():
         return int(content_range.rpartition("/")[2]) if content_range else int(response["ContentLength"])
 

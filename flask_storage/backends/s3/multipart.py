@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus
 
 from botocore import exceptions as sdk
 
@@ -15,8 +16,8 @@ from ...multipart import MultipartStore, Part, PartLimits, PendingUpload
 from ...range_download import SEND_CHUNK_SIZE, Pieces
 from ...types import WriteOptions
 from .errors import code_of, status_of, translating_conditions
-from .gateway import BucketGateway, translating_parse_errors, unquoted_etag, upload_id_of
-from .object_metadata import WRITE_KEY, condition_arguments, write_arguments
+from .gateway import BucketGateway, check_listing, translating_parse_errors, unquoted_etag, upload_id_of
+from .object_metadata import WRITE_KEY, condition_arguments, stored_metadata, write_arguments
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -26,7 +27,7 @@ MAX_PART = 5 * 1024 * 1024 * 1024
 MAX_PARTS = 10_000
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_MAX_ID_LENGTH = 1024
+_UPLOAD_ID = re.compile(r"[ -~]{1,1024}")
 _NOT_FOUND = 404
 _SERVER_ERROR = 500
 # After these errors the outcome of the request is unknown.
@@ -128,17 +129,37 @@ class S3Multipart(MultipartStore):
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
         """Yield the multipart uploads that are neither completed nor aborted."""
         prefix = self._bucket.key(f"{path}/" if path else "")
-        for page in self._bucket.pages("list_multipart_uploads", Prefix=prefix):
+        markers: dict[str, str] = {}
+        encoding: dict[str, str] = {}
+        while True:
+            try:
+                page = self._bucket.call("list_multipart_uploads", Prefix=prefix, **markers, **encoding)
+            except (StorageUnavailableError, sdk.ClientError) as error:
+                if encoding or (isinstance(error, sdk.ClientError) and status_of(error) < _SERVER_ERROR):
+                    raise
+                # Maybe a key has a character that XML cannot represent: boto3 reports that as a server error. Keys are
+                # encoded only in this case, because LocalStack says that they are and sends them as they are.
+                encoding = {"EncodingType": "url"}
+                continue
+            check_listing(page)
+            decode = unquote_plus if page.get("EncodingType") == "url" else str
             with translating_parse_errors():
                 uploads = [
                     PendingUpload(
-                        path=self._bucket.path(upload["Key"]),
+                        path=self._bucket.path(decode(upload["Key"])),
                         upload_id=upload["UploadId"],
                         started_at=upload["Initiated"],
                     )
                     for upload in page.get("Uploads", ())
                 ]
+                last, markers = markers, {}
+                if page.get("IsTruncated"):
+                    markers = {"KeyMarker": decode(page["NextKeyMarker"]), "UploadIdMarker": page["NextUploadIdMarker"]}
             yield from uploads
+            if not markers:
+                return
+            if markers == last:
+                raise StorageUnavailableError("the service repeats a page of the listing: check the preset")
 
     # -- inner ------------------------------------------------------------------------------------------------------
 
@@ -152,7 +173,8 @@ class S3Multipart(MultipartStore):
 
     def _call(self, operation: str, path: str, upload_id: str, **arguments: Any) -> Any:
         # A request with an empty id is one for the object itself, which it would store or delete.
-        if not (0 < len(upload_id) <= _MAX_ID_LENGTH and upload_id.isascii() and upload_id.isprintable()):
+        # It may also have any type, as it often comes from a client.
+        if not (isinstance(upload_id, str) and _UPLOAD_ID.fullmatch(upload_id)):
             raise FileNotFoundInStorageError(self._bucket.storage, f"{path} (upload)")
         return self._bucket.call(operation, Key=self._bucket.key(path), UploadId=upload_id, **arguments)
 
@@ -184,7 +206,7 @@ class S3Multipart(MultipartStore):
                 return False
         try:
             response = self._bucket.head(path, for_cleanup=True)
-            is_own_write = not conditional or response.get("Metadata", {}).get(WRITE_KEY) == self._nonce
+            is_own_write = not conditional or stored_metadata(response).get(WRITE_KEY) == self._nonce
             return is_own_write and unquoted_etag(response) == etag
         except (sdk.ClientError, sdk.BotoCoreError, StorageError):
             return False

@@ -60,7 +60,7 @@ def info_of(bucket: BucketGateway, path: str, response: Mapping[str, Any], size:
         for part in response.get("ContentEncoding", "").replace(" ", "").split(",")
         if part not in ("", "aws-chunked")
     )
-    metadata = {key: decode_metadata(value) for key, value in response.get("Metadata", {}).items() if key != WRITE_KEY}
+    metadata = {key: decode_metadata(value) for key, value in stored_metadata(response).items() if key != WRITE_KEY}
     if bucket.preset.hyphenates_metadata:
         metadata = {key.replace("-", "_"): value for key, value in metadata.items()}
     return FileInfo(
@@ -79,13 +79,22 @@ def info_of(bucket: BucketGateway, path: str, response: Mapping[str, Any], size:
     )
 
 
+def stored_metadata(response: Mapping[str, Any]) -> dict[str, str]:
+    """Return the metadata in a response as it is stored, with keys in lower case.
+
+    The service stores lower case, but keys are parts of header names, and HTTP programs written in Go change their
+    case: a proxy like Traefik or Caddy, or the service itself (rclone).
+    """
+    return {key.lower(): value for key, value in response.get("Metadata", {}).items()}
+
+
 def preserved_arguments(response: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments that store an object with the headers and metadata in a response."""
     names = ("ContentType", "ContentLanguage", "CacheControl", "ContentDisposition", "ContentEncoding")
     headers = {name: decode_utf8_header(response[name]) for name in names if response.get(name)}
     metadata = {
         key: value if value.isascii() else encode_metadata(decode_utf8_header(value))  # boto3 accepts ASCII only
-        for key, value in response.get("Metadata", {}).items()
+        for key, value in stored_metadata(response).items()
         if key != WRITE_KEY
     }
     return {**headers, "Metadata": metadata} if metadata else headers

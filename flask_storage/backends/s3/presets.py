@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ...errors import ConfigurationError
 from ...types import Capabilities, ShareLinkOperation
+from .endpoint import is_aws
 
 ADDRESSING = ("auto", "path", "virtual")
 CHECKSUMS = ("when_required", "when_supported")
@@ -26,12 +27,15 @@ class S3Preset:
         put_conditions: Whether PutObject honors ``If-None-Match`` and ``If-Match``.
         complete_conditions: Whether CompleteMultipartUpload does.
         copy_conditions: Whether CopyObject does, for its target.
+        delete_conditions: Whether DeleteObject honors ``If-Match``.
         bulk_delete: How many objects one DeleteObjects call deletes; 0 if the service has no such call.
         bulk_delete_md5: Whether that call requires Content-MD5, and rejects the checksum that boto3 sends.
         part_copy: Whether objects can be copied in parts, which objects larger than 5 GiB need.
         copies_by_reference: Whether a copy shares the stored content, so that one call copies any size immediately.
         uniform_parts: Whether all parts of an upload except the last must have the same size.
         hyphenates_metadata: Whether the service replaces underscores in metadata keys by hyphens.
+        transcodes_gzip: Whether the service decompresses objects with ``content_encoding="gzip"`` for clients that do
+            not accept gzip.
         etag_is_md5: Whether the ETag of an object that one request stored is its MD5 digest.
         metadata: Whether the service stores the application's keys and values unchanged.
         upload_listing: Whether unfinished uploads can be listed, as sweep needs, and parts be uploaded again.
@@ -46,12 +50,14 @@ class S3Preset:
     put_conditions: bool = False
     complete_conditions: bool = False
     copy_conditions: bool = False
+    delete_conditions: bool = False
     bulk_delete: int = 0
     bulk_delete_md5: bool = False
     part_copy: bool = False
     copies_by_reference: bool = False
     uniform_parts: bool = False
     hyphenates_metadata: bool = False
+    transcodes_gzip: bool = False
     etag_is_md5: bool = False
     metadata: bool = True
     upload_listing: bool = True
@@ -70,6 +76,7 @@ PRESETS = {
         put_conditions=True,
         complete_conditions=True,
         copy_conditions=True,
+        delete_conditions=True,
         bulk_delete=1000,
         part_copy=True,
         etag_is_md5=True,
@@ -92,7 +99,7 @@ PRESETS = {
         etag_is_md5=True,
     ),
     "b2": S3Preset(region=None, bulk_delete=1000, bulk_delete_md5=True, part_copy=True),
-    "gcs": S3Preset(region="auto"),
+    "gcs": S3Preset(region="auto", transcodes_gzip=True),
     "ceph": S3Preset(
         acl=True,
         post_policy=True,
@@ -113,7 +120,12 @@ PRESETS = {
 
 
 def preset_of(preset: str | S3Preset | None, endpoint_url: str | None) -> S3Preset:
-    """Return the preset with this name, or the one given; by default AWS, or with an *endpoint_url* :data:`UNKNOWN`.
+    """Return the preset with this name, or the one given.
+
+    Args:
+        preset: The argument of the profile. Without one the preset is that of AWS, or :data:`UNKNOWN` if the endpoint
+            is not one of AWS.
+        endpoint_url: The endpoint that the client uses, if it is configured.
 
     Raises:
         ConfigurationError: for an unknown name; the message lists the known names.
@@ -121,7 +133,7 @@ def preset_of(preset: str | S3Preset | None, endpoint_url: str | None) -> S3Pres
     if isinstance(preset, S3Preset):
         return preset
     if preset is None:
-        return PRESETS["aws"] if endpoint_url is None else UNKNOWN
+        return PRESETS["aws"] if endpoint_url is None or is_aws(endpoint_url) else UNKNOWN
     if preset not in PRESETS:
         raise ConfigurationError(f"unknown preset {preset!r}: use one of {', '.join(sorted(PRESETS))}")
     return PRESETS[preset]

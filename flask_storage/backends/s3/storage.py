@@ -10,9 +10,13 @@ from functools import partial
 from typing import Any, ClassVar, Self
 from urllib.parse import SplitResult, unquote
 
-import arrow
+from botocore import exceptions as sdk
 
-from ...errors import ConfigurationError, FileNotFoundInStorageError, InvalidPathError, StorageError
+from ...errors import (
+    ConfigurationError,
+    InvalidPathError,
+    StorageError,
+)
 from ...multipart import MultipartStore
 from ...paths import MAX_PATH_BYTES, directory_prefix
 from ...process_local import thread_pool
@@ -35,13 +39,14 @@ from ...validation import (
     parse_seconds,
 )
 from .client import Clients, ClientSettings
-from .copy import copy_object
+from .copy import copy_object, delete_version
+from .endpoint import check_endpoint, parse_bucket, parse_region
 from .errors import error_of, translate_error
 from .files import CHUNK_SIZE, CONCURRENCY, S3Reader, S3Writer
-from .gateway import BucketGateway, ObjectSettings, size_of, translating_parse_errors
+from .gateway import BucketGateway, ObjectSettings, etag_of, translating_parse_errors
 from .link_operations import S3LinkOperations
+from .listing import details_of, entries_of, stat_object
 from .multipart import MIN_PART, S3Multipart
-from .object_metadata import info_of
 from .presets import ADDRESSING, CHECKSUMS, S3Preset, capabilities_of, preset_of
 from .presign import S3Presigner
 from .settings import customer_arguments, key_pair, rounding_of, stored_arguments
@@ -66,10 +71,11 @@ class S3Storage(S3LinkOperations):
         aws_profile: A profile of ``~/.aws/config`` to use instead of keys.
         name: See :class:`~flask_storage.StorageBackend`.
         aws_session_token: The session token of explicit temporary credentials.
-        endpoint_url: The endpoint of a service other than AWS.
+        endpoint_url: The endpoint of a service other than AWS; by default that of boto3's configuration
+            (``AWS_ENDPOINT_URL_S3``, ``AWS_ENDPOINT_URL``, ``~/.aws/config``), as it is when the storage is created.
         preset: The behavior of the service: ``"aws"``, ``"minio"``, ``"r2"``, ``"b2"``, ``"gcs"``, ``"ceph"``,
-            ``"spaces"``, ``"wasabi"``, or an :class:`~flask_storage.S3Preset`. The default is AWS or, with an
-            *endpoint_url*, settings that are safe with every S3-compatible service.
+            ``"spaces"``, ``"wasabi"``, or an :class:`~flask_storage.S3Preset`. The default depends on the endpoint of
+            the client: AWS, or settings that are safe with every S3-compatible service.
         prefix: A directory of the bucket to which the storage is confined.
         addressing_style: ``"virtual"``, ``"path"`` or ``"auto"``; by default that of the preset.
         checksums: ``"when_supported"`` or ``"when_required"``; by default that of the preset.
@@ -147,11 +153,7 @@ class S3Storage(S3LinkOperations):
         portable: bool = False,
     ) -> None:
         super().__init__(name, base_url=base_url, portable=portable)
-        unchecked: object = bucket  # JSON may contain any type
-        if not (unchecked and isinstance(unchecked, str)):
-            raise ConfigurationError("bucket must be the name of a bucket")
-        self.bucket = bucket
-        self.preset = preset_of(preset, endpoint_url)
+        self.bucket = parse_bucket(bucket)
         if client is not None and (session or endpoint_url or addressing_style or aws_session_token):
             raise ConfigurationError(
                 "client already has a session and an endpoint: remove session, endpoint_url, addressing_style and token"
@@ -160,22 +162,29 @@ class S3Storage(S3LinkOperations):
             raise ConfigurationError(
                 "session or client already has credentials: remove aws_access_key_id and aws_profile"
             )
-        if acl is not None and not self.preset.acl:
-            raise ConfigurationError("this service does not support ACLs of single objects: remove acl")
         if bool(aws_access_key_id) != bool(aws_secret_access_key):
             raise ConfigurationError(
                 "aws_access_key_id and aws_secret_access_key are needed together: set both or neither"
             )
         self._chunk_size = parse_int("chunk_size", chunk_size, MIN_PART)
         self._concurrency = parse_int("concurrency", concurrency, 1)
-        endpoint_url = parse_http_url("endpoint_url", endpoint_url)
+        link_endpoint_url = parse_http_url("link_endpoint_url", link_endpoint_url)
         settings = ClientSettings(
-            region=parse_optional_text("aws_region", aws_region) or (self.preset.region if endpoint_url else None),
+            region=parse_region(aws_region),
             access_key=parse_optional_text("aws_access_key_id", aws_access_key_id),
             secret_key=parse_optional_text("aws_secret_access_key", aws_secret_access_key),
             token=parse_optional_text("aws_session_token", aws_session_token),
             profile=parse_optional_text("aws_profile", aws_profile),
-            endpoint_url=endpoint_url,
+            endpoint_url=parse_http_url("endpoint_url", endpoint_url),
+        ).with_endpoint(session=session, client=client)
+        check_endpoint("endpoint_url", settings.endpoint_url, bucket)
+        check_endpoint("link_endpoint_url", link_endpoint_url, bucket)
+        self.preset = preset_of(preset, settings.endpoint_url)
+        if acl is not None and not self.preset.acl:
+            raise ConfigurationError("this service does not support ACLs of single objects: remove acl")
+        settings = replace(
+            settings,
+            region=settings.region or (self.preset.region if settings.endpoint_url else None),
             addressing=parse_choice("addressing_style", addressing_style, ADDRESSING) or self.preset.addressing,
             checksums=parse_choice("checksums", checksums, CHECKSUMS) or self.preset.checksums,
             connect_timeout=parse_seconds("connect_timeout", connect_timeout),
@@ -183,6 +192,7 @@ class S3Storage(S3LinkOperations):
             max_attempts=parse_int("max_attempts", max_attempts, 1),
             max_connections=parse_connections("max_connections", max_connections),
             bulk_delete_md5=self.preset.bulk_delete_md5,
+            transcodes_gzip=self.preset.transcodes_gzip,
             verify=parse_ca("verify", verify),
         )
         self.preset = replace(self.preset, checksums=settings.checksums)
@@ -211,7 +221,7 @@ class S3Storage(S3LinkOperations):
             self._gateway,
             self._clients,
             credentials=key_pair("link_credentials", link_credentials),
-            endpoint_url=parse_http_url("link_endpoint_url", link_endpoint_url),
+            endpoint_url=link_endpoint_url,
             rounding=rounding_of(link_rounding),
         )
         self.capabilities = capabilities_of(
@@ -252,37 +262,24 @@ class S3Storage(S3LinkOperations):
         return self._list_prefix(f"{path}/" if path else "", recursive)
 
     def _list_prefix(self, prefix: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
-        arguments = {} if recursive else {"Delimiter": "/"}
-        as_path = self._gateway.path
-        for page in self._gateway.pages("list_objects_v2", Prefix=self._gateway.key(prefix), **arguments):
-            with translating_parse_errors():
-                # Consoles create keys that end in a slash to show empty directories; they are not files.
-                files = [
-                    ListEntry(as_path(item["Key"]), arrow.Arrow.fromdatetime(item["LastModified"]), item["Size"])
-                    for item in page.get("Contents", ())
-                    if not item["Key"].endswith("/")
-                ]
-                directories = [ListEntry(as_path(item["Prefix"]), None, 0) for item in page.get("CommonPrefixes", ())]
-            yield files
-            yield directories
+        return entries_of(self._gateway, prefix, recursive=recursive)
 
     def _list_details(self, path: str, recursive: bool, prefix: str | None) -> Iterator[FileInfo]:
         pages = self._list(path, recursive) if prefix is None else self._list_prefix(prefix, recursive)
-        for page in pages:
-            names = [entry.name for entry in page if not entry.is_directory]
-            for start in range(0, len(names), self._concurrency):
-                batch = names[start : start + self._concurrency]
-                yield from filter(None, self._workers().map(self._stat_or_none, batch))
+        return details_of(self._gateway, pages, self._concurrency, self._workers)
 
     def _stat(self, path: str) -> FileInfo:
-        response = self._gateway.head(path)
-        return info_of(self._gateway, path, response, size_of(response))
+        return stat_object(self._gateway, path)
 
-    def _stat_or_none(self, path: str) -> FileInfo | None:
-        try:
-            return self._stat(path)
-        except FileNotFoundInStorageError:
-            return None
+    def _check(self) -> None:
+        super()._check()
+        region, used = self._gateway.region(), self.client.meta.region_name
+        # boto3 follows redirects to the right region. Links are signed for one region, and the service refuses others.
+        if self.preset.region is None and region not in (None, used):
+            raise ConfigurationError(
+                f"the bucket {self.bucket} is in the region {region}, and its links are signed for {used}: set "
+                f"aws_region to {region}, or the region of your own client"
+            )
 
     # -- content ------------------------------------------------------------------------------------------------------
 
@@ -331,8 +328,19 @@ class S3Storage(S3LinkOperations):
     # -- copy and delete ----------------------------------------------------------------------------------------------
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
-        if not copy_object(self._gateway, path, new_path, options, self._workers):
+        self._copy_version(path, new_path, options)
+
+    def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
+        etag = self._copy_version(path, new_path, options)
+        # A version that another client has stored since then was not copied, and stays.
+        delete_version(self._gateway, path, etag)
+
+    def _copy_version(self, path: str, new_path: str, options: WriteOptions) -> str:
+        """Copy a file, and return the ETag of the version that was copied."""
+        response = self._gateway.head(path)
+        if not copy_object(self._gateway, path, response, new_path, options, self._workers):
             super()._copy(path, new_path, options)
+        return etag_of(response)
 
     def _delete(self, path: str) -> None:
         self._gateway.call("delete_object", Key=self._gateway.key(path))
@@ -378,10 +386,16 @@ class S3Storage(S3LinkOperations):
             )
         multipart = S3Multipart(self._gateway)
         count = 0
+        failed = None
         for upload in list(multipart.list_uploads()):
             if upload.started_at < before:
-                multipart.abort(upload.path, upload.upload_id)
-                count += 1
+                try:
+                    multipart.abort(upload.path, upload.upload_id)
+                    count += 1
+                except sdk.ClientError as error:
+                    failed = failed or error
+        if failed is not None:  # all others are aborted
+            raise failed
         return count
 
     # -- paths and errors ----------------------------------------------------------------------------------------------
