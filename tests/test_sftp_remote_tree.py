@@ -45,6 +45,7 @@ from flask_storage.backends.sftp.protocol import (
     REALPATH,
     REMOVE,
     RENAME,
+    RMDIR,
     SETSTAT,
     STAT,
     Session,
@@ -809,6 +810,42 @@ def test_a_move_that_the_server_refuses_raises_an_error(make_openssh):
 
         assert storage.read("a.txt") == b"1"
         assert not storage.exists("b.txt")
+
+
+@pytest.mark.parametrize("extensions", [(), (POSIX_RENAME, HARDLINK)], ids=["plain", "extensions"])
+@pytest.mark.parametrize(("path", "new_path"), [("Photo.JPG", "photo.jpg"), ("Dir/x", "dir/x"), ("ÄÖ", "äö")])
+def test_a_move_that_changes_only_the_case_keeps_the_file_on_a_server_that_ignores_case(path, new_path, extensions):
+    """Whether its plain rename replaces a file or, as OpenSSH's, refuses because the target exists."""
+    names_by_key = {b"/r": b"/r", b"/r/dir": b"/r/Dir", f"/r/{path}".lower().encode(): f"/r/{path}".encode()}
+
+    def key(name):
+        return os.path.normpath(name.decode().lower()).encode()
+
+    def script(request):
+        fields = request.texts[1:] if request.kind == EXTENDED else request.texts
+        if request.kind == REALPATH:
+            return names(request, (fields[0], attributes(DIRECTORY)))
+        if key(fields[0]) not in names_by_key:
+            return status(request, NO_SUCH_FILE)
+        if request.kind in (LSTAT, STAT):
+            return response(request, ATTRS, attributes(DIRECTORY if key(fields[0]) in (b"/r", b"/r/dir") else FILE))
+        if request.kind == RENAME and key(fields[1]) in names_by_key:
+            return status(request, FAILURE)
+        if request.kind in (RENAME, EXTENDED):
+            del names_by_key[key(fields[0])]
+            names_by_key[key(fields[1])] = os.path.normpath(fields[1])
+        if request.kind == REMOVE:
+            del names_by_key[key(fields[0])]
+        return status(request, FAILURE if request.kind == RMDIR else 0)
+
+    session, _ = make_session(script, extensions=extensions)
+    atomic_write = AtomicWrite(RemoteTree("/r", directory_mode=0o700, storage="sftp"), file_mode=0o600, sync=True)
+    found = atomic_write.tree.stat(session, path)
+
+    atomic_write.move(session, path, found, new_path, WriteOptions())
+    atomic_write.tree.remove_empty_parents(session, os.path.dirname(path))
+
+    assert [name for name in names_by_key.values() if name not in (b"/r", b"/r/Dir")] == [f"/r/{new_path}".encode()]
 
 
 def test_a_refused_rename_keeps_the_old_file():

@@ -343,10 +343,12 @@ class AtomicWrite:
                 session.wait(session.rename(source, target))
                 session.request(REMOVE, backup)  # if this fails, `sweep` removes it
                 return
-            except StatusError:
+            except StatusError as error:
                 if self._succeeded(session, backed_up):
                     if self._succeeded(session, session.rename(backup, target)):
                         self._touch(session, target, attributes, attributes.mtime)
+                        if error.code == NO_SUCH_FILE and _differ_in_case_only(source, target):
+                            return  # the server ignores case: the backup was the source, and has its new name now
                         raise
                     session.request(REMOVE, backup)  # another process has written a newer file to the target
                 if not retries:
@@ -385,6 +387,10 @@ class AtomicWrite:
 
 def _temporary_name() -> str:
     return RESERVED_PREFIX + secrets.token_hex(8)
+
+
+def _differ_in_case_only(one: bytes, other: bytes) -> bool:
+    return one.decode("utf-8", "replace").casefold() == other.decode("utf-8", "replace").casefold()
 
 
 def _is_temporary(name: bytes) -> bool:

@@ -221,6 +221,11 @@ class Session:
         """Number of requests without a response."""
         return len(self._pending)
 
+    @property
+    def arrived_bytes(self) -> int:
+        """Number of bytes that have arrived and were not read yet."""
+        return len(self._unread) + len(self._channel.in_buffer)
+
     def flush(self) -> None:
         """Send the requests that are still queued."""
         with _MarkingBroken(self):
