@@ -109,9 +109,9 @@ class Storage:
 
 
 def _register_views(app: Flask, prefix: str | None, served: Mapping[str, str]) -> None:
-    from .http.link_view import LinkView, PublicFileView, exempt_link_views
+    from .http.link_view import LinkView, PublicFileView, prepare_link_views
 
-    app.url_value_preprocessor(exempt_link_views)
+    app.url_value_preprocessor(prepare_link_views)
     if prefix is not None:
         # Not a blueprint, because an app may have a blueprint named "storage".
         app.add_url_rule(f"{prefix.rstrip('/')}/<profile>", view_func=LinkView.as_view(LINK_ENDPOINT))
