@@ -12,7 +12,7 @@ import ipaddress
 import logging
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -241,7 +241,7 @@ class PublicFileView(MethodView):
 
     init_every_request = False
 
-    def get(self, profile: str, path: str) -> Response:
+    def get(self, profile: str, path: str, **view_args: Any) -> Response:
         """Send the file."""
         storage = current_storage[profile]
         response = send_stored_file(storage, path, disposition="inline")
@@ -267,6 +267,25 @@ def prepare_link_views(endpoint: str | None, _values: dict[str, Any] | None) -> 
         # Flask-WTF identifies views by module and name. This name is unique, so no other view is exempted.
         view.__name__ = f"{view_class.__name__} (signed links)"
         protection.exempt(view)
+
+
+def remove_cookies(response: Response) -> Response:
+    """Remove the session's cookie from the responses that Flask creates in place of a view of this module.
+
+    These are the responses to OPTIONS and to methods that the view does not have (405). The extension registers this
+    with :meth:`flask.Flask.after_request`.
+    """
+    if request.method != "OPTIONS" and response.status_code != 405:
+        return response
+    endpoint = request.endpoint
+    if isinstance(request.routing_exception, exceptions.MethodNotAllowed):
+        adapter: Any = current_app.create_url_adapter(request)
+        with suppress(HTTPException):  # a redirect
+            endpoint = adapter.match(method=adapter.allowed_methods()[0])[0]
+    view_class = getattr(current_app.view_functions.get(endpoint or ""), "view_class", object)
+    if issubclass(view_class, (LinkViewMixin, PublicFileView)):
+        return CookielessResponse.force_type(response)
+    return response
 
 
 # -- responses --------------------------------------------------------------------------------------------------------
