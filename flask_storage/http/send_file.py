@@ -110,6 +110,7 @@ def send_stored_file(
             )
             headers["Cache-Control"] = header_value(cache_control) or "private, no-cache"
             if offload:
+                headers["Content-Length"] = "0"  # so that Flask-Compress does not compress the empty body
                 headers.update(offload[1])
                 return StoredFileResponse(headers=headers, info=info)
             return _file_response(reader, info, headers, ranges=ranges)
@@ -248,8 +249,9 @@ def _file_response(reader: RemoteFile | None, info: FileInfo, headers: Headers, 
         reader.close()
         reader = None
     if reader is None:
-        # Not an empty list: Hypercorn sends a response only after its first chunk.
-        return StoredFileResponse([b""], headers=headers, info=info)
+        # An iterator, as the body of GET, because Flask-Compress compresses sequences in another way. Not an empty one:
+        # Hypercorn sends a response only after its first chunk.
+        return StoredFileResponse(iter([b""]), headers=headers, info=info)
     body = _body(reader, start, count, whole=status == 200)
     return StoredFileResponse(body, status=status, headers=headers, direct_passthrough=True, info=info)
 
