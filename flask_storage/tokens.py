@@ -2,8 +2,9 @@
 
 A token is a JWT (`RFC 7519 <https://www.rfc-editor.org/rfc/rfc7519>`_) signed with HMAC-SHA-512 and nothing else. It
 contains everything that the link view trusts: path, operations, the profile as audience, the expiry, and the
-constraints of the :class:`~flask_storage.types.LinkRequest`. PyJWT does the cryptography. Before PyJWT is called, this
-module rejects tokens that are too long, have another header, or are not in the canonical encoding.
+constraints of the :class:`~flask_storage.types.LinkRequest`. PyJWT verifies it. Before PyJWT is called, this module
+rejects tokens that are too long, have another header, or are not in the canonical encoding. Signing is one HMAC over a
+constant header and the claims; PyJWT would check the key and serialize the header again for each of thousands of links.
 
 The signing key is not the app's secret but derived from it with HKDF (`RFC 5869
 <https://www.rfc-editor.org/rfc/rfc5869>`_). The length and text of the audience go into the derivation, so that two
@@ -18,6 +19,7 @@ import json
 import re
 import secrets
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -177,7 +179,6 @@ class LinkSigner:
         self.secrets = tuple(keys)
         self._audience = audience
         self._keys = [derive_key(key, audience) for key in keys]
-        self._jws = jwt.PyJWS(algorithms=[ALGORITHM])
         self._expired = jwt.ExpiredSignatureError
         self._error = jwt.PyJWTError
         required = ["exp", "iat", "aud", "key", "op"]
@@ -200,8 +201,8 @@ class LinkSigner:
         claims["aud"] = self._audience
         claims["iat"] = int(now.timestamp())
         # Text is not escaped to ASCII: with six characters per letter, a long Cyrillic path would not fit into a URL.
-        payload = _to_json(claims).encode()
-        token = self._jws.encode(payload, self._keys[0], algorithm=ALGORITHM, headers={"typ": "JWT"})
+        signed = f"{_HEADER}.{_base64(_to_json(claims).encode())}"
+        token = f"{signed}.{_base64(hmac.digest(self._keys[0], signed.encode(), hashlib.sha512))}"
         if len(token) > MAX_TOKEN_LENGTH:
             raise ValueError(
                 f"the token would have {len(token)} characters, and a link can have at most {MAX_TOKEN_LENGTH}: "
@@ -242,6 +243,10 @@ def _check_pyjwt(jwt: ModuleType) -> None:
             f"links cannot be signed: the package 'jwt' ({jwt.__file__}) is not PyJWT but that of another "
             "distribution: run 'pip uninstall jwt', then 'pip install --force-reinstall pyjwt'"
         )
+
+
+def _base64(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def derive_key(secret: bytes, audience: str) -> bytes:

@@ -383,12 +383,14 @@ class LinkContext:
             since an app may set its ``SECRET_KEY`` after ``init_app``.
         strict: Whether a storage's own secret must have the full length (not under ``DEBUG`` or ``TESTING``).
         link_url: Returns the absolute URL for a token and an endpoint (None: the link view of the extension).
+        public_root: Returns what precedes ``base_url`` in public URLs, for a profile that the app itself serves.
     """
 
     profile: str
     secrets: Callable[[], tuple[bytes, ...]] = field(repr=False)
     strict: bool = True
     link_url: Callable[[str, str | None], str] = field(repr=False)
+    public_root: Callable[[], str] | None = field(default=None, repr=False)
 
 
 def to_utc(expire: Expiry, *, now: datetime | None = None) -> datetime:

@@ -113,6 +113,29 @@ def test_an_environment_variable_can_change_one_value_of_a_profile(monkeypatch, 
     assert [file.name for file in (tmp_path / "elsewhere").rglob("*.txt")] == ["a.txt"]
 
 
+@pytest.mark.parametrize(
+    ("trusted", "host", "status"),
+    [
+        (None, "localhost:5000", 200),
+        (None, "127.0.0.1:5001", 200),
+        (None, "files.example.com", 400),
+        (None, "127.0.0.1.files.example.com", 400),
+        ('["files.example.com"]', "files.example.com", 200),
+        ('["files.example.com"]', "localhost", 400),
+    ],
+)
+def test_the_app_answers_only_at_its_own_address(monkeypatch, tmp_path, trusted, host, status):
+    """A page on the internet whose name points to this machine cannot read the files; the error says what to do."""
+    if trusted:
+        monkeypatch.setenv("FLASK_TRUSTED_HOSTS", trusted)
+    client = create_app(str(tmp_path / "instance")).test_client()
+
+    responses = [client.get(path, headers={"Host": host}) for path in ("/", "/storage/drop?token=x")]
+
+    assert [response.status_code for response in responses] == [status, 403 if status == 200 else 400]
+    assert status == 200 or all("FLASK_TRUSTED_HOSTS" in response.text for response in responses)
+
+
 FORMS = [config.as_mapping, config.as_pairs, config.as_urls]
 
 

@@ -224,9 +224,10 @@ MAY_IMPORT = {
     # Stored files as responses, signed links as views.
     "http": ("", ""),
     "http.response_headers": ("types content_types", "flask werkzeug"),
-    "http.send_file": (f"{VALUES} files {INTERFACE} .response_headers", "flask werkzeug"),
+    "http.conditions": (f"{VALUES} {INTERFACE}", "flask werkzeug"),
+    "http.send_file": (f"{VALUES} files {INTERFACE} .conditions .response_headers", "flask werkzeug"),
     "http.link_view": (
-        f"{VALUES} tokens signals files {INTERFACE} profiles .response_headers .send_file",
+        f"{VALUES} tokens signals files {INTERFACE} profiles .conditions .response_headers .send_file",
         "flask werkzeug",
     ),
     # Commands.

@@ -222,7 +222,7 @@ def test_an_upload_is_stored_with_the_signed_headers(client, docs, link):
     url = link("upload", content_type="text/css", content_encoding="gzip", cache_control="public, max-age=5")
 
     client.put(
-        url, data=b"x", content_type="text/html", headers={"Content-Encoding": "br", "Cache-Control": "no-store"}
+        url, data=b"x", content_type="text/html", headers={"Content-Encoding": "gzip", "Cache-Control": "no-store"}
     )
 
     info = docs.stat("a/file.txt")
@@ -894,6 +894,47 @@ def test_responses_to_links_set_no_cookie(app, docs, link, profile, method, head
     assert method != "HEAD" or response.data == b""
     if profile == "docs" and (method == "HEAD" or status in {403, 415}):
         assert docs.opened == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status"),
+    [
+        ("/storage/docs", "OPTIONS", 200),
+        ("/storage/docs", "PATCH", 405),
+        ("/storage/docs", "PROPFIND", 405),
+        ("/own", "OPTIONS", 200),
+        ("/own", "PATCH", 405),
+        ("/media/a.txt", "OPTIONS", 200),
+        ("/media/a.txt", "PUT", 405),
+    ],
+)
+def test_responses_that_flask_creates_for_a_link_set_no_cookie(tmp_path, path, method, status):
+    """To OPTIONS and to other methods, for the built-in views and a custom one. Pages of the app set theirs."""
+    profiles = {"docs": "memory:", "media": {"backend": "memory", "base_url": "/media", "serve": True}}
+    app = make_app(tmp_path, STORAGE_PROFILES=profiles)
+
+    class Own(LinkViewMixin, MethodView): ...
+
+    app.add_url_rule("/own", view_func=Own.as_view("own"))
+    app.add_url_rule("/page", view_func=lambda: "page", methods=["GET"], endpoint="page")
+
+    @app.before_request
+    def change_session():
+        session["seen"] = True
+
+    @app.after_request
+    def add_header(response):
+        response.headers["X-App"] = "1"
+        return response
+
+    response = app.test_client().open(path, method=method)
+    page = app.test_client().open("/page", method=method if status == 200 else "PATCH")
+
+    assert (response.status_code, page.status_code) == (status, status)
+    assert response.headers["Allow"]
+    assert response.headers["X-App"] == "1"
+    assert "Set-Cookie" not in response.headers
+    assert "Set-Cookie" in page.headers
 
 
 def test_every_reader_is_closed(app, docs, link):

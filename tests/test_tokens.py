@@ -170,6 +170,25 @@ def test_other_libraries_can_verify_a_token(signer):
     assert claims["key"] == "a.txt"
 
 
+@pytest.mark.parametrize("path", ["a.txt", "\u0444\u0430\u0439\u043b 1.txt", "\U0001f600", "x" * 255])
+@pytest.mark.parametrize(
+    "constraints", [{}, {"uses": 1}, {name: values[-1] for name, values in LINK_CONSTRAINTS.items()}]
+)
+def test_a_token_is_exactly_what_pyjwt_would_sign(signer, path, constraints):
+    """Byte for byte; and tokens that PyJWT signs are valid here."""
+    token = signer.sign(path, request_for(DOWNLOAD | UPLOAD, **constraints), NOW)
+    payload = token.split(".")[1]
+    claims = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+    key = derive_key(SECRET, "docs")
+
+    signed_by_pyjwt = jwt.PyJWS().encode(claims, key, algorithm="HS512", headers={"typ": "JWT"})
+    claims_by_pyjwt = jwt.encode(json.loads(claims), key, algorithm="HS512")
+
+    assert token == signed_by_pyjwt
+    assert signer.verify(claims_by_pyjwt) == signer.verify(token) == (path, DOWNLOAD | UPLOAD)
+    assert signer.verify(claims_by_pyjwt).request == signer.verify(token).request
+
+
 def test_token_data_can_be_serialized_and_deserialized():
     """As in keg-storage; without an expiry there are no constraints."""
     data = InternalLinkTokenData("a.txt", DOWNLOAD | REMOVE)

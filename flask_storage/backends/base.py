@@ -73,7 +73,7 @@ class StorageBackend(TransferOperations, LinkOperations):
         self.name = name
         self.base_url = base_url
         self.portable = portable
-        self.link_context: LinkContext | None = None
+        self.link_context = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"

@@ -18,6 +18,7 @@ from ..types import (
     Expiry,
     FileInfo,
     LinkArguments,
+    LinkContext,
     LinkRequest,
     PresignedUpload,
     ShareLinkOperation,
@@ -31,15 +32,22 @@ from .driver import StorageDriver
 class LinkOperations(StorageDriver):
     """The operations that give a client access to a file, on top of the driver methods."""
 
+    link_context: LinkContext | None = None
+
     def url(self, path: str) -> str:
         """Return the public, permanent URL of a file. Whether the file exists is not checked.
+
+        For a profile that the app serves, it is a path on the app's host, below the prefix where the app is mounted; an
+        absolute URL with ``STORAGE_EXTERNAL_URL``.
 
         Raises:
             UnsupportedOperationError: when neither the profile nor the service has a public address.
         """
         path = self._path(path)
         if self.base_url is not None:
-            return f"{self.base_url.rstrip('/')}/{quote(path)}"
+            context = self.link_context
+            root = context.public_root() if context is not None and context.public_root is not None else ""
+            return f"{root}{self.base_url.rstrip('/')}/{quote(path)}"
         url = self._url(path)
         if url is None:
             raise self._unsupported(
