@@ -391,7 +391,8 @@ def test_holes_of_sparse_files_stay_holes(operation, layout, tmp_path):
     """A copy takes as little of the disk as the file, and progress reaches the size."""
     storage = LocalFSStorage(tmp_path / "root", create=True, fsync=False)
     allocated = write_sparse(storage.root / "a.img", SPARSE_FILES[layout])
-    content, calls, copied = (storage.root / "a.img").read_bytes(), [], tmp_path / "copied"
+    content, copied = (storage.root / "a.img").read_bytes(), tmp_path / "copied"
+    calls: list[int] = []
     assert allocated < HOLE
 
     if operation == "copy":
