@@ -268,7 +268,7 @@ def test_a_file_mode_may_be_octal_text(make_app, tmp_path, mode):
     assert profiles_of(app)["docs"].file_mode == 0o640
 
 
-@pytest.mark.parametrize("mode", ["rw-r-----", 640, 644, 600, 755, True, -1, None, 1.5, "0o222", "7777777"])
+@pytest.mark.parametrize("mode", ["rw-r-----", 640, 644, 600, 755, True, -1, "", 1.5, "0o222", "7777777"])
 def test_an_invalid_file_mode_is_reported_at_start(make_app, tmp_path, mode):
     """Not at the first write; decimal 640 would be 0o1200, which its owner cannot read."""
     with pytest.raises(ConfigurationError, match="is not a valid file_mode: write it in octal"):
