@@ -74,30 +74,36 @@ MAY_IMPORT = {
     "backends.filesystem": ("errors backends.local.file backends.local.storage", ""),
     # S3: `client` makes boto3's clients, and `gateway` alone sends requests with them. Others know SDK errors only.
     "backends.s3.endpoint": ("errors validation", "botocore.exceptions"),
+    "backends.s3.bounded_client": ("", ""),
     "backends.s3.presets": (f"{VALUES} .endpoint", ""),
     "backends.s3.settings": ("errors validation", ""),
     "backends.s3.sigv4": ("", ""),
     "backends.s3.errors": (VALUES, "botocore.exceptions"),
     "backends.s3.client": (
-        "errors process_local range_download .endpoint",
+        "errors process_local range_download .bounded_client .endpoint",
         "boto3 botocore.config botocore.exceptions botocore.handlers botocore.parsers",
     ),
+    "backends.s3.responses": ("errors", "botocore.parsers"),
+    "backends.s3.object_stream": ("range_download .bounded_client", ""),
     "backends.s3.gateway": (
-        "errors range_download .client .errors .presets",
-        "botocore.exceptions botocore.parsers",
-    ),
-    "backends.s3.integrity": ("range_download range_reader .gateway", ""),
-    "backends.s3.object_metadata": ("content_types metadata_encoding types .gateway", "arrow"),
-    "backends.s3.listing": ("errors types .gateway .object_metadata", "arrow"),
-    "backends.s3.multipart": (
-        f"{VALUES} multipart range_download .errors .gateway .object_metadata",
+        "errors range_download .bounded_client .errors .object_stream .presets .responses",
         "botocore.exceptions",
     ),
-    "backends.s3.copy": ("errors types multipart .errors .gateway .multipart .object_metadata", "botocore.exceptions"),
+    "backends.s3.integrity": ("range_download range_reader .responses", ""),
+    "backends.s3.object_metadata": ("content_types metadata_encoding types .gateway .responses", "arrow"),
+    "backends.s3.listing": ("errors types .gateway .object_metadata .responses", "arrow"),
+    "backends.s3.multipart": (
+        f"{VALUES} multipart range_download .errors .gateway .object_metadata .responses",
+        "botocore.exceptions",
+    ),
+    "backends.s3.copy": (
+        "errors types multipart .errors .gateway .multipart .object_metadata .responses",
+        "botocore.exceptions",
+    ),
     "backends.s3.files": (
         (
             f"{VALUES} files multipart process_local range_reader"
-            " .client .gateway .integrity .multipart .object_metadata .presets"
+            " .bounded_client .gateway .integrity .multipart .object_metadata .presets .responses"
         ),
         "",
     ),
@@ -107,7 +113,7 @@ MAY_IMPORT = {
         (
             f"{VALUES} multipart paths process_local streams validation"
             " .client .copy .endpoint .errors .files .gateway .link_operations .listing .multipart .presets .presign"
-            " .settings"
+            " .responses .settings"
         ),
         "botocore.exceptions",
     ),

@@ -162,6 +162,13 @@ class StorageDriver:
                     except FileNotFoundInStorageError:
                         continue
 
+    def _open_whole(self, path: str) -> RemoteFile:
+        """Return a reader as :meth:`_open_reader` does, for a caller that reads the whole file, from the beginning.
+
+        The caller guarantees the same, and closes the reader soon.
+        """
+        return self._open_reader(path)
+
     def _open_updater(self, path: str, options: WriteOptions) -> RemoteFile:
         """Return a private copy of the existing file, open for reading and writing, which closing publishes.
 

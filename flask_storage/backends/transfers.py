@@ -293,8 +293,11 @@ class TransferOperations(StorageDriver):
         return read()
 
     def _read_whole(self, path: str, max_size: int | None) -> bytes:
-        with self.open(path, FileMode.read) as reader:
-            return reader.read(-1 if max_size is None else max_size + 1)
+        path = self._path(path)
+        with self._reader(path, self._open_whole if max_size is None else self._open_reader) as reader:
+            data = reader.read(-1 if max_size is None else max_size + 1)
+        file_read.send(self, path=path)
+        return data
 
     def _download_from_start(self, path: str, target: BinaryIO, progress_callback: ProgressCallback | None) -> None:
         target.seek(0)
