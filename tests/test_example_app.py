@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+import tomllib
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,15 @@ class Visitor:
     def names(self):
         """Return the file names on the page, in order."""
         return [html.unescape(name) for name in re.findall(r'data-name="([^"]*)"', self.client.get("/").text)]
+
+
+def test_the_script_installs_what_each_backend_of_the_examples_needs(tmp_path):
+    """So that a profile in an environment variable is enough to use another backend."""
+    [installed] = re.findall(r"'\.\[(.*)\]'", (ROOT / "example_app/run").read_text())
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    backends = {profile["backend"] for profile in config.as_mapping(tmp_path).values()}
+
+    assert {"azure", "s3", "sftp"} <= backends & set(extras) <= set(installed.split(","))
 
 
 def path_of(url):

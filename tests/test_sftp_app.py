@@ -502,6 +502,27 @@ def example(tmp_path, profiles):
     return create_app(str(tmp_path / "instance"), {"STORAGE_PROFILES": profiles})
 
 
+def test_slow_downloads_do_not_block_other_requests(tmp_path, profile):
+    """More of them than there are sessions; each sends the version with which it began."""
+    limits = {"max_connections": 1, "max_sessions": 2, "connect_timeout": 5, "read_timeout": 5}
+    content = random.Random(11).randbytes(3 * MiB)
+    with app_of(tmp_path, {"docs": {**profile, **limits}}) as app:
+        client, docs = app.test_client(), app.extensions["storage"]["docs"]
+        docs.write("film.bin", content)
+        downloads = [client.get("/files/film.bin") for _ in range(8)]
+        bodies = [download.iter_encoded() for download in downloads]
+        starts = [next(body) for body in bodies]
+
+        docs.write("film.bin", b"another")
+        quick = client.get("/files/film.bin")
+
+        assert quick.data == b"another"
+        assert {len(start) for start in starts} == {CHUNK_BYTES}
+        assert [start + b"".join(body) for start, body in zip(starts, bodies, strict=True)] == [content] * 8
+        for download in downloads:
+            download.close()
+
+
 def test_the_example_app_works_with_sftp(tmp_path, openssh, profile):
     """Upload by a form, download in part and as a whole, sharing and deletion."""
     with app_of(tmp_path, {"drop": profile}, example) as app:

@@ -8,6 +8,7 @@ import random
 import threading
 import warnings
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from flask_storage import (
     StorageFullError,
     StorageTimeoutError,
     StorageUnavailableError,
+    WriteOptions,
     signals,
 )
 from flask_storage.backends.sftp import copy as copy_module, files as files_module
@@ -114,6 +116,21 @@ def test_a_read_continues_after_a_lost_connection(storage, monkeypatch):
         monkeypatch.setattr(Session, "wait", breaking_wait)
         assert reader.read() == CONTENT
     assert len(broken) == 1
+
+
+def test_ranges_that_were_read_ahead_are_requested_again_after_a_lost_connection(openssh_storage):
+    """Each of them, by the session that the first one has opened."""
+    storage, root = openssh_storage
+    content = CONTENT * 20
+    (root / "large.bin").write_bytes(content)
+    backdate(storage, "large.bin")
+    with storage.open("large.bin", "r") as reader:
+        reader.will_read(len(content))
+        start = reader.read(1100 * KIB)
+        assert len(reader._ranges) >= 2
+        reader._source._kept.session.close()
+
+        assert start + reader.read() == content
 
 
 def test_a_new_file_is_not_read_further_after_a_lost_connection(storage, monkeypatch):
@@ -421,6 +438,31 @@ def test_an_upload_that_cannot_start_leaves_no_temporary_file(openssh_storage, m
 
     assert storage.list("b.bin") == []
     assert os.listdir(root) == ["a.bin"]
+
+
+def test_a_part_that_waits_for_a_session_ends_when_its_writer_is_abandoned(openssh_storage, monkeypatch):
+    """The thread that writes it must not wait for ever."""
+    storage, _ = openssh_storage
+    monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 60)  # one session
+    started, abandoned, write = threading.Event(), threading.Event(), _UploadSession.write
+
+    def slow_write(*arguments):
+        started.set()
+        abandoned.wait(30)
+        write(*arguments)
+
+    monkeypatch.setattr(_UploadSession, "write", slow_write)
+    upload = storage._file_upload()
+    upload.create("b.bin", WriteOptions())
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(upload.upload_part, "b.bin", "", 1, b"1")
+        assert started.wait(30)
+        second = threads.submit(upload.upload_part, "b.bin", "", 2, b"2")
+        upload.abandon()
+        with pytest.raises(StorageUnavailableError, match="the upload was abandoned"):
+            second.result(30)
+        abandoned.set()
+        assert first.result(30).size == 1
 
 
 def test_starting_an_upload_is_retried_after_a_lost_connection(openssh_storage, monkeypatch):

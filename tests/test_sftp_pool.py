@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flask_storage.backends.sftp.pool import KeptSession, _close_all
-from flask_storage.backends.sftp.protocol import REALPATH
+from flask_storage.backends.sftp.protocol import REALPATH, ConnectionLostError
 from flask_storage.errors import StorageError, StorageTimeoutError, StorageUnavailableError
 from flask_storage.testing.concurrency import run_concurrently
 from tests.counts import count
@@ -602,6 +602,35 @@ def test_a_forked_child_does_not_release_sessions_of_its_parent(make, monkeypatc
     pool.release(session)
 
     assert session not in pool._in_use
+
+
+def test_a_forked_child_neither_uses_nor_releases_kept_sessions_of_its_parent(make, monkeypatch):
+    """This copy of the lock may never be released."""
+    pool = make()._pool()
+    closed = []
+    kept = pool.run_and_keep(lambda _: lambda: closed.append(True))
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        with pytest.raises(ConnectionLostError, match="belongs to the parent"), kept:
+            pass
+        pool.clean_up(kept.session)
+
+    with kept as session:
+        assert session in pool._in_use
+    kept.release()
+
+    assert closed == [True]
+
+
+def test_a_kept_session_cannot_be_used_when_its_pool_is_closed(make):
+    """An open file opens itself again then."""
+    storage = make()
+    kept = storage._pool().run_and_keep(lambda _: lambda: None)
+    storage.close()
+
+    with pytest.raises(ConnectionLostError, match="the session is closed"), kept:
+        pass
+    kept.release()
 
 
 def test_a_forked_child_that_exits_normally_leaves_its_parents_connections_open(server):

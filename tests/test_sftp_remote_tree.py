@@ -68,7 +68,7 @@ from tests.scripted_sftp import (
     response,
     status,
 )
-from tests.sftp_storages import make_storage, temporary_files
+from tests.sftp_storages import end_waiting_openers, make_storage, temporary_files, wait_until
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
@@ -448,8 +448,8 @@ def _socket(path):
 
 
 @pytest.mark.parametrize("make", [_pipe, _socket], ids=["pipe", "socket"])
-def test_pipes_and_sockets_are_never_opened(openssh_storage, in_bounded_time, make):
-    """Opening a pipe would block the server, also through a link; the session can be used afterwards."""
+def test_pipes_and_sockets_are_refused(openssh_storage, in_bounded_time, make):
+    """Also through a link. Opening a pipe holds a process of the server, which happens at most once for a storage."""
     storage, root = openssh_storage
     short = Path("/tmp") / f"node-{root.name[-8:]}"  # the path of a socket is at most 107 bytes long
     make(short)
@@ -470,6 +470,11 @@ def test_pipes_and_sockets_are_never_opened(openssh_storage, in_bounded_time, ma
         with pytest.raises(PermissionDeniedError, match=LINKS):
             operation("link")
         assert storage.read("d/a.txt") == b"1"
+        if make is _pipe and operation == storage.read:
+            wait_until(lambda: end_waiting_openers(root / "odd"))
+            wait_until(lambda: not end_waiting_openers(root / "odd"))  # the process has ended
+        assert not end_waiting_openers(root / "odd")
+    assert not end_waiting_openers(root / "other")
 
     assert [entry.name for entry in storage.list()] == ["d/a.txt"]
     storage.write("odd", b"a file")

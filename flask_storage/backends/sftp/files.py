@@ -208,7 +208,7 @@ class PendingRange(Future[Any]):
             self._request(session, handle, start, stop)
 
     def done(self) -> bool:
-        """Whether all responses have arrived, also if nobody has read them yet."""
+        """Whether all responses have arrived, even if they were not read yet."""
         missing = sum(end - start for start, end, pending in self._pending if not pending.is_done)
         return self._is_finished or (self._session is not None and self._session.arrived_bytes >= missing)
 

@@ -196,14 +196,15 @@ class RemoteTree:
             self.root(session)
             return
         levels = _ancestors(path)
-        missing: list[str] = []
-        for retries in reversed(range(_MAX_RACES)):
+        missing: list[str] | None = None
+        retries = _MAX_RACES
+        while missing is None:
             try:
                 missing = self._missing_directories(session, levels)
-                break
             except StatusError as error:  # another process created one between two requests: retry
                 if error.code != NO_SUCH_FILE or not retries:
                     raise
+                retries -= 1
         if missing:
             self._make_missing(session, missing)
 

@@ -65,6 +65,9 @@ class SFTPStorage(InternalLinksStorageBackend):
     files of lost connections. Directories are created with their first file and removed with their last.
     Symbolic links are never followed.
 
+    A reader reads the version that it has opened. An open file uses its session during one call only, so open files, of
+    which there may be any number, do not block other operations.
+
     The server's host key must be known; unknown keys are always refused. Connections are made on first use, separately
     in each process, kept open, and shared by its threads.
 
