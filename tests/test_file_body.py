@@ -24,7 +24,7 @@ class Download:
         self.received = b""
 
     def take(self, size, seconds):
-        """Take *size* bytes; return the largest number of bytes that were read ahead meanwhile."""
+        """Take *size* bytes; return the largest number of bytes that were read ahead."""
         most = 0
         end = len(self.received) + size
         while len(self.received) < end:

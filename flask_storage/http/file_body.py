@@ -13,7 +13,7 @@ CHUNK_BYTES = 256 * 1024
 """The size of the chunks of a body, in bytes."""
 
 _READ_AHEAD = 2 * 1024 * 1024  # bytes
-_TRIAL_BYTES = 6 * 1024 * 1024  # more than the sockets between server and client take at once, even if nobody reads
+_TRIAL_BYTES = 6 * 1024 * 1024  # more than the sockets take at once, also if the client reads nothing
 _TRIAL_SECONDS = 0.75  # the server has sent them: 8 MiB/s
 _SLOW_CHUNK = 0.25  # seconds
 

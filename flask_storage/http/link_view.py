@@ -285,7 +285,7 @@ def remove_cookies(response: Response) -> Response:
             endpoint = adapter.match(method=adapter.allowed_methods()[0])[0]
     view_class = getattr(current_app.view_functions.get(endpoint or ""), "view_class", object)
     if issubclass(view_class, (LinkViewMixin, PublicFileView)):
-        return CookielessResponse.force_type(response)
+        CookielessResponse.force_type(response)  # changes the class of the response itself
     return response
 
 
