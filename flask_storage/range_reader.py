@@ -153,6 +153,19 @@ class RangeReader(RemoteFile):
         self._check(FileMode.read)
         self._expected_end = min(self._position + count, self._size)
 
+    def trim(self, count: int, /) -> None:
+        """Release what was read ahead beyond the next *count* bytes, and announce only these."""
+        self.will_read(count)
+        while len(self._ranges) > 1:
+            self._drop_range(self._ranges.pop())
+        if self._ranges:
+            front = self._ranges.pop()
+            data = front.data[self._position - front.start : self._expected_end - front.start]
+            self._drop_range(front)
+            if data:
+                self._ranges.append(_Range(self._position, self._position + len(data), data=data))
+            self._fetch_position = self._position + len(data)
+
     def tell(self) -> int:
         """Return the position in bytes."""
         self._check(FileMode.read)

@@ -231,9 +231,10 @@ MAY_IMPORT = {
     "http": ("", ""),
     "http.response_headers": ("types content_types", "flask werkzeug"),
     "http.conditions": (f"{VALUES} {INTERFACE}", "flask werkzeug"),
-    "http.send_file": (f"{VALUES} files {INTERFACE} .conditions .response_headers", "flask werkzeug"),
+    "http.file_body": ("errors files process_local range_reader", ""),
+    "http.send_file": (f"{VALUES} files {INTERFACE} .conditions .file_body .response_headers", "flask werkzeug"),
     "http.link_view": (
-        f"{VALUES} tokens signals files {INTERFACE} profiles .conditions .response_headers .send_file",
+        f"{VALUES} tokens signals files {INTERFACE} profiles .conditions .file_body .response_headers .send_file",
         "flask werkzeug",
     ),
     # Commands.

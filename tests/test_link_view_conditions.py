@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from flask import request
+from flask import Response, request
 from flask.views import MethodView
 from werkzeug.http import http_date
 
@@ -264,8 +264,8 @@ def test_a_view_of_the_app_that_overrides_post_can_read_a_form(app, docs):
         def get_storage_backend(self):
             return docs
 
-        def post(self):
-            return request.form["name"]
+        def post(self, **view_args):
+            return Response(request.form["name"])
 
     app.add_url_rule("/form", view_func=FormView.as_view("form"))
 

@@ -1051,6 +1051,24 @@ def test_bytes_beyond_will_read_can_be_read():
     assert reader.read(20) == remote.content[5:25]
 
 
+@pytest.mark.parametrize("executor", [ImmediateExecutor, SlowExecutor])
+@pytest.mark.parametrize("position", [0, MIB - 1, MIB, 3 * MIB])
+@pytest.mark.parametrize("keep", [0, 10, 2 * MIB])
+def test_trimming_releases_what_was_read_ahead(executor, position, keep):
+    """Except for the next bytes of the current range; the rest is fetched again when it is read."""
+    remote = RemoteContent(content_of(3 * MIB))
+    check = RecordingCheck()
+    reader = open_reader(remote, executor(), check=check, eager=True)
+    start = reader.read(position)
+
+    reader.trim(keep)
+
+    assert sum(len(part.data) for part in reader._ranges) <= keep
+    assert all(part.future is None for part in reader._ranges)
+    assert start + reader.read() == remote.content == bytes(check.received)
+    assert check.verified == 1
+
+
 def test_will_read_does_nothing_for_files_that_are_not_remote():
     """Every file has the method."""
     storage = MemoryStorage()

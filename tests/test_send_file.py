@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from flask import Flask, request
-from flask_compress import Compress
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import http_date
 from werkzeug.test import EnvironBuilder, run_wsgi_app
@@ -14,7 +13,7 @@ from werkzeug.wsgi import FileWrapper
 
 from flask_storage import LocalFSStorage, MemoryStorage, errors, send_stored_file
 from flask_storage.files import FileAdapter
-from flask_storage.http.send_file import CHUNK_BYTES
+from flask_storage.http.file_body import CHUNK_BYTES
 from flask_storage.types import FileInfo
 
 CONTENT = bytes(range(256)) * 4
@@ -139,35 +138,6 @@ def test_head_has_the_headers_of_get_and_opens_no_file(app, storage):
     assert response.data == b""
     assert list(response.headers) == list(expected)
     assert storage.opened == 0
-
-
-@pytest.mark.parametrize("accepted", ["gzip", "br", "gzip, deflate, br, zstd", ""])
-@pytest.mark.parametrize("name", ["text.txt", "empty.txt"])
-def test_head_has_the_headers_of_get_when_flask_compress_compresses(app, storage, accepted, name):
-    """It compresses streamed bodies only with some encodings, and changes length and ETag with them."""
-    Compress(app)
-    storage.write("text.txt", b"text " * 1000)
-    storage.write("empty.txt", b"")
-    client = app.test_client()
-
-    with client.get(f"/{name}", headers={"Accept-Encoding": accepted}) as expected:
-        response = client.head(f"/{name}", headers={"Accept-Encoding": accepted})
-
-    assert response.status_code == 200
-    assert list(response.headers) == list(expected.headers)
-
-
-def test_flask_compress_does_not_change_a_response_without_a_body(disk):
-    """The web server in front sends the file, and would send the encoding of the empty body with it."""
-    app = accel_app(disk, STORAGE_X_SENDFILE=True)
-    Compress(app)
-    disk.write("text.txt", b"text " * 1000)
-
-    response = app.test_client().get("/text.txt", headers={"Accept-Encoding": "gzip, br"})
-
-    assert response.headers["X-Sendfile"]
-    assert (response.data, response.headers["Content-Length"]) == (b"", "0")
-    assert "Content-Encoding" not in response.headers
 
 
 def test_at_most_one_chunk_is_read_at_a_time(app, storage):

@@ -7,7 +7,7 @@ import pytest
 from werkzeug.http import http_date
 
 from flask_storage import LocalFSStorage
-from flask_storage.http.send_file import CHUNK_BYTES
+from flask_storage.http.file_body import CHUNK_BYTES
 from tests.test_send_file import RecordingStorage, make_app
 
 SIZE = 5 * CHUNK_BYTES + 12_345

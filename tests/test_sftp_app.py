@@ -23,7 +23,7 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from example_app import config, create_app
 from flask_storage import FileNotFoundInStorageError, SFTPStorage, current_storage
-from flask_storage.http.send_file import CHUNK_BYTES
+from flask_storage.http.file_body import CHUNK_BYTES
 from flask_storage.tokens import derive_key
 from tests.counts import count
 from tests.remote_app import SMALL, Invoice, MiB, RemoteApp, make_app

@@ -36,8 +36,9 @@ from ..signals import link_used
 from ..tokens import InternalLinkTokenData
 from ..types import LinkRequest, ShareLinkOperation, WriteArguments
 from .conditions import check_delete_conditions, write_conditions
+from .file_body import CHUNK_BYTES
 from .response_headers import header_value
-from .send_file import CHUNK_BYTES, CookielessResponse, ErrorResponses, http_errors, send_stored_file
+from .send_file import CookielessResponse, ErrorResponses, http_errors, send_stored_file
 
 logger = logging.getLogger("flask_storage")
 
@@ -284,7 +285,7 @@ def remove_cookies(response: Response) -> Response:
             endpoint = adapter.match(method=adapter.allowed_methods()[0])[0]
     view_class = getattr(current_app.view_functions.get(endpoint or ""), "view_class", object)
     if issubclass(view_class, (LinkViewMixin, PublicFileView)):
-        return CookielessResponse.force_type(response)
+        CookielessResponse.force_type(response)  # changes the class of the response itself
     return response
 
 

@@ -23,7 +23,6 @@ from ..backends.base import StorageBackend
 from ..errors import (
     FileExistsInStorageError,
     FileNotFoundInStorageError,
-    IntegrityError,
     InvalidLinkError,
     InvalidPathError,
     NotAFileError,
@@ -40,12 +39,10 @@ from ..errors import (
 from ..files import RemoteFile
 from ..types import FileInfo
 from .conditions import http_last_modified, is_modified, quoted_etag, range_applies, requested_range
+from .file_body import CHUNK_BYTES, file_body
 from .response_headers import file_headers, header_value
 
 logger = logging.getLogger("flask_storage")
-
-CHUNK_BYTES = 256 * 1024
-"""How many bytes of a file are held in memory at a time."""
 
 
 def send_stored_file(
@@ -62,9 +59,10 @@ def send_stored_file(
     """Return a response to the current request that sends a stored file.
 
     One byte range, ``If-Range`` and the four conditional headers of HTTP are supported; a request for several ranges
-    gets the whole file. One chunk (256 KiB) is held in memory at a time; a range request reads nothing before the first
-    byte and at most one chunk past the last. Headers and body belong to one version of the file, also when the file is
-    replaced concurrently. HEAD does not open the file.
+    gets the whole file. A range request reads nothing before the first byte and at most one chunk past the last. From
+    local disk, one chunk (256 KiB) is held in memory at a time; from a remote storage also what was read ahead: at most
+    2 MiB for a client that takes less than 8 MiB a second. Headers and body belong to one version of the file, also
+    when the file is replaced concurrently. HEAD does not open the file.
 
     The response sets no cookie and does not vary by one, even when the app changed its session. With
     ``STORAGE_X_ACCEL_REDIRECT`` or ``STORAGE_X_SENDFILE`` the web server in front sends the body, and handles
@@ -263,8 +261,7 @@ def _body(reader: RemoteFile, start: int, count: int, *, whole: bool) -> Any:
         return wrapper(reader, CHUNK_BYTES)
     if start:
         reader.seek(start)
-    reader.will_read(count)
-    return _BodyIterator(reader, count)
+    return file_body(reader, count)
 
 
 def _has_descriptor(reader: RemoteFile) -> bool:
@@ -273,28 +270,3 @@ def _has_descriptor(reader: RemoteFile) -> bool:
     except OSError:  # io.UnsupportedOperation is one
         return False
     return True
-
-
-class _BodyIterator(Iterator[bytes]):
-    """Iterates over the next *count* bytes of a reader, in chunks.
-
-    The WSGI server closes it, also when the client disconnects.
-    """
-
-    def __init__(self, reader: RemoteFile, count: int) -> None:
-        self._reader = reader
-        self._remaining = count
-
-    def __next__(self) -> bytes:
-        if not self._remaining:
-            self.close()  # not every test client calls close()
-            raise StopIteration
-        chunk = self._reader.read(min(CHUNK_BYTES, self._remaining))
-        if not chunk:
-            # Without an error, a client that does not compare lengths would treat this as the whole file.
-            raise IntegrityError(f"the file ended {self._remaining} bytes early: it was truncated while it was sent")
-        self._remaining -= len(chunk)
-        return chunk
-
-    def close(self) -> None:
-        self._reader.close()
