@@ -263,7 +263,7 @@ class LinkOperations(AppLinkOperations):
         """
         if request.operations & ShareLinkOperation.upload and (request.content_type or "").endswith("/"):
             raise ValueError(
-                "an upload link stores one exact content type, not a prefix of types: pass the prefix to confirm_upload()"
+                "an upload link stores one exact content type, not a prefix of one: pass that to confirm_upload()"
             )
         with self._error_translator(paths[0] if len(paths) == 1 else None):
             issued = self._native_or_app(request, constraints, native, app)
