@@ -284,6 +284,8 @@ class StorageOperations:
         size: int | None = None,
         max_size: int | None = None,
         content_type: str | None = None,
+        content_encoding: str | None = None,
+        cache_control: str | None = None,
         checksum: str | None = None,
     ) -> FileInfo:
         """Check a file that a client has uploaded, and delete it if it is not as expected.
@@ -295,6 +297,8 @@ class StorageOperations:
             size=size,
             max_size=max_size,
             content_type=content_type,
+            content_encoding=content_encoding,
+            cache_control=cache_control,
             checksum=checksum,
         )
 

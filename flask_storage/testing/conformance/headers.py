@@ -115,9 +115,10 @@ class HeaderTests(ConformanceBase):
         """With `unsupported_headers="drop"`, a file is confirmed although its type was dropped; not under another."""
         storage.unsupported_headers = "drop"
         storage.write("plain", b"1", content_type="image/png")
-        storage.write("a.csv", b"1", content_type="text/csv")
+        storage.write("a.csv", b"1", content_type="text/csv; charset=latin-1")
 
         storage.confirm_upload("plain", content_type="image/png")
+        storage.confirm_upload("a.csv", content_type="text/csv; charset=latin-1")
         with pytest.raises(IntegrityError):
             storage.confirm_upload("a.csv", content_type="image/png")
 
