@@ -99,7 +99,7 @@ def index() -> Response:
         count=count,
         total=total,
         max_size=current_app.config["DROP_MAX_UPLOAD_SIZE"],
-        lifetimes=_lifetimes(backend).values(),
+        lifetimes=LIFETIMES.values(),
     )
     response = make_response(page)
     response.headers["Content-Security-Policy"] = csrf.PAGE_POLICY.format(origin=_link_origin(backend))
@@ -121,14 +121,14 @@ def begin_upload() -> Response:
         abort(413)
     path = _new_path(name)
     backend = current_storage.default
-    # The signature covers the path and, as far as the backend can enforce them, the content type, the size, and that no
-    # existing file is replaced.
+    # The signature covers the path, the size, the content type, and that no existing file is replaced. A few services
+    # cannot refuse that; there it must suffice that the path is new and cannot be guessed.
     presigned = backend.upload_request(
         path,
         UPLOAD_TIME,
         content_type=file_type_of(path).content_type if backend.capabilities.content_headers else None,
-        size=size if "size" in backend.capabilities.upload_constraints else None,
-        exclusive="exclusive" in backend.capabilities.upload_constraints,
+        size=size,
+        exclusive=backend.capabilities.exclusive,
     )
     return jsonify(
         path=path,
@@ -188,10 +188,9 @@ def download(path: str) -> BaseResponse:
 def share(path: str) -> Response:
     """Create a link that works without a login until it expires."""
     backend = current_storage.default
-    lifetimes = _lifetimes(backend)
-    lifetime = lifetimes.get(str(_json_payload().get("lifetime")))
+    lifetime = LIFETIMES.get(str(_json_payload().get("lifetime")))
     if lifetime is None:
-        abort(400, f"The lifetime of a link must be one of: {', '.join(lifetimes)}.")
+        abort(400, f"The lifetime of a link must be one of: {', '.join(LIFETIMES)}.")
     info = backend.stat(path)
     name = _name_of(info.path)
     expires_at = datetime.now().astimezone() + lifetime.time
@@ -244,12 +243,6 @@ def _new_path(name: str) -> str:
 
 def _upload_token_signer() -> URLSafeSerializer:
     return URLSafeSerializer(current_app.config["SECRET_KEY"], salt="upload")
-
-
-def _lifetimes(backend: StorageBackend) -> dict[str, Lifetime]:
-    """Return the lifetimes that the backend supports: services such as S3 do not count the uses of a presigned URL."""
-    can_limit_uses = "uses" in backend.capabilities.link_constraints
-    return {key: lifetime for key, lifetime in LIFETIMES.items() if can_limit_uses or lifetime.uses is None}
 
 
 def _name_of(path: str) -> str:

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         InvalidPathError as InvalidPathError,
         LocalFSError as LocalFSError,
         LocalNotAFileError as LocalNotAFileError,
+        NoSignerError as NoSignerError,
         NotAFileError as NotAFileError,
         PartialFailureError as PartialFailureError,
         PermissionDeniedError as PermissionDeniedError,
@@ -92,7 +93,7 @@ if TYPE_CHECKING:
 
 _ERRORS = (
     "ConfigurationError ExpiredLinkError FileExistsInStorageError FileNotFoundInStorageError IntegrityError "
-    "InvalidLinkError InvalidPathError LocalFSError LocalNotAFileError NotAFileError PartialFailureError "
+    "InvalidLinkError InvalidPathError LocalFSError LocalNotAFileError NoSignerError NotAFileError PartialFailureError "
     "PermissionDeniedError PreconditionFailedError StorageError StorageFullError StorageTimeoutError "
     "StorageUnavailableError ThrottledError TooLargeError UnknownProfileError UnsupportedOperationError"
 )

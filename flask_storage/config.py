@@ -8,15 +8,17 @@ import os
 import re
 import warnings
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeGuard, cast
-from urllib.parse import SplitResult, quote, urlsplit
+from typing import Any, TypeGuard, cast, get_args
+from urllib.parse import SplitResult, quote, unquote_plus, urlsplit
 
 from flask import Flask, current_app, has_request_context, request, url_for
 from werkzeug.routing import BuildError
 
 from .errors import ConfigurationError
-from .validation import parse_bool, parse_http_url
+from .types import LINK_LIFETIME, LinkMode
+from .validation import parse_bool, parse_http_url, parse_seconds
 
 LINK_ENDPOINT = "storage_link"  # no dot: that would make it the property of a blueprint called "storage"
 HOST_ARGUMENT = "storage_host"
@@ -184,7 +186,8 @@ class LinkURLBuilder:
         if endpoint is None:
             if not self._has_route:
                 raise ConfigurationError(
-                    f"profile {profile!r} has no link view: STORAGE_LINK_URL_PREFIX is None, so set linked_endpoint"
+                    f"profile {profile!r} has no link view: STORAGE_LINK_URL_PREFIX is None, so set it, or set "
+                    "linked_endpoint where the backend has that argument"
                 )
             endpoint, values["profile"] = LINK_ENDPOINT, profile
         try:
@@ -287,6 +290,54 @@ def pop_public_profiles(specs: dict[str, Any]) -> list[str]:
             )
         served[base_url.rstrip("/")] = name
     return list(served.values())
+
+
+def pop_link_modes(specs: dict[str, Any]) -> dict[str, LinkMode]:
+    """Remove ``links`` from the specifications (mapping, pair or URL), and return the mode of each profile.
+
+    Raises:
+        ConfigurationError: when a mode is not ``"auto"``, ``"native"`` or ``"app"``.
+    """
+    modes: dict[str, LinkMode] = {}
+    for name, spec in specs.items():
+        specs[name], mode = _without_links(spec)
+        if mode not in get_args(LinkMode):
+            raise ConfigurationError(
+                f"profile {name!r}: links must be 'auto', 'native' or 'app': see 'Which links a profile issues' in the "
+                "documentation"
+            )
+        modes[name] = cast(LinkMode, mode)
+    return modes
+
+
+def _without_links(spec: Any) -> tuple[Any, object]:
+    """Return a specification without the option ``links``, and the option's value."""
+    if isinstance(spec, Mapping):
+        rest = dict(spec)
+        return rest, rest.pop("links", "auto")
+    if isinstance(spec, list | tuple) and len(spec) == 2 and isinstance(spec[1], Mapping):
+        arguments, mode = _without_links(spec[1])
+        return (spec[0], arguments), mode
+    if isinstance(spec, str) and "?" in spec:
+        before, _, query = spec.partition("?")
+        query, hash_sign, fragment = query.partition("#")
+        pairs = query.split("&")
+        kept = [pair for pair in pairs if pair.partition("=")[0] != "links"]
+        values = [unquote_plus(pair.partition("=")[2]) for pair in pairs if pair not in kept]
+        if values:
+            query = "&".join(kept)
+            return f"{before}{'?' if query else ''}{query}{hash_sign}{fragment}", values[-1]
+    return spec, "auto"
+
+
+def link_lifetime(app: Flask) -> timedelta:
+    """Return how long a link is valid for which no expiry was given.
+
+    Raises:
+        ConfigurationError: when the setting is neither a ``timedelta`` nor a number of seconds, or is not positive.
+    """
+    lifetime = app.config.setdefault("STORAGE_LINK_LIFETIME", LINK_LIFETIME)
+    return timedelta(seconds=parse_seconds("STORAGE_LINK_LIFETIME", lifetime))
 
 
 def _is_route(path: object) -> TypeGuard[str]:

@@ -25,6 +25,7 @@ parentheses), so ``except FileNotFoundError`` works.
     ├── LocalFSError
     │   └── LocalNotAFileError
     └── ConfigurationError              (ValueError)
+        ├── NoSignerError
         └── UnknownProfileError         (KeyError)
 
 An error has ``path`` and ``backend`` where they are known, and chains the error that it translates (``__cause__``). Its
@@ -170,6 +171,10 @@ class LocalNotAFileError(LocalFSError, NotAFileError):
 
 class ConfigurationError(StorageError, ValueError):
     """The configuration is not valid; the message says what is accepted."""
+
+
+class NoSignerError(ConfigurationError):
+    """The profile has no credentials with which the service's links can be signed."""
 
 
 class UnknownProfileError(ConfigurationError, KeyError):

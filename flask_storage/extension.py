@@ -14,8 +14,10 @@ from .config import (
     LinkURLBuilder,
     check_x_accel,
     default_profile,
+    link_lifetime,
     link_secrets,
     link_url_prefix,
+    pop_link_modes,
     pop_public_profiles,
     profile_specs,
 )
@@ -41,6 +43,8 @@ class Storage:
     ``STORAGE_EXTERNAL_URL``
         The public address of the app, for links (``"https://example.com"``); it overrides the request's ``Host``
         header.
+    ``STORAGE_LINK_LIFETIME``
+        How long a link is valid that is created without an expiry: a ``timedelta`` or seconds (one hour).
     ``STORAGE_LINK_USAGE``
         The store that counts the uses of limited links: None for files in the instance folder (one host), a database
         URL, or a Redis URL.
@@ -82,6 +86,8 @@ class Storage:
             raise ConfigurationError("this app already has a Storage: create one Storage for it and import that")
         specs = profile_specs(app)
         served = pop_public_profiles(specs)
+        modes = pop_link_modes(specs)
+        lifetime = link_lifetime(app)
         storages = {name: make_storage(name, spec) for name, spec in specs.items()}
         default = default_profile(app, list(storages))
         prefix = link_url_prefix(app)
@@ -92,6 +98,8 @@ class Storage:
             storage.set_link_context(
                 LinkContext(
                     profile=name,
+                    mode=modes[name],
+                    lifetime=lifetime,
                     secrets=secrets,
                     strict=not (app.debug or app.testing),
                     link_url=partial(url_builder.link_url, name),

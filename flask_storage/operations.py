@@ -284,6 +284,8 @@ class StorageOperations:
         size: int | None = None,
         max_size: int | None = None,
         content_type: str | None = None,
+        content_encoding: str | None = None,
+        cache_control: str | None = None,
         checksum: str | None = None,
         move_to: str | None = None,
     ) -> FileInfo:
@@ -296,6 +298,8 @@ class StorageOperations:
             size=size,
             max_size=max_size,
             content_type=content_type,
+            content_encoding=content_encoding,
+            cache_control=cache_control,
             checksum=checksum,
             move_to=None if move_to is None else cls.storage_get_path(move_to, storage_location),
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
     import arrow
@@ -340,10 +340,11 @@ class Capabilities:
         concurrent_writes: Whether two concurrent long writes, or multipart uploads, of one file can both complete, and
             the last one wins. Otherwise the first to complete invalidates the other, whose completion is refused.
         guesses_content_type: Whether a file without a content type gets the type of its file name extension.
-        links: The operations that a link can allow.
-        link_combinations: Whether one link can allow several operations.
-        link_constraints: Which of :data:`LINK_CONSTRAINTS` a link can enforce.
-        upload_constraints: Which of them an ``upload_request`` can enforce; a form may enforce more than a link.
+        links: The operations that a link signed by the service can allow. It says nothing about links of the app, which
+            every storage of an app has.
+        link_combinations: Whether one link of the service can allow several operations.
+        link_constraints: Which of :data:`LINK_CONSTRAINTS` the service enforces in its links.
+        upload_constraints: Which of them it enforces in an ``upload_request``; a form may enforce more than a link.
         multipart: Multipart uploads (:attr:`StorageBackend.multipart`).
         local_paths: Whether files have a path on this machine.
         server_side_copy: Whether ``copy`` transfers no content through this process.
@@ -370,15 +371,24 @@ class Capabilities:
 
 
 LINK_CONSTRAINTS = frozenset({"disposition", "size", "max_size", "checksum", "exclusive", "uses", "ip"})
-"""The constraints of a :class:`LinkRequest` that not every backend can enforce."""
+"""The constraints of a :class:`LinkRequest` that not every service can enforce. A link of the app enforces all."""
+
+LinkMode: TypeAlias = Literal["auto", "native", "app"]
+"""Which links a profile issues: the service's where it enforces what was asked, only the service's, only the app's."""
+
+LINK_LIFETIME = timedelta(hours=1)
+"""How long a link is valid for which no expiry was given, unless ``STORAGE_LINK_LIFETIME`` says otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkContext:
-    """The app's context for storages whose service cannot sign links.
+    """What a storage needs of the app to issue links of the app.
 
     Attributes:
         profile: The profile's name; it is the audience of its tokens.
+        mode: ``"auto"``: the service's links where it enforces what was asked, and otherwise links of the app.
+            ``"native"``: never a link of the app, if the service signs links. ``"app"``: always a link of the app.
+        lifetime: How long a link is valid for which no expiry was given.
         secrets: Returns the app's secrets. The first signs and verifies, the others only verify. Called at each use,
             since an app may set its ``SECRET_KEY`` after ``init_app``.
         strict: Whether a storage's own secret must have the full length (not under ``DEBUG`` or ``TESTING``).
@@ -387,6 +397,8 @@ class LinkContext:
     """
 
     profile: str
+    mode: LinkMode = "auto"
+    lifetime: timedelta = LINK_LIFETIME
     secrets: Callable[[], tuple[bytes, ...]] = field(repr=False)
     strict: bool = True
     link_url: Callable[[str, str | None], str] = field(repr=False)

@@ -21,6 +21,7 @@ from flask_storage.errors import (
     FileNotFoundInStorageError,
     IntegrityError,
     InvalidPathError,
+    NoSignerError,
     StorageUnavailableError,
     UnsupportedOperationError,
 )
@@ -310,7 +311,9 @@ def test_confirming_an_upload_of_another_type_deletes_it(storage):
 
     status = send(presigned.url, "PUT", changed, BODY).status
 
-    with pytest.raises(IntegrityError, match="of type 'text/html' was uploaded where 'image/png' was expected"):
+    with pytest.raises(
+        IntegrityError, match="with content_type 'text/html' was uploaded where 'image/png' was expected"
+    ):
         storage.confirm_upload("a.png", content_type="image/png")
     assert (status, storage.exists("a.png")) == (201, False)
 
@@ -527,10 +530,10 @@ def test_a_storage_with_a_sas_cannot_create_links(storage, azurite, name):
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            with pytest.raises(ConfigurationError) as caught:
+            with pytest.raises(NoSignerError) as caught:
                 make()
         assert isinstance(caught.value, ValueError)
-        assert str(caught.value) == NO_SIGNER
+        assert str(caught.value).startswith(NO_SIGNER)
     assert with_sas.capabilities.links == ShareLinkOperation(0)
     assert with_sas.capabilities.link_constraints == with_sas.capabilities.upload_constraints == frozenset()
 

@@ -585,7 +585,7 @@ def test_profiles_are_listed_with_their_capabilities(run):
 
     assert [line[:14] for line in lines] == ["* docs        ", "  scratch     ", "  protecting  "]
     assert lines[0].split()[:3] == ["*", "docs", "LocalFSStorage"]
-    assert "links:download+upload+remove" in lines[0]
+    assert "links:" not in lines[0]  # those of a service
     assert "local-paths" in lines[0]
     assert "local-paths" not in lines[1]
 
@@ -601,7 +601,7 @@ def test_profiles_as_json_have_the_content_of_the_table(run):
 
     assert (docs["name"], docs["backend"], docs["default"]) == ("docs", "LocalFSStorage", True)
     assert (scratch["name"], scratch["backend"], scratch["default"]) == ("scratch", "MemoryStorage", False)
-    assert docs["capabilities"]["links"] == ["download", "upload", "remove"]
+    assert docs["capabilities"]["links"] == []
     assert (docs["capabilities"]["local_paths"], scratch["capabilities"]["local_paths"]) == (True, False)
 
 

@@ -1,6 +1,7 @@
 """`confirm_upload`: it checks what a client has uploaded by a link, and deletes what was not expected."""
 
 import hashlib
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -110,10 +111,55 @@ def test_an_upload_without_a_content_type_does_not_match_a_type(memory_storage):
     """It is deleted."""
     memory_storage.write("a", BODY)
 
-    with pytest.raises(IntegrityError, match="of type ''"):
+    with pytest.raises(IntegrityError, match="with content_type ''"):
         memory_storage.confirm_upload("a", content_type="image/")
 
     assert not memory_storage.exists("a")
+
+
+@pytest.mark.parametrize("name", ["content_encoding", "cache_control"])
+def test_other_headers_of_an_upload_are_compared(memory_storage, name):
+    """As far as the storage keeps them."""
+    memory_storage.write("a", BODY, **{name: "gzip"})
+
+    assert memory_storage.confirm_upload("a", **{name: "gzip"}).size == len(BODY)
+    with pytest.raises(IntegrityError, match=f"with {name} 'gzip' was uploaded where 'br' was expected"):
+        memory_storage.confirm_upload("a", **{name: "br"})
+
+    assert not memory_storage.exists("a")
+
+
+class TypelessStorage(MemoryStorage):
+    """Keeps content only, as SFTP does."""
+
+    capabilities = replace(MemoryStorage.capabilities, content_headers=False)
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "image/", "Image/PNG; x=y"])
+def test_where_no_type_is_kept_that_of_the_name_is_compared(content_type):
+    """The file is served with it; other headers cannot be compared."""
+    storage = TypelessStorage()
+    storage.write("a.png", BODY)
+    storage.write("a.html", BODY)
+
+    info = storage.confirm_upload("a.png", content_type=content_type, cache_control="no-store", content_encoding="br")
+
+    assert info.size == len(BODY)
+    with pytest.raises(IntegrityError, match="with content_type 'text/html; charset=utf-8' was uploaded"):
+        storage.confirm_upload("a.html", content_type=content_type)
+    assert [entry.name for entry in storage.list()] == ["a.png"]
+
+
+@pytest.mark.parametrize("name", ["content_type", "content_encoding", "cache_control"])
+@pytest.mark.parametrize("value", ["", "a\nb"], ids=ascii)
+def test_an_invalid_header_argument_deletes_nothing(memory_storage, name, value):
+    """It is a mistake of the app, not of the client."""
+    memory_storage.write("a", BODY)
+
+    with pytest.raises(ValueError, match=f"{name} must be one line of text, and not empty"):
+        memory_storage.confirm_upload("a", **{name: value})
+
+    assert memory_storage.read("a") == BODY
 
 
 def test_a_missing_upload_is_a_missing_file(storage, deleted):

@@ -11,7 +11,6 @@ from unittest.mock import patch
 
 from flask_storage import (
     Capabilities,
-    InternalLinksStorageBackend,
     LocalFSStorage,
     MemoryStorage,
     ShareLinkOperation,
@@ -80,17 +79,20 @@ CONSTRAINTS = {
 def cell(storage: StorageBackend, field: str) -> str:
     """Return what the table says of one capability of a storage."""
     value = getattr(storage.capabilities, field)
-    if field != "links":
+    if field not in ("links", "link_combinations"):
         return "yes" if value else "no"
-    assert value == ~ShareLinkOperation(0)
-    return "app" if isinstance(storage, InternalLinksStorageBackend) else "native"
+    assert field != "links" or value in (ShareLinkOperation(0), ~ShareLinkOperation(0))
+    return "native" if value else "app"
 
 
 def constraint_cell(storage: StorageBackend, constraint: str) -> str:
-    """Return what the table says of one constraint of a storage's links."""
-    if constraint in storage.capabilities.link_constraints:
-        return "yes"
-    return "form" if constraint in storage.capabilities.upload_constraints else "no"
+    """Return what enforces one constraint of a storage's links."""
+    capabilities = storage.capabilities
+    if constraint in capabilities.link_constraints:
+        return "native"
+    if constraint in capabilities.upload_constraints:
+        return "form"
+    return "no" if constraint == "exclusive" and not capabilities.exclusive else "app"
 
 
 def row(title: str, cells: list[list[str]]) -> str:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tomllib
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ from example_app import config, create_app
 from example_app.file_types import file_type_of
 from example_app.formats import filesize
 from example_app.secret_key import load_or_create
-from flask_storage import MemoryStorage, StorageUnavailableError, current_storage
+from flask_storage import StorageUnavailableError, current_storage
 
 ROOT = Path(__file__).parent.parent
 
@@ -332,24 +331,14 @@ def test_only_an_upload_with_a_signed_token_can_be_confirmed(visitor, payload):
     assert response.json["error"].startswith("This upload is unknown")
 
 
-class UnenforcingStorage(MemoryStorage):
-    """A backend that enforces no constraints in links."""
+def test_an_upload_of_another_size_is_refused(visitor):
+    """The link is signed with the size; nothing is stored."""
+    presigned = visitor.post("/uploads", {"name": "a.txt", "size": 2}).json
 
-    capabilities = replace(
-        MemoryStorage.capabilities, link_constraints=frozenset({"disposition"}), upload_constraints=frozenset()
-    )
+    response = visitor.client.put(path_of(presigned["url"]), data=b"123", headers=presigned["headers"])
 
-
-def test_constraints_that_the_backend_cannot_enforce_are_left_out(tmp_path):
-    """Uploads work, and a link for one download is not offered."""
-    app = create_app(str(tmp_path), {"STORAGE_PROFILES": {"drop": {"backend": UnenforcingStorage}}})
-    visitor = Visitor(app)
-
-    presigned, response = visitor.upload("a.txt", b"123")
-
-    assert response.status_code == visitor.confirm(presigned).status_code == 200
-    assert "1 download" not in visitor.client.get("/").text
-    assert visitor.post(f"/share/{presigned['path']}", {"lifetime": "once"}).status_code == 400
+    assert response.status_code == 413
+    assert visitor.names() == []
 
 
 def test_the_form_uploads_files(visitor):

@@ -48,9 +48,10 @@ MAY_IMPORT = {
     # The storage interface: what a backend implements, then the public operations.
     "backends.driver": (f"{VALUES} content_types files multipart paths streams tokens", ""),
     "backends.transfers": (f"{VALUES} files paths signals streams validation .driver", ""),
-    "backends.links": (f"{VALUES} content_types files paths signals tokens validation .driver", ""),
+    "backends.app_links": (f"{VALUES} files paths tokens validation .transfers", ""),
+    "backends.links": (f"{VALUES} content_types files paths signals validation .app_links .driver", ""),
     "backends.multipart_checks": (f"{VALUES} multipart", ""),
-    "backends.base": (f"{VALUES} files multipart paths signals .links .multipart_checks .transfers", ""),
+    "backends.base": (f"{VALUES} files multipart paths signals .links .multipart_checks", ""),
     "backends.internal_links": (f"{VALUES} tokens .base", "flask"),
     "backends.multipart_manifest": (f"{VALUES} multipart paths", ""),
     # Backends. None imports another.
@@ -224,7 +225,7 @@ MAY_IMPORT = {
     "backends": (f"{VALUES} files tokens _lazy {INTERFACE} {INTERNAL_LINKS} {SHIPPED_BACKENDS}", ""),
     # From settings to storages. None of the modules below imports a backend.
     "registry": (f"errors validation {INTERFACE}", ""),
-    "config": ("errors validation", "flask werkzeug"),
+    "config": ("errors types validation", "flask werkzeug"),
     "profiles": (f"errors link_usage {INTERFACE}", "flask werkzeug"),
     "operations": (f"types files paths streams {INTERFACE} profiles", "flask werkzeug"),
     # Stored files as responses, signed links as views.

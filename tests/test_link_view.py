@@ -19,14 +19,13 @@ from flask_storage import (
     MemoryStorage,
     ShareLinkOperation,
     Storage,
-    StorageBackend,
     UnsupportedOperationError,
     errors,
 )
 from flask_storage.files import FileAdapter
 from flask_storage.signals import link_used
 from flask_storage.tokens import derive_key
-from flask_storage.types import LINK_CONSTRAINTS, Capabilities
+from flask_storage.types import Capabilities
 
 HOUR = timedelta(hours=1)
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -68,22 +67,11 @@ class TypelessStorage(FailingMemoryStorage):
     @property
     def capabilities(self):  # type: ignore[override]  # a property, where the base class has an attribute
         """Support neither headers nor metadata."""
-        inherited = super().capabilities
-        return Capabilities(
-            exclusive=True, links=inherited.links, link_combinations=True, link_constraints=LINK_CONSTRAINTS
-        )
-
-
-class NoLinks(StorageBackend):
-    def _list(self, path, recursive):
-        return []
-
-    def _delete(self, path):
-        pass
+        return Capabilities(exclusive=True)
 
 
 def make_app(tmp_path, **config):
-    """Return an app with four profiles, and files in *tmp_path*."""
+    """Return an app with three profiles, and files in *tmp_path*."""
     app = Flask(__name__, instance_path=str(tmp_path / "instance"))
     app.testing = True
     app.config.update(
@@ -92,7 +80,6 @@ def make_app(tmp_path, **config):
             (FailingMemoryStorage, {"name": "docs"}),
             (LocalFSStorage, {"name": "disk", "root": str(tmp_path / "disk"), "create": True}),
             (TypelessStorage, {"name": "typeless"}),
-            (NoLinks, {"name": "nolinks"}),
         ],
     )
     app.config.update(config)
@@ -102,7 +89,7 @@ def make_app(tmp_path, **config):
 
 @pytest.fixture
 def app(tmp_path):
-    """An app with four profiles."""
+    """An app with three profiles."""
     return make_app(tmp_path)
 
 
@@ -292,9 +279,9 @@ def test_a_request_without_a_token_is_not_found(client, method, query):
     assert client.open(f"/storage/docs{query}", method=method).status_code == 404
 
 
-@pytest.mark.parametrize("profile", ["unknown", "nolinks", "..", "docs%00", "%F0%9F%98%80"])
-def test_a_profile_without_links_is_not_found(client, profile):
-    """Neither an unknown profile nor one whose service signs its own links."""
+@pytest.mark.parametrize("profile", ["unknown", "..", "docs%00", "%F0%9F%98%80"])
+def test_an_unknown_profile_is_not_found(client, profile):
+    """Whatever the token."""
     assert client.get(f"/storage/{profile}?token=x").status_code == 404
 
 
@@ -419,7 +406,7 @@ def test_link_errors_are_plain_text_despite_error_pages_of_the_app(app, client, 
 
     response = client.open("/storage/docs?token=a.b.c", method=method)
 
-    assert response.text == "The link is not valid or has expired.\n"
+    assert response.text == "The link is not valid. Check that it was copied completely.\n"
     assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert response.headers["Cache-Control"] == "no-store"
     assert response.headers["X-Content-Type-Options"] == "nosniff"

@@ -75,7 +75,10 @@ def test_an_invalid_link_is_reported_as_such(app):
     """It is not reported as a missing CSRF token."""
     response = app.test_client().post("/storage/docs?token=a.b.c", data=b"x")
 
-    assert (response.status_code, response.text) == (403, "The link is not valid or has expired.\n")
+    assert (response.status_code, response.text) == (
+        403,
+        "The link is not valid. Check that it was copied completely.\n",
+    )
 
 
 def test_an_unknown_url_is_still_not_found(app):

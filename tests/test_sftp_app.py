@@ -461,7 +461,6 @@ class TestSFTP(RemoteApp):
 
         assert (check.exit_code, check.stderr) == (0, "docs works.\n")
         assert profiles.stdout.startswith("* docs  SFTPStorage  works; ")
-        assert "links:download+upload+remove" in profiles.stdout
         assert docs.list() == []
         assert failed.exit_code == 1
         assert "FAILS: " in failed.stdout

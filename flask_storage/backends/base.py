@@ -33,7 +33,6 @@ from ..types import (
 )
 from .links import LinkOperations, reject_single_path
 from .multipart_checks import CheckedMultipart
-from .transfers import TransferOperations
 
 __all__ = [
     "FileMode",
@@ -48,7 +47,7 @@ __all__ = [
 logger = logging.getLogger("flask_storage")
 
 
-class StorageBackend(TransferOperations, LinkOperations):
+class StorageBackend(LinkOperations):
     """A storage of files: the base class of every backend.
 
     Every public operation checks and normalizes its paths before it calls the backend, and raises only

@@ -33,7 +33,6 @@ from ..files import RemoteFile
 from ..multipart import MultipartStore
 from ..paths import RESERVED_PREFIX, is_valid, normalize
 from ..streams import SupportsRead, SupportsWrite, copy_chunks
-from ..tokens import InternalLinkTokenData
 from ..types import (
     Capabilities,
     FileInfo,
@@ -254,10 +253,12 @@ class StorageDriver:
         return None
 
     def _link_to(self, path: str, request: LinkRequest) -> str:
-        """Return a URL that grants the operations of *request* until it expires.
+        """Return a URL of the service that grants the operations of *request* until it expires.
 
         The caller guarantees that *path* is normalized, and that the capabilities include the operations and the
-        constraints of *request*.
+        constraints of *request*. If the service cannot sign this request all the same, raise
+        :class:`~flask_storage.errors.UnsupportedOperationError`, or :class:`~flask_storage.errors.NoSignerError`: the
+        caller then issues a link of the app. A backend whose service signs no links does not override this.
         """
         raise self._unsupported("sign links", path)
 
@@ -265,17 +266,11 @@ class StorageDriver:
         """Return a link for each of *paths*, in their order; the caller's guarantees are those of :meth:`_link_to`."""
         return [self._link_to(path, request) for path in paths]
 
-    def _verify_link(self, token: str) -> InternalLinkTokenData:
-        """Verify a token that :meth:`_link_to` signed, and return its data.
-
-        *token* is untrusted input, and the caller has not checked it.
-        """
-        raise self._unsupported("verify links", instead="the service verifies them itself")
-
     def _upload_request(self, path: str, request: LinkRequest) -> PresignedUpload:
         """Return the request by which a browser uploads the file. The default is a ``PUT`` to the link.
 
         The caller guarantees that *path* is normalized, and that ``upload_constraints`` include those of *request*.
+        Errors as for :meth:`_link_to`.
         """
         return PresignedUpload(
             method="PUT",

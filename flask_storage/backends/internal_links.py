@@ -1,14 +1,12 @@
-"""Links of backends whose service cannot sign links: a signed token in a URL of the app."""
+"""Links of the app with a secret and a view of the storage's own, as in keg-storage."""
 
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
-from typing import Unpack
 
 from ..errors import ConfigurationError
-from ..tokens import InternalLinkTokenData, LinkSigner
-from ..types import Expiry, LinkArguments, LinkContext, LinkRequest, ShareLinkOperation
+from ..tokens import InternalLinkTokenData
+from ..types import LinkContext
 from .base import StorageBackend
 
 __all__ = ["InternalLinkTokenData", "InternalLinksStorageBackend"]
@@ -24,7 +22,7 @@ _NOT_CONFIGURED = (
 
 
 class InternalLinksStorageBackend(StorageBackend):
-    """A storage whose links are signed tokens in URLs of the app, which the link view serves.
+    """A storage whose links of the app can have a secret and a view of their own, also without the extension.
 
     Args:
         linked_endpoint: The endpoint of your own view (:class:`~flask_storage.LinkViewMixin`). By default, the view
@@ -58,7 +56,6 @@ class InternalLinksStorageBackend(StorageBackend):
             raise ConfigurationError(
                 f"the secret_key of {name!r} is empty, or neither text nor bytes: use 32 random bytes or leave it out"
             )
-        self._signer: LinkSigner | None = None
 
     def set_link_context(self, context: LinkContext) -> None:
         """See :meth:`StorageBackend.set_link_context`. A strict *context* requires a secret of 32 bytes."""
@@ -70,69 +67,32 @@ class InternalLinksStorageBackend(StorageBackend):
         super().set_link_context(context)
         self._signer = None
 
-    def create_link_token(
-        self,
-        *,
-        path: str,
-        operation: ShareLinkOperation | str,
-        expire: Expiry,
-        output_path: str | None = None,
-        content_type: str | None = None,
-        **arguments: Unpack[LinkArguments],
-    ) -> str:
-        """Return a signed token for :meth:`deserialize_link_token`; arguments and errors as for ``link_to``."""
-        path = self._path(path)
-        request = self._link_request(operation, expire, output_path, content_type, arguments)
-        self._check_upload_headers(path, request)
-        return self._sign(path, request)
+    # -- inner --------------------------------------------------------------------------------------------------------
 
-    def deserialize_link_token(self, token: str) -> InternalLinkTokenData:
-        """Verify a token and return its data: keg-storage's name for :meth:`verify_link`."""
-        return self.verify_link(token)
+    def _link_keys(self) -> tuple[bytes, ...]:
+        if self._secret_key is not None:
+            if self.link_context is None and len(self._secret_key) < MIN_SECRET_BYTES and self._signer is None:
+                logger.warning(
+                    "the secret_key of %r has fewer than %d bytes: links can be forged by guessing it",
+                    self.name,
+                    MIN_SECRET_BYTES,
+                )
+            return (self._secret_key,)
+        keys = () if self.link_context is None else self.link_context.secrets()
+        if not keys:
+            advice = ": set the app's SECRET_KEY, or secret_key for this profile" if self.link_context else ""
+            raise ConfigurationError("Backend must be configured with secret_key to use this feature" + advice)
+        return keys
 
-    # -- driver methods ------------------------------------------------------------------------------------------------
-
-    def _link_to(self, path: str, request: LinkRequest) -> str:
+    def _link_url(self, token: str) -> str:
         if self.link_context is not None:
-            return self.link_context.link_url(self._sign(path, request), self.linked_endpoint)
+            return self.link_context.link_url(token, self.linked_endpoint)
         if self.linked_endpoint is None:
-            raise ConfigurationError(_NOT_CONFIGURED.format(backend=self), path=path)
-        return self._build_url(self.linked_endpoint, self._sign(path, request))
-
-    def _verify_link(self, token: str) -> InternalLinkTokenData:
-        return self._link_signer().verify(token)
+            raise ConfigurationError(_NOT_CONFIGURED.format(backend=self))
+        return self._build_url(self.linked_endpoint, token)
 
     def _build_url(self, endpoint: str, token: str) -> str:
         """Return the absolute URL for *token*; called only for a storage without a link context."""
         import flask  # the only import of Flask in the backends
 
         return flask.url_for(endpoint, token=token, _external=True)
-
-    def _link_audience(self) -> str:
-        """Return the audience of tokens: the profile's name, or outside of an app the storage's name."""
-        return self.link_context.profile if self.link_context is not None else self.name
-
-    # -- private -------------------------------------------------------------------------------------------------------
-
-    def _sign(self, path: str, request: LinkRequest) -> str:
-        return self._link_signer().sign(path, request, datetime.now(UTC))
-
-    def _link_signer(self) -> LinkSigner:
-        keys: tuple[bytes, ...] = ()
-        if self._secret_key is not None:
-            keys = (self._secret_key,)
-        elif self.link_context is not None:
-            keys = self.link_context.secrets()
-        if not keys:
-            advice = ": set the app's SECRET_KEY, or secret_key for this profile" if self.link_context else ""
-            raise ConfigurationError("Backend must be configured with secret_key to use this feature" + advice)
-        signer = self._signer
-        if signer is None or signer.secrets != keys:
-            signer = self._signer = LinkSigner(keys, self._link_audience())
-            if self.link_context is None and len(keys[0]) < MIN_SECRET_BYTES:
-                logger.warning(
-                    "the secret_key of %r has fewer than %d bytes: links can be forged by guessing it",
-                    self.name,
-                    MIN_SECRET_BYTES,
-                )
-        return signer

@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Unpack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
+from typing import Any, TypeVar, Unpack
 from urllib.parse import quote
 
-from ..content_types import guess_content_type, is_implied_by_name
-from ..errors import IntegrityError, TooLargeError
+from ..content_types import DEFAULT_CONTENT_TYPE, guess_content_type, is_implied_by_name
+from ..errors import IntegrityError, NoSignerError, TooLargeError, UnsupportedOperationError
 from ..files import parse_checksum
 from ..paths import is_one_line
 from ..signals import file_deleted, file_stored, link_issued
-from ..tokens import InternalLinkTokenData
 from ..types import (
     LINK_CONSTRAINTS,
     Expiry,
     FileInfo,
     LinkArguments,
-    LinkContext,
+    LinkMode,
     LinkRequest,
     PresignedUpload,
     ShareLinkOperation,
     WriteOptions,
-    to_utc,
 )
-from ..validation import check_count, check_network
+from ..validation import check_count
+from .app_links import AppLinkOperations, is_set
 from .driver import StorageDriver
 
+T = TypeVar("T")
 
-class LinkOperations(StorageDriver):
-    """The operations that give a client access to a file, on top of the driver methods."""
+_REDIRECT_LIFETIME = timedelta(seconds=59)  # under a minute also where a service signs whole seconds, rounded up
+_CONSTRAINTS = tuple(sorted(LINK_CONSTRAINTS))
+_get_constraints = attrgetter(*_CONSTRAINTS)
+_NO_CONSTRAINTS = _get_constraints(
+    LinkRequest(operations=ShareLinkOperation.download, expires_at=datetime.max.replace(tzinfo=UTC))
+)
 
-    link_context: LinkContext | None = None
+
+class LinkOperations(AppLinkOperations):
+    """The operations that give a client access to a file, on top of the driver methods.
+
+    A link is the service's own where the service signs links and enforces every constraint, and otherwise one of the
+    app. The option ``links`` of a profile restricts it to one kind.
+    """
 
     def url(self, path: str) -> str:
         """Return the public, permanent URL of a file. Whether the file exists is not checked.
@@ -59,7 +72,7 @@ class LinkOperations(StorageDriver):
         self,
         path: str,
         operation: ShareLinkOperation | str,
-        expire: Expiry,
+        expire: Expiry | None = None,
         output_path: str | None = None,
         content_type: str | None = None,
         **arguments: Unpack[LinkArguments],
@@ -68,69 +81,100 @@ class LinkOperations(StorageDriver):
 
         Args:
             path: The path in the storage; whether the file exists is not checked.
-            operation: ``"download"``, ``"upload"``, ``"remove"``, or several letters (``"du"``) if the storage
-                supports ``link_combinations``.
-            expire: When the link expires: a datetime (naive means UTC) or a :class:`~datetime.timedelta` from now.
+            operation: ``"download"``, ``"upload"``, ``"remove"``, or several letters (``"du"``).
+            expire: When the link expires: a datetime (naive means UTC) or a :class:`~datetime.timedelta` from now. By
+                default after ``STORAGE_LINK_LIFETIME``, which is one hour unless it is set.
             output_path: The file name under which a browser saves a download.
             content_type: Download: the content type of the response. Upload: the content type to store.
             **arguments: See :class:`~flask_storage.types.LinkRequest`.
 
         Raises:
-            ValueError: when *expire* is in the past, or *operation* is invalid.
-            UnsupportedOperationError: when the storage cannot create such a link.
+            ValueError: when *expire* is in the past, or another argument is invalid.
+            UnsupportedOperationError: when neither the service nor the app can issue such a link; the message says why.
             ConfigurationError: when a secret key or an external address is missing; the message says which.
         """
         path = self._path(path)
-        return self._create_link(path, self._link_request(operation, expire, output_path, content_type, arguments))
+        request = self._link_request(operation, expire, output_path, content_type, arguments)
+        return self._issue(
+            [path],
+            request,
+            self.capabilities.link_constraints,
+            lambda: self._link_to(path, request),
+            lambda refused: self._app_links([path], request, refused)[0],
+        )
 
     def links_to(
         self,
         paths: Iterable[str],
         operation: ShareLinkOperation | str,
-        expire: Expiry,
+        expire: Expiry | None = None,
         *,
         content_type: str | None = None,
         **arguments: Unpack[LinkArguments],
     ) -> list[str]:
         """Return one link for each path, in order; arguments as for :meth:`link_to`. All links expire together."""
-        paths = [self._path(path) for path in reject_single_path(paths)]
+        normalized = [self._path(path) for path in reject_single_path(paths)]
         request = self._link_request(operation, expire, None, content_type, arguments)
-        for path in paths:
-            self._check_upload_headers(path, request)
-        with self._error_translator():
-            urls = self._links_to(paths, request)
-        for path in paths:
-            self._notify_link_issued(path, request)
-        return list(urls)
-
-    def verify_link(self, token: str) -> InternalLinkTokenData:
-        """Verify the token of a link of this storage and return its data; the path is normalized.
-
-        Raises:
-            ExpiredLinkError: when the token is valid but has expired.
-            InvalidLinkError: when this storage did not sign the token, or it was changed.
-            InvalidPathError: when its path is invalid (a token signed by hand).
-            UnsupportedOperationError: when the service signs and verifies the links itself.
-            ConfigurationError: when the storage has no secret key.
-        """
-        data = self._verify_link(token)
-        path = self._path(data.path)
-        return data if path == data.path else data._replace(path=path)
+        return self._issue(
+            normalized,
+            request,
+            self.capabilities.link_constraints,
+            lambda: list(self._links_to(normalized, request)),
+            lambda refused: self._app_links(normalized, request, refused),
+        )
 
     def upload_request(
-        self, path: str, expire: Expiry, *, content_type: str | None = None, **arguments: Unpack[LinkArguments]
+        self,
+        path: str,
+        expire: Expiry | None = None,
+        *,
+        content_type: str | None = None,
+        **arguments: Unpack[LinkArguments],
     ) -> PresignedUpload:
         """Return the request with which a browser uploads this one file: method, URL, headers, form fields.
 
-        Arguments and errors are those of :meth:`link_to`.
+        Arguments and errors are those of :meth:`link_to`. As a link of the app, it is a ``PUT`` of the file.
         """
         path = self._path(path)
-        request = self._link_request(ShareLinkOperation.upload, expire, None, content_type, arguments, for_upload=True)
-        self._check_upload_headers(path, request)
-        with self._error_translator(path):
-            upload = self._upload_request(path, request)
-        self._notify_link_issued(path, request)
-        return upload
+        request = self._link_request(ShareLinkOperation.upload, expire, None, content_type, arguments)
+        return self._issue(
+            [path],
+            request,
+            self.capabilities.upload_constraints,
+            lambda: self._upload_request(path, request),
+            lambda refused: self._app_upload_request(path, request, refused),
+        )
+
+    def short_link(self, path: str, request: LinkRequest) -> str | None:
+        """Return a download link of the service that expires within a minute, for a link of the app that permits it.
+
+        The link view redirects to it. The link has the file name, type, disposition and caching of *request*, and its
+        network where the service can enforce one.
+
+        Returns:
+            None when the view must send the file itself: the link has a limited number of uses, the service cannot
+            sign such a link, or ``links="app"`` keeps the address of the service private.
+        """
+        constraints = self.capabilities.link_constraints
+        if request.uses is not None or not self._signs_links() or self._link_mode() == "app":
+            return None
+        request = replace(
+            request,
+            operations=ShareLinkOperation.download,
+            expires_at=min(datetime.now(UTC) + _REDIRECT_LIFETIME, request.expires_at),
+            size=None,
+            max_size=None,
+            checksum=None,
+            exclusive=False,
+            ip=request.ip if "ip" in constraints else None,
+        )
+        path = self._path(path)
+        try:
+            with self._error_translator(path):
+                self._check_native(request, constraints)
+                return self._link_to(path, request)
+        except (UnsupportedOperationError, NoSignerError):
+            return None
 
     def confirm_upload(
         self,
@@ -139,13 +183,16 @@ class LinkOperations(StorageDriver):
         size: int | None = None,
         max_size: int | None = None,
         content_type: str | None = None,
+        content_encoding: str | None = None,
+        cache_control: str | None = None,
         checksum: str | None = None,
         move_to: str | None = None,
     ) -> FileInfo:
         """Check a file that a client has uploaded by a link, and delete it if it is not as expected.
 
-        Not every service can enforce every constraint of a link. This method checks the stored file itself. Until the
-        link expires, its holder can upload another file after the check, so pass *move_to*, unless the link was
+        Pass what was passed to :meth:`upload_request`; ``exclusive``, ``uses`` and ``ip`` cannot be seen in a stored
+        file. Not every service can enforce every constraint of a link. This method checks the stored file itself. Until
+        the link expires, its holder can upload another file after the check, so pass *move_to*, unless the link was
         ``exclusive`` or could be used only once: the file is moved first, and checked where no link can replace it.
 
         Args:
@@ -153,7 +200,9 @@ class LinkOperations(StorageDriver):
             size: The exact number of bytes.
             max_size: The largest number of bytes.
             content_type: The exact type, or a prefix that ends in a slash (``"image/"``). On a storage that keeps no
-                content types, it is compared with the type that the extension implies.
+                types, the type that the name says is compared.
+            content_encoding: The exact header; not checked on a storage that keeps no headers.
+            cache_control: Likewise.
             checksum: ``"sha256:<hex>"`` of the content, which is read unless the service stores this digest.
             move_to: A new path for the file, to which no link was issued. After an error other than the following, the
                 file may have been moved: confirm it there.
@@ -166,20 +215,21 @@ class LinkOperations(StorageDriver):
             FileExistsInStorageError: when there is a file at *move_to* and the storage supports ``copy_conditions``;
                 otherwise it is replaced.
             TooLargeError: when the file is larger than *max_size*; it is deleted.
-            IntegrityError: when size, type or checksum differ; the file is deleted.
+            IntegrityError: when size, type, another header or checksum differ; the file is deleted.
             ValueError: when an argument is invalid; the file is not checked.
         """
         path = self._path(path)
-        _check_expected_arguments(size, max_size, content_type)
+        headers = {"content_type": content_type, "content_encoding": content_encoding, "cache_control": cache_control}
+        _check_expected_arguments(size, max_size, headers)
         if move_to is not None:
-            path = self._move_upload(path, move_to, checksum, size=size, max_size=max_size, content_type=content_type)
+            path = self._move_upload(path, move_to, checksum, size=size, max_size=max_size, **headers)
         with self._error_translator(path):
             with self._deleting_refused(path):
                 self._check_uploaded(path)
             info, digest = self._stat_and_digest(path, checksum)
             with self._deleting_refused(path):
                 _check_size(info, size, max_size)
-                self._check_type(info, content_type)
+                self._check_headers(info, headers)
                 if checksum is not None and digest != checksum.partition(":")[2].lower():
                     raise IntegrityError("the uploaded content does not have the expected checksum; it was deleted")
         if move_to is not None:
@@ -228,82 +278,108 @@ class LinkOperations(StorageDriver):
             digest = computed.hexdigest()
         return info, digest
 
-    def _check_type(self, info: FileInfo, content_type: str | None) -> None:
-        """Raise if the file has another type than the expected one. Where none can be stored, it has that of its name.
+    def _check_headers(self, info: FileInfo, expected: Mapping[str, str | None]) -> None:
+        """Raise if a stored header is not the expected one.
 
         A type that was dropped because of :attr:`unsupported_headers` cannot be checked, unless the name says another.
         """
-        if content_type is None:
-            return
-        stored = info.content_type or ""
-        if not (stored or self.capabilities.content_headers):
-            stored = guess_content_type(info.path) or ""
-            essence = content_type.partition(";")[0]  # parameters may have been dropped
-            if is_implied_by_name(essence, info.path) or (self._drops_headers and not stored):
+        stored: dict[str, str | None] = {name: getattr(info, name) for name in expected}
+        if not self.capabilities.content_headers:  # the file is served with the type of its name
+            content_type, implied = expected["content_type"], guess_content_type(info.path)
+            essence = (content_type or "").partition(";")[0]  # parameters may have been dropped
+            if not essence or is_implied_by_name(essence, info.path) or (self._drops_headers and not implied):
                 return
-        if not (stored.startswith(content_type) if content_type.endswith("/") else stored == content_type):
-            raise IntegrityError(
-                f"a file of type {stored!r} was uploaded where {content_type!r} was expected; it was deleted"
-            )
+            stored, expected = {"content_type": implied}, {"content_type": content_type}
+        for name, value in expected.items():
+            found = stored[name] or ""
+            is_prefix = name == "content_type" and (value or "").endswith("/")
+            if value is not None and not (found.startswith(value) if is_prefix else found == value):
+                raise IntegrityError(
+                    f"a file with {name} {found!r} was uploaded where {value!r} was expected; it was deleted"
+                )
 
-    def _link_request(
+    def _issue(
         self,
-        operation: ShareLinkOperation | str,
-        expire: Expiry,
-        filename: str | None,
-        content_type: str | None,
-        arguments: LinkArguments,
-        *,
-        for_upload: bool = False,
-    ) -> LinkRequest:
-        """Return a checked link request; raise if it is invalid or this storage does not support it."""
-        request = LinkRequest(
-            operations=ShareLinkOperation.as_operation(operation),
-            expires_at=to_utc(expire),
-            filename=filename,
-            content_type=content_type,
-            **arguments,
-        )
-        capabilities = self.capabilities
-        unsupported = request.operations.value & ~capabilities.links.value
-        if unsupported:
-            raise self._unsupported(f"sign a link for {ShareLinkOperation(unsupported)!r}")
-        if len(str(request.operations)) > 1 and not capabilities.link_combinations:
-            raise self._unsupported("sign several operations in one link", instead="make one link for each")
-        if arguments or filename is not None or content_type is not None:  # most links have no constraints to check
-            supported = capabilities.upload_constraints if for_upload else capabilities.link_constraints
-            self._check_constraints(request, supported)
-        return request
+        paths: Sequence[str],
+        request: LinkRequest,
+        constraints: frozenset[str],
+        native: Callable[[], T],
+        app: Callable[[UnsupportedOperationError | NoSignerError | None], T],
+    ) -> T:
+        """Return what *native* returns, or *app* where the service cannot issue *request*; send the signals.
 
-    def _check_constraints(self, request: LinkRequest, supported: frozenset[str]) -> None:
-        constraints = {name for name in LINK_CONSTRAINTS if _is_set(getattr(request, name))}
-        if unsupported := constraints - supported:
-            names = ", ".join(sorted(unsupported))
-            raise self._unsupported(
-                f"enforce {names} in a link",
-                instead="leave it out, or use a profile that declares it in link_constraints",
+        The driver is asked even if the capabilities permit *request*, as some services refuse a combination of
+        constraints, or one of their values.
+        """
+        if request.operations & ShareLinkOperation.upload and (request.content_type or "").endswith("/"):
+            raise ValueError(
+                "an upload link stores one exact content type, not a prefix of one: pass that to confirm_upload()"
             )
-        _check_values(request)
+        with self._error_translator(paths[0] if len(paths) == 1 else None):
+            issued = self._native_or_app(request, constraints, native, app)
+        if link_issued.receivers:  # without this check, signing ten thousand links is measurably slower
+            for path in paths:
+                link_issued.send(self, path=path, request=request)
+        return issued
 
-    def _check_upload_headers(self, path: str, request: LinkRequest) -> None:
-        """Raise if an upload by this link could not store its headers: the holder of the link could not help it."""
-        if not self.capabilities.content_headers and request.operations & ShareLinkOperation.upload:
-            self._unsupported_headers(path, {name: getattr(request, name) for name in _UPLOAD_HEADERS})
+    def _native_or_app(
+        self,
+        request: LinkRequest,
+        constraints: frozenset[str],
+        native: Callable[[], T],
+        app: Callable[[UnsupportedOperationError | NoSignerError | None], T],
+    ) -> T:
+        mode = self._link_mode()
+        if mode == "app" or not self._signs_links():
+            return app(None)
+        try:
+            self._check_native(request, constraints)
+            return native()
+        except (UnsupportedOperationError, NoSignerError) as error:
+            refused = error
+        if mode == "native":
+            raise self._no_app_link(refused, "the profile has links='native'") from refused
+        return app(refused)
 
-    def _notify_link_issued(self, path: str, request: LinkRequest) -> None:
-        """Send the signal, if it has receivers; without the check, signing ten thousand links is measurably slower."""
-        if link_issued.receivers:
-            link_issued.send(self, path=path, request=request)
-
-    def _create_link(self, path: str, request: LinkRequest) -> str:
-        self._check_upload_headers(path, request)
+    def _issue_native(self, what: str, path: str, request: LinkRequest, native: Callable[[], T]) -> T:
+        """Return what *native* returns: *what* only the service can issue, so ``links="app"`` rules it out."""
+        if self._link_mode() == "app":
+            raise self._unsupported(what, path, instead="the profile has links='app'; use upload_request()")
         with self._error_translator(path):
-            url = self._link_to(path, request)
-        self._notify_link_issued(path, request)
-        return url
+            self._check_native(request, self.capabilities.upload_constraints)
+            issued = native()
+        link_issued.send(self, path=path, request=request)
+        return issued
 
+    def _signs_links(self) -> bool:
+        """Whether the service of this backend signs links at all; whether this storage can is in its capabilities."""
+        return type(self)._link_to is not StorageDriver._link_to
 
-_UPLOAD_HEADERS = ("content_type", "content_encoding", "cache_control")
+    def _link_mode(self) -> LinkMode:
+        return self.link_context.mode if self.link_context is not None else "auto"
+
+    def _check_native(self, request: LinkRequest, constraints: frozenset[str]) -> None:
+        """Raise if the service cannot sign *request*; *constraints* are those that it enforces."""
+        capabilities = self.capabilities
+        if missing := request.operations.value & ~capabilities.links.value:
+            raise self._unsupported(f"sign a link for {ShareLinkOperation(missing)!r}")
+        if len(str(request.operations)) > 1 and not capabilities.link_combinations:
+            raise self._unsupported("sign several operations in one link")
+        if _get_constraints(request) != _NO_CONSTRAINTS:  # most links have none
+            given = {name for name in LINK_CONSTRAINTS if is_set(getattr(request, name))}
+            if missing_names := given - constraints:
+                raise self._unsupported(f"enforce {', '.join(sorted(missing_names))} in a link")
+        headers = request.content_type or request.content_encoding or request.cache_control
+        if headers and request.operations & ShareLinkOperation.upload and not capabilities.content_headers:
+            raise self._unsupported("store a content type or another header of an upload by link")
+
+    def _app_upload_request(
+        self, path: str, request: LinkRequest, refused: UnsupportedOperationError | NoSignerError | None
+    ) -> PresignedUpload:
+        """Return the request that uploads the file through the link view; arguments as for :meth:`_app_links`."""
+        [url] = self._app_links([path], request, refused)
+        headers = {"Content-Type": request.content_type or DEFAULT_CONTENT_TYPE}
+        return PresignedUpload(method="PUT", url=url, headers=headers, expires_at=request.expires_at)
 
 
 def reject_single_path(paths: Iterable[str]) -> Iterable[str]:
@@ -313,13 +389,14 @@ def reject_single_path(paths: Iterable[str]) -> Iterable[str]:
     return paths
 
 
-def _check_expected_arguments(size: int | None, max_size: int | None, content_type: str | None) -> None:
+def _check_expected_arguments(size: int | None, max_size: int | None, headers: Mapping[str, str | None]) -> None:
     """Raise if an argument is invalid: a mistake of the app must not delete the file."""
     for name, value in (("size", size), ("max_size", max_size)):
         if value is not None:
             check_count(name, value)
-    if content_type is not None and not (content_type and is_one_line(content_type)):
-        raise ValueError("content_type must be one line of text, and not empty")
+    for name, text in headers.items():
+        if text is not None and not (text and is_one_line(text)):
+            raise ValueError(f"{name} must be one line of text, and not empty")
 
 
 def _check_size(info: FileInfo, size: int | None, max_size: int | None) -> None:
@@ -327,36 +404,3 @@ def _check_size(info: FileInfo, size: int | None, max_size: int | None) -> None:
         raise TooLargeError(f"{info.size} bytes were uploaded where {max_size} are allowed; they were deleted")
     if size is not None and info.size != size:
         raise IntegrityError(f"{info.size} bytes were uploaded where {size} were expected; they were deleted")
-
-
-def _check_values(request: LinkRequest) -> None:
-    """Raise if an attribute is invalid: a link that could never be used is not signed."""
-    for name in ("filename", "content_type", "content_encoding", "cache_control"):
-        value = getattr(request, name)
-        if value is not None and not is_one_line(value):
-            raise ValueError(f"the {name} of a link must be one line of text")
-    if request.disposition not in (None, "inline", "attachment"):
-        raise ValueError(f"disposition must be 'inline' or 'attachment', not {request.disposition!r}")
-    _check_limits(request)
-    if request.ip is not None:
-        check_network(request.ip)
-
-
-def _is_set(value: object) -> bool:
-    """Whether a constraint was given. The size 0 is one, although it equals False."""
-    return value is not None and value is not False
-
-
-def _check_limits(request: LinkRequest) -> None:
-    for name, least in (("size", 0), ("max_size", 0), ("uses", 1)):
-        value = getattr(request, name)
-        if value is not None:
-            check_count(f"the {name} of a link", value, least)
-    if type(request.exclusive) is not bool:
-        raise ValueError(f"exclusive must be True or False, not {request.exclusive!r}")
-    if request.checksum is not None:
-        parse_checksum(request.checksum)
-    if not request.operations & ShareLinkOperation.upload:
-        for name in ("size", "max_size", "checksum", "exclusive"):
-            if _is_set(getattr(request, name)):
-                raise ValueError(f"{name} is only for links that upload")

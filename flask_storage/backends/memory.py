@@ -16,7 +16,7 @@ from urllib.parse import SplitResult
 from ..errors import FileExistsInStorageError, FileNotFoundInStorageError, IntegrityError, PreconditionFailedError
 from ..files import FileAdapter, RemoteFile
 from ..multipart import MultipartStore, Part, PendingUpload
-from ..types import LINK_CONSTRAINTS, Capabilities, FileInfo, FileMode, ListEntry, ShareLinkOperation, WriteOptions
+from ..types import Capabilities, FileInfo, FileMode, ListEntry, WriteOptions
 from .internal_links import InternalLinksStorageBackend
 
 if TYPE_CHECKING:
@@ -49,10 +49,6 @@ class MemoryStorage(InternalLinksStorageBackend):
         multipart_checksums=True,
         content_headers=True,
         metadata=True,
-        links=~ShareLinkOperation(0),
-        link_combinations=True,
-        link_constraints=LINK_CONSTRAINTS,
-        upload_constraints=LINK_CONSTRAINTS,
         multipart=True,
         server_side_copy=True,
     )

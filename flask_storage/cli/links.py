@@ -20,9 +20,7 @@ from .profile import complete_path, selected_storage
     "--expiration",
     type=duration,
     metavar="DURATION",
-    default="1h",
-    show_default=True,
-    help="How long the link is valid: seconds, or for example 15m, 1h, 2d.",
+    help="How long the link is valid: seconds, or for example 15m, 1h, 2d. Default: STORAGE_LINK_LIFETIME, or 1h.",
 )
 @click.option("--download/--no-download", default=True, show_default=True, help="Allow downloading the file.")
 @click.option("--upload/--no-upload", default=False, show_default=True, help="Allow uploading the file.")
@@ -35,7 +33,7 @@ from .profile import complete_path, selected_storage
 @json_option
 def link_command(
     path: str,
-    expiration: timedelta,
+    expiration: timedelta | None,
     download: bool,
     upload: bool,
     delete: bool,
@@ -54,8 +52,10 @@ def link_command(
         raise click.UsageError("--max-size and --exclusive need --upload.")
     operations = "d" * download + "u" * upload + "r" * delete
     with usage_errors():
-        expires_at = datetime.now(UTC) + expiration
-        url = selected_storage().link_to(
+        storage = selected_storage()
+        lifetime = expiration if expiration is not None else storage.link_lifetime
+        expires_at = datetime.now(UTC) + lifetime
+        url = storage.link_to(
             path,
             operations,
             expires_at,

@@ -156,6 +156,9 @@ class LinkViewMixin:
 
     def _download(self) -> Response:
         storage, data, constraints = self._authorize(ShareLinkOperation.download)
+        if (redirect := _redirect_to_service(storage, data, constraints)) is not None:
+            _notify_link_used(storage, data, ShareLinkOperation.download)
+            return redirect
         response = _send_file(storage, data, constraints)
         try:
             if response.status_code != 304:
@@ -324,6 +327,35 @@ def _send_file(storage: StorageBackend, data: InternalLinkTokenData, constraints
         content_encoding=constraints.content_encoding,
         cache_control="no-store" if is_limited else constraints.cache_control,
         ranges=not is_limited,
+    )
+
+
+def _redirect_to_service(
+    storage: StorageBackend, data: InternalLinkTokenData, constraints: LinkRequest
+) -> Response | None:
+    """Return a redirect to a link of the service that expires within a minute; None where the file must be streamed."""
+    if not _leaves_the_page():
+        return None
+    with http_errors():
+        url = storage.short_link(data.path, constraints)
+    if url is None:
+        return None
+    return CookielessResponse(status=302, headers={**_PLAIN_TEXT_HEADERS, "Location": url})
+
+
+def _leaves_the_page() -> bool:
+    """Whether the request is a navigation, or comes from a program: a browser's other requests are streamed.
+
+    A video player sends all later ranges to the address that it was redirected to, and fails when that has expired. An
+    image or a script of another host is blocked by the page's content security policy, and a fetch by a bucket without
+    CORS. Browsers send no ``Sec-Fetch-*`` to a host without https, but ``Range`` for media. A client that resumes a
+    download sends ``Range`` too.
+    """
+    headers = request.headers
+    return (
+        "Range" not in headers
+        and headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
+        and headers.get("Sec-Fetch-Dest", "document") in ("document", "empty")
     )
 
 

@@ -21,6 +21,7 @@ from werkzeug.http import http_date
 
 from ..backends.base import StorageBackend
 from ..errors import (
+    ExpiredLinkError,
     FileExistsInStorageError,
     FileNotFoundInStorageError,
     InvalidLinkError,
@@ -165,7 +166,8 @@ _ERROR_RESPONSES: ErrorResponses = {
     InvalidPathError: lambda: exceptions.BadRequest("The path is not valid."),
     PermissionDeniedError: lambda: exceptions.Forbidden("The storage denies access to the file."),
     UnsupportedOperationError: lambda: exceptions.Forbidden("The storage does not support this operation."),
-    InvalidLinkError: lambda: exceptions.Forbidden("The link is not valid or has expired."),
+    ExpiredLinkError: lambda: exceptions.Forbidden("The link has expired. Request a new one."),
+    InvalidLinkError: lambda: exceptions.Forbidden("The link is not valid. Check that it was copied completely."),
     FileExistsInStorageError: lambda: exceptions.Conflict("The file exists already."),
     PreconditionFailedError: lambda: exceptions.PreconditionFailed("The file has been replaced by another version."),
     TooLargeError: lambda: exceptions.RequestEntityTooLarge("The file is too large."),

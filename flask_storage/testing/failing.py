@@ -14,7 +14,7 @@ from ..errors import StorageError, StorageUnavailableError
 from ..files import RemoteFile
 from ..multipart import MultipartStore
 from ..streams import SupportsRead, SupportsWrite
-from ..tokens import InternalLinkTokenData
+from ..tokens import InternalLinkTokenData, LinkSigner
 from ..types import (
     Capabilities,
     FileInfo,
@@ -277,6 +277,24 @@ class FailingStorage(StorageBackend):
     def _link_to(self, path: str, request: LinkRequest) -> str:
         self._record("link_to", path)
         return self.inner._link_to(path, request)
+
+    def _signs_links(self) -> bool:
+        return self.inner._signs_links()
+
+    def _check_native(self, request: LinkRequest, constraints: frozenset[str]) -> None:
+        self.inner._check_native(request, constraints)
+
+    def _app_links(self, paths: Sequence[str], request: LinkRequest, refused: Any) -> list[str]:
+        for path in paths:
+            self._record("link_to", path)
+        return self.inner._app_links(paths, request, refused)
+
+    def _app_upload_request(self, path: str, request: LinkRequest, refused: Any) -> PresignedUpload:
+        self._record("upload_request", path)
+        return self.inner._app_upload_request(path, request, refused)
+
+    def _link_signer(self) -> LinkSigner:
+        return self.inner._link_signer()
 
     def _verify_link(self, token: str) -> InternalLinkTokenData:
         self._record("verify_link")

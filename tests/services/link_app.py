@@ -1,11 +1,14 @@
-"""The app that the tests run under WSGI servers: one local profile, and no other views.
+"""The app that the tests run under WSGI servers: one profile, local unless the test names another, and no other views.
 
-`app` is for WSGI servers, `asgi_app` for ASGI ones. An environment variable names the root directory.
+`app` is for WSGI servers, `asgi_app` for ASGI ones. Environment variables name the root directory and the profile. The
+address of a client is the one that a proxy before the server reports.
 """
 
+import json
 import os
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_storage import Storage
 
@@ -13,13 +16,14 @@ SECRET_KEY = "a secret that the tests and the servers share"
 PROFILE = "docs"
 
 
-def make_app(root, address):
-    """Return an app with the files below *root*; its links point to *address*."""
+def make_app(root, address, profile=None):
+    """Return an app with the files below *root*, or in *profile*; its links point to *address*."""
+    profile = profile or {"backend": "local", "root": root, "file_mode": 0o644, "directory_mode": 0o755}
     app = Flask(__name__, instance_path=os.path.join(os.path.dirname(root), "instance"))
     app.config.from_prefixed_env()
     app.config.update(
         SECRET_KEY=SECRET_KEY,
-        STORAGE_PROFILES={PROFILE: {"backend": "local", "root": root, "file_mode": 0o644, "directory_mode": 0o755}},
+        STORAGE_PROFILES={PROFILE: profile},
         STORAGE_EXTERNAL_URL=address,
     )
     Storage(app)
@@ -27,7 +31,10 @@ def make_app(root, address):
 
 
 if "LINK_APP_ROOT" in os.environ:
-    app = make_app(os.environ["LINK_APP_ROOT"], os.environ["LINK_APP_ADDRESS"])
+    app = make_app(
+        os.environ["LINK_APP_ROOT"], os.environ["LINK_APP_ADDRESS"], json.loads(os.environ["LINK_APP_PROFILE"])
+    )
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1)  # type: ignore[method-assign]  # as Flask's documentation does
 
     @app.get("/alive")
     def alive():

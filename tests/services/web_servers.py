@@ -1,6 +1,7 @@
 """Common WSGI and ASGI servers for Flask, each on a free port of this machine."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -38,13 +39,13 @@ COMMANDS = {
 class WebServer:
     """A running server; ``app`` is an equivalent app, to create links and to access the files."""
 
-    def __init__(self, kind, directory, **environment):
+    def __init__(self, kind, directory, profile=None, **environment):
         self.kind = kind
         self.root = directory / "files"
         self.root.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
-        self.app = link_app.make_app(str(self.root), self.address)
+        self.app = link_app.make_app(str(self.root), self.address, profile)
         self.storage = self.app.extensions["storage"].default
         self._log = directory / "server.log"
         command = [part.format(port=self.port) for part in COMMANDS[kind]]
@@ -52,6 +53,7 @@ class WebServer:
             **os.environ,
             "LINK_APP_ROOT": str(self.root),
             "LINK_APP_ADDRESS": self.address,
+            "LINK_APP_PROFILE": json.dumps(profile),
             "PYTHONPATH": str(PROJECT),
             **environment,
         }
@@ -91,9 +93,9 @@ class WebServer:
 
 
 @contextlib.contextmanager
-def running(kind, directory, **environment):
+def running(kind, directory, profile=None, **environment):
     """Run a server of this kind during the block; print its log when the block fails."""
-    server = start_with_retry(lambda: WebServer(kind, directory, **environment))
+    server = start_with_retry(lambda: WebServer(kind, directory, profile, **environment))
     try:
         yield server
     except BaseException:

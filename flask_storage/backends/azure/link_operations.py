@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
-from ...errors import ConfigurationError, FileNotFoundInStorageError
+from ...errors import FileNotFoundInStorageError, NoSignerError
 from ...types import Expiry, LinkRequest, PresignedUpload, ShareLinkOperation, to_utc
 from ...validation import check_network
 from ..base import StorageBackend
@@ -19,12 +18,12 @@ class AzureLinkOperations(StorageBackend):
 
     _sas_builder: AzureSasBuilder
 
-    def create_upload_url(self, path: str, expire: Expiry) -> str:
+    def create_upload_url(self, path: str, expire: Expiry | None = None) -> str:
         """Return ``link_to(path, "upload", expire)``; keg-storage's older name for it."""
         warnings.warn('create_upload_url is link_to(path, "upload", expire)', DeprecationWarning, stacklevel=2)
         return self.link_to(path, ShareLinkOperation.upload, expire)
 
-    def create_download_url(self, path: str, expire: Expiry) -> str:
+    def create_download_url(self, path: str, expire: Expiry | None = None) -> str:
         """Return ``link_to(path, "download", expire)``; keg-storage's older name for it."""
         warnings.warn('create_download_url is link_to(path, "download", expire)', DeprecationWarning, stacklevel=2)
         return self.link_to(path, ShareLinkOperation.download, expire)
@@ -41,7 +40,7 @@ class AzureLinkOperations(StorageBackend):
 
         Raises:
             ValueError: when *expire* is in the past, or *ip* is not an address or network.
-            ConfigurationError: when the profile has no credentials that can sign.
+            NoSignerError: when the profile has no credentials that can sign.
         """
         expires_at = to_utc(expire)
         if ip is not None:
@@ -49,7 +48,7 @@ class AzureLinkOperations(StorageBackend):
         with self._error_translator():
             return self._sas_builder.container_url(expires_at, ip)
 
-    def block_request(self, path: str, upload_id: str, number: int, expire: Expiry) -> PresignedUpload:
+    def block_request(self, path: str, upload_id: str, number: int, expire: Expiry | None = None) -> PresignedUpload:
         """Return one signed request by which a browser sends one part of a large upload.
 
         The app creates the upload and completes it (:attr:`~flask_storage.StorageBackend.multipart`), so the app
@@ -68,6 +67,8 @@ class AzureLinkOperations(StorageBackend):
         Raises:
             ValueError: when *number* is not a valid part number.
             FileNotFoundInStorageError: when *upload_id* is not an upload id.
+            UnsupportedOperationError: when the profile has ``links="app"``.
+            NoSignerError: when the profile has no credentials that can sign.
 
         Example::
 
@@ -80,18 +81,20 @@ class AzureLinkOperations(StorageBackend):
             storage.confirm_upload("film.mp4", max_size=10**9, content_type="video/mp4", move_to="films/film.mp4")
         """
         path = self._path(path)
-        request = self._link_request(ShareLinkOperation.upload, expire, None, None, {}, for_upload=True)
+        request = self._link_request(ShareLinkOperation.upload, expire, None, None, {})
         if not is_upload_id(upload_id):
             raise FileNotFoundInStorageError(self.name, f"{path} (upload)")
-        with self._error_translator(path):
-            presigned = self._sas_builder.block_upload(path, request, upload_id, number)
-        self._notify_link_issued(path, request)
-        return presigned
+        return self._issue_native(
+            "sign a block request",
+            path,
+            request,
+            lambda: self._sas_builder.block_upload(path, request, upload_id, number),
+        )
 
-    def _link_request(self, *args: Any, **kwargs: Any) -> LinkRequest:
+    def _check_native(self, request: LinkRequest, constraints: frozenset[str]) -> None:
         if not self.capabilities.links:
-            raise ConfigurationError(NO_SIGNER)
-        return super()._link_request(*args, **kwargs)
+            raise NoSignerError(NO_SIGNER)
+        super()._check_native(request, constraints)
 
     def _link_to(self, path: str, request: LinkRequest) -> str:
         return self._sas_builder.url(path, request)

@@ -21,7 +21,7 @@ from urllib.parse import quote
 from azure.storage.blob import UserDelegationKey, generate_blob_sas, generate_container_sas
 
 from ...content_types import DEFAULT_CONTENT_TYPE, link_response_headers
-from ...errors import ConfigurationError, StorageUnavailableError, UnsupportedOperationError
+from ...errors import NoSignerError, StorageUnavailableError, UnsupportedOperationError
 from ...metadata_encoding import check_ascii
 from ...process_local import ProcessLocal
 from ...types import LinkRequest, PresignedUpload, ShareLinkOperation
@@ -168,7 +168,7 @@ class AzureSasBuilder:
         if self._account.key is not None:
             return {"account_key": self._account.key, "expiry": _to_datetime(expires)}
         if self._account.credential is None:
-            raise ConfigurationError(NO_SIGNER)
+            raise NoSignerError(NO_SIGNER)
         key, key_expires = self._delegated().valid_until(expires)
         if expires > key_expires:
             if expires > key_expires + 1 and expires - self._clock() > _MAX_KEY_LIFETIME.total_seconds():

@@ -31,13 +31,11 @@ from ...multipart import MultipartStore
 from ...paths import RESERVED_PREFIX, SYSTEM_DIRECTORY, parent
 from ...streams import LocalFile, SupportsRead, SupportsWrite
 from ...types import (
-    LINK_CONSTRAINTS,
     Capabilities,
     FileInfo,
     FileMode,
     ListEntry,
     ProgressCallback,
-    ShareLinkOperation,
     WriteOptions,
 )
 from ...validation import expand_home, parse_optional_mode
@@ -166,10 +164,6 @@ class LocalFSStorage(InternalLinksStorageBackend):
             multipart_checksums=True,
             content_headers=attributes,
             metadata=attributes,
-            links=~ShareLinkOperation(0),
-            link_combinations=True,
-            link_constraints=LINK_CONSTRAINTS,
-            upload_constraints=LINK_CONSTRAINTS,
             multipart=True,
             local_paths=True,
             server_side_copy=True,

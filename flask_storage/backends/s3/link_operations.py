@@ -19,7 +19,7 @@ class S3LinkOperations(StorageBackend):
     def create_upload_form(
         self,
         path: str,
-        expire: Expiry,
+        expire: Expiry | None = None,
         *,
         max_size: int,
         min_size: int = 0,
@@ -27,9 +27,12 @@ class S3LinkOperations(StorageBackend):
     ) -> PresignedUpload:
         """Return a form with which a browser uploads one file, within limits that the service enforces.
 
+        Only the service accepts forms; the app's link view takes the file itself as the body. For an upload on every
+        backend use :meth:`~flask_storage.StorageBackend.upload_request`, also with a ``max_size``.
+
         Args:
             path: The path in the storage.
-            expire: When the signature expires.
+            expire: When the signature expires; by default after ``STORAGE_LINK_LIFETIME``.
             max_size: The largest size in bytes.
             min_size: The smallest size in bytes.
             content_type: The exact type, or a prefix that ends in a slash (``"image/"``); the client then adds a
@@ -40,7 +43,8 @@ class S3LinkOperations(StorageBackend):
 
         Raises:
             ValueError: when a size is not valid.
-            UnsupportedOperationError: when the service does not support upload forms.
+            UnsupportedOperationError: when the service does not support upload forms, the uploader could choose the
+                name (``${filename}`` in the path), or the profile has ``links="app"``.
 
         Example::
 
@@ -48,23 +52,20 @@ class S3LinkOperations(StorageBackend):
         """
         path = self._path(path)
         if "max_size" not in self.capabilities.upload_constraints:
-            raise self._unsupported("create an upload form", path, instead="use upload_request() with a size")
-        request = self._link_request(
-            ShareLinkOperation.upload, expire, None, content_type, {"max_size": max_size}, for_upload=True
-        )
+            raise self._unsupported("create an upload form", path, instead="use upload_request(), also with a max_size")
+        request = self._link_request(ShareLinkOperation.upload, expire, None, content_type, {"max_size": max_size})
         check_count("min_size", min_size)
         if min_size > max_size:
             raise ValueError(f"min_size ({min_size}) is larger than max_size ({max_size})")
-        with self._error_translator(path):
-            form = self._presigner.form(path, request, min_size)
-        self._notify_link_issued(path, request)
-        return form
+        return self._issue_native(
+            "create an upload form", path, request, lambda: self._presigner.form(path, request, min_size)
+        )
 
     def multipart_request(
         self,
         path: str,
         step: Literal["create", "part", "complete", "abort", "list"],
-        expire: Expiry,
+        expire: Expiry | None = None,
         *,
         upload_id: str | None = None,
         number: int | None = None,
@@ -76,10 +77,11 @@ class S3LinkOperations(StorageBackend):
         Args:
             path: The path in the storage.
             step: ``"create"``, ``"part"``, ``"complete"``, ``"abort"`` or ``"list"``.
-            expire: When the signature expires.
+            expire: When the signature expires; by default after ``STORAGE_LINK_LIFETIME``.
             upload_id: The id of the upload; for every step except ``"create"``.
             number: The number of the part, from 1; only for ``"part"``.
-            size: The exact size of the part in bytes, to be enforced; only for ``"part"``.
+            size: The exact size of the part in bytes; for ``"part"`` only, and required there. With a link without a
+                signed length, some services copy another object into the part.
             content_type: The content type of the file; only for ``"create"``.
 
         Returns:
@@ -87,7 +89,7 @@ class S3LinkOperations(StorageBackend):
 
         Raises:
             ValueError: when an argument that the step needs is missing.
-            UnsupportedOperationError: when the storage cannot sign links.
+            UnsupportedOperationError: when the storage cannot sign links, or the profile has ``links="app"``.
 
         Example::
 
@@ -95,11 +97,13 @@ class S3LinkOperations(StorageBackend):
         """
         path = self._path(path)
         arguments: LinkArguments = {} if size is None else {"size": size}
-        request = self._link_request(ShareLinkOperation.upload, expire, None, content_type, arguments, for_upload=True)
-        with self._error_translator(path):
-            upload = self._presigner.multipart(path, step, request, upload_id, number)
-        self._notify_link_issued(path, request)
-        return upload
+        request = self._link_request(ShareLinkOperation.upload, expire, None, content_type, arguments)
+        return self._issue_native(
+            "sign a multipart request",
+            path,
+            request,
+            lambda: self._presigner.multipart(path, step, request, upload_id, number),
+        )
 
     def _link_to(self, path: str, request: LinkRequest) -> str:
         return self._presigner.url(path, request)
@@ -111,7 +115,5 @@ class S3LinkOperations(StorageBackend):
         if request.max_size is None:
             return self._presigner.upload(path, request)
         if request.exclusive or request.size is not None or request.checksum is not None:
-            raise self._unsupported(
-                "enforce max_size together with size, checksum or exclusive in one form", path, instead="use size alone"
-            )
+            raise self._unsupported("enforce max_size together with size, checksum or exclusive in one form", path)
         return self._presigner.form(path, request)

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from ...content_types import DEFAULT_CONTENT_TYPE, link_response_headers
-from ...errors import ConfigurationError, UnsupportedOperationError
+from ...errors import ConfigurationError, NoSignerError, UnsupportedOperationError
 from ...process_local import ProcessLocal
 from ...types import LinkRequest, PresignedUpload, ShareLinkOperation
 from .client import Clients
@@ -38,7 +38,8 @@ _STEPS: Mapping[str, tuple[str, frozenset[str]]] = {
     "abort": ("DELETE", frozenset({"upload_id"})),
     "list": ("GET", frozenset({"upload_id"})),
 }
-_STACKLEVEL = 8  # frames from the warning up to the caller of link_to
+_MINUTE = 60
+_STACKLEVEL = 9  # frames from the warning up to the caller of link_to
 
 
 class S3Presigner:
@@ -96,9 +97,7 @@ class S3Presigner:
         signed_at, end = self._validity(request.expires_at, signing)
         stored = self._stored_headers(request)
         if not self._bucket.preset.form_headers and {"Cache-Control", "Content-Encoding"} & set(stored):
-            raise UnsupportedOperationError(
-                "this service ignores cache_control and content_encoding of a form: use a link with a size instead"
-            )
+            raise UnsupportedOperationError("this service ignores cache_control and content_encoding of a form")
         fields = {"key": self._bucket.key(path), **stored}
         conditions: list[Any] = [
             {"bucket": self._bucket.name},
@@ -108,6 +107,9 @@ class S3Presigner:
             conditions.append(["starts-with", "$Content-Type", request.content_type])
         else:
             fields["Content-Type"] = request.content_type or DEFAULT_CONTENT_TYPE
+        if any("${filename}" in value.lower() for value in fields.values()):
+            # Services replace it, in every field, by the name of the uploaded file, which the uploader chooses.
+            raise UnsupportedOperationError("a form cannot contain ${filename}: the uploader would choose its value")
         conditions += [{name: value} for name, value in fields.items()]
         expiration = datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         policy = {"expiration": expiration, "conditions": conditions}
@@ -133,6 +135,9 @@ class S3Presigner:
             raise ValueError(f"number must be a part number from 1 to {MAX_PARTS}, not {number!r}")
         if (request.content_type is not None and step != "create") or (request.size is not None and step != "part"):
             raise ValueError("content_type is only for the step 'create', and size only for the step 'part'")
+        if step == "part" and request.size is None:
+            # Some services copy another object into a part whose length is not signed (x-amz-copy-source).
+            raise ValueError("the step 'part' needs a size: the length of the part is signed")
         if upload_id is None:
             query = {"uploads": ""}
         else:
@@ -185,7 +190,9 @@ class S3Presigner:
         signed_at = int(now)
         requested = math.ceil(expires_at.timestamp())
         end = requested
-        if self._rounding:
+        # A short link is not rounded: one window more would multiply its lifetime. A minute of tolerance, because the
+        # first link of a process waits for boto3's client.
+        if self._rounding and expires_at.timestamp() - now > max(self._rounding - _MINUTE, _MINUTE - 1):
             # Time is divided into windows of this length. The signing time is the start of the current window, and the
             # lifetime is a number of whole windows, so that all one-hour links of a window are identical. One window is
             # added, because the current one began before now.
@@ -207,8 +214,6 @@ class S3Presigner:
         return signed_at, end
 
     def _upload_headers(self, request: LinkRequest) -> dict[str, str]:
-        if request.content_type and request.content_type.endswith("/"):
-            raise ValueError("a link enforces one exact content type; use create_upload_form for a prefix of one")
         headers = {"Content-Type": request.content_type or DEFAULT_CONTENT_TYPE, **self._stored_headers(request)}
         if request.size is not None:
             headers["Content-Length"] = str(request.size)
@@ -236,9 +241,7 @@ class S3Presigner:
         # A service that does not support these headers ignores them, and would not verify the checksum.
         if algorithm in ("sha1", "sha256") and self._bucket.preset.checksums == "when_supported":
             return {f"x-amz-checksum-{algorithm}": value}
-        raise UnsupportedOperationError(
-            f"this service does not verify {algorithm} of uploads by link: use an md5 checksum"
-        )
+        raise UnsupportedOperationError(f"this service does not verify {algorithm} of uploads by link, only md5")
 
 
 class _SigningContext:
@@ -246,7 +249,7 @@ class _SigningContext:
 
     def __init__(self, bucket: str, client: Any, credentials: Any) -> None:
         if credentials is None:
-            raise ConfigurationError(
+            raise NoSignerError(
                 "links need credentials to sign with: set keys or aws_profile, or configure boto3's credential chain"
             )
         self._credentials = credentials

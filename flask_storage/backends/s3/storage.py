@@ -106,7 +106,8 @@ class S3Storage(S3LinkOperations):
             temporary ones; their limited rights limit the effect of a leaked link.
         link_endpoint_url: The endpoint in links, if browsers need another one than *endpoint_url*.
         link_rounding: Whole seconds up to a day, or a ``timedelta``: links made within this time are identical, so that
-            caches can use them; a link is valid up to twice this time longer.
+            caches can use them; a link is valid up to twice this time longer. Links for less than this time, or than
+            a minute, are not rounded.
         portable: See :class:`~flask_storage.StorageBackend`.
 
     Raises:

@@ -20,12 +20,10 @@ from ...paths import RESERVED_PREFIX, parent
 from ...process_local import ProcessLocal, thread_pool
 from ...streams import SupportsRead, SupportsWrite, copy_chunks, remaining_size
 from ...types import (
-    LINK_CONSTRAINTS,
     Capabilities,
     FileInfo,
     ListEntry,
     ProgressCallback,
-    ShareLinkOperation,
     WriteOptions,
 )
 from ...validation import (
@@ -227,10 +225,6 @@ class SFTPStorage(InternalLinksStorageBackend):
         exclusive=True,
         copy_conditions=True,
         multipart_conditions=True,
-        links=~ShareLinkOperation(0),
-        link_combinations=True,
-        link_constraints=LINK_CONSTRAINTS,
-        upload_constraints=LINK_CONSTRAINTS,
         multipart=True,
         server_side_copy=False,
     )
