@@ -38,6 +38,13 @@ DROP_LISTED_FILES = 200
 FORM_OVERHEAD = 65_536
 """How many bytes a form may have in addition to the content of its file."""
 
+TRUSTED_HOSTS = [".localhost", "127.0.0.1"]
+"""The host names under which the app can be reached; a request with another ``Host`` gets status 400.
+
+Otherwise a page on the internet could point its own name to 127.0.0.1 (DNS rebinding) and read the files. For an app
+that others can reach, add its name: ``FLASK_TRUSTED_HOSTS='["files.example.com"]'``.
+"""
+
 # All ports of a host share cookies, and the default name "session" is the same in every Flask app.
 SESSION_COOKIE_NAME = "drop_session"
 SESSION_COOKIE_SAMESITE = "Lax"

@@ -32,6 +32,11 @@ ERROR_TEXTS = {
     507: ("The storage is full", "The file was not stored. Delete some files and try again."),
 }
 
+UNTRUSTED_HOST_TEXT = (
+    "The app is not served at this address. If you run it, add the address to FLASK_TRUSTED_HOSTS, for example\n"
+    """FLASK_TRUSTED_HOSTS='["files.example.com"]'\n"""
+)
+
 ERROR_STATUSES: list[tuple[type[StorageError], int]] = [
     (FileNotFoundInStorageError, 404),
     (InvalidPathError, 400),
@@ -80,8 +85,8 @@ def _html_errors_for_browsers(response: Response) -> Response:
 def _error_response(status: int, detail: str | None = None) -> Response:
     title, text = ERROR_TEXTS.get(status) or ERROR_TEXTS[400 if status < 500 else 500]
     text = detail or text.format(limit=filesize(current_app.config["DROP_MAX_UPLOAD_SIZE"]))
-    if isinstance(request.routing_exception, BadRequest):  # an invalid Host header: url_for() fails in templates
-        response = make_response(f"{title}\n", {"Content-Type": "text/plain; charset=utf-8"})
+    if isinstance(request.routing_exception, BadRequest):  # a Host that is not trusted: url_for() fails in templates
+        response = make_response(UNTRUSTED_HOST_TEXT, {"Content-Type": "text/plain; charset=utf-8"})
     elif request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
         response = jsonify(error=text)
     else:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeGuard, cast, get_args
-from urllib.parse import SplitResult, unquote_plus, urlsplit
+from urllib.parse import SplitResult, quote, unquote_plus, urlsplit
 
 from flask import Flask, current_app, has_request_context, request, url_for
 from werkzeug.routing import BuildError
@@ -34,6 +34,8 @@ SETTINGS = (
 _LIKENESS = 0.83  # accepts STORAGE_PROFILE and FLASK_STORAGE_PROFILES, and not another extension's STORAGE_PROVIDER
 
 LINK_ENDPOINT = "storage_link"  # no dot: that would make it the property of a blueprint called "storage"
+HOST_ARGUMENT = "storage_host"
+"""The view argument for the host in the routes of the extension, in an app with ``host_matching``."""
 _PLACEHOLDER = "the-token-goes-here"  # safe in URLs, as every token is
 _ROUTE = re.compile(r"/(?:[^/<>?#%\s][^<>?#%\s]*)?")
 _PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -188,6 +190,16 @@ class LinkURLBuilder:
         before, after = cache[profile, endpoint]
         return f"{before}{token}{after}"
 
+    def public_root(self) -> str:
+        """Return what precedes the app's routes in a URL: the prefix below which the app is mounted, or "".
+
+        With ``STORAGE_EXTERNAL_URL`` it is that URL, which pages on any host of the app can use.
+        """
+        if self._external is not None:
+            return self._external.geturl().rstrip("/")
+        root: str = request.root_path if self._is_in_app_request() else self._app.config["APPLICATION_ROOT"]
+        return quote(root.rstrip("/"))
+
     def _is_in_app_request(self) -> bool:
         """Whether a request to this app is being handled; a request to another app has another address."""
         return has_request_context() and current_app == self._app
@@ -202,18 +214,24 @@ class LinkURLBuilder:
                 )
             endpoint, values["profile"] = LINK_ENDPOINT, profile
         try:
-            return self._absolute(endpoint, values)
+            url = self._absolute(endpoint, values)
         except BuildError as error:
             raise ConfigurationError(
                 f"the linked_endpoint {endpoint!r} of profile {profile!r} is not an endpoint of this app"
             ) from error
+        if not urlsplit(url).netloc:
+            raise ConfigurationError(
+                f"the linked_endpoint {endpoint!r} of profile {profile!r} has no host, and the app has host_matching: "
+                "pass host=… to add_url_rule()"
+            )
+        return url
 
     def _absolute(self, endpoint: str, values: dict[str, str]) -> str:
         config = self._app.config
         if self._external is not None:
             scheme, host, root = self._external.scheme, self._external.netloc, self._external.path
         elif self._is_in_app_request():
-            return url_for(endpoint, _external=True, **values)
+            scheme, host, root = request.scheme, request.host, request.root_path
         elif config.get("SERVER_NAME"):
             # Not Flask's url_for: inside a request to another app it would return that app's host.
             scheme, host, root = config["PREFERRED_URL_SCHEME"], config["SERVER_NAME"], config["APPLICATION_ROOT"]
@@ -221,6 +239,10 @@ class LinkURLBuilder:
             raise ConfigurationError(
                 "a link created outside a request needs the app's address: set STORAGE_EXTERNAL_URL (or SERVER_NAME)"
             )
+        if endpoint == LINK_ENDPOINT and self._app.url_map.host_matching:
+            values[HOST_ARGUMENT] = host
+        if self._external is None and self._is_in_app_request():
+            return url_for(endpoint, _external=True, **values)  # with what the app adds by url_defaults()
         adapter = self._app.url_map.bind(host, script_name=root or "/", url_scheme=scheme)
         return adapter.build(endpoint, values, force_external=True)
 

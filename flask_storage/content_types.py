@@ -15,6 +15,18 @@ DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
 _INLINE_TYPES = {"image/avif", "image/gif", "image/jpeg", "image/png", "image/webp", "text/plain"}
 
+# Not every audio/* and video/*: browsers treat video/x+xml, as every type that ends in +xml, as XML with scripts.
+_AUDIO_SUBTYPES = (
+    "3gpp 3gpp2 aac aiff amr basic flac m4a midi mp3 mp4 mpeg ogg opus vnd.wave wav wave webm x-aac x-aiff x-flac "
+    "x-m4a x-midi x-mp3 x-mpeg x-wav"
+)
+_VIDEO_SUBTYPES = "3gpp 3gpp2 avi mp2t mp4 mpeg ogg quicktime webm x-flv x-m4v x-matroska x-ms-wmv x-msvideo"
+_VIEWER_TYPES = {
+    "application/pdf",
+    *(f"audio/{subtype}" for subtype in _AUDIO_SUBTYPES.split()),
+    *(f"video/{subtype}" for subtype in _VIDEO_SUBTYPES.split()),
+}
+
 # A fixed table, because those of operating systems differ between systems and releases.
 _TYPES_BY_EXTENSION = {
     extension: content_type
@@ -97,10 +109,21 @@ def guess_content_type(path: str) -> str | None:
     return _TYPES_BY_EXTENSION.get(path.rpartition(".")[2].lower())
 
 
+def is_implied_by_name(content_type: str, path: str) -> bool:
+    """Whether a file at *path* is served with *content_type* also when no content type is stored with it.
+
+    Case does not matter, nor do parameters that *content_type* leaves out.
+
+    >>> is_implied_by_name("text/csv", "a.csv"), is_implied_by_name("text/csv; charset=latin-1", "a.csv")
+    (True, False)
+    """
+    implied = guess_content_type(path) or DEFAULT_CONTENT_TYPE
+    return _canonical(content_type) in (_canonical(implied), _essence(implied))
+
+
 def is_shown_in_viewer(content_type: str) -> bool:
     """Whether browsers have a viewer for this type: PDF, audio, video."""
-    essence = _essence(content_type)
-    return essence == "application/pdf" or essence.startswith(("audio/", "video/"))
+    return _essence(content_type) in _VIEWER_TYPES
 
 
 def is_safe_inline(content_type: str) -> bool:
@@ -117,19 +140,20 @@ def content_disposition(how: str, name: str) -> str:
 
     Args:
         how: ``"attachment"`` or ``"inline"``.
-        name: A path or a file name, possibly untrusted. Only its last segment is used; it cannot break the header.
+        name: A file name, possibly untrusted: it cannot break the header. A slash becomes ``_``, since browsers would
+            remove what is before it.
 
-    >>> content_disposition("attachment", "a/Zoë.txt")
-    'attachment; filename="Zoe.txt"; filename*=UTF-8\'\'Zo%C3%AB.txt'
+    >>> content_disposition("attachment", "Zoë 1/2.txt")
+    'attachment; filename="Zoe 1_2.txt"; filename*=UTF-8\'\'Zo%C3%AB%201_2.txt'
     """
-    filename = name.rpartition("/")[2] or "download"
+    filename = name.replace("/", "_") or "download"
     # Cc and Cf: line ends, and the bidirectional controls that display "gpj.exe" as "exe.jpg". Emoji need joiners.
     filename = "".join(
         "_" if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and char not in "\u200c\u200d" else char
         for char in filename
     )
     plain = "".join(
-        char if " " <= char <= "~" and char not in '"%/\\' else "_"
+        char if " " <= char <= "~" and char not in '"%\\' else "_"
         for char in unicodedata.normalize("NFKD", filename)
         if not unicodedata.combining(char)
     )
@@ -158,6 +182,11 @@ def link_response_headers(path: str, request: LinkRequest) -> dict[str, str]:
         "content-type": content_type,
     }
     return {name: value for name, value in headers.items() if value}
+
+
+def _canonical(content_type: str) -> str:
+    """Return a media type without the differences of spelling that have no meaning."""
+    return "".join(content_type.lower().replace('"', "").split())
 
 
 def _essence(content_type: str) -> str:

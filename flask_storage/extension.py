@@ -10,6 +10,7 @@ from flask import Flask, current_app
 from .backends.base import StorageBackend
 from .cli.startup import errors_reported_by_click
 from .config import (
+    HOST_ARGUMENT,
     LINK_ENDPOINT,
     LinkURLBuilder,
     check_x_accel,
@@ -74,12 +75,19 @@ class Storage:
         """Create the app's storages, and register the link view and the commands; this sends no requests.
 
         Raises:
-            ConfigurationError: when the configuration is not valid, or the app was initialized before.
+            ConfigurationError: when the configuration is not valid, or the app was initialized before, or is not a
+                :class:`flask.Flask`.
         """
         with errors_reported_by_click():
             self._init_app(app)
 
     def _init_app(self, app: Flask) -> None:
+        unchecked: object = app  # callers may ignore the annotation
+        if not isinstance(unchecked, Flask):
+            raise ConfigurationError(
+                f"Storage needs a Flask app, not {type(unchecked).__module__}.{type(unchecked).__qualname__}: pass an "
+                "instance of flask.Flask (Quart is not supported)"
+            )
         if "storage" in app.extensions:
             raise ConfigurationError("this app already has a Storage: create one Storage for it and import that")
         warn_of_misspelled_settings(app)
@@ -102,6 +110,7 @@ class Storage:
                     secrets=secrets,
                     strict=not (app.debug or app.testing),
                     link_url=partial(url_builder.link_url, name),
+                    public_root=url_builder.public_root if name in served else None,
                 )
             )
         link_usage = open_usage_store(app.config.get("STORAGE_LINK_USAGE"), app.instance_path)
@@ -124,17 +133,21 @@ class Storage:
 
 
 def _register_views(app: Flask, prefix: str | None, served: Mapping[str, str]) -> None:
-    from .http.link_view import LinkView, PublicFileView, exempt_link_views
+    from .http.link_view import LinkView, PublicFileView, prepare_link_views, remove_cookies
 
-    app.url_value_preprocessor(exempt_link_views)
+    app.url_value_preprocessor(prepare_link_views)
+    app.after_request(remove_cookies)
+    # With host_matching, a route without a host would match no request.
+    host = f"<{HOST_ARGUMENT}>" if app.url_map.host_matching else None
     if prefix is not None:
         # Not a blueprint, because an app may have a blueprint named "storage".
-        app.add_url_rule(f"{prefix.rstrip('/')}/<profile>", view_func=LinkView.as_view(LINK_ENDPOINT))
+        app.add_url_rule(f"{prefix.rstrip('/')}/<profile>", view_func=LinkView.as_view(LINK_ENDPOINT), host=host)
     for name, base_url in served.items():
         app.add_url_rule(
             f"{base_url.rstrip('/')}/<path:path>",
             view_func=PublicFileView.as_view(f"storage_public_{name}"),
             defaults={"profile": name},
+            host=host,
         )
 
 

@@ -80,7 +80,7 @@ class RemoteFile(io.BufferedIOBase):
     iter_chunk_size = CHUNK_SIZE
     """The default chunk size of :meth:`iter_chunks`, in bytes."""
     name: str = ""
-    """The path in the storage."""
+    """The path in the storage, for people to read. What a writer publishes under is its own, so this may be changed."""
     info: FileInfo | None = None
     """Of a reader: the attributes of the file when it was opened. The content that is read belongs to this version."""
 

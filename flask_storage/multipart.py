@@ -186,6 +186,7 @@ class MultipartWriter(RemoteFile):
     ) -> None:
         super().__init__(FileMode.write)
         self.name = path
+        self._target = path  # not `name`, which a storage that wraps another one sets to its own path of the file
         self._store = store
         self._options = options
         self._concurrency = concurrency
@@ -219,7 +220,7 @@ class MultipartWriter(RemoteFile):
 
     def _publish(self) -> None:
         if self._upload_id is None:
-            self._store.put(self.name, self._take_buffer(), self._options)
+            self._store.put(self._target, self._take_buffer(), self._options)
             return
         if self._buffered_size():
             self._submit_part()
@@ -227,7 +228,7 @@ class MultipartWriter(RemoteFile):
         parts = sorted(self._uploaded, key=lambda part: part.number)
         # The file has checked the expected size and checksum already.
         conditions = WriteOptions(exclusive=self._options.exclusive, if_match=self._options.if_match)
-        self._store.complete(self.name, self._upload_id, parts, conditions)
+        self._store.complete(self._target, self._upload_id, parts, conditions)
 
     def _discard(self) -> None:
         self._cancel_parts()
@@ -235,7 +236,7 @@ class MultipartWriter(RemoteFile):
         wait(self._in_flight)
         self._in_flight.clear()
         if self._upload_id is not None:
-            self._store.abort(self.name, self._upload_id)
+            self._store.abort(self._target, self._upload_id)
 
     def _release(self) -> None:
         if self._pid == os.getpid():  # after a fork, the locks of the futures may be held for ever
@@ -268,7 +269,7 @@ class MultipartWriter(RemoteFile):
             self._upload_id = self._create_upload()
         self._wait_for_parts(in_flight=self._concurrency - 1)
         # No reference to this file, so that an unclosed writer is garbage-collected, and warns, immediately.
-        args = (self._store, self._error_translator, self.name, self._upload_id, self._number, self._take_buffer())
+        args = (self._store, self._error_translator, self._target, self._upload_id, self._number, self._take_buffer())
         try:
             self._in_flight.add(self._workers().submit(_upload_part, *args))
         except RuntimeError:  # no thread can be started, as at interpreter shutdown
@@ -276,7 +277,7 @@ class MultipartWriter(RemoteFile):
         self._number += 1
 
     def _create_upload(self) -> str:
-        return self._store.create(self.name, self._stored_options())
+        return self._store.create(self._target, self._stored_options())
 
     def _stored_options(self) -> WriteOptions:
         """Return the options that are stored with the file, without the conditions of completing."""

@@ -9,18 +9,21 @@ from enum import Enum
 from typing import Unpack
 
 from flask import request
+from werkzeug.exceptions import BadRequestKeyError
 
 from .backends.base import StorageBackend
+from .files import RemoteFile
 from .paths import extension_of, normalize, normalize_directory, safe_filename
 from .profiles import current_storage
 from .streams import SupportsRead
-from .types import LinkArguments, ShareLinkOperation
+from .types import FileInfo, FileMode, LinkArguments, PresignedUpload, ShareLinkOperation, WriteArguments
 
 
 class StorageOperations:
-    """Ten ``storage_*`` methods for a class whose objects have files.
+    """The ``storage_*`` methods of a class whose objects have files.
 
-    Set the directory and the profile once, on the class; most methods accept others for one call.
+    Set the directory and the profile once, on the class; most methods accept others for one call. File names are
+    relative to the directory: each method adds it.
 
     Attributes:
         storage_location: A member of an :class:`~enum.Enum` whose value is the directory; None for the root.
@@ -31,6 +34,8 @@ class StorageOperations:
     >>> class Invoice(StorageOperations):
     ...     storage_location = Folder.invoices
     >>> Invoice.storage_prefix_path(Folder.invoices, "june.pdf")
+    'accounting/invoices/june.pdf'
+    >>> Invoice.storage_get_path("june.pdf")
     'accounting/invoices/june.pdf'
     """
 
@@ -65,6 +70,47 @@ class StorageOperations:
         return current_storage.default if name is None else current_storage[name]
 
     @classmethod
+    def storage_get_path(cls, filename: str, storage_location: Enum | None = None) -> str:
+        """Return the path of a file in the storage, for operations that this class does not have.
+
+        Raises:
+            InvalidPathError: as :meth:`storage_prefix_path`.
+        """
+        return cls.storage_prefix_path(cls.storage_location if storage_location is None else storage_location, filename)
+
+    @classmethod
+    def storage_open_file(
+        cls,
+        filename: str,
+        mode: FileMode | str = "r",
+        storage_location: Enum | None = None,
+        storage_profile: str | None = None,
+        **arguments: Unpack[WriteArguments],
+    ) -> RemoteFile:
+        """Open a file; modes, arguments and errors as for ``open``. Use it in a ``with`` block."""
+        return cls.storage_get_profile(storage_profile).open(
+            cls.storage_get_path(filename, storage_location), mode, **arguments
+        )
+
+    @classmethod
+    def storage_stat_file(
+        cls, filename: str, storage_location: Enum | None = None, storage_profile: str | None = None
+    ) -> FileInfo:
+        """Return size, date, etag, headers and metadata of a file.
+
+        Raises:
+            FileNotFoundInStorageError: when the file does not exist.
+        """
+        return cls.storage_get_profile(storage_profile).stat(cls.storage_get_path(filename, storage_location))
+
+    @classmethod
+    def storage_file_exists(
+        cls, filename: str, storage_location: Enum | None = None, storage_profile: str | None = None
+    ) -> bool:
+        """Return whether a file exists."""
+        return cls.storage_get_profile(storage_profile).exists(cls.storage_get_path(filename, storage_location))
+
+    @classmethod
     def storage_download_file(
         cls, filename: str, storage_location: Enum | None = None, storage_profile: str | None = None
     ) -> io.BytesIO:
@@ -74,7 +120,7 @@ class StorageOperations:
             FileNotFoundInStorageError: when the file does not exist.
         """
         content = io.BytesIO()
-        cls.storage_get_profile(storage_profile).download(cls._storage_path(storage_location, filename), content)
+        cls.storage_get_profile(storage_profile).download(cls.storage_get_path(filename, storage_location), content)
         content.seek(0)
         return content
 
@@ -105,7 +151,7 @@ class StorageOperations:
             name = cls.storage_generate_filename(name)
         cls.storage_get_profile(storage_profile).upload(
             file_object,
-            cls._storage_path(storage_location, name),
+            cls.storage_get_path(name, storage_location),
             content_type=content_type,
             content_encoding=content_encoding,
         )
@@ -123,12 +169,15 @@ class StorageOperations:
     ) -> str:
         """Store the file of a form field of the current request; otherwise as :meth:`storage_upload_file`.
 
-        A missing field is a 400 error. The content type that the browser sends is not used; pass one to store it.
+        A missing field is a 400 error, and so is a field in which the user has selected no file: browsers send an empty
+        file without a name for it. The content type that the browser sends is not used; pass one to store it.
         """
         uploaded = request.files[form_field]
+        if not uploaded.filename:
+            raise BadRequestKeyError(form_field)
         return cls.storage_upload_file(
             uploaded.stream,
-            uploaded.filename or "file",
+            uploaded.filename,
             preserve_filename,
             storage_location,
             storage_profile,
@@ -141,7 +190,7 @@ class StorageOperations:
         cls, filename: str, storage_location: Enum | None = None, storage_profile: str | None = None
     ) -> bool:
         """Delete a file and return True, also when it does not exist."""
-        cls.storage_get_profile(storage_profile).delete(cls._storage_path(storage_location, filename))
+        cls.storage_get_profile(storage_profile).delete(cls.storage_get_path(filename, storage_location))
         return True
 
     @classmethod
@@ -155,7 +204,7 @@ class StorageOperations:
         """
         name = cls.storage_generate_filename(filename)
         cls.storage_get_profile(storage_profile).copy(
-            cls._storage_path(storage_location, filename), cls._storage_path(storage_location, name)
+            cls.storage_get_path(filename, storage_location), cls.storage_get_path(name, storage_location)
         )
         return name
 
@@ -172,7 +221,7 @@ class StorageOperations:
     ) -> str:
         """Return a signed download link; arguments and errors as for ``link_to``."""
         return cls.storage_get_profile(storage_profile).link_to(
-            cls._storage_path(storage_location, filename),
+            cls.storage_get_path(filename, storage_location),
             ShareLinkOperation.download,
             timedelta(minutes=expire_minutes),
             output_path,
@@ -193,7 +242,7 @@ class StorageOperations:
         """Return a signed upload link and the new random name that the file will have."""
         name = cls.storage_generate_filename(filename)
         link = cls.storage_get_profile(storage_profile).link_to(
-            cls._storage_path(storage_location, name),
+            cls.storage_get_path(name, storage_location),
             ShareLinkOperation.upload,
             timedelta(minutes=expire_minutes),
             content_type=content_type,
@@ -202,9 +251,58 @@ class StorageOperations:
         return link, name
 
     @classmethod
-    def _storage_path(cls, storage_location: Enum | None, filename: str) -> str:
-        location = cls.storage_location if storage_location is None else storage_location
-        return cls.storage_prefix_path(location, filename)
+    def storage_get_upload_request(
+        cls,
+        filename: str,
+        expire_minutes: float,
+        storage_location: Enum | None = None,
+        storage_profile: str | None = None,
+        content_type: str | None = None,
+        **arguments: Unpack[LinkArguments],
+    ) -> tuple[PresignedUpload, str]:
+        """Return the request with which a browser uploads a file, and the new random name that the file will have.
+
+        On S3 and Azure an upload needs headers or form fields, so a URL alone is not enough there. Arguments and errors
+        as for ``upload_request``.
+        """
+        name = cls.storage_generate_filename(filename)
+        upload = cls.storage_get_profile(storage_profile).upload_request(
+            cls.storage_get_path(name, storage_location),
+            timedelta(minutes=expire_minutes),
+            content_type=content_type,
+            **arguments,
+        )
+        return upload, name
+
+    @classmethod
+    def storage_confirm_upload(
+        cls,
+        filename: str,
+        storage_location: Enum | None = None,
+        storage_profile: str | None = None,
+        *,
+        size: int | None = None,
+        max_size: int | None = None,
+        content_type: str | None = None,
+        content_encoding: str | None = None,
+        cache_control: str | None = None,
+        checksum: str | None = None,
+        move_to: str | None = None,
+    ) -> FileInfo:
+        """Check a file that a client has uploaded, and delete it if it is not as expected.
+
+        Arguments and errors as for ``confirm_upload``; *move_to* is a name in the same directory.
+        """
+        return cls.storage_get_profile(storage_profile).confirm_upload(
+            cls.storage_get_path(filename, storage_location),
+            size=size,
+            max_size=max_size,
+            content_type=content_type,
+            content_encoding=content_encoding,
+            cache_control=cache_control,
+            checksum=checksum,
+            move_to=None if move_to is None else cls.storage_get_path(move_to, storage_location),
+        )
 
 
 def _extension(filename: str) -> str:

@@ -22,9 +22,13 @@ SYSTEM_DIRECTORY = "lost+found"
 """e2fsck's directory at the root of an ext4 volume: never removed, and left out of listings if not readable."""
 
 # Listed by code point, not by category, so that every Python with every Unicode table decides the same: C0, DEL, C1,
-# surrogates, the two Unicode line ends, and the bidirectional controls that make a name read backwards. Joiners
-# (U+200C, U+200D) stay legal: Persian words and emoji need them.
-_FORBIDDEN = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\\\\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# surrogates, the two Unicode line ends, the bidirectional controls that make a name read backwards, and the 66
+# non-characters, of which XML cannot contain U+FFFE and U+FFFF: S3 and Azure list names in XML. Joiners (U+200C,
+# U+200D) stay legal: Persian words and emoji need them.
+_NON_CHARACTERS = "\ufdd0-\ufdef" + "".join(chr(plane << 16 | code) for plane in range(17) for code in (0xFFFE, 0xFFFF))
+_FORBIDDEN = re.compile(
+    f"[\\x00-\\x1f\\x7f-\\x9f\\\\\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff{_NON_CHARACTERS}]"
+)
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NOT_PORTABLE = re.compile(r'[<>:"|?*]')
 _WINDOWS_NAMES = frozenset(
@@ -40,8 +44,8 @@ def normalize(path: str, *, portable: bool = False) -> str:
     """Return the path of a file in its canonical form.
 
     One leading slash is dropped and the text is converted to NFC. Rejected are empty, ``.`` and ``..`` segments,
-    backslashes, control characters, lone surrogates, line separators, bidirectional controls, more than 1024 bytes of
-    UTF-8 (255 in one segment), and segments that begin with ``.fs-tmp-``.
+    backslashes, control characters, lone surrogates, line separators, bidirectional controls, non-characters (U+FFFE,
+    U+FFFF and others), more than 1024 bytes of UTF-8 (255 in one segment), and segments that begin with ``.fs-tmp-``.
 
     Args:
         path: The path, possibly untrusted.
@@ -111,10 +115,13 @@ def safe_filename(name: str) -> str:
     character that is special to a shell, a browser or a file system becomes ``_``, and so does a leading dot. The
     result has at most 255 bytes, with the extension. If nothing is left, the result is ``file``.
 
+    Raises:
+        InvalidPathError: when *name* is not text.
+
     >>> safe_filename("../../etc/パスワード <1>.txt")
     'パスワード _1_.txt'
     """
-    result = re.split(r"[/\\]", name)[-1]
+    result = re.split(r"[/\\]", _text(name))[-1]
     # Truncated before normalization, whose time is quadratic in a run of combining marks. The extension is kept.
     extension = extension_of(result)
     result = result.removesuffix(extension)[: 4 * MAX_SEGMENT_BYTES] + extension
@@ -131,10 +138,12 @@ def safe_path(name: str) -> str:
     """Like :func:`safe_filename` for a path: each segment is made safe; empty, ``.`` and ``..`` segments are dropped.
 
     Raises:
-        InvalidPathError: when nothing is left, or the result is too long.
+        InvalidPathError: when the last segment is one of those, so that there is no file name: a form in which no file
+            was selected has an empty one. Also when the result is too long.
     """
-    segments = [segment for segment in re.split(r"[/\\]", name) if segment.strip(" .")]
-    if not segments:
+    everything = re.split(r"[/\\]", _text(name))
+    segments = [segment for segment in everything if segment.strip(" .")]
+    if not everything[-1].strip(" ."):
         raise InvalidPathError(f"{_quoted(name)} contains no file name", path=name)
     if len(segments) > MAX_PATH_BYTES // 2:
         raise InvalidPathError(f"{_quoted(name)} has too many segments", path=name)
@@ -174,12 +183,17 @@ def extension_of(filename: str) -> str:
     return match.group() if match else ""
 
 
-_FORBIDDEN_REASON = "it contains a backslash, a control character or a bidirectional control"
+_FORBIDDEN_REASON = "it contains a backslash, a control character, a bidirectional control or a Unicode non-character"
+
+
+def _text(path: str) -> str:
+    if not isinstance(path, str):
+        raise InvalidPathError(f"a path in a storage must be a str, not {type(path).__name__}")
+    return path
 
 
 def _canonical(path: str) -> str:
-    if not isinstance(path, str):
-        raise InvalidPathError(f"a path in a storage must be a str, not {type(path).__name__}")
+    path = _text(path)
     # Normalization takes time in proportion to the text, and no text of four times the limit becomes a valid path.
     if len(path) > 4 * MAX_PATH_BYTES:
         raise InvalidPathError(f"{_quoted(path)} is longer than {MAX_PATH_BYTES} bytes", path=path)

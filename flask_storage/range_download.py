@@ -34,17 +34,26 @@ def read_into(body: Any, size: int, into: io.BytesIO, timeout: float) -> None:
     """
     missing = size
     while missing > 0:
-        try:
-            piece = body.read1(min(_READ_SIZE, missing), decode_content=False)
-        except Urllib3Timeout as error:
-            raise StorageTimeoutError(f"nothing was received within {timeout:g} seconds (read_timeout)") from error
-        except (Urllib3Error, OSError):
-            break
+        piece = read_available(body, missing, timeout)
         if not piece:
             break
         missing -= into.write(piece)
     if missing > 0:
         body.close()  # the rest of a broken response must not be read as the next one
+
+
+def read_available(body: Any, max_size: int, timeout: float) -> bytes:
+    """Return the next bytes of a response that have arrived, at most *max_size*; none if the connection broke.
+
+    Waits for the first byte. Arguments and errors are those of :func:`read_into`.
+    """
+    try:
+        piece: bytes = body.read1(min(_READ_SIZE, max_size), decode_content=False)
+    except Urllib3Timeout as error:
+        raise StorageTimeoutError(f"nothing was received within {timeout:g} seconds (read_timeout)") from error
+    except (Urllib3Error, OSError):
+        return b""
+    return piece
 
 
 def download_range(

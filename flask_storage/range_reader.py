@@ -24,6 +24,19 @@ that worker after it is freed, and up to twice as much would be loaded.
 """
 
 
+_STREAM_FETCH_SIZE = 1024 * 1024
+
+
+class Stream(Protocol):
+    """A response from which the fetch function takes ranges that are requested in order."""
+
+    def is_fast(self) -> bool:
+        """Whether the response is open, and fetching ranges in parallel would hardly be faster."""
+
+    def pause(self) -> None:
+        """Called at the end of each read: nothing is taken from the response until the next one."""
+
+
 class ContentCheck(Protocol):
     """Verifies the content of a file at its end, for example by a running checksum."""
 
@@ -64,6 +77,10 @@ class RangeReader(RemoteFile):
             bytes ends the verification, since the content can no longer be verified as a whole.
         eager: Whether the whole file will be read as fast as possible: *concurrency* chunks are prefetched from the
             first read on.
+        read_ahead_from: The number of bytes of sequential reads after which ranges are prefetched, for a service that
+            is far away; by default *chunk_size*. Until a whole chunk is read, about as much is prefetched as was read.
+        stream: As long as it is fast, the reading thread fetches ranges of 1 MiB one after the other, and none is
+            prefetched.
     """
 
     min_fetch_size = 64 * 1024
@@ -80,10 +97,14 @@ class RangeReader(RemoteFile):
         workers: Callable[[], Executor],
         check: ContentCheck | None = None,
         eager: bool = False,
+        read_ahead_from: int | None = None,
+        stream: Stream | None = None,
     ) -> None:
         super().__init__(FileMode.read)
         self.info = info
-        self.iter_chunk_size = chunk_size
+        self._stream = stream if stream is not None and stream.is_fast() else None
+        self.iter_chunk_size = chunk_size if self._stream is None else min(_STREAM_FETCH_SIZE, chunk_size)
+        self._read_ahead_from = min(read_ahead_from or chunk_size, chunk_size)
         self._fetch = fetch
         self._size = info.size
         self._chunk_size = chunk_size
@@ -131,6 +152,19 @@ class RangeReader(RemoteFile):
         """Announce that the next *count* bytes will be read: they are prefetched, and nothing beyond them."""
         self._check(FileMode.read)
         self._expected_end = min(self._position + count, self._size)
+
+    def trim(self, count: int, /) -> None:
+        """Release what was read ahead beyond the next *count* bytes, and announce only these."""
+        self.will_read(count)
+        while len(self._ranges) > 1:
+            self._drop_range(self._ranges.pop())
+        if self._ranges:
+            front = self._ranges.pop()
+            data = front.data[self._position - front.start : self._expected_end - front.start]
+            self._drop_range(front)
+            if data:
+                self._ranges.append(_Range(self._position, self._position + len(data), data=data))
+            self._fetch_position = self._position + len(data)
 
     def tell(self) -> int:
         """Return the position in bytes."""
@@ -208,6 +242,8 @@ class RangeReader(RemoteFile):
         if self._content_check is not None:
             self._update_check(data, self._content_check)
         self._position += len(data)
+        if self._stream is not None:
+            self._stream.pause()
 
     def _update_check(self, data: bytes | memoryview, check: ContentCheck) -> None:
         known = self._checked - self._position
@@ -240,6 +276,8 @@ class RangeReader(RemoteFile):
             self._futures_pid = os.getpid()
             self._ranges.clear()
             self._abandoned = WeakSet()
+        if self._stream is not None and not self._stream.is_fast():
+            self._stream = None
         while self._ranges and not self._ranges[0].start <= position < self._ranges[0].stop:
             self._drop_range(self._ranges.popleft())
         if not self._ranges:
@@ -258,9 +296,14 @@ class RangeReader(RemoteFile):
 
     def _fetch_ahead(self, end: int) -> None:
         """Start fetching what a read up to *end* still needs, and what will probably be read next."""
+        if self._stream is not None:
+            return
         is_announced = self._position < self._expected_end
-        is_sequential = is_announced or self._position - self._sequential_start >= self._chunk_size
-        while self._fetch_position < (max(self._expected_end, end) if is_announced else self._size):
+        run = self._position - self._sequential_start
+        is_sequential = is_announced or run >= self._read_ahead_from
+        # Until a whole chunk is read, about as much is prefetched as was read.
+        last = self._size if run >= self._chunk_size else min(end + max(run, 1), self._size)
+        while self._fetch_position < (max(self._expected_end, end) if is_announced else last):
             limit = self._concurrency if self._fetch_position < end else self._prefetch_count if is_sequential else 0
             missing = len(self._ranges) - bool(self._ranges[0].data)
             if missing + len(self._abandoned) >= limit:
@@ -276,12 +319,17 @@ class RangeReader(RemoteFile):
     def _next_range(self, end: int) -> _Range:
         """Return the next range to fetch, and move the fetch position to its end."""
         start, length = self._fetch_position, self._chunk_size
+        if self._stream is not None:
+            length = min(length, _STREAM_FETCH_SIZE)
         if self._position < self._expected_end:
             length = min(length, max(max(self._expected_end, end) - start, self._min_fetch_size))
             if start < end < start + length <= 2 * end - start:
                 length = end - start  # chunks that end where the read ends are returned without a copy
-        elif start < end:
-            length = min(length, max(end - start, self._position - self._sequential_start, self._min_fetch_size))
+        else:
+            run = self._position - self._sequential_start
+            if run >= self._read_ahead_from:  # several ranges, so that they are fetched in parallel
+                run = max(run // max(self._prefetch_count, 1), self._read_ahead_from)
+            length = min(length, max(end - start, run, self._min_fetch_size))
         self._fetch_position = min(start + length, self._size)
         return _Range(start, self._fetch_position)
 

@@ -26,6 +26,7 @@ BUILT_IN_BACKENDS = {
     "sftp": "flask_storage.backends.sftp:SFTPStorage",
 }
 
+_STORAGE_OPTIONS = ("unsupported_headers",)
 _S3_SERVICES = {name: name for name in ("b2", "ceph", "gcs", "minio", "r2", "spaces", "wasabi")} | {"gs": "gcs"}
 """Names of services that are not backends, and the preset of S3 for each."""
 
@@ -91,9 +92,10 @@ def make_storage(profile: str, spec: object) -> StorageBackend:
             '"backend", or a URL'
         )
     cls = find_backend(backend) if isinstance(backend, str) else _checked(backend, profile)
+    options = _pop_storage_options(arguments)
     arguments = _named_arguments(profile, cls, arguments)
     with _constructor_errors(profile, cls):
-        return cls(**_parse_booleans(profile, cls, arguments))
+        return _with_options(cls(**_parse_booleans(profile, cls, arguments)), options)
 
 
 def _entry_point_backends() -> dict[str, str]:
@@ -112,9 +114,22 @@ def _from_url(profile: str, url: str) -> StorageBackend:
         raise ConfigurationError(f"profile {profile!r} is text but not a URL: write 'local:///srv/files', for example")
     cls = find_backend(parts.scheme)
     query = parse_qsl(parts.query, keep_blank_values=True)
-    options = _named_arguments(profile, cls, dict(query), partially=True)
+    options = dict(query)
+    storage_options = _pop_storage_options(options)
+    options = _named_arguments(profile, cls, options, partially=True)
     with _constructor_errors(profile, cls):
-        return cls.from_url(parts, _parse_booleans(profile, cls, options))
+        return _with_options(cls.from_url(parts, _parse_booleans(profile, cls, options)), storage_options)
+
+
+def _pop_storage_options(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Remove and return the options that every storage has as an attribute, and no constructor as an argument."""
+    return {name: arguments.pop(name) for name in _STORAGE_OPTIONS if name in arguments}
+
+
+def _with_options(storage: StorageBackend, options: Mapping[str, Any]) -> StorageBackend:
+    for name, value in options.items():
+        setattr(storage, name, value)
+    return storage
 
 
 def _parse_booleans(profile: str, cls: type[StorageBackend], arguments: dict[str, Any]) -> dict[str, Any]:
@@ -161,7 +176,7 @@ def _named_arguments(
 def _unknown_argument(cls: type[StorageBackend], name: str, known: list[str]) -> str:
     """Return a message that suggests similar arguments, or without any lists the first ones."""
     reason = f"{cls.__name__} has no argument {name!r}"
-    if question := did_you_mean(str(name), {*known, *cls.argument_aliases, *_PROFILE_KEYS}):
+    if question := did_you_mean(str(name), {*known, *cls.argument_aliases, *_PROFILE_KEYS, *_STORAGE_OPTIONS}):
         return f"{reason}: {question}"
     shown, hidden = known[:_MAX_SHOWN_ARGUMENTS], len(known) - _MAX_SHOWN_ARGUMENTS
     more = f" and {hidden} more, which its documentation lists" if hidden > 0 else ""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
+import tempfile
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .types import ProgressCallback
+from .types import FileInfo, ProgressCallback
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -47,19 +50,41 @@ class LocalFile(io.FileIO):
 
 
 def remaining_size(source: SupportsRead) -> int | None:
-    """Return the number of bytes left in *source*, or None if that is unknown; its position does not change.
+    """Return the number of bytes left in *source*, or None where asking could change the source.
 
-    Raises:
-        Exception: any error that *source* raises when it cannot seek back from its end; otherwise it would seem empty.
+    Known are the sizes of bytes in memory, files on this machine and readers of a storage. Others are not asked, also
+    if they claim to be seekable: a gzip stream is decompressed to its end for that, and cannot seek back on a pipe.
     """
-    stream: Any = source  # tell and seek are optional
-    try:
-        position = stream.tell()
-        end = stream.seek(0, io.SEEK_END)
-    except (AttributeError, OSError, ValueError):
+    stream: Any = source
+    info = getattr(source, "info", None)
+    status = _local_file_status(source)
+    if isinstance(source, io.BytesIO):
+        end = source.getbuffer().nbytes
+    elif isinstance(info, FileInfo):
+        end = info.size
+    elif status is not None:
+        end = status.st_size
+    else:
         return None
-    stream.seek(position)
-    return max(end - position, 0) if isinstance(end, int) and isinstance(position, int) else None
+    return max(end - stream.tell(), 0) or None  # a file of /proc has the size 0, whatever it contains
+
+
+def is_rewindable(source: SupportsRead) -> bool:
+    """Return whether *source* can certainly be read again from its current position; see :func:`remaining_size`."""
+    # The methods of a wrapper such as Werkzeug's FileStorage are those of the wrapped file.
+    source = getattr(getattr(source, "seek", None), "__self__", source)
+    return (
+        isinstance(source, io.BytesIO | tempfile.SpooledTemporaryFile)
+        or isinstance(getattr(source, "info", None), FileInfo)
+        or _local_file_status(source) is not None
+    )
+
+
+def _local_file_status(source: object) -> os.stat_result | None:
+    """Return the status of a Python file object of a regular file; None for one that converts its content."""
+    raw = getattr(source, "raw", source)
+    status = os.fstat(raw.fileno()) if isinstance(raw, io.FileIO) else None
+    return status if status is not None and stat.S_ISREG(status.st_mode) else None
 
 
 def copy_chunks(

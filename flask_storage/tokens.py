@@ -2,8 +2,9 @@
 
 A token is a JWT (`RFC 7519 <https://www.rfc-editor.org/rfc/rfc7519>`_) signed with HMAC-SHA-512 and nothing else. It
 contains everything that the link view trusts: path, operations, the profile as audience, the expiry, and the
-constraints of the :class:`~flask_storage.types.LinkRequest`. PyJWT does the cryptography. Before PyJWT is called, this
-module rejects tokens that are too long, have another header, or are not in the canonical encoding.
+constraints of the :class:`~flask_storage.types.LinkRequest`. PyJWT verifies it. Before PyJWT is called, this module
+rejects tokens that are too long, have another header, or are not in the canonical encoding. Signing is one HMAC over a
+constant header and the claims; PyJWT would check the key and serialize the header again for each of thousands of links.
 
 The signing key is not the app's secret but derived from it with HKDF (`RFC 5869
 <https://www.rfc-editor.org/rfc/rfc5869>`_). The length and text of the audience go into the derivation, so that two
@@ -18,12 +19,14 @@ import json
 import re
 import secrets
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
+from types import ModuleType
 from typing import Any, NamedTuple, Self
 
-from .errors import ExpiredLinkError, InvalidLinkError
+from .errors import ConfigurationError, ExpiredLinkError, InvalidLinkError
 from .types import LinkRequest, ShareLinkOperation
 
 ALGORITHM = "HS512"
@@ -162,17 +165,20 @@ class LinkSigner:
     Args:
         keys: Secrets of any length; the first signs, all verify. The first should be 32 random bytes or more.
         audience: The profile; tokens of another profile are rejected.
+
+    Raises:
+        ConfigurationError: when PyJWT cannot be used.
     """
 
     def __init__(self, keys: Sequence[bytes], audience: str) -> None:
         import jwt  # takes 15 ms, so only when links are used
 
+        _check_pyjwt(jwt)
         if not keys or not all(keys):
             raise ValueError("a link signer needs at least one key, and none may be empty")
         self.secrets = tuple(keys)
         self._audience = audience
         self._keys = [derive_key(key, audience) for key in keys]
-        self._jws = jwt.PyJWS(algorithms=[ALGORITHM])
         self._expired = jwt.ExpiredSignatureError
         self._error = jwt.PyJWTError
         required = ["exp", "iat", "aud", "key", "op"]
@@ -195,8 +201,8 @@ class LinkSigner:
         claims["aud"] = self._audience
         claims["iat"] = int(now.timestamp())
         # Text is not escaped to ASCII: with six characters per letter, a long Cyrillic path would not fit into a URL.
-        payload = _to_json(claims).encode()
-        token = self._jws.encode(payload, self._keys[0], algorithm=ALGORITHM, headers={"typ": "JWT"})
+        signed = f"{_HEADER}.{_base64(_to_json(claims).encode())}"
+        token = f"{signed}.{_base64(hmac.digest(self._keys[0], signed.encode(), hashlib.sha512))}"
         if len(token) > MAX_TOKEN_LENGTH:
             raise ValueError(
                 f"the token would have {len(token)} characters, and a link can have at most {MAX_TOKEN_LENGTH}: "
@@ -228,6 +234,19 @@ class LinkSigner:
         raise InvalidLinkError(
             "the link token is damaged, or was signed with another key or for another profile"
         ) from failure
+
+
+def _check_pyjwt(jwt: ModuleType) -> None:
+    """Raise if *jwt* is the package of another distribution, which has the same name."""
+    if not all(hasattr(jwt, name) for name in ("PyJWS", "PyJWT", "PyJWTError", "ExpiredSignatureError")):
+        raise ConfigurationError(
+            f"links cannot be signed: the package 'jwt' ({jwt.__file__}) is not PyJWT but that of another "
+            "distribution: run 'pip uninstall jwt', then 'pip install --force-reinstall pyjwt'"
+        )
+
+
+def _base64(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def derive_key(secret: bytes, audience: str) -> bytes:

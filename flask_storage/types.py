@@ -297,9 +297,11 @@ class LinkRequest:
     ip: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PresignedUpload:
     """The request with which a browser uploads one file.
+
+    URL, headers and fields are credentials, so the ``repr`` contains only the method, the host and the expiry.
 
     Attributes:
         method: ``"PUT"`` or ``"POST"``.
@@ -314,6 +316,11 @@ class PresignedUpload:
     headers: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict)
     expires_at: datetime
+
+    def __repr__(self) -> str:
+        # Not the path: an app's own link view may have the token there.
+        host = "/".join(self.url.partition("?")[0].split("/")[:3])
+        return f"PresignedUpload(method={self.method!r}, url='{host}/…', expires_at={self.expires_at!r})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,6 +393,7 @@ class LinkContext:
             since an app may set its ``SECRET_KEY`` after ``init_app``.
         strict: Whether a storage's own secret must have the full length (not under ``DEBUG`` or ``TESTING``).
         link_url: Returns the absolute URL for a token and an endpoint (None: the link view of the extension).
+        public_root: Returns what precedes ``base_url`` in public URLs, for a profile that the app itself serves.
     """
 
     profile: str
@@ -394,6 +402,7 @@ class LinkContext:
     secrets: Callable[[], tuple[bytes, ...]] = field(repr=False)
     strict: bool = True
     link_url: Callable[[str, str | None], str] = field(repr=False)
+    public_root: Callable[[], str] | None = field(default=None, repr=False)
 
 
 def to_utc(expire: Expiry, *, now: datetime | None = None) -> datetime:

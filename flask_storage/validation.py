@@ -100,6 +100,8 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
     Raises:
         ValueError: when one of them cannot.
     """
+    if not isinstance(metadata, Mapping):
+        raise ValueError(f"metadata must be a mapping of keys and values, not {type(metadata).__name__}")
     for key, value in metadata.items():
         if not (is_one_line(key) and is_one_line(value)):
             raise ValueError("metadata keys and values must be one line of text each, without control characters")

@@ -11,6 +11,7 @@ import unicodedata
 CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))]
 LINE_ENDS = ["\u2028", "\u2029"]
 BIDI = ["\u061c", "\u200e", "\u200f", *(chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A)))]
+NON_CHARACTERS = ["\ufdd0", "\ufdef", "\ufffe", "\uffff", "\U0001fffe", "\U0010ffff"]
 SURROGATES = ["\ud800", "\udbff", "\udc00", "\udc80", "\udcff", "\udfff"]
 
 # Disguises of `..` that get past weak checks. Each is used before, between and after ordinary segments.
@@ -103,7 +104,7 @@ _BACKSLASHES = ["\\", "a\\b", "a/\\b", "\\a", "a\\", "a/b\\c.txt", "a\\..\\b", "
 
 _HIDDEN_CHARACTERS = [
     spelled
-    for character in (*CONTROLS, *LINE_ENDS, *BIDI, *SURROGATES)
+    for character in (*CONTROLS, *LINE_ENDS, *BIDI, *NON_CHARACTERS, *SURROGATES)
     for spelled in (f"{character}", f"{character}a", f"a{character}b.txt", f"a/b{character}", f"{character}/a")
 ]
 
@@ -239,7 +240,7 @@ LEGAL_PATHS = list(
             *("caf\u00e9.txt", "\u0444\u0430\u0439\u043b.txt", "\u4e2d\u6587.png", "\u30d1\u30b9/\u30ef\u30fc\u30c9"),
             *("\U0001f600.gif", "\U0001f468\u200d\U0001f469\u200d\U0001f467.png", "\u0645\u06cc\u200c\u062e\u0648"),
             *("\u05e9\u05dc\u05d5\u05dd.txt", "\u0e44\u0e17\u0e22", "\u1112\u1161\u11ab".join("ab"), "\ufeffbom.txt"),
-            *("\xa0nbsp", "\xad", "\U0010ffff", "\ue000", "\ufffd", "\u3000", "a\u0301", "\u212b", "\ufb01"),
+            *("\xa0nbsp", "\xad", "\U0010fffd", "\ue000", "\ufffd", "\u3000", "a\u0301", "\u212b", "\ufb01"),
             *(".fs-tm-p", ".fs-tmp", "a.fs-tmp-x", "fs-tmp-x", "..a", "a..b", "con/x", "nul.txt"),
             *("x" * 255, "\u00e9" * 127, "\u4e2d" * 85, "\U0001f600" * 63, "a" * 251 + ".txt"),
             "/".join(["a" * 255] * 3 + ["b" * 253, "c"]),

@@ -12,7 +12,7 @@ from flask import Flask
 from werkzeug.datastructures import FileStorage
 
 from flask_storage import FileNotFoundInStorageError, Storage, StorageOperations, current_storage, send_stored_file
-from flask_storage.http.send_file import CHUNK_BYTES
+from flask_storage.http.file_body import CHUNK_BYTES
 from flask_storage.types import WriteOptions
 from tests.counts import count
 from tests.services.fault_proxy import FaultProxy
@@ -178,6 +178,21 @@ class RemoteApp:
             assert response.data == content[start : start + length]
             assert response.headers["Content-Range"] == f"bytes {start}-{start + length - 1}/{len(content)}"
             assert line.counters.down - before <= length + CHUNK_BYTES
+
+    def test_little_is_read_ahead_of_a_client_that_may_be_slow(self, counted, line):
+        """At most 2 MiB, until it has taken more than sockets can hold."""
+        content = random.Random(25).randbytes(8 * MiB)
+        counted.extensions["storage"]["docs"].write("a.bin", content)
+        before, received = line.counters.down, b""
+
+        response = counted.test_client().get("/files/a.bin")
+        for chunk in response.response:
+            received += chunk
+            if len(received) <= 5 * MiB:
+                assert line.counters.down - before <= len(received) + 2 * MiB + CHUNK_BYTES
+        response.close()
+
+        assert received == content
 
     def test_responses_without_content_transfer_little(self, counted, line):
         """HEAD requests no content; a 304 and a 416 cost one chunk at most."""

@@ -68,6 +68,15 @@ def pooled_session(storage: SFTPStorage) -> Iterator[Session]:
         pool.release(session)
 
 
+def end_waiting_openers(pipe: Path) -> bool:
+    """End the processes of a server that wait for a writer of a named pipe; return whether there were any."""
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:  # no process waits
+        return False
+    return True
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for something that a server does asynchronously."""
     deadline = time.monotonic() + 30

@@ -207,6 +207,19 @@ def test_what_the_storage_cannot_do_the_app_cannot_either(links):
         docs.create_link_token(path="a", operation="u", exclusive=True)
 
 
+def test_a_service_without_headers_signs_no_upload_with_a_content_type():
+    """Its driver never gets such a request, and the app cannot store the type either."""
+
+    class Typeless(SigningStorage):
+        capabilities = replace(SigningStorage.capabilities, content_headers=False, metadata=False)
+
+    docs = docs_of({"backend": Typeless})
+
+    with pytest.raises(UnsupportedOperationError, match="content_type"):
+        docs.upload_request("a.bin", HOUR, content_type="application/x-own")
+    assert docs.link_to("a.bin", "d", HOUR, content_type="application/x-own").startswith("https://service")
+
+
 # -- the option of the profile ----------------------------------------------------------------------------------------
 
 

@@ -89,23 +89,51 @@ def test_a_forked_process_creates_its_own_client(azurite):
     """The client of the parent does not change."""
     storage = make_storage(azurite)
     storage.write("a", b"1")
-    before = storage.client
-    child = multiprocessing.get_context("fork").Process(target=_use_in_child, args=(storage, before))
+    before = storage.client, storage._clients.blob("a")
+    child = multiprocessing.get_context("fork").Process(target=_use_in_child, args=(storage, *before))
 
     child.start()
     child.join(SECONDS)
 
     assert child.exitcode == 0
-    assert storage.client is before
+    assert (storage.client, storage._clients.blob("a")) == before
     assert storage.read("a") == b"1"
     storage.close()
 
 
-def _use_in_child(storage, before):
-    same = storage.client is before
+def _use_in_child(storage, before, blob_before):
+    same = storage.client is before or storage._clients.blob("a") is blob_before
     storage.write("b", b"2")
     storage.close()
     os._exit(1 if same else 0)
+
+
+def test_the_client_of_a_blob_is_created_once_for_consecutive_requests():
+    """A client for another blob, with short time-outs, or after closing is another one."""
+    clients = Clients(NOWHERE, ClientSettings())
+    first = clients.blob("a")
+    again = clients.blob("a")
+    others = [clients.blob("b"), clients.blob("a", for_cleanup=True)]
+    clients.close()
+    others.append(clients.blob("a"))
+    clients.close()
+
+    assert again is first
+    assert first not in others
+    assert [client.blob_name for client in others] == ["b", "a", "a"]
+
+
+def test_threads_get_the_client_of_the_blob_they_name():
+    """Whatever other threads name at the same time."""
+    clients = Clients(NOWHERE, ClientSettings())
+
+    def work(number):
+        return {clients.blob(f"{number}").blob_name for _ in range(200)}
+
+    names = run_concurrently(work, 4)
+    clients.close()
+
+    assert list(names) == [{"0"}, {"1"}, {"2"}, {"3"}]
 
 
 def test_the_client_attribute_is_an_sdk_client(azurite):

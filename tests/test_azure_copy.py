@@ -12,6 +12,7 @@ from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
 from flask_storage import (
     FileExistsInStorageError,
+    FileNotFoundInStorageError,
     PermissionDeniedError,
     PreconditionFailedError,
     StorageUnavailableError,
@@ -241,6 +242,80 @@ def test_a_source_that_is_replaced_during_the_copy_is_an_error(monkeypatch, bloc
     assert "blocklist" not in [exchange.request.query.get("comp") for exchange in proxy.exchanges]
 
 
+@pytest.mark.parametrize("how", ["one call", "in blocks", "streamed"])
+def test_a_source_that_is_replaced_after_the_copy_is_not_deleted_by_a_move(
+    monkeypatch, block_copying, by_key, large, how
+):
+    """Only the version that was copied is deleted; the new one stays."""
+    proxy, storage = block_copying
+    by_key.write("a", large)
+    block_copy = proxy.script
+    if how == "one call":
+        monkeypatch.setattr(storage_module, "copy_blob", copy_blob)
+
+    def script(request):
+        if request.method == "DELETE":
+            by_key.write("a", b"new")
+        return block_copy(request) if how == "in blocks" else None
+
+    proxy.script = script
+    storage.move("a", "b")
+
+    assert by_key.read("a") == b"new"
+    assert by_key.read("b") == large
+
+
+def test_a_source_that_is_deleted_after_the_copy_is_moved(block_copying, by_key):
+    """It exists only under its new name."""
+    proxy, storage = block_copying
+    by_key.write("a", b"hello")
+    proxy.script = lambda request: by_key.delete("a") if request.method == "DELETE" else None
+
+    storage.move("a", "b")
+
+    assert [entry.name for entry in by_key.list()] == ["b"]
+
+
+@pytest.mark.parametrize("operation", ["copy", "move"])
+def test_an_error_about_the_target_names_the_target(by_key, operation):
+    """A lease of another program on the target does not concern the source."""
+    by_key.write("a", b"hello")
+    by_key.write("b", b"old")
+    lease = by_key.client.get_blob_client("b").acquire_lease()
+
+    with pytest.raises(PermissionDeniedError, match=r"^b in the container .*LeaseId") as caught:
+        getattr(by_key, operation)("a", "b")
+    lease.release()
+
+    assert caught.value.path == "b"
+    assert (by_key.read("a"), by_key.read("b")) == (b"hello", b"old")
+
+
+def test_an_error_about_the_source_names_the_source(block_copying, by_key):
+    """It may be deleted before the service reads it."""
+    proxy, storage = block_copying
+    by_key.write("a", b"hello")
+
+    for code in ("CannotVerifyCopySource", "BlobNotFound"):
+        proxy.script = lambda request, code=code: azure_error(404, code) if request.method == "PUT" else None
+        with pytest.raises(FileNotFoundInStorageError) as caught:
+            storage.copy("a", "b")
+        assert caught.value.path == "a"
+
+
+def test_a_leased_source_is_copied_and_not_deleted(by_key):
+    """The error of the deletion names the source."""
+    by_key.write("a", b"hello")
+    lease = by_key.client.get_blob_client("a").acquire_lease()
+
+    with pytest.raises(PermissionDeniedError) as caught:
+        by_key.move("a", "b")
+    lease.release()
+
+    assert caught.value.path == "a"
+    assert by_key.read("a") == by_key.read("b") == b"hello"
+
+
 # -- where the service cannot copy blocks -----------------------------------------------------------------------------
 
 
@@ -248,8 +323,9 @@ def test_a_copy_is_streamed_where_the_service_cannot_copy_blocks(storage, small_
     """An emulator reports that it cannot: content, headers and metadata are streamed."""
     storage.write("a", large, **ASCII_HEADERS)
 
+    blob = storage._gateway.head("a")
     copied = copy_blob(
-        storage._gateway, "a", "b", WriteOptions(), storage._workers, storage._sas_builder, max_single_copy=MIB
+        storage._gateway, "a", "b", WriteOptions(), storage._workers, storage._sas_builder, blob, max_single_copy=MIB
     )
     storage.copy("a", "c")
 
@@ -485,6 +561,7 @@ def test_a_copy_has_a_longer_read_timeout(block_copying, large, monkeypatch):
 
     monkeypatch.setattr(storage._gateway, "call", record_timeout)
     storage.copy("a", "b")
-    copy_blob(storage._gateway, "a", "c", WriteOptions(), storage._workers, storage._sas_builder)
+    blob = storage._gateway.head("a")
+    copy_blob(storage._gateway, "a", "c", WriteOptions(), storage._workers, storage._sas_builder, blob)
 
     assert timeouts["stage_block_from_url"] == timeouts["start_copy_from_url"] == 300

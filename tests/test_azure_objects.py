@@ -182,14 +182,14 @@ def test_the_encryption_scope_is_sent_with_every_write(counting_proxy):
 
 
 def test_blobs_of_other_programs_can_be_read(storage, sdk_client):
-    """Append blobs, other metadata keys, and text that only looks encoded."""
+    """Append blobs, other metadata keys (in lower case), and text that only looks encoded."""
     log = sdk_client.get_blob_client("log")
     log.create_append_blob(metadata={"Path": "/a", "_hidden": "x", "odd": "=?UTF-8?B?broken"})
     log.append_block(b"line")
     sdk_client.upload_blob("bare", b"1")
 
     assert storage.read("log") == b"line"
-    assert storage.stat("log").metadata == {"Path": "/a", "_hidden": "x", "odd": "=?UTF-8?B?broken"}
+    assert storage.stat("log").metadata == {"path": "/a", "_hidden": "x", "odd": "=?UTF-8?B?broken"}
     assert [(info.path, info.size) for info in storage.iter(details=True)] == [("bare", 1), ("log", 4)]
 
 
@@ -218,11 +218,28 @@ def test_a_listing_omits_names_that_no_operation_accepts(storage_with_invalid_na
     assert [entry.name for entry in storage_with_invalid_names.list("folder")] == ["folder/good"]
 
 
-def test_deleting_a_directory_keeps_other_files(storage_with_invalid_names):
-    """Only files below it are deleted."""
-    storage_with_invalid_names.delete_prefix("folder")
+def test_deleting_a_directory_keeps_other_files(storage_with_invalid_names, sdk_client):
+    """All blobs below it are deleted, also markers of directories, which are not counted as files."""
+    sdk_client.upload_blob("folder/empty/", b"")
+    below = sum(not name.endswith("/") for name in sdk_client.list_blob_names(name_starts_with="folder/"))
 
+    count = storage_with_invalid_names.delete_prefix("folder")
+
+    assert count == below > 1
+    assert list(sdk_client.list_blob_names(name_starts_with="folder")) == []
     assert [entry.name for entry in storage_with_invalid_names.list()] == ["good"]
+
+
+def test_a_directory_that_has_a_file_that_cannot_be_deleted_is_an_error(storage, sdk_client):
+    """A lease of another program protects it."""
+    storage.write("folder/file", b"1")
+    lease = sdk_client.get_blob_client("folder/file").acquire_lease()
+
+    with pytest.raises(PermissionDeniedError) as caught:
+        storage.delete_prefix("folder")
+    lease.release()
+
+    assert caught.value.path == "folder/file"
 
 
 @pytest.mark.parametrize("path", ["a/../b", "a//b", "..", "a\0b"])
@@ -235,7 +252,7 @@ def test_every_operation_refuses_an_invalid_path(storage, path):
 
 @pytest.mark.parametrize(
     "path",
-    ["a b+c&d=e;f,g", "caf\u00e9/\u4e2d\u6587/\U0001f600.png", "100%/%2F%25", "#?~'()[]{}!$*", "x" * 255, "a.b."],
+    ["a b+c&d=e;f,g", "caf\u00e9/\u4e2d\u6587/\U0001f600.png", "100%/%2F%25", "#?~'()[]{}!$*", "x" * 255, ".a.b"],
 )
 def test_every_operation_accepts_any_valid_path(storage, path):
     """Whatever must be percent-encoded in a URL."""
@@ -249,6 +266,45 @@ def test_every_operation_accepts_any_valid_path(storage, path):
     storage.delete_many([f"copy/{path}"])
     storage.delete(path)
     assert storage.list() == []
+
+
+DOTTED = ["file.", "a./file", "a/b..", "..."]
+
+
+@pytest.mark.parametrize("path", DOTTED)
+def test_every_operation_refuses_a_segment_that_ends_in_a_dot(storage, path):
+    """Azure drops the dot, so the operation would concern another file."""
+    operations = [
+        storage.read,
+        storage.stat,
+        storage.delete,
+        storage.url,
+        lambda path: storage.write(path, b""),
+        lambda path: storage.copy(path, "b"),
+        lambda path: storage.move("b", path),
+        lambda path: storage.delete_many(["b", path]),
+        lambda path: storage.link_to(path, "download", timedelta(hours=1)),
+        lambda path: storage.upload_request(path, timedelta(hours=1)),
+        lambda path: storage.multipart.create(path, WriteOptions()),
+        storage.confirm_upload,
+    ]
+    for operation in operations:
+        with pytest.raises(InvalidPathError, match="a dot, which Azure drops"):
+            operation(path)
+    saved = storage.save(path, b"1") if path.strip("./") else storage.save("x.", b"1")
+
+    assert not any(segment.endswith(".") for segment in saved.split("/"))
+
+
+def test_a_listing_skips_and_counts_names_that_end_in_a_dot(storage, sdk_client, caplog):
+    """An emulator stores them."""
+    for name in [*DOTTED, "good", "a/good"]:
+        sdk_client.upload_blob(name, b"")
+
+    assert [entry.name for entry in storage.list()] == ["a/good", "good"]
+    assert "4 names below ''" in caplog.text
+    assert [info.path for info in storage.iter(details=True)] == ["a/good", "good"]
+    assert [entry.name for entry in storage.list(recursive=False)] == ["a/", "good"]
 
 
 def test_a_file_with_snapshots_can_be_deleted(storage, sdk_client):
@@ -362,6 +418,7 @@ def test_a_batch_deletion_reports_an_error_per_file(large_container, azurite, co
     assert sorted(caught.value.errors) == sorted(leased)
     for path, error in caught.value.errors.items():
         assert isinstance(error, PermissionDeniedError)
+        assert (error.path, error.backend) == (path, storage.name)
         assert f"{path} in the container {storage.bucket}: another client holds a lease" in str(error)
     assert left == sorted(leased)
     assert [exchange.request.method for exchange in proxy.exchanges].count("POST") == -(-(MANY + 1) // 256)

@@ -2,8 +2,12 @@
 
 import contextlib
 import dataclasses
+import http.client
+import http.server
 import io
+import threading
 from datetime import timedelta
+from typing import ClassVar
 
 import pytest
 from azure.storage.blob import ExponentialRetry
@@ -20,6 +24,7 @@ from flask_storage import (
     WriteOptions,
 )
 from tests.azure_storages import leftovers, make_storage
+from tests.plain_client import send
 from tests.scripted_backend import ScriptedBackend
 from tests.services.scripted_proxy import LostResponse, Request, ScriptedResponse, azure_error
 
@@ -678,3 +683,166 @@ def test_an_error_response_with_a_truncated_body_is_retried(scripted, before_bod
     scripted.script("Get Blob", ScriptedResponse(503, b"<?xml", headers, before_body=before_body))
 
     assert scripted.through.read("a.bin") == OLD
+
+
+# -- listings ---------------------------------------------------------------------------------------------------------
+
+_PROPERTIES = (
+    f"<Last-Modified>{DATE}</Last-Modified><Etag>0x1</Etag><Content-Length>3</Content-Length>"
+    "<BlobType>BlockBlob</BlobType>"
+)
+
+
+def _entry(name, properties=_PROPERTIES, *, attributes="", metadata=""):
+    return f"<Blob><Name{attributes}>{name}</Name><Properties>{properties}</Properties>{metadata}</Blob>"
+
+
+def _listing(*entries):
+    body = f"<?xml version='1.0'?><EnumerationResults><Blobs>{''.join(entries)}</Blobs></EnumerationResults>"
+    return ScriptedResponse(200, body.encode(), {"Content-Type": "application/xml"})
+
+
+def test_a_name_that_xml_cannot_hold_is_listed(scripted):
+    """The service escapes it, and says so in an attribute."""
+    names = [_entry("a/x%EF%BF%BE.txt", attributes=' Encoded="true"'), _entry("a/y%25.txt")]
+    scripted.script("List Blobs", _listing(*names), ...)
+
+    found = {entry.name for page in scripted.through._list("", True) for entry in page}
+
+    assert found == {"a/x\ufffe.txt", "a/y%25.txt"}
+
+
+@pytest.mark.parametrize(
+    "unreadable",
+    [
+        _entry(""),
+        _entry("a/b", _PROPERTIES.replace(f"<Last-Modified>{DATE}</Last-Modified>", "")),
+        _entry("a/b", _PROPERTIES.replace("<Content-Length>3</Content-Length>", "")),
+        _entry("a/b", _PROPERTIES.replace(">3<", ">-3<")),
+    ],
+    ids=["no name", "no date", "no size", "negative size"],
+)
+def test_an_entry_that_cannot_be_read_does_not_end_a_listing(scripted, caplog, unreadable):
+    """It is skipped, and a warning has the number of such entries."""
+    scripted.script("List Blobs", _listing(_entry("a/good"), unreadable), ...)
+
+    names = [entry.name for entry in scripted.through.list()]
+    paths = [info.path for info in scripted.through.iter(details=True)]
+
+    assert names == paths == ["a/good"]
+    assert caplog.text.count("1 entries of the container") == 2
+
+
+def test_an_entry_without_an_etag_or_with_empty_metadata_is_told(scripted):
+    """What the listing does not say is None or empty."""
+    properties = _PROPERTIES.replace("<Etag>0x1</Etag>", "")
+    entry = _entry("a/b", properties, metadata="<Metadata><Color/></Metadata>")
+    scripted.script("List Blobs", _listing(entry))
+
+    [info] = scripted.through.iter(details=True)
+
+    assert (info.size, info.etag, info.etag_is_strong, dict(info.metadata)) == (3, None, False, {"color": ""})
+
+
+def test_a_manifest_that_cannot_be_read_does_not_end_a_sweep(scripted):
+    """It is not a manifest of this package."""
+    name, metadata = ".fs-tmp-upload-" + "a" * 22, "<Metadata><path/></Metadata>"
+    scripted.script("List Blobs", _listing(_entry(name, "<BlobType>BlockBlob</BlobType>"), _entry(name)), ...)
+    assert scripted.through.sweep(NOW) == 0
+    scripted.script("List Blobs", _listing(_entry(name, metadata=metadata)), ...)
+    assert scripted.through.sweep(NOW) == 0
+
+
+def test_a_block_list_with_a_block_without_size_is_an_error(scripted):
+    """And not an error of Python."""
+    upload = scripted.direct.multipart.create("a.bin", WriteOptions())
+    body = b"<?xml version='1.0'?><BlockList><UncommittedBlocks><Block/></UncommittedBlocks></BlockList>"
+    scripted.script("Get Block List", ScriptedResponse(200, body, {"Content-Type": "application/xml"}))
+
+    with pytest.raises(StorageUnavailableError, match="malformed"):
+        scripted.through.multipart.list_parts("a.bin", upload)
+
+    scripted.direct.multipart.abort("a.bin", upload)
+
+
+# -- proxies ----------------------------------------------------------------------------------------------------------
+
+
+def _capitalized(scripted):
+    """Return a script that changes header names as HTTP programs in Go do: ``X-Ms-Meta-Sha256``."""
+
+    def script(request):
+        if request.method != "HEAD":
+            return None
+        address = "http://{}:{}".format(*scripted.proxy.target)
+        response = send(f"{address}{request.target}", "HEAD", dict(request.headers.items()))
+        headers = {"-".join(map(str.capitalize, name.split("-"))): value for name, value in response.headers.items()}
+        return ScriptedResponse(response.status, headers=headers)
+
+    return script
+
+
+def test_metadata_keys_in_another_case_are_read_in_lower_case(scripted):
+    """Also those of the manifest of an upload, and the id that tells a lost response from another write."""
+    scripted.direct.write("a.bin", OLD, metadata={"sha256": "ab"})
+    scripted.proxy.script = _capitalized(scripted)
+
+    assert scripted.through.stat("a.bin").metadata == {"sha256": "ab"}
+    scripted.through.copy("a.bin", "b.bin", exclusive=True)
+    upload = scripted.through.multipart.create("c.bin", WriteOptions(metadata={"color": "red"}))
+    part = scripted.through.multipart.upload_part("c.bin", upload, 1, NEW)
+    scripted.through.multipart.complete("c.bin", upload, [part], WriteOptions())
+
+    assert scripted.direct.stat("b.bin").metadata == {"sha256": "ab"}
+    assert scripted.direct.stat("c.bin").metadata == {"color": "red"}
+
+
+def test_a_weak_etag_of_a_proxy_is_read_as_the_services(scripted):
+    """A proxy that compresses marks it as weak; the conditions of later requests still match."""
+    scripted.direct.write("a.bin", LARGE)
+    etag = scripted.direct.stat("a.bin").etag
+    headers = {"ETag": f'W/"{etag}"', "Last-Modified": DATE, "Content-Length": str(len(LARGE))}
+    scripted.script("Get Blob Properties", ScriptedResponse(200, headers=headers), ...)
+
+    assert scripted.through.stat("a.bin").etag == etag
+    scripted.through.move("a.bin", "b.bin")
+
+    assert [entry.name for entry in scripted.direct.list()] == ["b.bin"]
+
+
+class _OldProxy(http.server.BaseHTTPRequestHandler):
+    """A proxy that speaks HTTP/1.0: the end of the connection is the end of a response."""
+
+    target: ClassVar[tuple[str, int]]
+
+    def do_GET(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        connection = http.client.HTTPConnection(*self.target)
+        connection.request(self.command, self.path, body, dict(self.headers.items()))
+        response = connection.getresponse()
+        self.send_response_only(response.status)
+        for name, value in response.getheaders():
+            if self.command == "HEAD" or name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(response.read())
+        connection.close()
+
+    do_HEAD = do_PUT = do_DELETE = do_POST = do_GET  # noqa: N815 - the names are those of http.server
+
+
+def test_a_proxy_with_http_1_0_is_accepted(scripted):
+    """Its responses have no length."""
+    handler = type("Handler", (_OldProxy,), {"target": scripted.proxy.target})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        address = scripted.server.http.replace(f":{scripted.proxy.target[1]}/", f":{server.server_port}/")
+        storage = scripted.storage(dataclasses.replace(scripted.server, http=address))
+        storage.write("small.bin", NEW)
+        storage.write("large.bin", LARGE)
+        storage.copy("small.bin", "copy.bin")
+        storage.delete_many(["a.bin"])
+
+        assert (storage.read("small.bin"), storage.read("large.bin")) == (NEW, LARGE)
+        assert [entry.name for entry in storage.list()] == ["copy.bin", "large.bin", "small.bin"]
+        server.shutdown()

@@ -111,8 +111,10 @@ def test_the_arguments_are_in_keg_storages_order():
         ({"bucket": ""}, "bucket must be one line of text"),
         ({"bucket": 5}, "bucket must be one line of text"),
         ({"account": ""}, "account must be one line of text"),
-        ({"account": "acct.example.com/x"}, "account name may contain only letters and digits"),
-        ({"account": f"user:{HIDDEN}@acct"}, "account name may contain only letters and digits"),
+        ({"account": "acct.example.com/x"}, "account must be the name alone, of lower-case letters and digits"),
+        ({"account": f"user:{HIDDEN}@acct"}, "account must be the name alone"),
+        ({"account": ACCOUNT_URL}, "account must be the name alone"),
+        ({"account": "Acct"}, "account must be the name alone"),
         ({"key": f"{HIDDEN}!"}, "access key as the portal shows it, in base64"),
         ({"key": f"schlüssel-{HIDDEN}"}, "access key as the portal shows it, in base64"),
         ({"key": "===="}, "access key as the portal shows it, in base64"),
@@ -236,6 +238,20 @@ def test_slashes_around_a_prefix_are_ignored(prefix):
         AzureStorage(**WITH_KEY, prefix="a/../b")
 
 
+@pytest.mark.parametrize("prefix", ["v1.", "v1./a"])
+def test_a_prefix_with_a_segment_that_ends_in_a_dot_is_refused(prefix):
+    """The service drops the dot, so it would be another one."""
+    with pytest.raises(ConfigurationError, match="prefix has a segment that ends in a dot, which Azure drops"):
+        AzureStorage(**WITH_KEY, prefix=prefix)
+
+
+@pytest.mark.parametrize("blob", ["a.", "a%2E/b", "a%2F..%2Fb", "/a", "a%00", "e%CC%81"])
+def test_a_blob_sas_url_of_a_blob_that_no_path_names_is_refused(blob):
+    """No operation could access it."""
+    with pytest.raises(ConfigurationError, match="sas_blob_url names a blob that no path can name"):
+        AzureStorage(sas_blob_url=f"{ACCOUNT_URL}/files/{blob}?{SAS}")
+
+
 def test_the_limit_of_a_path_includes_the_prefix():
     """A blob name has at most 1,024 bytes."""
     with pytest.raises(InvalidPathError, match="the path with its prefix is longer than 1024 bytes"):
@@ -305,12 +321,33 @@ def test_every_valid_container_name_is_accepted(bucket):
         (f"{ACCOUNT_URL}#", "must be a URL like"),
         (f"{ACCOUNT_URL}\n", "must be a URL like"),
         (f" {ACCOUNT_URL}", "must be a URL like"),
+        ("https://acct.dfs.core.windows.net", "another service of the account"),
+        ("https://acct.z6.web.core.windows.net", "another service of the account"),
+        ("https://acct.z6.table.storage.azure.net", "another service of the account"),
+        ("https://other.blob.core.windows.net", "the URL of another account than the given one"),
+        ("https://other-secondary.blob.core.chinacloudapi.cn", "the URL of another account than the given one"),
     ],
 )
 def test_an_endpoint_url_that_is_not_an_accounts_is_refused(endpoint, text):
     """An additional segment would become part of every blob name."""
     with pytest.raises(ConfigurationError, match=text):
         account(**{**WITH_KEY, "endpoint_url": endpoint})
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://ACCT.blob.core.windows.net",
+        "https://acct-secondary.blob.core.windows.net",
+        "https://acct.privatelink.blob.core.windows.net",
+        "https://acct.z6.blob.storage.azure.net",
+        "https://files.blob.example.com",
+        "https://files.dfs.example.com",
+    ],
+)
+def test_every_endpoint_url_of_an_account_is_accepted(endpoint):
+    """Also a private or secondary one, and custom domains."""
+    assert account(**{**WITH_KEY, "endpoint_url": endpoint}).url == endpoint
 
 
 @pytest.mark.parametrize("parameters", ["&snapshot=2026-11-21", "&versionid=1"])
@@ -480,7 +517,7 @@ def test_the_emulators_connection_string_is_parsed():
         ("AccountName=acct", "has neither an AccountKey nor a SharedAccessSignature"),
         ("UseDevelopmentStorage=false;AccountName=acct", "has neither an AccountKey nor a SharedAccessSignature"),
         (f"AccountName=acct;AccountKey={HIDDEN}!", "in base64"),
-        (f"AccountName=a/b;AccountKey={KEY}", "only letters and digits"),
+        (f"AccountName=a/b;AccountKey={KEY}", "lower-case letters and digits"),
         (f"AccountName=acct;AccountKey={KEY};DefaultEndpointsProtocol=ftp", "DefaultEndpointsProtocol and EndpointSu"),
         (f"AccountName=acct;AccountKey={KEY};EndpointSuffix=x@evil?{HIDDEN}", "DefaultEndpointsProtocol and Endpoint"),
         (f"BlobEndpoint=https://u:{HIDDEN}@a.example.com;AccountKey={KEY}", "BlobEndpoint must be a URL"),

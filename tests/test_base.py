@@ -1,18 +1,25 @@
 """The storage interface: what it does before and after the driver methods, for every backend."""
 
+import copy
+import gzip
 import io
 import logging
 import os
+import pickle
 import random
 import stat
+import tempfile
 from array import array
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import arrow
 import pytest
+from werkzeug.datastructures import FileStorage
 
 from flask_storage import (
     Capabilities,
@@ -21,6 +28,7 @@ from flask_storage import (
     IntegrityError,
     InvalidPathError,
     ListEntry,
+    LocalFSStorage,
     MemoryStorage,
     PartialFailureError,
     PermissionDeniedError,
@@ -34,7 +42,7 @@ from flask_storage import (
 from flask_storage.backends.driver import StorageDriver
 from flask_storage.files import FileAdapter
 from flask_storage.multipart import MultipartStore, Part
-from flask_storage.streams import LocalFile
+from flask_storage.streams import LocalFile, is_rewindable, remaining_size
 from flask_storage.testing import FailingStorage
 from flask_storage.types import FileInfo, LinkContext, LinkRequest, ShareLinkOperation, WriteOptions
 
@@ -241,6 +249,23 @@ def test_a_move_that_cannot_delete_leaves_both_files(failing):
     assert storage.read("a") == storage.read("b") == b"1"
 
 
+def test_the_default_move_keeps_a_file_that_was_replaced_during_the_copy():
+    """It deletes nothing that it may not have copied."""
+
+    class _Replaced(_DefaultCopyAndMove):
+        def _copy(self, path, new_path, options):
+            super()._copy(path, new_path, options)
+            self._store(path, b"new", {}, WriteOptions())
+
+    storage = _Replaced()
+    storage.write("a", b"old")
+
+    with pytest.raises(PreconditionFailedError, match="a was replaced while it was copied to b"):
+        storage.move("a", "b")
+
+    assert (storage.read("a"), storage.read("b")) == (b"new", b"old")
+
+
 def test_save_retries_until_a_name_is_unused(failing):
     """After each collision `save` uses another suffix; other errors are raised immediately."""
     failing.fail("publish", times=2, error=FileExistsInStorageError("taken"))
@@ -271,29 +296,118 @@ def test_save_creates_portable_names():
         assert storage.exists(storage.save(name, b"1"))
 
 
-@pytest.mark.parametrize("is_seekable", [True, False])
-def test_save_spools_an_unseekable_source(storage, tmp_path, is_seekable):
-    """A source without `seekable()` counts as seekable if it has `seek`; any other is spooled."""
+def test_dropped_headers_are_logged_by_name(caplog):
+    """At the level DEBUG, without their values. A type that the name implies is not lost, and not logged."""
 
-    class _Source:
-        def __init__(self):
-            self._source = io.BytesIO(b"content")
+    class _Plain(MemoryStorage):
+        capabilities = Capabilities()
 
-        def read(self, size):
-            return self._source.read(size)
+    storage = _Plain("plain")
+    storage.unsupported_headers = "drop"
 
-    class _Seekable(_Source):
-        def seek(self, position):
-            return self._source.seek(position)
+    with caplog.at_level(logging.DEBUG, logger="flask_storage"):
+        storage.write("a.csv", b"1", content_type="text/csv")
+        storage.write("b.csv", b"1", content_type="text/x-mine", metadata={"owner": "hunter2"})
 
-        def tell(self):
-            return self._source.tell()
+    assert caplog.messages == ["'plain' cannot store content_type, metadata with 'b.csv': dropped"]
 
-    storage.write("taken.txt", b"taken")
 
-    path = storage.save("taken.txt", _Seekable() if is_seekable else _Source())
+class _Unknown(io.RawIOBase):
+    """A source that claims to be seekable."""
+
+    def __init__(self, content):
+        self._source = io.BytesIO(content)
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        return self._source.readinto(buffer)
+
+    def seekable(self):
+        return True
+
+    def tell(self):
+        return self._source.tell()
+
+    def seek(self, *_):
+        raise AssertionError("the source cannot seek back")
+
+
+def _at_start(file):
+    file.write(b"content")
+    file.seek(0)
+    return file
+
+
+# How to open a source of `content`, whether it certainly can be read again, and its size if that is known.
+SOURCES = {
+    "bytes": (lambda path, storage: io.BytesIO(b"content"), True, 7),
+    "file": (lambda path, storage: path.open("rb"), True, 7),
+    "raw file": (lambda path, storage: path.open("rb", buffering=0), True, 7),
+    "edited file": (lambda path, storage: path.open("r+b"), True, 7),
+    "temporary file": (lambda path, storage: _at_start(tempfile.NamedTemporaryFile()), True, 7),  # noqa: SIM115 - closed below
+    "spooled file": (lambda path, storage: _at_start(tempfile.SpooledTemporaryFile()), True, None),  # noqa: SIM115 - likewise
+    "stored file": (lambda path, storage: storage.open("taken.txt", "r"), True, 7),
+    "form field": (lambda path, storage: FileStorage(io.BytesIO(b"content"), "a.txt"), True, None),
+    "unknown": (lambda path, storage: _Unknown(b"content"), False, None),
+    "buffered unknown": (lambda path, storage: io.BufferedReader(_Unknown(b"content")), False, None),
+    "gzip": (lambda path, storage: gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(b"content"))), False, None),
+}
+
+
+@pytest.mark.parametrize(("make_source", "rewindable", "size"), SOURCES.values(), ids=SOURCES)
+def test_a_source_is_read_once_unless_it_certainly_can_be_read_again(storage, tmp_path, make_source, rewindable, size):
+    """Also if it claims to be seekable. Only plain files and bytes are asked for their size."""
+    (tmp_path / "a.txt").write_bytes(b"content")
+    storage.write("taken.txt", b"content")
+
+    with closing(make_source(tmp_path / "a.txt", storage)) as source:
+        assert (is_rewindable(source), remaining_size(source)) == (rewindable, size)
+        path = storage.save("taken.txt", source)
 
     assert storage.read(path) == b"content"
+
+
+def test_the_size_of_a_file_of_proc_is_unknown():
+    """The system says 0, whatever the file contains."""
+    with Path("/proc/self/status").open("rb") as source:
+        assert remaining_size(source) is None
+
+
+@pytest.mark.parametrize("wrong", ["text", ["a"], None, 5, b"bytes", Path("a.txt")], ids=str)
+def test_what_is_not_a_file_is_refused_with_advice(storage, wrong):
+    """By every operation that takes a file object, before anything is stored or read."""
+    storage.write("a.txt", b"kept")
+
+    with pytest.raises(TypeError, match=r"upload\(\) requires a binary file object .*: use write\(path, data\)"):
+        storage.upload(wrong, "a.txt")
+    with pytest.raises(TypeError, match=r"download\(\) requires a binary file object .*: use read\(path\)"):
+        storage.download("a.txt", wrong)
+    if not isinstance(wrong, bytes):
+        with pytest.raises(TypeError, match=r"save\(\) requires a binary file object .*: pass bytes"):
+            storage.save("a.txt", wrong)
+        with pytest.raises(InvalidPathError, match="must be a str" if not isinstance(wrong, str) else "file name"):
+            storage.save("" if isinstance(wrong, str) else wrong, b"1")
+
+    assert [(entry.name, entry.size) for entry in storage.list()] == [("a.txt", 4)]
+
+
+@pytest.mark.parametrize("max_size", [-1, "5", 2.5, True])
+def test_read_refuses_a_limit_that_is_not_a_size(storage, max_size):
+    """A negative one would read everything."""
+    storage.write("a.txt", b"1")
+
+    with pytest.raises(ValueError, match="max_size must be a whole number"):
+        storage.read("a.txt", max_size=max_size)
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_storage_cannot_be_pickled_or_copied(storage, tmp_path, copied):
+    """Its keys would be in the copy. The error says what to do."""
+    for each in (storage, LocalFSStorage(tmp_path, secret_key="s" * 32), FailingStorage(storage)):
+        with pytest.raises(TypeError, match="cannot be pickled or copied"):
+            copied(each)
 
 
 def test_get_keeps_the_mode_and_follows_symbolic_links(storage, tmp_path):

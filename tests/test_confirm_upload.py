@@ -8,13 +8,14 @@ import pytest
 
 from flask_storage import MemoryStorage
 from flask_storage.errors import (
+    FileExistsInStorageError,
     FileNotFoundInStorageError,
     IntegrityError,
     InvalidPathError,
     StorageError,
     TooLargeError,
 )
-from flask_storage.signals import file_deleted
+from flask_storage.signals import file_deleted, file_stored
 from tests.plain_client import follow
 from tests.s3_storages import make_storage
 from tests.variants import variants
@@ -144,7 +145,7 @@ def test_where_no_type_is_kept_that_of_the_name_is_compared(content_type):
     info = storage.confirm_upload("a.png", content_type=content_type, cache_control="no-store", content_encoding="br")
 
     assert info.size == len(BODY)
-    with pytest.raises(IntegrityError, match="with content_type 'text/html' was uploaded"):
+    with pytest.raises(IntegrityError, match="with content_type 'text/html; charset=utf-8' was uploaded"):
         storage.confirm_upload("a.html", content_type=content_type)
     assert [entry.name for entry in storage.list()] == ["a.png"]
 
@@ -248,3 +249,92 @@ def test_an_invalid_argument_deletes_nothing(expectation):
         storage.confirm_upload("file.bin", **expectation)
 
     assert storage.read("file.bin") == b"1"
+
+
+# -- move first -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored():
+    """The paths of the `file_stored` signals, in order."""
+    paths = []
+
+    def record(sender, path, **extra):
+        paths.append(path)
+
+    with file_stored.connected_to(record):
+        yield paths
+
+
+def test_an_expected_upload_is_moved_and_confirmed(storage, deleted, stored):
+    """It exists only at the new path, and the signals say so."""
+    storage.write("in/a", BODY, content_type="image/png")
+    stored.clear()
+
+    info = storage.confirm_upload("in/a", size=len(BODY), content_type="image/", checksum=SHA256, move_to="files/a")
+
+    assert (info.path, info.size, info.content_type) == ("files/a", len(BODY), "image/png")
+    assert [entry.name for entry in storage.list()] == ["files/a"]
+    assert (stored, deleted) == (["files/a"], ["in/a"])
+
+
+@pytest.mark.parametrize(
+    "expected", [{"max_size": 5}, {"content_type": "text/"}, {"checksum": f"sha256:{'0' * 64}"}], ids=str
+)
+def test_an_unexpected_upload_is_deleted_also_when_it_was_to_be_moved(storage, stored, expected):
+    """Nothing is stored at the new path."""
+    storage.write("in/a", BODY, content_type="image/png")
+    stored.clear()
+
+    with pytest.raises((IntegrityError, TooLargeError)):
+        storage.confirm_upload("in/a", **expected, move_to="files/a")
+
+    assert (storage.list(), stored) == ([], [])
+
+
+def test_an_upload_that_is_replaced_during_the_check_is_not_confirmed(memory_storage, monkeypatch):
+    """What the client stores at the path of its link, after the file was moved, is not what is returned."""
+    memory_storage.write("in/a", BODY)
+    move = memory_storage._move
+
+    def move_and_replace(path, new_path, options):
+        memory_storage.write("in/a", b"replaced before")
+        move(path, new_path, options)
+        memory_storage.write("in/a", b"replaced afterwards")
+
+    monkeypatch.setattr(memory_storage, "_move", move_and_replace)
+    with pytest.raises(IntegrityError):
+        memory_storage.confirm_upload("in/a", size=len(BODY), move_to="files/a")
+
+    assert [entry.name for entry in memory_storage.list()] == ["in/a"]
+
+
+def test_an_upload_does_not_replace_a_file(memory_storage):
+    """A file at the new path is unchanged, and so is the upload."""
+    memory_storage.write("in/a", BODY)
+    memory_storage.write("files/a", b"good")
+
+    with pytest.raises(FileExistsInStorageError):
+        memory_storage.confirm_upload("in/a", move_to="files/a")
+
+    assert (memory_storage.read("in/a"), memory_storage.read("files/a")) == (BODY, b"good")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"move_to": "/in/a"}, ValueError),
+        ({"move_to": "../b"}, InvalidPathError),
+        ({"move_to": "b", "size": -1}, ValueError),
+        ({"move_to": "b", "checksum": "sha256"}, ValueError),
+    ],
+    ids=str,
+)
+def test_an_invalid_argument_moves_nothing(memory_storage, arguments, error):
+    """Arguments are validated before the file is accessed."""
+    memory_storage.write("in/a", BODY)
+
+    with pytest.raises(error):
+        memory_storage.confirm_upload("in/a", **arguments)
+
+    assert [entry.name for entry in memory_storage.list()] == ["in/a"]

@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+import tomllib
 import zipfile
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -66,6 +67,15 @@ class Visitor:
         return [html.unescape(name) for name in re.findall(r'data-name="([^"]*)"', self.client.get("/").text)]
 
 
+def test_the_script_installs_what_each_backend_of_the_examples_needs(tmp_path):
+    """So that a profile in an environment variable is enough to use another backend."""
+    [installed] = re.findall(r"'\.\[(.*)\]'", (ROOT / "example_app/run").read_text())
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    backends = {profile["backend"] for profile in config.as_mapping(tmp_path).values()}
+
+    assert {"azure", "s3", "sftp"} <= backends & set(extras) <= set(installed.split(","))
+
+
 def path_of(url):
     """Return a URL without its host, for the test client."""
     parts = urlsplit(url)
@@ -120,6 +130,29 @@ def test_an_environment_variable_can_change_one_value_of_a_profile(monkeypatch, 
     visitor.upload("a.txt", b"content")
 
     assert [file.name for file in (tmp_path / "elsewhere").rglob("*.txt")] == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("trusted", "host", "status"),
+    [
+        (None, "localhost:5000", 200),
+        (None, "127.0.0.1:5001", 200),
+        (None, "files.example.com", 400),
+        (None, "127.0.0.1.files.example.com", 400),
+        ('["files.example.com"]', "files.example.com", 200),
+        ('["files.example.com"]', "localhost", 400),
+    ],
+)
+def test_the_app_answers_only_at_its_own_address(monkeypatch, tmp_path, trusted, host, status):
+    """A page on the internet whose name points to this machine cannot read the files; the error says what to do."""
+    if trusted:
+        monkeypatch.setenv("FLASK_TRUSTED_HOSTS", trusted)
+    client = create_app(str(tmp_path / "instance")).test_client()
+
+    responses = [client.get(path, headers={"Host": host}) for path in ("/", "/storage/drop?token=x")]
+
+    assert [response.status_code for response in responses] == [status, 403 if status == 200 else 400]
+    assert status == 200 or all("FLASK_TRUSTED_HOSTS" in response.text for response in responses)
 
 
 FORMS = [config.as_mapping, config.as_pairs, config.as_urls]

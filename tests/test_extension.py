@@ -4,12 +4,16 @@ import json
 import logging
 import subprocess
 import sys
+from contextlib import nullcontext
 from datetime import timedelta
 from importlib.metadata import EntryPoint, EntryPoints
 from types import MappingProxyType
 
 import flask
 import pytest
+from flask.sansio import app as sansio
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.test import Client
 
 from flask_storage import (
     ConfigurationError,
@@ -173,6 +177,10 @@ def test_keg_storages_setting_is_read_with_a_warning(make_app):
         ({"a": {"backend": "memory", "secret_key": ""}}, "empty"),
         ({"a": {"backend": "memory", "secret_key": "short"}}, "fewer than 32 bytes"),
         ({"a": {"backend": "memory", "serve": True}}, "give it a base_url"),
+        ({"a": {"backend": "memory", "unsupported_headers": "ignore"}}, "of 'a' must be 'error' or 'drop'"),
+        ({"a": {"backend": "memory", "unsupported_headers": ["drop"]}}, "of 'a' must be 'error' or 'drop'"),
+        ([(MemoryStorage, {"name": "a", "unsupported_headers": None})], "of 'a' must be 'error' or 'drop'"),
+        ({"a": "memory:?unsupported_headers="}, "of 'a' must be 'error' or 'drop'"),
         ({"a": {"backend": "memory", "serve": True, "base_url": "https://cdn.example.com"}}, "give it a base_url"),
     ],
 )
@@ -214,6 +222,33 @@ def test_a_short_profile_secret_is_accepted_in_tests_and_debug_mode(make_app):
     assert profiles_of(app)["a"].create_link_token(path="x", operation="d", expire=HOUR)
 
 
+def test_a_profile_chooses_what_happens_to_headers_that_its_storage_cannot_keep(make_app, monkeypatch):
+    """In every form of the configuration; a storage object has it as an attribute."""
+    storage = MemoryStorage("object")
+    storage.unsupported_headers = "drop"
+    monkeypatch.setenv("FLASK_STORAGE_PROFILES__variables__backend", "memory")
+    monkeypatch.setenv("FLASK_STORAGE_PROFILES__variables__unsupported_headers", "drop")
+    monkeypatch.setenv("FLASK_STORAGE_DEFAULT_PROFILE", "variables")
+    from_environment = flask.Flask(__name__)
+    from_environment.config.from_prefixed_env()
+    Storage(from_environment)
+
+    profiles = profiles_of(
+        make_app(
+            STORAGE_PROFILES={
+                "mapping": {"backend": "memory", "unsupported_headers": "drop"},
+                "pair": (MemoryStorage, {"unsupported_headers": "drop"}),
+                "url": "memory:?unsupported_headers=drop",
+                "object": storage,
+                "default": "memory:",
+            }
+        )
+    )
+
+    assert [profile.unsupported_headers for profile in profiles.values()] == ["drop"] * 4 + ["error"]
+    assert profiles_of(from_environment)["variables"].unsupported_headers == "drop"
+
+
 def test_a_storage_object_can_belong_to_one_profile_only(make_app):
     """A profile's name is the audience of its link tokens."""
     storage = MemoryStorage()
@@ -243,7 +278,7 @@ def test_a_file_mode_may_be_octal_text(make_app, tmp_path, mode):
     assert profiles_of(app)["docs"].file_mode == 0o640
 
 
-@pytest.mark.parametrize("mode", ["rw-r-----", 640, 644, 600, 755, True, -1, None, 1.5, "0o222", "7777777"])
+@pytest.mark.parametrize("mode", ["rw-r-----", 640, 644, 600, 755, True, -1, "", 1.5, "0o222", "7777777"])
 def test_an_invalid_file_mode_is_reported_at_start(make_app, tmp_path, mode):
     """Not at the first write; decimal 640 would be 0o1200, which its owner cannot read."""
     with pytest.raises(ConfigurationError, match="is not a valid file_mode: write it in octal"):
@@ -352,6 +387,20 @@ def test_an_app_may_have_a_blueprint_called_storage(make_app):
     assert "storage" in app.blueprints
 
 
+class QuartLikeApp(sansio.App):
+    """Like Quart's app: of Flask's base class, and not a Flask app."""
+
+    def __init__(self):
+        self.extensions = {}
+
+
+@pytest.mark.parametrize("app", [QuartLikeApp(), object()])
+def test_an_app_that_is_not_a_flask_app_is_refused_at_start(app):
+    """Otherwise every request would fail, because there is no current app of Flask."""
+    with pytest.raises(ConfigurationError, match=f"needs a Flask app, not .*{type(app).__name__}: pass an instance of"):
+        Storage(app)
+
+
 # -- links ------------------------------------------------------------------------------------------------------------
 
 
@@ -423,6 +472,60 @@ def test_links_of_one_request_are_cached_by_profile_and_endpoint(make_app):
     assert [url.startswith("http://localhost/storage/a?token=") for url in urls] == [True, False] * 2
     assert [url.startswith("http://localhost/mine/") and url.endswith("/x") for url in urls] == [False, True] * 2
     assert len(set(urls)) == 4
+
+
+@pytest.fixture
+def host_matching_app():
+    """A function that creates an app whose routes are for certain hosts, with a link view of its own."""
+
+    def make(**config):
+        app = flask.Flask("hosts", host_matching=True, static_host="static.example")
+        profiles = {
+            "docs": {"backend": "memory", "base_url": "/media", "serve": True},
+            "own": {"backend": "memory", "linked_endpoint": "own"},
+            "hostless": {"backend": "memory", "linked_endpoint": "hostless"},
+        }
+        app.config.update(SECRET_KEY=SECRET, STORAGE_PROFILES=profiles, **config)
+        Storage(app)
+        app.add_url_rule("/own", endpoint="own", view_func=lambda: "own", host="own.example")
+        app.add_url_rule("/hostless", endpoint="hostless", view_func=lambda: "")
+        profiles_of(app)["docs"].write("x", b"1")
+        return app
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("config", "context", "start"),
+    [
+        ({}, "inside a request", "http://www.example:5000/storage/docs?token="),
+        ({"SERVER_NAME": "files.example"}, "outside", "http://files.example/storage/docs?token="),
+        ({"STORAGE_EXTERNAL_URL": "https://cdn.example"}, "outside", "https://cdn.example/storage/docs?token="),
+        ({"STORAGE_EXTERNAL_URL": "https://cdn.example"}, "inside a request", "https://cdn.example/storage/docs?"),
+    ],
+)
+def test_links_and_public_files_work_with_host_matching(host_matching_app, config, context, start):
+    """The routes of the extension exist on every host; those of the app keep their own."""
+    app = host_matching_app(**config)
+    docs, own = profiles_of(app)["docs"], profiles_of(app)["own"]
+    request_context = app.test_request_context(base_url="http://www.example:5000")
+
+    with request_context if context == "inside a request" else nullcontext():
+        url, own_url = docs.link_to("x", "d", HOUR), own.link_to("x", "d", HOUR)
+
+    base_url = url.partition("/storage/")[0]
+    assert url.startswith(start)
+    assert app.test_client().get(url).data == b"1"
+    assert app.test_client().get(docs.url("x").removeprefix(base_url), base_url=base_url).data == b"1"
+    assert own_url.partition("://")[2].startswith("own.example/own?token=")
+
+
+def test_a_linked_endpoint_without_a_host_is_reported_with_host_matching(host_matching_app):
+    """Its URL would be `http:///hostless`."""
+    app = host_matching_app(STORAGE_EXTERNAL_URL="https://cdn.example")
+
+    with pytest.raises(ConfigurationError, match=r"'hostless' of profile 'hostless' has no host.*pass host="):
+        profiles_of(app)["hostless"].link_to("x", "d", HOUR)
 
 
 def test_an_unknown_linked_endpoint_is_reported(make_app):
@@ -682,6 +785,42 @@ def test_a_profile_can_be_served_publicly(make_app):
     assert client.put(url, data=b"x").status_code == 405
     assert client.delete(url).status_code == 405
     assert client.get("/media/missing").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("settings", "inside", "outside"),
+    [
+        ({}, "/app/media", "/media"),
+        ({"APPLICATION_ROOT": "/app/"}, "/app/media", "/app/media"),
+        ({"STORAGE_EXTERNAL_URL": "http://localhost/app/"}, "http://localhost/app/media", "http://localhost/app/media"),
+    ],
+)
+def test_a_public_url_has_the_prefix_where_the_app_is_mounted(make_app, settings, inside, outside):
+    """So it can be fetched from the app below a dispatcher, and links and public URLs begin alike."""
+    profiles = {
+        "pics": {"backend": "memory", "base_url": "/media/", "serve": True},
+        "other": {"backend": "memory", "base_url": "/other"},
+    }
+    app = make_app(STORAGE_PROFILES=profiles, **settings)
+    profiles_of(app)["pics"].write("a b", b"hi")
+    app.add_url_rule("/page", view_func=lambda: current_storage["pics"].url("a b"))
+    client = Client(DispatcherMiddleware(flask.Flask("root"), {"/app": app}))
+
+    url = client.get("/app/page").text
+
+    assert url == f"{inside}/a%20b"
+    assert client.get(url).data == b"hi"
+    assert profiles_of(app)["pics"].url("a b") == f"{outside}/a%20b"
+    # Without `serve`, another program serves the files, at exactly this address.
+    assert profiles_of(app)["other"].url("x") == "/other/x"
+
+
+def test_the_prefix_of_a_request_to_another_app_is_not_used(make_app):
+    """A public URL of this app does not depend on where the other app is mounted."""
+    app = make_app(STORAGE_PROFILES={"pics": {"backend": "memory", "base_url": "/media", "serve": True}})
+
+    with flask.Flask("other").test_request_context(base_url="http://localhost/other"):
+        assert profiles_of(app)["pics"].url("x") == "/media/x"
 
 
 def test_a_base_url_without_serve_publishes_nothing(make_app):

@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "link_usage.sql_store": ("errors .base", "sqlalchemy"),
     "link_usage": ("errors .base .file_store .redis_store .sql_store", ""),
     # The storage interface: what a backend implements, then the public operations.
-    "backends.driver": (f"{VALUES} diagnostics files multipart paths streams tokens", ""),
+    "backends.driver": (f"{VALUES} content_types diagnostics files multipart paths streams tokens", ""),
     "backends.transfers": (f"{VALUES} files paths signals streams validation .driver", ""),
     "backends.app_links": (f"{VALUES} files paths tokens validation .transfers", ""),
     "backends.links": (f"{VALUES} content_types files paths signals validation .app_links .driver", ""),
@@ -77,31 +77,37 @@ MAY_IMPORT = {
     "backends.filesystem": ("errors backends.local.file backends.local.storage", ""),
     # S3: `client` makes boto3's clients, and `gateway` alone sends requests with them. Others know SDK errors only.
     "backends.s3.endpoint": ("errors validation", "botocore.exceptions"),
+    "backends.s3.bounded_client": ("", ""),
     "backends.s3.presets": (f"{VALUES} .endpoint", ""),
     "backends.s3.settings": ("errors validation", ""),
     "backends.s3.sigv4": ("", ""),
     "backends.s3.errors": (VALUES, "botocore.exceptions"),
     "backends.s3.client": (
-        "errors process_local range_download .endpoint",
+        "errors process_local range_download .bounded_client .endpoint",
         "boto3 botocore.config botocore.exceptions botocore.handlers botocore.parsers",
     ),
+    "backends.s3.responses": ("errors", "botocore.parsers"),
+    "backends.s3.object_stream": ("range_download .bounded_client", ""),
     "backends.s3.gateway": (
-        "errors range_download .client .errors .presets",
-        "botocore.exceptions botocore.parsers",
-    ),
-    "backends.s3.diagnosis": ("diagnostics .client .gateway", ""),
-    "backends.s3.integrity": ("range_download range_reader .gateway", ""),
-    "backends.s3.object_metadata": ("content_types metadata_encoding types .gateway", "arrow"),
-    "backends.s3.listing": ("errors types .gateway .object_metadata", "arrow"),
-    "backends.s3.multipart": (
-        f"{VALUES} multipart range_download .errors .gateway .object_metadata",
+        "errors range_download .bounded_client .errors .object_stream .presets .responses",
         "botocore.exceptions",
     ),
-    "backends.s3.copy": ("errors types multipart .errors .gateway .multipart .object_metadata", "botocore.exceptions"),
+    "backends.s3.diagnosis": ("diagnostics .client .gateway", ""),
+    "backends.s3.integrity": ("range_download range_reader .responses", ""),
+    "backends.s3.object_metadata": ("content_types metadata_encoding types .gateway .responses", "arrow"),
+    "backends.s3.listing": ("errors types .gateway .object_metadata .responses", "arrow"),
+    "backends.s3.multipart": (
+        f"{VALUES} multipart range_download .errors .gateway .object_metadata .responses",
+        "botocore.exceptions",
+    ),
+    "backends.s3.copy": (
+        "errors types multipart .errors .gateway .multipart .object_metadata .responses",
+        "botocore.exceptions",
+    ),
     "backends.s3.files": (
         (
             f"{VALUES} files multipart process_local range_reader"
-            " .client .gateway .integrity .multipart .object_metadata .presets"
+            " .bounded_client .gateway .integrity .multipart .object_metadata .presets .responses"
         ),
         "",
     ),
@@ -111,7 +117,7 @@ MAY_IMPORT = {
         (
             f"{VALUES} multipart paths process_local streams validation"
             " diagnostics .client .copy .diagnosis .endpoint .errors .files .gateway .link_operations .listing"
-            " .multipart .presets .presign .settings"
+            " .multipart .presets .presign .responses .settings"
         ),
         "botocore.exceptions",
     ),
@@ -119,7 +125,7 @@ MAY_IMPORT = {
     # Azure: `client` makes the SDK's clients over `transport`, and `gateway` alone sends requests with them. Others
     # know the SDK's errors, values and signing functions, and its client classes as types of arguments.
     "backends.azure.errors": (VALUES, "azure.core.exceptions"),
-    "backends.azure.account": ("errors metadata_encoding validation", "azure.identity"),
+    "backends.azure.account": ("errors metadata_encoding paths validation", "azure.identity"),
     "backends.azure.transport": ("range_download", "azure.core.pipeline.transport requests urllib3"),
     "backends.azure.diagnosis": ("diagnostics .account", ""),
     "backends.azure.client": (
@@ -132,11 +138,17 @@ MAY_IMPORT = {
     ),
     "backends.azure.blob_metadata": (
         f"{VALUES} content_types metadata_encoding .gateway",
-        "arrow azure.core.MatchConditions azure.storage.blob.BlobProperties azure.storage.blob.ContentSettings",
+        (
+            "arrow azure.core.MatchConditions azure.storage.blob.BlobProperties azure.storage.blob.BlobType"
+            " azure.storage.blob.ContentSettings azure.storage.blob.StandardBlobTier"
+        ),
     ),
-    "backends.azure.listing": ("types .blob_metadata .gateway", "arrow azure.storage.blob.ContainerClient"),
+    "backends.azure.listing": (
+        "types .blob_metadata .gateway",
+        "arrow azure.storage.blob.BlobProperties azure.storage.blob.ContainerClient",
+    ),
     "backends.azure.multipart": (
-        f"{VALUES} multipart paths {MANIFEST} .blob_metadata .errors .gateway",
+        f"{VALUES} multipart paths {MANIFEST} .blob_metadata .errors .gateway .listing",
         (
             "azure.core.exceptions azure.storage.blob.BlobBlock azure.storage.blob.BlobProperties"
             " azure.storage.blob.ContainerClient"
@@ -163,12 +175,16 @@ MAY_IMPORT = {
             " azure.storage.blob.BlobProperties"
         ),
     ),
+    "backends.azure.delete": (
+        "errors .blob_metadata .errors .gateway",
+        "azure.core.exceptions azure.storage.blob.ContainerClient",
+    ),
     "backends.azure.link_operations": (f"{VALUES} validation {INTERFACE} {MANIFEST} .sas", ""),
     "backends.azure.storage": (
         (
             f"{VALUES} multipart paths process_local streams validation"
-            " diagnostics .account .blob_metadata .client .copy .diagnosis .errors .files .gateway .link_operations"
-            " .listing .multipart .sas"
+            " diagnostics .account .blob_metadata .client .copy .delete .diagnosis .errors .files .gateway"
+            " .link_operations .listing .multipart .sas"
         ),
         "azure.core.exceptions azure.storage.blob.ContainerClient",
     ),
@@ -215,13 +231,15 @@ MAY_IMPORT = {
     "registry": (f"errors validation {INTERFACE}", ""),
     "config": ("errors types validation", "flask werkzeug"),
     "profiles": (f"errors link_usage {INTERFACE}", "flask werkzeug"),
-    "operations": (f"types paths streams {INTERFACE} profiles", "flask"),
+    "operations": (f"types files paths streams {INTERFACE} profiles", "flask werkzeug"),
     # Stored files as responses, signed links as views.
     "http": ("", ""),
     "http.response_headers": ("types content_types", "flask werkzeug"),
-    "http.send_file": (f"{VALUES} files {INTERFACE} .response_headers", "flask werkzeug"),
+    "http.conditions": (f"{VALUES} {INTERFACE}", "flask werkzeug"),
+    "http.file_body": ("errors files process_local range_reader", ""),
+    "http.send_file": (f"{VALUES} files {INTERFACE} .conditions .file_body .response_headers", "flask werkzeug"),
     "http.link_view": (
-        f"{VALUES} tokens signals files {INTERFACE} profiles .response_headers .send_file",
+        f"{VALUES} tokens signals files {INTERFACE} profiles .conditions .file_body .response_headers .send_file",
         "flask werkzeug",
     ),
     # Commands.

@@ -209,23 +209,33 @@ def test_an_upload_is_stored_with_the_signed_headers(client, docs, link):
     url = link("upload", content_type="text/css", content_encoding="gzip", cache_control="public, max-age=5")
 
     client.put(
-        url, data=b"x", content_type="text/html", headers={"Content-Encoding": "br", "Cache-Control": "no-store"}
+        url, data=b"x", content_type="text/html", headers={"Content-Encoding": "gzip", "Cache-Control": "no-store"}
     )
 
     info = docs.stat("a/file.txt")
     assert (info.content_type, info.content_encoding, info.cache_control) == ("text/css", "gzip", "public, max-age=5")
 
 
-def test_a_storage_without_content_types_refuses_one_in_an_upload_link(app, client, link):
-    """Without one an upload is stored."""
+def test_a_storage_without_content_types_refuses_one_that_an_upload_would_lose(app, client, link):
+    """When the link is issued. The type that the name implies is accepted, and so is everything that may be dropped."""
+    typeless = app.extensions["storage"]["typeless"]
     for argument in ("content_type", "content_encoding", "cache_control"):
-        with pytest.raises(UnsupportedOperationError, match="cannot store a content type"):
-            link("upload", "a.css", profile="typeless", **{argument: "text/css"})
+        for issue in (
+            lambda **given: link("upload", "a.css", profile="typeless", **given),
+            lambda **given: typeless.links_to(["a.css"], "u", timedelta(hours=1), **given),
+            lambda **given: typeless.upload_request("a.css", timedelta(hours=1), **given),
+            lambda **given: typeless.create_link_token(path="a.css", operation="u", expire=timedelta(hours=1), **given),
+        ):
+            with pytest.raises(UnsupportedOperationError, match=f"cannot store {argument} with a.css"):
+                issue(**{argument: "text/x-mine"})
+    implied = link("upload", "a.css", profile="typeless", content_type="text/css")
+    typeless.unsupported_headers = "drop"
+    dropped = link("upload", "b.css", profile="typeless", content_type="text/x-mine", cache_control="no-store")
 
-    response = client.put(link("upload", "a.css", profile="typeless"), data=b"x")
+    responses = [client.put(url, data=b"x") for url in (implied, dropped)]
 
-    assert response.status_code == 200
-    assert app.extensions["storage"]["typeless"].read("a.css") == b"x"
+    assert [response.status_code for response in responses] == [200, 200]
+    assert typeless.read("a.css") == typeless.read("b.css") == b"x"
 
 
 def test_deleting_through_a_link_is_idempotent(client, docs, link):
@@ -871,6 +881,47 @@ def test_responses_to_links_set_no_cookie(app, docs, link, profile, method, head
     assert method != "HEAD" or response.data == b""
     if profile == "docs" and (method == "HEAD" or status in {403, 415}):
         assert docs.opened == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status"),
+    [
+        ("/storage/docs", "OPTIONS", 200),
+        ("/storage/docs", "PATCH", 405),
+        ("/storage/docs", "PROPFIND", 405),
+        ("/own", "OPTIONS", 200),
+        ("/own", "PATCH", 405),
+        ("/media/a.txt", "OPTIONS", 200),
+        ("/media/a.txt", "PUT", 405),
+    ],
+)
+def test_responses_that_flask_creates_for_a_link_set_no_cookie(tmp_path, path, method, status):
+    """To OPTIONS and to other methods, for the built-in views and a custom one. Pages of the app set theirs."""
+    profiles = {"docs": "memory:", "media": {"backend": "memory", "base_url": "/media", "serve": True}}
+    app = make_app(tmp_path, STORAGE_PROFILES=profiles)
+
+    class Own(LinkViewMixin, MethodView): ...
+
+    app.add_url_rule("/own", view_func=Own.as_view("own"))
+    app.add_url_rule("/page", view_func=lambda: "page", methods=["GET"], endpoint="page")
+
+    @app.before_request
+    def change_session():
+        session["seen"] = True
+
+    @app.after_request
+    def add_header(response):
+        response.headers["X-App"] = "1"
+        return response
+
+    response = app.test_client().open(path, method=method)
+    page = app.test_client().open("/page", method=method if status == 200 else "PATCH")
+
+    assert (response.status_code, page.status_code) == (status, status)
+    assert response.headers["Allow"]
+    assert response.headers["X-App"] == "1"
+    assert "Set-Cookie" not in response.headers
+    assert "Set-Cookie" in page.headers
 
 
 def test_every_reader_is_closed(app, docs, link):

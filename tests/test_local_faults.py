@@ -265,9 +265,12 @@ def metadata_refusals(storage):
     """Check that a storage without attributes refuses headers and metadata; return names and content type."""
     storage.write("plain.txt", b"1")
     assert not storage.capabilities.metadata
-    for arguments in ({"content_type": "text/plain"}, {"metadata": {"a": "b"}}):
+    for arguments in ({"content_type": "text/x-mine"}, {"metadata": {"a": "b"}}):
         with pytest.raises(UnsupportedOperationError):
             storage.write("a.txt", b"1", **arguments)
+    storage.write("plain.txt", b"1", content_type="text/plain")
+    storage.unsupported_headers = "drop"
+    storage.write("plain.txt", b"1", content_type="text/x-mine", metadata={"a": "b"})
     return [entry.name for entry in storage.list()], storage.stat("plain.txt").content_type
 
 

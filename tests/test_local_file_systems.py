@@ -297,10 +297,11 @@ def test_a_refused_permission_names_the_setting(code, setting, path, make_disk, 
     assert not disk or not list(disk.root.iterdir())
 
 
-def test_another_error_of_chmod_is_not_taken_for_a_refusal(make_disk, refuse):
+@pytest.mark.parametrize("call", ["fchmod", "utime"])
+def test_another_error_is_not_taken_for_a_refusal(call, make_disk, refuse):
     """A read-only file system has its own message."""
     disk = make_disk(file_mode=0o640)
-    refuse("fchmod", code=errno.EROFS)
+    refuse(call, code=errno.EROFS)
 
     with pytest.raises(PermissionDeniedError, match="read-only"):
         disk.write("a.txt", b"1")

@@ -1,5 +1,6 @@
 """`StorageOperations`, the mixin for models and views."""
 
+import hashlib
 import io
 import uuid
 from enum import Enum
@@ -9,6 +10,7 @@ import pytest
 
 from flask_storage import (
     FileNotFoundInStorageError,
+    IntegrityError,
     InvalidPathError,
     Storage,
     StorageOperations,
@@ -165,11 +167,21 @@ def test_a_form_upload_uses_the_directory_and_profile_of_the_class(app):
     assert names("docs") == ["accounting/invoices/a.txt"]
 
 
-def test_a_form_without_the_field_is_a_bad_request(app):
-    """Flask responds with 400."""
-    app.add_url_rule("/up", view_func=lambda: Invoice.storage_upload_form_file("file"), methods=["POST"])
+@pytest.mark.parametrize(
+    "field", [{}, {"file": "text"}, {"file": (io.BytesIO(), "")}, {"file": (io.BytesIO(b"1"), "")}]
+)
+def test_a_form_without_a_file_is_a_bad_request(app, field):
+    """Browsers send an empty file without a name where the user has selected none; it replaces nothing."""
+    Invoice.storage_upload_file(io.BytesIO(b"kept"), "file", preserve_filename=True)
+    app.add_url_rule(
+        "/up", view_func=lambda: Invoice.storage_upload_form_file("file", preserve_filename=True), methods=["POST"]
+    )
 
-    assert app.test_client().post("/up").status_code == 400
+    response = app.test_client().post("/up", data=field, content_type="multipart/form-data")
+
+    assert response.status_code == 400
+    assert names("docs") == ["accounting/invoices/file"]
+    assert Invoice.storage_download_file("file").read() == b"kept"
 
 
 def test_deleting_is_idempotent(app):
@@ -212,6 +224,48 @@ def test_an_upload_link_is_returned_with_the_name_of_the_file(app):
     assert app.test_client().put(link, data=b"x" * 11).status_code == 413
     assert app.test_client().put(link, data=b"x").status_code == 200
     assert current_storage["docs"].stat(f"accounting/invoices/{name}").content_type == "application/pdf"
+
+
+def test_an_upload_request_is_returned_with_the_name_of_the_file(app):
+    """It has everything that the client must send; afterwards the upload is confirmed under that name."""
+    request, name = Invoice.storage_get_upload_request("x.pdf", 5, content_type="application/pdf", max_size=10)
+    other, other_name = Invoice.storage_get_upload_request("x", 5, Folder.photos, "first", exclusive=True)
+
+    responses = [
+        app.test_client().open(each.url, method=each.method, headers=dict(each.headers), data=b"12345")
+        for each in (request, other, other)
+    ]
+
+    assert [response.status_code for response in responses] == [200, 200, 409]
+    assert (names("docs"), names("first")) == ([f"accounting/invoices/{name}"], [f"photos/{other_name}"])
+    assert Invoice.storage_confirm_upload(name, size=5, max_size=10, content_type="application/pdf").size == 5
+    checksum = f"md5:{hashlib.md5(b'54321').hexdigest()}"
+    with pytest.raises(IntegrityError):
+        Invoice.storage_confirm_upload(other_name, Folder.photos, "first", checksum=checksum)
+    assert names("first") == []
+    assert Invoice.storage_confirm_upload(name, move_to="checked.pdf").path == "accounting/invoices/checked.pdf"
+    assert names("docs") == ["accounting/invoices/checked.pdf"]
+
+
+def test_a_file_can_be_opened_and_described(app):
+    """In the directory and the profile of the class, or of the call."""
+    with Invoice.storage_open_file("a.txt", "w", content_type="text/x-note") as file:
+        file.write(b"content")
+    with Invoice.storage_open_file("b.txt", "w", Folder.photos, "first") as file:
+        file.write(b"other")
+
+    with (
+        Invoice.storage_open_file("a.txt") as file,
+        Invoice.storage_open_file("b.txt", "r", Folder.photos, "first") as b,
+    ):
+        assert (file.read(), b.read()) == (b"content", b"other")
+    assert Invoice.storage_get_path("a.txt") == "accounting/invoices/a.txt"
+    assert Invoice.storage_get_path("a.txt", Folder.photos) == "photos/a.txt"
+    assert Invoice.storage_stat_file("a.txt").content_type == "text/x-note"
+    assert Invoice.storage_stat_file("b.txt", Folder.photos, "first").size == 5
+    assert Invoice.storage_file_exists("a.txt") is True
+    assert Invoice.storage_file_exists("b.txt", Folder.photos, "first") is True
+    assert Invoice.storage_file_exists("b.txt") is Invoice.storage_file_exists("a.txt", Folder.photos) is False
 
 
 def test_the_mixin_works_on_instances_too(app):

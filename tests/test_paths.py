@@ -53,6 +53,11 @@ def rejection(path, *, portable=False):
     return ""
 
 
+def _is_non_character(character):
+    """As Unicode defines them: the last two code points of each plane, and 32 others."""
+    return ord(character) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(character) <= 0xFDEF
+
+
 def _is_valid_by_unicode_categories(path):
     """The path rules, implemented independently of the code: by Unicode categories, not by code points."""
     segments = path.split("/")
@@ -68,6 +73,7 @@ def _is_valid_by_unicode_categories(path):
             or character in "\u200e\u200f\u061c"
             for character in path
         )
+        and not any(_is_non_character(character) for character in path)
         and not any(segment.casefold().startswith(".fs-tmp-") for segment in segments)
     )
 
@@ -91,6 +97,15 @@ def test_a_hostile_path_is_rejected(path):
     assert str(caught.value).isascii()
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1000
+
+
+def test_every_non_character_is_rejected():
+    """XML cannot contain some of them, and one such name would make a whole listing unreadable."""
+    non_characters = [chr(code) for code in range(0x110000) if _is_non_character(chr(code))]
+
+    assert len(non_characters) == 66
+    assert [character for character in non_characters if is_valid(f"a{character}")] == []
+    assert {safe_filename(f"a{character}.txt") for character in non_characters} == {"a_.txt"}
 
 
 def test_a_hostile_path_is_not_a_valid_name():
@@ -303,18 +318,20 @@ def test_a_safe_file_name_is_one_valid_segment_on_every_system():
 
 
 def test_a_safe_path_is_valid_on_every_system_or_rejected():
-    """Directories are kept and parent references dropped. Only names that are empty or too long are rejected."""
+    """Directories are kept and parent references dropped. Only names without a file name, or too long, are rejected."""
     safe, refused = [], []
     for name in corpora.FILE_NAMES:
         try:
             safe.append(safe_path(name))
         except InvalidPathError:
-            refused.append([segment for segment in re.split(r"[/\\]", name) if segment.strip(" .")])
+            *directories, last = re.split(r"[/\\]", name)
+            if last.strip(" ."):
+                refused.append([segment for segment in (*directories, last) if segment.strip(" .")])
 
-    assert len(safe) > 1500
+    assert len(safe) > 1400
     assert [name for name in safe if not _is_safe_everywhere(name)] == []
     assert [safe_path(name) for name in safe] == safe
-    lengths = [len("/".join(map(safe_filename, segments)).encode()) for segments in refused if segments]
+    lengths = [len("/".join(map(safe_filename, segments)).encode()) for segments in refused]
     assert min(lengths) > MAX_PATH_BYTES - 64
 
 
@@ -390,9 +407,13 @@ def test_a_safe_path_keeps_its_directories(name, safe):
     assert safe_path(name) == safe
 
 
-@pytest.mark.parametrize("name", ["", "/", "..", "../..", "./.", " / ", "\\", "a/" * 1000 + "b"], ids=ids)
-def test_a_name_without_safe_segments_makes_no_path(name):
-    """Nor does one that remains too long."""
+@pytest.mark.parametrize(
+    "name",
+    ["", "/", "..", "../..", "./.", " / ", "\\", "a/", "a\\", "a/..", "a/ ", "a/" * 1000 + "b", None, b"a"],
+    ids=lambda name: ascii(name)[:40],
+)
+def test_a_name_without_a_file_name_makes_no_path(name):
+    """Nor does one that remains too long: the name of a directory must not become that of a file."""
     with pytest.raises(InvalidPathError):
         safe_path(name)
 

@@ -56,6 +56,23 @@ class RemoteContent:
         return sum(stop - start for start, stop in self.requested)
 
 
+class FastStream:
+    """A response that is fast for a number of requested ranges."""
+
+    def __init__(self, remote, ranges):
+        self.remote = remote
+        self.ranges = ranges
+        self.pauses = 0
+
+    def is_fast(self):
+        """Whether few ranges have been requested."""
+        return len(self.remote.requested) < self.ranges
+
+    def pause(self):
+        """Count the call."""
+        self.pauses += 1
+
+
 class HugeContent(RemoteContent):
     """A file of zeros that is too large for memory."""
 
@@ -216,10 +233,12 @@ def _call(file, step, argument):
     concurrency=st.integers(1, 4),
     pool=st.sampled_from([ImmediateExecutor, SlowExecutor, lambda: ThreadPoolExecutor(2)]),
     eager=st.booleans(),
+    read_ahead_from=st.sampled_from([None, 16]),
+    fast=st.integers(0, 4),
     steps=st.lists(STEPS, max_size=12),
 )
 def test_any_sequence_of_reads_equals_that_of_a_file_in_memory(
-    size, line, head, chunk_size, concurrency, pool, eager, steps
+    size, line, head, chunk_size, concurrency, pool, eager, read_ahead_from, fast, steps
 ):
     """No byte is verified twice, and nothing beyond the end is requested."""
     content = b"".join(b"\n" if number % line == 0 else bytes([number % 251 + 11 & 255]) for number in range(size))
@@ -234,6 +253,8 @@ def test_any_sequence_of_reads_equals_that_of_a_file_in_memory(
             concurrency=concurrency,
             check=check,
             eager=eager,
+            read_ahead_from=read_ahead_from,
+            stream=FastStream(remote, fast),
         )
 
         for step, argument in steps:
@@ -283,6 +304,48 @@ def test_chunks_after_the_head_are_aligned_with_reads(pool):
 
     assert b"".join(reader.iter_chunks()) == remote.content
     assert sorted(remote.requested) == [(MIN_FETCH, MIB), (MIB, 2 * MIB), (2 * MIB, 3 * MIB), (3 * MIB, 4 * MIB)]
+
+
+# -- streams and distance ---------------------------------------------------------------------------------------------
+
+
+def test_a_fast_stream_is_read_in_order_by_the_reading_thread():
+    """In ranges of 1 MiB, without threads; it is told when each read ends."""
+    remote = RemoteContent(content_of(3 * MIB + 1))
+    stream = FastStream(remote, 100)
+    reader = open_reader(remote, chunk_size=5 * MIB, eager=True, stream=stream)
+
+    chunks = list(reader.iter_chunks())
+
+    assert b"".join(chunks) == remote.content
+    assert remote.requested == [(0, MIB), (MIB, 2 * MIB), (2 * MIB, 3 * MIB), (3 * MIB, 3 * MIB + 1)]
+    assert stream.pauses >= len(chunks)
+
+
+def test_the_rest_of_a_slow_stream_is_fetched_in_parallel(pool):
+    """In whole chunks."""
+    remote = RemoteContent(content_of(12 * MIB))
+    reader = open_reader(remote, pool, chunk_size=5 * MIB, eager=True, stream=FastStream(remote, 2))
+
+    content = b"".join(reader.iter_chunks())
+
+    assert content == remote.content
+    assert sorted(remote.requested) == [(0, MIB), (MIB, 2 * MIB), (2 * MIB, 7 * MIB), (7 * MIB, 12 * MIB)]
+
+
+def test_far_away_a_reader_prefetches_early_and_little():
+    """From `read_ahead_from` on; until it has read a whole chunk, at most twice as much as was read."""
+    remote, executor = RemoteContent(content_of(12 * MIB)), SlowExecutor()
+    reader = open_reader(remote, executor, chunk_size=5 * MIB, read_ahead_from=MIB)
+
+    prefetched = {}
+    while reader.tell() < 4 * MIB:
+        reader.read(MIB // 4)
+        prefetched[reader.tell()] = len(executor.submitted)
+        assert max(stop for _, stop, *_ in [*remote.requested, *executor.submitted]) <= 3 * reader.tell()
+
+    assert prefetched[MIB] == 0
+    assert prefetched[2 * MIB] > 0
 
 
 @pytest.mark.parametrize("whence", [io.SEEK_SET, io.SEEK_CUR, io.SEEK_END])
@@ -986,6 +1049,24 @@ def test_bytes_beyond_will_read_can_be_read():
     reader.seek(5)
     reader.will_read(10)
     assert reader.read(20) == remote.content[5:25]
+
+
+@pytest.mark.parametrize("executor", [ImmediateExecutor, SlowExecutor])
+@pytest.mark.parametrize("position", [0, MIB - 1, MIB, 3 * MIB])
+@pytest.mark.parametrize("keep", [0, 10, 2 * MIB])
+def test_trimming_releases_what_was_read_ahead(executor, position, keep):
+    """Except for the next bytes of the current range; the rest is fetched again when it is read."""
+    remote = RemoteContent(content_of(3 * MIB))
+    check = RecordingCheck()
+    reader = open_reader(remote, executor(), check=check, eager=True)
+    start = reader.read(position)
+
+    reader.trim(keep)
+
+    assert sum(len(part.data) for part in reader._ranges) <= keep
+    assert all(part.future is None for part in reader._ranges)
+    assert start + reader.read() == remote.content == bytes(check.received)
+    assert check.verified == 1
 
 
 def test_will_read_does_nothing_for_files_that_are_not_remote():

@@ -10,7 +10,7 @@ import pytest
 
 from example_app import config, create_app
 from flask_storage import current_storage
-from flask_storage.http.send_file import CHUNK_BYTES
+from flask_storage.http.file_body import CHUNK_BYTES
 from tests.counts import count
 from tests.plain_client import send
 from tests.remote_app import Invoice, MiB, RemoteApp, make_app

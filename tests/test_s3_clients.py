@@ -16,6 +16,7 @@ import boto3
 import pytest
 
 from flask_storage import ConfigurationError, S3Reader, S3Storage, StorageError
+from flask_storage.backends.s3 import bounded_client, object_stream
 from flask_storage.backends.s3.client import Clients, ClientSettings
 from flask_storage.backends.s3.presets import PRESETS
 from tests.counts import count
@@ -104,11 +105,14 @@ def test_fifty_threads_open_no_more_than_max_connections(proxied, max_connection
     assert proxy.counters.connections - before <= max_connections
 
 
-def test_a_multipart_upload_opens_no_more_than_max_connections(proxied):
+def test_a_multipart_upload_opens_no_more_than_max_connections(proxied, monkeypatch):
     """Also if the concurrency is higher."""
     proxy, server = proxied
     storage = make_storage(server, max_connections=2, concurrency=8)
     content = bytes(12 * MIB)
+    # A response that is slow, or the first one from far away, is dropped with its connection.
+    monkeypatch.setattr(bounded_client, "MAX_LATENCY", SECONDS)
+    monkeypatch.setattr(object_stream, "_MIN_RATE", 0)
     before = proxy.counters.connections
 
     with ThreadPoolExecutor(4) as pool:

@@ -222,6 +222,7 @@ ARGUMENTS = {
     "proxy_url": "http://proxy",
     "error": SECRET,
     "provider": "test",
+    "region_name": "not-for-the-logs",
     "cred_var": "secret_key",
     "error_msg": SECRET,
     "report": SECRET,

@@ -108,9 +108,11 @@ def test_a_failed_abort_of_a_copy_is_logged_and_the_first_error_is_raised(s3, ca
         through.write("from.bin", bytes(6 * MIB))
         proxy.script = script
 
+        gateway = through._gateway
+        response = gateway.head("from.bin")
         with pytest.raises(ClientError, match="AccessDenied"):
             copy_module.copy_object(
-                through._gateway, "from.bin", "to.bin", WriteOptions(), through._workers, multipart_threshold=5 * MIB
+                gateway, "from.bin", response, "to.bin", WriteOptions(), through._workers, multipart_threshold=5 * MIB
             )
 
     assert "could not abort an unfinished copy, which sweep will remove" in caplog.text

@@ -13,7 +13,7 @@ from werkzeug.wsgi import FileWrapper
 
 from flask_storage import LocalFSStorage, MemoryStorage, errors, send_stored_file
 from flask_storage.files import FileAdapter
-from flask_storage.http.send_file import CHUNK_BYTES
+from flask_storage.http.file_body import CHUNK_BYTES
 from flask_storage.types import FileInfo
 
 CONTENT = bytes(range(256)) * 4

@@ -31,6 +31,11 @@ UNSAFE_TYPES = [
     "text/javascript",
     "application/octet-stream",
     "multipart/x-mixed-replace; boundary=x",
+    "video/x+xml",
+    "video/html",
+    "audio/foo+xml",
+    "audio/svg+xml; codecs=x",
+    "application/pdf+xml",
 ]
 NAMES = {
     'say "hi" 100%.txt': "filename=\"say _hi_ 100_.txt\"; filename*=UTF-8''say%20%22hi%22%20100%25.txt",
@@ -38,7 +43,7 @@ NAMES = {
     "👩\u200d🚀.png": "filename=\"___.png\"; filename*=UTF-8''%F0%9F%91%A9%E2%80%8D%F0%9F%9A%80.png",
     "invoice\u202egpj.exe": 'filename="invoice_gpj.exe"',
     "../../etc/Übung; filename=x\\.txt": (
-        "filename=\"Ubung; filename=x_.txt\"; filename*=UTF-8''%C3%9Cbung%3B%20filename%3Dx%5C.txt"
+        "filename=\".._.._etc_Ubung; filename=x_.txt\"; filename*=UTF-8''.._.._etc_%C3%9Cbung%3B%20filename%3Dx%5C.txt"
     ),
 }
 
@@ -91,7 +96,8 @@ def test_only_types_that_cannot_run_scripts_are_shown_inline(content_type, dispo
         ("نیم\u200cفصل.pdf", "نیم\u200cفصل.pdf"),
         ("\ud800.txt", "_.txt"),
         ("a\u2028b\x00c\x7f.txt", "a_b_c_.txt"),
-        ("folder/", "download"),
+        ("AC/DC.mp3", "AC_DC.mp3"),
+        ("folder/", "folder_"),
         ("x" * 300, "x" * 300),
     ],
 )
@@ -190,7 +196,9 @@ def test_the_content_encoding_is_given_or_stored():
     [
         (None, None, "http://example.com", "same-site"),
         ("https://example.com", None, "https://example.com", "same-site"),
-        ("https://files.example.com", None, "https://www.example.com", "same-site"),
+        ("https://files.example.com", None, "https://www.example.com", "cross-origin"),
+        ("https://alice.github.io", None, "https://bob.github.io", "cross-origin"),
+        ("https://files.co.uk", "app.co.uk", "https://app.co.uk", "cross-origin"),
         ("https://files.example.net", None, "https://example.com", "cross-origin"),
         ("https://files.example.net", "example.com:8080", "https://example.com:8080", "cross-origin"),
         ("https://EXAMPLE.com:444/files", "example.com", "https://example.com", "same-site"),
@@ -199,13 +207,27 @@ def test_the_content_encoding_is_given_or_stored():
         ("http://localhost:5000", None, "http://127.0.0.1:5000", "cross-origin"),
     ],
 )
-def test_pages_of_another_site_may_embed_files_when_links_are_on_another_site(external, server_name, base_url, policy):
-    """The app's own pages can embed its files; other sites cannot, where the two can be distinguished."""
+def test_pages_of_another_site_may_embed_files_when_links_have_another_host(external, server_name, base_url, policy):
+    """The app's own pages can embed its files; those of other sites cannot, as long as links have the app's host."""
     config = {"STORAGE_EXTERNAL_URL": external, "SERVER_NAME": server_name}
 
     response = sent(config=config, base_url=base_url)
 
     assert response.headers["Cross-Origin-Resource-Policy"] == policy
+
+
+def test_an_odd_host_header_is_no_error():
+    """It is untrusted input."""
+    app = Flask(__name__)
+    app.config["STORAGE_EXTERNAL_URL"] = "https://example.com"
+    storage = MemoryStorage()
+    storage.write("file", b"content")
+
+    with app.test_request_context(headers={"Host": "[::1"}):
+        response = send_stored_file(storage, "file")
+
+    assert response.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+    response.close()
 
 
 # -- cookies ----------------------------------------------------------------------------------------------------------

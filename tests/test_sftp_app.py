@@ -23,7 +23,7 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from example_app import config, create_app
 from flask_storage import FileNotFoundInStorageError, SFTPStorage, current_storage
-from flask_storage.http.send_file import CHUNK_BYTES
+from flask_storage.http.file_body import CHUNK_BYTES
 from flask_storage.tokens import derive_key
 from tests.counts import count
 from tests.remote_app import SMALL, Invoice, MiB, RemoteApp, make_app
@@ -232,14 +232,15 @@ class TestSFTP(RemoteApp):
 
         assert line.counters.connections == 1
 
-    def test_a_command_with_a_content_type_is_refused(self, run, docs, tmp_path):
-        """SFTP cannot store a content type, and nothing is stored without it."""
+    def test_a_command_with_a_content_type_that_would_be_lost_is_refused(self, run, docs, tmp_path):
+        """SFTP cannot store a content type, and nothing is stored without it, unless the name implies it."""
         (tmp_path / "here/a.txt").write_bytes(b"hello")
 
         put = run("put", "a.txt", "b.txt", "--content-type", "text/csv")
 
         assert (put.exit_code, docs.list()) == (1, [])
-        assert put.stderr == "Error: SFTPStorage cannot store a content type or another header\n"
+        assert put.stderr.startswith("Error: SFTPStorage cannot store content_type with b.txt in 'docs': leave it out ")
+        assert run("put", "a.txt", "b.csv", "--content-type", "text/csv").exit_code == 0
 
     def test_put_and_get_change_no_byte(self, run, docs, tmp_path):
         """Of a file of several megabytes that replaces another one; no temporary file is left on either side."""
@@ -498,6 +499,27 @@ class TestSFTP(RemoteApp):
 def example(tmp_path, profiles):
     """Return the example app with these profiles."""
     return create_app(str(tmp_path / "instance"), {"STORAGE_PROFILES": profiles})
+
+
+def test_slow_downloads_do_not_block_other_requests(tmp_path, profile):
+    """More of them than there are sessions; each sends the version with which it began."""
+    limits = {"max_connections": 1, "max_sessions": 2, "connect_timeout": 5, "read_timeout": 5}
+    content = random.Random(11).randbytes(3 * MiB)
+    with app_of(tmp_path, {"docs": {**profile, **limits}}) as app:
+        client, docs = app.test_client(), app.extensions["storage"]["docs"]
+        docs.write("film.bin", content)
+        downloads = [client.get("/files/film.bin") for _ in range(8)]
+        bodies = [download.iter_encoded() for download in downloads]
+        starts = [next(body) for body in bodies]
+
+        docs.write("film.bin", b"another")
+        quick = client.get("/files/film.bin")
+
+        assert quick.data == b"another"
+        assert {len(start) for start in starts} == {CHUNK_BYTES}
+        assert [start + b"".join(body) for start, body in zip(starts, bodies, strict=True)] == [content] * 8
+        for download in downloads:
+            download.close()
 
 
 def test_the_example_app_works_with_sftp(tmp_path, openssh, profile):

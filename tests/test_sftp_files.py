@@ -8,12 +8,12 @@ import random
 import threading
 import warnings
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import paramiko
 import pytest
 
 from flask_storage import (
@@ -24,14 +24,16 @@ from flask_storage import (
     StorageFullError,
     StorageTimeoutError,
     StorageUnavailableError,
+    WriteOptions,
     signals,
 )
-from flask_storage.backends.sftp import copy as copy_module
-from flask_storage.backends.sftp.atomic_write import HARDLINK, AtomicWrite
+from flask_storage.backends.sftp import copy as copy_module, files as files_module
+from flask_storage.backends.sftp.atomic_write import AtomicWrite
 from flask_storage.backends.sftp.protocol import (
     FAILURE,
     FSTAT,
     FXF_WRITE,
+    HARDLINK,
     NO_SUCH_FILE,
     PERMISSION_DENIED,
     REALPATH,
@@ -116,13 +118,28 @@ def test_a_read_continues_after_a_lost_connection(storage, monkeypatch):
     assert len(broken) == 1
 
 
+def test_ranges_that_were_read_ahead_are_requested_again_after_a_lost_connection(openssh_storage):
+    """Each of them, by the session that the first one has opened."""
+    storage, root = openssh_storage
+    content = CONTENT * 20
+    (root / "large.bin").write_bytes(content)
+    backdate(storage, "large.bin")
+    with storage.open("large.bin", "r") as reader:
+        reader.will_read(len(content))
+        start = reader.read(1100 * KIB)
+        assert len(reader._ranges) >= 2
+        reader._source._kept.session.close()
+
+        assert start + reader.read() == content
+
+
 def test_a_new_file_is_not_read_further_after_a_lost_connection(storage, monkeypatch):
     """SFTP has whole seconds, so another version may have the same mtime; a read of the whole file is retried."""
     monkeypatch.setattr("flask_storage.backends.sftp.files._MTIME_MARGIN", 3600)  # the machine may be slow
     storage.write("b.bin", CONTENT)
     with storage.open("b.bin", "r") as reader:
         reader.read(10)
-        reader._source._session.close()
+        reader._source._kept.session.close()
         with pytest.raises(PreconditionFailedError, match="may have been replaced while it was read"):
             reader.read()
 
@@ -139,6 +156,36 @@ def test_a_file_that_is_truncated_while_it_is_read_raises_an_error(openssh_stora
         with pytest.raises(IntegrityError, match="and more was expected"):
             reader.read()
         reader.abort()
+
+
+def test_little_is_read_ahead_for_a_caller_that_may_be_slow(openssh_storage, monkeypatch):
+    """At most two chunks until it has taken 8 MiB quickly, then up to twelve; one again when it becomes slow."""
+    storage, root = openssh_storage
+    with (root / "large.bin").open("wb") as file:
+        file.truncate(64 << 20)
+    session_read, requested = Session.read, []
+
+    def counting_read(session, handle, offset, buffer):
+        requested.append(len(buffer))
+        return session_read(session, handle, offset, buffer)
+
+    def read_ahead():
+        return (sum(requested) - reader.tell()) / files_module.CHUNK_SIZE
+
+    monkeypatch.setattr(Session, "read", counting_read)
+    monkeypatch.setattr(files_module, "_SLOW_CHUNK", 60)
+    with storage.open("large.bin", "r") as reader:
+        reader.will_read(64 << 20)
+        for _ in range(6 * 4):
+            reader.read(256 * KIB)
+            assert read_ahead() <= 3.1
+        for _ in range(20 * 4):
+            reader.read(256 * KIB)
+            assert read_ahead() <= 13.1
+        monkeypatch.setattr(files_module, "_SLOW_CHUNK", -1)
+        for _ in range(20 * 4):
+            reader.read(256 * KIB)
+        assert read_ahead() <= 3.1
 
 
 def test_a_file_that_is_truncated_while_it_is_copied_raises_an_error(storage, monkeypatch):
@@ -164,7 +211,7 @@ def test_a_read_that_fails_raises_an_error(storage, mode):
     """As with a defective disk; here the handle is not valid any more."""
     with storage.open("a.bin", mode) as reader:
         holder = reader._source if mode == "r" else reader
-        session = holder._session
+        session = holder._kept.session
         storage._tree.close_handle(session, holder._handle)
         with pytest.raises(StorageError, match="the server"):
             reader.read()
@@ -252,7 +299,7 @@ def test_an_update_whose_connection_is_lost_leaves_no_temporary_file(openssh_sto
     storage, root = openssh_storage
     updater = storage.open("a.bin", "rw")
     updater.write(b"changed")
-    updater._session.close()
+    updater._kept.session.close()
     with pytest.raises(StorageError, match="the connection was lost"):
         updater.write(b"more")
 
@@ -391,6 +438,31 @@ def test_an_upload_that_cannot_start_leaves_no_temporary_file(openssh_storage, m
 
     assert storage.list("b.bin") == []
     assert os.listdir(root) == ["a.bin"]
+
+
+def test_a_part_that_waits_for_a_session_ends_when_its_writer_is_abandoned(openssh_storage, monkeypatch):
+    """The thread that writes it must not wait for ever."""
+    storage, _ = openssh_storage
+    monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 60)  # one session
+    started, abandoned, write = threading.Event(), threading.Event(), _UploadSession.write
+
+    def slow_write(*arguments):
+        started.set()
+        abandoned.wait(30)
+        write(*arguments)
+
+    monkeypatch.setattr(_UploadSession, "write", slow_write)
+    upload = storage._file_upload()
+    upload.create("b.bin", WriteOptions())
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(upload.upload_part, "b.bin", "", 1, b"1")
+        assert started.wait(30)
+        second = threads.submit(upload.upload_part, "b.bin", "", 2, b"2")
+        upload.abandon()
+        with pytest.raises(StorageUnavailableError, match="the upload was abandoned"):
+            second.result(30)
+        abandoned.set()
+        assert first.result(30).size == 1
 
 
 def test_starting_an_upload_is_retried_after_a_lost_connection(openssh_storage, monkeypatch):
@@ -797,7 +869,7 @@ def test_a_reader_that_has_lost_its_session_can_be_freed(openssh_storage):
     backdate(storage, "a.bin")
     reader = storage.open("a.bin", "r")
     assert reader.read(10) == CONTENT[:10]
-    reader._source._session.close()
+    reader._source._kept.session.close()
     storage.write("a.bin", CONTENT[1:])
     with pytest.raises(PreconditionFailedError, match="replaced while it was read"):
         reader.read()
@@ -824,8 +896,10 @@ def test_finalizers_never_use_the_network(openssh_storage, monkeypatch, kind):
     cycle = [resource]
     cycle.append(cycle)
     used: list[str] = []
-    for name in ("send", "close", "recv"):
-        monkeypatch.setattr(paramiko.Channel, name, lambda *_, name=name: used.append(name))
+    # Not of the class: storages that other tests have left open may close idle channels now, from their timers.
+    for channel in [session._channel for session, _, _ in pool._idle_sessions]:
+        for name in ("send", "close", "recv"):
+            monkeypatch.setattr(channel, name, lambda *_, name=name: used.append(name))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         del resource, cycle
@@ -834,7 +908,7 @@ def test_finalizers_never_use_the_network(openssh_storage, monkeypatch, kind):
 
     assert used == []
     assert storage.read("a.bin") == CONTENT
-    assert (len(pool._in_use), len(pool._released)) == (0, 0)
+    assert (len(pool._in_use), any(pool._kept.values())) == (0, False)
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # plugins have threads of their own

@@ -38,7 +38,7 @@ from flask_storage.testing.concurrency import run_concurrently
 from tests.counts import count
 from tests.scripted_sftp import RoundTrips
 from tests.services.fault_proxy import FaultProxy, Faults
-from tests.sftp_storages import make_storage, temporary_files
+from tests.sftp_storages import end_waiting_openers, make_storage, temporary_files, wait_until
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
@@ -271,6 +271,8 @@ def test_foreign_files_do_not_hide_uploads(openssh_storage):
     upload = storage.multipart.create("a", PLAIN)
 
     assert pending_ids(storage) == [upload]
+    pipes = [root / "pipe", root / f".fs-tmp-{1:022}" / MANIFEST_NAME]
+    wait_until(lambda: any(end_waiting_openers(pipe) for pipe in pipes))
 
 
 # -- manifests --------------------------------------------------------------------------------------------------------
@@ -367,6 +369,7 @@ def test_a_manifest_that_is_a_pipe_or_a_link_is_refused(openssh_storage, in_boun
     os.mkfifo(manifest)
     with pytest.raises(NotAFileError):
         storage.multipart.list_parts("a", upload)
+    wait_until(lambda: end_waiting_openers(manifest))
     manifest.unlink()
     manifest.symlink_to(root / "secret")
     with pytest.raises(PermissionDeniedError):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_storage.backends.sftp.pool import _close_all
-from flask_storage.backends.sftp.protocol import REALPATH
+from flask_storage.backends.sftp.pool import KeptSession, _close_all
+from flask_storage.backends.sftp.protocol import REALPATH, ConnectionLostError
 from flask_storage.errors import StorageError, StorageTimeoutError, StorageUnavailableError
 from flask_storage.testing.concurrency import run_concurrently
 from tests.counts import count
@@ -194,16 +194,18 @@ def test_nowait_leaves_a_quarter_of_the_sessions_to_others(make):
     assert pool.acquire()
 
 
-def test_a_session_that_finalizers_release_twice_is_counted_once(make):
+def test_a_session_that_is_released_twice_is_counted_once(make):
     """The garbage collector and the end of the process may both release it."""
     storage = make()
     pool = storage._pool()
-    session, _ = pool.acquire()
-    pool.release_from_finalizer(session)
-    pool.release_from_finalizer(session)
-    storage.write("a.txt", b"1")
+    for release in (KeptSession.release, KeptSession.release_from_finalizer):
+        kept = pool.run_and_keep(lambda _: int)
+        release(kept)
+        release(kept)
+        storage.write("a.txt", b"1")
 
-    assert [connection.session_count for connection in pool._connections] == [1]
+        assert [connection.session_count for connection in pool._connections] == [1]
+        assert not any(pool._kept.values())
 
 
 def test_a_large_file_is_written_to_a_near_server_in_one_session(make, server, monkeypatch):
@@ -295,7 +297,7 @@ def test_another_connection_is_made_if_a_server_allows_no_more_sessions(two_sess
 
     with contextlib.ExitStack() as stack:
         for _ in range(4):
-            stack.enter_context(storage.open("a.txt", "r"))
+            stack.enter_context(pooled_session(storage))
         with pytest.raises(StorageTimeoutError):
             storage.read("a.txt")
 
@@ -310,15 +312,19 @@ def test_a_caller_that_gets_no_session_in_time_gets_an_error(make):
     storage._pool()._acquire_timeout = SHORT_TIMEOUT
     storage.write("a.txt", b"1")
 
+    reader = storage.open("a.txt", "r")
     with contextlib.ExitStack() as stack:
         for _ in range(3):
-            stack.enter_context(storage.open("a.txt", "r"))
+            stack.enter_context(pooled_session(storage))
         for operation in (storage.list, lambda: storage.read("a.txt"), lambda: storage.write("b.txt", b"2")):
             with pytest.raises(
                 StorageTimeoutError,
-                match=r"^all 3 sessions are in use: .*, or raise max_connections$",
+                match=r"^all 3 sessions are in use by other operations: try again, or raise max_connections$",
             ):
                 operation()
+        reader.seek(70_000)
+        assert reader.read() == b""
+    reader.close()
 
     storage.write("b.txt", b"2")
     assert [entry.name for entry in storage.list()] == ["a.txt", "b.txt"]
@@ -376,7 +382,7 @@ def test_a_session_in_use_is_not_closed_as_idle(make, proxy):
         before = proxy.counters.closed
         with storage.open("a.txt", "r"):
             pass
-        wait_until(lambda: not storage._pool()._idle_sessions)
+        wait_until(lambda: len(storage._pool()._idle_sessions) == 1)
         assert reader.read() == b"1" * 3 * MIB
         assert proxy.counters.closed == before
 
@@ -571,13 +577,13 @@ def test_freeing_a_session_in_a_forked_child_sends_nothing(server):
         """
         reader = storage.open("a.txt", "r")
         reader.read(10)
-        session = reader._source._session
+        session = reader._source._kept.session
         child = os.fork()
         if not child:
             # paramiko's finalizer sends nothing on a closed channel.
             os._exit(0 if session._channel.closed else 1)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), session._channel.closed)
-        print(len(reader.read()), reader._source._session is session or session.broken)
+        print(len(reader.read()), reader._source._kept.session is session or session.broken)
         """,
     )
 
@@ -596,6 +602,35 @@ def test_a_forked_child_does_not_release_sessions_of_its_parent(make, monkeypatc
     pool.release(session)
 
     assert session not in pool._in_use
+
+
+def test_a_forked_child_neither_uses_nor_releases_kept_sessions_of_its_parent(make, monkeypatch):
+    """This copy of the lock may never be released."""
+    pool = make()._pool()
+    closed = []
+    kept = pool.run_and_keep(lambda _: lambda: closed.append(True))
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        with pytest.raises(ConnectionLostError, match="belongs to the parent"), kept:
+            pass
+        pool.clean_up(kept.session)
+
+    with kept as session:
+        assert session in pool._in_use
+    kept.release()
+
+    assert closed == [True]
+
+
+def test_a_kept_session_cannot_be_used_when_its_pool_is_closed(make):
+    """An open file opens itself again then."""
+    storage = make()
+    kept = storage._pool().run_and_keep(lambda _: lambda: None)
+    storage.close()
+
+    with pytest.raises(ConnectionLostError, match="the session is closed"), kept:
+        pass
+    kept.release()
 
 
 def test_a_forked_child_that_exits_normally_leaves_its_parents_connections_open(server):

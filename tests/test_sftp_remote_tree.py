@@ -23,15 +23,18 @@ from flask_storage import (
     PermissionDeniedError,
     StorageError,
     StorageFullError,
+    StorageUnavailableError,
     WriteOptions,
 )
-from flask_storage.backends.sftp.atomic_write import FSYNC, HARDLINK, POSIX_RENAME, AtomicWrite
+from flask_storage.backends.sftp.atomic_write import FSYNC, POSIX_RENAME, AtomicWrite
 from flask_storage.backends.sftp.protocol import (
+    BAD_MESSAGE,
     CLOSE,
     EOF,
     FAILURE,
     FSETSTAT,
     FSTAT,
+    HARDLINK,
     LSTAT,
     MKDIR,
     NO_SUCH_FILE,
@@ -42,8 +45,10 @@ from flask_storage.backends.sftp.protocol import (
     REALPATH,
     REMOVE,
     RENAME,
+    RMDIR,
     SETSTAT,
     STAT,
+    Session,
     StatusError,
 )
 from flask_storage.backends.sftp.remote_tree import RemoteTree
@@ -63,7 +68,7 @@ from tests.scripted_sftp import (
     response,
     status,
 )
-from tests.sftp_storages import make_storage, temporary_files
+from tests.sftp_storages import end_waiting_openers, make_storage, temporary_files, wait_until
 
 pytest_plugins = ["tests.services.openssh", "tests.services.plain_sftp"]
 
@@ -258,19 +263,20 @@ def flipping(*names):
 READS = {
     "read": lambda storage: storage.read("d/secret.txt"),
     "read file": lambda storage: storage.read("link.txt"),
-    "stat": lambda storage: storage.stat("d/secret.txt"),
+    "stat": lambda storage: storage.stat("d/secret.txt").size == len(b"ours"),
 }
 
 
 @pytest.mark.parametrize("operation", READS)
 def test_a_directory_that_is_swapped_with_a_link_is_read_or_refused(openssh_storage, tmp_path, operation):
-    """SFTP cannot exclude this race condition, but the operation ends with a documented error or a file."""
+    """Nothing else is read, and the operation ends with a documented error or the file."""
     storage, root = openssh_storage
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.txt").write_bytes(SECRET)
     storage.write("d/secret.txt", b"ours")
     storage.write("link.txt", b"ours")
+    expected = READS[operation](storage)
     (root / "d2").symlink_to(outside)
     (root / "link2").symlink_to(outside / "secret.txt")
     before = snapshot(outside)
@@ -279,50 +285,154 @@ def test_a_directory_that_is_swapped_with_a_link_is_read_or_refused(openssh_stor
     with flipping(root / "d", root / "d2", root / "link.txt", root / "link2"):
         for _ in range(count(40, 2000)):
             try:
-                READS[operation](storage)
-                outcomes.add("success")
+                outcomes.add(READS[operation](storage))
             except StorageError as error:
                 outcomes.add(type(error).__name__)
 
-    # OpenSSH sends the same status for a link that vanished while it was resolved and for a name that is too long.
-    assert outcomes <= {"success", "PermissionDeniedError", "FileNotFoundInStorageError", "InvalidPathError"}
+    # While the names are swapped, opening the directory may find neither.
+    assert outcomes <= {expected, "PermissionDeniedError", "FileNotFoundInStorageError", "StorageUnavailableError"}
     assert snapshot(outside) == before
 
 
-@pytest.mark.parametrize("kind", ["directory", "file"])
-def test_a_link_that_appears_before_a_file_is_opened_is_detected(openssh_storage, tmp_path, monkeypatch, kind):
-    """The path is checked again after the file was opened, and nothing is read then."""
-    storage, root = openssh_storage
-    (tmp_path / "a.txt").write_bytes(SECRET)
+@pytest.fixture
+def before_open(monkeypatch):
+    """Returns a function that lets another process act once after a file was checked and before it is opened."""
+
+    def set_action(action):
+        actions, session_open = [action], Session.open
+
+        def acting_open(session, path, flags, mode=None):
+            if actions:
+                for pending in list(session._pending.values()):
+                    with suppress(StatusError):
+                        session.wait(pending)
+                actions.pop()()
+            return session_open(session, path, flags, mode)
+
+        monkeypatch.setattr(Session, "open", acting_open)
+
+    return set_action
+
+
+@pytest.mark.parametrize("kind", ["directory", "file", "twin"])
+def test_a_link_that_appears_before_a_file_is_opened_is_detected(any_storage, tmp_path, before_open, kind):
+    """Also if a file of the same attributes is behind it: the path is checked again before anything is read."""
+    storage, root = any_storage
+    outside = root.parent / f"{root.name}-outside"
+    outside.mkdir()
     storage.write("d/a.txt", b"ours")
-    tree = type(storage._tree)
-    check_stat, request_stat = tree._check_stat, tree._request_stat
-    checked = []
+    found = (root / "d/a.txt").stat()
+    (outside / "a.txt").write_bytes(b"else" if kind == "twin" else SECRET)
+    (outside / "a.txt").chmod(found.st_mode)
+    os.utime(outside / "a.txt", (found.st_atime, found.st_mtime))
 
-    def recording_check(*arguments):
-        found = check_stat(*arguments)
-        checked.append(found)
-        return found
+    def replace():
+        path = root / ("d" if kind == "directory" else "d/a.txt")
+        path.rename(root / "e")
+        path.symlink_to(os.path.relpath(outside if kind == "directory" else outside / "a.txt", path.parent))
 
-    def replacing_request(self, session, path):
-        pending = request_stat(self, session, path)
-        if not checked and not os.path.lexists(root / "e"):
-            for request in pending:
-                session.wait(request)  # these responses are from before the link
-            if kind == "directory":
-                (root / "d").rename(root / "e")
-                (root / "d").symlink_to(tmp_path)
-            else:
-                (root / "d/a.txt").rename(root / "e")
-                (root / "d/a.txt").symlink_to(tmp_path / "a.txt")
-        return pending
-
-    monkeypatch.setattr(tree, "_check_stat", recording_check)
-    monkeypatch.setattr(tree, "_request_stat", replacing_request)
-
-    with pytest.raises(PermissionDeniedError, match=LINKS):
+    before_open(replace)
+    with pytest.raises((PermissionDeniedError, FileNotFoundInStorageError)) as caught:
         storage.read("d/a.txt")
-    assert len(checked) == 1
+
+    if "plain" not in str(root):  # for a server that is confined to a directory, nothing exists outside of it
+        assert isinstance(caught.value, PermissionDeniedError)
+
+
+def test_a_file_that_is_deleted_before_it_is_opened_is_not_found(any_storage, before_open):
+    """It existed when it was checked."""
+    storage, root = any_storage
+    storage.write("d/a.txt", b"1")
+    before_open((root / "d/a.txt").unlink)
+
+    with pytest.raises(FileNotFoundInStorageError):
+        storage.read("d/a.txt")
+
+
+def test_a_file_that_is_replaced_before_it_is_opened_is_read(any_storage, before_open):
+    """The new version, whose attributes are returned with it."""
+    storage, root = any_storage
+    storage.write("a.txt", b"old")
+
+    def replace():
+        (root / "b.txt").write_bytes(b"the new one")
+        (root / "b.txt").rename(root / "a.txt")
+
+    before_open(replace)
+    with storage.open("a.txt", "r") as reader:
+        assert (reader.info.size, reader.read()) == (11, b"the new one")
+
+
+def test_a_file_that_grows_while_it_is_opened_is_read(any_storage, before_open):
+    """It is still the file that was checked, as a second look at its path shows; it is not opened again."""
+    storage, root = any_storage
+    storage.write("a.txt", b"old")
+
+    def grow():
+        with (root / "a.txt").open("ab") as file:
+            file.write(b" and new")
+
+    before_open(grow)
+    assert storage.read("a.txt") == b"old and new"
+
+
+def test_a_directory_of_a_deleted_file_may_vanish_while_it_is_opened(openssh_storage, monkeypatch):
+    """The open file stays readable."""
+    storage, root = openssh_storage
+    storage.write("d/a.txt", b"1")
+    request = Session.request
+
+    def deleting_request(session, kind, *fields):
+        if kind == FSTAT and (root / "d").exists():
+            shutil.rmtree(root / "d")
+        return request(session, kind, *fields)
+
+    monkeypatch.setattr(Session, "request", deleting_request)
+
+    assert storage.read("d/a.txt") == b"1"
+
+
+def test_a_link_that_vanishes_while_it_is_resolved_is_no_invalid_path():
+    """OpenSSH reports it as it reports a name that is too long."""
+    atomic_write, session, _ = failing_server({REALPATH: BAD_MESSAGE}, existing=[b"/r/d/a.txt"])
+
+    for operation in (
+        lambda: atomic_write.tree.open_file(session, "d/a.txt"),
+        lambda: atomic_write.tree.stat(session, "d/a.txt"),
+        lambda: atomic_write.create(session, "d/a.txt"),
+    ):
+        session.broken = False
+        with pytest.raises(PermissionDeniedError, match=LINKS):
+            operation()
+
+
+@pytest.mark.parametrize("target", ["outside", "outside/d"])
+def test_a_checked_directory_that_is_replaced_with_a_link_is_refused_for_writes(openssh_storage, tmp_path, target):
+    """Its check and the creation of a file are one round trip: nothing stays where the link leads."""
+    storage, root = openssh_storage
+    storage.write("d/a.txt", b"1")
+    (root / "d").rename(root / "e")
+    (tmp_path / "outside/d").mkdir(parents=True)
+    (root / "d").symlink_to(tmp_path / target)
+
+    for _ in range(2):
+        with pytest.raises(PermissionDeniedError, match=LINKS):
+            storage.write("d/b.txt", b"2")
+
+    assert [path.name for path in (tmp_path / "outside").rglob("*")] == ["d"]
+    assert sorted(os.listdir(root)) == ["d", "e"]
+
+
+def test_small_files_take_two_round_trips_to_read_and_three_to_write(openssh_storage, monkeypatch):
+    """Once the session has written to the directory."""
+    storage, _ = openssh_storage
+    storage.write("d/a.txt", b"1")
+    round_trips = RoundTrips(monkeypatch)
+
+    storage.write("d/a.txt", b"22")
+    assert round_trips.count == 3
+    assert storage.read("d/a.txt") == b"22"
+    assert round_trips.count == 5
 
 
 # -- special files ----------------------------------------------------------------------------------------------------
@@ -338,8 +448,8 @@ def _socket(path):
 
 
 @pytest.mark.parametrize("make", [_pipe, _socket], ids=["pipe", "socket"])
-def test_pipes_and_sockets_are_never_opened(openssh_storage, in_bounded_time, make):
-    """Opening a pipe would block the server, also through a link; the session can be used afterwards."""
+def test_pipes_and_sockets_are_refused(openssh_storage, in_bounded_time, make):
+    """Also through a link. Opening a pipe holds a process of the server, which happens at most once for a storage."""
     storage, root = openssh_storage
     short = Path("/tmp") / f"node-{root.name[-8:]}"  # the path of a socket is at most 107 bytes long
     make(short)
@@ -360,6 +470,11 @@ def test_pipes_and_sockets_are_never_opened(openssh_storage, in_bounded_time, ma
         with pytest.raises(PermissionDeniedError, match=LINKS):
             operation("link")
         assert storage.read("d/a.txt") == b"1"
+        if make is _pipe and operation == storage.read:
+            wait_until(lambda: end_waiting_openers(root / "odd"))
+            wait_until(lambda: not end_waiting_openers(root / "odd"))  # the process has ended
+        assert not end_waiting_openers(root / "odd")
+    assert not end_waiting_openers(root / "other")
 
     assert [entry.name for entry in storage.list()] == ["d/a.txt"]
     storage.write("odd", b"a file")
@@ -702,6 +817,42 @@ def test_a_move_that_the_server_refuses_raises_an_error(make_openssh):
         assert not storage.exists("b.txt")
 
 
+@pytest.mark.parametrize("extensions", [(), (POSIX_RENAME, HARDLINK)], ids=["plain", "extensions"])
+@pytest.mark.parametrize(("path", "new_path"), [("Photo.JPG", "photo.jpg"), ("Dir/x", "dir/x"), ("ÄÖ", "äö")])
+def test_a_move_that_changes_only_the_case_keeps_the_file_on_a_server_that_ignores_case(path, new_path, extensions):
+    """Whether its plain rename replaces a file or, as OpenSSH's, refuses because the target exists."""
+    names_by_key = {b"/r": b"/r", b"/r/dir": b"/r/Dir", f"/r/{path}".lower().encode(): f"/r/{path}".encode()}
+
+    def key(name):
+        return os.path.normpath(name.decode().lower()).encode()
+
+    def script(request):
+        fields = request.texts[1:] if request.kind == EXTENDED else request.texts
+        if request.kind == REALPATH:
+            return names(request, (fields[0], attributes(DIRECTORY)))
+        if key(fields[0]) not in names_by_key:
+            return status(request, NO_SUCH_FILE)
+        if request.kind in (LSTAT, STAT):
+            return response(request, ATTRS, attributes(DIRECTORY if key(fields[0]) in (b"/r", b"/r/dir") else FILE))
+        if request.kind == RENAME and key(fields[1]) in names_by_key:
+            return status(request, FAILURE)
+        if request.kind in (RENAME, EXTENDED):
+            del names_by_key[key(fields[0])]
+            names_by_key[key(fields[1])] = os.path.normpath(fields[1])
+        if request.kind == REMOVE:
+            del names_by_key[key(fields[0])]
+        return status(request, FAILURE if request.kind == RMDIR else 0)
+
+    session, _ = make_session(script, extensions=extensions)
+    atomic_write = AtomicWrite(RemoteTree("/r", directory_mode=0o700, storage="sftp"), file_mode=0o600, sync=True)
+    found = atomic_write.tree.stat(session, path)
+
+    atomic_write.move(session, path, found, new_path, WriteOptions())
+    atomic_write.tree.remove_empty_parents(session, os.path.dirname(path))
+
+    assert [name for name in names_by_key.values() if name not in (b"/r", b"/r/Dir")] == [f"/r/{new_path}".encode()]
+
+
 def test_a_refused_rename_keeps_the_old_file():
     """On servers whose rename does not replace files."""
     server = failing_server({RENAME: PERMISSION_DENIED}, existing=[b"/r/a.txt"])
@@ -767,15 +918,19 @@ def test_deleting_a_file_that_was_deleted_concurrently_succeeds(code, error_type
 
 
 @pytest.mark.parametrize(
-    ("found", "error"),
-    [(attributes(DIRECTORY), NotAFileError), (struct.pack(">II", 4, FILE), StorageError)],
-    ids=["directory", "no size"],
+    ("found", "text"),
+    [
+        (attributes(DIRECTORY), "replaced by another process each time"),
+        (attributes(FILE, mtime=2), "replaced by another process each time"),
+        (struct.pack(">II", 4, FILE), "does not report the sizes of files"),
+    ],
+    ids=["directory", "another file", "no size"],
 )
-def test_an_open_file_must_be_a_regular_file_with_a_size(found, error):
-    """Whatever the server reported before it was opened."""
+def test_an_open_file_must_be_the_one_that_was_checked_and_have_a_size(found, text):
+    """The number of retries is limited."""
     atomic_write, session, channel = failing_server({"attributes": found}, existing=[b"/r/a.txt"])
 
-    with pytest.raises(error, match=r"not a regular file|does not report the sizes of files"):
+    with pytest.raises(StorageError, match=text):
         atomic_write.tree.open_file(session, "a.txt")
 
     session.flush()
@@ -792,12 +947,45 @@ def test_a_failure_to_open_a_file_is_not_reported_as_missing():
     assert caught.value.code == FAILURE
 
 
-def test_a_file_that_is_deleted_before_it_is_opened_is_not_found():
-    """It existed when it was checked."""
+def test_a_file_that_exists_and_cannot_be_found_is_unavailable():
+    """The number of retries is limited."""
     atomic_write, session, _ = failing_server({OPEN: NO_SUCH_FILE}, existing=[b"/r/a.txt"])
 
-    with pytest.raises(FileNotFoundInStorageError):
+    with pytest.raises(StorageUnavailableError, match="replaced by another process each time"):
         atomic_write.tree.open_file(session, "a.txt")
+
+
+def test_a_directory_that_cannot_be_resolved_is_not_asked_for_again_and_again():
+    """The number of retries is limited."""
+    atomic_write, session, channel = failing_server({REALPATH: NO_SUCH_FILE})
+
+    with pytest.raises(StatusError):
+        atomic_write.tree.make_directories(session, "d")
+
+    assert len(channel.requests) < 100
+
+
+def test_a_session_remembers_a_limited_number_of_directories(monkeypatch):
+    """A process may run for months."""
+    monkeypatch.setattr("flask_storage.backends.sftp.remote_tree._MAX_CHECKED_DIRECTORIES", 2)
+    atomic_write, session, _ = failing_server({})
+
+    for number in range(5):
+        atomic_write.create(session, f"{number}/a.txt")
+
+    assert session.checked_directories == {"4"}
+
+
+@pytest.mark.parametrize("length", [10, 200])
+def test_a_long_path_is_sent_once(length):
+    """Some systems resolve paths of up to 1023 bytes."""
+    atomic_write, session, _ = failing_server({}, HARDLINK)
+    directory = "/".join("d" * length for _ in range(3))
+
+    sent = atomic_write.tree.remote_path(session, f"{directory}/a.txt")
+
+    plain = f"/r/{directory}/a.txt".encode()
+    assert sent == (plain if length == 200 else f"/r/{directory}/../../../{directory}/a.txt".encode())
 
 
 def test_a_temporary_file_that_cannot_be_checked_is_not_published():

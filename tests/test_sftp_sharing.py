@@ -1,6 +1,7 @@
 """One SFTP storage for many threads and processes: no errors, no mixed content, no more connections than allowed."""
 
 import threading
+from contextlib import ExitStack
 
 import pytest
 
@@ -20,7 +21,7 @@ from tests.concurrent_use import (
     write_and_read_one_path,
 )
 from tests.counts import count
-from tests.sftp_storages import make_storage, temporary_files
+from tests.sftp_storages import make_storage, pooled_session, temporary_files
 
 pytest_plugins = ["tests.services.openssh"]
 
@@ -157,16 +158,51 @@ def test_large_and_small_files_share_connections(openssh):
     storage.close()
 
 
-def test_a_session_in_use_by_an_open_file_blocks_other_operations(openssh):
-    """Until the time-out, which raises an error."""
+def test_open_files_do_not_block_other_operations(openssh, monkeypatch):
+    """However many there are: they share sessions, and each continues with the version that it has opened."""
+    monkeypatch.setattr("flask_storage.backends.sftp.upload.NEAR_ROUND_TRIP", 0)
+    storage = make_storage(openssh, max_connections=1, max_sessions=2, connect_timeout=2, read_timeout=2)
+    content = bytes(range(256)) * 3 * 4096
+    storage.write("a", content)
+    storage.write("z/1", b"1")
+    with ExitStack() as stack:
+        readers = [stack.enter_context(storage.open("a", "r")) for _ in range(12)]
+        starts = [reader.read(MIB + 10 * number) for number, reader in enumerate(readers)]
+        writers = [stack.enter_context(storage.open(f"{number}.bin", "w")) for number in range(3)]
+        for writer in writers:
+            writer.write(content)
+        updater = stack.enter_context(storage.open("a", "rw"))
+        entries = storage.iter("")
+
+        storage.write("a", b"other")
+        storage.copy("a", "d/b")
+        storage.move("d/b", "c")
+        updater.write(b"new")
+
+        assert next(entries).name in {"a", "c"}
+        assert storage.read("c") == b"other"
+        assert [start + reader.read() for start, reader in zip(starts, readers, strict=True)] == [content] * 12
+        assert storage._pool()._connections[0].session_count == 2
+    assert "z/1" in [entry.name for entry in entries]
+    assert [storage.read(f"{number}.bin") for number in range(3)] == [content] * 3
+    assert storage.read("a") == b"new" + content[3:]
+    storage.close()
+
+
+def test_an_open_file_waits_for_an_operation_that_uses_its_session(openssh):
+    """Until the time-out, which raises an error; the file stays open."""
     storage = make_storage(openssh, max_connections=1, max_sessions=1)
-    storage._pool()._acquire_timeout = 0.5
-    storage.write("a", b"1")
+    storage.write("a", bytes(MIB))
+    with storage.open("a", "r") as reader:
+        with pooled_session(storage):
+            storage._pool()._acquire_timeout = 0.1
+            with pytest.raises(StorageTimeoutError, match="the session of the open file is in use"):
+                reader.read()
+        assert reader.read() == bytes(MIB)
+        with pooled_session(storage):
+            reader.close()  # the other operation closes the file on the server when it ends
 
-    with storage.open("a", "r"), pytest.raises(StorageTimeoutError, match="all 1 sessions are in use"):
-        storage.read("a")
-
-    assert storage.read("a") == b"1"
+    assert not any(storage._pool()._kept.values())
     storage.close()
 
 

@@ -89,7 +89,16 @@ def test_an_unknown_extra_arg_is_refused(storage):
 
 @pytest.mark.parametrize(
     "metadata",
-    [{"Upper": "x"}, {"with space": "x"}, {"1st": "x"}, {"a": "line\nbreak"}, {"a": "x" * 3000}, {"a": 1}],
+    [
+        {"Upper": "x"},
+        {"with space": "x"},
+        {"1st": "x"},
+        {"a": "line\nbreak"},
+        {"a": "x" * 3000},
+        {"a": 1},
+        "a=1",
+        ["a"],
+    ],
 )
 def test_unportable_metadata_is_refused(storage, metadata):
     """Also on a backend that could store it."""
@@ -206,6 +215,19 @@ def test_parts_are_numbered_from_one(storage, number):
 
     with pytest.raises(ValueError, match="part number from 1"):
         storage.multipart.upload_part("file.bin", upload_id, number, b"x")
+
+
+@pytest.mark.parametrize("data", ["text", 5, None, [1]])
+def test_a_part_consists_of_bytes(storage, data):
+    """A number is not a length, and text is not encoded."""
+    upload_id = storage.multipart.create("file.bin", WriteOptions())
+
+    with pytest.raises(TypeError, match="bytes-like"):
+        storage.multipart.upload_part("file.bin", upload_id, 1, data)
+    with pytest.raises(TypeError, match="bytes-like"):
+        storage.multipart.put("file.bin", data, WriteOptions())
+
+    assert storage.multipart.list_parts("file.bin", upload_id) == storage.list() == []
 
 
 def test_prefix_and_directory_are_exclusive(storage):

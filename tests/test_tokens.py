@@ -6,6 +6,8 @@ import hmac
 import json
 import random
 import string
+import sys
+import types
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import jwt
 import pytest
 
-from flask_storage.errors import ExpiredLinkError, InvalidLinkError
+from flask_storage.errors import ConfigurationError, ExpiredLinkError, InvalidLinkError
 from flask_storage.paths import MAX_PATH_BYTES, normalize
 from flask_storage.tokens import (
     CLOCK_SKEW,
@@ -166,6 +168,25 @@ def test_other_libraries_can_verify_a_token(signer):
     claims = jwt.decode(token, derive_key(SECRET, "docs"), algorithms=["HS512"], audience="docs")
 
     assert claims["key"] == "a.txt"
+
+
+@pytest.mark.parametrize("path", ["a.txt", "\u0444\u0430\u0439\u043b 1.txt", "\U0001f600", "x" * 255])
+@pytest.mark.parametrize(
+    "constraints", [{}, {"uses": 1}, {name: values[-1] for name, values in LINK_CONSTRAINTS.items()}]
+)
+def test_a_token_is_exactly_what_pyjwt_would_sign(signer, path, constraints):
+    """Byte for byte; and tokens that PyJWT signs are valid here."""
+    token = signer.sign(path, request_for(DOWNLOAD | UPLOAD, **constraints), NOW)
+    payload = token.split(".")[1]
+    claims = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+    key = derive_key(SECRET, "docs")
+
+    signed_by_pyjwt = jwt.PyJWS().encode(claims, key, algorithm="HS512", headers={"typ": "JWT"})
+    claims_by_pyjwt = jwt.encode(json.loads(claims), key, algorithm="HS512")
+
+    assert token == signed_by_pyjwt
+    assert signer.verify(claims_by_pyjwt) == signer.verify(token) == (path, DOWNLOAD | UPLOAD)
+    assert signer.verify(claims_by_pyjwt).request == signer.verify(token).request
 
 
 def test_token_data_can_be_serialized_and_deserialized():
@@ -730,3 +751,13 @@ def test_token_data_with_constraints_survives_serialization():
     assert (tuple(back), back.request, back.token_id) == (tuple(data), data.request, data.token_id)
     with pytest.raises(InvalidLinkError, match="no expiry"):
         InternalLinkTokenData.deserialize({"key": "a.txt", "op": "u", "max": 5})
+
+
+def test_another_package_called_jwt_is_a_configuration_error(monkeypatch):
+    """Other distributions install one too. The message says how to get PyJWT back."""
+    foreign = types.ModuleType("jwt")
+    foreign.__file__ = "/site-packages/jwt/__init__.py"
+    monkeypatch.setitem(sys.modules, "jwt", foreign)
+
+    with pytest.raises(ConfigurationError, match="'pip install --force-reinstall pyjwt'"):
+        LinkSigner([SECRET], "docs")

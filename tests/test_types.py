@@ -14,6 +14,7 @@ from flask_storage.types import (
     LinkContext,
     LinkRequest,
     ListEntry,
+    PresignedUpload,
     ShareLinkOperation,
     WriteOptions,
     to_utc,
@@ -369,3 +370,21 @@ def test_the_repr_of_a_link_context_contains_no_secret():
 
     assert repr(context).startswith("LinkContext(profile='docs', mode='auto', ")
     assert "hunter2" not in repr(context)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://files.example.com/bucket/a.txt?X-Amz-Signature=hunter2", "https://files.example.com/…"),
+        ("https://files.example.com/links/hunter2", "https://files.example.com/…"),
+        ("https://files.example.com?token=hunter2", "https://files.example.com/…"),
+        ("/storage/docs?token=hunter2", "/storage/docs/…"),
+    ],
+)
+def test_the_repr_of_an_upload_request_contains_no_credential(url, shown):
+    """Neither the signature, which may be in any part of the URL, nor a header or a field."""
+    request = PresignedUpload(
+        method="PUT", url=url, headers={"X-Key": "hunter2"}, fields={"policy": "hunter2"}, expires_at=NOW
+    )
+
+    assert repr(request) == f"PresignedUpload(method='PUT', url='{shown}', expires_at={NOW!r})"

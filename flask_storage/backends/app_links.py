@@ -51,7 +51,7 @@ class AppLinkOperations(TransferOperations):
         """Return the signed token of a link of the app, without the URL; arguments and errors as for ``link_to``."""
         path = self._path(path)
         request = self._link_request(operation, expire, output_path, content_type, arguments)
-        self._check_app_link(request)
+        self._check_app_link(path, request)
         return self._link_signer().sign(path, request, datetime.now(UTC))
 
     def verify_link(self, token: str) -> InternalLinkTokenData:
@@ -108,7 +108,8 @@ class AppLinkOperations(TransferOperations):
             ConfigurationError: when the app has no secret, or no address for links.
         """
         try:
-            self._check_app_link(request)
+            for path in paths:
+                self._check_app_link(path, request)
             signer, now = self._link_signer(), datetime.now(UTC)
             return [self._link_url(signer.sign(path, request, now)) for path in paths]
         except UnsupportedOperationError as error:
@@ -126,16 +127,17 @@ class AppLinkOperations(TransferOperations):
         text = f"{refused}; a link of the app could, but {obstacle}"
         return kind(text, path=refused.path, backend=self.name)
 
-    def _check_app_link(self, request: LinkRequest) -> None:
+    def _check_app_link(self, path: str, request: LinkRequest) -> None:
         """Raise if the link view could not carry out *request*: an upload is a write with the same options."""
         if request.operations & ShareLinkOperation.upload:
             self._check_options(
+                path,
                 WriteOptions(
                     content_type=request.content_type,
                     content_encoding=request.content_encoding,
                     cache_control=request.cache_control,
                     exclusive=request.exclusive,
-                )
+                ),
             )
 
     def _verify_link(self, token: str) -> InternalLinkTokenData:

@@ -22,7 +22,7 @@ from ..errors import (
 )
 from ..files import RemoteFile
 from ..multipart import MultipartStore
-from ..paths import is_valid, normalize_directory, normalize_prefix
+from ..paths import normalize_directory, normalize_prefix
 from ..signals import file_deleted
 from ..types import (
     FileInfo,
@@ -55,7 +55,8 @@ class StorageBackend(LinkOperations):
     Every public operation checks and normalizes its paths before it calls the backend, and raises only
     :class:`~flask_storage.errors.StorageError` for what fails there. The public operations are final; a backend
     overrides the underscored driver methods of :class:`~flask_storage.backends.driver.StorageDriver`. Threads may
-    share a storage, but not the files that it opens.
+    share a storage, but not the files that it opens. A storage cannot be pickled, because it contains credentials: pass
+    the name of its profile to another process.
 
     Args:
         name: The name of this storage in errors, logs and links; by default the name of its profile.
@@ -77,6 +78,13 @@ class StorageBackend(LinkOperations):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
+
+    def __getstate__(self) -> object:
+        # The keys in a pickle would leave the process unnoticed: in the queue or the cache that it is stored in.
+        raise TypeError(
+            f"{self!r} cannot be pickled or copied, because it contains credentials and connections: pass the name of "
+            "the profile, and use current_storage[name] there"
+        )
 
     # -- configuration ------------------------------------------------------------------------------------------------
 
@@ -213,7 +221,11 @@ class StorageBackend(LinkOperations):
             self._notify_stored(new_path)
 
     def move(self, path: str, new_path: str, *, exclusive: bool = False, if_match: str | None = None) -> None:
-        """Move a file; arguments and errors as for :meth:`copy`. After a failure at least one of both files exists."""
+        """Move a file; arguments and errors as for :meth:`copy`. After a failure at least one of both files exists.
+
+        If another client replaces the file at *path* concurrently, its new version is not deleted. On a service that
+        cannot delete one version only, a replacement at the very moment of the deletion is lost.
+        """
         paths = self._copy_or_move(self._move, path, new_path, exclusive, if_match)
         if paths is not None:
             path, new_path = paths
@@ -332,7 +344,7 @@ class StorageBackend(LinkOperations):
             skipped = 0
             for page in pages:
                 for entry in page:
-                    if is_valid(entry[0].removesuffix("/")):
+                    if self._is_listed(entry[0].removesuffix("/")):
                         yield entry
                     else:
                         skipped += 1
@@ -342,7 +354,7 @@ class StorageBackend(LinkOperations):
         with self._error_translator(directory):
             skipped = 0
             for info in self._list_details(directory, recursive, prefix):
-                if is_valid(info.path):
+                if self._is_listed(info.path):
                     yield info
                 else:
                     skipped += 1
@@ -354,8 +366,9 @@ class StorageBackend(LinkOperations):
                 "%d names below %r in %r are not valid paths and were skipped", skipped, directory, self.name
             )
 
-    def _check_complete_options(self, options: WriteOptions) -> WriteOptions:
+    def _check_complete_options(self, path: str, options: WriteOptions) -> WriteOptions:
         capabilities = self.capabilities
+        options = self._check_options(path, options)
         self._require_conditions(capabilities.multipart_conditions, options, "for a multipart upload")
         if options.headers and not capabilities.multipart_headers:
             raise self._unsupported(
@@ -365,7 +378,7 @@ class StorageBackend(LinkOperations):
             raise self._unsupported(
                 "verify a checksum when a multipart upload is completed", instead="pass it to open() or upload()"
             )
-        return self._check_options(options)
+        return options
 
     def _require_conditions(self, supported: bool, options: WriteOptions, when: str) -> None:
         if not supported and (options.exclusive or options.if_match is not None):

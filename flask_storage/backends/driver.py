@@ -12,17 +12,27 @@ object that they get may raise errors too, which must pass unchanged.
 
 from __future__ import annotations
 
+import logging
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+from ..content_types import is_implied_by_name
 from ..diagnostics import Diagnostics
-from ..errors import FileNotFoundInStorageError, IntegrityError, StorageError, UnsupportedOperationError
+from ..errors import (
+    ConfigurationError,
+    FileNotFoundInStorageError,
+    IntegrityError,
+    PreconditionFailedError,
+    StorageError,
+    UnsupportedOperationError,
+)
 from ..files import RemoteFile
 from ..multipart import MultipartStore
-from ..paths import RESERVED_PREFIX, normalize
+from ..paths import RESERVED_PREFIX, is_valid, normalize
 from ..streams import SupportsRead, SupportsWrite, copy_chunks
 from ..types import (
     Capabilities,
@@ -34,6 +44,8 @@ from ..types import (
     WriteOptions,
 )
 
+logger = logging.getLogger("flask_storage")
+
 
 class StorageDriver:
     """The methods that a backend overrides.
@@ -44,6 +56,27 @@ class StorageDriver:
     name: str
     base_url: str | None = None
     portable: bool = False
+    _drops_headers = False
+
+    @property
+    def unsupported_headers(self) -> str:
+        """What happens to headers and metadata of a write that this storage cannot keep: ``"error"`` or ``"drop"``.
+
+        ``"error"``, the default, raises :class:`~flask_storage.errors.UnsupportedOperationError`. ``"drop"`` stores the
+        file without them, and logs their names at the level ``DEBUG``. A content type that the extension of the file
+        name implies is accepted in both cases, since the file is served with it anyway. It is an option of a profile,
+        and can be set on a storage.
+
+        Raises:
+            ConfigurationError: when it is set to anything else.
+        """
+        return "drop" if self._drops_headers else "error"
+
+    @unsupported_headers.setter
+    def unsupported_headers(self, value: str) -> None:
+        if value not in ("error", "drop"):
+            raise ConfigurationError(f"unsupported_headers of {self.name!r} must be 'error' or 'drop'")
+        self._drops_headers = value == "drop"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -129,6 +162,13 @@ class StorageDriver:
                     except FileNotFoundInStorageError:
                         continue
 
+    def _open_whole(self, path: str) -> RemoteFile:
+        """Return a reader as :meth:`_open_reader` does, for a caller that reads the whole file, from the beginning.
+
+        The caller guarantees the same, and closes the reader soon.
+        """
+        return self._open_reader(path)
+
     def _open_updater(self, path: str, options: WriteOptions) -> RemoteFile:
         """Return a private copy of the existing file, open for reading and writing, which closing publishes.
 
@@ -168,9 +208,17 @@ class StorageDriver:
     def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
         """Move one file; the caller's guarantees are those of :meth:`_copy`.
 
-        The default copies and then deletes, so that after a failure at least one of both files exists.
+        The default copies and then deletes, so that after a failure at least one of both files exists. It raises
+        :class:`~flask_storage.errors.PreconditionFailedError`, and deletes nothing, when another etag tells that the
+        file was replaced during the copy. Between that check and the deletion it can still be replaced: override this
+        method if the service deletes on condition of the etag.
         """
+        etag = self._stat(path).etag
         self._copy(path, new_path, options)
+        if self._stat(path).etag != etag:
+            raise PreconditionFailedError(
+                f"{path} was replaced while it was copied to {new_path}: it was not deleted; move it again", path=path
+            )
         self._delete(path)
 
     def _delete_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
@@ -232,6 +280,13 @@ class StorageDriver:
             expires_at=request.expires_at,
         )
 
+    def _check_uploaded(self, path: str) -> None:
+        """Raise :class:`~flask_storage.errors.IntegrityError` for a file that only a client could have stored.
+
+        ``confirm_upload`` calls this and then deletes the file. Override it if the service lets the holder of an upload
+        link store what this storage never writes, and cannot replace. The caller guarantees that *path* is normalized.
+        """
+
     def _multipart(self) -> MultipartStore:
         """Return the multipart calls. The caller checks their arguments and translates their errors."""
         raise self._unsupported("provide multipart uploads")
@@ -277,6 +332,10 @@ class StorageDriver:
         """Return the normalized path of a file; every public operation calls this first."""
         return normalize(path, portable=self.portable)
 
+    def _is_listed(self, name: str) -> bool:
+        """Return whether listings include a stored name; those that :meth:`_path` refuses are skipped and counted."""
+        return is_valid(name)
+
     def _error_translator(self, path: str | None = None) -> ErrorTranslator:
         """Return a reusable context manager that translates errors (see :class:`ErrorTranslator`)."""
         return ErrorTranslator(self, path)
@@ -297,8 +356,12 @@ class StorageDriver:
         writer.set_expected(options)
         return writer
 
-    def _stream_to(self, target: StorageDriver, path: str, new_path: str, options: WriteOptions) -> None:
-        """Copy a file with its headers and metadata through this process, to *target*, which may be this storage."""
+    def _stream_to(self, target: StorageDriver, path: str, new_path: str, options: WriteOptions) -> FileInfo:
+        """Copy a file with its headers and metadata through this process, to *target*, which may be this storage.
+
+        Returns:
+            The info of the version that was copied.
+        """
         with self._reader(path) as reader:
             info = reader.info or self._stat(path)
             target_options = WriteOptions(
@@ -313,6 +376,39 @@ class StorageDriver:
             )
             with target._writer(new_path, target_options) as writer:
                 copy_chunks(reader, writer)
+        return info
+
+    def _unsupported_headers(self, path: str, headers: Mapping[str, Any]) -> list[str]:
+        """Return the names of those *headers* that a write of *path* must leave out, because they cannot be stored.
+
+        Args:
+            path: A normalized path.
+            headers: The values of content headers and ``metadata`` by their names in
+                :class:`~flask_storage.types.WriteOptions`; an empty value is ignored.
+
+        Raises:
+            UnsupportedOperationError: when leaving one out loses something, and the storage does not permit that: see
+                :attr:`unsupported_headers`.
+        """
+        capabilities = self.capabilities
+        unsupported = [
+            name
+            for name, value in headers.items()
+            if value and not (capabilities.metadata if name == "metadata" else capabilities.content_headers)
+        ]
+        lost = ", ".join(
+            name for name in unsupported if name != "content_type" or not is_implied_by_name(headers[name], path)
+        )
+        if lost and not self._drops_headers:
+            raise self._unsupported(
+                f"store {lost} with {path} in {self.name!r}",
+                path,
+                instead="leave it out (a file is served with the content type of its extension), "
+                'or set unsupported_headers="drop" for this profile',
+            )
+        if lost:
+            logger.debug("%r cannot store %s with %r: dropped", self.name, lost, path)
+        return unsupported
 
     def _unsupported(self, what: str, path: str | None = None, *, instead: str = "") -> UnsupportedOperationError:
         """Return an error that says *what* this storage cannot do, and what to do *instead*."""

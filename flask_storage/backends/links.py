@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
-from typing import TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 from urllib.parse import quote
 
-from ..content_types import DEFAULT_CONTENT_TYPE, guess_content_type
+from ..content_types import DEFAULT_CONTENT_TYPE, guess_content_type, is_implied_by_name
 from ..errors import IntegrityError, NoSignerError, TooLargeError, UnsupportedOperationError
 from ..files import parse_checksum
 from ..paths import is_one_line
-from ..signals import file_deleted, link_issued
+from ..signals import file_deleted, file_stored, link_issued
 from ..types import (
     LINK_CONSTRAINTS,
     Expiry,
@@ -23,6 +24,7 @@ from ..types import (
     LinkRequest,
     PresignedUpload,
     ShareLinkOperation,
+    WriteOptions,
 )
 from ..validation import check_count
 from .app_links import AppLinkOperations, is_set
@@ -48,12 +50,17 @@ class LinkOperations(AppLinkOperations):
     def url(self, path: str) -> str:
         """Return the public, permanent URL of a file. Whether the file exists is not checked.
 
+        For a profile that the app serves, it is a path on the app's host, below the prefix where the app is mounted; an
+        absolute URL with ``STORAGE_EXTERNAL_URL``.
+
         Raises:
             UnsupportedOperationError: when neither the profile nor the service has a public address.
         """
         path = self._path(path)
         if self.base_url is not None:
-            return f"{self.base_url.rstrip('/')}/{quote(path)}"
+            context = self.link_context
+            root = context.public_root() if context is not None and context.public_root is not None else ""
+            return f"{root}{self.base_url.rstrip('/')}/{quote(path)}"
         url = self._url(path)
         if url is None:
             raise self._unsupported(
@@ -179,11 +186,14 @@ class LinkOperations(AppLinkOperations):
         content_encoding: str | None = None,
         cache_control: str | None = None,
         checksum: str | None = None,
+        move_to: str | None = None,
     ) -> FileInfo:
         """Check a file that a client has uploaded by a link, and delete it if it is not as expected.
 
         Pass what was passed to :meth:`upload_request`; ``exclusive``, ``uses`` and ``ip`` cannot be seen in a stored
-        file. Not every service can enforce every constraint of a link. This method checks the stored file itself.
+        file. Not every service can enforce every constraint of a link. This method checks the stored file itself. Until
+        the link expires, its holder can upload another file after the check, so pass *move_to*, unless the link was
+        ``exclusive`` or could be used only once: the file is moved first, and checked where no link can replace it.
 
         Args:
             path: The path in the storage, from the app's own data and never from the client.
@@ -194,9 +204,16 @@ class LinkOperations(AppLinkOperations):
             content_encoding: The exact header; not checked on a storage that keeps no headers.
             cache_control: Likewise.
             checksum: ``"sha256:<hex>"`` of the content, which is read unless the service stores this digest.
+            move_to: A new path for the file, to which no link was issued. After an error other than the following, the
+                file may have been moved: confirm it there.
+
+        Returns:
+            The information about the file, at *move_to* if that was given.
 
         Raises:
             FileNotFoundInStorageError: when the file does not exist.
+            FileExistsInStorageError: when there is a file at *move_to* and the storage supports ``copy_conditions``;
+                otherwise it is replaced.
             TooLargeError: when the file is larger than *max_size*; it is deleted.
             IntegrityError: when size, type, another header or checksum differ; the file is deleted.
             ValueError: when an argument is invalid; the file is not checked.
@@ -204,20 +221,47 @@ class LinkOperations(AppLinkOperations):
         path = self._path(path)
         headers = {"content_type": content_type, "content_encoding": content_encoding, "cache_control": cache_control}
         _check_expected_arguments(size, max_size, headers)
+        if move_to is not None:
+            path = self._move_upload(path, move_to, checksum, size=size, max_size=max_size, **headers)
         with self._error_translator(path):
+            with self._deleting_refused(path):
+                self._check_uploaded(path)
             info, digest = self._stat_and_digest(path, checksum)
-            try:
+            with self._deleting_refused(path):
                 _check_size(info, size, max_size)
                 self._check_headers(info, headers)
                 if checksum is not None and digest != checksum.partition(":")[2].lower():
                     raise IntegrityError("the uploaded content does not have the expected checksum; it was deleted")
-            except (TooLargeError, IntegrityError):
-                self._delete(path)
-                file_deleted.send(self, path=path)
-                raise
+        if move_to is not None:
+            file_stored.send(self, path=path)
         return info
 
     # -- inner ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _deleting_refused(self, path: str) -> Iterator[None]:
+        """Delete an upload that a check in the block refuses."""
+        try:
+            yield
+        except (TooLargeError, IntegrityError):
+            self._delete(path)
+            file_deleted.send(self, path=path)
+            raise
+
+    def _move_upload(self, path: str, move_to: str, checksum: str | None, **expected: Any) -> str:
+        """Move an upload to a path that no link can write; return that path, where it is still to be checked."""
+        new_path = self._path(move_to)
+        if new_path == path:
+            raise ValueError("move_to must be another path than that of the upload, which its link can write")
+        if checksum is not None:
+            parse_checksum(checksum)
+        # What would be deleted anyway is not moved: it may be far larger than expected.
+        self.confirm_upload(path, **expected)
+        capabilities = self.capabilities
+        with self._error_translator(path):
+            self._move(path, new_path, WriteOptions(exclusive=capabilities.exclusive and capabilities.copy_conditions))
+        file_deleted.send(self, path=path)
+        return new_path
 
     def _stat_and_digest(self, path: str, checksum: str | None) -> tuple[FileInfo, str | None]:
         """Return the info of a file and its digest by the algorithm of *checksum*, both of the same version."""
@@ -235,11 +279,17 @@ class LinkOperations(AppLinkOperations):
         return info, digest
 
     def _check_headers(self, info: FileInfo, expected: Mapping[str, str | None]) -> None:
-        """Raise if a stored header is not the expected one."""
+        """Raise if a stored header is not the expected one.
+
+        A type that was dropped because of :attr:`unsupported_headers` cannot be checked, unless the name says another.
+        """
         stored: dict[str, str | None] = {name: getattr(info, name) for name in expected}
         if not self.capabilities.content_headers:  # the file is served with the type of its name
-            stored = {"content_type": _essence(guess_content_type(info.path) or "")}
-            expected = {"content_type": _essence(expected["content_type"] or "") or None}
+            content_type, implied = expected["content_type"], guess_content_type(info.path)
+            essence = (content_type or "").partition(";")[0]  # parameters may have been dropped
+            if not essence or is_implied_by_name(essence, info.path) or (self._drops_headers and not implied):
+                return
+            stored, expected = {"content_type": implied}, {"content_type": content_type}
         for name, value in expected.items():
             found = stored[name] or ""
             is_prefix = name == "content_type" and (value or "").endswith("/")
@@ -263,7 +313,7 @@ class LinkOperations(AppLinkOperations):
         """
         if request.operations & ShareLinkOperation.upload and (request.content_type or "").endswith("/"):
             raise ValueError(
-                "an upload link stores one exact content type, not a prefix of types: pass the prefix to confirm_upload()"
+                "an upload link stores one exact content type, not a prefix of one: pass that to confirm_upload()"
             )
         with self._error_translator(paths[0] if len(paths) == 1 else None):
             issued = self._native_or_app(request, constraints, native, app)
@@ -354,8 +404,3 @@ def _check_size(info: FileInfo, size: int | None, max_size: int | None) -> None:
         raise TooLargeError(f"{info.size} bytes were uploaded where {max_size} are allowed; they were deleted")
     if size is not None and info.size != size:
         raise IntegrityError(f"{info.size} bytes were uploaded where {size} were expected; they were deleted")
-
-
-def _essence(content_type: str) -> str:
-    """Return a content type without its parameters."""
-    return content_type.partition(";")[0].strip().lower()

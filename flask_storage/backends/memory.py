@@ -7,6 +7,7 @@ import io
 import secrets
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -236,8 +237,9 @@ class _MemoryMultipart(MultipartStore):
             del self._storage._pending[upload_id]
 
     def abort(self, path: str, upload_id: str) -> None:
-        with self._storage._lock:
-            self._storage._pending.pop(upload_id, None)
+        with self._storage._lock, suppress(FileNotFoundInStorageError):
+            self._pending(path, upload_id)
+            del self._storage._pending[upload_id]
 
     def list_parts(self, path: str, upload_id: str) -> list[Part]:
         with self._storage._lock:

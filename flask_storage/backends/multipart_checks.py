@@ -21,7 +21,7 @@ class CheckedMultipart(MultipartStore):
         multipart: The calls of the backend.
         normalize: Returns the canonical path of a file.
         normalize_directory: Returns the canonical path of a directory.
-        check: Raises for options that the backend does not support.
+        check: Returns the options of a path as the backend gets them; raises for those that it does not support.
         check_complete: Likewise, for the options of :meth:`complete`.
         translator: Returns the context manager that translates errors about a path.
         published: Called with each path that was published.
@@ -33,8 +33,8 @@ class CheckedMultipart(MultipartStore):
         *,
         normalize: Callable[[str], str],
         normalize_directory: Callable[[str], str],
-        check: Callable[[WriteOptions], WriteOptions],
-        check_complete: Callable[[WriteOptions], WriteOptions],
+        check: Callable[[str, WriteOptions], WriteOptions],
+        check_complete: Callable[[str, WriteOptions], WriteOptions],
         translator: Callable[[str], AbstractContextManager[Any]],
         published: Callable[[str], None],
     ) -> None:
@@ -50,8 +50,9 @@ class CheckedMultipart(MultipartStore):
     def put(self, path: str, data: ReadableBuffer, options: WriteOptions) -> None:
         """See :meth:`MultipartStore.put`."""
         path = self._normalize(path)
+        memoryview(data)  # a TypeError for text, and for a number, which bytes() would take as a length
         with self._error_translator(path):
-            self._multipart.put(path, data, self._check(options))
+            self._multipart.put(path, data, self._check(path, options))
         self._published(path)
 
     def create(self, path: str, options: WriteOptions) -> str:
@@ -61,13 +62,14 @@ class CheckedMultipart(MultipartStore):
         if any(condition is not None for condition in conditions):
             raise ValueError("exclusive, if_match, size and checksum are arguments of complete(), not of create()")
         with self._error_translator(path):
-            return self._multipart.create(path, self._check(options))
+            return self._multipart.create(path, self._check(path, options))
 
     def upload_part(self, path: str, upload_id: str, number: int, data: ReadableBuffer) -> Part:
         """See :meth:`MultipartStore.upload_part`."""
         if not (type(number) is int and 1 <= number <= self.limits.max_count):
             raise ValueError(f"number must be a part number from 1 to {self.limits.max_count}, not {number!r}")
         path = self._normalize(path)
+        memoryview(data)  # likewise
         with self._error_translator(path):
             return self._multipart.upload_part(path, upload_id, number, data)
 
@@ -78,7 +80,7 @@ class CheckedMultipart(MultipartStore):
             raise IntegrityError("complete() needs at least one part, and no part number twice", path=path)
         with self._error_translator(path):
             self._multipart.complete(
-                path, upload_id, sorted(parts, key=lambda part: part.number), self._check_complete(options)
+                path, upload_id, sorted(parts, key=lambda part: part.number), self._check_complete(path, options)
             )
         self._published(path)
 

@@ -15,7 +15,7 @@ from ..errors import FileExistsInStorageError, PreconditionFailedError, TooLarge
 from ..files import RemoteFile, parse_checksum
 from ..paths import is_one_line, safe_path, with_suffix
 from ..signals import file_read, file_stored
-from ..streams import LocalFile, SupportsRead, SupportsWrite, copy_chunks
+from ..streams import LocalFile, SupportsRead, SupportsWrite, copy_chunks, is_rewindable
 from ..types import CONTENT_HEADERS, FileMode, ProgressCallback, WriteArguments, WriteOptions
 from ..validation import check_count, check_metadata
 from .driver import StorageDriver
@@ -63,7 +63,7 @@ class TransferOperations(StorageDriver):
         """
         path = self._path(path)
         file_mode = FileMode.as_mode(mode)
-        options = self._options(extra_args, arguments)
+        options = self._options(path, extra_args, arguments)
         if not file_mode:
             raise ValueError("Unsupported mode. Accepted modes are FileMode.read or FileMode.write")
         if file_mode is FileMode.read:
@@ -109,11 +109,14 @@ class TransferOperations(StorageDriver):
             **arguments: See :class:`~flask_storage.types.WriteOptions`.
 
         Raises:
-            TypeError: when *file_obj* yields text.
+            TypeError: when *file_obj* has no ``read``, or yields text.
             StorageError: when it fails; nothing was published and an existing file is unchanged.
         """
         path = self._path(path)
-        options = self._options(extra_args, arguments)
+        _require_method(
+            "read", file_obj, "upload()", "use write(path, data) for bytes, put(local_path, path) for a file"
+        )
+        options = self._options(path, extra_args, arguments)
         self._upload_file(file_obj, path, options, progress_callback)
         self._notify_stored(path)
 
@@ -131,6 +134,7 @@ class TransferOperations(StorageDriver):
             FileNotFoundInStorageError: when the file does not exist; nothing was written.
         """
         path = self._path(path)
+        _require_method("write", file_obj, "download()", "use read(path) for bytes, get(path, local_path) for a file")
         self._download_file(path, file_obj, progress_callback)
         file_read.send(self, path=path)
 
@@ -213,7 +217,10 @@ class TransferOperations(StorageDriver):
 
         Raises:
             TooLargeError: when the file is larger than *max_size*.
+            ValueError: when *max_size* is not a number of bytes.
         """
+        if max_size is not None:
+            check_count("max_size", max_size)
         data = self._retry_if_replaced(lambda: self._read_whole(path, max_size))
         if max_size is not None and len(data) > max_size:
             raise TooLargeError(
@@ -235,7 +242,8 @@ class TransferOperations(StorageDriver):
 
         Args:
             name: The requested path; it may be untrusted input.
-            content: Bytes, or a binary file object. One that is not seekable is spooled, beyond 8 MiB to disk.
+            content: Bytes, or a binary file object. One that perhaps cannot be read again, if the name exists, is
+                spooled, beyond 8 MiB to disk: all but bytes in memory, local files and readers of a storage.
             **arguments: See :class:`~flask_storage.types.WriteOptions`.
 
         Returns:
@@ -246,10 +254,12 @@ class TransferOperations(StorageDriver):
         'a b_.txt'
         """
         path = self._path(safe_path(name))
+        if not isinstance(content, bytes | bytearray | memoryview):
+            _require_method("read", content, "save()", "pass bytes, or a file that is open in binary mode")
         with contextlib.ExitStack() as stack:
             if isinstance(content, bytes | bytearray | memoryview):
                 content = io.BytesIO(content)
-            elif not _can_rewind(content):
+            elif not is_rewindable(content):
                 spool = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES))
                 copy_chunks(content, spool)
                 spool.seek(0)
@@ -257,7 +267,7 @@ class TransferOperations(StorageDriver):
             source = cast(BinaryIO, content)
             start = source.tell()
             arguments["exclusive"] = self.capabilities.exclusive
-            options = self._options(None, arguments)
+            options = self._options(path, None, arguments)
             if not options.exclusive:
                 path = with_suffix(path)
             while True:
@@ -283,8 +293,11 @@ class TransferOperations(StorageDriver):
         return read()
 
     def _read_whole(self, path: str, max_size: int | None) -> bytes:
-        with self.open(path, FileMode.read) as reader:
-            return reader.read(-1 if max_size is None else max_size + 1)
+        path = self._path(path)
+        with self._reader(path, self._open_whole if max_size is None else self._open_reader) as reader:
+            data = reader.read(-1 if max_size is None else max_size + 1)
+        file_read.send(self, path=path)
+        return data
 
     def _download_from_start(self, path: str, target: BinaryIO, progress_callback: ProgressCallback | None) -> None:
         target.seek(0)
@@ -294,23 +307,24 @@ class TransferOperations(StorageDriver):
     def _notify_stored(self, path: str) -> None:
         file_stored.send(self, path=path)
 
-    def _options(self, extra_args: Mapping[str, Any] | None, arguments: WriteArguments) -> WriteOptions:
-        return self._check_options(WriteOptions.from_arguments(extra_args, arguments))
+    def _options(self, path: str, extra_args: Mapping[str, Any] | None, arguments: WriteArguments) -> WriteOptions:
+        return self._check_options(path, WriteOptions.from_arguments(extra_args, arguments))
 
-    def _check_options(self, options: WriteOptions) -> WriteOptions:
-        """Return *options* with a copy of the metadata, or raise if they are invalid or unsupported here."""
-        capabilities = self.capabilities
+    def _check_options(self, path: str, options: WriteOptions) -> WriteOptions:
+        """Return *options* as the backend gets them, or raise if they are invalid or unsupported here.
+
+        The metadata is a copy. Headers that the storage does not keep are removed, if that is permitted: see
+        :meth:`_unsupported_headers`.
+        """
         for header in CONTENT_HEADERS:
             value = getattr(options, header)
             if value is not None and not is_one_line(value):
                 raise ValueError(f"{header} must be one line of text")
-        if not capabilities.content_headers and any(getattr(options, header) for header in CONTENT_HEADERS):
-            raise self._unsupported("store a content type or another header")
         if options.metadata:
-            if not capabilities.metadata:
-                raise self._unsupported("store metadata")
             check_metadata(options.metadata)
             options = replace(options, metadata=dict(options.metadata))
+        if unsupported := self._unsupported_headers(path, options.headers):
+            options = replace(options, **{header: _NO_HEADERS[header] for header in unsupported})
         if options.checksum is not None:
             parse_checksum(options.checksum)
         if options.size is not None:
@@ -329,6 +343,9 @@ class TransferOperations(StorageDriver):
             raise ValueError("if_match must be the etag of a version: one line of text")
 
 
-def _can_rewind(content: SupportsRead) -> bool:
-    seekable = getattr(content, "seekable", None)
-    return bool(seekable()) if callable(seekable) else hasattr(content, "seek")
+_NO_HEADERS: dict[str, Any] = {**dict.fromkeys(CONTENT_HEADERS), "metadata": {}}
+
+
+def _require_method(name: str, file_obj: object, call: str, advice: str) -> None:
+    if not callable(getattr(file_obj, name, None)):
+        raise TypeError(f"{call} requires a binary file object with {name}(), not {type(file_obj).__name__}: {advice}")

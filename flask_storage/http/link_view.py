@@ -2,16 +2,17 @@
 
 The token is the only credential: any client that sends it may perform its operations, and no other part of the request
 is trusted. So a link needs no login and no cookie, and protection against cross-site request forgery is not needed
-(:func:`exempt_link_views`).
+(:func:`prepare_link_views`).
 """
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import logging
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,20 +22,33 @@ from werkzeug import exceptions
 from werkzeug.exceptions import HTTPException
 
 from ..backends.base import StorageBackend
-from ..errors import ConfigurationError, IntegrityError, NotAFileError, StorageError, UnsupportedOperationError
+from ..errors import (
+    ConfigurationError,
+    FileExistsInStorageError,
+    IntegrityError,
+    NotAFileError,
+    StorageError,
+    UnsupportedOperationError,
+)
 from ..files import RemoteFile
 from ..profiles import current_storage
 from ..signals import link_used
 from ..tokens import InternalLinkTokenData
 from ..types import LinkRequest, ShareLinkOperation, WriteArguments
+from .conditions import check_delete_conditions, write_conditions
+from .file_body import CHUNK_BYTES
 from .response_headers import header_value
-from .send_file import CHUNK_BYTES, CookielessResponse, ErrorResponses, http_errors, send_stored_file
+from .send_file import CookielessResponse, ErrorResponses, http_errors, send_stored_file
 
 logger = logging.getLogger("flask_storage")
 
 _WRITE_ERROR_RESPONSES: ErrorResponses = {
     NotAFileError: lambda: exceptions.Forbidden("A folder has that name."),
     IntegrityError: lambda: exceptions.BadRequest("The body does not have the announced size or checksum."),
+}
+_CONDITION_ERROR_RESPONSES: ErrorResponses = {
+    **_WRITE_ERROR_RESPONSES,
+    FileExistsInStorageError: lambda: exceptions.PreconditionFailed("The file exists already."),
 }
 
 
@@ -61,15 +75,17 @@ class LinkViewMixin:
     ====== =====================================================================================================
     status when
     ====== =====================================================================================================
-    400    the body is shorter than announced or has another checksum; the signed path is invalid
+    400    the body is shorter than announced, has another checksum or is only a part of a file (``Content-Range``);
+           the signed path is invalid
     403    the token is expired, damaged, used up, of another profile, or does not allow the operation
     404    the request has no token, or the file does not exist
     409    the file of an exclusive upload exists
     411    the request has no ``Content-Length``
-    412    a condition of the request does not hold
+    412    a condition of the request does not hold (``If-Match``, ``If-None-Match``, ``If-Unmodified-Since``)
     413    the body is larger than the token allows (without a limit there: the app's ``MAX_CONTENT_LENGTH``)
-    415    the body is a form
+    415    the body is a form, or has another ``Content-Encoding`` than the link
     416    the requested range does not exist
+    501    the storage cannot check a condition of an upload or a deletion atomically
     503    the storage cannot be reached (504: does not respond, 507: is full)
     ====== =====================================================================================================
 
@@ -155,11 +171,15 @@ class LinkViewMixin:
 
     def _upload(self) -> Response:
         storage, data, constraints = self._authorize(ShareLinkOperation.upload)
+        _refuse_part_of_file()
+        _check_content_encoding(constraints)
         length = _content_length(constraints)
         with http_errors(_WRITE_ERROR_RESPONSES):
             if constraints.exclusive and storage.exists(data.path):
                 raise exceptions.Conflict("The file exists already.")
-            writer = _open_upload(storage, data.path, constraints, length)
+            conditions = write_conditions(storage, data.path)
+        with http_errors(_CONDITION_ERROR_RESPONSES if conditions else _WRITE_ERROR_RESPONSES):
+            writer = _open_upload(storage, data.path, constraints, length, conditions)
             with _release_on_failure(lambda: writer.published, data, constraints) as consume_use, writer:
                 _copy_body(writer, length)
                 consume_use()
@@ -169,6 +189,9 @@ class LinkViewMixin:
 
     def _remove(self) -> Response:
         storage, data, constraints = self._authorize(ShareLinkOperation.remove)
+        _refuse_part_of_file()
+        with http_errors(_WRITE_ERROR_RESPONSES):
+            check_delete_conditions(storage, data.path)
         with (
             http_errors(_WRITE_ERROR_RESPONSES),
             _release_on_failure(lambda: not storage.exists(data.path), data, constraints) as consume_use,
@@ -222,7 +245,7 @@ class PublicFileView(MethodView):
 
     init_every_request = False
 
-    def get(self, profile: str, path: str) -> Response:
+    def get(self, profile: str, path: str, **view_args: Any) -> Response:
         """Send the file."""
         storage = current_storage[profile]
         response = send_stored_file(storage, path, disposition="inline")
@@ -230,19 +253,43 @@ class PublicFileView(MethodView):
         return response
 
 
-def exempt_link_views(endpoint: str | None, _values: dict[str, Any] | None) -> None:
-    """Exempt the link view that is about to be called from Flask-WTF's CSRF protection, if the app uses that.
+def prepare_link_views(endpoint: str | None, _values: dict[str, Any] | None) -> None:
+    """Prepare the request if a link view is about to be called.
 
     The extension registers this with :meth:`flask.Flask.url_value_preprocessor`, which runs before every
     ``before_request``. So the order in which extensions and views are registered does not matter.
     """
     view: Any = current_app.view_functions.get(endpoint or "")
-    protection = current_app.extensions.get("csrf")
-    if protection is None or not issubclass(getattr(view, "view_class", object), LinkViewMixin):
+    view_class = getattr(view, "view_class", object)
+    if not issubclass(view_class, LinkViewMixin):
         return
-    # Flask-WTF identifies views by module and name. This name is unique, so no other view is exempted.
-    view.__name__ = f"{view.view_class.__name__} (signed links)"
-    protection.exempt(view)
+    if getattr(view_class, request.method.lower(), None) in {LinkViewMixin.put, LinkViewMixin.post}:
+        # The body is a file, whatever its content type. A before_request function that reads request.form would
+        # consume it, and curl declares every body to be a form.
+        vars(request).update(form=request.parameter_storage_class(), files=request.parameter_storage_class())
+    if (protection := current_app.extensions.get("csrf")) is not None:
+        # Flask-WTF identifies views by module and name. This name is unique, so no other view is exempted.
+        view.__name__ = f"{view_class.__name__} (signed links)"
+        protection.exempt(view)
+
+
+def remove_cookies(response: Response) -> Response:
+    """Remove the session's cookie from the responses that Flask creates in place of a view of this module.
+
+    These are the responses to OPTIONS and to methods that the view does not have (405). The extension registers this
+    with :meth:`flask.Flask.after_request`.
+    """
+    if request.method != "OPTIONS" and response.status_code != 405:
+        return response
+    endpoint = request.endpoint
+    if isinstance(request.routing_exception, exceptions.MethodNotAllowed):
+        adapter: Any = current_app.create_url_adapter(request)
+        with suppress(HTTPException):  # a redirect
+            endpoint = adapter.match(method=adapter.allowed_methods()[0])[0]
+    view_class = getattr(current_app.view_functions.get(endpoint or ""), "view_class", object)
+    if issubclass(view_class, (LinkViewMixin, PublicFileView)):
+        CookielessResponse.force_type(response)  # changes the class of the response itself
+    return response
 
 
 # -- responses --------------------------------------------------------------------------------------------------------
@@ -369,6 +416,24 @@ def _is_from_network(network: str) -> bool:
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
+def _refuse_part_of_file() -> None:
+    """Raise if the request is for a part of the file: replacing the whole file by the part would destroy it.
+
+    ``Content-Range`` is sent by clients that resume an upload (``curl -C``). The others belong to protocols for
+    resumable uploads: tus, and the draft of the IETF, where ``?0`` means that more will follow.
+    """
+    sent = request.headers
+    if "Content-Range" in sent or "Tus-Resumable" in sent or sent.get("Upload-Complete") == "?0":
+        raise exceptions.BadRequest("A link stores or deletes a whole file: send all of it in one request.")
+
+
+def _check_content_encoding(constraints: LinkRequest) -> None:
+    """Raise if the body is encoded in another way than the link says, as which it would be stored."""
+    encoding = request.headers.get("Content-Encoding", "").strip().lower() or "identity"
+    if encoding not in {"identity", (constraints.content_encoding or "").lower()}:
+        raise exceptions.UnsupportedMediaType("The link does not allow this Content-Encoding.")
+
+
 def _content_length(constraints: LinkRequest) -> int:
     """Return the announced length of the body in bytes, after checking it against the limits.
 
@@ -390,8 +455,10 @@ def _content_length(constraints: LinkRequest) -> int:
     return length
 
 
-def _open_upload(storage: StorageBackend, path: str, constraints: LinkRequest, length: int) -> RemoteFile:
-    """Return a writer for the body that enforces the signed constraints."""
+def _open_upload(
+    storage: StorageBackend, path: str, constraints: LinkRequest, length: int, conditions: WriteArguments
+) -> RemoteFile:
+    """Return a writer for the body that enforces the signed constraints and the request's conditions."""
     arguments: WriteArguments = {
         "size": length,
         "checksum": constraints.checksum,
@@ -400,6 +467,7 @@ def _open_upload(storage: StorageBackend, path: str, constraints: LinkRequest, l
         "content_encoding": constraints.content_encoding,
         "cache_control": constraints.cache_control,
     }
+    arguments.update(conditions)
     try:
         return storage.open(path, "w", **arguments)
     except StorageError:
@@ -410,8 +478,10 @@ def _open_upload(storage: StorageBackend, path: str, constraints: LinkRequest, l
 
 def _copy_body(writer: RemoteFile, length: int) -> None:
     """Copy exactly *length* bytes of the body; a truncated body raises, and so discards the upload."""
+    # A before_request function may have called get_data() or get_json(). Werkzeug has no public name for its cache.
+    cached = getattr(request, "_cached_data", None)
     # Not request.stream: it raises on the app's own limit, which a signed one overrides.
-    stream = request.environ["wsgi.input"]
+    stream = request.environ["wsgi.input"] if cached is None else io.BytesIO(cached)
     remaining = length
     while remaining:
         try:

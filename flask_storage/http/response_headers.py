@@ -47,10 +47,10 @@ def file_headers(
         {
             "Content-Type": sent_type,
             "Content-Disposition": content_disposition(
-                "attachment" if policy is _ATTACHMENT_POLICY else "inline", filename or info.path
+                "attachment" if policy is _ATTACHMENT_POLICY else "inline", filename or info.path.rpartition("/")[2]
             ),
             "Content-Security-Policy": policy,
-            "Cross-Origin-Resource-Policy": "cross-origin" if _links_are_cross_site() else "same-site",
+            "Cross-Origin-Resource-Policy": "cross-origin" if _links_have_their_own_host() else "same-site",
             "Referrer-Policy": "no-referrer",
             "X-Content-Type-Options": "nosniff",
         }
@@ -70,14 +70,13 @@ def _inline_policy(content_type: str) -> str:
     return _VIEWER_POLICY if is_shown_in_viewer(content_type) else _INLINE_POLICY
 
 
-def _links_are_cross_site() -> bool:
-    """Whether the app's pages and its links are on different sites, so that the pages embed files across sites."""
+def _links_have_their_own_host() -> bool:
+    """Whether the app's pages and its links have different hosts, so that the pages may embed files across sites.
+
+    Whether two hosts are of one site depends on the list of public suffixes: ``a.example.com`` and ``b.example.com``
+    are, ``a.github.io`` and ``b.github.io`` are not.
+    """
     links = urlsplit(current_app.config.get("STORAGE_EXTERNAL_URL") or "").hostname
-    app = re.sub(r":\d*$", "", current_app.config.get("SERVER_NAME") or request.host).lower()
-    return links is not None and _site(links) != _site(app)
-
-
-def _site(host: str) -> str:
-    """Return the last two labels of a host name; an IP address as a whole."""
-    labels = host.strip("[]").split(".")
-    return ".".join(labels if labels[-1].isdigit() else labels[-2:])
+    # Not urlsplit: it raises on some values of the Host header.
+    app = re.sub(r":\d*$", "", current_app.config.get("SERVER_NAME") or request.host).strip("[]").lower()
+    return links is not None and links != app

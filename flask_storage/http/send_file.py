@@ -8,10 +8,8 @@ request. Files may have been uploaded by untrusted users: each is an attachment 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -19,14 +17,13 @@ from flask import Response, current_app, request
 from werkzeug import exceptions
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
-from werkzeug.http import http_date, parse_date
+from werkzeug.http import http_date
 
 from ..backends.base import StorageBackend
 from ..errors import (
     ExpiredLinkError,
     FileExistsInStorageError,
     FileNotFoundInStorageError,
-    IntegrityError,
     InvalidLinkError,
     InvalidPathError,
     NotAFileError,
@@ -42,12 +39,11 @@ from ..errors import (
 )
 from ..files import RemoteFile
 from ..types import FileInfo
+from .conditions import http_last_modified, is_modified, quoted_etag, range_applies, requested_range
+from .file_body import CHUNK_BYTES, file_body
 from .response_headers import file_headers, header_value
 
 logger = logging.getLogger("flask_storage")
-
-CHUNK_BYTES = 256 * 1024
-"""How many bytes of a file are held in memory at a time."""
 
 
 def send_stored_file(
@@ -64,9 +60,10 @@ def send_stored_file(
     """Return a response to the current request that sends a stored file.
 
     One byte range, ``If-Range`` and the four conditional headers of HTTP are supported; a request for several ranges
-    gets the whole file. One chunk (256 KiB) is held in memory at a time; a range request reads nothing before the first
-    byte and at most one chunk past the last. Headers and body belong to one version of the file, also when the file is
-    replaced concurrently. HEAD does not open the file.
+    gets the whole file. A range request reads nothing before the first byte and at most one chunk past the last. From
+    local disk, one chunk (256 KiB) is held in memory at a time; from a remote storage also what was read ahead: at most
+    2 MiB for a client that takes less than 8 MiB a second. Headers and body belong to one version of the file, also
+    when the file is replaced concurrently. HEAD does not open the file.
 
     The response sets no cookie and does not vary by one, even when the app changed its session. With
     ``STORAGE_X_ACCEL_REDIRECT`` or ``STORAGE_X_SENDFILE`` the web server in front sends the body, and handles
@@ -112,6 +109,7 @@ def send_stored_file(
             )
             headers["Cache-Control"] = header_value(cache_control) or "private, no-cache"
             if offload:
+                headers["Content-Length"] = "0"  # so that Flask-Compress does not compress the empty body
                 headers.update(offload[1])
                 return StoredFileResponse(headers=headers, info=info)
             return _file_response(reader, info, headers, ranges=ranges)
@@ -232,18 +230,17 @@ def _offload_headers(backend: StorageBackend, path: str) -> tuple[FileInfo, dict
 
 def _file_response(reader: RemoteFile | None, info: FileInfo, headers: Headers, *, ranges: bool) -> StoredFileResponse:
     """Return a response with the whole file (200), one range of it (206), or none of it (304: not modified)."""
-    etag = _quoted_etag(info)
-    if etag:
+    if etag := quoted_etag(info):
         headers["ETag"] = etag
-    headers["Last-Modified"] = http_date(_http_last_modified(info))
+    headers["Last-Modified"] = http_date(http_last_modified(info))
     headers["Accept-Ranges"] = "bytes" if ranges else "none"
-    if not _is_modified(etag, _http_last_modified(info)):
+    if not is_modified(info):
         if reader is not None:
             reader.close()
         return StoredFileResponse(status=304, headers=headers, info=info)
     status, start, count = 200, 0, info.size
-    if ranges and reader is not None and _range_applies(etag, _http_last_modified(info)):
-        byte_range = _requested_range(request.headers.get("Range", ""), info.size)
+    if ranges and reader is not None and range_applies(info):
+        byte_range = requested_range(request.headers.get("Range", ""), info.size)
         if byte_range is not None:
             status, (start, count) = 206, byte_range
             headers["Content-Range"] = f"bytes {start}-{start + count - 1}/{info.size}"
@@ -252,8 +249,9 @@ def _file_response(reader: RemoteFile | None, info: FileInfo, headers: Headers, 
         reader.close()
         reader = None
     if reader is None:
-        # Not an empty list: Hypercorn sends a response only after its first chunk.
-        return StoredFileResponse([b""], headers=headers, info=info)
+        # An iterator, as the body of GET, because Flask-Compress compresses sequences in another way. Not an empty one:
+        # Hypercorn sends a response only after its first chunk.
+        return StoredFileResponse(iter([b""]), headers=headers, info=info)
     body = _body(reader, start, count, whole=status == 200)
     return StoredFileResponse(body, status=status, headers=headers, direct_passthrough=True, info=info)
 
@@ -265,8 +263,7 @@ def _body(reader: RemoteFile, start: int, count: int, *, whole: bool) -> Any:
         return wrapper(reader, CHUNK_BYTES)
     if start:
         reader.seek(start)
-    reader.will_read(count)
-    return _BodyIterator(reader, count)
+    return file_body(reader, count)
 
 
 def _has_descriptor(reader: RemoteFile) -> bool:
@@ -275,126 +272,3 @@ def _has_descriptor(reader: RemoteFile) -> bool:
     except OSError:  # io.UnsupportedOperation is one
         return False
     return True
-
-
-class _BodyIterator(Iterator[bytes]):
-    """Iterates over the next *count* bytes of a reader, in chunks.
-
-    The WSGI server closes it, also when the client disconnects.
-    """
-
-    def __init__(self, reader: RemoteFile, count: int) -> None:
-        self._reader = reader
-        self._remaining = count
-
-    def __next__(self) -> bytes:
-        if not self._remaining:
-            self.close()  # not every test client calls close()
-            raise StopIteration
-        chunk = self._reader.read(min(CHUNK_BYTES, self._remaining))
-        if not chunk:
-            # Without an error, a client that does not compare lengths would treat this as the whole file.
-            raise IntegrityError(f"the file ended {self._remaining} bytes early: it was truncated while it was sent")
-        self._remaining -= len(chunk)
-        return chunk
-
-    def close(self) -> None:
-        self._reader.close()
-
-
-# -- conditions and ranges --------------------------------------------------------------------------------------------
-
-
-def _quoted_etag(info: FileInfo) -> str | None:
-    """Return the ETag header. Commas and quotes are escaped: lists of tags in requests are split at commas."""
-    if not info.etag:
-        return None
-    tag = quote(info.etag, safe="!#$&'()*+-./:;<=>?@[]^_`{|}~")
-    return f'"{tag}"' if info.etag_is_strong else f'W/"{tag}"'
-
-
-def _http_last_modified(info: FileInfo) -> datetime:
-    """Return the time of the last change in whole seconds, the precision of HTTP dates."""
-    return info.last_modified.datetime.replace(microsecond=0)
-
-
-def _is_modified(etag: str | None, modified: datetime) -> bool:
-    """Evaluate the request's preconditions in the order of RFC 9110, 13.2.2; False means that the response is 304.
-
-    Raises:
-        PreconditionFailed: when ``If-Match`` or ``If-Unmodified-Since`` does not hold.
-    """
-    sent = request.headers
-    if "If-Match" in sent:
-        if not _etag_matches(sent["If-Match"], etag, strongly=True):
-            raise exceptions.PreconditionFailed("The file has been replaced by another version.")
-    elif (before := _date(sent.get("If-Unmodified-Since"))) and modified > before:
-        raise exceptions.PreconditionFailed("The file has been modified since.")
-    if request.method not in {"GET", "HEAD"}:
-        return True
-    if "If-None-Match" in sent:
-        return not _etag_matches(sent["If-None-Match"], etag, strongly=False)
-    since = _date(sent.get("If-Modified-Since"))
-    return since is None or modified > since
-
-
-def _etag_matches(header: str, etag: str | None, *, strongly: bool) -> bool:
-    """Whether a list of entity tags contains this one. The weak comparison ignores ``W/``, which proxies add."""
-    tags = {tag.strip() for tag in header.split(",")}
-    if "*" in tags:
-        return True
-    if etag is None or (strongly and etag.startswith("W/")):
-        return False
-    if strongly:
-        return etag in tags
-    return etag.removeprefix("W/") in {tag.removeprefix("W/") for tag in tags}
-
-
-def _range_applies(etag: str | None, modified: datetime) -> bool:
-    """Whether ``Range`` applies: without ``If-Range``, or when that names the current version."""
-    validator = request.headers.get("If-Range")
-    if request.method != "GET":
-        return False
-    if validator is None or (validator == etag and not etag.startswith("W/")):
-        return True
-    return _date(validator) == modified
-
-
-def _date(header: str | None) -> datetime | None:
-    try:
-        return parse_date(header)
-    except OverflowError:  # a year or an offset with thirty digits, which Werkzeug does not reject
-        return None
-
-
-_RANGE = re.compile(r"([0-9]*)[ \t]*-[ \t]*([0-9]*)")
-
-
-def _requested_range(header: str, size: int) -> tuple[int, int] | None:
-    """Return the first byte and the length of a ``Range`` header; None for the whole file.
-
-    Raises:
-        RequestedRangeNotSatisfiable: when the file does not have these bytes, or the range is malformed.
-    """
-    unit, equals, text = header.partition("=")
-    # Several ranges would need a multipart body, and a thousand of them are an attack. RFC 9110 allows the whole file.
-    if not equals or unit.strip().lower() != "bytes" or "," in text:
-        return None
-    match = _RANGE.fullmatch(text.strip())
-    first, last = match.groups() if match else ("", "")
-    if not first:
-        count = min(_number(last), size)
-        if count:
-            return size - count, count
-        if size == 0 and _number(last):
-            return None
-    else:
-        start, end = _number(first), min(_number(last) if last else size, size - 1)
-        if start <= end and (not last or start <= _number(last)):
-            return start, end - start + 1
-    raise exceptions.RequestedRangeNotSatisfiable(size, description="The file does not have these bytes.")
-
-
-def _number(digits: str) -> int:
-    """Return the number, or one that is larger than any file: Python refuses to parse thousands of digits."""
-    return int(digits.lstrip("0")[:19] or "0")

@@ -112,6 +112,7 @@ class FailingStorage(StorageBackend):
         self.calls: list[Call] = []
         self._faults: list[_Fault] = []
         self.link_context = inner.link_context
+        self.unsupported_headers = inner.unsupported_headers
 
     def __getattr__(self, name: str) -> Any:
         # Attributes that only some backends have (deserialize_link_token, root, …) are forwarded too.
@@ -266,6 +267,9 @@ class FailingStorage(StorageBackend):
     def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
         self._record("move", path)
         self.inner._move(path, new_path, options)
+
+    def _check_uploaded(self, path: str) -> None:
+        self.inner._check_uploaded(path)
 
     def _url(self, path: str) -> str | None:
         return self.inner._url(path)

@@ -12,18 +12,22 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ...errors import ConfigurationError
 from ...metadata_encoding import check_ascii
+from ...paths import directory_prefix, is_valid
 from ...validation import check_metadata, parse_http_url, parse_mapping, parse_optional_text
 
 _DEFAULT_SUFFIX = "core.windows.net"
 DEFAULT_CREDENTIAL = "DefaultAzureCredential"
 """Stands for the identity that ``azure.identity`` finds; each process creates its own credential object."""
-_ACCOUNT = re.compile(r"[A-Za-z0-9-]+")
+_ACCOUNT = re.compile(r"[a-z0-9-]+")
 _CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9]+(-[a-z0-9]+)*|\$(root|web|logs|blobchangefeed)", re.ASCII)
 # Query parameters of other operations: a URL with one of them was copied from a tool or from a log.
 _NOT_IN_SAS = {"comp", "restype"}
 _NO_DOMAIN = re.compile(r"[^.]+|[0-9.]+|.*:.*|host\.docker\.internal")
 # Part of every host name of the service, in every cloud; other host names are custom domains.
 _AZURE_HOST_MARK = ".blob."
+_MICROSOFT_HOST = re.compile(r"\.blob\.(core|storage)\.")
+# Host names of the other services of an account; the portal lists them beside that of the blobs.
+_OTHER_SERVICE = re.compile(r"[^.]+\.(z\d+\.)?(dfs|file|queue|table|web)\.(core|storage)\..+")
 # Published by Microsoft; accepted only by an emulator on this machine:
 # https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string
 _EMULATOR = {
@@ -82,6 +86,16 @@ def resolve_account(
         connection_string=connection_string,
         endpoint_url=endpoint_url,
     )
+    if found.blob is not None and (ends_in_dot(found.blob) or not is_valid(found.blob)):
+        raise ConfigurationError(
+            "sas_blob_url names a blob that no path can name: it has an empty segment, one that ends in a dot, or a "
+            "character that paths must not have"
+        )
+    if _OTHER_SERVICE.fullmatch(urlsplit(found.url).hostname or ""):
+        raise ConfigurationError(
+            "the address is that of another service of the account: use that of the Blob service, "
+            "https://ACCOUNT.blob.core.windows.net"
+        )
     if not _CONTAINER.fullmatch(found.container):
         raise ConfigurationError(
             "bucket must be the name of a container: 3 to 63 lower-case letters, digits and single hyphens"
@@ -186,7 +200,7 @@ def _from_connection_string(text: object, bucket: str | None) -> Account:
         if not name:
             raise ConfigurationError("the connection_string has neither an AccountName nor a BlobEndpoint")
         scheme = settings.get("defaultendpointsprotocol", "https").lower()
-        url = _address(name, scheme=scheme, suffix=settings.get("endpointsuffix", _DEFAULT_SUFFIX))
+        url = _address(name, scheme=scheme, suffix=settings.get("endpointsuffix") or _DEFAULT_SUFFIX)
     _check_endpoint("BlobEndpoint", url, name or None)
     key = settings.get("accountkey")
     sas = settings.get("sharedaccesssignature", "").lstrip("?")
@@ -266,6 +280,9 @@ def _check_endpoint(name: str, url: str, account: str | None) -> None:
         )
     if not in_path and _NO_DOMAIN.fullmatch(host):
         raise ConfigurationError(f"the {name} of an emulator must end with the name of the account")
+    named = account_from_url(url).removesuffix("-secondary")
+    if _MICROSOFT_HOST.search(host) and account not in (None, named, f"{named}-secondary"):
+        raise ConfigurationError(f"{name} is the URL of another account than the given one: correct one of them")
 
 
 def account_from_url(url: str) -> str:
@@ -277,7 +294,9 @@ def account_from_url(url: str) -> str:
 
 def _address(account: str, *, scheme: str = "https", suffix: str = _DEFAULT_SUFFIX) -> str:
     if not _ACCOUNT.fullmatch(account):
-        raise ConfigurationError("the account name may contain only letters and digits")
+        raise ConfigurationError(
+            "account must be the name alone, of lower-case letters and digits: write 'acct', and not its address"
+        )
     address = parse_http_url("DefaultEndpointsProtocol and EndpointSuffix", f"{scheme}://{account}.blob.{suffix}")
     return str(address)
 
@@ -293,6 +312,26 @@ def _check_key(key: str) -> None:
         is_valid = False
     if not is_valid:
         raise ConfigurationError("key must be the account's access key as the portal shows it, in base64")
+
+
+def ends_in_dot(name: str) -> bool:
+    """Return whether a segment of a blob name ends in a dot. The service drops it, so two names would be one blob.
+
+    https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
+    """
+    return name.endswith(".") or "./" in name
+
+
+def blob_prefix(directory: str) -> str:
+    """Return the prefix of the blob names of a profile: that of its directory.
+
+    Raises:
+        ConfigurationError: when the service cannot hold blobs with that prefix.
+    """
+    prefix = directory_prefix(directory)
+    if ends_in_dot(prefix):
+        raise ConfigurationError("prefix has a segment that ends in a dot, which Azure drops: choose another name")
+    return prefix
 
 
 def metadata_of(metadata: object, content_type: str | None, cache_control: str | None) -> Mapping[str, str]:

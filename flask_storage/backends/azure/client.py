@@ -76,6 +76,9 @@ class Clients:
     def __init__(self, account: Account, settings: ClientSettings) -> None:
         self._account = account
         self._settings = settings
+        # The latest client of a blob, and what it was created for: creating one takes a tenth of the time of a small
+        # request, and an operation needs it more than once. Threads need no lock, as the tuple is replaced as a whole.
+        self._latest: tuple[Any, str, Any] = (None, "", None)
         self._client = ProcessLocal(lambda: self._connect(settings))
         # The credential has its own connections, which processes must not share after a fork.
         self._identity = ProcessLocal(_default_credential)
@@ -110,7 +113,13 @@ class Clients:
         if self._account.blob not in (None, name):
             raise InvalidPathError("Invalid path for the configured SAS blob URL")
         client = (self._cleanup_client if for_cleanup else self._client)()
-        return client if isinstance(client, BlobClient) else client.get_blob_client(name)
+        if isinstance(client, BlobClient):
+            return client
+        parent, blob_name, latest = self._latest
+        if parent is not client or blob_name != name:  # after a fork or close(), the client is another one
+            latest = client.get_blob_client(name)
+            self._latest = client, name, latest
+        return latest  # type: ignore[no-any-return]
 
     def delegation_key(self, starts: datetime, ends: datetime) -> Any:
         """Request a user delegation key from the service; it signs links on behalf of the configured identity."""
@@ -119,6 +128,7 @@ class Clients:
 
     def close(self) -> None:
         """Close this process's connections; a later request opens new ones."""
+        self._latest = (None, "", None)
         self._identity.pop()  # not closed: an open file may need another token
         for client in (self._client.pop(), self._cleanup_client.pop()):
             if client is not None:

@@ -14,7 +14,7 @@ from ...multipart import PartSizing
 from ...types import WriteOptions
 from ..multipart_manifest import new_upload_id
 from .blob_metadata import condition_arguments
-from .errors import status_of
+from .errors import code_of, service_code_of, status_of
 from .gateway import ContainerGateway
 from .multipart import BlockUpload, block_name, confirming_lost_response
 from .sas import AzureSasBuilder
@@ -25,6 +25,7 @@ _PART = 64 * 1024 * 1024
 _NOT_IMPLEMENTED = 501
 _MAX_URL_LENGTH = 2048
 """Of a source: https://learn.microsoft.com/rest/api/storageservices/copy-blob-from-url#request-headers"""
+_SOURCE_ERRORS = {"BlobArchived", "BlobBeingRehydrated", "BlobNotFound", "SourceConditionNotMet"}
 _COPY_TIMEOUT = 300.0
 """The read time-out of one copy call, in seconds: 256 MiB from another region take longer than other requests."""
 _SINGLE_COPY_URL_LIFETIME = timedelta(minutes=20)
@@ -39,11 +40,11 @@ def copy_blob(
     options: WriteOptions,
     workers: Callable[[], Executor],
     sas_builder: AzureSasBuilder,
+    blob: BlobProperties,
     *,
-    blob: BlobProperties | None = None,
     max_single_copy: int = MAX_SINGLE_COPY,
 ) -> bool:
-    """Copy the current version of one blob, with its headers and metadata.
+    """Copy one version of a blob, with its headers and metadata; fail if the blob was replaced.
 
     Args:
         container: The gateway of the target.
@@ -52,14 +53,13 @@ def copy_blob(
         options: Conditions of the target.
         workers: Returns the executor that runs the block copies.
         sas_builder: Builds the URL by which the service may read the source.
-        blob: The properties of the source, if it is in another container.
+        blob: The properties of the version.
         max_single_copy: Up to this size, in bytes, one call copies the blob; a larger one is copied in blocks.
 
     Returns:
         Whether the blob was copied. It is not copied if the source URL is too long, if the blob is empty and would have
         to be copied in blocks, or if the server (an emulator) does not support block copies.
     """
-    blob = blob or container.head(path)
     # Readers of the copy can see its source URL with the signature (x-ms-copy-source). So a URL that we sign is valid
     # for minutes only; with a SAS of unknown scope, we copy in blocks, which discloses no URL.
     in_blocks = blob.size > max_single_copy or sas_builder.uses_configured_sas
@@ -75,6 +75,11 @@ def copy_blob(
             container.call("start_copy_from_url", new_path, url, **arguments, read_timeout=_copy_timeout(container))
         return True
     return _copy_in_blocks(container, new_path, url, blob, options, workers)
+
+
+def is_source_error(error: sdk.HttpResponseError) -> bool:
+    """Return whether the error of a copy is about its source; all others are about its target."""
+    return service_code_of(error) == "CannotVerifyCopySource" or code_of(error) in _SOURCE_ERRORS
 
 
 def _copy_in_blocks(

@@ -63,6 +63,10 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "AccountIsDisabled": (PermissionDeniedError, "the account is disabled: ask its owner"),
     "BlobArchived": (PermissionDeniedError, "the blob is archived: rehydrate it first (Set Blob Tier)"),
     "BlobBeingRehydrated": (PermissionDeniedError, "the blob is being rehydrated, which takes hours: try again later"),
+    "BlobUsesCustomerSpecifiedEncryption": (
+        PermissionDeniedError,
+        "the blob is encrypted with a key that only its writer has: ask them to store it again without one",
+    ),
     "BlobImmutableDueToPolicy": (PermissionDeniedError, _IMMUTABLE),
     "BlobImmutableDueToLegalHold": (PermissionDeniedError, _IMMUTABLE),
     "ContainerImmutableDueToPolicy": (PermissionDeniedError, _IMMUTABLE),
@@ -194,7 +198,8 @@ def error_of(code: str, path: str | None, container: str, storage: str, *, servi
     error_class, advice = _BY_CODE.get(code, (StorageError, "the service refused; see the cause of this error"))
     if error_class is FileNotFoundInStorageError:
         return FileNotFoundInStorageError(storage, path or "")
-    return error_class(f"{_where(path, container)}: {advice} ({service_code or code})")
+    message = f"{_where(path, container)}: {advice} ({service_code or code})"
+    return error_class(message, path=path, backend=storage)
 
 
 def code_of(error: sdk.HttpResponseError) -> str:

@@ -212,9 +212,13 @@ def _require_properties(blob: BlobProperties) -> BlobProperties:
     Raises:
         ValueError: when ETag, date or size is missing.
     """
-    found: tuple[Any, ...] = (blob.etag, blob.last_modified, blob.size)
+    # All of Azure's ETags are strong. A proxy that compresses responses marks them as weak, and no condition matches.
+    sent: Any = blob.etag
+    etag = str(sent or "").removeprefix("W/")
+    found: tuple[Any, ...] = (etag.strip('"') or None, blob.last_modified, blob.size)
     if None in found:
         raise ValueError("no ETag, no date or no size")
+    blob.etag = etag
     return blob
 
 

@@ -52,8 +52,11 @@ class AzureLinkOperations(StorageBackend):
         """Return one signed request by which a browser sends one part of a large upload.
 
         The app creates the upload and completes it (:attr:`~flask_storage.StorageBackend.multipart`), so the app
-        determines the content type, and nothing is visible before it is complete. A block has at most 100 MiB. The
-        holder of the link can also write the whole file with it: check a completed upload with ``confirm_upload``.
+        determines the content type, and nothing is visible before it is complete. A block has at most 100 MiB.
+
+        A SAS cannot be limited to one block. Until it expires, the holder of the link can replace the whole file with
+        it, with any content, type and headers, also after the upload is complete and was checked. So call
+        ``confirm_upload`` with *move_to*, and use the file only at that path.
 
         Args:
             path: The path in the storage.
@@ -75,6 +78,7 @@ class AzureLinkOperations(StorageBackend):
             storage.multipart.complete(
                 "film.mp4", upload_id, storage.multipart.list_parts("film.mp4", upload_id), WriteOptions()
             )
+            storage.confirm_upload("film.mp4", max_size=10**9, content_type="video/mp4", move_to="films/film.mp4")
         """
         path = self._path(path)
         request = self._link_request(ShareLinkOperation.upload, expire, None, None, {})

@@ -33,9 +33,10 @@ from ...multipart import MultipartStore, Part, PartLimits, PendingUpload
 from ...paths import RESERVED_PREFIX
 from ...types import CONTENT_HEADERS, WriteOptions
 from ..multipart_manifest import is_upload_id, new_upload_id
-from .blob_metadata import WRITE_KEY, condition_arguments, info_of, unquoted_etag, write_arguments
+from .blob_metadata import WRITE_KEY, condition_arguments, info_of, stored_metadata, unquoted_etag, write_arguments
 from .errors import code_of, translating_conditions
-from .gateway import ContainerGateway, iter_pages
+from .gateway import ContainerGateway, translating_parse_errors
+from .listing import readable_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +81,7 @@ def confirming_lost_response(container: ContainerGateway, path: str, options: Wr
 
 def _is_our_write(container: ContainerGateway, path: str, write_id: dict[str, str]) -> bool:
     try:
-        metadata = container.head(path, for_cleanup=True).metadata or {}
+        metadata = stored_metadata(container.head(path, for_cleanup=True))
     except (sdk.AzureError, StorageError):
         return False
     return metadata.get(WRITE_KEY) == write_id[WRITE_KEY]
@@ -165,7 +166,8 @@ class BlockUpload(MultipartStore):
             if code_of(error) != "BlobNotFound":
                 raise
             return []
-        blocks = [(_BLOCK.fullmatch(block.id), block.size) for block in (*committed, *uncommitted)]
+        with translating_parse_errors():
+            blocks = [(_BLOCK.fullmatch(block.id), int(block.size)) for block in (*committed, *uncommitted)]
         parts = [
             Part(number=int(name[1]), size=size, etag=name[3]) for name, size in blocks if name and name[2] == upload_id
         ]
@@ -302,7 +304,8 @@ class AzureMultipart(BlockUpload):
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
         """Yield the uploads that have a manifest."""
         prefix = self._container.key(_MANIFEST_PREFIX)
-        for page in iter_pages(self._client().list_blobs(name_starts_with=prefix, include=["metadata"])):
+        listing = self._client().list_blobs(name_starts_with=prefix, include=["metadata"])
+        for page in readable_pages(listing, self._container):
             for blob in page:
                 found = _manifest_path(blob)
                 if found is not None and (not path or found.startswith(f"{path}/")):
@@ -362,6 +365,6 @@ def _manifest_headers(manifest: BlobProperties) -> dict[str, Any]:
 
 def _manifest_path(manifest: BlobProperties) -> str | None:
     try:
-        return base64.urlsafe_b64decode((manifest.metadata or {})[_PATH_KEY]).decode()
+        return base64.urlsafe_b64decode(stored_metadata(manifest)[_PATH_KEY]).decode() or None
     except (KeyError, ValueError):
         return None  # not a manifest of ours

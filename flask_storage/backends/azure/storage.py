@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, Self
@@ -13,9 +13,16 @@ from azure.core import exceptions as sdk
 from azure.storage.blob import ContainerClient
 
 from ...diagnostics import Diagnostics
-from ...errors import ConfigurationError, FileNotFoundInStorageError, InvalidPathError, StorageError
+from ...errors import (
+    ConfigurationError,
+    FileNotFoundInStorageError,
+    IntegrityError,
+    InvalidPathError,
+    PreconditionFailedError,
+    StorageError,
+)
 from ...multipart import MultipartStore
-from ...paths import MAX_PATH_BYTES, directory_prefix
+from ...paths import MAX_PATH_BYTES
 from ...process_local import thread_pool
 from ...streams import SupportsRead, SupportsWrite, copy_chunks, remaining_size
 from ...types import (
@@ -36,21 +43,20 @@ from ...validation import (
     parse_optional_text,
     parse_seconds,
 )
-from .account import metadata_of, resolve_account
-from .blob_metadata import info_of
+from .account import blob_prefix, ends_in_dot, metadata_of, resolve_account
+from .blob_metadata import info_of, is_block_blob, problem_of_upload, unquoted_etag
 from .client import Clients, ClientSettings, is_plain_http
-from .copy import copy_blob
+from .copy import copy_blob, is_source_error
+from .delete import delete_blob, delete_blobs
 from .diagnosis import diagnostics_of
-from .errors import code_of, error_of, known_code, translate_error
+from .errors import translate_error
 from .files import CHUNK_SIZE, CONCURRENCY, AzureReader, AzureWriter
-from .gateway import BlobSettings, ContainerGateway, translating_parse_errors
+from .gateway import BlobSettings, ContainerGateway
 from .link_operations import AzureLinkOperations
-from .listing import details_of, entries_of
+from .listing import details_of, entries_of, names_of
 from .multipart import MAX_BLOCK, AzureMultipart
 from .sas import AzureSasBuilder
 
-_DELETE_BATCH_SIZE = 256
-"""The limit of one request: https://learn.microsoft.com/rest/api/storageservices/blob-batch"""
 _LINK_CONSTRAINTS = frozenset({"disposition", "exclusive", "ip"})
 
 
@@ -172,7 +178,7 @@ class AzureStorage(AzureLinkOperations):
             self.bucket,
             name,
             self._clients.blob,
-            prefix=directory_prefix(prefix),
+            prefix=blob_prefix(prefix),
             settings=BlobSettings(
                 stored={"encryption_scope": scope} if scope else {},
                 metadata=metadata_of(metadata, content_type, cache_control),
@@ -294,8 +300,11 @@ class AzureStorage(AzureLinkOperations):
     # -- copy and delete ----------------------------------------------------------------------------------------------
 
     def _copy(self, path: str, new_path: str, options: WriteOptions) -> None:
-        if not copy_blob(self._gateway, path, new_path, options, self._workers, self._sas_builder):
-            super()._copy(path, new_path, options)
+        self._copy_version(self, path, new_path, options)
+
+    def _move(self, path: str, new_path: str, options: WriteOptions) -> None:
+        etag = self._copy_version(self, path, new_path, options)
+        delete_blob(self._gateway, path, if_match=etag)
 
     def copy_from(
         self, other: AzureStorage, path: str, new_path: str, *, exclusive: bool = False, if_match: str | None = None
@@ -327,42 +336,43 @@ class AzureStorage(AzureLinkOperations):
         path, new_path = other._path(path), self._path(new_path)
         options = WriteOptions(exclusive=exclusive, if_match=if_match)
         self._check_conditions(options)
-        with other._error_translator(path):
-            blob = other._gateway.head(path)  # this error names the source; all later ones name the target
-        with self._error_translator(new_path):
-            if not copy_blob(self._gateway, path, new_path, options, self._workers, other._sas_builder, blob=blob):
-                other._stream_to(self, path, new_path, options)
+        self._copy_version(other, path, new_path, options)
         self._notify_stored(new_path)
 
+    def _copy_version(self, source: AzureStorage, path: str, new_path: str, options: WriteOptions) -> str | None:
+        """Copy a file of *source*, and return the etag of the version that was copied."""
+        with source._error_translator(path):
+            blob = source._gateway.head(path)
+            if not is_block_blob(blob):
+                raise PreconditionFailedError(
+                    f"{path} is an append blob or a page blob, and Azure copies only block blobs: read it, and write "
+                    "its content to the new path"
+                )
+        with self._error_translator(new_path), _translating_source_errors(source, path):
+            if copy_blob(self._gateway, path, new_path, options, self._workers, source._sas_builder, blob):
+                return unquoted_etag(blob)
+        return source._stream_to(self, path, new_path, options).etag
+
+    def _check_uploaded(self, path: str) -> None:
+        problem = problem_of_upload(self._gateway.head(path))
+        if problem is not None:
+            raise IntegrityError(f"{problem}; it was deleted")
+
     def _delete(self, path: str) -> None:
-        try:
-            self._gateway.call("delete_blob", path, delete_snapshots="include")
-        except sdk.HttpResponseError as error:
-            if code_of(error) != "BlobNotFound":
-                raise
+        delete_blob(self._gateway, path)
 
     def _delete_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
         if self._account.blob is not None:
             return super()._delete_many(paths)
-        failed: dict[str, StorageError] = {}
-        for start in range(0, len(paths), _DELETE_BATCH_SIZE):
-            batch = paths[start : start + _DELETE_BATCH_SIZE]
-            with translating_parse_errors():
-                responses = list(
-                    self.client.delete_blobs(
-                        *[self._gateway.key(path) for path in batch],
-                        delete_snapshots="include",
-                        raise_on_any_failure=False,
-                    )
-                )
-                if len(responses) != len(batch):
-                    raise ValueError("the batch has not one response for each blob")
-            for path, response in zip(batch, responses, strict=True):
-                service_code = response.headers.get("x-ms-error-code", "")
-                code = known_code(service_code, response.status_code)
-                if response.status_code >= 300 and code != "BlobNotFound":
-                    failed[path] = error_of(code, path, self.bucket, self.name, service_code=service_code)
-        return failed
+        return delete_blobs(self.client, self._gateway, paths)
+
+    def _delete_prefix(self, path: str) -> int:
+        count = 0
+        for names in names_of(self.client, self._gateway, f"{path}/"):
+            for error in self._delete_many(names).values():
+                raise error
+            count += sum(not name.endswith("/") for name in names)  # a tool's marker of a directory is not a file
+        return count
 
     def _sweep(self, before: datetime) -> int:
         if not self.capabilities.multipart:
@@ -398,9 +408,28 @@ class AzureStorage(AzureLinkOperations):
         path = super()._path(path)
         if len(self._gateway.key(path).encode()) > MAX_PATH_BYTES:
             raise InvalidPathError(f"the path with its prefix is longer than {MAX_PATH_BYTES} bytes", path=path)
+        if ends_in_dot(path):
+            raise InvalidPathError(
+                f"{path} has a segment that ends in a dot, which Azure drops: choose another name", path=path
+            )
         if self._account.blob not in (None, self._gateway.key(path)):
             raise InvalidPathError("Invalid path for the configured SAS blob URL", path=path)
         return path
 
+    def _is_listed(self, name: str) -> bool:
+        return super()._is_listed(name) and not ends_in_dot(name)
+
     def _translate(self, error: Exception, path: str | None) -> StorageError | None:
         return translate_error(error, path, self.bucket, self.name)
+
+
+@contextmanager
+def _translating_source_errors(source: AzureStorage, path: str) -> Iterator[None]:
+    """Raise the errors of a copy that are about its source with the name of the source."""
+    try:
+        yield
+    except sdk.HttpResponseError as error:
+        if not is_source_error(error):
+            raise
+        with source._error_translator(path):
+            raise

@@ -15,6 +15,7 @@ from urllib3.util.retry import Retry
 from ...range_download import SEND_CHUNK_SIZE, Pieces
 
 _SUCCESS = (200, 201, 202, 206)
+_HTTP_1_0 = 10
 _SIGNATURE = re.compile(r"(\bsig=)[^&\s]+")
 
 
@@ -82,6 +83,11 @@ class _Adapter(HTTPAdapter):
 
 
 def _has_complete_headers(response: requests.Response) -> bool:
-    """Return False for a success without a length: http.client accepts headers that were cut off."""
-    framed = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
-    return framed or response.status_code not in _SUCCESS
+    """Return False for a success whose body has no end: http.client accepts headers that were cut off.
+
+    The end is a length, or the end of the connection where the response announces that, as those of HTTP/1.0 do.
+    """
+    headers = response.headers
+    framed = "Content-Length" in headers or "Transfer-Encoding" in headers
+    closes = response.raw.version == _HTTP_1_0 or "close" in headers.get("Connection", "").lower()
+    return framed or closes or response.status_code not in _SUCCESS

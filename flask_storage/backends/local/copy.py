@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -97,8 +96,7 @@ def _is_sparse(fd: int) -> bool:
 
 def _is_at_end(fd: int) -> bool:
     """Return whether the next write appends; elsewhere, a hole would have to be written over what is there."""
-    is_appending = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND  # then writes ignore the position
-    return not is_appending and os.lseek(fd, 0, os.SEEK_CUR) >= os.fstat(fd).st_size
+    return os.lseek(fd, 0, os.SEEK_CUR) == os.fstat(fd).st_size
 
 
 def _next_data(fd: int, position: int) -> tuple[int, int | None]:

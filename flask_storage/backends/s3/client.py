@@ -6,9 +6,7 @@ import base64
 import hashlib
 import io
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
@@ -22,6 +20,7 @@ from botocore.parsers import ResponseParserError
 from ...errors import ConfigurationError
 from ...process_local import ProcessLocal
 from ...range_download import SEND_CHUNK_SIZE
+from .bounded_client import BoundedClient
 from .endpoint import configured_endpoint
 
 _OPERATIONS_WITH_BODY = {
@@ -149,23 +148,6 @@ def _accept_gzip(request: Any, **_: Any) -> None:
     The request is signed already: the service changes this header before it verifies the signature.
     """
     request.headers["Accept-Encoding"] = "gzip"
-
-
-class BoundedClient:
-    """A boto3 client that never has more concurrent requests than pooled connections; further callers block.
-
-    Without the limit, urllib3 opens and discards a connection for each request beyond the size of the pool.
-    """
-
-    def __init__(self, client: Any, max_connections: int) -> None:
-        self.client = client
-        self._slots = threading.BoundedSemaphore(max_connections)
-
-    @contextmanager
-    def acquire(self) -> Iterator[Any]:
-        """Reserve one connection while the block runs; the block reads the response to its end."""
-        with self._slots:
-            yield self.client
 
 
 class Clients:

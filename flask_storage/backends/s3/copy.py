@@ -14,9 +14,10 @@ from ...errors import FileNotFoundInStorageError
 from ...multipart import Part, PartSizing
 from ...types import WriteOptions
 from .errors import code_of, translate_error, translating_conditions
-from .gateway import BucketGateway, etag_of, size_of, translating_parse_errors, unquoted_etag, upload_id_of
+from .gateway import BucketGateway
 from .multipart import MAX_PART, S3Multipart
 from .object_metadata import condition_arguments, preserved_arguments
+from .responses import etag_of, size_of, translating_parse_errors, unquoted_etag, upload_id_of
 
 logger = logging.getLogger("flask_storage")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from typing import Any
 
 from ...errors import ConfigurationError
@@ -12,16 +14,18 @@ from ...multipart import MultipartWriter
 from ...process_local import thread_pool
 from ...range_reader import RangeReader
 from ...types import FileMode, WriteArguments, WriteOptions
-from .client import BoundedClient
-from .gateway import BucketGateway, etag_of, size_of
+from .bounded_client import BoundedClient
+from .gateway import BucketGateway
 from .integrity import select_check
 from .multipart import S3Multipart
 from .object_metadata import info_of
 from .presets import preset_of
+from .responses import etag_of, size_of
 
 CHUNK_SIZE = 5 * 1024 * 1024
 CONCURRENCY = 8
 _FIRST_RANGE = 64 * 1024
+_READ_AHEAD_FROM = 1024 * 1024
 
 _workers = thread_pool(CONCURRENCY)
 
@@ -60,7 +64,8 @@ class S3Reader(S3FileBase, RangeReader):
         concurrency: The number of ranges that are fetched concurrently.
         workers: Returns the thread pool that fetches ranges.
         verify: Whether to compare the content with its ETag or checksum, where the service has one.
-        whole: Whether the whole object will be read, from the beginning.
+        whole: Whether the whole object will be read, from the beginning: by one request without a range, or in parallel
+            if that is slow or the service is far away.
 
     Raises:
         FileNotFoundInStorageError: when there is no such object (with a gateway; boto3's own error without one).
@@ -79,21 +84,42 @@ class S3Reader(S3FileBase, RangeReader):
         whole: bool = False,
     ) -> None:
         gateway = _gateway(bucket, client)
-        head, response = gateway.get_first_bytes(filename, chunk_size if whole else min(_FIRST_RANGE, chunk_size))
-        size = size_of(response)
-        etag = etag_of(response)
-        RangeReader.__init__(
-            self,
-            lambda start, stop, into: gateway.get_range(filename, start, stop, into, etag),
-            info_of(gateway, filename, response, size),
-            head=head,
-            chunk_size=chunk_size,
-            concurrency=concurrency,
-            workers=workers,
-            check=select_check(response, etag_is_md5=gateway.preset.etag_is_md5) if verify else None,
-            eager=whole,
-        )
+        with ExitStack() as opened:
+            stream = None
+            if whole:
+                head, stream = gateway.open_stream(filename, chunk_size)
+                opened.callback(stream.close)
+                response = stream.response
+            else:
+                head, response = gateway.get_first_bytes(filename, min(_FIRST_RANGE, chunk_size))
+            size = size_of(response)
+            etag = etag_of(response)
+
+            def fetch(start: int, stop: int, into: io.BytesIO) -> None:
+                if stream is not None:
+                    stream.read(start, stop, into)
+                if into.tell() < stop - start:
+                    gateway.get_range(filename, start + into.tell(), stop, into, etag)
+
+            RangeReader.__init__(
+                self,
+                fetch,
+                info_of(gateway, filename, response, size),
+                head=head,
+                chunk_size=chunk_size,
+                concurrency=concurrency,
+                workers=workers,
+                check=select_check(response, etag_is_md5=gateway.preset.etag_is_md5) if verify else None,
+                eager=whole,
+                read_ahead_from=_READ_AHEAD_FROM if gateway.is_far else None,
+                stream=stream,
+            )
+            self._opened = opened.pop_all()
         self._set_object(gateway.name, gateway.key(filename), gateway.client)
+
+    def _release(self) -> None:
+        super()._release()
+        self._opened.close()
 
 
 class S3Writer(S3FileBase, MultipartWriter):
@@ -139,7 +165,7 @@ class S3Writer(S3FileBase, MultipartWriter):
         self._set_object(gateway.name, gateway.key(filename), gateway.client)
 
     def _create_upload(self) -> str:
-        return self._multipart.create_own(self.name, self._stored_options())
+        return self._multipart.create_own(self._target, self._stored_options())
 
 
 def _gateway(bucket: str | BucketGateway, client: Any) -> BucketGateway:

@@ -1,25 +1,24 @@
-"""Sends every request to a bucket: :meth:`BucketGateway.call` and :meth:`BucketGateway.get_range`."""
+"""Sends every request to a bucket: :meth:`BucketGateway.call`, and what reads an object."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from botocore import exceptions as sdk
-from botocore.parsers import ResponseParserError
 
 from ...errors import FileNotFoundInStorageError, PreconditionFailedError, StorageUnavailableError
-from ...range_download import download_range, read_into
-from .client import BoundedClient
+from ...range_download import download_range, read_available, read_into
+from .bounded_client import BoundedClient
 from .errors import code_of, status_of
+from .object_stream import ObjectStream, waiting_time
 from .presets import UNKNOWN, S3Preset
+from .responses import check_listing, etag_of, size_of, translating_parse_errors
 
-_NOT_LISTED = {"RequestCharged", "ResponseMetadata"}
-"""What boto3 returns for every response, also for one that is no listing."""
+_MAX_HEAD = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,33 +137,80 @@ class BucketGateway:
         region = response["ResponseMetadata"].get("HTTPHeaders", {}).get("x-amz-bucket-region")
         return None if region is None else str(region)
 
+    @property
+    def is_far(self) -> bool:
+        """Whether the service is so far away that several connections are faster than one."""
+        return self._bounded_client().is_far
+
     def get_first_bytes(self, path: str, size: int) -> tuple[bytes, Any]:
         """Return the first *size* bytes of an object, or all if there are fewer, and the response with its headers.
 
         One request fetches both. If the connection breaks within the content, :meth:`get_range` fetches the rest.
         """
         buffer = io.BytesIO()
+        head, stream = self._open(path, size)
+        with closing(stream):
+            response = stream.response
+            wanted = min(size, size_of(response))
+            buffer.write(head)
+            stream.read(len(head), wanted, buffer)
+        if buffer.tell() < wanted:
+            self.get_range(path, buffer.tell(), wanted, buffer, etag_of(response))
+        return buffer.getvalue(), response
+
+    def open_stream(self, path: str, chunk_size: int) -> tuple[bytes, ObjectStream]:
+        """Request an object that will be read whole; return its first bytes, and the stream of the following ones.
+
+        From a service that is far away, only *chunk_size* bytes are requested: the caller requests the others at the
+        same time.
+        """
+        return self._open(path, chunk_size if self.is_far else None)
+
+    def _open(self, path: str, size: int | None) -> tuple[bytes, ObjectStream]:
+        """Request the first *size* bytes of an object, or all of it; return the bytes that came with the headers."""
         for _ in range(self._attempts):
-            try:
-                response = self._get(0, size, buffer, **self._with_checksums(path))
-            except sdk.ClientError as error:
-                if status_of(error) != 416:
-                    raise
-                response = self.head(path)  # an empty object has no first byte
-                response["ContentRange"] = "bytes */0"
-                break
-            # A response without content may have ended within its headers. For an empty object, rclone sends no range.
-            if buffer.tell() or ("ContentRange" not in response and response.get("ContentLength") == 0):
-                break
+            with ExitStack() as connection:
+                bounded_client = self._bounded_client()
+                client = connection.enter_context(bounded_client.acquire())
+                began = waiting_time()
+                try:
+                    with translating_parse_errors():
+                        byte_range = {} if size is None else {"Range": f"bytes=0-{size - 1}"}
+                        response = client.get_object(Bucket=self.name, **byte_range, **self._with_checksums(path))
+                except sdk.ClientError as error:
+                    if status_of(error) != 416:
+                        raise
+                    break
+                bounded_client.latency = waiting_time() - began
+                body = connection.enter_context(response.pop("Body"))
+                head = read_available(body, min(size or _MAX_HEAD, _MAX_HEAD), self.read_timeout)
+                # A response without content may have ended within its headers. For an empty object, rclone sends no
+                # range.
+                if head or ("ContentRange" not in response and response.get("ContentLength") == 0):
+                    self._bucket_exists = True
+                    end = size_of(response)
+                    if size is not None and "ContentRange" in response:
+                        end = min(end, size)
+                    stream = ObjectStream(
+                        response,
+                        body,
+                        position=len(head),
+                        end=end,
+                        client=bounded_client,
+                        connection=connection.pop_all(),
+                        read_timeout=self.read_timeout,
+                    )
+                    return head[:end], stream
         else:
             raise StorageUnavailableError(
                 f"reading {path} failed: the connection broke off {self._attempts} times; try again later"
             )
-        self._bucket_exists = True
-        wanted = min(size, size_of(response))
-        if buffer.tell() < wanted:
-            self.get_range(path, buffer.tell(), wanted, buffer, etag_of(response))
-        return buffer.getvalue(), response
+        response = self.head(path)  # an empty object has no first byte
+        response["ContentRange"] = "bytes */0"
+        client = self._bounded_client()
+        return b"", ObjectStream(
+            response, None, position=0, end=0, client=client, connection=ExitStack(), read_timeout=self.read_timeout
+        )
 
     def get_range(self, path: str, start: int, stop: int, into: io.BytesIO, etag: str) -> None:
         """Write the bytes from *start* to *stop* of one version of an object into a buffer.
@@ -221,82 +267,3 @@ class BucketGateway:
                 error.response["Error"] = {"Code": "NoSuchBucket"}
                 raise
         self._bucket_exists = True
-
-
-def check_listing(page: Any) -> None:
-    """Check that a response is a page of a listing.
-
-    Raises:
-        StorageUnavailableError: when it is another XML document, which would look like an empty listing.
-    """
-    if page.keys() <= _NOT_LISTED:
-        raise StorageUnavailableError("the response is no listing: check the endpoint_url and the proxy in between")
-
-
-def size_of(response: Any) -> int:
-    """Return the size of the whole object in bytes, also from a response to a range request.
-
-    Raises:
-        StorageUnavailableError: when it is missing or no number.
-    """
-    content_range = response.get("ContentRange")
-    if not content_range and "ContentLength" not in response:
-        raise StorageUnavailableError(
-            'the response has no size: try again, or check the preset (Google Cloud Storage needs "gcs") and the proxy '
-            "in between"
-        )
-    with translating_parse_errors():
-        return int(content_range.rpartition("/")[2]) if content_range else int(response["ContentLength"])
-
-
-def etag_of(response: Any) -> str:
-    """Return the ETag in a response, in its quotes.
-
-    Raises:
-        StorageUnavailableError: when it is missing or truncated; without it the version that was read or written is
-            unknown.
-    """
-    etag = response.get("ETag")
-    if not etag or etag.count('"') == 1:
-        raise StorageUnavailableError("the response has no ETag: try again, or check the proxy in between")
-    return str(etag)
-
-
-def date_of(response: Any) -> datetime:
-    """Return the Last-Modified time in a response.
-
-    Raises:
-        StorageUnavailableError: when it is missing.
-    """
-    if "LastModified" not in response:
-        raise StorageUnavailableError(
-            "the response has no Last-Modified header: try again, or check the proxy in between"
-        )
-    last_modified: datetime = response["LastModified"]
-    return last_modified
-
-
-def upload_id_of(response: Any) -> str:
-    """Return the id of a multipart upload in a response.
-
-    Raises:
-        StorageUnavailableError: when it is missing.
-    """
-    with translating_parse_errors():
-        return str(response["UploadId"])
-
-
-def unquoted_etag(response: Any) -> str:
-    """Return the ETag in a response without its quotes, as ``FileInfo`` has it."""
-    return etag_of(response).strip('"')
-
-
-@contextmanager
-def translating_parse_errors() -> Iterator[None]:
-    """Translate the built-in errors that boto3 raises when it parses an invalid response."""
-    try:
-        yield
-    except (ValueError, KeyError, ResponseParserError) as error:
-        raise StorageUnavailableError(
-            "the response cannot be parsed: try again, or check the proxy in between"
-        ) from error

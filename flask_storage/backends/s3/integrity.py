@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...range_download import MD5Check, check_digest
 from ...range_reader import ContentCheck
-from .gateway import translating_parse_errors, unquoted_etag
+from .responses import translating_parse_errors, unquoted_etag
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -11,8 +11,9 @@ import arrow
 
 from ...errors import FileNotFoundInStorageError, StorageUnavailableError
 from ...types import FileInfo, ListEntry
-from .gateway import BucketGateway, size_of, translating_parse_errors
+from .gateway import BucketGateway
 from .object_metadata import info_of
+from .responses import size_of, translating_parse_errors
 
 logger = logging.getLogger("flask_storage")
 

@@ -16,8 +16,9 @@ from ...multipart import MultipartStore, Part, PartLimits, PendingUpload
 from ...range_download import SEND_CHUNK_SIZE, Pieces
 from ...types import WriteOptions
 from .errors import code_of, status_of, translating_conditions
-from .gateway import BucketGateway, check_listing, translating_parse_errors, unquoted_etag, upload_id_of
+from .gateway import BucketGateway
 from .object_metadata import WRITE_KEY, condition_arguments, stored_metadata, write_arguments
+from .responses import check_listing, translating_parse_errors, unquoted_etag, upload_id_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -129,8 +130,8 @@ class S3Multipart(MultipartStore):
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
         """Yield the multipart uploads that are neither completed nor aborted."""
         prefix = self._bucket.key(f"{path}/" if path else "")
-        markers: dict[str, str] = {}
-        encoding: dict[str, str] = {}
+        markers: dict[str, Any] = {}
+        encoding: dict[str, Any] = {}
         while True:
             try:
                 page = self._bucket.call("list_multipart_uploads", Prefix=prefix, **markers, **encoding)
@@ -173,8 +174,8 @@ class S3Multipart(MultipartStore):
 
     def _call(self, operation: str, path: str, upload_id: str, **arguments: Any) -> Any:
         # A request with an empty id is one for the object itself, which it would store or delete.
-        # It may also have any type, as it often comes from a client.
-        if not (isinstance(upload_id, str) and _UPLOAD_ID.fullmatch(upload_id)):
+        unchecked: object = upload_id  # it often comes from a client, and may have any type
+        if not (isinstance(unchecked, str) and _UPLOAD_ID.fullmatch(unchecked)):
             raise FileNotFoundInStorageError(self._bucket.storage, f"{path} (upload)")
         return self._bucket.call(operation, Key=self._bucket.key(path), UploadId=upload_id, **arguments)
 

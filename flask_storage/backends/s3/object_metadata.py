@@ -11,7 +11,8 @@ import arrow
 from ...content_types import UNSPECIFIED_CONTENT_TYPE, guess_content_type
 from ...metadata_encoding import decode_metadata, decode_utf8_header, encode_metadata
 from ...types import FileInfo, WriteOptions
-from .gateway import BucketGateway, date_of, translating_parse_errors, unquoted_etag
+from .gateway import BucketGateway
+from .responses import date_of, translating_parse_errors, unquoted_etag
 
 WRITE_KEY = "fs-write"
 """The metadata key whose value identifies one write. It cannot be a key of an application, as it has a hyphen."""

@@ -45,12 +45,13 @@ from .diagnosis import diagnostics_of
 from .endpoint import check_endpoint, parse_bucket, parse_region
 from .errors import error_of, translate_error
 from .files import CHUNK_SIZE, CONCURRENCY, S3Reader, S3Writer
-from .gateway import BucketGateway, ObjectSettings, etag_of, translating_parse_errors
+from .gateway import BucketGateway, ObjectSettings
 from .link_operations import S3LinkOperations
 from .listing import details_of, entries_of, stat_object
 from .multipart import MIN_PART, S3Multipart
 from .presets import ADDRESSING, CHECKSUMS, S3Preset, capabilities_of, preset_of
 from .presign import S3Presigner
+from .responses import etag_of, translating_parse_errors
 from .settings import customer_arguments, key_pair, rounding_of, stored_arguments
 
 # Characters that XML 1.0 cannot represent, or changes. Paths do not have them, but keys of other programs may.
@@ -298,6 +299,9 @@ class S3Storage(S3LinkOperations):
             whole=whole,
         )
 
+    def _open_whole(self, path: str) -> S3Reader:
+        return self._open_reader(path, whole=True)
+
     def _open_writer(self, path: str, options: WriteOptions, *, size: int | None = None) -> S3Writer:
         return S3Writer(
             self._gateway,
@@ -317,7 +321,7 @@ class S3Storage(S3LinkOperations):
             copy_chunks(file_obj, writer, progress, chunk_size=writer.iter_chunk_size)
 
     def _download_file(self, path: str, file_obj: SupportsWrite, progress: ProgressCallback | None) -> None:
-        with self._reader(path, partial(self._open_reader, whole=True)) as reader:
+        with self._reader(path, self._open_whole) as reader:
             copy_chunks(reader, file_obj, progress, chunk_size=reader.iter_chunk_size)
 
     def _multipart(self) -> MultipartStore:

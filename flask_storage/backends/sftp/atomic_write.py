@@ -34,6 +34,7 @@ from .protocol import (
     FXF_EXCL,
     FXF_READ,
     FXF_WRITE,
+    HARDLINK,
     LSTAT,
     NO_SUCH_FILE,
     OP_UNSUPPORTED,
@@ -56,7 +57,7 @@ _DIRECTORY_DELETED = "another process deletes the directory repeatedly while a f
 _REPLACED = (
     "the temporary file was replaced with another file while it was written: check who may write to its directory"
 )
-FSYNC, POSIX_RENAME, HARDLINK = b"fsync@openssh.com", b"posix-rename@openssh.com", b"hardlink@openssh.com"
+FSYNC, POSIX_RENAME = b"fsync@openssh.com", b"posix-rename@openssh.com"
 
 TemporaryPath: TypeAlias = str
 """The path of a temporary file, which is in the directory of its target; its name begins with the reserved prefix."""
@@ -80,16 +81,27 @@ class AtomicWrite:
         """Create a temporary file in the directory of *path*; return its path and a handle.
 
         Missing directories are created. The mode is 0600 until :meth:`commit`.
+
+        The directory is checked before the file is created. One that was checked before in this session is checked at
+        the same time, where the server does not resolve a path through a link; see
+        :meth:`~.remote_tree.RemoteTree.remote_path`.
         """
         directory = parent(path)
         flags = FXF_WRITE | FXF_CREAT | FXF_EXCL | (FXF_READ if readable else 0)
         for _ in range(_ATTEMPTS):
             temporary = f"{directory}/{_temporary_name()}" if directory else _temporary_name()
+            realpath, opened = self.tree.request_realpath(session, directory), None
             try:
-                self.tree.check_realpath(session, directory, self.tree.request_realpath(session, directory))
+                if directory not in session.checked_directories or HARDLINK not in session.extensions:
+                    self.tree.check_directory(session, directory, realpath)
                 opened = session.open(self.tree.remote_path(session, temporary), flags, _PRIVATE_MODE)
+                self.tree.check_directory(session, directory, realpath)
                 return temporary, session.wait(opened)
+            except PermissionDeniedError:
+                self._remove_unchecked(session, temporary, opened)
+                raise
             except StatusError as error:
+                self._remove_unchecked(session, temporary, opened)
                 # The directory does not exist yet, or another process removed it; or a file has its name.
                 if error.code not in (NO_SUCH_FILE, FAILURE):
                     raise
@@ -183,7 +195,12 @@ class AtomicWrite:
             raise StorageFullError(
                 f"the server has stored {attributes.size} of {size} bytes: check whether its disk is full"
             )
-        self._check_not_replaced(session, attributes, path_stat)
+        try:
+            self._check_not_replaced(session, attributes, path_stat)
+        except StorageError:
+            with suppress(StatusError):  # a link in the path is the cause
+                self.tree.check_realpath(session, directory, realpath)
+            raise
         self.tree.check_realpath(session, directory, realpath)
         self._ensure_newer_mtime(session, temporary, attributes, target_stat)
         self.publish(session, temporary, path, options)
@@ -242,6 +259,13 @@ class AtomicWrite:
         self.tree.try_remove_temporary(session, temporary)
 
     # -- inner --------------------------------------------------------------------------------------------------------
+
+    def _remove_unchecked(self, session: Session, temporary: TemporaryPath, opened: PendingReply | None) -> None:
+        """Remove a file, if there is one, whose directory did not pass the check that was made at the same time."""
+        if opened is not None:
+            with suppress(StatusError):
+                self.tree.close_handle(session, session.wait(opened))
+                session.wait(session.request(REMOVE, self.tree.remote_path(session, temporary)))
 
     def _check_not_replaced(self, session: Session, written: Attributes, path_stat: PendingReply) -> None:
         """Check that the temporary path still names the file that was written, by its mode, owner and size."""
@@ -319,10 +343,12 @@ class AtomicWrite:
                 session.wait(session.rename(source, target))
                 session.request(REMOVE, backup)  # if this fails, `sweep` removes it
                 return
-            except StatusError:
+            except StatusError as error:
                 if self._succeeded(session, backed_up):
                     if self._succeeded(session, session.rename(backup, target)):
                         self._touch(session, target, attributes, attributes.mtime)
+                        if error.code == NO_SUCH_FILE and _differ_in_case_only(source, target):
+                            return  # the server ignores case: the backup was the source, and has its new name now
                         raise
                     session.request(REMOVE, backup)  # another process has written a newer file to the target
                 if not retries:
@@ -361,6 +387,10 @@ class AtomicWrite:
 
 def _temporary_name() -> str:
     return RESERVED_PREFIX + secrets.token_hex(8)
+
+
+def _differ_in_case_only(one: bytes, other: bytes) -> bool:
+    return one.decode("utf-8", "replace").casefold() == other.decode("utf-8", "replace").casefold()
 
 
 def _is_temporary(name: bytes) -> bool:

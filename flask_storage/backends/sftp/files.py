@@ -11,10 +11,11 @@ import operator
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import suppress
-from typing import Any
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ...errors import IntegrityError, PreconditionFailedError
 from ...files import RemoteFile
@@ -24,15 +25,22 @@ from ...types import FileInfo, FileMode, WriteOptions
 from .atomic_write import AtomicWrite
 from .copy import copy_bytes, read
 from .errors import unknown_outcome
-from .pool import Pool
+from .pool import KeptSession, Pool
 from .protocol import ConnectionLostError, PendingReply, Session
 from .remote_tree import RemoteTree
 from .upload import SFTPUpload, write
+
+if TYPE_CHECKING:
+    from ...range_reader import _Range
 
 CHUNK_SIZE = 1024 * 1024
 """The size of the ranges in which a file is read, in bytes."""
 READAHEAD_CHUNKS = 12
 """Maximum number of chunks in flight: 12 MiB saturate a connection of 300 MiB/s with a round-trip time of 40 ms."""
+_MIN_FAST_BYTES = 8 * 1024 * 1024
+"""How many bytes a caller must take, none of their chunks slowly, before more than two chunks are read ahead."""
+_SLOW_CHUNK = 0.25
+"""The time in which a fast caller takes a chunk, in seconds."""
 _MTIME_MARGIN = 2
 """How old a file must be when it is opened, in seconds, so that its mtime identifies its version."""
 PART_SIZE = 2 * 1024 * 1024
@@ -55,6 +63,9 @@ class SFTPRemoteFile(RemoteFile):
 class SFTPReader(RangeReader, SFTPRemoteFile):
     """Reads through one session, with read-ahead.
 
+    How much is read ahead grows with what the caller has taken. The sockets of a slow client take some MiB at once, so
+    the first 8 MiB say nothing about a caller, and neither do the first 8 MiB after a chunk that took it long.
+
     Args:
         path: The file.
         tree: The remote tree.
@@ -67,6 +78,8 @@ class SFTPReader(RangeReader, SFTPRemoteFile):
 
     def __init__(self, path: str, *, tree: RemoteTree, pool: Callable[[], Pool], whole: bool = False) -> None:
         self.path = path
+        self._fast_since = -_MIN_FAST_BYTES if whole else 0
+        self._loaded_at = time.monotonic()
         self._source = RemoteSource(path, tree, pool)
         source = self._source
         source.open(first=RangeReader.min_fetch_size)
@@ -81,6 +94,15 @@ class SFTPReader(RangeReader, SFTPRemoteFile):
             eager=whole,
         )
         self.iter_chunk_size = RemoteFile.iter_chunk_size
+
+    def _load_range(self, position: int, end: int) -> _Range:
+        if time.monotonic() - self._loaded_at > _SLOW_CHUNK:
+            self._fast_since = position
+        if position - self._fast_since < _MIN_FAST_BYTES:
+            self._prefetch_count = 1
+        loaded = super()._load_range(position, end)
+        self._loaded_at = time.monotonic()
+        return loaded
 
     def _release(self) -> None:
         super()._release()
@@ -103,29 +125,28 @@ class RemoteSource(Executor):
         self._path = path
         self._tree = tree
         self._get_pool = pool
-        self._pool: Pool | None = None
-        self._session: Session | None = None
+        self._kept: KeptSession | None = None
         self._handle = b""
         self._pid = 0
         self._opened_at = time.time()
         self.info: FileInfo
         self.head = b""
 
-    def open(self, first: int = 0) -> Session:
+    def open(self, first: int = 0) -> KeptSession:
         """Open the file, set :attr:`info` and :attr:`head`, and return the session in which it is open.
 
         Args:
             first: Maximum number of bytes in the head.
         """
-        self._pid, self._pool = os.getpid(), self._get_pool()
 
-        def open_file(session: Session) -> Session:
+        def open_file(session: Session) -> Callable[[], None]:
             self._handle, attributes, self.head = self._tree.open_file(session, self._path, first)
             self.info = self._tree.file_info(self._path, attributes)
-            return session
+            return partial(self._tree.close_handle, session, self._handle)
 
-        self._session = self._pool.run_and_keep(open_file)
-        return self._session
+        self._pid = os.getpid()
+        self._kept = self._get_pool().run_and_keep(open_file)
+        return self._kept
 
     def submit(self, _: Any, /, start: int, stop: int, into: io.BytesIO) -> Future[Any]:  # type: ignore[override]  # RangeReader submits one function only
         """Request a range; the future that is returned waits for it. The function is always :meth:`fetch`."""
@@ -135,39 +156,38 @@ class RemoteSource(Executor):
         """Read a range into a buffer."""
         PendingRange(self, start, stop, into).result()
 
-    def session(self) -> tuple[Session, bytes]:
-        """Return the session and the handle; new ones in the child of a fork, or after the connection was lost.
+    @contextmanager
+    def use(self) -> Iterator[tuple[Session, bytes]]:
+        """Use the session in the block, with the handle; new ones in the child of a fork, or after a lost connection.
 
         Raises:
             PreconditionFailedError: when the version that was open was replaced, or was so new that another version of
                 the same size could have the same mtime, which SFTP has in whole seconds.
         """
-        session = self._session
-        if session is None or session.broken or self._pid != os.getpid():
+        kept = self._kept
+        if kept is None or kept.session.broken or self._pid != os.getpid():
             self.close()
             old_info = self.info
-            session = self.open()
+            kept = self.open()
             is_new = old_info.last_modified.timestamp() > self._opened_at - _MTIME_MARGIN
             if is_new or self.info != old_info:
                 self.info = old_info
                 self.close()
                 problem = "the file may have been replaced" if is_new else "the file was replaced"
                 raise PreconditionFailedError(f"{problem} while it was read: open it again")
-        return session, self._handle
+        with kept as session:
+            yield session, self._handle
 
     def close(self) -> None:
         """Close the file, and release the session."""
-        session, self._session = self._session, None
-        if session is not None and self._pid == os.getpid() and self._pool is not None:
-            if not session.broken:
-                self._tree.close_handle(session, self._handle)
-            self._pool.release(session)
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.release()
 
     def release_from_finalizer(self) -> None:
-        """Release the session without taking a lock or sending a request; see :meth:`Pool.release_from_finalizer`."""
-        session, self._session = self._session, None
-        if session is not None and self._pool is not None:
-            self._pool.release_from_finalizer(session)
+        """Release the session; see :meth:`KeptSession.release_from_finalizer`."""
+        if self._kept is not None:
+            self._kept.release_from_finalizer()
 
 
 class PendingRange(Future[Any]):
@@ -183,12 +203,14 @@ class PendingRange(Future[Any]):
         self._session: Session | None = None
         self._buffer = into.getbuffer()
         self._is_finished = False
-        with suppress(ConnectionLostError):
-            self._request(start, stop)
+        with suppress(ConnectionLostError), source.use() as (session, handle):
+            self._session = session
+            self._request(session, handle, start, stop)
 
     def done(self) -> bool:
-        """Whether all responses have arrived."""
-        return self._is_finished or all(pending.is_done for _, _, pending in self._pending)
+        """Whether all responses have arrived, even if they were not read yet."""
+        missing = sum(end - start for start, end, pending in self._pending if not pending.is_done)
+        return self._is_finished or (self._session is not None and self._session.arrived_bytes >= missing)
 
     def cancel(self) -> bool:
         """Return False: a request cannot be cancelled."""
@@ -207,7 +229,6 @@ class PendingRange(Future[Any]):
             except ConnectionLostError:
                 self._pending.clear()
                 self._session = None
-                self._request(self._start, self._stop)
                 self._collect()
         finally:
             self._pending.clear()
@@ -215,11 +236,7 @@ class PendingRange(Future[Any]):
             self._buffer.release()
         self._into.seek(self._stop - self._start)
 
-    def _request(self, start: int, stop: int) -> None:
-        session, handle = self._source.session()
-        if self._session not in (None, session):
-            raise ConnectionLostError("the session was replaced")
-        self._session = session
+    def _request(self, session: Session, handle: bytes, start: int, stop: int) -> None:
         while start < stop:
             end = min(start + session.read_size, stop)
             buffer = self._buffer[start - self._start : end - self._start]
@@ -228,17 +245,21 @@ class PendingRange(Future[Any]):
         session.flush()
 
     def _collect(self) -> None:
-        if not self._pending or self._session is None or self._session.broken:
-            raise ConnectionLostError("the session is closed")
-        while self._pending:
-            start, end, pending = self._pending.popleft()
-            count = self._session.byte_count(pending)
-            if not count:
-                raise IntegrityError(
-                    f"the file ends at byte {start}, and more was expected: it was cut while it was read"
-                )
-            if start + count < end:  # a server may return less than was requested
-                self._request(start + count, end)
+        with self._source.use() as (session, handle):
+            if self._session is None:
+                self._session = session
+                self._request(session, handle, self._start, self._stop)
+            elif self._session is not session:
+                raise ConnectionLostError("the session was replaced")
+            while self._pending:
+                start, end, pending = self._pending.popleft()
+                count = session.byte_count(pending)
+                if not count:
+                    raise IntegrityError(
+                        f"the file ends at byte {start}, and more was expected: it was cut while it was read"
+                    )
+                if start + count < end:  # a server may return less than was requested
+                    self._request(session, handle, start + count, end)
 
 
 class SFTPWriter(MultipartWriter, SFTPRemoteFile):
@@ -302,7 +323,7 @@ class SFTPUpdater(SFTPRemoteFile):
         atomic_write: AtomicWrite,
         pool: Pool,
     ) -> None:
-        def copy_original(session: Session) -> Session:
+        def copy_original(session: Session) -> Callable[[], None]:
             tree = atomic_write.tree
             original, attributes, _ = tree.open_file(session, path)
             self._size = attributes.size or 0
@@ -316,9 +337,9 @@ class SFTPUpdater(SFTPRemoteFile):
                     raise
             finally:
                 tree.close_handle(session, original)
-            return session
+            return partial(tree.close_handle, session, self._handle)
 
-        self._session = pool.run_and_keep(copy_original)
+        self._kept = pool.run_and_keep(copy_original)
         super().__init__(FileMode.read | FileMode.write)
         self.path = path
         self._options = options
@@ -348,8 +369,8 @@ class SFTPUpdater(SFTPRemoteFile):
         """Set the size of the file, in bytes; None stands for the current position."""
         self._check(FileMode.write)
         size = _checked_position(self._position if size is None else operator.index(size))
-        with self._discard_on_error():
-            self._atomic_write.resize(self._session, self._handle, size)
+        with self._discard_on_error(), self._kept as session:
+            self._atomic_write.resize(session, self._handle, size)
         self._size = size
         return size
 
@@ -361,39 +382,34 @@ class SFTPUpdater(SFTPRemoteFile):
 
     def _readinto(self, view: memoryview) -> int:
         count = max(min(len(view), self._size - self._position), 0)
-        for start in range(0, count, _COPY_BUFFER_SIZE):
-            read(
-                self._session, self._handle, self._position + start, view[start : min(start + _COPY_BUFFER_SIZE, count)]
-            )
+        with self._kept as session:
+            for start in range(0, count, _COPY_BUFFER_SIZE):
+                part = view[start : min(start + _COPY_BUFFER_SIZE, count)]
+                read(session, self._handle, self._position + start, part)
         self._position += count
         return count
 
     def _write(self, view: memoryview) -> None:
-        write(self._session, self._handle, self._position, view)
+        with self._kept as session:
+            write(session, self._handle, self._position, view)
         self._position += len(view)
         self._size = max(self._size, self._position)
 
     def _publish(self) -> None:
         try:
-            self._atomic_write.commit(
-                self._session, self._handle, self._size, self._temporary, self.path, self._options
-            )
+            with self._kept as session:
+                self._kept.close = None  # the commit closes the file, also if it fails
+                self._atomic_write.commit(session, self._handle, self._size, self._temporary, self.path, self._options)
         except ConnectionLostError as error:
             raise unknown_outcome(error) from error
-        self._pool.release(self._session)
+        self._kept.release()
 
     def _discard(self) -> None:
-        try:
-            if self._session.broken:
-                self._pool.run(lambda session: self._atomic_write.tree.try_remove_temporary(session, self._temporary))
-            else:
-                self._atomic_write.discard(self._session, self._temporary, self._handle)
-        finally:
-            self._pool.release(self._session)
+        self._kept.release()
+        self._pool.run(lambda session: self._atomic_write.tree.try_remove_temporary(session, self._temporary))
 
     def _release(self) -> None:
-        if self._pid == os.getpid():
-            self._pool.release_from_finalizer(self._session)
+        self._kept.release_from_finalizer()
 
 
 def _checked_position(position: int) -> int:

@@ -18,6 +18,7 @@ from .protocol import (
     OPENDIR,
     PERMISSION_DENIED,
     READDIR,
+    ConnectionLostError,
     PendingReply,
     ProtocolError,
     Session,
@@ -118,7 +119,7 @@ class _DirectoryScan:
         self._tree = tree
         self._session = session
         self._realpath = tree.request_realpath(session, path)
-        self._opened = session.request(OPENDIR, tree.remote_path(session, path))
+        self._opened = session.request(OPENDIR, tree.remote_directory(session, path))
         self._handle: bytes | None = None
         self._pending: deque[PendingReply] = deque()
         self._readahead = 2
@@ -168,12 +169,9 @@ class _DirectoryScan:
         ]
 
     def close(self) -> None:
-        """Close the handle, without waiting for the responses that are still missing."""
-        if self._handle is None and not self._opened.is_done:
-            self._session.close()  # the handle has not arrived yet, so only closing the session closes it
-        handle = self._handle or self._opened.value
-        if handle is not None:
-            self._tree.close_handle(self._session, handle)
+        """Close the directory, without waiting for the entries that were requested."""
+        with suppress(StatusError, ConnectionLostError, TimeoutError, ProtocolError):
+            self._tree.close_handle(self._session, self._handle or self._session.wait(self._opened))
 
     def _is_open(self) -> bool:
         try:

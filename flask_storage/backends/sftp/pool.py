@@ -1,7 +1,8 @@
 """The pool of one process: few connections to a server, whose sessions are reused.
 
 :class:`Pool` owns connections (:mod:`.connection`) and their sessions (:mod:`.protocol`): it makes, checks and closes
-them. Its callers run a function with a session (:meth:`Pool.run`), which is retried if the connection was lost.
+them. Its callers run a function with a session (:meth:`Pool.run`), which is retried if the connection was lost. An open
+file keeps a session (:class:`KeptSession`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Pool:
 
     A new connection is made when all sessions of the existing connections are in use, and none of them may open another
     one. A released session is reused, and closed when it has been idle for *idle_timeout*. So is a connection without
-    sessions.
+    sessions. A session that an open file keeps is given to another caller between two calls of the file, if no other
+    session can be had.
 
     Args:
         connect: Makes a connection.
@@ -66,7 +68,8 @@ class Pool:
         self._last_error = ""  # with the last attempt to connect
         self._idle_sessions: list[_IdleSession] = []
         self._in_use: dict[Session, Connection] = {}
-        self._released: deque[tuple[Session, bool]] = deque()
+        # Changed only by the caller that uses the session, or with the lock while none does.
+        self._kept: dict[Session, set[KeptSession]] = {}
         self._closed: deque[Session] = deque()
         self._dropped: deque[Connection] = deque()
         self._timer: threading.Timer | None = None
@@ -83,11 +86,11 @@ class Pool:
             StorageTimeoutError: when no session becomes free in time.
             StorageError: when no connection can be made.
         """
-        if nowait and len(self._in_use) >= self._capacity() * 3 // 4:
+        if nowait and self._unavailable_count() >= self._capacity() * 3 // 4:
             raise StorageTimeoutError("no additional session is available: the rest is reserved for other callers")
         deadline = time.monotonic() + (0 if nowait else self._acquire_timeout)
         while True:
-            idle, connection = self._reserve(deadline)
+            idle, connection = self._reserve(deadline, share=not nowait)
             self._close_ended()
             if idle is not None:
                 if self._is_usable(*idle):
@@ -104,34 +107,50 @@ class Pool:
         try:
             if not session.broken:
                 with suppress(ConnectionLostError, TimeoutError):
+                    self._close_released(session)
                     session.flush()  # requests that close files may be queued
         finally:
             with self._condition:
                 self._return_session(session)
-                self._condition.notify()
+                self._condition.notify_all()
             self._close_ended()
 
-    def release_from_finalizer(self, session: Session) -> None:
-        """Return a session that is to be closed, without taking a lock or sending a request.
+    def keep(self, session: Session, close: Callable[[], object]) -> KeptSession:
+        """Release a session in which something is open, and return it as a :class:`KeptSession`."""
+        kept = KeptSession(self, session, close)
+        self._kept.setdefault(session, set()).add(kept)
+        self.release(session)
+        return kept
 
-        For finalizers: the garbage collector runs them in any thread, even while that thread sends on the same
-        connection. The next call of :meth:`acquire` closes the session.
+    def take_back(self, session: Session) -> None:
+        """Acquire a session that is kept; the caller blocks while another one uses it.
+
+        Raises:
+            ConnectionLostError: when the session is closed, or belongs to the parent of this process.
+            StorageTimeoutError: when it is not released in time.
         """
-        self._released.append((session, session.broken))
-        session.close()
+        if self._pid != os.getpid():  # this copy of the lock may never be released
+            raise ConnectionLostError("the connection belongs to the parent of this process")
+        with self._condition:
+            self._condition.wait_for(lambda: session not in self._in_use, self._acquire_timeout)
+            if session in self._in_use:
+                raise StorageTimeoutError(
+                    "the session of the open file is in use by another operation: try again, or raise max_connections"
+                )
+            if not self._take_idle(session):
+                raise ConnectionLostError("the session is closed")
+
+    def clean_up(self, session: Session) -> None:
+        """Close what was released in a session that is idle; otherwise, the caller that uses the session does it."""
+        if self._pid != os.getpid():
+            return
+        with self._condition:
+            is_idle = self._take_idle(session)
+        if is_idle:
+            self.release(session)
 
     def run(self, work: Callable[[Session], T]) -> T:
-        """Call *work* with a session, release the session, and return the result; see :meth:`run_and_keep`."""
-
-        def work_with(session: Session) -> tuple[Session, T]:
-            return session, work(session)
-
-        session, result = self.run_and_keep(work_with)
-        self.release(session)
-        return result
-
-    def run_and_keep(self, work: Callable[[Session], T]) -> T:
-        """Call *work* with a session, which the caller releases later; if *work* raises, it is released here.
+        """Call *work* with a session, release the session, and return the result.
 
         If the connection is lost, *work* is retried with another session.
 
@@ -142,11 +161,24 @@ class Pool:
         Raises:
             ConnectionLostError: when a new connection is lost as well.
         """
+        session, result = self._run(work)
+        self.release(session)
+        return result
+
+    def run_and_keep(self, work: Callable[[Session], Callable[[], object]]) -> KeptSession:
+        """Call *work* as :meth:`run`, and keep the session.
+
+        Args:
+            work: Opens something in the session, and returns a function that requests to close it.
+        """
+        return self.keep(*self._run(work))
+
+    def _run(self, work: Callable[[Session], T]) -> tuple[Session, T]:
         is_lost = False
         while True:
             session, is_new = self.acquire()
             try:
-                return work(session)
+                return session, work(session)
             except BaseException as error:
                 self.release(session)
                 if not isinstance(error, ConnectionLostError) or (is_lost and is_new):
@@ -164,6 +196,7 @@ class Pool:
             connections, self._connections = self._connections, []
             self._closed.extend(session for session, _, _ in self._idle_sessions)
             self._idle_sessions.clear()
+            self._kept.clear()
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -174,24 +207,21 @@ class Pool:
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
-    def _reserve(self, deadline: float) -> tuple[_IdleSession | None, Connection | None]:
+    def _reserve(self, deadline: float, *, share: bool) -> tuple[_IdleSession | None, Connection | None]:
         """Return an idle session; or a connection that may have one more; or neither, when a new connection is due.
 
         Args:
             deadline: Until when to wait for one of them, by the monotonic clock.
+            share: Whether the idle session may be one that is kept, if there is nothing else.
         """
         with self._condition:
             while True:
-                while self._released:
-                    session, was_broken = self._released.popleft()
-                    connection = self._in_use.pop(session, None)
-                    if connection is not None:
-                        self._end_session(session, connection, was_broken=was_broken)
+                self._discard_released()
                 self._discard_dead()
-                if self._idle_sessions:
-                    idle = self._idle_sessions.pop()
-                    self._in_use[idle[0]] = idle[1]
-                    return idle, None
+                free = [idle for idle in self._idle_sessions if not self._is_kept(idle[0])]
+                if free:
+                    self._take_idle(free[-1][0])
+                    return free[-1], None
                 available = [
                     connection
                     for connection in self._connections
@@ -207,15 +237,44 @@ class Pool:
                 if available:
                     available[0].session_count += 1
                     return None, available[0]
+                if self._idle_sessions and share:
+                    longest_idle = self._idle_sessions[0]
+                    self._take_idle(longest_idle[0])
+                    return longest_idle, None
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     raise StorageTimeoutError(
-                        f"all {len(self._in_use)} sessions are in use: close files that are read or written to their "
-                        "end, or raise max_connections"
+                        f"all {len(self._in_use)} sessions are in use by other operations: try again, or raise "
+                        "max_connections"
                         if self._in_use
                         else f"no connection was made in time{self._last_error}: try again, or raise connect_timeout"
                     )
                 self._condition.wait(min(remaining, _POLL_INTERVAL))
+
+    def _take_idle(self, session: Session) -> bool:
+        """Mark an idle session as in use, and return whether it was idle. The caller holds the lock."""
+        for idle in self._idle_sessions:
+            if idle[0] is session:
+                self._idle_sessions.remove(idle)
+                self._in_use[session] = idle[1]
+                return True
+        return False
+
+    def _is_kept(self, session: Session) -> bool:
+        return bool(self._kept.get(session))
+
+    def _close_released(self, session: Session) -> None:
+        """Close what was opened in a session, and is kept no longer."""
+        all_kept = self._kept.get(session, set())
+        for kept in [kept for kept in all_kept if kept.is_released]:
+            all_kept.discard(kept)
+            if kept.close is not None:
+                kept.close()
+
+    def _unavailable_count(self) -> int:
+        """Return the number of sessions that are in use or kept."""
+        with self._condition:
+            return len(self._in_use) + sum(self._is_kept(session) for session, _, _ in self._idle_sessions)
 
     def _capacity(self) -> int:
         """Return the maximum number of sessions, as far as the limits of the server are known."""
@@ -293,7 +352,8 @@ class Pool:
         connection = self._in_use.pop(session, None)
         if connection is None:
             return
-        if session.broken or session.outstanding > _MAX_OUTSTANDING or not connection.is_alive:
+        is_behind = session.outstanding > _MAX_OUTSTANDING and not self._is_kept(session)
+        if session.broken or is_behind or not connection.is_alive:
             self._end_session(session, connection, was_broken=session.broken)
         else:
             self._idle_sessions.append((session, connection, time.monotonic()))
@@ -312,6 +372,7 @@ class Pool:
         is_healthy = connection.is_alive and not was_broken
         connection.needs_check = connection.needs_check or not is_healthy
         session.close()
+        self._kept.pop(session, None)
         self._closed.append(session)
         connection.session_count -= 1
         if not (is_healthy or (connection.session_count and connection.is_alive)):
@@ -326,6 +387,13 @@ class Pool:
         self._dropped.append(connection)
         if connection in self._connections:
             self._connections.remove(connection)
+
+    def _discard_released(self) -> None:
+        """End the idle sessions whose files were all released by finalizers, which cannot close the files."""
+        for idle in [idle for idle in self._idle_sessions if self._is_kept(idle[0])]:
+            if all(kept.is_released for kept in self._kept[idle[0]]):
+                self._idle_sessions.remove(idle)
+                self._end_session(idle[0], idle[1])
 
     def _discard_dead(self) -> None:
         for idle in [idle for idle in self._idle_sessions if idle[0].broken or not idle[1].is_alive]:
@@ -344,7 +412,8 @@ class Pool:
         with self._condition:
             self._timer = None
             old = time.monotonic() - self._idle_timeout
-            for idle in [idle for idle in self._idle_sessions if idle[2] <= old]:
+            self._discard_released()
+            for idle in [idle for idle in self._idle_sessions if idle[2] <= old and not self._is_kept(idle[0])]:
                 self._idle_sessions.remove(idle)
                 self._end_session(idle[0], idle[1])
                 idle[1].idle_since = idle[2]
@@ -354,6 +423,49 @@ class Pool:
             if self._idle_sessions or any(not connection.session_count for connection in self._connections):
                 self._start_timer()
         self._close_ended()
+
+
+class KeptSession:
+    """A session in which something stays open: a file, or the directories of a listing.
+
+    A ``with`` block uses the session during one call of the file's user, and waits until no other caller uses it. Until
+    the next call, which may take long if the user is slow, the pool gives it to other callers when no other is free.
+
+    Args:
+        pool: The pool of the session.
+        session: The session.
+        close: Closes what is open in the session, by requests only; it must not refer to its user, who may never
+            release the session. None if everything is closed.
+
+    Raises:
+        ConnectionLostError, StorageTimeoutError: as :meth:`Pool.take_back`, by the ``with`` statement.
+    """
+
+    def __init__(self, pool: Pool, session: Session, close: Callable[[], object] | None) -> None:
+        self.session = session
+        self.close = close
+        self.is_released = False
+        self._pool = pool
+
+    def __enter__(self) -> Session:
+        self._pool.take_back(self.session)
+        return self.session
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.release(self.session)
+
+    def release(self) -> None:
+        """Close what is open, and keep the session no longer."""
+        self.is_released = True
+        self._pool.clean_up(self.session)
+
+    def release_from_finalizer(self) -> None:
+        """Keep the session no longer, without taking a lock or sending a request.
+
+        For finalizers: the garbage collector runs them in any thread, even while that thread sends on the same
+        connection. A later call of the pool closes what is open.
+        """
+        self.is_released = True
 
 
 _POLL_INTERVAL = 1

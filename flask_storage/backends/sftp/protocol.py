@@ -42,6 +42,7 @@ FXF_READ, FXF_WRITE, FXF_CREAT, FXF_EXCL = 0x01, 0x02, 0x08, 0x20
 
 OK, EOF, NO_SUCH_FILE, PERMISSION_DENIED, FAILURE, BAD_MESSAGE, OP_UNSUPPORTED = 0, 1, 2, 3, 4, 5, 8
 
+HARDLINK = b"hardlink@openssh.com"
 _LIMITS = b"limits@openssh.com"
 _MAX_EXTENSIONS = 64
 _MAX_STATUS_TEXT = 500
@@ -121,6 +122,8 @@ class Session:
         """The resolved path of the storage's root; :class:`~.remote_tree.RemoteTree` sets it."""
         self.round_trip_time = 0.0
         """The duration of the request that resolved the root, in seconds; 0 before."""
+        self.checked_directories: set[str] = set()
+        """Directories that were no links when a file was created in them; :class:`~.remote_tree.RemoteTree` sets it."""
         with _MarkingBroken(self):
             self._send_all(_HEADER.pack(5, _INIT, 3))
             self.extensions = self._receive_version()
@@ -217,6 +220,11 @@ class Session:
     def outstanding(self) -> int:
         """Number of requests without a response."""
         return len(self._pending)
+
+    @property
+    def arrived_bytes(self) -> int:
+        """Number of bytes that have arrived and were not read yet."""
+        return len(self._unread) + len(self._channel.in_buffer)
 
     def flush(self) -> None:
         """Send the requests that are still queued."""

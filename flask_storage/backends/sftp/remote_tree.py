@@ -4,11 +4,17 @@
 remove directories, remove files. The modules above call it with paths of the storage; it sends requests through
 :mod:`.protocol`. :mod:`.atomic_write` writes and renames files, and gets their remote paths from this module.
 
-SFTP opens files by path, and follows symbolic links in it. So before a path is used, a request resolves it
-(``REALPATH``), and any result other than the path itself is refused: no link is followed, inside the root or out of it.
-A race condition remains, which version 3 of the protocol cannot exclude: a user with a shell on the server could put a
-link into the path between that response and the next request, and remove it again. If untrusted users share the
-server, confine the account of the storage by ``ChrootDirectory``.
+SFTP opens files by path, and follows symbolic links in it. So a request resolves the path (``REALPATH``), and any
+result other than the path itself is refused: no link is followed, inside the root or out of it. A user with a shell on
+the server may swap links between two requests. Two measures are against that:
+
+* A path is sent as ``a/b/../../a/b/file`` to servers that have POSIX paths (:meth:`RemoteTree.remote_path`). The
+  server's kernel resolves it in one call. If ``a`` or ``b`` is a link, ``..`` leads to a parent of the link's target,
+  where ``a/b`` does not exist.
+* An open file is compared with what the path named before it was opened (:meth:`RemoteTree.open_file`).
+
+A race condition remains, which version 3 of the protocol cannot exclude: a link that appears while the kernel resolves
+the path. If untrusted users share the server, confine the account of the storage by ``ChrootDirectory``.
 """
 
 from __future__ import annotations
@@ -16,7 +22,8 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import astuple
 from datetime import UTC
 from typing import TYPE_CHECKING
 
@@ -25,16 +32,19 @@ from ...errors import (
     NotAFileError,
     PermissionDeniedError,
     StorageError,
+    StorageUnavailableError,
 )
 from ...paths import SYSTEM_DIRECTORY, parent
 from ...types import FileInfo
 from .codec import Attributes
 from .errors import printable, write_error
 from .protocol import (
+    BAD_MESSAGE,
     CLOSE,
     FAILURE,
     FSTAT,
     FXF_READ,
+    HARDLINK,
     LSTAT,
     MKDIR,
     NO_SUCH_FILE,
@@ -56,6 +66,11 @@ if TYPE_CHECKING:
     import arrow
 
 _DELETE_BATCH_SIZE = 64
+_MAX_RACES = 20
+"""How many lost race conditions are retried before they are an error."""
+_MAX_PATH = 1023
+"""The longest path that every POSIX system resolves, in bytes."""
+_MAX_CHECKED_DIRECTORIES = 1000
 
 
 class RemoteTree:
@@ -71,6 +86,7 @@ class RemoteTree:
         self.storage = storage
         self._root = root.encode()
         self._directory_mode = directory_mode
+        self._opens_after_check = False  # a path was refused before: opening a pipe would block the server
 
     # -- paths --------------------------------------------------------------------------------------------------------
 
@@ -104,25 +120,47 @@ class RemoteTree:
         self.root(session)
 
     def remote_path(self, session: Session, path: str) -> bytes:
-        """Return the path of *path* on the server; ``""`` is the root."""
-        root = self.root(session)
-        return root.rstrip(b"/") + b"/" + path.encode("utf-8", "surrogateescape") if path else root
+        """Return a path of *path* on the server; ``""`` is the root.
+
+        Where the server has POSIX paths, the path cannot be resolved if one of its directories is a link; see the
+        module. A server with hard links has such paths; others might refuse ``..``.
+        """
+        return self._path_through(session, parent(path), path)
+
+    def remote_directory(self, session: Session, path: str) -> bytes:
+        """Return a path of the directory *path*, as :meth:`remote_path`; also not resolved if itself is a link."""
+        return self._path_through(session, path, path)
 
     def request_realpath(self, session: Session, path: str) -> PendingReply:
         """Ask the server to resolve *path*; :meth:`check_realpath` checks the response."""
-        return session.request(REALPATH, self.remote_path(session, path))
+        return session.request(REALPATH, self._plain_path(session, path))
 
     def check_realpath(self, session: Session, path: str, realpath: PendingReply) -> None:
         """Check that *path* resolves to itself, by the response to :meth:`request_realpath`.
 
         Raises:
-            PermissionDeniedError: when the path contains a symbolic link.
+            PermissionDeniedError: when the path contains a symbolic link, or contained one for a moment.
         """
-        [(real, _, _)] = session.wait(realpath)
-        if real != self.remote_path(session, path):
+        try:
+            [(real, _, _)] = session.wait(realpath)
+        except StatusError as error:
+            if error.code != BAD_MESSAGE:
+                raise
+            # OpenSSH sends this for a name that is too long, and for a link that vanished while it was resolved.
+            session.wait(session.request(LSTAT, self._plain_path(session, path)))
+            real = b""
+        if real != self._plain_path(session, path):
+            session.checked_directories.discard(path)
             raise PermissionDeniedError(
                 "the path contains a symbolic link: storages do not follow links, replace it with a directory or file"
             )
+
+    def check_directory(self, session: Session, path: str, realpath: PendingReply) -> None:
+        """Check a directory as :meth:`check_realpath`, and remember in the session that it was no link."""
+        self.check_realpath(session, path, realpath)
+        if len(session.checked_directories) >= _MAX_CHECKED_DIRECTORIES:
+            session.checked_directories.clear()
+        session.checked_directories.add(path)
 
     def stat(self, session: Session, path: str) -> Attributes:
         """Return the attributes of a file.
@@ -159,12 +197,14 @@ class RemoteTree:
             return
         levels = _ancestors(path)
         missing: list[str] | None = None
+        retries = _MAX_RACES
         while missing is None:
             try:
                 missing = self._missing_directories(session, levels)
             except StatusError as error:  # another process created one between two requests: retry
-                if error.code != NO_SUCH_FILE:
+                if error.code != NO_SUCH_FILE or not retries:
                     raise
+                retries -= 1
         if missing:
             self._make_missing(session, missing)
 
@@ -185,9 +225,13 @@ class RemoteTree:
     # -- files --------------------------------------------------------------------------------------------------------
 
     def open_file(self, session: Session, path: str, first: int = 0) -> tuple[bytes, Attributes, bytes]:
-        """Open a file for reading, in three round trips.
+        """Open a file for reading, in two round trips.
 
-        It is checked before it is opened: opening a pipe without a writer would block a process of the server for ever.
+        The requests that check the path and the one that opens it are sent together, in this order. The open file must
+        be the one that was checked, by its size, mode, owner and mtime; otherwise it was replaced, and is opened again.
+
+        Opening a pipe without a writer blocks a process of the server until there is one. So after a path was refused,
+        files are opened only when the check has succeeded, in three round trips.
 
         Args:
             session: The session in which the file is opened.
@@ -199,26 +243,34 @@ class RemoteTree:
 
         Raises:
             StorageError: as :meth:`stat`.
+            StorageUnavailableError: when the file is replaced each time it is opened.
         """
-        with self._translating_missing(path):
-            self.stat(session, path)
-            handle: bytes = session.wait(session.open(self.remote_path(session, path), FXF_READ))
-        try:
-            head = bytearray(min(first, session.read_size))
-            handle_stat, path_stat = session.request(FSTAT, handle), self._request_stat(session, path)
-            content = session.read(handle, 0, memoryview(head)) if head else None
-            attributes: Attributes = session.wait(handle_stat)
-            # The path may have become a link before the file was opened. A file that was deleted since stays readable.
-            with suppress(FileNotFoundInStorageError):
-                self._check_stat(session, path, *path_stat)
-            if not has_file_type(stat.S_ISREG, attributes):
-                raise NotAFileError(f"{path} is not a regular file")
-            if attributes.size is None:
-                raise StorageError(f"{path} cannot be read: the server does not report the sizes of files")
-            return handle, attributes, bytes(head[: session.byte_count(content)]) if content else b""
-        except BaseException:
+        for _ in range(_MAX_RACES):
+            try:
+                checked, opened = self._open(session, path)
+                handle: bytes = session.wait(opened)
+            except StatusError as error:
+                if error.code != NO_SUCH_FILE:
+                    raise
+                continue  # deleted or replaced since it was checked: the next check tells which
+            try:
+                head = bytearray(min(first, session.read_size))
+                handle_stat, realpath = session.request(FSTAT, handle), self.request_realpath(session, path)
+                content = session.read(handle, 0, memoryview(head)) if head else None
+                attributes: Attributes = session.wait(handle_stat)
+                with suppress(StatusError):  # a file that was deleted since stays readable
+                    self.check_realpath(session, path, realpath)
+                if not is_same_version(attributes, checked):
+                    attributes, checked = self._stat_opened(session, path, handle)
+                if is_same_version(attributes, checked):
+                    if attributes.size is None:
+                        raise StorageError(f"{path} cannot be read: the server does not report the sizes of files")
+                    return handle, attributes, bytes(head[: session.byte_count(content)]) if content else b""
+            except BaseException:
+                self.close_handle(session, handle)
+                raise
             self.close_handle(session, handle)
-            raise
+        raise StorageUnavailableError(f"{path} is replaced by another process each time it is opened: try again")
 
     def remove(self, session: Session, path: str) -> None:
         """Delete a file, and the directories that become empty. The call is idempotent.
@@ -288,23 +340,58 @@ class RemoteTree:
 
     # -- inner --------------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _translating_missing(self, path: str) -> Iterator[None]:
-        """Translate "no such file" to a storage error; another process may delete or create the file at any time."""
+    def _plain_path(self, session: Session, path: str) -> bytes:
+        root = self.root(session)
+        return root.rstrip(b"/") + b"/" + path.encode("utf-8", "surrogateescape") if path else root
+
+    def _path_through(self, session: Session, directory: str, path: str) -> bytes:
+        """Return the path of *path* that leads through *directory*, up to the root, and down again."""
+        plain = self._plain_path(session, path)
+        if directory and HARDLINK in session.extensions:
+            through = self._plain_path(session, f"{directory}{'/..' * (directory.count('/') + 1)}/{path}")
+            if len(through) <= _MAX_PATH:
+                return through
+        return plain
+
+    def _open(self, session: Session, path: str) -> tuple[Attributes, PendingReply]:
+        """Return the attributes of the file at a path, and the request that opens it."""
+        remote_path = self.remote_path(session, path)
+        path_stat, realpath = session.request(LSTAT, remote_path), self.request_realpath(session, path)
+        opened = None if self._opens_after_check else session.open(remote_path, FXF_READ)
         try:
-            yield
-        except StatusError as error:
-            if error.code != NO_SUCH_FILE:
-                raise
-            raise FileNotFoundInStorageError(self.storage, path) from error
+            checked = self._check_stat(session, path, path_stat, realpath)
+        except (NotAFileError, PermissionDeniedError):
+            self._opens_after_check = True
+            if opened is not None:
+                session.close()  # the server may wait for a writer of the pipe that it opens
+            raise
+        except BaseException:
+            if opened is not None and not session.broken:
+                with suppress(StatusError):
+                    self.close_handle(session, session.wait(opened))
+            raise
+        return checked, opened or session.open(remote_path, FXF_READ)
+
+    def _stat_opened(self, session: Session, path: str, handle: bytes) -> tuple[Attributes, Attributes]:
+        """Return the attributes of an open file, and those of its path; the file may be growing."""
+        handle_stat = session.request(FSTAT, handle)
+        path_stat, realpath = (
+            session.request(LSTAT, self.remote_path(session, path)),
+            self.request_realpath(session, path),
+        )
+        return session.wait(handle_stat), self._check_stat(session, path, path_stat, realpath)
 
     def _request_stat(self, session: Session, path: str) -> tuple[PendingReply, PendingReply, PendingReply]:
-        realpath = self.request_realpath(session, path)
         path_stat = session.request(LSTAT, self.remote_path(session, path))
-        return realpath, path_stat, session.request(STAT, self._root)
+        return path_stat, self.request_realpath(session, path), session.request(STAT, self._root)
 
     def _check_stat(
-        self, session: Session, path: str, realpath: PendingReply, path_stat: PendingReply, root_stat: PendingReply
+        self,
+        session: Session,
+        path: str,
+        path_stat: PendingReply,
+        realpath: PendingReply,
+        root_stat: PendingReply | None = None,
     ) -> Attributes:
         missing = FileNotFoundInStorageError(self.storage, path)
         try:
@@ -315,7 +402,7 @@ class RemoteTree:
                 with suppress(StatusError):  # a directory of the path is missing too
                     self.check_realpath(session, path, realpath)
                 try:
-                    session.wait(root_stat)
+                    session.wait(root_stat or session.request(STAT, self._root))
                 except StatusError:
                     self.recheck_root(session)
                 raise missing from error
@@ -406,6 +493,12 @@ def to_datetime(seconds: int | None) -> arrow.Arrow:
     import arrow
 
     return arrow.get(min(seconds or 0, _LATEST), tzinfo=UTC)
+
+
+def is_same_version(one: Attributes, other: Attributes) -> bool:
+    """Whether two files may be the same version of one file, by the attributes that the server reports for both."""
+    pairs = zip(astuple(one), astuple(other), strict=True)
+    return all(first == second or first is None or second is None for first, second in pairs)
 
 
 def has_file_type(test: Callable[[int], bool], attributes: Attributes, *, unknown: bool = True) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -62,6 +62,9 @@ class SFTPStorage(InternalLinksStorageBackend):
     supports ``fsync@openssh.com``, and is renamed to its final path. :meth:`StorageBackend.sweep` removes temporary
     files of lost connections. Directories are created with their first file and removed with their last.
     Symbolic links are never followed.
+
+    A reader reads the version that it has opened. An open file uses its session during one call only, so open files, of
+    which there may be any number, do not block other operations.
 
     The server's host key must be known; unknown keys are always refused. Connections are made on first use, separately
     in each process, kept open, and shared by its threads.
@@ -262,24 +265,28 @@ class SFTPStorage(InternalLinksStorageBackend):
                 resource.shutdown(wait=False, cancel_futures=True)
 
     def _list(self, path: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
-        def start(session: Session) -> tuple[Session, Sequence[ListEntry] | None, Generator[Sequence[ListEntry]]]:
-            pages = self._pages(session, path, recursive)
-            return session, next(pages, None), pages
+        page: Sequence[ListEntry] | None = None
+        pages: Generator[Sequence[ListEntry]]
 
-        pool = self._pool()
-        session, page, pages = pool.run_and_keep(start)
+        def start(session: Session) -> Callable[[], None]:
+            nonlocal page, pages
+            pages = self._pages(session, path, recursive)
+            page = next(pages, None)
+            return pages.close
+
+        kept = self._pool().run_and_keep(start)
         try:
             while page is not None:
                 yield page
-                page = next(pages, None)
+                with kept:
+                    page = next(pages, None)
         except GeneratorExit:  # the garbage collector may have raised it
-            pool.release_from_finalizer(session)
+            kept.release_from_finalizer()
             raise
         except BaseException:
-            pages.close()
-            pool.release(session)
+            kept.release()
             raise
-        pool.release(session)
+        kept.release()
 
     def _pages(self, session: Session, path: str, recursive: bool) -> Generator[Sequence[ListEntry]]:
         for _, directory, entries in walk(self._tree, session, [path], recursive=recursive):

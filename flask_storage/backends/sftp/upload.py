@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ...errors import StorageUnavailableError
@@ -19,7 +20,7 @@ from ...types import WriteOptions
 from .atomic_write import POSIX_RENAME, AtomicWrite
 from .codec import Attributes
 from .errors import unknown_outcome, write_error
-from .pool import Pool
+from .pool import KeptSession, Pool
 from .protocol import CLOSE, FSTAT, ConnectionLostError, PendingReply, Session, StatusError
 
 if TYPE_CHECKING:
@@ -113,8 +114,9 @@ class SFTPUpload(MultipartStore):
 class _UploadSession:
     """A session in which the temporary file is open, and its writes without a response."""
 
-    def __init__(self, session: Session, handle: bytes) -> None:
-        self.session = session
+    def __init__(self, kept: KeptSession, handle: bytes) -> None:
+        self.kept = kept
+        self.session = kept.session
         self.handle = handle
         self.pending_writes: deque[PendingReply] = deque()
 
@@ -135,23 +137,25 @@ class _ParallelUpload:
         self._pool = pool
         self._max_sessions = max_sessions
         self._condition = threading.Condition()
+        self._created_attributes = Attributes()
         self._first_error: BaseException | None = None
         self._is_closed = False
         self._outcome_unknown = False
 
-        def create(session: Session) -> tuple[_UploadSession, str, Attributes]:
-            temporary, handle = atomic_write.create(session, path)
+        def create(session: Session) -> Callable[[], None]:
+            self.temporary, self._handle = atomic_write.create(session, path)
             if session.round_trip_time < NEAR_ROUND_TRIP:
                 self._max_sessions = 1
-                return _UploadSession(session, handle), temporary, Attributes()
-            try:
-                return _UploadSession(session, handle), temporary, session.wait(session.request(FSTAT, handle))
-            except BaseException:
-                if not session.broken:
-                    atomic_write.discard(session, temporary, handle)
-                raise
+            else:
+                try:
+                    self._created_attributes = session.wait(session.request(FSTAT, self._handle))
+                except BaseException:
+                    if not session.broken:
+                        atomic_write.discard(session, self.temporary, self._handle)
+                    raise
+            return partial(atomic_write.tree.close_handle, session, self._handle)
 
-        first, self.temporary, self._created_attributes = pool.run_and_keep(create)
+        first = _UploadSession(pool.run_and_keep(create), self._handle)
         self._root, self._round_trip_time = first.session.root, first.session.round_trip_time
         self._free: deque[_UploadSession] = deque([first])
         self._count = 1
@@ -161,7 +165,8 @@ class _ParallelUpload:
         """Yield a session in which the file is open, for exclusive use in the block."""
         upload_session = self._acquire()
         try:
-            yield upload_session
+            with upload_session.kept:
+                yield upload_session
         except BaseException as error:
             self._first_error = self._first_error or error
             raise
@@ -178,57 +183,54 @@ class _ParallelUpload:
         self._check()
         first, *others = self._free
         try:
-            self._close_sessions(others)
-            self._atomic_write.commit(
-                first.session,
-                first.handle,
-                size,
-                self.temporary,
-                path,
-                options,
-                pending_writes=first.pending_writes,
-            )
+            with ExitStack() as stack:
+                for upload_session in self._free:
+                    stack.enter_context(upload_session.kept)
+                self._close_sessions(others)
+                first.kept.close = None  # the commit closes the file, also if it fails
+                self._atomic_write.commit(
+                    first.session,
+                    first.handle,
+                    size,
+                    self.temporary,
+                    path,
+                    options,
+                    pending_writes=first.pending_writes,
+                )
         except ConnectionLostError as error:
             self._outcome_unknown = POSIX_RENAME not in first.session.extensions
             raise unknown_outcome(error) from error
-        self._free.clear()
-        self._pool.release(first.session)
+        self._release_sessions()
 
     def abort(self) -> None:
         """Delete the temporary file. After a rename whose outcome is unknown, leave that to `sweep`."""
-        session = self._free[0].session if self._free else None
-        try:
-            for upload_session in self._free:
-                if not upload_session.session.broken:
-                    self._atomic_write.tree.close_handle(upload_session.session, upload_session.handle)
-            if session is not None and not session.broken:
-                self._atomic_write.tree.try_remove_temporary(session, self.temporary)
-            elif not self._outcome_unknown:
-                self._pool.run(lambda another: self._atomic_write.tree.try_remove_temporary(another, self.temporary))
-        finally:
-            while self._free:
-                self._pool.release(self._free.popleft().session)
+        self._release_sessions()
+        if not self._outcome_unknown:
+            self._pool.run(lambda session: self._atomic_write.tree.try_remove_temporary(session, self.temporary))
 
     def abandon(self) -> None:
         """Drop the sessions without waiting; one that is in use is dropped when it is returned."""
         with self._condition:
             self._is_closed = True
             while self._free:
-                self._pool.release_from_finalizer(self._free.popleft().session)
+                self._free.popleft().kept.release_from_finalizer()
             self._condition.notify_all()
 
     def _close_sessions(self, upload_sessions: Sequence[_UploadSession]) -> None:
-        """Wait for all writes of some sessions, in one round trip, and release the sessions."""
+        """Wait for all writes of some sessions, in one round trip."""
         closed = [upload_session.session.request(CLOSE, upload_session.handle) for upload_session in upload_sessions]
         for upload_session in upload_sessions:
+            upload_session.kept.close = None
             upload_session.session.flush()
         for upload_session, close in zip(upload_sessions, closed, strict=True):
             try:
                 upload_session.session.wait_for_all([*upload_session.pending_writes, close])
             except StatusError as error:
                 raise write_error(upload_session.session, error) from error
-            self._free.remove(upload_session)
-            self._pool.release(upload_session.session)
+
+    def _release_sessions(self) -> None:
+        while self._free:  # the first one last, so that the next operation uses it
+            self._free.pop().kept.release()
 
     def _check(self) -> None:
         if isinstance(self._first_error, ConnectionLostError):
@@ -250,12 +252,12 @@ class _ParallelUpload:
             try:
                 if session.root is None:
                     session.root, session.round_trip_time = self._root, self._round_trip_time
-                return _UploadSession(
-                    session, self._atomic_write.reopen(session, self.temporary, self._created_attributes)
-                )
+                handle = self._atomic_write.reopen(session, self.temporary, self._created_attributes)
             except BaseException:
                 self._pool.release(session)
                 raise
+            close = partial(self._atomic_write.tree.close_handle, session, handle)
+            return _UploadSession(self._pool.keep(session, close), handle)
         except Exception:  # noqa: BLE001 - the open sessions suffice; if the server fails, they report the error
             with self._condition:
                 self._max_sessions = self._count = self._count - 1

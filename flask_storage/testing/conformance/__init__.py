@@ -12,6 +12,7 @@ from .concurrency import ConcurrencyTests
 from .copy_and_move import CopyAndMoveTests
 from .delete import DeleteTests
 from .download import DownloadTests
+from .headers import HeaderTests
 from .links import LinkTests
 from .listing import ListTests
 from .maintenance import MaintenanceTests
@@ -31,6 +32,7 @@ class BackendConformance(
     DownloadTests,
     WriteTests,
     WriteOptionsTests,
+    HeaderTests,
     SaveTests,
     AtomicWriteTests,
     PathTests,

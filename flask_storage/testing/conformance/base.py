@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import hashlib
 import io
+import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -79,6 +82,16 @@ def part_content(parts: MultipartStore, seed: int, size: int = CHUNK) -> bytes:
 def names(storage: StorageBackend, path: str = "", **arguments: Any) -> list[str]:
     """Return the names in a listing."""
     return [entry.name for entry in storage.list(path, **arguments)]
+
+
+@contextmanager
+def gzip_over_a_pipe(content: bytes) -> Iterator[gzip.GzipFile]:
+    """Yield a source that claims to be seekable, and cannot seek back; *content* must fit into the buffer of a pipe."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as target:
+        target.write(gzip.compress(content))
+    with os.fdopen(reading, "rb") as pipe, gzip.GzipFile(fileobj=pipe) as source:
+        yield source
 
 
 class UnseekableSource:

@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from ...backends.base import StorageBackend
-from ...errors import FileExistsInStorageError, FileNotFoundInStorageError, PreconditionFailedError
+from ...errors import (
+    FileExistsInStorageError,
+    FileNotFoundInStorageError,
+    IntegrityError,
+    PreconditionFailedError,
+)
 from .base import CHUNK, ConformanceBase, content_of, names, needs
 
 _BOTH = pytest.mark.parametrize("operation", ["copy", "move"])
@@ -136,6 +141,18 @@ class CopyAndMoveTests(ConformanceBase):
 
         assert caught.value.path == "missing.bin"
         assert storage.read("to.bin") == b"kept"
+
+    def test_an_upload_is_moved_before_it_is_confirmed(self, storage: StorageBackend) -> None:
+        """It exists only where the link of the upload cannot replace it; an unexpected one exists nowhere."""
+        storage.write("incoming/file.bin", b"abc")
+        storage.write("incoming/large.bin", b"abcd")
+
+        info = storage.confirm_upload("incoming/file.bin", size=3, move_to="files/file.bin")
+        with pytest.raises(IntegrityError):
+            storage.confirm_upload("incoming/large.bin", size=3, move_to="files/large.bin")
+
+        assert (info.path, info.size) == ("files/file.bin", 3)
+        assert names(storage) == ["files/file.bin"]
 
     @_BOTH
     def test_a_directory_is_not_copied(self, storage: StorageBackend, operation: str) -> None:

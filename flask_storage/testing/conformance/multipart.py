@@ -205,6 +205,18 @@ class MultipartTests(ConformanceBase):
             parts.complete("file.bin", upload_id, [part], _DEFAULTS)
 
     @needs("multipart")
+    def test_aborting_under_another_path_keeps_the_upload(self, storage: StorageBackend) -> None:
+        """An upload belongs to its path: under another one it does not exist, so nothing is deleted."""
+        parts = storage.multipart
+        upload_id = parts.create("file.bin", _DEFAULTS)
+        part = parts.upload_part("file.bin", upload_id, 1, b"x")
+
+        parts.abort("other.bin", upload_id)
+
+        parts.complete("file.bin", upload_id, [part], _DEFAULTS)
+        assert storage.read("file.bin") == b"x"
+
+    @needs("multipart")
     def test_a_completed_upload_cannot_be_completed_again(self, storage: StorageBackend) -> None:
         """It cannot be completed again after the file was replaced; aborting it does not change the file."""
         parts = storage.multipart

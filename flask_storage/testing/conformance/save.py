@@ -8,7 +8,7 @@ import io
 import pytest
 
 from ...backends.base import StorageBackend
-from .base import ConformanceBase, UnseekableSource, content_of, names, needs
+from .base import ConformanceBase, UnseekableSource, content_of, gzip_over_a_pipe, names, needs
 
 
 class SaveTests(ConformanceBase):
@@ -61,6 +61,16 @@ class SaveTests(ConformanceBase):
         path = storage.save("file.bin", UnseekableSource(content))
 
         assert storage.read(path) == content
+        assert storage.read("file.bin") == b"taken"
+
+    def test_save_accepts_a_source_that_only_claims_to_be_seekable(self, storage: StorageBackend) -> None:
+        """Its content is not read to find out its size, and not lost when the name exists already."""
+        storage.write("file.bin", b"taken")
+
+        with gzip_over_a_pipe(b"hello") as source:
+            path = storage.save("file.bin", source)
+
+        assert storage.read(path) == b"hello"
         assert storage.read("file.bin") == b"taken"
 
     def test_save_starts_at_the_sources_position(self, storage: StorageBackend) -> None:

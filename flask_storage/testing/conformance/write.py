@@ -14,7 +14,7 @@ import pytest
 from ...backends.base import StorageBackend
 from ...errors import FileNotFoundInStorageError
 from ...files import RemoteFile
-from .base import CHUNK, SIZES, ConformanceBase, UnseekableSource, content_of, names, needs
+from .base import CHUNK, SIZES, ConformanceBase, UnseekableSource, content_of, gzip_over_a_pipe, names, needs
 
 
 class WriteTests(ConformanceBase):
@@ -63,6 +63,13 @@ class WriteTests(ConformanceBase):
         storage.upload(UnseekableSource(content), "file.bin")
 
         assert storage.read("file.bin") == content
+
+    def test_a_source_may_only_claim_to_be_seekable(self, storage: StorageBackend) -> None:
+        """A gzip stream over a pipe is stored: it is not run to its end to find out its size."""
+        with gzip_over_a_pipe(b"hello") as source:
+            storage.upload(source, "file.bin")
+
+        assert storage.read("file.bin") == b"hello"
 
     def test_a_source_of_text_is_refused(self, storage: StorageBackend, tmp_path: Path) -> None:
         """Text is not encoded implicitly: it raises a TypeError, and the stored content is kept."""
@@ -125,6 +132,35 @@ class WriteTests(ConformanceBase):
             assert writer.write(view) == 8
 
         assert storage.size("file.bin") == 8
+
+    @pytest.mark.parametrize("size", [1, CHUNK + 1])
+    def test_a_writer_publishes_under_its_own_path(self, storage: StorageBackend, size: int) -> None:
+        """Also if its `name` was changed, as by a storage that wraps this one and has other paths."""
+        content = content_of(size)
+
+        writer = storage.open("inner/file.bin", "w")
+        writer.name = "file.bin"
+        writer.write(content)
+        writer.close()
+        discarded = storage.open("inner/file.bin", "w")
+        discarded.name = "file.bin"
+        discarded.write(content)
+        discarded.abort()
+
+        assert names(storage) == ["inner/file.bin"]
+        assert hashlib.sha256(storage.read("inner/file.bin")).digest() == hashlib.sha256(content).digest()
+
+    @needs("read_write")
+    def test_an_edit_is_published_under_its_own_path(self, storage: StorageBackend) -> None:
+        """Likewise."""
+        storage.write("inner/file.bin", b"old")
+
+        with storage.open("inner/file.bin", "rw") as updater:
+            updater.name = "file.bin"
+            updater.write(b"new")
+
+        assert names(storage) == ["inner/file.bin"]
+        assert storage.read("inner/file.bin") == b"new"
 
     def test_a_buffer_may_be_reused_after_writing(self, storage: StorageBackend) -> None:
         """`write` stores the content of the buffer at the time of the call."""
