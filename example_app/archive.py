@@ -46,6 +46,9 @@ class _Sink:
     def flush(self) -> None:
         """Do nothing."""
 
+    def close(self) -> None:
+        """Do nothing."""
+
     def take(self) -> bytes:
         """Return what was written since the last call."""
         data = b"".join(self._chunks)
