@@ -259,7 +259,7 @@ class LinkOperations(AppLinkOperations):
         The driver is asked even if the capabilities permit *request*, as some services refuse a combination of
         constraints, or one of their values.
         """
-        if request.operations & ShareLinkOperation.upload and (request.content_type or "").endswith("/"):
+        if (request.content_type or "").endswith("/") and request.operations & ShareLinkOperation.upload:
             raise ValueError(
                 "an upload link stores one exact content type, not a prefix of one: pass that to confirm_upload()"
             )
