@@ -61,6 +61,7 @@ class LinkViewMixin:
     ====== =====================================================================================================
     status when
     ====== =====================================================================================================
+    302    a plain download, which the service itself sends: by a link that expires within a minute
     400    the body is shorter than announced or has another checksum; the signed path is invalid
     403    the token is expired, damaged, used up, of another profile, or does not allow the operation
     404    the request has no token, or the file does not exist
