@@ -99,4 +99,6 @@ def _error_response(status: int, detail: str | None = None) -> Response:
 
 
 def _is_link_view() -> bool:
-    return request.endpoint is not None and request.endpoint.startswith("storage_")
+    return request.endpoint is not None and (
+        request.endpoint.startswith("storage_") or request.endpoint == "drop.shared"
+    )

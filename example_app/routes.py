@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 import re
 import secrets
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ from flask_storage import IntegrityError, InvalidPathError, ListEntry, StorageBa
 from flask_storage.paths import normalize, safe_filename
 
 from . import csrf
+from .archive import stream_zip
 from .file_types import FileType, file_type_of
 
 if TYPE_CHECKING:
@@ -62,6 +64,21 @@ LIFETIMES = {
 }
 
 
+class Order(NamedTuple):
+    """An order of the list: its name for people, the key by which entries are compared, and whether it is reversed."""
+
+    label: str
+    key: Callable[[ListEntry], Any]
+    descending: bool = True
+
+
+ORDERS = {
+    "newest": Order("Newest first", lambda entry: (entry.last_modified, entry.name)),
+    "name": Order("By name", lambda entry: (_name_of(entry.name).casefold(), entry.name), descending=False),
+    "largest": Order("Largest first", lambda entry: (entry.size, entry.name)),
+}
+
+
 class Item(NamedTuple):
     """One file, as the page shows it."""
 
@@ -78,26 +95,34 @@ class Item(NamedTuple):
 
 @blueprint.get("/")
 def index() -> Response:
-    """Show the newest files."""
+    """Show the newest files, or those whose names contain a text, in the order that was chosen."""
     backend = current_storage.default
-    count = total = 0
+    wanted = request.args.get("q", "").strip()
+    chosen = request.args.get("sort", "")
+    order = ORDERS.get(chosen, ORDERS["newest"])
+    count = total = matches = 0
 
-    def counted() -> Any:
-        nonlocal count, total
+    def matching() -> Iterator[ListEntry]:
+        nonlocal count, total, matches
         for entry in backend.iter():
             count += 1
             total += entry.size
-            yield entry
+            if wanted.casefold() in _name_of(entry.name).casefold():
+                matches += 1
+                yield entry
 
     # One pass over the storage; only the entries that are shown are held in memory.
-    newest = heapq.nlargest(
-        current_app.config["DROP_LISTED_FILES"], counted(), key=lambda entry: (entry.last_modified, entry.name)
-    )
+    select = heapq.nlargest if order.descending else heapq.nsmallest
+    shown = select(current_app.config["DROP_LISTED_FILES"], matching(), key=order.key)
     page = render_template(
         "drop.html",
-        files=[_item(entry) for entry in newest],
+        files=[_item(entry) for entry in shown],
         count=count,
         total=total,
+        matches=matches,
+        wanted=wanted,
+        chosen=chosen,
+        orders=ORDERS,
         max_size=current_app.config["DROP_MAX_UPLOAD_SIZE"],
         lifetimes=LIFETIMES.values(),
     )
@@ -115,7 +140,7 @@ def begin_upload() -> Response:
     """Return the URL, method, headers and fields with which the browser uploads one file."""
     payload = _json_payload()
     name, size = payload.get("name"), payload.get("size")
-    if not isinstance(name, str) or type(size) is not int or size < 0:
+    if not (isinstance(name, str) and name) or type(size) is not int or size < 0:
         abort(400, "An upload needs a name and a size.")
     if size > current_app.config["DROP_MAX_UPLOAD_SIZE"]:
         abort(413)
@@ -169,6 +194,31 @@ def upload_form() -> BaseResponse:
     return redirect(url_for(".index"), 303)
 
 
+# -- several files ----------------------------------------------------------------------------------------------------
+
+
+@blueprint.post("/selection")
+def selection() -> BaseResponse | str:
+    """Send the selected files as one ZIP file, or delete them after a confirmation."""
+    backend = current_storage.default
+    paths = list(dict.fromkeys(request.form.getlist("path")))
+    action = request.form.get("action")
+    if not paths:
+        abort(400, "No file is selected. Select files and try again.")
+    if action == "zip":
+        infos = [backend.stat(path) for path in paths]
+        response = Response(stream_zip(backend, infos), mimetype="application/zip")
+        response.headers["Content-Disposition"] = 'attachment; filename="drop.zip"'
+        response.headers["Cache-Control"] = "no-store"
+        return response
+    if action != "delete":
+        abort(400)
+    if "confirmed" not in request.form:
+        return render_template("delete.html", paths=paths, names=[_name_of(path) for path in paths])
+    backend.delete_many(paths)
+    return redirect(url_for(".index"), 303)
+
+
 # -- one file ---------------------------------------------------------------------------------------------------------
 
 
@@ -186,7 +236,7 @@ def download(path: str) -> BaseResponse:
 
 @blueprint.post("/share/<path:path>")
 def share(path: str) -> Response:
-    """Create a link that works without a login until it expires."""
+    """Return the address of a page for a recipient without a login, with a link to the file that expires."""
     backend = current_storage.default
     lifetime = LIFETIMES.get(str(_json_payload().get("lifetime")))
     if lifetime is None:
@@ -197,7 +247,29 @@ def share(path: str) -> Response:
     url = backend.link_to(
         info.path, "download", expires_at, name, content_type=file_type_of(name).content_type, uses=lifetime.uses
     )
-    return jsonify(url=url, expires_at=expires_at.isoformat(timespec="seconds"), once=lifetime.uses == 1)
+    token = _shared_page_signer().dumps([info.path, int(expires_at.timestamp()), lifetime.uses == 1, url])
+    page = _external_url(url_for(".shared", token=token))
+    return jsonify(url=page, expires_at=expires_at.isoformat(timespec="seconds"), once=lifetime.uses == 1)
+
+
+@blueprint.get("/shared/<token>")
+def shared(token: str) -> Response:
+    """Show a shared file to its recipient: name, size, and the link to it."""
+    try:
+        path, expires, once, url = _shared_page_signer().loads(token)
+    except BadSignature:
+        abort(403)
+    expires_at = datetime.fromtimestamp(expires, UTC)
+    if expires_at <= datetime.now(UTC):
+        abort(403)
+    info = current_storage.default.stat(path)
+    page = render_template(
+        "shared.html", name=_name_of(path), size=info.size, expires_at=expires_at, once=once, url=url
+    )
+    response = make_response(page)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
 
 
 @blueprint.post("/delete/<path:path>")
@@ -243,6 +315,16 @@ def _new_path(name: str) -> str:
 
 def _upload_token_signer() -> URLSafeSerializer:
     return URLSafeSerializer(current_app.config["SECRET_KEY"], salt="upload")
+
+
+def _shared_page_signer() -> URLSafeSerializer:
+    return URLSafeSerializer(current_app.config["SECRET_KEY"], salt="shared page")
+
+
+def _external_url(path: str) -> str:
+    """Return the address of a path of the app, as browsers reach it."""
+    external = current_app.config.get("STORAGE_EXTERNAL_URL")
+    return f"{external.rstrip('/')}{path.removeprefix(request.root_path)}" if external else request.host_url + path[1:]
 
 
 def _name_of(path: str) -> str:

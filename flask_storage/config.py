@@ -18,7 +18,20 @@ from werkzeug.routing import BuildError
 
 from .errors import ConfigurationError
 from .types import LINK_LIFETIME, LinkMode
-from .validation import parse_bool, parse_http_url, parse_seconds
+from .validation import did_you_mean, parse_bool, parse_http_url, parse_seconds
+
+SETTINGS = (
+    "STORAGE_PROFILES",
+    "STORAGE_DEFAULT_PROFILE",
+    "STORAGE_LINK_LIFETIME",
+    "STORAGE_LINK_URL_PREFIX",
+    "STORAGE_EXTERNAL_URL",
+    "STORAGE_LINK_USAGE",
+    "STORAGE_X_ACCEL_REDIRECT",
+    "STORAGE_X_SENDFILE",
+)
+"""Every setting that the extension reads, apart from those of Flask and keg-storage."""
+_LIKENESS = 0.83  # accepts STORAGE_PROFILE and FLASK_STORAGE_PROFILES, and not another extension's STORAGE_PROVIDER
 
 LINK_ENDPOINT = "storage_link"  # no dot: that would make it the property of a blueprint called "storage"
 HOST_ARGUMENT = "storage_host"
@@ -31,6 +44,17 @@ _MIN_SECRET_BYTES = 32
 logger = logging.getLogger("flask_storage")
 
 
+def warn_of_misspelled_settings(app: Flask) -> None:
+    """Log a warning for each setting that the extension ignores and that is spelled almost like one of its own.
+
+    This is no error, because the setting may belong to another extension.
+    """
+    ignored = [name for name in app.config if name.startswith(("STORAGE", "FLASK_STORAGE")) and name not in SETTINGS]
+    for name in ignored:
+        if question := did_you_mean(name, SETTINGS, likeness=_LIKENESS):
+            logger.warning("the setting %s is ignored: %s", name, question)
+
+
 def profile_specs(app: Flask) -> dict[str, Any]:
     """Return the specification of each profile by name, in order; a mapping is a copy that the caller may change.
 
@@ -40,7 +64,7 @@ def profile_specs(app: Flask) -> dict[str, Any]:
     setting = app.config.get("STORAGE_PROFILES")
     if setting is None and "KEG_STORAGE_PROFILES" in app.config:
         warnings.warn(
-            "KEG_STORAGE_PROFILES is now STORAGE_PROFILES: rename the setting", DeprecationWarning, stacklevel=4
+            "KEG_STORAGE_PROFILES is now STORAGE_PROFILES: rename the setting", DeprecationWarning, stacklevel=5
         )
         setting = app.config["KEG_STORAGE_PROFILES"]
     if setting is None:
@@ -99,9 +123,8 @@ def default_profile(app: Flask, profiles: list[str]) -> str:
             )
         return profiles[0]
     if name not in profiles:
-        raise ConfigurationError(
-            f"STORAGE_DEFAULT_PROFILE is {name!r}, which is not a profile: the profiles are {', '.join(profiles)}"
-        )
+        choices = did_you_mean(str(name), profiles) or f"the profiles are {', '.join(profiles)}"
+        raise ConfigurationError(f"STORAGE_DEFAULT_PROFILE is {name!r}, which is not a profile: {choices}")
     return cast(str, name)
 
 

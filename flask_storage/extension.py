@@ -8,6 +8,7 @@ from functools import partial
 from flask import Flask, current_app
 
 from .backends.base import StorageBackend
+from .cli.startup import errors_reported_by_click
 from .config import (
     HOST_ARGUMENT,
     LINK_ENDPOINT,
@@ -20,6 +21,7 @@ from .config import (
     pop_link_modes,
     pop_public_profiles,
     profile_specs,
+    warn_of_misspelled_settings,
 )
 from .errors import ConfigurationError
 from .link_usage import open_usage_store
@@ -76,6 +78,10 @@ class Storage:
             ConfigurationError: when the configuration is not valid, or the app was initialized before, or is not a
                 :class:`flask.Flask`.
         """
+        with errors_reported_by_click():
+            self._init_app(app)
+
+    def _init_app(self, app: Flask) -> None:
         unchecked: object = app  # callers may ignore the annotation
         if not isinstance(unchecked, Flask):
             raise ConfigurationError(
@@ -84,6 +90,7 @@ class Storage:
             )
         if "storage" in app.extensions:
             raise ConfigurationError("this app already has a Storage: create one Storage for it and import that")
+        warn_of_misspelled_settings(app)
         specs = profile_specs(app)
         served = pop_public_profiles(specs)
         modes = pop_link_modes(specs)

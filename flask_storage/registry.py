@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from .backends.base import StorageBackend
 from .errors import ConfigurationError, StorageError
-from .validation import parse_bool
+from .validation import did_you_mean, parse_bool
 
 ENTRY_POINT_GROUP = "flask_storage.backends"
 """The entry point group of backends in other distributions: ``[project.entry-points."flask_storage.backends"]``."""
@@ -27,6 +29,10 @@ BUILT_IN_BACKENDS = {
 _STORAGE_OPTIONS = ("unsupported_headers",)
 _S3_SERVICES = {name: name for name in ("b2", "ceph", "gcs", "minio", "r2", "spaces", "wasabi")} | {"gs": "gcs"}
 """Names of services that are not backends, and the preset of S3 for each."""
+
+
+_PROFILE_KEYS = ("backend", "links", "serve")  # what a profile may contain besides arguments of its class
+_MAX_SHOWN_ARGUMENTS = 8
 
 
 def find_backend(name: str) -> type[StorageBackend]:
@@ -49,10 +55,9 @@ def find_backend(name: str) -> type[StorageBackend]:
         )
     module_name, _, attribute = target.rpartition(":" if ":" in target else ".")
     if not module_name or module_name.startswith("."):
-        raise ConfigurationError(
-            f"no backend is called {name!r}: the backends are {', '.join(sorted({*BUILT_IN_BACKENDS, *registered}))}, "
-            "or give an import path 'package.module:Class'"
-        )
+        known = sorted({*BUILT_IN_BACKENDS, *registered})
+        choices = f"the backends are {', '.join(known)}, or give an import path 'package.module:Class'"
+        raise ConfigurationError(f"no backend is called {name!r}: {did_you_mean(name, known) or choices}")
     try:
         backend = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
@@ -87,9 +92,8 @@ def make_storage(profile: str, spec: object) -> StorageBackend:
             '"backend", or a URL'
         )
     cls = find_backend(backend) if isinstance(backend, str) else _checked(backend, profile)
-    arguments.setdefault("name", profile)
     options = _pop_storage_options(arguments)
-    _check_names(profile, cls, arguments)
+    arguments = _named_arguments(profile, cls, arguments)
     with _constructor_errors(profile, cls):
         return _with_options(cls(**_parse_booleans(profile, cls, arguments)), options)
 
@@ -110,10 +114,9 @@ def _from_url(profile: str, url: str) -> StorageBackend:
         raise ConfigurationError(f"profile {profile!r} is text but not a URL: write 'local:///srv/files', for example")
     cls = find_backend(parts.scheme)
     query = parse_qsl(parts.query, keep_blank_values=True)
-    options: dict[str, Any] = {cls.url_aliases.get(name, name): value for name, value in query}
-    options.setdefault("name", profile)
+    options = dict(query)
     storage_options = _pop_storage_options(options)
-    _check_names(profile, cls, options, partially=True)
+    options = _named_arguments(profile, cls, options, partially=True)
     with _constructor_errors(profile, cls):
         return _with_options(cls.from_url(parts, _parse_booleans(profile, cls, options)), storage_options)
 
@@ -141,16 +144,43 @@ def _parse_booleans(profile: str, cls: type[StorageBackend], arguments: dict[str
     return arguments
 
 
-def _check_names(
-    profile: str, cls: type[StorageBackend], arguments: Mapping[str, Any], *, partially: bool = False
-) -> None:
-    """Check that the constructor accepts these argument names; with *partially*, required ones may be missing."""
+def _named_arguments(
+    profile: str, cls: type[StorageBackend], arguments: dict[str, Any], *, partially: bool = False
+) -> dict[str, Any]:
+    """Return the arguments under their own names, with ``name``, after checking that the constructor accepts them.
+
+    Args:
+        profile: The profile's name.
+        cls: The class whose constructor gets the arguments.
+        arguments: As they are written in the profile.
+        partially: Whether required arguments may be missing, because the URL contains them.
+    """
+    named: dict[str, Any] = {}
+    for given, value in arguments.items():
+        name = cls.argument_aliases.get(given, given)
+        if name in named:
+            raise ConfigurationError(f"profile {profile!r} has {name} twice: leave {given} out, or the other one")
+        named[name] = value
+    named.setdefault("name", profile)
     signature = inspect.signature(cls)
     try:
-        (signature.bind_partial if partially else signature.bind)(**arguments)
+        (signature.bind_partial if partially else signature.bind)(**named)
     except TypeError as error:
-        known = ", ".join((*signature.parameters, *_STORAGE_OPTIONS))
-        raise ConfigurationError(f"profile {profile!r}: {error}; {cls.__name__} accepts {known}") from error
+        parameters = signature.parameters
+        unknown = [name for name in named if name not in parameters]
+        reason = _unknown_argument(cls, unknown[0], list(parameters)) if unknown else f"{cls.__name__}: {error}"
+        raise ConfigurationError(f"profile {profile!r}: {reason}") from error
+    return named
+
+
+def _unknown_argument(cls: type[StorageBackend], name: str, known: list[str]) -> str:
+    """Return a message that suggests similar arguments, or without any lists the first ones."""
+    reason = f"{cls.__name__} has no argument {name!r}"
+    if question := did_you_mean(str(name), {*known, *cls.argument_aliases, *_PROFILE_KEYS, *_STORAGE_OPTIONS}):
+        return f"{reason}: {question}"
+    shown, hidden = known[:_MAX_SHOWN_ARGUMENTS], len(known) - _MAX_SHOWN_ARGUMENTS
+    more = f" and {hidden} more, which its documentation lists" if hidden > 0 else ""
+    return f"{reason}: its arguments are {', '.join(shown)}{more}"
 
 
 @contextmanager
@@ -164,8 +194,15 @@ def _constructor_errors(profile: str, cls: type[StorageBackend]) -> Iterator[Non
         if isinstance(error, StorageError):
             raise
         raise ConfigurationError(
-            f"profile {profile!r}: {cls.__name__} cannot be created with these arguments; see the error before this one"
+            f"profile {profile!r}: {cls.__name__} cannot be created with these arguments ({_origin(error)}); the "
+            "traceback shows the error itself, which may contain a secret"
         ) from error
+
+
+def _origin(error: Exception) -> str:
+    """Return the type of an error and where it was raised: its text may contain the value of an argument."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} in {os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}"
 
 
 def _checked(backend: object, name: str) -> type[StorageBackend]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,6 +42,23 @@ def parse_bool(value: object) -> bool:
     if flag is None:
         raise ValueError("the value must be true or false")
     return flag
+
+
+def did_you_mean(name: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
+    """Return a question for an error message, like ``"did you mean 'root'?"``; empty when no known name is similar.
+
+    Args:
+        name: The unknown name.
+        known: The valid names.
+        likeness: How similar a name must be, from 0 to 1.
+
+    >>> did_you_mean("rot", ["root", "create"])
+    "did you mean 'root'?"
+    """
+    from difflib import get_close_matches  # only for messages
+
+    near = get_close_matches(name, sorted(known), n=2, cutoff=likeness)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def check_count(name: str, value: object, least: int = 0) -> None:

@@ -3,16 +3,28 @@
 import json
 import os
 import stat
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import click
 import pytest
+from click.testing import CliRunner
 from flask import Flask
+from flask.cli import FlaskGroup
 
-from flask_storage import MemoryStorage, PermissionDeniedError, Storage, WriteOptions
+from flask_storage import (
+    Capabilities,
+    LocalFSError,
+    MemoryStorage,
+    PermissionDeniedError,
+    ShareLinkOperation,
+    Storage,
+    WriteOptions,
+)
+from flask_storage.cli.capabilities import described
 from flask_storage.cli.output import human_date, human_size, printable
+from flask_storage.types import LINK_CONSTRAINTS
 
 DAY = datetime(2026, 6, 15, 12, tzinfo=UTC)
 
@@ -32,6 +44,18 @@ class ProtectingStorage(MemoryStorage):
         if path.startswith("protected"):
             raise PermissionDeniedError("protected files stay", path=path)
         super()._delete(path)
+
+
+class LimitedStorage(MemoryStorage):
+    """A custom backend that declares little."""
+
+    capabilities = Capabilities(
+        exclusive=True,
+        concurrent_writes=False,
+        links=ShareLinkOperation.download | ShareLinkOperation.upload,
+        link_constraints=frozenset({"max_size", "ip"}),
+        upload_constraints=frozenset({"size"}),
+    )
 
 
 @pytest.fixture
@@ -256,6 +280,15 @@ def test_a_missing_file_is_reported(run, tmp_path, args):
     assert result.stderr == "Error: Could not open file 'def': Not found in docs.\n"
     assert (result.stdout, result.exit_code) == ("", 1)
     assert os.listdir(tmp_path / "here") == []
+
+
+def test_get_into_a_missing_directory_is_a_usage_error(run, docs):
+    """A name that ends in a slash is a directory, which `get` of one file does not create."""
+    docs.write("a", b"1")
+
+    result = run("get", "a", "missing/")
+
+    assert (result.exit_code, "The folder missing/ does not exist" in result.stderr) == (2, True)
 
 
 def test_get_of_a_directory_fails(run, docs):
@@ -584,7 +617,7 @@ def test_a_link_without_the_apps_address_names_the_setting(run, app, tmp_path):
 
     result = other_app.test_cli_runner().invoke(args=["storage", "link", "a"])
 
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (2, "")
     assert "STORAGE_EXTERNAL_URL" in result.stderr
     assert "SERVER_NAME" in result.stderr
 
@@ -592,20 +625,51 @@ def test_a_link_without_the_apps_address_names_the_setting(run, app, tmp_path):
 # -- profiles, check and sweep ----------------------------------------------------------------------------------------
 
 
-def test_profiles_are_listed_with_their_capabilities(run):
-    """The default one is marked; the columns are aligned."""
-    lines = run("profiles").stdout.splitlines()
+def test_profiles_are_listed_with_their_capabilities_in_words(run, app):
+    """Grouped by subject; the default profile is marked."""
+    app.extensions["storage"]["scratch"].__class__ = LimitedStorage
 
-    assert [line[:14] for line in lines] == ["* docs        ", "  scratch     ", "  protecting  "]
-    assert lines[0].split()[:3] == ["*", "docs", "LocalFSStorage"]
-    assert "links:" not in lines[0]  # those of a service
-    assert "local-paths" in lines[0]
-    assert "local-paths" not in lines[1]
+    text = run("profiles").stdout
+    limited = text[text.index("  scratch") : text.index("  protecting")]
+
+    assert text.startswith("* docs (LocalFSStorage)\n    writes     create only, replace one version only, ")
+    assert max(map(len, limited.splitlines())) <= 100
+    assert limited.splitlines()[:3] == [
+        "  scratch (LimitedStorage)",
+        "    writes     create only",
+        "    links      signed for download, upload; limits: address, largest size; uploads: exact size",
+    ]
+    assert "\n    without    replace one version only, conditions in copies, " in limited
+
+
+def test_every_capability_has_words():
+    """Whether a storage supports all of them, or none."""
+    everything = Capabilities(
+        **dict.fromkeys((field.name for field in fields(Capabilities) if field.type == "bool"), True),
+        links=ShareLinkOperation.download,
+        link_constraints=LINK_CONSTRAINTS,
+        upload_constraints=LINK_CONSTRAINTS,
+    )
+    nothing = Capabilities(concurrent_writes=False)
+
+    supported = dict(described(everything))
+    missing = dict(described(nothing))
+
+    words = {word for subject, text in supported.items() if subject != "links" for word in text.split(", ")}
+    assert len(words) == sum(field.type == "bool" for field in fields(Capabilities)) - 1  # link_combinations
+    assert set(missing) == {"links", "without"}
+    assert set(missing["without"].split(", ")) == words
+    assert missing["links"] == "signed by the app"
+    assert supported["links"].startswith("signed for download, also in one link; limits: ")
+    assert supported["links"].count(",") == len(LINK_CONSTRAINTS)
 
 
 def test_one_profile_can_be_listed(run):
     """With --profile."""
-    assert len(run("profiles", "--profile", "scratch").stdout.splitlines()) == 1
+    text = run("profiles", "--profile", "scratch").stdout
+
+    assert text.startswith("  scratch (MemoryStorage)\n")
+    assert "docs" not in text
 
 
 def test_profiles_as_json_have_the_content_of_the_table(run):
@@ -625,8 +689,8 @@ def test_profiles_can_be_checked(run, docs):
     failed = run("profiles", "--check")
     output = json.loads(run("profiles", "--check", "--json").stdout)
 
-    assert (passed.exit_code, passed.stdout.count("works;")) == (0, 3)
-    assert (failed.exit_code, failed.stdout.count("works;"), failed.stdout.count("FAILS: ")) == (1, 2, 1)
+    assert (passed.exit_code, passed.stdout.count(") works\n")) == (0, 3)
+    assert (failed.exit_code, failed.stdout.count(") works\n"), failed.stdout.count(") FAILS: ")) == (1, 2, 1)
     assert [row["error"] is None for row in output] == [False, True, True]
 
 
@@ -773,7 +837,20 @@ def test_help_lists_every_command(run):
     commands = text.partition("Commands:")[2].split("\n")
     names = [line.split()[0] for line in commands if line.strip()]
     assert "..." not in text.partition("Commands:")[2]
-    assert names == ["check", "copy", "delete", "get", "link", "list", "move", "profiles", "put", "stat", "sweep"]
+    assert names == [
+        "check",
+        "copy",
+        "delete",
+        "doctor",
+        "get",
+        "link",
+        "list",
+        "move",
+        "profiles",
+        "put",
+        "stat",
+        "sweep",
+    ]
 
 
 def test_an_unknown_command_is_a_usage_error(run):
@@ -839,3 +916,48 @@ def test_near_dates_are_relative_and_others_have_no_needless_year(days, text):
 def test_printable_text_has_no_control_characters():
     """Letters of every script stay; control characters are escaped."""
     assert printable("Ü 日本 \x1b[2J\u202e\n") == "Ü 日本 \\x1b[2J\\u202e\\n"
+
+
+# -- an app that cannot start -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("args", [["storage", "list"], ["storage", "--help"], ["routes"], ["run"]])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"STORAGE_PROFILES": {"docs": {"backend": "local", "rot": "x"}}}, "did you mean 'root'?"),
+        ({"STORAGE_PROFILES": {"docs": {"backend": "local", "root": "lost\x1b[31m"}}}, "lost\\x1b[31m of 'docs'"),
+        ({"STORAGE_EXTERNAL_URL": "shop"}, "STORAGE_EXTERNAL_URL must be an absolute"),
+    ],
+)
+def test_a_wrong_configuration_is_one_message(tmp_path, monkeypatch, args, settings, message):
+    """With exit status 2 and without a traceback, for every command of `flask`."""
+    monkeypatch.chdir(tmp_path)
+
+    def create_app():
+        app = Flask("shop", instance_path=str(tmp_path))
+        app.config.update(settings)
+        Storage(app)
+        return app
+
+    result = CliRunner().invoke(FlaskGroup(create_app=create_app), args)
+
+    assert isinstance(result.exception, SystemExit)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_app_can_catch_its_own_configuration_error_in_a_command(tmp_path):
+    """The error that Click reports is still of the type that the documentation names."""
+
+    def create_app():
+        app = Flask("shop", instance_path=str(tmp_path))
+        app.config["STORAGE_PROFILES"] = {"docs": {"backend": "local", "root": "lost"}}
+        with pytest.raises(LocalFSError, match="does not exist") as caught:
+            Storage(app)
+        assert (caught.value.backend, type(caught.value.__cause__)) == ("docs", LocalFSError)
+        return app
+
+    assert CliRunner().invoke(FlaskGroup(create_app=create_app), ["routes"]).exit_code == 0

@@ -232,6 +232,19 @@ def test_a_long_upload_shows_a_progress_bar(docs, tmp_path):
     assert output.endswith("Uploaded big.bin to a/big.bin.\r\n")
 
 
+def test_a_folder_shows_one_progress_bar(docs, tmp_path):
+    """For all files together, also those that are skipped."""
+    docs.write("big/a", bytes(5 * MIB))
+    docs.write("big/b", bytes(6 * MIB))
+
+    process, output = on_terminal("get", "-r", "big", "copy", streams=["stderr"])
+
+    assert process.returncode == 0
+    assert "2 files  [" in output
+    assert "100%" in output
+    assert output.endswith("Downloaded 2 files to copy.\r\n")
+
+
 @pytest.mark.parametrize("target", ["copy.bin", "-"])
 def test_a_long_download_shows_a_progress_bar(docs, tmp_path, target):
     """Also when the content goes to a pipe."""

@@ -8,19 +8,24 @@ import stat
 import subprocess
 import sys
 import tomllib
+import zipfile
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from example_app import config, create_app
+from example_app import config, create_app, routes
+from example_app.archive import stream_zip
 from example_app.file_types import file_type_of
 from example_app.formats import filesize
 from example_app.secret_key import load_or_create
 from flask_storage import StorageUnavailableError, current_storage
+from flask_storage.signals import file_read
 
 ROOT = Path(__file__).parent.parent
+LATER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class Visitor:
@@ -51,6 +56,11 @@ class Visitor:
     def confirm(self, presigned):
         """Confirm an upload as the page's script does."""
         return self.post("/uploads/done", {"upload_token": presigned["upload_token"]})
+
+    def shared_link(self, page):
+        """Return the path of the link to the file on the page for its recipient."""
+        [url] = re.findall(r'href="([^"]+)" rel="noreferrer"', self.client.get(urlsplit(page).path).text)
+        return path_of(html.unescape(url))
 
     def names(self):
         """Return the file names on the page, in order."""
@@ -265,7 +275,6 @@ def test_two_files_of_the_same_name_are_stored_separately(visitor):
         ("a\r\nSet-Cookie: b.txt", "a__Set-Cookie_ b.txt"),
         ("exe\u202egpj.exe", "exe_gpj.exe"),
         (".fs-tmp-x", "_fs-tmp-x"),
-        ("", "file"),
         ("x" * 300 + ".txt", "x" * 251 + ".txt"),
     ],
 )
@@ -280,7 +289,16 @@ def test_a_name_that_is_valid_on_every_system_is_kept(visitor, name, stored_name
 
 @pytest.mark.parametrize(
     "payload",
-    [None, [], {}, {"name": "a"}, {"name": "a", "size": -1}, {"name": "a", "size": True}, {"name": 1, "size": 1}],
+    [
+        None,
+        [],
+        {},
+        {"name": "a"},
+        {"name": "a", "size": -1},
+        {"name": "a", "size": True},
+        {"name": 1, "size": 1},
+        {"name": "", "size": 1},
+    ],
 )
 def test_an_upload_requires_a_name_and_a_size(visitor, payload):
     """Otherwise the response is 400 with an explanation."""
@@ -406,6 +424,117 @@ def test_links_on_another_host_are_allowed_by_the_policy(tmp_path):
     assert "script-src 'self';" in policy
 
 
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ({}, ["b.txt", "Ähre.txt", "c.txt"]),
+        ({"sort": "newest"}, ["b.txt", "Ähre.txt", "c.txt"]),
+        ({"sort": "name"}, ["b.txt", "c.txt", "Ähre.txt"]),
+        ({"sort": "largest"}, ["c.txt", "Ähre.txt", "b.txt"]),
+        ({"sort": "unknown", "q": " "}, ["b.txt", "Ähre.txt", "c.txt"]),
+        ({"q": "äHRE"}, ["Ähre.txt"]),
+        ({"q": ".txt", "sort": "name"}, ["b.txt", "c.txt", "Ähre.txt"]),
+    ],
+)
+def test_the_list_can_be_searched_and_sorted(visitor, query, names):
+    """By a part of the name, in any case, without a script; the totals are those of all files."""
+    for name, content in (("c.txt", b"333"), ("Ähre.txt", b"22"), ("b.txt", b"1")):
+        visitor.upload(name, content)
+
+    page = visitor.client.get("/", query_string=query).text
+
+    assert [html.unescape(name) for name in re.findall(r'data-name="([^"]*)"', page)] == names
+    assert "3 files · 6 bytes" in page
+
+
+def test_a_search_without_result_and_its_text_are_shown(visitor):
+    """The text is escaped, and a link leads back to all files."""
+    visitor.upload("a.txt", b"1")
+    visitor.upload("b.txt", b"1")
+
+    page = visitor.client.get("/", query_string={"q": "<b>"}).text
+
+    assert "No file has “&lt;b&gt;” in its name" in page
+    assert "Show all 2 files" in page
+
+
+# -- several files ----------------------------------------------------------------------------------------------------
+
+
+def selected(visitor, action, *paths, **form):
+    """Send the form of the selection."""
+    form |= {"csrf_token": visitor.headers["X-CSRF-Token"], "action": action, "path": list(paths)}
+    return visitor.client.post("/selection", data=form)
+
+
+def test_several_files_are_downloaded_as_one_zip_file(visitor):
+    """Files of one name get numbers; empty files, and a file that is selected twice, are there once."""
+    contents = {"a.txt": b"1" * 100_000, "A.txt": b"2", "b.png": b""}
+    paths = [visitor.upload(name, content)[0]["path"] for name, content in contents.items()]
+
+    response = selected(visitor, "zip", *paths, paths[0])
+
+    assert response.headers["Content-Disposition"] == 'attachment; filename="drop.zip"'
+    with zipfile.ZipFile(io.BytesIO(response.data)) as archive:
+        assert archive.testzip() is None
+        assert {name: archive.read(name) for name in archive.namelist()} == {
+            "a.txt": b"1" * 100_000,
+            "A (2).txt": b"2",
+            "b.png": b"",
+        }
+
+
+def test_a_zip_file_is_sent_while_the_files_are_read(app, visitor):
+    """The second file is opened when the first one has been sent."""
+    paths = [visitor.upload(name, b"x" * 1000)[0]["path"] for name in ("a", "b")]
+    opened = []
+    with app.app_context():
+        backend = current_storage.default
+        infos = [backend.stat(path) for path in paths]
+
+        def record(sender, path):
+            opened.append(path)
+
+        with file_read.connected_to(record):
+            chunks = stream_zip(backend, infos)
+            next(chunks)
+            opened_first = list(opened)
+            rest = b"".join(chunks)
+
+    assert opened_first == paths[:1]
+    assert opened == paths
+    assert rest
+
+
+def test_several_files_are_deleted_after_a_confirmation(visitor):
+    """The page names them."""
+    paths = [visitor.upload(name, b"1")[0]["path"] for name in ("a.txt", "<b>.txt", "c.txt")]
+
+    question = selected(visitor, "delete", *paths[:2]).text
+    names = visitor.names()
+    done = selected(visitor, "delete", *paths[:2], confirmed="yes")
+
+    assert "Delete 2 files?" in question
+    assert "_b_.txt" in question
+    assert sorted(names) == ["_b_.txt", "a.txt", "c.txt"]
+    assert (done.status_code, visitor.names()) == (303, ["c.txt"])
+
+
+@pytest.mark.parametrize(
+    ("action", "paths", "status"),
+    [
+        ("zip", [], 400),
+        ("delete", [], 400),
+        ("publish", ["a/b"], 400),
+        ("zip", ["a/b"], 404),
+        ("zip", ["../b"], 400),
+    ],
+)
+def test_a_wrong_selection_is_an_error_page(visitor, action, paths, status):
+    """No file, an unknown action, a file that does not exist, an invalid path."""
+    assert selected(visitor, action, *paths).status_code == status
+
+
 # -- one file ---------------------------------------------------------------------------------------------------------
 
 
@@ -451,10 +580,58 @@ def test_a_shared_link_works_as_often_as_chosen(visitor, lifetime):
 
     shared = visitor.post(f"/share/{path}", {"lifetime": lifetime}).json
 
-    url = path_of(shared["url"])
+    url = visitor.shared_link(shared["url"])
     assert visitor.client.get(url).data == b"shared"
     assert shared["once"] == (lifetime == "once")
     assert visitor.client.get(url).status_code == (403 if lifetime == "once" else 200)
+
+
+def test_the_page_of_a_shared_file_uses_nothing_up(visitor):
+    """Chat programs fetch links to preview them; the page has no link to the other files."""
+    path = visitor.upload("<Ä>.txt", b"shared")[0]["path"]
+    url = urlsplit(visitor.post(f"/share/{path}", {"lifetime": "once"}).json["url"]).path
+
+    pages = [visitor.client.get(url) for _ in range(3)]
+
+    assert [page.status_code for page in pages] == [200, 200, 200]
+    assert "_Ä_.txt" in pages[0].text
+    assert "6 bytes" in pages[0].text
+    assert "for one download" in pages[0].text
+    assert 'href="/"' not in pages[0].text
+    assert (pages[0].headers["Cache-Control"], pages[0].headers["Referrer-Policy"]) == ("no-store", "no-referrer")
+    assert visitor.client.get(visitor.shared_link(url)).data == b"shared"
+
+
+def test_the_page_of_a_shared_file_ends_with_its_link(app, visitor, monkeypatch):
+    """After the expiry, for a changed address, and when the file was deleted."""
+    path = visitor.upload("a.txt", b"shared")[0]["path"]
+    url = urlsplit(visitor.post(f"/share/{path}", {"lifetime": "hour"}).json["url"]).path
+    monkeypatch.setitem(routes.LIFETIMES, "hour", routes.LIFETIMES["hour"]._replace(time=timedelta(seconds=1)))
+    short = urlsplit(visitor.post(f"/share/{path}", {"lifetime": "hour"}).json["url"]).path
+    page, changed = visitor.client.get(url), visitor.client.get(f"{url}x")
+    monkeypatch.setattr(routes, "datetime", type("Later", (datetime,), {"now": lambda zone=None: LATER}))
+    expired = visitor.client.get(short)
+    monkeypatch.undo()
+    with app.app_context():
+        current_storage.default.delete(path)
+    deleted = visitor.client.get(url)
+
+    assert [answer.status_code for answer in (page, changed, expired, deleted)] == [200, 403, 403, 404]
+    assert "This link does not work" in changed.text
+    assert "Back to the files" not in changed.text + expired.text + deleted.text
+
+
+def test_a_shared_page_has_the_address_that_browsers_use(tmp_path):
+    """That of the setting, also below a path, or that of the request."""
+    app = create_app(str(tmp_path), {"STORAGE_EXTERNAL_URL": "https://drop.example/files"})
+    visitor = Visitor(app)
+    path = "a/b.txt"
+    with app.app_context():
+        current_storage.default.write(path, b"1")
+
+    url = visitor.post(f"/share/{path}", {"lifetime": "day"}).json["url"]
+
+    assert url.startswith("https://drop.example/files/shared/")
 
 
 @pytest.mark.parametrize("payload", [None, [], {}, {"lifetime": "forever"}])
@@ -515,7 +692,9 @@ def test_an_invalid_path_is_refused(visitor, path):
 # -- CSRF and cookies -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("url", ["/uploads", "/uploads/done", "/files", "/share/a", "/delete/a?confirmed=yes"])
+@pytest.mark.parametrize(
+    "url", ["/uploads", "/uploads/done", "/files", "/selection", "/share/a", "/delete/a?confirmed=yes"]
+)
 @pytest.mark.parametrize("token", [None, "", "wrong", "wröng"])
 def test_a_request_without_a_csrf_token_changes_nothing(visitor, url, token):
     """Nor one with a wrong token."""

@@ -7,6 +7,7 @@ import sys
 from contextlib import nullcontext
 from datetime import timedelta
 from importlib.metadata import EntryPoint, EntryPoints
+from types import MappingProxyType
 
 import flask
 import pytest
@@ -146,14 +147,21 @@ def test_keg_storages_setting_is_read_with_a_warning(make_app):
         ({"a": {"backend": object}}, "is not a StorageBackend class"),
         (
             {"a": {"backend": "memory", "colour": "red"}},
-            "unexpected keyword argument 'colour'; MemoryStorage accepts name",
+            "^profile 'a': MemoryStorage has no argument 'colour': its arguments are name, linked_endpoint",
         ),
-        ({"a": {"backend": "local"}}, "missing a required argument: 'root'"),
+        ({"a": {"backend": "local"}}, "^profile 'a': LocalFSStorage: missing a required argument: 'root'"),
+        ({"a": {"backend": "local", "rot": "x"}}, "LocalFSStorage has no argument 'rot': did you mean 'root'"),
+        ({"a": {"backend": "memory", "srve": True}}, "has no argument 'srve': did you mean 'serve'"),
+        ({"a": {"backend": "memory", 5: 6}}, "has no argument 5: its arguments are name"),
+        ({"a": {"backend": "memry"}}, "no backend is called 'memry': did you mean 'memory'"),
         ({"a": "files"}, "text but not a URL"),
         ({"a": "tape://x"}, "no backend is called 'tape'"),
         ({"a": "gs://bucket"}, "use the backend 's3' with preset='gcs' and the endpoint_url"),
         ({"a": {"backend": "minio", "bucket": "b"}}, "use the backend 's3' with preset='minio'"),
-        ({"a": "memory:?colour=red"}, "unexpected keyword argument 'colour'; MemoryStorage accepts name"),
+        (
+            {"a": "memory:?colour=red"},
+            "^profile 'a': MemoryStorage has no argument 'colour': its arguments are name, linked_endpoint",
+        ),
         ({"a": "memory:?portable=perhaps"}, "portable must be true or false"),
         ({"a": "local://[::1/x"}, "not a URL"),
         ({"a": {"backend": ".tape:Tape"}}, "no backend is called '.tape:Tape'"),
@@ -184,8 +192,10 @@ def test_an_invalid_profile_is_reported_at_start(make_app, setting, message):
 
 def test_an_unknown_default_profile_is_reported_at_start(make_app):
     """The message lists the profiles."""
-    with pytest.raises(ConfigurationError, match="the profiles are docs"):
+    with pytest.raises(ConfigurationError, match="did you mean 'docs'"):
         make_app(STORAGE_PROFILES={"docs": "memory:"}, STORAGE_DEFAULT_PROFILE="dosc")
+    with pytest.raises(ConfigurationError, match="the profiles are docs"):
+        make_app(STORAGE_PROFILES={"docs": "memory:"}, STORAGE_DEFAULT_PROFILE=5)
 
 
 def test_a_missing_root_directory_is_reported_at_start(make_app, tmp_path):
@@ -819,3 +829,62 @@ def test_a_base_url_without_serve_publishes_nothing(make_app):
     profiles_of(app)["pics"].write("x", b"1")
 
     assert app.test_client().get("/media/x").status_code == 404
+
+
+class RegionalStorage(MemoryStorage):
+    """A backend one of whose arguments has a short name in profiles."""
+
+    argument_aliases = MappingProxyType({"region": "cloud_region"})
+
+    def __init__(self, cloud_region="none", name="memory"):
+        super().__init__(name=name)
+        self.cloud_region = cloud_region
+
+
+@pytest.mark.parametrize("name", ["region", "cloud_region"])
+@pytest.mark.parametrize("form", ["mapping", "pair", "url"])
+def test_an_argument_may_have_another_name_in_every_form_of_a_profile(make_app, monkeypatch, form, name):
+    """As `region` is short for the `aws_region` of S3."""
+    monkeypatch.setitem(registry.BUILT_IN_BACKENDS, "regional", f"{__name__}:RegionalStorage")
+    spec = {"backend": RegionalStorage, name: "west"} if form == "mapping" else f"regional:?{name}=west"
+    setting = [(RegionalStorage, {"name": "a", name: "west"})] if form == "pair" else {"a": spec}
+
+    app = make_app(STORAGE_PROFILES=setting)
+
+    assert profiles_of(app)["a"].cloud_region == "west"
+
+
+def test_an_argument_cannot_be_given_under_both_of_its_names(make_app):
+    """One of them would be ignored."""
+    spec = {"backend": RegionalStorage, "cloud_region": "west", "region": "east"}
+
+    with pytest.raises(ConfigurationError, match=r"^profile 'a' has cloud_region twice: leave region out"):
+        make_app(STORAGE_PROFILES={"a": spec})
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("STORAGE_PROFILE", "STORAGE_PROFILES"),
+        ("FLASK_STORAGE_PROFILES", "STORAGE_PROFILES"),
+        ("STORAGE_XSENDFILE", "STORAGE_X_SENDFILE"),
+        ("STORAGE_EXTERNAL_URI", "STORAGE_EXTERNAL_URL"),
+    ],
+)
+def test_a_misspelled_setting_causes_a_warning(make_app, caplog, name, setting):
+    """It would be ignored silently; the app starts, because the setting may belong to another extension."""
+    make_app(**{name: None})
+
+    assert [record.message for record in caplog.records] == [
+        f"the setting {name} is ignored: did you mean {setting!r}?"
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["STORAGE_PROVIDER", "STORAGE_SERVER_URL", "STORAGE_KEY", "RATELIMIT_STORAGE_URI", "KEG_STORAGE_PROFILES"]
+)
+def test_settings_of_other_extensions_cause_no_warning(make_app, caplog, name):
+    """Those of flask-cloudy, Flask-Limiter and others; keg-storage's has a warning of its own."""
+    make_app(STORAGE_PROFILES={"docs": "memory:"}, **{name: "x"})
+
+    assert caplog.records == []

@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "validation": ("errors paths", ""),
     "tokens": (VALUES, "jwt"),
     # Open files and transfers: no SDK. urllib3 is known for the errors of its responses.
+    "diagnostics": ("", ""),
     "process_local": ("", ""),
     "files": (f"{VALUES} streams", ""),
     "multipart": (f"{VALUES} files", ""),
@@ -46,12 +47,12 @@ MAY_IMPORT = {
     "link_usage.sql_store": ("errors .base", "sqlalchemy"),
     "link_usage": ("errors .base .file_store .redis_store .sql_store", ""),
     # The storage interface: what a backend implements, then the public operations.
-    "backends.driver": (f"{VALUES} content_types files multipart paths streams tokens", ""),
+    "backends.driver": (f"{VALUES} content_types diagnostics files multipart paths streams tokens", ""),
     "backends.transfers": (f"{VALUES} files paths signals streams validation .driver", ""),
     "backends.app_links": (f"{VALUES} files paths tokens validation .transfers", ""),
     "backends.links": (f"{VALUES} content_types files paths signals validation .app_links .driver", ""),
     "backends.multipart_checks": (f"{VALUES} multipart", ""),
-    "backends.base": (f"{VALUES} files multipart paths signals .links .multipart_checks", ""),
+    "backends.base": (f"{VALUES} diagnostics files multipart paths signals .links .multipart_checks", ""),
     "backends.internal_links": (f"{VALUES} tokens .base", "flask"),
     "backends.multipart_manifest": (f"{VALUES} multipart paths", ""),
     # Backends. None imports another.
@@ -62,12 +63,13 @@ MAY_IMPORT = {
     "backends.local.directory": ("errors paths .attributes", ""),
     "backends.local.rooted_tree": ("errors paths .attributes .directory", ""),
     "backends.local.inspection": (".attributes .rooted_tree", ""),
+    "backends.local.diagnosis": ("diagnostics .inspection", ""),
     "backends.local.file": (f"{VALUES} files paths .attributes .copy .directory .rooted_tree", ""),
     "backends.local.multipart": (f"{VALUES} multipart paths {MANIFEST} .attributes .copy .directory .rooted_tree", ""),
     "backends.local.storage": (
         (
-            f"{VALUES} files multipart paths streams validation {INTERNAL_LINKS}"
-            " .attributes .copy .directory .file .inspection .multipart .rooted_tree"
+            f"{VALUES} diagnostics files multipart paths streams validation {INTERNAL_LINKS}"
+            " .attributes .copy .diagnosis .directory .file .inspection .multipart .rooted_tree"
         ),
         "",
     ),
@@ -90,6 +92,7 @@ MAY_IMPORT = {
         "errors range_download .bounded_client .errors .object_stream .presets .responses",
         "botocore.exceptions",
     ),
+    "backends.s3.diagnosis": ("diagnostics .client .gateway", ""),
     "backends.s3.integrity": ("range_download range_reader .responses", ""),
     "backends.s3.object_metadata": ("content_types metadata_encoding types .gateway .responses", "arrow"),
     "backends.s3.listing": ("errors types .gateway .object_metadata .responses", "arrow"),
@@ -113,8 +116,8 @@ MAY_IMPORT = {
     "backends.s3.storage": (
         (
             f"{VALUES} multipart paths process_local streams validation"
-            " .client .copy .endpoint .errors .files .gateway .link_operations .listing .multipart .presets .presign"
-            " .responses .settings"
+            " diagnostics .client .copy .diagnosis .endpoint .errors .files .gateway .link_operations .listing"
+            " .multipart .presets .presign .responses .settings"
         ),
         "botocore.exceptions",
     ),
@@ -124,6 +127,7 @@ MAY_IMPORT = {
     "backends.azure.errors": (VALUES, "azure.core.exceptions"),
     "backends.azure.account": ("errors metadata_encoding paths validation", "azure.identity"),
     "backends.azure.transport": ("range_download", "azure.core.pipeline.transport requests urllib3"),
+    "backends.azure.diagnosis": ("diagnostics .account", ""),
     "backends.azure.client": (
         "errors process_local .account .transport",
         "azure.core.credentials azure.identity azure.storage.blob",
@@ -179,8 +183,8 @@ MAY_IMPORT = {
     "backends.azure.storage": (
         (
             f"{VALUES} multipart paths process_local streams validation"
-            " .account .blob_metadata .client .copy .delete .errors .files .gateway .link_operations .listing"
-            " .multipart .sas"
+            " diagnostics .account .blob_metadata .client .copy .delete .diagnosis .errors .files .gateway"
+            " .link_operations .listing .multipart .sas"
         ),
         "azure.core.exceptions azure.storage.blob.ContainerClient",
     ),
@@ -241,16 +245,27 @@ MAY_IMPORT = {
     # Commands.
     "cli.arguments": ("", "click"),
     "cli.output": (VALUES, "click"),
+    "cli.startup": ("errors .output", "click"),
     "cli.profile": (f"errors {INTERFACE} profiles", "click flask"),
     "cli": (".profile", "click"),
+    "cli.capabilities": ("types", ""),
     "cli.command": ("errors .output .profile", "click flask"),
+    "cli.web_client": ("", ""),
+    "cli.probes": (f"{VALUES} diagnostics {INTERFACE}", ""),
+    "cli.link_probes": (f"{VALUES} diagnostics {INTERFACE} .probes .web_client", "flask"),
+    "cli.doctor": (
+        f"errors diagnostics {INTERFACE} .arguments .command .link_probes .output .probes .profile .web_client",
+        "click flask",
+    ),
     "cli.delete": (f"{INTERFACE} .command .output .profile", "click"),
-    "cli.files": (f"{INTERFACE} .arguments .command .output .profile", "click"),
+    "cli.compare": (f"streams {INTERFACE}", ""),
+    "cli.trees": (f"{VALUES} paths {INTERFACE} .command .compare .output .profile", "click"),
+    "cli.files": (f"types {INTERFACE} .arguments .command .output .profile .trees", "click"),
     "cli.links": ("types .arguments .command .output .profile", "click"),
     "cli.listing": ("types .arguments .command .output .profile", "click"),
-    "cli.maintenance": (f"{VALUES} {INTERFACE} .arguments .command .output .profile", "click"),
+    "cli.maintenance": (f"{VALUES} {INTERFACE} .arguments .capabilities .command .output .profile", "click"),
     # The extension connects the parts.
-    "extension": (f"{VALUES} link_usage {INTERFACE} registry config profiles http.link_view cli", "flask"),
+    "extension": (f"{VALUES} link_usage {INTERFACE} registry config profiles http.link_view cli cli.startup", "flask"),
 }
 # The package's public names, and the test support, may import every module; no module imports them.
 UNRESTRICTED = {"", "testing"}

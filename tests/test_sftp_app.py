@@ -545,7 +545,7 @@ def test_the_example_app_works_with_sftp(tmp_path, openssh, profile):
         link = path_of(visitor.client.get(f"/download/{path}").location)
         part = visitor.client.get(link, headers={"Range": "bytes=100-199"})
         shared = visitor.post(f"/share/{path}", {"lifetime": "once"}).json
-        follows = [visitor.client.get(path_of(shared["url"])) for _ in range(2)]
+        follows = [visitor.client.get(visitor.shared_link(shared["url"])) for _ in range(2)]
         deleted = visitor.client.post(f"/delete/{path}", data={**form, "confirmed": "yes"})
 
         assert (sent.status_code, path.name, stored == content) == (303, "photo (1).jpg", True)

@@ -89,7 +89,7 @@ async function postJson(url, body) {
 function loadPage() {
   return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();
-    xhr.open("GET", location.pathname);
+    xhr.open("GET", location.pathname + location.search);
     xhr.responseType = "document";
     xhr.onload = () => {
       if (xhr.status === 200 && xhr.response) resolve(xhr.response);

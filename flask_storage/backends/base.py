@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, overload
 from urllib.parse import SplitResult
 
+from ..diagnostics import Diagnostics, Finding, Probe
 from ..errors import (
     ConfigurationError,
     FileExistsInStorageError,
@@ -63,8 +65,8 @@ class StorageBackend(LinkOperations):
         portable: Refuse paths that are not valid on Windows.
     """
 
-    url_aliases: ClassVar[Mapping[str, str]] = {}
-    """Short names of constructor arguments in a profile's URL, and the argument that each stands for."""
+    argument_aliases: ClassVar[Mapping[str, str]] = {}
+    """Other names of constructor arguments in a profile, and the argument that each stands for."""
 
     def __init__(self, name: str, *, base_url: str | None = None, portable: bool = False) -> None:
         if not (isinstance(base_url, str) or base_url is None):
@@ -309,6 +311,15 @@ class StorageBackend(LinkOperations):
         with self._error_translator():
             self._check()
 
+    def diagnostics(self, *, origin: str = "https://app.example.com") -> Diagnostics:
+        """Return what only this backend can find out about itself; ``flask storage doctor`` runs its probes.
+
+        Args:
+            origin: The origin of the app's pages, for the rules that browsers need.
+        """
+        found = self._diagnostics(origin)
+        return replace(found, probes={name: self._translated(probe) for name, probe in found.probes.items()})
+
     def close(self) -> None:
         """Close the storage's connections and threads, if it has any; later operations open new ones.
 
@@ -319,6 +330,13 @@ class StorageBackend(LinkOperations):
             self._close()
 
     # -- inner --------------------------------------------------------------------------------------------------------
+
+    def _translated(self, probe: Probe) -> Probe:
+        def call(directory: str) -> Finding:
+            with self._error_translator():
+                return probe(directory)
+
+        return call
 
     def _iter_entries(self, directory: str, prefix: str | None, recursive: bool) -> Iterator[ListEntry]:
         with self._error_translator(directory):

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from ..content_types import is_implied_by_name
+from ..diagnostics import Diagnostics
 from ..errors import (
     ConfigurationError,
     FileNotFoundInStorageError,
@@ -309,6 +310,14 @@ class StorageDriver:
                     raise IntegrityError("the storage returned other bytes than were stored", path=path)
         finally:
             self._delete(path)
+
+    def _diagnostics(self, origin: str) -> Diagnostics:
+        """Return what only this backend can find out, and the rights and rules that it needs at its service.
+
+        *origin* is that of the app's pages (``"https://app.example.com"``), for rules about browsers. The caller
+        translates the errors of the probes.
+        """
+        return Diagnostics()
 
     def _close(self) -> None:
         """Close the connections and threads of this process. Later operations create new ones."""

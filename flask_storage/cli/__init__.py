@@ -2,7 +2,7 @@
 
 Each command calls one operation of :class:`~flask_storage.StorageBackend`. Results go to standard output, messages to
 standard error. The exit status is 0 on success, 1 when the storage or the local disk refused or failed, 2 when the
-command line was wrong (an unknown profile, an invalid path), 130 after an interrupt.
+command line (an unknown profile, an invalid path) or the configuration was wrong, 130 after an interrupt.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ _COMMANDS = {
     "check": "maintenance",
     "copy": "files",
     "delete": "delete",
+    "doctor": "doctor",
     "get": "files",
     "link": "links",
     "list": "listing",

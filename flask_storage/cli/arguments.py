@@ -13,6 +13,7 @@ _MAX_DURATION = 36500 * 86400  # adding a much longer one to the current time ov
 _SIZE = re.compile(r"(\d{1,18})(?:([kmgt])i?)?b?", re.ASCII)
 
 json_option = click.option("--json", "wants_json", is_flag=True, help="Print JSON instead of text.")
+recursive_option = click.option("-r", "--recursive", is_flag=True, help="A folder, with everything below it.")
 exclusive_option = click.option("--exclusive", is_flag=True, help="Fail if the file exists already.")
 
 

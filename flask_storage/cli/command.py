@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +10,13 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
-from ..errors import FileNotFoundInStorageError, InvalidPathError, PartialFailureError, StorageError
+from ..errors import (
+    ConfigurationError,
+    FileNotFoundInStorageError,
+    InvalidPathError,
+    PartialFailureError,
+    StorageError,
+)
 from .output import printable
 from .profile import profile_options
 
@@ -39,8 +46,14 @@ class StorageCommand(click.Command):
             ctx.exit(_INTERRUPTED)
 
 
+class _WrongConfiguration(click.ClickException):
+    """An error with the exit status of a wrong command."""
+
+    exit_code = 2
+
+
 def as_click_error(error: StorageError) -> click.ClickException:
-    """Return click's exception for *error*: a usage error (2) for an invalid path, otherwise a failure (1)."""
+    """Return click's exception for *error*, whose exit status is 2 when the command or the configuration is wrong."""
     if isinstance(error, FileNotFoundInStorageError):
         return click.FileError(error.filename, hint=f"Not found in {error.storage_type}.")
     if isinstance(error, InvalidPathError):
@@ -48,7 +61,8 @@ def as_click_error(error: StorageError) -> click.ClickException:
     lines = [str(error)]
     if isinstance(error, PartialFailureError):
         lines += [f"{path}: {failure}" for path, failure in error.errors.items()]
-    return click.ClickException("\n".join(printable(line) for line in lines))
+    kind = _WrongConfiguration if isinstance(error, ConfigurationError) else click.ClickException
+    return kind("\n".join(printable(line) for line in lines))
 
 
 @contextmanager
@@ -60,6 +74,16 @@ def local_file(name: str) -> Iterator[None]:
         raise  # storage errors name their path; a broken pipe only means that the reader of the output has ended
     except OSError as error:
         raise click.ClickException(f"{click.format_filename(name)}: {error.strerror or error}") from error
+
+
+@contextmanager
+def warnings_as_messages() -> Iterator[None]:
+    """Print warnings for the user (such as about an expiry that the service shortens) as messages, without a source."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        click.echo(printable(f"Warning: {warning.message}."), err=True)
 
 
 @contextmanager

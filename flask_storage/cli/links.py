@@ -8,7 +8,7 @@ import click
 
 from ..types import ShareLinkOperation
 from .arguments import duration, json_option, size
-from .command import StorageCommand, usage_errors
+from .command import StorageCommand, usage_errors, warnings_as_messages
 from .output import as_json, operation_names, write_lines
 from .profile import complete_path, selected_storage
 
@@ -51,7 +51,7 @@ def link_command(
     if not upload and (exclusive or max_size is not None):
         raise click.UsageError("--max-size and --exclusive need --upload.")
     operations = "d" * download + "u" * upload + "r" * delete
-    with usage_errors():
+    with usage_errors(), warnings_as_messages():
         storage = selected_storage()
         lifetime = expiration if expiration is not None else storage.link_lifetime
         expires_at = datetime.now(UTC) + lifetime

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
+from textwrap import wrap
 from typing import Any
 
 import click
@@ -13,9 +14,13 @@ from ..backends.base import StorageBackend
 from ..errors import StorageError
 from ..types import Capabilities, ShareLinkOperation
 from .arguments import duration, json_option
+from .capabilities import described
 from .command import StorageCommand
 from .output import as_json, operation_names, print_status, printable, write_lines
 from .profile import app_profiles, requested_profile, selected_storage
+
+_WIDTH = 100
+_SUBJECT = 11  # columns
 
 
 @click.command("profiles", cls=StorageCommand, short_help="Show the profiles and their capabilities.")
@@ -25,14 +30,15 @@ from .profile import app_profiles, requested_profile, selected_storage
 def profiles_command(ctx: click.Context, wants_check: bool, wants_json: bool) -> None:
     """Show the profiles of the app: name, backend and capabilities. A star marks the default profile.
 
-    With --check the exit status is 1 when one of them does not work.
+    --json has every capability under its name in the Python interface. With --check the exit status is 1 when one of
+    them does not work.
     """
     name = requested_profile()
     rows = [_profile_row(profile) for profile in (app_profiles() if name is None else [name])]
     if wants_check:
         for row in rows:
             row["error"] = _check_error(app_profiles()[row["name"]])
-    write_lines([as_json(rows)] if wants_json else _table(rows))
+    write_lines([as_json(rows)] if wants_json else _paragraphs(rows))
     if any(row.get("error") for row in rows):
         ctx.exit(1)
 
@@ -115,17 +121,13 @@ def _check_error(storage: StorageBackend) -> str | None:
     return None
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    cells = [[("* " if row["default"] else "  ") + row["name"], row["backend"], _summary(row)] for row in rows]
-    widths = [max(len(line[column]) for line in cells) for column in range(2)]
-    return [f"{name:{widths[0]}}  {backend:{widths[1]}}  {summary}" for name, backend, summary in cells]
-
-
-def _summary(row: dict[str, Any]) -> str:
-    words = []
-    for name, value in row["capabilities"].items():
-        if value:
-            words.append(name.replace("_", "-") + (":" + "+".join(value) if value is not True else ""))
-    if "error" in row:
-        words.insert(0, f"FAILS: {row['error']};" if row["error"] else "works;")
-    return " ".join(words)
+def _paragraphs(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        state = ""
+        if "error" in row:
+            state = f" FAILS: {row['error']}" if row["error"] else " works"
+        yield f"{'*' if row['default'] else ' '} {row['name']} ({row['backend']}){state}"
+        for subject, text in described(app_profiles()[row["name"]].capabilities):
+            yield from wrap(
+                text, _WIDTH, initial_indent=f"    {subject:{_SUBJECT}}", subsequent_indent=" " * (4 + _SUBJECT)
+            )

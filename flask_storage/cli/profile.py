@@ -27,11 +27,11 @@ def profile_options() -> list[click.Option]:
             metavar="NAME",
             help="The profile to use instead of the default one.",
             expose_value=False,
-            callback=_remember,
-            shell_complete=_complete_profile,
+            callback=remember_profile,
+            shell_complete=complete_profile,
         ),
         # keg-storage's name of the option
-        click.Option(["--location"], hidden=True, expose_value=False, callback=_remember),
+        click.Option(["--location"], hidden=True, expose_value=False, callback=remember_profile),
     ]
 
 
@@ -86,7 +86,8 @@ def _level(storage: StorageBackend, start: str) -> list[str]:
     return [entry.name for entry in islice(entries, _MAX_COMPLETIONS) if entry.name.startswith(start)]
 
 
-def _complete_profile(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_profile(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the profiles whose names begin with *incomplete*."""
     from click.shell_completion import CompletionItem
 
     profiles: Profiles = _app(ctx).extensions["storage"]
@@ -100,6 +101,7 @@ def _app(ctx: click.Context) -> Flask:
     return ctx.ensure_object(ScriptInfo).load_app()
 
 
-def _remember(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+def remember_profile(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    """Store the profile that an option or argument names, for :func:`selected_storage`."""
     if value is not None:
         ctx.meta[_PROFILE] = value

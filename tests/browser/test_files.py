@@ -1,9 +1,12 @@
 """Viewing, downloading, sharing and deleting files in a browser."""
 
+import html
 import io
 import math
+import re
 import struct
 import wave
+import zipfile
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -33,12 +36,14 @@ def row_of(page, name):
 
 
 def share(page, name, lifetime):
-    """Create a link in the share dialog and return it."""
+    """Create a link in the share dialog, and return the one that its recipient finds on the page."""
     page.get_by_role("button", name=f"Share {name}").click()
     page.get_by_role("radio", name=lifetime).check()
     page.get_by_role("button", name="Create link").click()
     expect(page.get_by_role("button", name="Copy")).to_be_focused()
-    return page.get_by_label("Link", exact=True).input_value()
+    shown = page.request.get(page.get_by_label("Link", exact=True).input_value()).text()
+    [link] = re.findall(r'href="([^"]+)" rel="noreferrer"', shown)
+    return html.unescape(link)
 
 
 @pytest.mark.parametrize(
@@ -188,12 +193,67 @@ def test_a_shared_link_downloads_the_file_in_another_browser(page, open_browser,
     expect(page.locator(".share-expiry")).to_contain_text("Works until")
 
 
+def test_the_recipient_of_a_link_sees_a_page_first(page, open_browser, live_app):
+    """With the name and the size; the button downloads the file."""
+    live_app.storage.write("a/Grüße.txt", b"for you")
+    page.reload()
+    share(page, "Grüße.txt", "1 download")
+    other_browser = open_browser()
+
+    other_browser.goto(page.get_by_label("Link", exact=True).input_value())
+
+    expect(other_browser.get_by_role("heading")).to_have_text("Grüße.txt")
+    expect(other_browser.get_by_text("7 bytes")).to_be_visible()
+    with other_browser.expect_download() as downloading:
+        other_browser.get_by_role("link", name="Download").click()
+    assert downloading.value.path().read_bytes() == b"for you"
+
+
+def test_selected_files_are_downloaded_as_one_zip_file(page, live_app):
+    """The buttons appear with the first selected file, and a search is kept when the list is updated."""
+    for name in ("one.txt", "two.txt", "three.png"):
+        live_app.storage.write(f"a/{name}", name.encode())
+    page.goto(f"{live_app.url}/?q=.txt&sort=name")
+    expect(page.locator("#files .row")).to_have_count(2)
+    button = page.get_by_role("button", name="Download as ZIP")
+    expect(button).to_be_hidden()
+
+    page.get_by_role("checkbox", name="Select one.txt").check()
+    page.get_by_role("checkbox", name="Select two.txt").check()
+    with page.expect_download() as downloading:
+        button.click()
+    page.set_input_files("#chooser", {"name": "four.txt", "mimeType": "text/plain", "buffer": b"4"})
+
+    with zipfile.ZipFile(downloading.value.path()) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == {
+            "one.txt": b"one.txt",
+            "two.txt": b"two.txt",
+        }
+    expect(page.locator("#files .row-name")).to_have_text(["four.txt", "one.txt", "two.txt"])
+
+
+def test_selected_files_are_deleted_without_a_script(open_browser, live_app):
+    """After a page that asks."""
+    for name in ("one.txt", "two.txt"):
+        live_app.storage.write(f"a/{name}", b"")
+    page = open_browser(java_script_enabled=False)
+    page.goto(live_app.url)
+
+    page.get_by_role("checkbox", name="Select one.txt").check()
+    page.get_by_role("button", name="Delete selected").click()
+    expect(page.get_by_role("heading")).to_have_text("Delete 1 file?")
+    page.get_by_role("button", name="Delete", exact=True).click()
+
+    expect(page.locator("#files .row-name")).to_have_text(["two.txt"])
+
+
 def test_the_link_can_be_copied(page, live_app):
     """The button copies the link to the clipboard and confirms it."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     live_app.storage.write("a/b.txt", b"")
     page.reload()
-    link = share(page, "b.txt", "1 day")
+    share(page, "b.txt", "1 day")
+    link = page.get_by_label("Link", exact=True).input_value()
 
     page.get_by_role("button", name="Copy").click()
 

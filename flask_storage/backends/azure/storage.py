@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, unquote
 from azure.core import exceptions as sdk
 from azure.storage.blob import ContainerClient
 
+from ...diagnostics import Diagnostics
 from ...errors import (
     ConfigurationError,
     FileNotFoundInStorageError,
@@ -47,6 +48,7 @@ from .blob_metadata import info_of, is_block_blob, problem_of_upload, unquoted_e
 from .client import Clients, ClientSettings, is_plain_http
 from .copy import copy_blob, is_source_error
 from .delete import delete_blob, delete_blobs
+from .diagnosis import diagnostics_of
 from .errors import translate_error
 from .files import CHUNK_SIZE, CONCURRENCY, AzureReader, AzureWriter
 from .gateway import BlobSettings, ContainerGateway
@@ -396,6 +398,9 @@ class AzureStorage(AzureLinkOperations):
             # The SAS allows access to this file only, which may not exist yet.
             with suppress(FileNotFoundInStorageError), self._error_translator():
                 self._stat(self._gateway.path(self._account.blob))
+
+    def _diagnostics(self, origin: str) -> Diagnostics:
+        return diagnostics_of(self._account, origin)
 
     def _close(self) -> None:
         pool = self._workers.pop()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 from urllib.parse import SplitResult, unquote
 
+from ...diagnostics import Diagnostics
 from ...errors import (
     ConfigurationError,
     FileExistsInStorageError,
@@ -42,6 +43,7 @@ from ...validation import expand_home, parse_optional_mode
 from ..internal_links import InternalLinksStorageBackend
 from .attributes import file_info, keeps_microseconds, last_modified, supports_xattrs
 from .copy import copy_bytes
+from .diagnosis import diagnostics_of
 from .directory import Directory
 from .file import LocalFSFile, if_match_check
 from .inspection import FilesystemReport, inspect_filesystem
@@ -179,6 +181,9 @@ class LocalFSStorage(InternalLinksStorageBackend):
         """
         with self._error_translator():
             return inspect_filesystem(self.tree, self._configured_root)
+
+    def _diagnostics(self, origin: str) -> Diagnostics:
+        return diagnostics_of(self.inspect_filesystem)
 
     # -- driver methods -----------------------------------------------------------------------------------------------
 

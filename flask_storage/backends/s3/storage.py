@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, unquote
 
 from botocore import exceptions as sdk
 
+from ...diagnostics import Diagnostics
 from ...errors import (
     ConfigurationError,
     InvalidPathError,
@@ -40,6 +41,7 @@ from ...validation import (
 )
 from .client import Clients, ClientSettings
 from .copy import copy_object, delete_version
+from .diagnosis import diagnostics_of
 from .endpoint import check_endpoint, parse_bucket, parse_region
 from .errors import error_of, translate_error
 from .files import CHUNK_SIZE, CONCURRENCY, S3Reader, S3Writer
@@ -231,7 +233,7 @@ class S3Storage(S3LinkOperations):
         )
 
     capabilities = Capabilities()
-    url_aliases: ClassVar[Mapping[str, str]] = {"region": "aws_region"}
+    argument_aliases: ClassVar[Mapping[str, str]] = {"region": "aws_region"}
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:
@@ -377,6 +379,9 @@ class S3Storage(S3LinkOperations):
                 raise error
             count += sum(not key.endswith("/") for key in keys)
         return count
+
+    def _diagnostics(self, origin: str) -> Diagnostics:
+        return diagnostics_of(self._gateway, self._clients, origin)
 
     def _close(self) -> None:
         pool = self._workers.pop()
