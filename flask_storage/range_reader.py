@@ -160,7 +160,8 @@ class RangeReader(RemoteFile):
             self._drop_range(self._ranges.pop())
         if self._ranges:
             front = self._ranges.pop()
-            data = front.data[self._position - front.start : self._expected_end - front.start]
+            is_current = front.start <= self._position  # not after seeking back
+            data = front.data[self._position - front.start : self._expected_end - front.start] if is_current else b""
             self._drop_range(front)
             if data:
                 self._ranges.append(_Range(self._position, self._position + len(data), data=data))

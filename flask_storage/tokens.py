@@ -238,7 +238,7 @@ class LinkSigner:
 
 def _check_pyjwt(jwt: ModuleType) -> None:
     """Raise if *jwt* is the package of another distribution, which has the same name."""
-    if not all(hasattr(jwt, name) for name in ("PyJWS", "PyJWT", "PyJWTError", "ExpiredSignatureError")):
+    if not all(hasattr(jwt, name) for name in ("PyJWT", "PyJWTError", "ExpiredSignatureError")):
         raise ConfigurationError(
             f"links cannot be signed: the package 'jwt' ({jwt.__file__}) is not PyJWT but that of another "
             "distribution: run 'pip uninstall jwt', then 'pip install --force-reinstall pyjwt'"

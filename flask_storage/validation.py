@@ -283,7 +283,9 @@ def parse_optional_mode(name: str, mode: int | str | None, needed: int) -> int |
     Raises:
         ConfigurationError: as for :func:`parse_mode`.
     """
-    return None if mode is None or mode == "none" else parse_mode(name, mode, needed)
+    return (
+        None if mode is None or (isinstance(mode, str) and mode.lower() == "none") else parse_mode(name, mode, needed)
+    )
 
 
 def expand_home(name: str, path: str | os.PathLike[str]) -> str:

@@ -341,6 +341,22 @@ def test_a_prefix_confines_a_storage(azurite, storage, sdk_client):
     assert [entry.name for entry in storage.list()] == ["tenant/a", "tenant/ab/x", "tenant/b", "x"]
 
 
+def test_a_sweep_continues_after_an_upload_that_cannot_be_removed(storage, sdk_client):
+    """The error is raised when all others are removed."""
+    for path in ("a", "b", "c"):
+        storage.multipart.create(path, WriteOptions())
+    manifests = [blob.name for blob in sdk_client.list_blobs()]
+    lease = sdk_client.get_blob_client(manifests[1]).acquire_lease()
+
+    with pytest.raises(PermissionDeniedError):
+        storage.sweep(timedelta(0))
+    left = [blob.name for blob in sdk_client.list_blobs()]
+    lease.release()
+
+    assert left == [manifests[1]]
+    assert storage.sweep(timedelta(0)) == 1
+
+
 def test_a_sweep_keeps_recent_uploads(storage):
     """And files."""
     storage.multipart.create("a", WriteOptions())

@@ -535,6 +535,19 @@ def test_a_link_expires_after_the_given_duration(run, app, text, seconds):
     assert timedelta(seconds=seconds) <= lifetime < timedelta(seconds=seconds + 60)
 
 
+def test_a_link_without_a_duration_expires_after_the_configured_one(tmp_path):
+    """STORAGE_LINK_LIFETIME, in seconds or as a timedelta."""
+    app = Flask("shop", instance_path=str(tmp_path / "instance"))
+    app.config.update(SECRET_KEY="k" * 32, STORAGE_EXTERNAL_URL="https://shop.example", STORAGE_LINK_LIFETIME=7200)
+    app.config["STORAGE_PROFILES"] = {"docs": "memory:"}
+    Storage(app)
+
+    result = app.test_cli_runner().invoke(args=["storage", "link", "a"])
+
+    lifetime = token_data(app, result.stdout.strip()).request.expires_at - datetime.now(UTC)
+    assert timedelta(seconds=7140) < lifetime <= timedelta(seconds=7200)
+
+
 @pytest.mark.parametrize(
     "text", ["", "soon", "-5", "1.5h", "h", "1h1d", "9" * 30, "9" * 30 + "w", "101y", "\u0661h", "0"]
 )

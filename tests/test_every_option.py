@@ -93,8 +93,8 @@ def make_storage(name, request):
         return sftp_storages.make_storage(request.getfixturevalue("openssh"), name="docs")
     if name == "azure":
         return azure_storages.make_storage(request.getfixturevalue("azurite"), name="docs")
-    preset = {} if name == "s3_aws" else {"preset": None}
-    return s3_storages.make_storage(request.getfixturevalue("localstack"), name="docs", **preset)
+    server = request.getfixturevalue("localstack")
+    return s3_storages.make_storage(server, name="docs", preset="aws" if name == "s3_aws" else None)
 
 
 @pytest.fixture(scope="module", params=BACKENDS)

@@ -311,7 +311,7 @@ def test_no_mode_leaves_permissions_to_the_umask(tmp_path, monkeypatch):
     """Files and directories, the root included, get what other programs' files get."""
     before = os.umask(0o027)
     try:
-        disk = LocalFSStorage(tmp_path / "new/root", create=True, file_mode=None, directory_mode="none")
+        disk = LocalFSStorage(tmp_path / "new/root", create=True, file_mode=None, directory_mode="None")
         disk.write("d/a.txt", b"1")
         disk.copy("d/a.txt", "e/b.txt")
     finally:

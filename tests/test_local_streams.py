@@ -367,7 +367,7 @@ def test_an_expected_checksum_is_checked_for_parts_and_files(matches, tmp_path):
 
 # -- sparse files -----------------------------------------------------------------------------------------------------
 
-HOLE = 4 * 1024 * 1024
+HOLE = 1024 * 1024
 SPARSE_FILES = {
     "hole, data, hole": [(HOLE, b"data"), (3 * HOLE, b"")],
     "data, hole, data": [(0, b"data" * 1000), (2 * HOLE, b"more")],

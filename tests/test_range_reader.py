@@ -1069,6 +1069,19 @@ def test_trimming_releases_what_was_read_ahead(executor, position, keep):
     assert check.verified == 1
 
 
+@pytest.mark.parametrize("position", [0, MIB + 5, 3 * MIB - 1])
+def test_trimming_after_seeking_keeps_no_other_bytes(position):
+    """Neither those before the position nor those after it."""
+    remote = RemoteContent(content_of(3 * MIB))
+    reader = open_reader(remote, ImmediateExecutor(), eager=True)
+    reader.read(2 * MIB)
+    reader.seek(position)
+
+    reader.trim(10)
+
+    assert reader.read() == remote.content[position:]
+
+
 def test_will_read_does_nothing_for_files_that_are_not_remote():
     """Every file has the method."""
     storage = MemoryStorage()

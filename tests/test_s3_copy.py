@@ -358,6 +358,20 @@ def test_a_move_deletes_on_condition_of_the_copied_version(proxied, server):
     assert conditions == [f'"{direct.stat("b").etag}"']
 
 
+def test_a_move_needs_no_further_request_where_deletions_have_conditions(proxied, server):
+    """The service has compared the version."""
+    proxy, proxied_server = proxied
+    storage = make_storage(proxied_server, preset=S3Preset(delete_conditions=True))
+    storage.write("a", b"hello")
+    before = len(proxy.exchanges)
+    proxy.script = lambda request: ScriptedResponse(204) if request.method == "DELETE" else None
+
+    storage.move("a", "b")
+
+    assert [exchange.request.method for exchange in proxy.exchanges[before:]] == ["HEAD", "PUT", "DELETE"]
+    assert storage.read("b") == b"hello"
+
+
 def test_a_move_succeeds_when_its_source_was_deleted_concurrently(proxied, server):
     """It exists only under its new name."""
     proxy, proxied_server = proxied

@@ -123,6 +123,23 @@ def test_an_empty_object_has_no_first_byte(service, far):
     assert contents == [CONTENT, b""]
 
 
+@pytest.mark.parametrize("how", ["download", "open"])
+def test_ranges_may_be_ignored_by_the_service(service, far, how):
+    """It sends the whole object each time; the bytes before the range are dropped."""
+    etag = service.direct.stat("a.bin").etag
+    whole = ScriptedResponse(200, CONTENT, {"ETag": f'"{etag}"', "Last-Modified": DATE})
+    service.proxy.script = lambda request: whole if request.method == "GET" else None
+    storage = service.storage(max_connections=50)
+
+    if how == "download":
+        content = downloaded(storage)
+    else:
+        with storage.open("a.bin", "r") as reader:
+            content = reader.read()
+
+    assert content == CONTENT
+
+
 def test_far_away_reading_ahead_begins_early(service, far):
     """After 1 MiB of sequential reads instead of a whole chunk."""
     storage = service.storage(max_connections=50)

@@ -466,8 +466,9 @@ def test_a_failed_abort_is_logged_and_the_first_error_is_raised(service, caplog)
 # -- downloads --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("operation_name", ["download", "open"])
 @pytest.mark.parametrize("short", [0, 1, len(OLD) - 1])
-def test_the_rest_of_a_truncated_body_is_requested(service, short):
+def test_the_rest_of_a_truncated_body_is_requested(service, operation_name, short):
     """The announced length is right, and a second request fetches the missing bytes."""
     info = service.direct.stat("a.bin")
     headers = {
@@ -480,7 +481,11 @@ def test_the_rest_of_a_truncated_body_is_requested(service, short):
     service.script("GetObject", ScriptedResponse(206, OLD[:short], headers, before_body=True))
     target = io.BytesIO()
 
-    service.through.download("a.bin", target)
+    if operation_name == "download":
+        service.through.download("a.bin", target)
+    else:
+        with service.through.open("a.bin", "r") as reader:
+            target.write(reader.read())
 
     assert target.getvalue() == OLD
     assert service.operations() == ["GetObject", "GetObject"]

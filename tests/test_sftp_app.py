@@ -350,6 +350,17 @@ class TestSFTP(RemoteApp):
 
         assert (first.status_code, second.status_code, docs.read("a.txt")) == (200, 409, b"first")
 
+    def test_a_conditional_upload_is_stored_only_if_the_condition_holds(self, app, docs, link):
+        """SFTP creates a file exclusively; it cannot compare versions, so such a condition is refused."""
+        client, url = app.test_client(), link("a.txt", "upload")
+
+        created = client.put(url, data=b"first", headers={"If-None-Match": "*"})
+        repeated = client.put(url, data=b"second", headers={"If-None-Match": "*"})
+        compared = client.put(url, data=b"third", headers={"If-Match": "*"})
+
+        assert [created.status_code, repeated.status_code, compared.status_code] == [200, 412, 501]
+        assert docs.read("a.txt") == b"first"
+
     def test_a_truncated_body_publishes_nothing(self, app, docs, link, openssh, profile):
         """The old file stays, and no temporary file is left."""
         docs.write("a.txt", b"old")

@@ -26,6 +26,8 @@ from ..types import (
 from ..validation import check_count, check_network
 from .transfers import TransferOperations
 
+_UPLOAD = ShareLinkOperation.upload.value  # operations of enum.Flag are slow
+
 
 class AppLinkOperations(TransferOperations):
     """Link requests, and the tokens that the app signs for them."""
@@ -129,7 +131,7 @@ class AppLinkOperations(TransferOperations):
 
     def _check_app_link(self, path: str, request: LinkRequest) -> None:
         """Raise if the link view could not carry out *request*: an upload is a write with the same options."""
-        if request.operations & ShareLinkOperation.upload:
+        if request.operations.value & _UPLOAD:
             self._check_options(
                 path,
                 WriteOptions(

@@ -149,11 +149,9 @@ class LinkOperations(AppLinkOperations):
         """Return a download link of the service that expires within a minute, for a link of the app that permits it.
 
         The link view redirects to it. The link has the file name, type, disposition and caching of *request*, and its
-        network where the service can enforce one.
-
-        Returns:
-            None when the view must send the file itself: the link has a limited number of uses, the service cannot
-            sign such a link, or ``links="app"`` keeps the address of the service private.
+        network where the service can enforce one. It is None when the view must send the file itself, because the link
+        has a limited number of uses, the service cannot sign such a link, or ``links="app"`` keeps the address of the
+        service private.
         """
         constraints = self.capabilities.link_constraints
         if request.uses is not None or not self._signs_links() or self._link_mode() == "app":
@@ -311,7 +309,7 @@ class LinkOperations(AppLinkOperations):
         The driver is asked even if the capabilities permit *request*, as some services refuse a combination of
         constraints, or one of their values.
         """
-        if request.operations & ShareLinkOperation.upload and (request.content_type or "").endswith("/"):
+        if (request.content_type or "").endswith("/") and request.operations & ShareLinkOperation.upload:
             raise ValueError(
                 "an upload link stores one exact content type, not a prefix of one: pass that to confirm_upload()"
             )

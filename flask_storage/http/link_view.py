@@ -75,6 +75,7 @@ class LinkViewMixin:
     ====== =====================================================================================================
     status when
     ====== =====================================================================================================
+    302    a plain download, which the service itself sends: by a link that expires within a minute
     400    the body is shorter than announced, has another checksum or is only a part of a file (``Content-Range``);
            the signed path is invalid
     403    the token is expired, damaged, used up, of another profile, or does not allow the operation

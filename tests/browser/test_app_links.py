@@ -35,11 +35,12 @@ def link_to(app, path):
 
 @pytest.fixture(scope="module")
 def pages():
-    """A server whose `body` is the only page of another origin."""
+    """A server of another origin, and a list with the body of its only page."""
+    bodies: list[str] = []
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self):
-            body = f"<!doctype html><link rel=icon href=data:,>{self.server.body}".encode()
+            body = f"<!doctype html><link rel=icon href=data:,>{bodies[-1]}".encode()
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
             self.send_header("Content-Length", str(len(body)))
@@ -51,7 +52,7 @@ def pages():
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
+        yield server, bodies
         server.shutdown()
 
 
@@ -61,9 +62,10 @@ def show(open_browser, pages):
 
     def show(body):
         page, responses = open_browser(), []
-        pages.body = body
+        server, bodies = pages
+        bodies.append(body)
         page.on("response", lambda response: responses.append((response.url, response.status)))
-        page.goto(f"http://127.0.0.1:{pages.server_port}/")
+        page.goto(f"http://127.0.0.1:{server.server_port}/")
         return page, responses
 
     return show

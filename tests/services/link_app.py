@@ -34,7 +34,7 @@ if "LINK_APP_ROOT" in os.environ:
     app = make_app(
         os.environ["LINK_APP_ROOT"], os.environ["LINK_APP_ADDRESS"], json.loads(os.environ["LINK_APP_PROFILE"])
     )
-    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1)  # type: ignore[method-assign]  # as Flask's documentation does
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1)
 
     @app.get("/alive")
     def alive():

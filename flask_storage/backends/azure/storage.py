@@ -379,10 +379,16 @@ class AzureStorage(AzureLinkOperations):
             return 0  # the SAS of a single blob allows no manifests
         multipart = AzureMultipart(self._gateway, self._clients.container)
         count = 0
+        failed = None
         for upload in list(multipart.list_uploads()):
             if upload.started_at < before:
-                multipart.abort(upload.path, upload.upload_id)
-                count += 1
+                try:
+                    multipart.abort(upload.path, upload.upload_id)
+                    count += 1
+                except sdk.HttpResponseError as error:
+                    failed = failed or error
+        if failed is not None:  # all others are forgotten
+            raise failed
         return count
 
     def _check(self) -> None:
