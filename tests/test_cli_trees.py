@@ -145,6 +145,19 @@ def test_an_invalid_name_is_found_before_the_first_upload(run, storages):
     assert (result.exit_code, names(storages["docs"])) == (2, [])
 
 
+def test_two_names_that_become_one_path_are_refused(run, storages):
+    """Paths are normalized, so one file would replace the other."""
+    os.mkdir("photos")
+    for name in ("\u00e9", "e\u0301"):
+        with open(f"photos/{name}", "w"):
+            pass
+
+    result = run("put", "-r", "photos", "p")
+
+    assert (result.exit_code, names(storages["docs"])) == (2, [])
+    assert "Two local names differ only in how their letters are encoded" in result.stderr
+
+
 def test_links_and_pipes_are_skipped(run, storages):
     """A link may lead to a file outside of the folder."""
     make_local(photos__a="1", secret="2")

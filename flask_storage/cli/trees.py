@@ -100,6 +100,8 @@ def put_tree(directory: str, target: Place, exclusive: bool) -> tuple[int, int]:
     Symbolic links, pipes and devices are skipped with a message. Every path is checked before the first upload.
     """
     files = {name: normalize(target.below(name).path) for name in _local_names(directory)}
+    if len(set(files.values())) < len(files):  # such as "é" in one character, and in two
+        raise click.UsageError("Two local names differ only in how their letters are encoded: rename one of them.")
     present = {entry.name: entry.size for entry in target.storage.iter(target.path)}
 
     def transfer(name: str, path: str) -> _Transfer:
