@@ -151,7 +151,7 @@ def begin_upload() -> Response:
     presigned = backend.upload_request(
         path,
         UPLOAD_TIME,
-        content_type=file_type_of(path).content_type if backend.capabilities.content_headers else None,
+        content_type=file_type_of(path).content_type,
         size=size,
         exclusive=backend.capabilities.exclusive,
     )

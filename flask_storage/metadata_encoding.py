@@ -49,7 +49,7 @@ def decode_metadata(value: str) -> str:
             part if isinstance(part, str) else part.decode(charset or "latin-1", "replace") for part, charset in parts
         )
         return text.removesuffix(_MARK)
-    except (email.errors.HeaderParseError, LookupError):
+    except (email.errors.HeaderParseError, LookupError, ValueError):
         return value  # text of another client that only looks like an encoded word
 
 

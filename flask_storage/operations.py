@@ -212,18 +212,21 @@ class StorageOperations:
     def storage_get_download_link(
         cls,
         filename: str,
-        expire_minutes: float,
+        expire_minutes: float | None = None,
         storage_location: Enum | None = None,
         storage_profile: str | None = None,
         output_path: str | None = None,
         content_type: str | None = None,
         **arguments: Unpack[LinkArguments],
     ) -> str:
-        """Return a signed download link; arguments and errors as for ``link_to``."""
+        """Return a signed download link; arguments and errors as for ``link_to``.
+
+        Without *expire_minutes*, the link lives for ``STORAGE_LINK_LIFETIME``.
+        """
         return cls.storage_get_profile(storage_profile).link_to(
             cls.storage_get_path(filename, storage_location),
             ShareLinkOperation.download,
-            timedelta(minutes=expire_minutes),
+            _expiry(expire_minutes),
             output_path,
             content_type,
             **arguments,
@@ -233,18 +236,21 @@ class StorageOperations:
     def storage_get_upload_link(
         cls,
         filename: str,
-        expire_minutes: float,
+        expire_minutes: float | None = None,
         storage_location: Enum | None = None,
         storage_profile: str | None = None,
         content_type: str | None = None,
         **arguments: Unpack[LinkArguments],
     ) -> tuple[str, str]:
-        """Return a signed upload link and the new random name that the file will have."""
+        """Return a signed upload link and the new random name that the file will have.
+
+        Without *expire_minutes*, the link lives for ``STORAGE_LINK_LIFETIME``.
+        """
         name = cls.storage_generate_filename(filename)
         link = cls.storage_get_profile(storage_profile).link_to(
             cls.storage_get_path(name, storage_location),
             ShareLinkOperation.upload,
-            timedelta(minutes=expire_minutes),
+            _expiry(expire_minutes),
             content_type=content_type,
             **arguments,
         )
@@ -254,7 +260,7 @@ class StorageOperations:
     def storage_get_upload_request(
         cls,
         filename: str,
-        expire_minutes: float,
+        expire_minutes: float | None = None,
         storage_location: Enum | None = None,
         storage_profile: str | None = None,
         content_type: str | None = None,
@@ -263,12 +269,12 @@ class StorageOperations:
         """Return the request with which a browser uploads a file, and the new random name that the file will have.
 
         On S3 and Azure an upload needs headers or form fields, so a URL alone is not enough there. Arguments and errors
-        as for ``upload_request``.
+        as for ``upload_request``. Without *expire_minutes*, the request lives for ``STORAGE_LINK_LIFETIME``.
         """
         name = cls.storage_generate_filename(filename)
         upload = cls.storage_get_profile(storage_profile).upload_request(
             cls.storage_get_path(name, storage_location),
-            timedelta(minutes=expire_minutes),
+            _expiry(expire_minutes),
             content_type=content_type,
             **arguments,
         )
@@ -303,6 +309,10 @@ class StorageOperations:
             checksum=checksum,
             move_to=None if move_to is None else cls.storage_get_path(move_to, storage_location),
         )
+
+
+def _expiry(minutes: float | None) -> timedelta | None:
+    return None if minutes is None else timedelta(minutes=minutes)
 
 
 def _extension(filename: str) -> str:

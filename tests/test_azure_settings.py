@@ -34,6 +34,7 @@ from flask_storage import (
     StorageError,
     StorageUnavailableError,
     UnsupportedOperationError,
+    registry,
 )
 from flask_storage.backends.azure import account as azure_account
 from flask_storage.backends.azure.account import resolve_account
@@ -455,6 +456,14 @@ def test_a_sas_url_of_the_wrong_type_is_refused():
         AzureStorage(sas_container_url=f"{ACCOUNT_URL}/files/folder/a.txt?{SAS}")
     with pytest.raises(ConfigurationError, match=r"sas_blob_url must be https://ACCOUNT.*/CONTAINER/BLOB\?SIGNATURE"):
         AzureStorage(sas_blob_url=f"{ACCOUNT_URL}/files?{SAS}")
+
+
+def test_a_profile_may_call_the_bucket_container():
+    """As Azure does."""
+    storage = registry.make_storage("docs", {"backend": "azure", "account": "acct", "key": KEY, "container": "files"})
+
+    assert isinstance(storage, AzureStorage)
+    assert storage.bucket == "files"
 
 
 # -- connection strings -----------------------------------------------------------------------------------------------

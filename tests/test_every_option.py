@@ -23,17 +23,17 @@ MD5 = f"md5:{hashlib.md5(BODY).hexdigest()}"
 
 BACKENDS = ["local", "memory", "s3", "s3_aws", "azure", "sftp"]
 
-NO_HEADERS = "cannot store a content type or another header"
+NO_HEADERS = r"cannot store \w+ with .* in 'docs': leave it out"
 NO_EXCLUSIVE = "cannot create a file exclusively"
 NO_IF_MATCH = "cannot compare the stored version atomically"
 
 WRITING = {
     # An option of writing: why a backend refuses it.
-    "content_type": {"sftp": NO_HEADERS},
+    "content_type": {},  # it is what the name says; the conformance suite has the other types
     "content_encoding": {"sftp": NO_HEADERS},
     "cache_control": {"sftp": NO_HEADERS},
     "content_disposition": {"sftp": NO_HEADERS},
-    "metadata": {"sftp": "cannot store metadata"},
+    "metadata": {"sftp": NO_HEADERS},
     "exclusive": {"s3": NO_EXCLUSIVE},
     "if_match": {"s3": NO_IF_MATCH, "sftp": NO_IF_MATCH},
     "size": {},
@@ -41,7 +41,7 @@ WRITING = {
 }
 UPLOADING = {
     # An option of a link that uploads, likewise.
-    "content_type": {"sftp": NO_HEADERS},
+    "content_type": {},
     "content_encoding": {"sftp": NO_HEADERS},
     "cache_control": {"sftp": NO_HEADERS},
     "exclusive": {"s3": NO_EXCLUSIVE},
@@ -140,7 +140,8 @@ def test_an_option_of_writing_works_or_is_refused(backend, option):
         storage.write(path, BODY, **arguments)
         info = storage.stat(path)
         assert storage.read(path) == BODY
-        assert getattr(info, option, VALUES.get(option)) == VALUES.get(option)
+        if option != "content_type" or storage.capabilities.content_headers:
+            assert getattr(info, option, VALUES.get(option)) == VALUES.get(option)
 
 
 @pytest.mark.parametrize("option", UPLOADING)
@@ -171,13 +172,12 @@ def test_every_option_of_a_download_link_works(linked, option):
 
 
 def test_the_arguments_of_the_guides_work(linked):
-    """Those of "Upload from a browser" and of "Presigned uploads"; only two backends lack one of them."""
+    """Those of "Upload from a browser" and of "Presigned uploads"; only S3 without a preset lacks one of them."""
     name, storage = linked
     exclusive = {"exclusive": True} if name != "s3" else {}
-    typed = {"content_type": "text/plain"} if name != "sftp" else {}
 
     assert storage.upload_request("a.txt", HOUR, max_size=100, uses=1, **exclusive).method == "PUT"
-    assert storage.upload_request("a.txt", HOUR, size=7, **typed, **exclusive).method == "PUT"
+    assert storage.upload_request("a.txt", HOUR, size=7, content_type="text/plain", **exclusive).method == "PUT"
 
 
 @pytest.mark.parametrize("option", [*UPLOADING, "disposition"])

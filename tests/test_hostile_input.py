@@ -11,6 +11,7 @@ import pytest
 
 from example_app import create_app
 from flask_storage import LocalFSStorage, Storage, send_stored_file
+from flask_storage.metadata_encoding import decode_metadata
 from flask_storage.paths import safe_filename, safe_path
 
 HOUR = timedelta(hours=1)
@@ -204,6 +205,23 @@ def test_closed_streams_and_missing_directories_cause_no_traceback(tmp_path, com
 
     assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
     assert storage.exists("p")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "=?UTF-8?B?a?=",
+        "=?nonsense?B?YQ==?=",
+        "=?idna?B?/w==?=",
+        "=?punycode?B?/w==?=",
+        "=?undefined?Q?a?=",
+        "=?\0?B?YQ==?=",
+    ],
+    ids=ascii,
+)
+def test_stored_metadata_that_cannot_be_decoded_is_returned_unchanged(value):
+    """Another program chose the encoding. An error would end the listing of a whole bucket."""
+    assert decode_metadata(value) == value
 
 
 def _stored(storage, name):

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import uuid
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 import flask
@@ -17,6 +18,7 @@ from flask_storage import (
     UnknownProfileError,
     current_storage,
 )
+from flask_storage.signals import link_issued
 
 
 class Folder(Enum):
@@ -215,6 +217,24 @@ def test_a_download_link_downloads_the_file(app):
     assert response.data == b"hello"
     assert "june.txt" in response.headers["Content-Disposition"]
     assert app.test_client().get(link).status_code == 403
+
+
+def test_a_link_without_an_expiry_lives_for_the_lifetime_of_the_app(app):
+    """For every kind of link."""
+    docs = current_storage["docs"]
+    links = []
+
+    def remember(_, path, request):
+        links.append(request.expires_at)
+
+    with link_issued.connected_to(remember, sender=docs):
+        Invoice.storage_get_download_link("a.txt")
+        Invoice.storage_get_upload_link("a.txt")
+        Invoice.storage_get_upload_request("a.txt")
+
+    rest = [expires_at - datetime.now(UTC) for expires_at in links]
+    assert len(rest) == 3
+    assert all(docs.link_lifetime - timedelta(minutes=1) < left <= docs.link_lifetime for left in rest)
 
 
 def test_an_upload_link_is_returned_with_the_name_of_the_file(app):

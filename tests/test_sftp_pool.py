@@ -61,6 +61,11 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
+def lose_connection():
+    """Raise the error of a lost connection."""
+    raise ConnectionLostError
+
+
 def sessions(server):
     """Return how many sessions the server has started."""
     return server.log.count("Starting session")
@@ -401,6 +406,20 @@ def test_a_lost_connection_is_replaced(make, server, proxy):
         assert proxy.counters.connections == turn + 2
 
     assert len(storage._pool()._connections) == 1
+
+
+def test_a_connection_that_is_lost_while_a_session_is_opened_is_replaced(make, proxy, monkeypatch):
+    """Also if it is not known to be dead at that moment."""
+    pool = make()._pool()
+    session, _ = pool.acquire()
+    with monkeypatch.context() as patch:
+        patch.setattr(pool._connections[0], "open", lose_connection)
+        another, is_new = pool.acquire()
+
+    assert is_new
+    assert proxy.counters.connections == 2
+    pool.release(another)
+    pool.release(session)
 
 
 def test_all_waiting_callers_get_the_error_of_a_failed_connection(make, proxy):

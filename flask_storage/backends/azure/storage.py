@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import SplitResult, unquote
 
 from azure.core import exceptions as sdk
@@ -75,7 +75,7 @@ class AzureStorage(AzureLinkOperations):
         account: The name of the account. *account*, *key* and *bucket* are the first connection method; the others are
             *credential*, *connection_string*, *sas_container_url* and *sas_blob_url*.
         key: The account's access key.
-        bucket: The name of the container.
+        bucket: The name of the container; ``container`` in profiles.
         sas_container_url: The URL of a container with a shared access signature. It cannot sign links.
         sas_blob_url: The URL of a single blob with a shared access signature; the storage has only this file.
         chunk_size: The size of a block and of a range that is read ahead, in bytes; at most 100 MiB.
@@ -217,6 +217,8 @@ class AzureStorage(AzureLinkOperations):
         )
 
     capabilities = Capabilities()
+
+    argument_aliases: ClassVar[Mapping[str, str]] = {"container": "bucket"}
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> Self:

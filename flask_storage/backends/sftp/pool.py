@@ -332,7 +332,8 @@ class Pool:
         except BaseException as error:
             with self._condition:
                 connection.session_count -= 1
-                refused = isinstance(error, paramiko.ChannelException)
+                # A connection that is ending may be reported as lost before it is known to be dead.
+                refused = isinstance(error, paramiko.ChannelException | ConnectionLostError)
                 connection.needs_check = connection.needs_check or isinstance(error, TimeoutError)
                 if refused:
                     connection.session_limit = connection.session_count
