@@ -145,15 +145,9 @@ def begin_upload() -> Response:
     if size > current_app.config["DROP_MAX_UPLOAD_SIZE"]:
         abort(413)
     path = _new_path(name)
-    backend = current_storage.default
-    # The signature covers the path, the size, the content type, and that no existing file is replaced. A few services
-    # cannot refuse that; there it must suffice that the path is new and cannot be guessed.
-    presigned = backend.upload_request(
-        path,
-        UPLOAD_TIME,
-        content_type=file_type_of(path).content_type,
-        size=size,
-        exclusive=backend.capabilities.exclusive,
+    # The signature covers the path, the size and the content type.
+    presigned = current_storage.default.upload_request(
+        path, UPLOAD_TIME, content_type=file_type_of(path).content_type, size=size
     )
     return jsonify(
         path=path,
@@ -169,17 +163,18 @@ def begin_upload() -> Response:
 def confirm_upload() -> Response:
     """Check a stored file after its upload, which may have gone directly from the browser to the storage service.
 
-    The upload token is signed by the app, so that a client cannot name any other path.
+    The upload token is signed by the app, so that a client cannot name any other path. The file moves to a path of its
+    own, which the browser cannot write, although the upload's signature is still valid.
     """
     try:
         path, size = _upload_token_signer().loads(str(_json_payload().get("upload_token")))
     except BadSignature:
         abort(400, "This upload is unknown. Choose the file and upload it again.")
     try:
-        current_storage.default.confirm_upload(path, size=size)
+        info = current_storage.default.confirm_upload(path, size=size, move_to=_new_path(path))
     except IntegrityError:
         abort(400, "The file changed during the upload, so it was not stored. Try again.")
-    return jsonify(path=path)
+    return jsonify(path=info.path)
 
 
 @blueprint.post("/files")

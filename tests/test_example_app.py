@@ -309,15 +309,19 @@ def test_an_upload_requires_a_name_and_a_size(visitor, payload):
 
 
 def test_an_upload_link_allows_only_the_announced_upload(app, visitor):
-    """Another size and a second upload are refused, and so is a file above the limit."""
+    """Another size is refused, and so is a file above the limit; a second upload does not change a confirmed file."""
     app.config["DROP_MAX_UPLOAD_SIZE"] = 10
-    url = path_of(visitor.post("/uploads", {"name": "a.txt", "size": 3}).json["url"])
+    presigned = visitor.post("/uploads", {"name": "a.txt", "size": 3}).json
+    url = path_of(presigned["url"])
 
     assert visitor.client.put(url, data=b"four").status_code == 413
     assert visitor.client.put(url, data=b"12").status_code == 400
     assert visitor.names() == []
     assert visitor.client.put(url, data=b"123").status_code == 200
-    assert visitor.client.put(url, data=b"456").status_code == 409
+    path = visitor.confirm(presigned).json["path"]
+    assert visitor.client.put(url, data=b"456").status_code == 200
+    with app.app_context():
+        assert current_storage.default.read(path) == b"123"
     refused = visitor.post("/uploads", {"name": "a.txt", "size": 11})
     assert refused.status_code == 413
     assert refused.json["error"] == "A file may have up to 10 bytes."
