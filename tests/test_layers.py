@@ -86,7 +86,7 @@ MAY_IMPORT = {
         "errors process_local range_download .bounded_client .endpoint",
         "boto3 botocore.config botocore.exceptions botocore.handlers botocore.parsers",
     ),
-    "backends.s3.responses": ("errors", "botocore.parsers"),
+    "backends.s3.responses": ("errors", "botocore.parsers urllib3.exceptions"),
     "backends.s3.object_stream": ("range_download .bounded_client", ""),
     "backends.s3.gateway": (
         "errors range_download .bounded_client .errors .object_stream .presets .responses",

@@ -16,6 +16,7 @@ from flask_storage import (
     PermissionDeniedError,
     PreconditionFailedError,
     StorageError,
+    StorageTimeoutError,
     StorageUnavailableError,
     ThrottledError,
     WriteOptions,
@@ -582,6 +583,55 @@ def test_a_malformed_listing_is_not_empty(service, name, body, message):
 
     with pytest.raises(StorageUnavailableError, match=message):
         CALLS[name](service.through)
+
+
+INVALID = {
+    "a date far away": (
+        "stat",
+        ScriptedResponse(200, b"", {"ETag": '"1"', "Last-Modified": "99999999999999999999"}),
+        "cannot be parsed",
+    ),
+    "text in place of an element": (
+        "list",
+        ScriptedResponse(
+            200,
+            b"<ListBucketResult><EncodingType>url</EncodingType><Contents>text</Contents></ListBucketResult>",
+            {"Content-Type": "application/xml"},
+        ),
+        "cannot be parsed",
+    ),
+    "an error that breaks off": (
+        "read",
+        ScriptedResponse(404, b"not a chunk", {"Transfer-Encoding": "chunked"}, without_length=True),
+        "the connection broke off: try again",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_an_invalid_response_raises_a_storage_error(service, name):
+    """boto3 and urllib3 raise many errors of their own, some of them built-in ones."""
+    operation_name, response, message = INVALID[name]
+    service.proxy.script = lambda request: response
+    storage = service.storage(service.proxied, max_attempts=1)
+    arguments = [] if operation_name == "list" else ["a.bin"]
+
+    with pytest.raises(StorageUnavailableError, match=message):
+        getattr(storage, operation_name)(*arguments)
+
+
+@on("localstack")
+def test_an_error_response_that_stalls_raises_a_timeout(service):
+    """The status has arrived, and its body does not."""
+
+    def respond(request):
+        return ScriptedResponse(404, b"", {"Content-Length": "10"})  # the connection stays open
+
+    service.proxy.script = respond
+    storage = service.storage(service.proxied, max_attempts=1, read_timeout=0.1)
+
+    with pytest.raises(StorageTimeoutError, match="within read_timeout"):
+        storage.read("a.bin")
 
 
 @pytest.mark.parametrize("content_range", ["bytes 0-2/*", "bytes x-y/z"])

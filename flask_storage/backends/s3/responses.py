@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError as Urllib3Error, ReadTimeoutError as Urllib3Timeout
 
-from ...errors import StorageUnavailableError
+from ...errors import StorageTimeoutError, StorageUnavailableError
 
 _NOT_LISTED = {"RequestCharged", "ResponseMetadata"}
 """What boto3 returns for every response, also for one that is no listing."""
@@ -85,10 +86,16 @@ def unquoted_etag(response: Any) -> str:
 
 @contextmanager
 def translating_parse_errors() -> Iterator[None]:
-    """Translate the built-in errors that boto3 raises when it parses an invalid response."""
+    """Translate the errors that boto3 raises when it parses an invalid response, or reads the body of an error."""
     try:
         yield
-    except (ValueError, KeyError, ResponseParserError) as error:
+    except Urllib3Timeout as error:
+        raise StorageTimeoutError(
+            "the rest of the response was not received within read_timeout: try again, or raise read_timeout"
+        ) from error
+    except Urllib3Error as error:
+        raise StorageUnavailableError("the connection broke off: try again") from error
+    except (AttributeError, KeyError, ResponseParserError, RuntimeError, TypeError, ValueError) as error:
         raise StorageUnavailableError(
             "the response cannot be parsed: try again, or check the proxy in between"
         ) from error
