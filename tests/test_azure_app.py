@@ -154,8 +154,8 @@ class TestAzure(RemoteApp):
         failed = broken_app.test_cli_runner().invoke(args=["storage", "profiles", "--check"])
 
         assert (checked.exit_code, checked.stderr) == (0, "docs works.\n")
-        assert profiles.stdout.startswith("* docs  AzureStorage  works; ")
-        assert "links:download+upload+remove" in profiles.stdout
+        assert profiles.stdout.startswith("* docs (AzureStorage) works\n")
+        assert "download, upload, remove" in profiles.stdout
         assert docs.list() == []
         assert failed.exit_code == 1
         assert "FAILS: " in failed.stdout

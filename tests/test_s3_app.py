@@ -164,8 +164,8 @@ class TestS3(RemoteApp):
         missing = app.test_cli_runner().invoke(args=["storage", "profiles", "--check"])
 
         assert (existing.exit_code, existing.stderr) == (0, "docs works.\n")
-        assert profiles.stdout.startswith("* docs  S3Storage  works; ")
-        assert "links:download+upload+remove" in profiles.stdout
+        assert profiles.stdout.startswith("* docs (S3Storage) works\n")
+        assert "download, upload, remove" in profiles.stdout
         assert docs.list() == []
         assert missing.exit_code == 1
         assert "FAILS: " in missing.stdout
