@@ -8,11 +8,11 @@ import threading
 
 import pytest
 
-from flask_storage import S3Reader, StorageUnavailableError
+from flask_storage import PermissionDeniedError, PreconditionFailedError, S3Reader, StorageUnavailableError
 from flask_storage.backends.s3 import bounded_client, object_stream
 from flask_storage.backends.s3.bounded_client import BoundedClient
 from tests.s3_storages import make_storage
-from tests.services.scripted_proxy import ScriptedProxy, ScriptedResponse
+from tests.services.scripted_proxy import ScriptedProxy, ScriptedResponse, s3_error
 
 pytest_plugins = ["tests.services.s3"]
 
@@ -121,6 +121,26 @@ def test_an_empty_object_has_no_first_byte(service, far):
     contents = [storage.read(path) for path in ("a.bin", "empty")]
 
     assert contents == [CONTENT, b""]
+
+
+@pytest.mark.parametrize(
+    ("response", "error"),
+    [
+        (s3_error(403, "AccessDenied"), PermissionDeniedError),
+        (
+            ScriptedResponse(206, b"x", {"ETag": '"another"', "Last-Modified": DATE, "Content-Range": "bytes 0-0/1"}),
+            PreconditionFailedError,
+        ),
+    ],
+    ids=["denied", "another version"],
+)
+def test_an_error_of_a_range_ends_the_download(service, far, response, error):
+    """Also if the service ignores the condition and sends another version."""
+    storage = service.storage(max_connections=50)
+    service.proxy.script = lambda request: response if "Range" in request.headers else None
+
+    with pytest.raises(error):
+        downloaded(storage)
 
 
 @pytest.mark.parametrize("how", ["download", "open"])
