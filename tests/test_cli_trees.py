@@ -370,6 +370,24 @@ def test_a_source_that_is_replaced_concurrently_is_kept(run, storages, monkeypat
     assert "docs:p/a was replaced while it was moved" in result.stderr
 
 
+def test_a_source_that_is_replaced_while_other_files_are_compared_is_kept(run, storages, monkeypatch):
+    """Each file is checked again just before it is deleted."""
+    fill(storages["docs"], "p/a", "p/b")
+    open_reader = storages["media"]._open_reader
+
+    def replace_source(path):
+        if path == "x/b":  # the comparison of p/a has ended
+            storages["docs"].write("p/a", b"new")
+        return open_reader(path)
+
+    monkeypatch.setattr(storages["media"], "_open_reader", replace_source)
+
+    result = run("move", "-r", "docs:p", "media:x")
+
+    assert (result.exit_code, storages["docs"].read("p/a")) == (1, b"new")
+    assert "docs:p/a was replaced while it was moved" in result.stderr
+
+
 @pytest.mark.parametrize(
     "args", [["docs:p/a", "same:p/a"], ["-r", "docs:p", "same:p"], ["-r", "docs:p", "same:p/q"], ["docs:a", "same:A"]]
 )

@@ -164,7 +164,10 @@ def move_tree(source: Place, target: Place, exclusive: bool) -> tuple[int, int]:
     result = copy_tree(source, target, exclusive, entries)
     for name in entries:
         _check_copied(source.below(name), target.below(name), versions[name])
-    source.storage.delete_many([entry.name for entry in entries.values()])
+    for name, entry in entries.items():
+        # Again: since the first check, all other files have been compared, which may take long.
+        _check_version(source.below(name), versions[name])
+        source.storage.delete(entry.name)
     return result
 
 
@@ -200,9 +203,14 @@ def _check_copied(source: Place, target: Place, version: object) -> None:
     """Raise unless the target has the content, and the source is still the version that was copied."""
     if not is_equal(source.content(), target.content()):
         raise click.ClickException(f"{target} differs from {source} after copying: nothing was deleted.")
+    _check_version(source, version)
+
+
+def _check_version(source: Place, version: object) -> None:
+    """Raise unless the source is still the version that was copied."""
     if _version(source.storage.stat(source.path)) != version:
         raise PreconditionFailedError(
-            f"{source} was replaced while it was moved: nothing was deleted; run the command again", path=source.path
+            f"{source} was replaced while it was moved: it was not deleted; run the command again", path=source.path
         )
 
 
