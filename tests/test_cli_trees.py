@@ -389,15 +389,22 @@ def test_a_source_that_is_replaced_while_other_files_are_compared_is_kept(run, s
 
 
 @pytest.mark.parametrize(
-    "args", [["docs:p/a", "same:p/a"], ["-r", "docs:p", "same:p"], ["-r", "docs:p", "same:p/q"], ["docs:a", "same:A"]]
+    "args",
+    [
+        ["docs:p/a", "same:p/a"],
+        ["-r", "docs:p", "same:p"],
+        ["-r", "docs:p", "same:p/q"],
+        ["-r", "docs:p/q", "same:p"],
+        ["docs:a", "same:A"],
+    ],
 )
 def test_a_file_is_not_moved_onto_itself_through_another_profile(run, storages, args):
-    """Both profiles lead to one directory: the file would be deleted."""
-    fill(storages["docs"], "p/a", "a")
+    """Both profiles lead to one directory: the file would be deleted, or replaced before it is copied."""
+    fill(storages["docs"], "p/a", "p/q/q/z", "p/q/z", "a")
 
     result = run("move", *args)
 
-    assert (result.exit_code, names(storages["docs"])) == (2, ["a", "p/a"])
+    assert (result.exit_code, names(storages["docs"])) == (2, ["a", "p/a", "p/q/q/z", "p/q/z"])
     assert "lead to the same files: nothing was moved" in result.stderr
 
 

@@ -222,23 +222,25 @@ def refuse_overlap(source: Place, target: Place) -> None:
 
 
 def refuse_same(source: Place, target: Place, *, below: bool = False) -> None:
-    """Raise if two directories are one, or with *below* if the target is in the source.
+    """Raise if two directories are one, or with *below* if one of them contains the other.
 
     Two profiles may lead to one place, and a file system may ignore the case of names: a file would be copied onto
-    itself, and then deleted. So an empty file is written to the target, and looked for in the source.
+    itself, or onto one that is not copied yet, and then deleted. So an empty file is written to one directory, and
+    looked for in the other.
     """
     name = f"moving-{secrets.token_hex(8)}"
-    written, sought = target.below(name), source.below(name)
-    written.storage.write(written.path, b"")
-    try:
-        if below:
-            found = any(name == path.rpartition("/")[2] for path in source.entries())
-        else:
-            found = sought.storage.exists(sought.path)
-    finally:
-        written.storage.delete(written.path)
-    if found:
-        raise click.UsageError("Source and target lead to the same files: nothing was moved.")
+    for one, other in ((target, source), (source, target))[: 2 if below else 1]:
+        written, sought = one.below(name), other.below(name)
+        written.storage.write(written.path, b"")
+        try:
+            if below:
+                found = any(name == path.rpartition("/")[2] for path in other.entries())
+            else:
+                found = sought.storage.exists(sought.path)
+        finally:
+            written.storage.delete(written.path)
+        if found:
+            raise click.UsageError("Source and target lead to the same files: nothing was moved.")
 
 
 def entries_of(source: Place) -> dict[str, ListEntry]:
