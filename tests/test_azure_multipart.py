@@ -143,6 +143,18 @@ def test_an_upload_belongs_to_one_path(storage):
     assert list(storage.multipart.list_uploads()) == []
 
 
+def test_listings_do_not_warn_about_an_unfinished_upload(storage, caplog):
+    """Its manifest is a blob of this package, not one with an invalid name."""
+    storage.write("a folder/b", b"")
+    upload = storage.multipart.create(PATH, WriteOptions())
+
+    names = [entry.name for entry in storage.list()]
+    details = [info.path for info in storage.iter(details=True)]
+
+    assert (names, details, caplog.text) == (["a folder/b"], ["a folder/b"], "")
+    storage.multipart.abort(PATH, upload)
+
+
 def test_a_blob_that_only_looks_like_a_manifest_is_ignored(storage, azurite):
     """It is neither listed nor swept."""
     with azurite.service() as service, service.get_container_client(storage.bucket) as client:

@@ -383,16 +383,41 @@ def test_a_source_that_is_replaced_concurrently_is_kept(run, storages, monkeypat
     assert "docs:p/a was replaced while it was moved" in result.stderr
 
 
+def test_a_source_that_is_replaced_while_other_files_are_compared_is_kept(run, storages, monkeypatch):
+    """Each file is checked again just before it is deleted."""
+    fill(storages["docs"], "p/a", "p/b")
+    open_reader = storages["media"]._open_reader
+
+    def replace_source(path):
+        if path == "x/b":  # the comparison of p/a has ended
+            storages["docs"].write("p/a", b"new")
+        return open_reader(path)
+
+    monkeypatch.setattr(storages["media"], "_open_reader", replace_source)
+
+    result = run("move", "-r", "docs:p", "media:x")
+
+    assert (result.exit_code, storages["docs"].read("p/a")) == (1, b"new")
+    assert "docs:p/a was replaced while it was moved" in result.stderr
+
+
 @pytest.mark.parametrize(
-    "args", [["docs:p/a", "same:p/a"], ["-r", "docs:p", "same:p"], ["-r", "docs:p", "same:p/q"], ["docs:a", "same:A"]]
+    "args",
+    [
+        ["docs:p/a", "same:p/a"],
+        ["-r", "docs:p", "same:p"],
+        ["-r", "docs:p", "same:p/q"],
+        ["-r", "docs:p/q", "same:p"],
+        ["docs:a", "same:A"],
+    ],
 )
 def test_a_file_is_not_moved_onto_itself_through_another_profile(run, storages, args):
-    """Both profiles lead to one directory: the file would be deleted."""
-    fill(storages["docs"], "p/a", "a")
+    """Both profiles lead to one directory: the file would be deleted, or replaced before it is copied."""
+    fill(storages["docs"], "p/a", "p/q/q/z", "p/q/z", "a")
 
     result = run("move", *args)
 
-    assert (result.exit_code, names(storages["docs"])) == (2, ["a", "p/a"])
+    assert (result.exit_code, names(storages["docs"])) == (2, ["a", "p/a", "p/q/q/z", "p/q/z"])
     assert "lead to the same files: nothing was moved" in result.stderr
 
 

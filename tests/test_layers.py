@@ -144,7 +144,7 @@ MAY_IMPORT = {
         ),
     ),
     "backends.azure.listing": (
-        "types .blob_metadata .gateway",
+        "paths types .blob_metadata .gateway",
         "arrow azure.storage.blob.BlobProperties azure.storage.blob.ContainerClient",
     ),
     "backends.azure.multipart": (

@@ -29,6 +29,8 @@ NEW = b"new content"
         {"Content-Range": ""},
         {"Tus-Resumable": "1.0.0", "Upload-Length": "10"},
         {"Upload-Complete": "?0"},
+        {"Upload-Incomplete": "?1"},
+        {"Upload-Offset": "5"},
     ],
     ids=str,
 )
@@ -47,7 +49,12 @@ def test_a_part_of_a_file_is_refused(app, client, link, headers, method, profile
 
 def test_headers_without_a_meaning_for_uploads_are_ignored(client, docs, link):
     """RFC 9110 defines `Range` and `If-Modified-Since` for downloads; `?1` announces the whole file."""
-    headers = {"Range": "bytes=5-9", "If-Modified-Since": http_date(), "Upload-Complete": "?1"}
+    headers = {
+        "Range": "bytes=5-9",
+        "If-Modified-Since": http_date(),
+        "Upload-Complete": "?1",
+        "Upload-Incomplete": "?0",
+    }
 
     response = client.put(link("upload"), data=NEW, headers=headers)
 

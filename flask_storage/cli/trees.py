@@ -166,7 +166,10 @@ def move_tree(source: Place, target: Place, exclusive: bool) -> tuple[int, int]:
     result = copy_tree(source, target, exclusive, entries)
     for name in entries:
         _check_copied(source.below(name), target.below(name), versions[name])
-    source.storage.delete_many([entry.name for entry in entries.values()])
+    for name, entry in entries.items():
+        # Again: since the first check, all other files have been compared, which may take long.
+        _check_version(source.below(name), versions[name])
+        source.storage.delete(entry.name)
     return result
 
 
@@ -202,9 +205,14 @@ def _check_copied(source: Place, target: Place, version: object) -> None:
     """Raise unless the target has the content, and the source is still the version that was copied."""
     if not is_equal(source.content(), target.content()):
         raise click.ClickException(f"{target} differs from {source} after copying: nothing was deleted.")
+    _check_version(source, version)
+
+
+def _check_version(source: Place, version: object) -> None:
+    """Raise unless the source is still the version that was copied."""
     if _version(source.storage.stat(source.path)) != version:
         raise PreconditionFailedError(
-            f"{source} was replaced while it was moved: nothing was deleted; run the command again", path=source.path
+            f"{source} was replaced while it was moved: it was not deleted; run the command again", path=source.path
         )
 
 
@@ -216,23 +224,25 @@ def refuse_overlap(source: Place, target: Place) -> None:
 
 
 def refuse_same(source: Place, target: Place, *, below: bool = False) -> None:
-    """Raise if two directories are one, or with *below* if the target is in the source.
+    """Raise if two directories are one, or with *below* if one of them contains the other.
 
     Two profiles may lead to one place, and a file system may ignore the case of names: a file would be copied onto
-    itself, and then deleted. So an empty file is written to the target, and looked for in the source.
+    itself, or onto one that is not copied yet, and then deleted. So an empty file is written to one directory, and
+    looked for in the other.
     """
     name = f"moving-{secrets.token_hex(8)}"
-    written, sought = target.below(name), source.below(name)
-    written.storage.write(written.path, b"")
-    try:
-        if below:
-            found = any(name == path.rpartition("/")[2] for path in source.entries())
-        else:
-            found = sought.storage.exists(sought.path)
-    finally:
-        written.storage.delete(written.path)
-    if found:
-        raise click.UsageError("Source and target lead to the same files: nothing was moved.")
+    for one, other in ((target, source), (source, target))[: 2 if below else 1]:
+        written, sought = one.below(name), other.below(name)
+        written.storage.write(written.path, b"")
+        try:
+            if below:
+                found = any(name == path.rpartition("/")[2] for path in other.entries())
+            else:
+                found = sought.storage.exists(sought.path)
+        finally:
+            written.storage.delete(written.path)
+        if found:
+            raise click.UsageError("Source and target lead to the same files: nothing was moved.")
 
 
 def entries_of(source: Place) -> dict[str, ListEntry]:

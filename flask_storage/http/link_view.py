@@ -421,10 +421,12 @@ def _refuse_part_of_file() -> None:
     """Raise if the request is for a part of the file: replacing the whole file by the part would destroy it.
 
     ``Content-Range`` is sent by clients that resume an upload (``curl -C``). The others belong to protocols for
-    resumable uploads: tus, and the draft of the IETF, where ``?0`` means that more will follow.
+    resumable uploads: tus, and the drafts of the IETF, where more will follow unless ``Upload-Complete`` is ``?1``, or
+    in older ones ``Upload-Incomplete`` is ``?0``.
     """
     sent = request.headers
-    if "Content-Range" in sent or "Tus-Resumable" in sent or sent.get("Upload-Complete") == "?0":
+    is_part = any(name in sent for name in ("Content-Range", "Tus-Resumable", "Upload-Offset"))
+    if is_part or sent.get("Upload-Complete") == "?0" or sent.get("Upload-Incomplete") == "?1":
         raise exceptions.BadRequest("A link stores or deletes a whole file: send all of it in one request.")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import arrow
 from azure.storage.blob import BlobProperties, ContainerClient
 
+from ...paths import RESERVED_PREFIX
 from ...types import FileInfo, ListEntry
 from .blob_metadata import info_of
 from .gateway import ContainerGateway, iter_pages
@@ -23,13 +24,12 @@ def entries_of(
     as_path, blob_prefix = container.path, container.key(prefix)
     listing = client.list_blobs(blob_prefix) if recursive else client.walk_blobs(blob_prefix, delimiter="/")
     for page in readable_pages(listing, container):
-        # A blob whose name ends in a slash is a tool's marker of an empty directory, not a file.
         yield [
             ListEntry(as_path(blob.name), None, 0)
             if _is_directory(blob)
             else ListEntry(as_path(blob.name), arrow.Arrow.fromdatetime(blob.last_modified), blob.size)
             for blob in page
-            if _is_directory(blob) or not blob.name.endswith("/")
+            if _is_directory(blob) or _is_file(blob)
         ]
 
 
@@ -45,7 +45,7 @@ def details_of(
     )
     for page in readable_pages(listing, container):
         for blob in page:
-            if not (_is_directory(blob) or blob.name.endswith("/")):
+            if not _is_directory(blob) and _is_file(blob):
                 yield info_of(container.path(blob.name), blob)
 
 
@@ -74,6 +74,12 @@ def _is_readable(blob: Any) -> bool:
     return bool(blob.name) and (
         _is_directory(blob) or (blob.last_modified is not None and blob.size is not None and blob.size >= 0)
     )
+
+
+def _is_file(blob: Any) -> bool:
+    """Whether a blob is neither a tool's marker of an empty directory nor the hidden one of an unfinished upload."""
+    name = blob.name.rpartition("/")[2]
+    return bool(name) and not name.startswith(RESERVED_PREFIX)
 
 
 def _is_directory(blob: Any) -> bool:
