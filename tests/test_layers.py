@@ -111,7 +111,7 @@ MAY_IMPORT = {
         ),
         "",
     ),
-    "backends.s3.presign": (f"{VALUES} content_types process_local .client .gateway .multipart .sigv4", ""),
+    "backends.s3.presign": (f"{VALUES} content_types process_local validation .client .gateway .multipart .sigv4", ""),
     "backends.s3.link_operations": (f"types validation {INTERFACE} .presign", ""),
     "backends.s3.storage": (
         (
@@ -162,7 +162,10 @@ MAY_IMPORT = {
         "azure.storage.blob.BlobClient",
     ),
     "backends.azure.sas": (
-        f"{VALUES} content_types metadata_encoding process_local .account .client .errors .gateway .multipart",
+        (
+            f"{VALUES} content_types metadata_encoding process_local validation"
+            " .account .client .errors .gateway .multipart"
+        ),
         (
             "azure.storage.blob.UserDelegationKey azure.storage.blob.generate_blob_sas"
             " azure.storage.blob.generate_container_sas"
