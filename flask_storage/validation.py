@@ -149,7 +149,7 @@ def parse_seconds(name: str, value: float | str | timedelta, *, zero: bool = Fal
         count = value.total_seconds() if isinstance(value, timedelta) else float(value)
     except (TypeError, ValueError, OverflowError):
         count = -1
-    if not 0 <= count <= _MAX_SECONDS or (count == 0 and not zero):
+    if isinstance(value, bool) or not 0 <= count <= _MAX_SECONDS or (count == 0 and not zero):
         least = "at least 0" if zero else "more than 0"
         raise ConfigurationError(f"{name} must be a number of seconds, {least} and at most 10 years")
     return count

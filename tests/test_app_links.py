@@ -316,7 +316,7 @@ def test_a_link_without_an_expiry_has_the_configured_lifetime(profile, setting, 
         assert expires_at <= datetime.now(UTC) + expected + timedelta(seconds=1)
 
 
-@pytest.mark.parametrize("lifetime", [0, -1, timedelta(0), "soon", None])
+@pytest.mark.parametrize("lifetime", [0, -1, timedelta(0), "soon", None, True])
 def test_an_invalid_lifetime_is_refused(lifetime):
     """At start."""
     with pytest.raises(ConfigurationError, match="STORAGE_LINK_LIFETIME must be a number of seconds"):
