@@ -231,8 +231,9 @@ def test_a_service_without_headers_signs_no_upload_with_a_content_type():
         "s3://my-files?region=eu-central-1&links=app&preset=aws",
         "s3://my-files?links=app#part",
         "memory:?links=app",
+        "memory:?%6Cinks=%61pp",
     ],
-    ids=["mapping", "pair", "url", "fragment", "memory"],
+    ids=["mapping", "pair", "url", "fragment", "memory", "escaped"],
 )
 def test_a_profile_can_have_links_of_the_app_only(profile):
     """The backend's constructor does not get the option; the address of the service stays private."""
