@@ -262,7 +262,7 @@ MAY_IMPORT = {
     ),
     "cli.delete": (f"{INTERFACE} .command .output .profile", "click"),
     "cli.compare": (f"streams {INTERFACE}", ""),
-    "cli.trees": (f"{VALUES} paths {INTERFACE} .command .compare .output .profile", "click"),
+    "cli.trees": (f"{VALUES} paths validation {INTERFACE} .command .compare .output .profile", "click"),
     "cli.files": (f"types {INTERFACE} .arguments .command .output .profile .trees", "click"),
     "cli.links": ("types .arguments .command .output .profile", "click"),
     "cli.listing": ("types .arguments .command .output .profile", "click"),

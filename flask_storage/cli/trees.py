@@ -14,10 +14,13 @@ from ..backends.base import StorageBackend
 from ..errors import PreconditionFailedError
 from ..paths import normalize, normalize_directory
 from ..types import CONTENT_HEADERS, FileInfo, ListEntry, ProgressCallback
+from ..validation import did_you_mean
 from .command import local_file, usage_errors
 from .compare import Content, is_equal, local_content, stored_content
 from .output import print_status, progress
 from .profile import app_profiles, selected_storage
+
+_LIKENESS = 0.7  # accepts two letters of "docs" in the wrong order
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +90,19 @@ def located(text: str) -> Place:
     """Return the storage and path of an argument: ``profile:path``, or a path in the profile of the command.
 
     A colon in the name of a file is kept, unless the text before it is a profile; a leading slash avoids that.
+
+    Raises:
+        click.UsageError: when the text before the colon is almost the name of a profile.
     """
     profile, colon, path = text.partition(":")
     if colon and profile in app_profiles():
         return Place(app_profiles()[profile], path, f"{profile}:")
+    may_be_profile = colon and "/" not in profile
+    if may_be_profile and (question := did_you_mean(profile.lower(), app_profiles(), likeness=_LIKENESS)):
+        # A target would become a file of that name in the profile of the command.
+        raise click.UsageError(
+            f"The app has no profile {profile!r}: {question} Write /{text} for a file whose name begins so."
+        )
     return Place(selected_storage(), text)
 
 
