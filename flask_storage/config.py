@@ -345,7 +345,7 @@ def _without_links(spec: Any) -> tuple[Any, object]:
         before, _, query = spec.partition("?")
         query, hash_sign, fragment = query.partition("#")
         pairs = query.split("&")
-        kept = [pair for pair in pairs if pair.partition("=")[0] != "links"]
+        kept = [pair for pair in pairs if unquote_plus(pair.partition("=")[0]) != "links"]
         values = [unquote_plus(pair.partition("=")[2]) for pair in pairs if pair not in kept]
         if values:
             query = "&".join(kept)

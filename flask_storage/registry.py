@@ -175,6 +175,8 @@ def _named_arguments(
 
 def _unknown_argument(cls: type[StorageBackend], name: str, known: list[str]) -> str:
     """Return a message that suggests similar arguments, or without any lists the first ones."""
+    if name in _PROFILE_KEYS:
+        return f"a URL or a pair cannot have the key {name!r}: write the profile as a mapping"
     reason = f"{cls.__name__} has no argument {name!r}"
     if question := did_you_mean(str(name), {*known, *cls.argument_aliases, *_PROFILE_KEYS, *_STORAGE_OPTIONS}):
         return f"{reason}: {question}"

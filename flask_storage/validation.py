@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -27,6 +28,7 @@ _MAX_SECONDS = 10 * 365 * 86_400
 _MAX_INT = 2**40
 _MAX_CONNECTIONS = 10_000
 _MAX_METADATA_BYTES = 2048
+_PACKAGE = f"{__package__}."
 
 
 def parse_bool(value: object) -> bool:
@@ -59,6 +61,14 @@ def did_you_mean(name: str, known: Iterable[str], *, likeness: float = 0.6) -> s
 
     near = get_close_matches(name, sorted(known), n=2, cutoff=likeness)
     return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def caller_stacklevel() -> int:
+    """Return the stack level of the first caller outside of this package: ``warnings.warn`` then names its line."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def check_count(name: str, value: object, least: int = 0) -> None:
@@ -139,7 +149,7 @@ def parse_seconds(name: str, value: float | str | timedelta, *, zero: bool = Fal
         count = value.total_seconds() if isinstance(value, timedelta) else float(value)
     except (TypeError, ValueError, OverflowError):
         count = -1
-    if not 0 <= count <= _MAX_SECONDS or (count == 0 and not zero):
+    if isinstance(value, bool) or not 0 <= count <= _MAX_SECONDS or (count == 0 and not zero):
         least = "at least 0" if zero else "more than 0"
         raise ConfigurationError(f"{name} must be a number of seconds, {least} and at most 10 years")
     return count

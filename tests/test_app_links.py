@@ -231,8 +231,9 @@ def test_a_service_without_headers_signs_no_upload_with_a_content_type():
         "s3://my-files?region=eu-central-1&links=app&preset=aws",
         "s3://my-files?links=app#part",
         "memory:?links=app",
+        "memory:?%6Cinks=%61pp",
     ],
-    ids=["mapping", "pair", "url", "fragment", "memory"],
+    ids=["mapping", "pair", "url", "fragment", "memory", "escaped"],
 )
 def test_a_profile_can_have_links_of_the_app_only(profile):
     """The backend's constructor does not get the option; the address of the service stays private."""
@@ -316,7 +317,7 @@ def test_a_link_without_an_expiry_has_the_configured_lifetime(profile, setting, 
         assert expires_at <= datetime.now(UTC) + expected + timedelta(seconds=1)
 
 
-@pytest.mark.parametrize("lifetime", [0, -1, timedelta(0), "soon", None])
+@pytest.mark.parametrize("lifetime", [0, -1, timedelta(0), "soon", None, True])
 def test_an_invalid_lifetime_is_refused(lifetime):
     """At start."""
     with pytest.raises(ConfigurationError, match="STORAGE_LINK_LIFETIME must be a number of seconds"):

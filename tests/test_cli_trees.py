@@ -310,6 +310,34 @@ def test_a_name_may_contain_a_colon(run, storages, source, target, left, stored)
     assert (names(storages["docs"]), names(storages["media"])) == (left, [stored])
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "advice"),
+    [
+        ("dosc:a", "media:a", "did you mean 'docs'? Write /dosc:a for"),
+        ("docs:a", "medai:", "did you mean 'media'? Write /medai: for"),
+        ("docs:a", "MEDIA:a", "did you mean 'media'? Write /MEDIA:a for"),
+    ],
+)
+def test_a_misspelled_profile_is_not_the_name_of_a_file(run, storages, source, target, advice):
+    """The message suggests the profile, and says how to name such a file."""
+    fill(storages["docs"], "a", "dosc:a")
+
+    result = run("move", source, target)
+
+    assert result.exit_code == 2
+    assert advice in result.stderr
+    assert (names(storages["docs"]), names(storages["media"])) == (["a", "dosc:a"], [])
+
+
+def test_a_directory_may_have_a_name_like_a_profile(run, storages):
+    """A colon in the name of a file below it is no end of a profile."""
+    fill(storages["docs"], "a")
+
+    assert run("copy", "a", "docs/b:1").exit_code == 0
+
+    assert names(storages["docs"]) == ["a", "docs/b:1"]
+
+
 def test_an_existing_file_of_another_profile_is_kept_with_exclusive(run, storages):
     """And the source of a move stays."""
     fill(storages["docs"], "a")

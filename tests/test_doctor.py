@@ -67,10 +67,10 @@ def statuses(findings):
 # -- backends that work -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("address", [ORIGIN, f"{ORIGIN}/app", None])
+@pytest.mark.parametrize("address", [ORIGIN, f"{ORIGIN}/app", "https://Bücher.example:8443", None])
 @pytest.mark.parametrize("backend", ["local", "memory"])
 def test_links_of_the_app_are_tried_without_a_server(tmp_path, backend, address):
-    """At the root of a host, below a path, and with only a server name."""
+    """At the root of a host, below a path, with an international name, and with only a server name."""
     profile = {"backend": backend, **({"root": tmp_path / "docs", "create": True} if backend == "local" else {})}
     app = make_app(tmp_path, profile, STORAGE_EXTERNAL_URL=address, SERVER_NAME=None if address else "shop.example")
 
@@ -80,6 +80,19 @@ def test_links_of_the_app_are_tried_without_a_server(tmp_path, backend, address)
     assert findings["link"].text == "a download link of the app returns the file"
     assert findings["upload"].text == "an upload request of the app stored the file (PUT)"
     assert findings["cors"].text == "no rule is needed, because uploads go through the app"
+
+
+def test_an_app_that_refuses_its_own_links_gets_advice_about_itself(tmp_path):
+    """No credentials sign these links."""
+    app = make_app(tmp_path, {"backend": "memory"})
+    app.before_request(lambda: ("log in", 401))
+
+    status, findings, _ = doctor(app)
+
+    advice = "check what the app does before each request, and its TRUSTED_HOSTS and MAX_CONTENT_LENGTH"
+    assert status == 1
+    assert findings["link"] == Finding("failed", "a download link of the app was answered by 401", advice)
+    assert findings["upload"] == Finding("failed", "an upload request of the app was answered by 401", advice)
 
 
 def test_local_disk_is_left_as_it_was(tmp_path):

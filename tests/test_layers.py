@@ -111,7 +111,7 @@ MAY_IMPORT = {
         ),
         "",
     ),
-    "backends.s3.presign": (f"{VALUES} content_types process_local .client .gateway .multipart .sigv4", ""),
+    "backends.s3.presign": (f"{VALUES} content_types process_local validation .client .gateway .multipart .sigv4", ""),
     "backends.s3.link_operations": (f"types validation {INTERFACE} .presign", ""),
     "backends.s3.storage": (
         (
@@ -162,7 +162,10 @@ MAY_IMPORT = {
         "azure.storage.blob.BlobClient",
     ),
     "backends.azure.sas": (
-        f"{VALUES} content_types metadata_encoding process_local .account .client .errors .gateway .multipart",
+        (
+            f"{VALUES} content_types metadata_encoding process_local validation"
+            " .account .client .errors .gateway .multipart"
+        ),
         (
             "azure.storage.blob.UserDelegationKey azure.storage.blob.generate_blob_sas"
             " azure.storage.blob.generate_container_sas"
@@ -259,7 +262,7 @@ MAY_IMPORT = {
     ),
     "cli.delete": (f"{INTERFACE} .command .output .profile", "click"),
     "cli.compare": (f"streams {INTERFACE}", ""),
-    "cli.trees": (f"{VALUES} paths {INTERFACE} .command .compare .output .profile", "click"),
+    "cli.trees": (f"{VALUES} paths validation {INTERFACE} .command .compare .output .profile", "click"),
     "cli.files": (f"types {INTERFACE} .arguments .command .output .profile .trees", "click"),
     "cli.links": ("types .arguments .command .output .profile", "click"),
     "cli.listing": ("types .arguments .command .output .profile", "click"),

@@ -569,6 +569,24 @@ def test_a_lifetime_above_seven_days_is_reduced_with_a_warning(rounding):
     assert query_of(url)["X-Amz-Expires"] == str(MAX_EXPIRES)
 
 
+@pytest.mark.parametrize("method", ["link_to", "links_to", "upload_request", "multipart_request", "create_upload_form"])
+def test_the_warning_points_to_the_caller(method):
+    """Not to a line of the package."""
+    storage, late = aws_storage(), timedelta(days=8)
+    call = {
+        "link_to": lambda: storage.link_to("a", "download", late),
+        "links_to": lambda: storage.links_to(["a"], "download", late),
+        "upload_request": lambda: storage.upload_request("a", late),
+        "multipart_request": lambda: storage.multipart_request("a", "create", late),
+        "create_upload_form": lambda: storage.create_upload_form("a", late, max_size=5),
+    }[method]
+
+    with pytest.warns(UserWarning, match="seven days at most") as warned:
+        call()
+
+    assert warned[0].filename == __file__
+
+
 def test_the_expiry_of_an_upload_is_the_reduced_one():
     """Not the requested one."""
     with pytest.warns(UserWarning, match="seven days at most"):

@@ -99,12 +99,15 @@ def examine(storage: StorageBackend, app: Flask, origin: str | None) -> Generato
 
 
 def app_origin() -> str | None:
-    """Return the origin of the app's pages, as its settings name it."""
+    """Return the origin of the app's pages, as its settings name it and as browsers and links spell it."""
     config = current_app.config
     if address := config.get("STORAGE_EXTERNAL_URL"):
-        parts = urlsplit(address)
-        return f"{parts.scheme}://{parts.netloc}".lower()
-    return f"{config['PREFERRED_URL_SCHEME']}://{config['SERVER_NAME']}".lower() if config["SERVER_NAME"] else None
+        scheme, host = urlsplit(address)[:2]
+    elif config["SERVER_NAME"]:
+        scheme, host = config["PREFERRED_URL_SCHEME"], config["SERVER_NAME"]
+    else:
+        return None
+    return f"{scheme}://{host.lower().encode('idna').decode()}"
 
 
 def _clean_up(storage: StorageBackend, directory: str) -> Finding:

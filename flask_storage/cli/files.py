@@ -15,7 +15,7 @@ from .command import StorageCommand, local_file, usage_errors
 from .output import binary, print_status, progress, standard_output
 from .profile import complete_path, selected_storage
 from .trees import (
-    Place,
+    StoredPath,
     copy_file,
     copy_tree,
     entries_of,
@@ -47,7 +47,7 @@ def get_command(path: str, file: str | None, recursive: bool, exclusive: bool) -
     """
     storage = selected_storage()
     if recursive:
-        _get_folder(Place(storage, path).as_directory, file, exclusive)
+        _get_folder(StoredPath(storage, path).as_directory, file, exclusive)
         return
     if file == "-":
         _get_to_stdout(storage, path)
@@ -87,7 +87,7 @@ def put_command(file: str, path: str, content_type: str | None, recursive: bool,
             raise click.BadParameter("it is a folder: pass --recursive to upload what is in it.", param_hint="'FILE'")
         if content_type is not None:
             raise click.UsageError("--content-type is for one file.")
-        counts = put_tree(file, Place(storage, path).as_directory, exclusive)
+        counts = put_tree(file, StoredPath(storage, path).as_directory, exclusive)
         _print_counts("Uploaded", counts, path)
         return
     with (
@@ -114,7 +114,7 @@ def copy_command(source: str, target: str, recursive: bool, exclusive: bool) -> 
     With --recursive, PATH is a folder, whose files get the same names below NEW_PATH. Files that are equal already are
     skipped, so an interrupted copy can be continued.
     """
-    old, new = _places(source, target, recursive)
+    old, new = _stored_paths(source, target, recursive)
     if recursive:
         refuse_overlap(old, new)
         counts = copy_tree(old, new, exclusive, entries_of(old))
@@ -140,7 +140,7 @@ def move_command(source: str, target: str, recursive: bool, exclusive: bool) -> 
     compared before the first one is deleted. Files that are equal already are skipped, so an interrupted move can be
     continued.
     """
-    old, new = _places(source, target, recursive)
+    old, new = _stored_paths(source, target, recursive)
     if recursive:
         refuse_overlap(old, new)
         counts = move_tree(old, new, exclusive)
@@ -154,17 +154,17 @@ def move_command(source: str, target: str, recursive: bool, exclusive: bool) -> 
     print_status(f"Moved {old} to {new}.")
 
 
-def _places(source: str, target: str, recursive: bool) -> tuple[Place, Place]:
+def _stored_paths(source: str, target: str, recursive: bool) -> tuple[StoredPath, StoredPath]:
     old, new = located(source), located(target)
     if recursive:
         old = old.as_directory
     # "media:" is the root of a profile, where the file or folder keeps its name.
     path = old.name if new.label and not new.path else target_path(new.path, old.name)
-    new = Place(new.storage, path, new.label)
+    new = StoredPath(new.storage, path, new.label)
     return old, new.as_directory if recursive else new
 
 
-def _progress_between(old: Place, new: Place) -> AbstractContextManager[ProgressCallback | None]:
+def _progress_between(old: StoredPath, new: StoredPath) -> AbstractContextManager[ProgressCallback | None]:
     """Return a progress bar, unless one storage copies the file itself."""
     return progress(old.name, lambda: old.storage.size(old.path), wanted=old.storage is not new.storage)
 
@@ -175,7 +175,7 @@ def _print_counts(what: str, counts: tuple[int, int], target: str) -> None:
     print_status(f"{what} {transferred} {'file' if transferred == 1 else 'files'} to {target}{skipped}.")
 
 
-def _get_folder(source: Place, folder: str | None, exclusive: bool) -> None:
+def _get_folder(source: StoredPath, folder: str | None, exclusive: bool) -> None:
     if folder == "-":
         raise click.UsageError("A folder cannot be downloaded to standard output.")
     folder = target_path("./" if folder is None else folder, source.name)

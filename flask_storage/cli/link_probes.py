@@ -18,7 +18,10 @@ from .web_client import Response, encode_form, send
 
 _LIFETIME = timedelta(minutes=10)
 _NOTED_SKEW, _FAILING_SKEW = timedelta(minutes=1), timedelta(minutes=15)  # S3 refuses more than 15 minutes
-_ADVICE = "check the rights of the credentials that sign links, and the address in links"
+_ADVICE = {
+    "the service": "check the rights of the credentials that sign links, and the address in links",
+    "the app": "check what the app does before each request, and its TRUSTED_HOSTS and MAX_CONTENT_LENGTH",
+}
 
 
 class LinkProbes:
@@ -69,7 +72,7 @@ class LinkProbes:
         response = self._send(url, "GET")
         whose = "the app" if self._is_app_link(url) else "the service"
         if response.status != 200 or response.body != FIRST:
-            return Finding("failed", f"a download link of {whose} was answered by {response}", _ADVICE)
+            return Finding("failed", f"a download link of {whose} was answered by {response}", _ADVICE[whose])
         return Finding("ok", f"a download link of {whose} returns the file")
 
     def upload(self) -> Finding:
@@ -96,7 +99,7 @@ class LinkProbes:
             headers |= form
         response = self._send(request.url, request.method, headers, body)
         if not 200 <= response.status < 300:
-            return Finding("failed", f"an upload request of {whose} was answered by {response}", _ADVICE)
+            return Finding("failed", f"an upload request of {whose} was answered by {response}", _ADVICE[whose])
         if self._storage.read(self._path(name)) != SECOND:
             return Finding("failed", f"an upload request of {whose} stored other bytes", "check the proxies in between")
         return Finding("ok", f"an upload request of {whose} stored the file ({request.method})")

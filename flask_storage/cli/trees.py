@@ -14,14 +14,17 @@ from ..backends.base import StorageBackend
 from ..errors import PreconditionFailedError
 from ..paths import normalize, normalize_directory
 from ..types import CONTENT_HEADERS, FileInfo, ListEntry, ProgressCallback
+from ..validation import did_you_mean
 from .command import local_file, usage_errors
 from .compare import Content, is_equal, local_content, stored_content
 from .output import print_status, progress
 from .profile import app_profiles, selected_storage
 
+_LIKENESS = 0.7  # accepts two letters of "docs" in the wrong order
+
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StoredPath:
     """A path of a storage, as the command line names it.
 
     Attributes:
@@ -38,9 +41,9 @@ class Place:
         return f"{self.label}{self.path}"
 
     @property
-    def as_directory(self) -> Place:
+    def as_directory(self) -> StoredPath:
         """The same path, normalized as that of a directory; the empty one is the root."""
-        return Place(self.storage, normalize_directory(self.path), self.label)
+        return StoredPath(self.storage, normalize_directory(self.path), self.label)
 
     @property
     def name(self) -> str:
@@ -48,13 +51,13 @@ class Place:
         return self.path.rpartition("/")[2]
 
     @property
-    def folder(self) -> Place:
+    def folder(self) -> StoredPath:
         """The directory of this file."""
-        return Place(self.storage, self.path.rpartition("/")[0], self.label)
+        return StoredPath(self.storage, self.path.rpartition("/")[0], self.label)
 
-    def below(self, name: str) -> Place:
+    def below(self, name: str) -> StoredPath:
         """Return the path of *name* below this directory."""
-        return Place(self.storage, f"{self.path}/{name}" if self.path else name, self.label)
+        return StoredPath(self.storage, f"{self.path}/{name}" if self.path else name, self.label)
 
     def content(self) -> Content:
         """Return the content of this file."""
@@ -83,18 +86,27 @@ class _Transfer:
     run: Callable[[ProgressCallback | None], object]
 
 
-def located(text: str) -> Place:
+def located(text: str) -> StoredPath:
     """Return the storage and path of an argument: ``profile:path``, or a path in the profile of the command.
 
     A colon in the name of a file is kept, unless the text before it is a profile; a leading slash avoids that.
+
+    Raises:
+        click.UsageError: when the text before the colon is almost the name of a profile.
     """
     profile, colon, path = text.partition(":")
     if colon and profile in app_profiles():
-        return Place(app_profiles()[profile], path, f"{profile}:")
-    return Place(selected_storage(), text)
+        return StoredPath(app_profiles()[profile], path, f"{profile}:")
+    may_be_profile = colon and "/" not in profile
+    if may_be_profile and (question := did_you_mean(profile.lower(), app_profiles(), likeness=_LIKENESS)):
+        # A target would become a file of that name in the profile of the command.
+        raise click.UsageError(
+            f"The app has no profile {profile!r}: {question} Write /{text} for a file whose name begins so."
+        )
+    return StoredPath(selected_storage(), text)
 
 
-def put_tree(directory: str, target: Place, exclusive: bool) -> tuple[int, int]:
+def put_tree(directory: str, target: StoredPath, exclusive: bool) -> tuple[int, int]:
     """Upload all files below a local directory, and return how many were uploaded and how many were equal.
 
     Symbolic links, pipes and devices are skipped with a message. Every path is checked before the first upload.
@@ -120,7 +132,7 @@ def put_tree(directory: str, target: Place, exclusive: bool) -> tuple[int, int]:
     return _run([transfer(name, path) for name, path in files.items()])
 
 
-def get_tree(source: Place, directory: str, exclusive: bool) -> tuple[int, int]:
+def get_tree(source: StoredPath, directory: str, exclusive: bool) -> tuple[int, int]:
     """Download all files below a directory of a storage; return how many were downloaded and how many were equal."""
 
     def transfer(name: str, entry: ListEntry) -> _Transfer:
@@ -143,7 +155,9 @@ def get_tree(source: Place, directory: str, exclusive: bool) -> tuple[int, int]:
     return _run([transfer(name, entry) for name, entry in entries_of(source).items()])
 
 
-def copy_tree(source: Place, target: Place, exclusive: bool, entries: Mapping[str, ListEntry]) -> tuple[int, int]:
+def copy_tree(
+    source: StoredPath, target: StoredPath, exclusive: bool, entries: Mapping[str, ListEntry]
+) -> tuple[int, int]:
     """Copy files below a directory to another one, and return how many were copied and how many were equal."""
     present = {name: entry.size for name, entry in target.entries().items()}
 
@@ -158,7 +172,7 @@ def copy_tree(source: Place, target: Place, exclusive: bool, entries: Mapping[st
     return _run([transfer(name, entry) for name, entry in entries.items()])
 
 
-def move_tree(source: Place, target: Place, exclusive: bool) -> tuple[int, int]:
+def move_tree(source: StoredPath, target: StoredPath, exclusive: bool) -> tuple[int, int]:
     """Copy all files below a directory to another one, compare them all, and only then delete the old ones."""
     refuse_same(source, target, below=True)
     entries = entries_of(source)
@@ -173,7 +187,9 @@ def move_tree(source: Place, target: Place, exclusive: bool) -> tuple[int, int]:
     return result
 
 
-def copy_file(source: Place, target: Place, exclusive: bool, callback: ProgressCallback | None = None) -> None:
+def copy_file(
+    source: StoredPath, target: StoredPath, exclusive: bool, callback: ProgressCallback | None = None
+) -> None:
     """Copy one file; to another storage with the headers and metadata that this one can store."""
     if source.storage is target.storage:
         source.storage.copy(source.path, target.path, exclusive=exclusive)
@@ -181,7 +197,9 @@ def copy_file(source: Place, target: Place, exclusive: bool, callback: ProgressC
         _stream(source, target, exclusive, callback)
 
 
-def move_file(source: Place, target: Place, exclusive: bool, callback: ProgressCallback | None = None) -> None:
+def move_file(
+    source: StoredPath, target: StoredPath, exclusive: bool, callback: ProgressCallback | None = None
+) -> None:
     """Copy one file to another storage, compare it, and only then delete the old one."""
     if source.name.casefold() == target.name.casefold():
         refuse_same(source.folder, target.folder)
@@ -190,7 +208,7 @@ def move_file(source: Place, target: Place, exclusive: bool, callback: ProgressC
     source.storage.delete(source.path)
 
 
-def _stream(source: Place, target: Place, exclusive: bool, callback: ProgressCallback | None) -> FileInfo:
+def _stream(source: StoredPath, target: StoredPath, exclusive: bool, callback: ProgressCallback | None) -> FileInfo:
     """Copy one file through this process, and return what was copied."""
     with source.storage.open(source.path, "r") as reader, usage_errors():
         info = reader.info or source.storage.stat(source.path)
@@ -201,7 +219,7 @@ def _stream(source: Place, target: Place, exclusive: bool, callback: ProgressCal
     return info
 
 
-def _check_copied(source: Place, target: Place, version: object) -> None:
+def _check_copied(source: StoredPath, target: StoredPath, version: object) -> None:
     """Raise unless the target has the content, and the source is still the version that was copied."""
     if not is_equal(source.content(), target.content()):
         raise click.ClickException(f"{target} differs from {source} after copying: nothing was deleted.")
@@ -216,14 +234,14 @@ def _check_version(source: Place, version: object) -> None:
         )
 
 
-def refuse_overlap(source: Place, target: Place) -> None:
+def refuse_overlap(source: StoredPath, target: StoredPath) -> None:
     """Raise if one of two directories of a storage contains the other: copies would replace files not yet copied."""
-    old, new = (f"{place.path}/".lstrip("/") for place in (source, target))
+    old, new = (f"{argument.path}/".lstrip("/") for argument in (source, target))
     if source.storage is target.storage and (old.startswith(new) or new.startswith(old)):
         raise click.UsageError("One of the folders contains the other: choose another target.")
 
 
-def refuse_same(source: Place, target: Place, *, below: bool = False) -> None:
+def refuse_same(source: StoredPath, target: StoredPath, *, below: bool = False) -> None:
     """Raise if two directories are one, or with *below* if one of them contains the other.
 
     Two profiles may lead to one place, and a file system may ignore the case of names: a file would be copied onto
@@ -245,7 +263,7 @@ def refuse_same(source: Place, target: Place, *, below: bool = False) -> None:
             raise click.UsageError("Source and target lead to the same files: nothing was moved.")
 
 
-def entries_of(source: Place) -> dict[str, ListEntry]:
+def entries_of(source: StoredPath) -> dict[str, ListEntry]:
     """Return the files below a directory, by name relative to it; raise if there are none."""
     entries = source.entries()
     if not entries:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import ipaddress
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from ...errors import NoSignerError, StorageUnavailableError, UnsupportedOperati
 from ...metadata_encoding import check_ascii
 from ...process_local import ProcessLocal
 from ...types import LinkRequest, PresignedUpload, ShareLinkOperation
+from ...validation import caller_stacklevel
 from .account import Account
 from .client import Clients
 from .errors import translating_missing_account
@@ -37,7 +37,6 @@ _CLOCK_SKEW = timedelta(minutes=5)
 _RENEW_BEFORE = timedelta(hours=1)
 """A key that expires sooner than this is replaced."""
 _MAX_TIMESTAMP = 253402300799  # the last second of the year 9999: Azure's times have four digits for the year
-_PACKAGE = __name__.partition(".")[0] + "."
 
 
 class AzureSasBuilder:
@@ -174,7 +173,7 @@ class AzureSasBuilder:
             if expires > key_expires + 1 and expires - self._clock() > _MAX_KEY_LIFETIME.total_seconds():
                 warnings.warn(
                     "Azure accepts a link that an identity signed for seven days at most: this link expires then",
-                    stacklevel=_caller_stacklevel(),
+                    stacklevel=caller_stacklevel(),
                 )
             expires = key_expires
         return {"user_delegation_key": key, "expiry": _to_datetime(expires)}
@@ -235,14 +234,6 @@ def _sas_ip_range(network: str) -> str:
         raise UnsupportedOperationError("Azure restricts links to IPv4 addresses only: give an IPv4 address or network")
     first, last = str(addresses[0]), str(addresses[-1])
     return first if first == last else f"{first}-{last}"
-
-
-def _caller_stacklevel() -> int:
-    """Return the stack level of the first caller outside of this package, for ``warnings.warn``."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(_PACKAGE):
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def _to_datetime(seconds: int) -> datetime:

@@ -15,6 +15,7 @@ from ...content_types import DEFAULT_CONTENT_TYPE, link_response_headers
 from ...errors import ConfigurationError, NoSignerError, UnsupportedOperationError
 from ...process_local import ProcessLocal
 from ...types import LinkRequest, PresignedUpload, ShareLinkOperation
+from ...validation import caller_stacklevel
 from .client import Clients
 from .gateway import BucketGateway
 from .multipart import MAX_PARTS
@@ -39,7 +40,6 @@ _STEPS: Mapping[str, tuple[str, frozenset[str]]] = {
     "list": ("GET", frozenset({"upload_id"})),
 }
 _MINUTE = 60
-_STACKLEVEL = 9  # frames from the warning up to the caller of link_to
 
 
 class S3Presigner:
@@ -205,7 +205,7 @@ class S3Presigner:
             if requested - signed_at > MAX_EXPIRES + 1:
                 warnings.warn(
                     "S3 accepts links for seven days at most: the expiry of this one is reduced to seven days",
-                    stacklevel=_STACKLEVEL,
+                    stacklevel=caller_stacklevel(),
                 )
             end = signed_at + MAX_EXPIRES
         credentials_end = signing.credentials_expiry()
