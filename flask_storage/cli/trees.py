@@ -226,7 +226,7 @@ def _check_copied(source: StoredPath, target: StoredPath, version: object) -> No
     _check_version(source, version)
 
 
-def _check_version(source: Place, version: object) -> None:
+def _check_version(source: StoredPath, version: object) -> None:
     """Raise unless the source is still the version that was copied."""
     if _version(source.storage.stat(source.path)) != version:
         raise PreconditionFailedError(
