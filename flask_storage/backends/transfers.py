@@ -335,7 +335,8 @@ class TransferOperations(StorageDriver):
     def _check_conditions(self, options: WriteOptions) -> None:
         if options.exclusive and not self.capabilities.exclusive:
             raise self._unsupported(
-                "create a file exclusively (exclusive=True)", instead="use save(), which adds a suffix to every name"
+                "create a file exclusively (exclusive=True)",
+                instead="leave it out and use a new random path, as save() does",
             )
         if options.if_match is not None and not self.capabilities.if_match:
             raise self._unsupported("compare the stored version atomically (if_match=…)")
