@@ -71,6 +71,18 @@ def caller_stacklevel() -> int:
     return level
 
 
+def check_names(call: str, arguments: Iterable[str], known: Collection[str]) -> None:
+    """Check the names of keyword arguments that a public operation passes on.
+
+    Raises:
+        TypeError: for an unknown one, as Python itself does, which would name an inner class instead of *call*.
+    """
+    for name in arguments:
+        if name not in known:
+            advice = did_you_mean(name, known) or f"further arguments are {', '.join(known)}"
+            raise TypeError(f"{call} has no argument {name!r}: {advice}")
+
+
 def check_count(name: str, value: object, least: int = 0) -> None:
     """Check that *value* is an ``int`` of at least *least*, and not a ``bool``.
 

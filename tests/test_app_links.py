@@ -201,7 +201,7 @@ def test_what_the_storage_cannot_do_the_app_cannot_either(links):
     """A service that ignores conditions replaces the file also if the app uploads it."""
     docs = docs_of({**ANY_S3, "links": links})
 
-    with pytest.raises(UnsupportedOperationError, match="exclusive"):
+    with pytest.raises(UnsupportedOperationError, match="leave it out and use a new random path"):
         docs.upload_request("a", HOUR, exclusive=True)
     with pytest.raises(UnsupportedOperationError, match="exclusive"):
         docs.create_link_token(path="a", operation="u", exclusive=True)

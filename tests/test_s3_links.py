@@ -602,7 +602,8 @@ def test_a_lifetime_of_exactly_seven_days_does_not_warn():
         exact = aws_storage().link_to("a", "download", timedelta(days=7))
         rounded = aws_storage(link_rounding=3600).link_to("a", "download", timedelta(days=7))
 
-    assert query_of(exact)["X-Amz-Expires"] == query_of(rounded)["X-Amz-Expires"] == str(MAX_EXPIRES)
+    for url in (exact, rounded):  # signing waits for boto3's client
+        assert MAX_EXPIRES - 60 < int(query_of(url)["X-Amz-Expires"]) <= MAX_EXPIRES
 
 
 @pytest.mark.parametrize("rounding", [60, 900, 3600])

@@ -66,6 +66,26 @@ def test_reading_refuses_write_options(storage, arguments):
         storage.open("file.bin", "r", **arguments)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda storage: storage.write("a", b"", max_age=1),
+            "a write has no argument 'max_age': further arguments are",
+        ),
+        (lambda storage: storage.open("a", "w", sise=1), "a write has no argument 'sise': did you mean 'size'"),
+        (lambda storage: storage.save("a", b"", metdata={}), "a write has no argument 'metdata': did you mean 'metada"),
+        (lambda storage: storage.link_to("a", "d", max_sise=1), "a link has no argument 'max_sise': did you mean 'max"),
+        (lambda storage: storage.upload_request("a", filename="b"), "a link has no argument 'filename': further arg"),
+        (lambda storage: storage.links_to(["a"], "d", expires_at=1), "a link has no argument 'expires_at': further"),
+    ],
+)
+def test_an_unknown_argument_is_refused(linked, call, message):
+    """The message suggests a similar one, or lists those that there are."""
+    with pytest.raises(TypeError, match=message):
+        call(linked)
+
+
 @pytest.mark.parametrize("text", ["text", None, 5, ["a"]])
 def test_text_is_refused_as_content(storage, text):
     """It raises a TypeError, and the stored content is kept."""

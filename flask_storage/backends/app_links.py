@@ -23,7 +23,7 @@ from ..types import (
     WriteOptions,
     to_utc,
 )
-from ..validation import check_count, check_network
+from ..validation import check_count, check_names, check_network
 from .transfers import TransferOperations
 
 _UPLOAD = ShareLinkOperation.upload.value  # operations of enum.Flag are slow
@@ -84,6 +84,7 @@ class AppLinkOperations(TransferOperations):
         arguments: LinkArguments,
     ) -> LinkRequest:
         """Return the link request of these arguments; raise if one of them is invalid on every backend."""
+        check_names("a link", arguments, LinkArguments.__annotations__)
         request = LinkRequest(
             operations=ShareLinkOperation.as_operation(operation),
             expires_at=to_utc(self.link_lifetime if expire is None else expire),

@@ -314,7 +314,7 @@ class LinkOperations(AppLinkOperations):
                 "an upload link stores one exact content type, not a prefix of one: pass that to confirm_upload()"
             )
         with self._error_translator(paths[0] if len(paths) == 1 else None):
-            issued = self._native_or_app(request, constraints, native, app)
+            issued = self._native_or_app(paths, request, constraints, native, app)
         if link_issued.receivers:  # without this check, signing ten thousand links is measurably slower
             for path in paths:
                 link_issued.send(self, path=path, request=request)
@@ -322,6 +322,7 @@ class LinkOperations(AppLinkOperations):
 
     def _native_or_app(
         self,
+        paths: Sequence[str],
         request: LinkRequest,
         constraints: frozenset[str],
         native: Callable[[], T],
@@ -336,6 +337,8 @@ class LinkOperations(AppLinkOperations):
         except (UnsupportedOperationError, NoSignerError) as error:
             refused = error
         if mode == "native":
+            for path in paths:  # an app link may be no way out
+                self._check_app_link(path, request)
             raise self._no_app_link(refused, "the profile has links='native'") from refused
         return app(refused)
 

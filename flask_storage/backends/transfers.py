@@ -17,7 +17,7 @@ from ..paths import is_one_line, safe_path, with_suffix
 from ..signals import file_read, file_stored
 from ..streams import LocalFile, SupportsRead, SupportsWrite, copy_chunks, is_rewindable
 from ..types import CONTENT_HEADERS, FileMode, ProgressCallback, WriteArguments, WriteOptions
-from ..validation import check_count, check_metadata
+from ..validation import check_count, check_metadata, check_names
 from .driver import StorageDriver
 
 _T = TypeVar("_T")
@@ -308,6 +308,7 @@ class TransferOperations(StorageDriver):
         file_stored.send(self, path=path)
 
     def _options(self, path: str, extra_args: Mapping[str, Any] | None, arguments: WriteArguments) -> WriteOptions:
+        check_names("a write", arguments, WriteArguments.__annotations__)
         return self._check_options(path, WriteOptions.from_arguments(extra_args, arguments))
 
     def _check_options(self, path: str, options: WriteOptions) -> WriteOptions:
@@ -335,7 +336,8 @@ class TransferOperations(StorageDriver):
     def _check_conditions(self, options: WriteOptions) -> None:
         if options.exclusive and not self.capabilities.exclusive:
             raise self._unsupported(
-                "create a file exclusively (exclusive=True)", instead="use save(), which adds a suffix to every name"
+                "create a file exclusively (exclusive=True)",
+                instead="leave it out and use a new random path, as save() does",
             )
         if options.if_match is not None and not self.capabilities.if_match:
             raise self._unsupported("compare the stored version atomically (if_match=…)")

@@ -114,7 +114,7 @@ class LinkProbes:
         if self._origin is None:
             return Finding("skipped", "the origin of the app is not known", "set STORAGE_EXTERNAL_URL")
         wanted = ", ".join(name.lower() for name in request.headers)
-        answer = self._send(
+        response = self._send(
             request.url,
             "OPTIONS",
             {
@@ -123,10 +123,10 @@ class LinkProbes:
                 "Access-Control-Request-Headers": wanted,
             },
         )
-        if answer.status >= 400 or answer.headers.get("access-control-allow-origin") not in ("*", self._origin):
+        if response.status >= 400 or response.headers.get("access-control-allow-origin") not in ("*", self._origin):
             return Finding(
                 "note",
-                f"pages of {self._origin} may not upload to the service ({answer})",
+                f"pages of {self._origin} may not upload to the service ({response})",
                 "for uploads from a browser, set the CORS rule below",
             )
         return Finding("ok", f"pages of {self._origin} may upload to the service")
