@@ -449,6 +449,16 @@ def test_a_file_is_not_moved_onto_itself_through_another_profile(run, storages, 
     assert "lead to the same files: nothing was moved" in result.stderr
 
 
+def test_a_folder_is_copied_to_one_that_contains_it_through_another_profile(run, storages):
+    """A file is copied before one from deeper inside replaces it."""
+    fill(storages["docs"], "p/q/q/z", "p/q/z")
+
+    result = run("copy", "-r", "docs:p/q", "same:p")
+
+    docs = storages["docs"]
+    assert (result.exit_code, docs.read("p/z"), docs.read("p/q/z")) == (0, b"p/q/z", b"p/q/q/z")
+
+
 def test_a_folder_is_put_and_moved_on_s3(tmp_path, localstack, monkeypatch):
     """Checksums of the service tell what is equal, so nothing is downloaded to compare it."""
     bucket = localstack.make_bucket()

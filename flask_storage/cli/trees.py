@@ -169,7 +169,10 @@ def copy_tree(
 
         return _Transfer(name, entry.size, is_done, lambda callback: copy_file(old, new, exclusive, callback))
 
-    return _run([transfer(name, entry) for name, entry in entries.items()])
+    # If the target contains the source, through another profile, a copy replaces only files that lie less deep in the
+    # source: they have been copied then.
+    ordered = sorted(entries, key=lambda name: name.count("/"))
+    return _run([transfer(name, entries[name]) for name in ordered])
 
 
 def move_tree(source: StoredPath, target: StoredPath, exclusive: bool) -> tuple[int, int]:
