@@ -421,7 +421,7 @@ def _refuse_part_of_file() -> None:
     """Raise if the request is for a part of the file: replacing the whole file by the part would destroy it.
 
     ``Content-Range`` is sent by clients that resume an upload (``curl -C``). The others belong to protocols for
-    resumable uploads: tus, and the draft of the IETF, where more will follow unless ``Upload-Complete`` is ``?1``, or
+    resumable uploads: tus, and the one of the IETF, where more will follow unless ``Upload-Complete`` is ``?1``, or
     ``Upload-Incomplete``, its older name, is ``?0``.
     """
     sent = request.headers
