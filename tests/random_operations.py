@@ -8,8 +8,8 @@ from flask_storage.testing import StorageMachine
 from tests.counts import count
 
 SETTINGS = settings(
-    max_examples=count(8, 200),
-    stateful_step_count=count(25, 50),
+    max_examples=count(8, 40),
+    stateful_step_count=count(25, 40),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
