@@ -7,15 +7,15 @@ import pytest
 from flask import Flask
 
 from flask_storage import (
-    AzureStorage,
     ConfigurationError,
     MemoryStorage,
     NoSignerError,
-    S3Storage,
     Storage,
     StorageBackend,
     UnsupportedOperationError,
 )
+from flask_storage.backends.azure import AzureStorage
+from flask_storage.backends.s3 import S3Storage
 from flask_storage.link_usage import MemoryUsageStore
 from flask_storage.signals import link_issued, link_used
 from flask_storage.testing import FailingStorage
