@@ -33,8 +33,10 @@ OPERATIONS = {
         import flask_storage.backends.s3.copy as copy_module
         from flask_storage.types import WriteOptions
         copy_module._PART = 5 << 20
+        bucket = storage._gateway
         copy_module.copy_object(
-            storage._gateway, "source.bin", "a.bin", WriteOptions(), storage._workers, multipart_threshold=1
+            bucket, "source.bin", bucket.head("source.bin"), "a.bin", WriteOptions(), storage._workers,
+            multipart_threshold=1,
         )
     """,
 }

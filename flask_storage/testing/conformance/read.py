@@ -74,6 +74,16 @@ class ReadTests(ConformanceBase):
 
         assert rest == content[1:]
 
+    def test_announcing_what_will_be_read_changes_no_content(self, storage: StorageBackend) -> None:
+        """It is advice: less or more may be read."""
+        storage.write("a.txt", b"0123456789")
+
+        with storage.open("a.txt", "r") as reader:
+            reader.will_read(4)
+            assert reader.read(2) == b"01"
+            assert reader.read(6) == b"234567"
+            assert reader.read() == b"89"
+
     def test_reading_zero_bytes_returns_nothing(self, storage: StorageBackend) -> None:
         """`read(0)` returns no bytes and does not move the position."""
         storage.write("file.bin", b"abc")
