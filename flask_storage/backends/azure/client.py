@@ -119,7 +119,7 @@ class Clients:
         if parent is not client or blob_name != name:  # after a fork or close(), the client is another one
             latest = client.get_blob_client(name)
             self._latest = client, name, latest
-        return latest  # type: ignore[no-any-return]
+        return latest  # type: ignore[no-any-return]  # the remembered client is Any
 
     def delegation_key(self, starts: datetime, ends: datetime) -> Any:
         """Request a user delegation key from the service; it signs links on behalf of the configured identity."""
