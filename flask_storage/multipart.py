@@ -153,6 +153,24 @@ class MultipartStore(ABC):
     def list_uploads(self, path: str = "") -> Iterator[PendingUpload]:
         """Yield the pending uploads below the directory *path*."""
 
+    def abort_older(self, before: datetime, error_class: type[Exception]) -> int:
+        """Abort every upload that was started before a time, and return their number.
+
+        One that cannot be aborted does not end this: its error, of *error_class*, is raised after all others are.
+        """
+        count = 0
+        failed = None
+        for upload in list(self.list_uploads()):
+            if upload.started_at < before:
+                try:
+                    self.abort(upload.path, upload.upload_id)
+                    count += 1
+                except error_class as error:
+                    failed = failed or error
+        if failed is not None:
+            raise failed
+        return count
+
 
 class MultipartWriter(RemoteFile):
     """Writes one file through a :class:`MultipartStore`, and uploads parts in parallel while the next one is written.

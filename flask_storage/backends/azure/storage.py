@@ -379,19 +379,7 @@ class AzureStorage(AzureLinkOperations):
     def _sweep(self, before: datetime) -> int:
         if not self.capabilities.multipart:
             return 0  # the SAS of a single blob allows no manifests
-        multipart = AzureMultipart(self._gateway, self._clients.container)
-        count = 0
-        failed = None
-        for upload in list(multipart.list_uploads()):
-            if upload.started_at < before:
-                try:
-                    multipart.abort(upload.path, upload.upload_id)
-                    count += 1
-                except sdk.HttpResponseError as error:
-                    failed = failed or error
-        if failed is not None:  # all others are forgotten
-            raise failed
-        return count
+        return AzureMultipart(self._gateway, self._clients.container).abort_older(before, sdk.HttpResponseError)
 
     def _check(self) -> None:
         if self._account.blob is None:

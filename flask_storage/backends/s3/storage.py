@@ -394,19 +394,7 @@ class S3Storage(S3LinkOperations):
             raise self._unsupported(
                 "list unfinished uploads", instead="set a lifecycle rule with which the service aborts them"
             )
-        multipart = S3Multipart(self._gateway)
-        count = 0
-        failed = None
-        for upload in list(multipart.list_uploads()):
-            if upload.started_at < before:
-                try:
-                    multipart.abort(upload.path, upload.upload_id)
-                    count += 1
-                except sdk.ClientError as error:
-                    failed = failed or error
-        if failed is not None:  # all others are aborted
-            raise failed
-        return count
+        return S3Multipart(self._gateway).abort_older(before, sdk.ClientError)
 
     # -- paths and errors ----------------------------------------------------------------------------------------------
 
