@@ -47,8 +47,8 @@ MAY_IMPORT = {
     "link_usage.sql_store": ("errors .base", "sqlalchemy"),
     "link_usage": ("errors .base .file_store .redis_store .sql_store", ""),
     # The storage interface: what a backend implements, then the public operations.
-    "backends.driver": (f"{VALUES} content_types diagnostics files multipart paths streams tokens", ""),
-    "backends.transfers": (f"{VALUES} files paths signals streams validation .driver", ""),
+    "backends.driver": (f"{VALUES} diagnostics files multipart paths streams tokens", ""),
+    "backends.transfers": (f"{VALUES} content_types files paths signals streams validation .driver", ""),
     "backends.app_links": (f"{VALUES} files paths tokens validation .transfers", ""),
     "backends.links": (f"{VALUES} content_types files paths signals validation .app_links .driver", ""),
     "backends.multipart_checks": (f"{VALUES} multipart", ""),
@@ -241,8 +241,9 @@ MAY_IMPORT = {
     "http.conditions": (f"{VALUES} {INTERFACE}", "flask werkzeug"),
     "http.file_body": ("errors files process_local range_reader", ""),
     "http.send_file": (f"{VALUES} files {INTERFACE} .conditions .file_body .response_headers", "flask werkzeug"),
+    "http.request_body": (f"{VALUES} files {INTERFACE} .file_body", "flask werkzeug"),
     "http.link_view": (
-        f"{VALUES} tokens signals files {INTERFACE} profiles .conditions .file_body .response_headers .send_file",
+        f"{VALUES} tokens signals {INTERFACE} profiles .conditions .request_body .response_headers .send_file",
         "flask werkzeug",
     ),
     # Commands.

@@ -7,10 +7,8 @@ is trusted. So a link needs no login and no cookie, and protection against cross
 
 from __future__ import annotations
 
-import io
 import ipaddress
 import logging
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -27,16 +25,14 @@ from ..errors import (
     FileExistsInStorageError,
     IntegrityError,
     NotAFileError,
-    StorageError,
     UnsupportedOperationError,
 )
-from ..files import RemoteFile
 from ..profiles import current_storage
 from ..signals import link_used
 from ..tokens import InternalLinkTokenData
-from ..types import LinkRequest, ShareLinkOperation, WriteArguments
+from ..types import LinkRequest, ShareLinkOperation
 from .conditions import check_delete_conditions, write_conditions
-from .file_body import CHUNK_BYTES
+from .request_body import check_content_encoding, content_length, copy_body, open_upload, refuse_part_of_file
 from .response_headers import header_value
 from .send_file import CookielessResponse, ErrorResponses, http_errors, send_stored_file
 
@@ -172,17 +168,17 @@ class LinkViewMixin:
 
     def _upload(self) -> Response:
         storage, data, constraints = self._authorize(ShareLinkOperation.upload)
-        _refuse_part_of_file()
-        _check_content_encoding(constraints)
-        length = _content_length(constraints)
+        refuse_part_of_file()
+        check_content_encoding(constraints)
+        length = content_length(constraints)
         with http_errors(_WRITE_ERROR_RESPONSES):
             if constraints.exclusive and storage.exists(data.path):
                 raise exceptions.Conflict("The file exists already.")
             conditions = write_conditions(storage, data.path)
         with http_errors(_CONDITION_ERROR_RESPONSES if conditions else _WRITE_ERROR_RESPONSES):
-            writer = _open_upload(storage, data.path, constraints, length, conditions)
+            writer = open_upload(storage, data.path, constraints, length, conditions)
             with _release_on_failure(lambda: writer.published, data, constraints) as consume_use, writer:
-                _copy_body(writer, length)
+                copy_body(writer, length)
                 consume_use()
         _notify_link_used(storage, data, ShareLinkOperation.upload)
         self.on_upload_success(data)
@@ -190,7 +186,7 @@ class LinkViewMixin:
 
     def _remove(self) -> Response:
         storage, data, constraints = self._authorize(ShareLinkOperation.remove)
-        _refuse_part_of_file()
+        refuse_part_of_file()
         with http_errors(_WRITE_ERROR_RESPONSES):
             check_delete_conditions(storage, data.path)
         with (
@@ -410,88 +406,3 @@ def _is_from_network(network: str) -> bool:
         return False
     # On a server that listens on IPv6, the address of the client 203.0.113.7 is ::ffff:203.0.113.7.
     return (getattr(address, "ipv4_mapped", None) or address) in allowed
-
-
-# -- uploads ----------------------------------------------------------------------------------------------------------
-
-_LENGTH = re.compile(r"[0-9]{1,18}")
-
-
-def _refuse_part_of_file() -> None:
-    """Raise if the request is for a part of the file: replacing the whole file by the part would destroy it.
-
-    ``Content-Range`` is sent by clients that resume an upload (``curl -C``). The others belong to protocols for
-    resumable uploads: tus, and the one of the IETF, where more will follow unless ``Upload-Complete`` is ``?1``, or
-    ``Upload-Incomplete``, its older name, is ``?0``.
-    """
-    sent = request.headers
-    is_part = any(name in sent for name in ("Content-Range", "Tus-Resumable", "Upload-Offset"))
-    if is_part or sent.get("Upload-Complete") == "?0" or sent.get("Upload-Incomplete") == "?1":
-        raise exceptions.BadRequest("A link stores or deletes a whole file: send all of it in one request.")
-
-
-def _check_content_encoding(constraints: LinkRequest) -> None:
-    """Raise if the body is encoded in another way than the link says, as which it would be stored."""
-    encoding = request.headers.get("Content-Encoding", "").strip().lower() or "identity"
-    if encoding not in {"identity", (constraints.content_encoding or "").lower()}:
-        raise exceptions.UnsupportedMediaType("The link does not allow this Content-Encoding.")
-
-
-def _content_length(constraints: LinkRequest) -> int:
-    """Return the announced length of the body in bytes, after checking it against the limits.
-
-    A length is required because a truncated body cannot be detected without one: gunicorn reports a truncated and a
-    complete body alike, and some servers pass a chunked body on as an empty one.
-    """
-    if request.mimetype.startswith("multipart/"):
-        raise exceptions.UnsupportedMediaType("Send the file itself as the body, not a form.")
-    announced = request.environ.get("CONTENT_LENGTH") or ""
-    if request.environ.get("HTTP_TRANSFER_ENCODING") or not _LENGTH.fullmatch(announced):
-        raise exceptions.LengthRequired("Send the length of the body (Content-Length), without Transfer-Encoding.")
-    length = int(announced)
-    limits = [limit for limit in (constraints.size, constraints.max_size) if limit is not None]
-    limit = min(limits) if limits else request.max_content_length
-    if limit is not None and length > limit:
-        raise exceptions.RequestEntityTooLarge(f"The body may have at most {limit} bytes.")
-    if constraints.size is not None and length != constraints.size:
-        raise exceptions.BadRequest(f"The body must have {constraints.size} bytes.")
-    return length
-
-
-def _open_upload(
-    storage: StorageBackend, path: str, constraints: LinkRequest, length: int, conditions: WriteArguments
-) -> RemoteFile:
-    """Return a writer for the body that enforces the signed constraints and the request's conditions."""
-    arguments: WriteArguments = {
-        "size": length,
-        "checksum": constraints.checksum,
-        "exclusive": constraints.exclusive,
-        "content_type": constraints.content_type,
-        "content_encoding": constraints.content_encoding,
-        "cache_control": constraints.cache_control,
-    }
-    arguments.update(conditions)
-    try:
-        return storage.open(path, "w", **arguments)
-    except StorageError:
-        raise
-    except ValueError as error:
-        raise exceptions.BadRequest("The link has a constraint that cannot be enforced.") from error
-
-
-def _copy_body(writer: RemoteFile, length: int) -> None:
-    """Copy exactly *length* bytes of the body; a truncated body raises, and so discards the upload."""
-    # A before_request function may have called get_data() or get_json(). Werkzeug has no public name for its cache.
-    cached = getattr(request, "_cached_data", None)
-    # Not request.stream: it raises on the app's own limit, which a signed one overrides.
-    stream = request.environ["wsgi.input"] if cached is None else io.BytesIO(cached)
-    remaining = length
-    while remaining:
-        try:
-            chunk = stream.read(min(CHUNK_BYTES, remaining))
-        except OSError as error:
-            raise exceptions.BadRequest("The body is shorter than announced.") from error
-        if not chunk:
-            raise exceptions.BadRequest("The body is shorter than announced.")
-        writer.write(chunk)
-        remaining -= len(chunk)
