@@ -10,14 +10,14 @@ import warnings
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeGuard, cast, get_args
-from urllib.parse import SplitResult, quote, unquote_plus, urlsplit
+from typing import Any, TypeGuard, cast
+from urllib.parse import SplitResult, quote, urlsplit
 
 from flask import Flask, current_app, has_request_context, request, url_for
 from werkzeug.routing import BuildError
 
 from .errors import ConfigurationError
-from .types import LINK_LIFETIME, LinkMode
+from .types import LINK_LIFETIME
 from .validation import did_you_mean, parse_bool, parse_http_url, parse_seconds
 
 SETTINGS = (
@@ -313,44 +313,6 @@ def pop_public_profiles(specs: dict[str, Any]) -> list[str]:
             )
         served[base_url.rstrip("/")] = name
     return list(served.values())
-
-
-def pop_link_modes(specs: dict[str, Any]) -> dict[str, LinkMode]:
-    """Remove ``links`` from the specifications (mapping, pair or URL), and return the mode of each profile.
-
-    Raises:
-        ConfigurationError: when a mode is not ``"auto"``, ``"native"`` or ``"app"``.
-    """
-    modes: dict[str, LinkMode] = {}
-    for name, spec in specs.items():
-        specs[name], mode = _without_links(spec)
-        if mode not in get_args(LinkMode):
-            raise ConfigurationError(
-                f"profile {name!r}: links must be 'auto', 'native' or 'app': see 'Which links a profile issues' in the "
-                "documentation"
-            )
-        modes[name] = cast(LinkMode, mode)
-    return modes
-
-
-def _without_links(spec: Any) -> tuple[Any, object]:
-    """Return a specification without the option ``links``, and the option's value."""
-    if isinstance(spec, Mapping):
-        rest = dict(spec)
-        return rest, rest.pop("links", "auto")
-    if isinstance(spec, list | tuple) and len(spec) == 2 and isinstance(spec[1], Mapping):
-        arguments, mode = _without_links(spec[1])
-        return (spec[0], arguments), mode
-    if isinstance(spec, str) and "?" in spec:
-        before, _, query = spec.partition("?")
-        query, hash_sign, fragment = query.partition("#")
-        pairs = query.split("&")
-        kept = [pair for pair in pairs if unquote_plus(pair.partition("=")[0]) != "links"]
-        values = [unquote_plus(pair.partition("=")[2]) for pair in pairs if pair not in kept]
-        if values:
-            query = "&".join(kept)
-            return f"{before}{'?' if query else ''}{query}{hash_sign}{fragment}", values[-1]
-    return spec, "auto"
 
 
 def link_lifetime(app: Flask) -> timedelta:

@@ -18,7 +18,6 @@ from .config import (
     link_lifetime,
     link_secrets,
     link_url_prefix,
-    pop_link_modes,
     pop_public_profiles,
     profile_specs,
     warn_of_misspelled_settings,
@@ -93,7 +92,6 @@ class Storage:
         warn_of_misspelled_settings(app)
         specs = profile_specs(app)
         served = pop_public_profiles(specs)
-        modes = pop_link_modes(specs)
         lifetime = link_lifetime(app)
         storages = {name: make_storage(name, spec) for name, spec in specs.items()}
         default = default_profile(app, list(storages))
@@ -105,7 +103,6 @@ class Storage:
             storage.set_link_context(
                 LinkContext(
                     profile=name,
-                    mode=modes[name],
                     lifetime=lifetime,
                     secrets=secrets,
                     strict=not (app.debug or app.testing),

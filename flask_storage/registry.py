@@ -26,12 +26,12 @@ BUILT_IN_BACKENDS = {
     "sftp": "flask_storage.backends.sftp:SFTPStorage",
 }
 
-_STORAGE_OPTIONS = ("unsupported_headers",)
+_STORAGE_OPTIONS = ("links", "unsupported_headers")
 _S3_SERVICES = {name: name for name in ("b2", "ceph", "gcs", "minio", "r2", "spaces", "wasabi")} | {"gs": "gcs"}
 """Names of services that are not backends, and the preset of S3 for each."""
 
 
-_PROFILE_KEYS = ("backend", "links", "serve")  # what a profile may contain besides arguments of its class
+_PROFILE_KEYS = ("backend", "serve")  # what a profile may contain besides arguments of its class
 _MAX_SHOWN_ARGUMENTS = 8
 
 

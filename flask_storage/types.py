@@ -386,8 +386,6 @@ class LinkContext:
 
     Attributes:
         profile: The profile's name; it is the audience of its tokens.
-        mode: ``"auto"``: the service's links where it enforces what was asked, and otherwise links of the app.
-            ``"native"``: never a link of the app, if the service signs links. ``"app"``: always a link of the app.
         lifetime: How long a link is valid for which no expiry was given.
         secrets: Returns the app's secrets. The first signs and verifies, the others only verify. Called at each use,
             since an app may set its ``SECRET_KEY`` after ``init_app``.
@@ -397,7 +395,6 @@ class LinkContext:
     """
 
     profile: str
-    mode: LinkMode = "auto"
     lifetime: timedelta = LINK_LIFETIME
     secrets: Callable[[], tuple[bytes, ...]] = field(repr=False)
     strict: bool = True

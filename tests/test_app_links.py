@@ -252,7 +252,7 @@ def test_the_list_form_accepts_the_option():
 
     docs = Storage(app).for_app(app)["docs"]
 
-    assert docs._link_mode() == "native"
+    assert docs.links == "native"
 
 
 @pytest.mark.parametrize("links", ["App", "", None, True, ["app"], {}])
@@ -261,13 +261,13 @@ def test_the_list_form_accepts_the_option():
 )
 def test_an_unknown_mode_of_links_is_refused(form, links):
     """At start."""
-    with pytest.raises(ConfigurationError, match="profile 'docs': links must be 'auto', 'native' or 'app'"):
+    with pytest.raises(ConfigurationError, match="links of 'docs' must be 'auto', 'native' or 'app'"):
         make_app(form(links))
 
 
 def test_an_unknown_mode_in_a_url_is_refused():
     """Text is not converted."""
-    with pytest.raises(ConfigurationError, match="profile 'docs': links must be 'auto', 'native' or 'app'"):
+    with pytest.raises(ConfigurationError, match="links of 'docs' must be 'auto', 'native' or 'app'"):
         make_app("memory:?links=none")
 
 

@@ -368,7 +368,7 @@ def test_the_repr_of_a_link_context_contains_no_secret():
     """Nor the function that builds URLs."""
     context = LinkContext(profile="docs", secrets=lambda: (b"hunter2",), link_url=lambda token, endpoint: "hunter2")
 
-    assert repr(context).startswith("LinkContext(profile='docs', mode='auto', ")
+    assert repr(context).startswith("LinkContext(profile='docs', lifetime=")
     assert "hunter2" not in repr(context)
 
 

@@ -12,18 +12,14 @@ object that they get may raise errors too, which must pass unchanged.
 
 from __future__ import annotations
 
-import logging
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from ..content_types import is_implied_by_name
 from ..diagnostics import Diagnostics
 from ..errors import (
-    ConfigurationError,
     FileNotFoundInStorageError,
     IntegrityError,
     PreconditionFailedError,
@@ -44,8 +40,6 @@ from ..types import (
     WriteOptions,
 )
 
-logger = logging.getLogger("flask_storage")
-
 
 class StorageDriver:
     """The methods that a backend overrides.
@@ -56,27 +50,6 @@ class StorageDriver:
     name: str
     base_url: str | None = None
     portable: bool = False
-    _drops_headers = False
-
-    @property
-    def unsupported_headers(self) -> str:
-        """What happens to headers and metadata of a write that this storage cannot keep: ``"error"`` or ``"drop"``.
-
-        ``"error"``, the default, raises :class:`~flask_storage.errors.UnsupportedOperationError`. ``"drop"`` stores the
-        file without them, and logs their names at the level ``DEBUG``. A content type that the extension of the file
-        name implies is accepted in both cases, since the file is served with it anyway. It is an option of a profile,
-        and can be set on a storage.
-
-        Raises:
-            ConfigurationError: when it is set to anything else.
-        """
-        return "drop" if self._drops_headers else "error"
-
-    @unsupported_headers.setter
-    def unsupported_headers(self, value: str) -> None:
-        if value not in ("error", "drop"):
-            raise ConfigurationError(f"unsupported_headers of {self.name!r} must be 'error' or 'drop'")
-        self._drops_headers = value == "drop"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -377,38 +350,6 @@ class StorageDriver:
             with target._writer(new_path, target_options) as writer:
                 copy_chunks(reader, writer)
         return info
-
-    def _unsupported_headers(self, path: str, headers: Mapping[str, Any]) -> list[str]:
-        """Return the names of those *headers* that a write of *path* must leave out, because they cannot be stored.
-
-        Args:
-            path: A normalized path.
-            headers: The values of content headers and ``metadata`` by their names in
-                :class:`~flask_storage.types.WriteOptions`; an empty value is ignored.
-
-        Raises:
-            UnsupportedOperationError: when leaving one out loses something, and the storage does not permit that: see
-                :attr:`unsupported_headers`.
-        """
-        capabilities = self.capabilities
-        unsupported = [
-            name
-            for name, value in headers.items()
-            if value and not (capabilities.metadata if name == "metadata" else capabilities.content_headers)
-        ]
-        lost = ", ".join(
-            name for name in unsupported if name != "content_type" or not is_implied_by_name(headers[name], path)
-        )
-        if lost and not self._drops_headers:
-            raise self._unsupported(
-                f"store {lost} with {path} in {self.name!r}",
-                path,
-                instead="leave it out (a file is served with the content type of its extension), "
-                'or set unsupported_headers="drop" for this profile',
-            )
-        if lost:
-            logger.debug("%r cannot store %s with %r: dropped", self.name, lost, path)
-        return unsupported
 
     def _unsupported(self, what: str, path: str | None = None, *, instead: str = "") -> UnsupportedOperationError:
         """Return an error that says *what* this storage cannot do, and what to do *instead*."""

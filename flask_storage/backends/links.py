@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack, get_args
 from urllib.parse import quote
 
 from ..content_types import DEFAULT_CONTENT_TYPE, guess_content_type, is_implied_by_name
-from ..errors import IntegrityError, NoSignerError, TooLargeError, UnsupportedOperationError
+from ..errors import ConfigurationError, IntegrityError, NoSignerError, TooLargeError, UnsupportedOperationError
 from ..files import parse_checksum
 from ..paths import is_one_line
 from ..signals import file_deleted, file_stored, link_issued
@@ -46,6 +46,29 @@ class LinkOperations(AppLinkOperations):
     A link is the service's own where the service signs links and enforces every constraint, and otherwise one of the
     app. The option ``links`` of a profile restricts it to one kind.
     """
+
+    _link_mode: LinkMode = "auto"
+
+    @property
+    def links(self) -> LinkMode:
+        """Which links this storage issues; an option of a profile, which can be set on a storage.
+
+        ``"auto"``, the default: the service's links where it enforces what was asked, and otherwise links of the app.
+        ``"native"``: never a link of the app, if the service signs links. ``"app"``: always a link of the app.
+
+        Raises:
+            ConfigurationError: when it is set to anything else.
+        """
+        return self._link_mode
+
+    @links.setter
+    def links(self, value: LinkMode) -> None:
+        if value not in get_args(LinkMode):
+            raise ConfigurationError(
+                f"links of {self.name!r} must be 'auto', 'native' or 'app': see 'Which links a profile issues' in the "
+                "documentation"
+            )
+        self._link_mode = value
 
     def url(self, path: str) -> str:
         """Return the public, permanent URL of a file. Whether the file exists is not checked.
@@ -154,7 +177,7 @@ class LinkOperations(AppLinkOperations):
         service private.
         """
         constraints = self.capabilities.link_constraints
-        if request.uses is not None or not self._signs_links() or self._link_mode() == "app":
+        if request.uses is not None or not self._signs_links() or self._link_mode == "app":
             return None
         request = replace(
             request,
@@ -328,7 +351,7 @@ class LinkOperations(AppLinkOperations):
         native: Callable[[], T],
         app: Callable[[UnsupportedOperationError | NoSignerError | None], T],
     ) -> T:
-        mode = self._link_mode()
+        mode = self._link_mode
         if mode == "app" or not self._signs_links():
             return app(None)
         try:
@@ -344,7 +367,7 @@ class LinkOperations(AppLinkOperations):
 
     def _issue_native(self, what: str, path: str, request: LinkRequest, native: Callable[[], T]) -> T:
         """Return what *native* returns: *what* only the service can issue, so ``links="app"`` rules it out."""
-        if self._link_mode() == "app":
+        if self._link_mode == "app":
             raise self._unsupported(what, path, instead="the profile has links='app'; use upload_request()")
         with self._error_translator(path):
             self._check_native(request, self.capabilities.upload_constraints)
@@ -355,9 +378,6 @@ class LinkOperations(AppLinkOperations):
     def _signs_links(self) -> bool:
         """Whether the service of this backend signs links at all; whether this storage can is in its capabilities."""
         return type(self)._link_to is not StorageDriver._link_to
-
-    def _link_mode(self) -> LinkMode:
-        return self.link_context.mode if self.link_context is not None else "auto"
 
     def _check_native(self, request: LinkRequest, constraints: frozenset[str]) -> None:
         """Raise if the service cannot sign *request*; *constraints* are those that it enforces."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import secrets
 import tempfile
@@ -11,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, BinaryIO, TypeVar, Unpack, cast
 
-from ..errors import FileExistsInStorageError, PreconditionFailedError, TooLargeError
+from ..content_types import is_implied_by_name
+from ..errors import ConfigurationError, FileExistsInStorageError, PreconditionFailedError, TooLargeError
 from ..files import RemoteFile, parse_checksum
 from ..paths import is_one_line, safe_path, with_suffix
 from ..signals import file_read, file_stored
@@ -20,6 +22,8 @@ from ..types import CONTENT_HEADERS, FileMode, ProgressCallback, WriteArguments,
 from ..validation import check_count, check_metadata, check_names
 from .driver import StorageDriver
 
+logger = logging.getLogger("flask_storage")
+
 _T = TypeVar("_T")
 _MAX_READS = 20  # attempts to read a file that is replaced concurrently each time
 _SPOOL_BYTES = 8 * 1024 * 1024
@@ -27,6 +31,28 @@ _SPOOL_BYTES = 8 * 1024 * 1024
 
 class TransferOperations(StorageDriver):
     """The operations through which content enters or leaves a storage, on top of the driver methods."""
+
+    _drops_headers = False
+
+    @property
+    def unsupported_headers(self) -> str:
+        """What happens to headers and metadata of a write that this storage cannot keep: ``"error"`` or ``"drop"``.
+
+        ``"error"``, the default, raises :class:`~flask_storage.errors.UnsupportedOperationError`. ``"drop"`` stores the
+        file without them, and logs their names at the level ``DEBUG``. A content type that the extension of the file
+        name implies is accepted in both cases, since the file is served with it anyway. It is an option of a profile,
+        and can be set on a storage.
+
+        Raises:
+            ConfigurationError: when it is set to anything else.
+        """
+        return "drop" if self._drops_headers else "error"
+
+    @unsupported_headers.setter
+    def unsupported_headers(self, value: str) -> None:
+        if value not in ("error", "drop"):
+            raise ConfigurationError(f"unsupported_headers of {self.name!r} must be 'error' or 'drop'")
+        self._drops_headers = value == "drop"
 
     def open(
         self,
@@ -332,6 +358,38 @@ class TransferOperations(StorageDriver):
             check_count("size", options.size)
         self._check_conditions(options)
         return options
+
+    def _unsupported_headers(self, path: str, headers: Mapping[str, Any]) -> list[str]:
+        """Return the names of those *headers* that a write of *path* must leave out, because they cannot be stored.
+
+        Args:
+            path: A normalized path.
+            headers: The values of content headers and ``metadata`` by their names in
+                :class:`~flask_storage.types.WriteOptions`; an empty value is ignored.
+
+        Raises:
+            UnsupportedOperationError: when leaving one out loses something, and the storage does not permit that: see
+                :attr:`unsupported_headers`.
+        """
+        capabilities = self.capabilities
+        unsupported = [
+            name
+            for name, value in headers.items()
+            if value and not (capabilities.metadata if name == "metadata" else capabilities.content_headers)
+        ]
+        lost = ", ".join(
+            name for name in unsupported if name != "content_type" or not is_implied_by_name(headers[name], path)
+        )
+        if lost and not self._drops_headers:
+            raise self._unsupported(
+                f"store {lost} with {path} in {self.name!r}",
+                path,
+                instead="leave it out (a file is served with the content type of its extension), "
+                'or set unsupported_headers="drop" for this profile',
+            )
+        if lost:
+            logger.debug("%r cannot store %s with %r: dropped", self.name, lost, path)
+        return unsupported
 
     def _check_conditions(self, options: WriteOptions) -> None:
         if options.exclusive and not self.capabilities.exclusive:

@@ -112,6 +112,7 @@ class FailingStorage(StorageBackend):
         self.calls: list[Call] = []
         self._faults: list[_Fault] = []
         self.link_context = inner.link_context
+        self.links = inner.links
         self.unsupported_headers = inner.unsupported_headers
 
     def __getattr__(self, name: str) -> Any:
