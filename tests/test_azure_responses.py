@@ -219,6 +219,7 @@ MALFORMED = {
     "a number that is none": ScriptedResponse(
         206, b"abc", {"Content-Range": "bytes 0-x/y", "ETag": '"0x1"', "Last-Modified": "?"}
     ),
+    "a range that is none": ScriptedResponse(206, b"abc", {"Content-Range": "abc", "ETag": '"0x1"'}),
 }
 
 

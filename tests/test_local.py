@@ -447,6 +447,17 @@ def test_sweep_removes_old_leftovers_only(disk):
     assert sorted(path.name for path in disk.root.iterdir()) == [f".fs-tmp-{upload_id}", "d"]
 
 
+def test_a_write_whose_temporary_file_was_swept_raises_an_error(disk):
+    """The error says so, and is not "not found"."""
+    writer = disk.open("d/a.txt", "w")
+    assert disk.sweep(timedelta(seconds=-10)) == 1
+
+    with pytest.raises(StorageError, match="perhaps by a sweep") as caught:
+        writer.close()
+
+    assert not isinstance(caught.value, FileNotFoundError)
+
+
 def test_sweep_does_not_count_concurrently_removed_files(disk):
     """Its writer published it during the sweep."""
     (disk.root / ".fs-tmp-0000000000000000").write_bytes(b"")

@@ -422,6 +422,19 @@ def test_a_directory_in_place_of_a_file_is_reported(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.txt", "d"]
 
 
+@pytest.mark.parametrize("operation", ["copy", "move"])
+def test_an_error_about_the_target_names_the_target(operation, tmp_path):
+    """Also when its directory cannot be created."""
+    storage = LocalFSStorage(tmp_path)
+    storage.write("a.txt", b"1")
+    storage.write("b.txt", b"2")
+
+    with pytest.raises(NotAFileError) as caught:
+        getattr(storage, operation)("b.txt", "a.txt/c.txt")
+
+    assert caught.value.path == "a.txt/c.txt"
+
+
 def test_a_file_in_place_of_a_directory_is_reported(tmp_path):
     """LocalFSError for writing; "not found" for reading; the file stays."""
     storage = LocalFSStorage(tmp_path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import secrets
+from datetime import UTC, datetime
 
 import pytest
 
@@ -307,6 +308,17 @@ def test_a_multipart_copy_has_the_tags(localstack):
     for key in ("b", "c"):
         found = storage.client.get_object_tagging(Bucket=storage.bucket, Key=key)["TagSet"]
         assert sorted(found, key=lambda tag: tag["Key"]) == tags
+
+
+def test_a_multipart_copy_has_the_date_of_expiry(localstack):
+    """A header that other programs store; a copy by one request has it on AWS."""
+    storage = make_storage(localstack)
+    expires = datetime(2030, 1, 1, tzinfo=UTC)
+    storage.client.put_object(Bucket=storage.bucket, Key="a", Body=bytes(5 * MIB), Expires=expires)
+
+    copy_multipart(storage, "a", "b")
+
+    assert storage.client.head_object(Bucket=storage.bucket, Key="b")["Expires"] == expires
 
 
 # -- moving -----------------------------------------------------------------------------------------------------------

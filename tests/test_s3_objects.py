@@ -618,6 +618,13 @@ def test_a_sweep_stays_below_the_prefix(server, storage_on):
     assert sorted(upload.path for upload in outer.multipart.list_uploads()) == ["ab/x", "x"]
 
 
+def test_a_sweep_of_a_bucket_without_uploads_removes_nothing(rclone_s3):
+    """Also where the service responds that there is no such upload."""
+    storage = make_storage(rclone_s3)
+
+    assert storage.sweep() == 0
+
+
 def test_a_sweep_is_rejected_where_uploads_cannot_be_listed(s3, on):
     """The message says what to do instead."""
     storage = on(s3, preset=S3Preset(upload_listing=False))

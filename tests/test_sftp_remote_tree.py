@@ -621,6 +621,32 @@ def test_modes_are_set_regardless_of_the_umask_of_the_server(make_openssh, umask
                 assert mode(root / path) == file_mode, path
 
 
+def test_modes_that_are_left_to_the_server_are_those_of_its_umask(make_openssh):
+    """Also on a server that refuses to change modes, as a network mount there does."""
+    server = make_openssh(arguments="-u 027 -P setstat,fsetstat")
+
+    with closing(make_storage(server, file_mode=None, directory_mode="none")) as storage:
+        root = server.folder / storage.root
+        storage.write("a/b.txt", b"1")
+        storage.copy("a/b.txt", "c.txt")
+
+        assert (mode(root / "a"), mode(root / "a/b.txt"), mode(root / "c.txt")) == (0o750, 0o640, 0o640)
+
+
+@pytest.mark.parametrize("setting", ["file_mode", "directory_mode"])
+def test_a_refused_mode_names_the_setting(make_openssh, setting):
+    """Nothing remains of the write; a mode that the file has anyway is no error."""
+    server = make_openssh(arguments="-u 027 -P setstat,fsetstat")
+
+    with closing(make_storage(server, **{setting: 0o770})) as storage:
+        with pytest.raises(PermissionDeniedError, match=f"cannot be set to 0o770: .*; pass {setting}=None"):
+            storage.write("a/b/c.txt", b"1")
+
+        assert list((server.folder / storage.root).iterdir()) == []
+    with closing(make_storage(server, directory_mode=0o750)) as storage:
+        storage.write("a/b.txt", b"1")
+
+
 def test_existing_directories_keep_their_mode(openssh_storage):
     """Only new directories get the mode of the profile."""
     storage, root = openssh_storage

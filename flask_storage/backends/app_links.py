@@ -167,7 +167,7 @@ class AppLinkOperations(TransferOperations):
         """
         keys = self._require_link_context().secrets()
         if not keys:
-            raise ConfigurationError("the app has no SECRET_KEY: set it")
+            raise ConfigurationError("links cannot be signed: the app has no SECRET_KEY: set it")
         return keys
 
     def _link_audience(self) -> str:

@@ -78,11 +78,9 @@ class InternalLinksStorageBackend(StorageBackend):
                     MIN_SECRET_BYTES,
                 )
             return (self._secret_key,)
-        keys = () if self.link_context is None else self.link_context.secrets()
-        if not keys:
-            advice = ": set the app's SECRET_KEY, or secret_key for this profile" if self.link_context else ""
-            raise ConfigurationError("Backend must be configured with secret_key to use this feature" + advice)
-        return keys
+        if self.link_context is None:
+            raise ConfigurationError(_NOT_CONFIGURED.format(backend=self))
+        return super()._link_keys()
 
     def _link_url(self, token: str) -> str:
         if self.link_context is not None:

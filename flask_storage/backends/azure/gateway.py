@@ -250,7 +250,7 @@ def translating_parse_errors() -> Iterator[None]:
     """Translate the built-in errors that the SDK raises when it cannot parse a response."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError, sdk.DeserializationError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, sdk.DeserializationError) as error:
         raise StorageUnavailableError("the response is malformed: try again, or check the proxy in between") from error
 
 

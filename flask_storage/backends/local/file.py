@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ...errors import PreconditionFailedError, UnsupportedOperationError
+from ...errors import LocalFSError, PreconditionFailedError, UnsupportedOperationError
 from ...files import FileAdapter
 from ...paths import parent
 from ...types import FileMode, WriteOptions
@@ -104,13 +104,19 @@ class LocalFSFile(FileAdapter):
             os.fsync(fd)
         self.fp.close()
         name = self._storage_path.rpartition("/")[2]
-        self._directory.publish(
-            self._temporary,
-            name,
-            exclusive=self._options.exclusive,
-            precondition=if_match_check(self._directory, name, self._options),
-            sync=self._tree.sync,
-        )
+        try:
+            self._directory.publish(
+                self._temporary,
+                name,
+                exclusive=self._options.exclusive,
+                precondition=if_match_check(self._directory, name, self._options),
+                sync=self._tree.sync,
+            )
+        except FileNotFoundError as error:
+            raise LocalFSError(
+                "the temporary file was deleted before it was published, perhaps by a sweep: write the file again, and "
+                "sweep only older files"
+            ) from error
         self._directory.close()
 
     def _discard(self) -> None:

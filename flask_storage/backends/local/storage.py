@@ -359,7 +359,8 @@ class LocalFSStorage(InternalLinksStorageBackend):
         with source:
             os.close(source.open_file(name))  # raises for a directory or a symbolic link
             for _ in range(_ATTEMPTS):
-                target, new_name = self.tree.open_parent(new_path, create=True)
+                with self._error_translator(new_path):
+                    target, new_name = self.tree.open_parent(new_path, create=True)
                 with target:
                     precondition = if_match_check(target, new_name, options)
                     try:

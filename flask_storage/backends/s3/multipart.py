@@ -136,6 +136,8 @@ class S3Multipart(MultipartStore):
             try:
                 page = self._bucket.call("list_multipart_uploads", Prefix=prefix, **markers, **encoding)
             except (StorageUnavailableError, sdk.ClientError) as error:
+                if isinstance(error, sdk.ClientError) and code_of(error) == "NoSuchUpload":
+                    return  # rclone's response for a bucket that has had no upload yet
                 if encoding or (isinstance(error, sdk.ClientError) and status_of(error) < _SERVER_ERROR):
                     raise
                 # Maybe a key has a character that XML cannot represent: boto3 reports that as a server error. Keys are

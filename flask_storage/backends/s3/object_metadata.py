@@ -92,7 +92,9 @@ def stored_metadata(response: Mapping[str, Any]) -> dict[str, str]:
 def preserved_arguments(response: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments that store an object with the headers and metadata in a response."""
     names = ("ContentType", "ContentLanguage", "CacheControl", "ContentDisposition", "ContentEncoding")
-    headers = {name: decode_utf8_header(response[name]) for name in names if response.get(name)}
+    headers: dict[str, Any] = {name: decode_utf8_header(response[name]) for name in names if response.get(name)}
+    if response.get("Expires"):  # a date; boto3 leaves it out if it is not valid
+        headers["Expires"] = response["Expires"]
     metadata = {
         key: value if value.isascii() else encode_metadata(decode_utf8_header(value))  # boto3 accepts ASCII only
         for key, value in stored_metadata(response).items()

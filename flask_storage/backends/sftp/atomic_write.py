@@ -45,7 +45,7 @@ from .protocol import (
     Session,
     StatusError,
 )
-from .remote_tree import RemoteTree, has_file_type
+from .remote_tree import RemoteTree, check_mode_set, has_file_type
 
 _ATTEMPTS = 100
 _MAX_RACES = 20
@@ -68,11 +68,11 @@ class AtomicWrite:
 
     Args:
         tree: The remote tree.
-        file_mode: Mode of new files.
+        file_mode: Mode of new files; None leaves it to the server.
         sync: Make content durable before it is published, if the server supports that.
     """
 
-    def __init__(self, tree: RemoteTree, *, file_mode: int, sync: bool) -> None:
+    def __init__(self, tree: RemoteTree, *, file_mode: int | None, sync: bool) -> None:
         self.tree = tree
         self._file_mode = file_mode
         self._sync = sync
@@ -80,7 +80,7 @@ class AtomicWrite:
     def create(self, session: Session, path: str, *, readable: bool = False) -> tuple[TemporaryPath, bytes]:
         """Create a temporary file in the directory of *path*; return its path and a handle.
 
-        Missing directories are created. The mode is 0600 until :meth:`commit`.
+        Missing directories are created. The mode is 0600 until :meth:`commit`, unless it is left to the server.
 
         The directory is checked before the file is created. One that was checked before in this session is checked at
         the same time, where the server does not resolve a path through a link; see
@@ -94,7 +94,8 @@ class AtomicWrite:
             try:
                 if directory not in session.checked_directories or HARDLINK not in session.extensions:
                     self.tree.check_directory(session, directory, realpath)
-                opened = session.open(self.tree.remote_path(session, temporary), flags, _PRIVATE_MODE)
+                mode = None if self._file_mode is None else _PRIVATE_MODE
+                opened = session.open(self.tree.remote_path(session, temporary), flags, mode)
                 self.tree.check_directory(session, directory, realpath)
                 return temporary, session.wait(opened)
             except PermissionDeniedError:
@@ -172,8 +173,9 @@ class AtomicWrite:
             PermissionDeniedError: when another process has replaced the temporary file, or its directory by a link.
         """
         pending = [*pending_writes]
-        if self._file_mode != _PRIVATE_MODE:
-            pending.append(session.request(FSETSTAT, handle, Attributes(mode=self._file_mode).pack()))
+        mode_set = None
+        if self._file_mode not in (None, _PRIVATE_MODE):
+            mode_set = session.request(FSETSTAT, handle, Attributes(mode=self._file_mode).pack())
         if self._sync and FSYNC in session.extensions:
             pending.append(session.extended(FSYNC, pack_string(handle)))
         handle_stat = session.request(FSTAT, handle)
@@ -202,6 +204,8 @@ class AtomicWrite:
                 self.tree.check_realpath(session, directory, realpath)
             raise
         self.tree.check_realpath(session, directory, realpath)
+        if mode_set is not None and self._file_mode is not None:
+            check_mode_set(session, mode_set, attributes, self._file_mode, "file_mode")
         self._ensure_newer_mtime(session, temporary, attributes, target_stat)
         self.publish(session, temporary, path, options)
 

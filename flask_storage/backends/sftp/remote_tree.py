@@ -78,11 +78,11 @@ class RemoteTree:
 
     Args:
         root: Its path on the server; a relative path starts at the user's initial directory.
-        directory_mode: Mode of new directories.
+        directory_mode: Mode of new directories; None leaves it to the server.
         storage: The name of the storage, for errors.
     """
 
-    def __init__(self, root: str, *, directory_mode: int, storage: str) -> None:
+    def __init__(self, root: str, *, directory_mode: int | None, storage: str) -> None:
         self.storage = storage
         self._root = root.encode()
         self._directory_mode = directory_mode
@@ -470,11 +470,19 @@ class RemoteTree:
                     self.recheck_root(session)
                 elif (cause := write_error(session, error)) is not error:
                     raise cause from error
-        if self._directory_mode & 0o7077:  # bits that the umask of the server may have removed
-            mode = Attributes(mode=self._directory_mode).pack()
-            for request in [session.request(SETSTAT, self.remote_path(session, level), mode) for level in created]:
+        mode = self._directory_mode
+        if mode is None or not mode & 0o7077:  # the umask of the server may have removed these bits
+            return
+        paths = [self.remote_path(session, level) for level in created]
+        packed = Attributes(mode=mode).pack()
+        requests = [(session.request(SETSTAT, path, packed), session.request(LSTAT, path)) for path in paths]
+        try:
+            for mode_set, path_stat in requests:
                 with suppress(StatusError):  # another process has removed it
-                    session.wait(request)
+                    check_mode_set(session, mode_set, session.wait(path_stat), mode, "directory_mode")
+        except PermissionDeniedError:
+            self.remove_empty_parents(session, created[-1])  # the next write would find directories of another mode
+            raise
 
     def _is_below_a_file(self, session: Session, path: str) -> bool:
         parents = _ancestors(parent(path))
@@ -483,6 +491,32 @@ class RemoteTree:
                 if has_file_type(stat.S_ISREG, session.wait(request), unknown=False):
                     return True
         return False
+
+
+def check_mode_set(session: Session, request: PendingReply, current: Attributes, mode: int, setting: str) -> None:
+    """Wait for a request that sets the mode of a file or directory.
+
+    Args:
+        session: The session.
+        request: The request.
+        current: The attributes after it.
+        mode: The mode.
+        setting: The argument that configures *mode*, for the error.
+
+    Raises:
+        PermissionDeniedError: when the server refuses it, and the mode is another one.
+        StatusError: when the file does not exist any more.
+    """
+    try:
+        session.wait(request)
+    except StatusError as error:
+        if error.code == NO_SUCH_FILE:
+            raise
+        if current.mode is None or stat.S_IMODE(current.mode) != mode:
+            raise PermissionDeniedError(
+                f"permissions cannot be set to 0o{mode:o}: the server refuses that ({printable(error.text)}), as for "
+                f"some network mounts; pass {setting}=None, which leaves them to the server"
+            ) from error
 
 
 _LATEST = 253402300799  # the last second of the year 9999

@@ -29,8 +29,8 @@ from ...types import (
 from ...validation import (
     parse_connections,
     parse_int,
-    parse_mode,
     parse_optional_bool,
+    parse_optional_mode,
     parse_optional_text,
     parse_seconds,
     parse_text,
@@ -97,7 +97,8 @@ class SFTPStorage(InternalLinksStorageBackend):
         max_connections: Maximum number of connections of one process.
         max_sessions: Maximum number of sessions on one connection; OpenSSH's default for ``MaxSessions`` is 10.
         idle_timeout: Time after which an idle session is closed, in seconds.
-        file_mode: Mode of new files, as a number or as octal text.
+        file_mode: Mode of new files, as a number or as octal text. None, ``none`` in a URL, never sets it: for a server
+            that refuses to, as some mounts do.
         directory_mode: Mode of new directories, likewise.
         fsync: Make content durable before it is published.
         base_url: See :class:`~flask_storage.StorageBackend`.
@@ -138,8 +139,8 @@ class SFTPStorage(InternalLinksStorageBackend):
         max_connections: int = 4,
         max_sessions: int = 8,
         idle_timeout: float = 300,
-        file_mode: int | str = 0o600,
-        directory_mode: int | str = 0o700,
+        file_mode: int | str | None = 0o600,
+        directory_mode: int | str | None = 0o700,
         fsync: bool = True,
         base_url: str | None = None,
         portable: bool = False,
@@ -176,12 +177,12 @@ class SFTPStorage(InternalLinksStorageBackend):
         self.root = parse_text("root", root)
         self._tree = RemoteTree(
             self.root,
-            directory_mode=parse_mode("directory_mode", directory_mode, 0o700),
+            directory_mode=parse_optional_mode("directory_mode", directory_mode, 0o700),
             storage=self.name,
         )
         self._atomic_write = AtomicWrite(
             self._tree,
-            file_mode=parse_mode("file_mode", file_mode, 0o600),
+            file_mode=parse_optional_mode("file_mode", file_mode, 0o600),
             sync=bool(parse_optional_bool("fsync", fsync)),
         )
         self._pool = ProcessLocal(
