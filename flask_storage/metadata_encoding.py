@@ -45,9 +45,7 @@ def decode_metadata(value: str) -> str:
         return decode_utf8_header(value)
     try:
         parts = email.header.decode_header(value)
-        text = "".join(
-            part if isinstance(part, str) else part.decode(charset or "latin-1", "replace") for part, charset in parts
-        )
+        text = "".join(part if isinstance(part, str) else part.decode(charset or "latin-1") for part, charset in parts)
         return text.removesuffix(_MARK)
     except (email.errors.HeaderParseError, LookupError, ValueError):
         return value  # text of another client that only looks like an encoded word

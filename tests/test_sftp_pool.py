@@ -506,8 +506,10 @@ def run(server, storage, lines):
     from flask_storage import SFTPStorage
     storage = SFTPStorage(**{server.login!r}, root={storage.root!r})
     """
+    # From Python 3.12 on, a fork with other threads warns; these programs show that it does no harm here.
+    command = [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c"]
     process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(text) + textwrap.dedent(lines)],
+        [*command, textwrap.dedent(text) + textwrap.dedent(lines)],
         capture_output=True,
         text=True,
         check=True,

@@ -201,7 +201,10 @@ class PendingRange(Future[Any]):
         self._into = into
         self._pending: deque[tuple[int, int, PendingReply]] = deque()
         self._session: Session | None = None
-        self._buffer = into.getbuffer()
+        # Not `into.getbuffer()`: Python 3.13 reports a BytesIO that is collected before the memory views on it, which an
+        # error's traceback may hold. Until the range has arrived, only one of the two needs memory.
+        into.truncate(0)
+        self._content = bytearray(stop - start)
         self._is_finished = False
         with suppress(ConnectionLostError), source.use() as (session, handle):
             self._session = session
@@ -233,13 +236,13 @@ class PendingRange(Future[Any]):
         finally:
             self._pending.clear()
             self._is_finished = True
-            self._buffer.release()
-        self._into.seek(self._stop - self._start)
+        self._into.write(self._content)
+        self._content = bytearray()
 
     def _request(self, session: Session, handle: bytes, start: int, stop: int) -> None:
         while start < stop:
             end = min(start + session.read_size, stop)
-            buffer = self._buffer[start - self._start : end - self._start]
+            buffer = memoryview(self._content)[start - self._start : end - self._start]
             self._pending.append((start, end, session.read(handle, start, buffer)))
             start = end
         session.flush()
