@@ -92,7 +92,9 @@ def test_a_form_stores_its_file(app, storage):
         used.append(path)
 
     with link_used.connected_to(record, sender=storage):
-        response = send(app, form, *form.fields.items(), ("file", ("evil.html", b"\r\n--\r\ncontent\r", "text/html")))
+        response = send(
+            app, form, *form.fields.items(), ("file", ("Grüße 東京.html", b"\r\n--\r\ncontent\r", "text/html"))
+        )
 
     assert (form.method, form.headers, form.fields) == ("POST", {}, {"Content-Type": "image/png"})
     assert response == (204, b"")

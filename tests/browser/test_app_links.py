@@ -167,7 +167,7 @@ def test_a_form_without_scripts_is_stored_and_redirects(kind, request, open_brow
         page.get_by_text("Upload").click()
     stored_before = storage.exists("in/a.bin")
     page.goto(origin)
-    page.set_input_files("[name=file]", {"name": "Grüße 東京.html", "mimeType": "text/html", "buffer": content})
+    page.set_input_files("[name=file]", {"name": "photo.html", "mimeType": "text/html", "buffer": content})
     page.get_by_text("Upload").click()
     page.wait_for_url(f"{origin}/done**")
 
