@@ -16,7 +16,15 @@ from .files import RemoteFile
 from .paths import extension_of, normalize, normalize_directory, safe_filename
 from .profiles import current_storage
 from .streams import SupportsRead
-from .types import FileInfo, FileMode, LinkArguments, PresignedUpload, ShareLinkOperation, WriteArguments
+from .types import (
+    FileInfo,
+    FileMode,
+    FormArguments,
+    LinkArguments,
+    PresignedUpload,
+    ShareLinkOperation,
+    WriteArguments,
+)
 
 
 class StorageOperations:
@@ -279,6 +287,37 @@ class StorageOperations:
             **arguments,
         )
         return upload, name
+
+    @classmethod
+    def storage_create_upload_form(
+        cls,
+        filename: str,
+        expire_minutes: float | None = None,
+        storage_location: Enum | None = None,
+        storage_profile: str | None = None,
+        content_type: str | None = None,
+        *,
+        max_size: int,
+        min_size: int = 0,
+        redirect_to: str | None = None,
+        **arguments: Unpack[FormArguments],
+    ) -> tuple[PresignedUpload, str]:
+        """Return the HTML form with which a browser uploads a file, and the new random name that the file will have.
+
+        Arguments and errors as for ``create_upload_form``. Without *expire_minutes*, the form lives for
+        ``STORAGE_LINK_LIFETIME``.
+        """
+        name = cls.storage_generate_filename(filename)
+        form = cls.storage_get_profile(storage_profile).create_upload_form(
+            cls.storage_get_path(name, storage_location),
+            _expiry(expire_minutes),
+            max_size=max_size,
+            min_size=min_size,
+            content_type=content_type,
+            redirect_to=redirect_to,
+            **arguments,
+        )
+        return form, name
 
     @classmethod
     def storage_confirm_upload(

@@ -59,6 +59,9 @@ _CONSTRAINT_CLAIMS = {
     "new": ("exclusive", bool),
     "use": ("uses", int),
     "ip": ("ip", str),
+    "form": ("form", bool),
+    "min": ("min_size", int),
+    "to": ("redirect_to", str),
 }
 _get_constraints = attrgetter(*(name for name, _ in _CONSTRAINT_CLAIMS.values()))
 

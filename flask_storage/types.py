@@ -247,18 +247,23 @@ _EXTRA_ARGS = {
 }
 
 
-class LinkArguments(TypedDict, total=False):
-    """The keyword arguments of the link operations beyond keg-storage's; they become :class:`LinkRequest`."""
+class FormArguments(TypedDict, total=False):
+    """The keyword arguments of ``create_upload_form`` that the links have too; they become :class:`LinkRequest`."""
 
     content_encoding: str | None
     cache_control: str | None
-    disposition: str | None
-    size: int | None
-    max_size: int | None
     checksum: str | None
     exclusive: bool
     uses: int | None
     ip: str | None
+
+
+class LinkArguments(FormArguments, total=False):
+    """The keyword arguments of the link operations beyond keg-storage's; they become :class:`LinkRequest`."""
+
+    disposition: str | None
+    size: int | None
+    max_size: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +285,9 @@ class LinkRequest:
         exclusive: Upload: refuse when the file exists.
         uses: How many times the link can be used; None for no limit.
         ip: Accept only requests from this address or network (``"203.0.113.0/24"``).
+        form: Upload: the file is sent in an HTML form, and not as the body. Its content type may then be a prefix.
+        min_size: Form: the smallest number of bytes.
+        redirect_to: Form: the URL to which the browser is redirected after the upload.
     """
 
     operations: ShareLinkOperation
@@ -295,6 +303,9 @@ class LinkRequest:
     exclusive: bool = False
     uses: int | None = None
     ip: str | None = None
+    form: bool = False
+    min_size: int | None = None
+    redirect_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -304,10 +315,10 @@ class PresignedUpload:
     URL, headers and fields are credentials, so the ``repr`` contains only the method, the host and the expiry.
 
     Attributes:
-        method: ``"PUT"`` or ``"POST"``.
+        method: ``"PUT"``, where the file is the body, or ``"POST"``, where it is the field ``file`` of a form.
         url: The URL of the request.
         headers: Every header that must be sent.
-        fields: For a form upload, the form fields, to be sent before the file; empty if the file is the body.
+        fields: The other fields of the form, to be sent before the file.
         expires_at: The time (aware) after which the upload is refused.
     """
 

@@ -283,6 +283,16 @@ def parse_http_url(name: str, value: str | None) -> str | None:
     return f"{parts.scheme}{value[len(parts.scheme) :]}"
 
 
+def check_redirect(url: object) -> None:
+    """Raise ``ValueError`` unless *url* is an absolute HTTP URL, without which S3 ignores a redirect."""
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
+    except ValueError:  # an unbalanced bracket
+        parts = urlsplit("")
+    if not (is_one_line(url) and parts.scheme in ("http", "https") and parts.hostname):
+        raise ValueError(f"redirect_to must be an absolute URL, as of url_for(..., _external=True), not {url!r}")
+
+
 def parse_mode(name: str, mode: int | str, needed: int) -> int:
     """Return the permission bits of a file or directory. Text (URL, environment) is octal: ``"640"``.
 

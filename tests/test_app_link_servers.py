@@ -98,6 +98,26 @@ def test_an_upload_over_its_limit_is_refused_and_stores_nothing(server):
     assert server.storage.read("b.bin") == BODY
 
 
+def test_one_form_of_a_page_is_stored_on_every_service(server):
+    """S3 has forms, Azure has none: both enforce size and type, and redirect to the page of the application."""
+    done = f"{server.address}/done"
+    form = server.storage.create_upload_form(
+        "form.png", HOUR, min_size=1, max_size=len(BODY), content_type="image/png", redirect_to=done
+    )
+
+    statuses = [follow(form, body).status for body in (b"", BODY + b"x")]
+    statuses += [follow(form, BODY, Content_Type="text/html").status, follow(form, BODY, key="other").status]
+    stored_before = server.storage.exists("form.png")
+    response = follow(form, BODY)
+
+    is_native = "max_size" in server.storage.capabilities.upload_constraints
+    assert form.url.startswith(server.address) is not is_native
+    assert all(status in (400, 403, 413) for status in statuses)
+    assert (stored_before, response.status, response.headers["Location"].startswith(done)) == (False, 303, True)
+    assert server.storage.confirm_upload("form.png", max_size=len(BODY), content_type="image/png").size == len(BODY)
+    assert server.storage.read("form.png") == BODY
+
+
 def test_the_same_constraints_of_an_upload_hold_on_every_service(server):
     """Size, type, checksum and `exclusive` of one upload, by the service or by the app."""
     terms = {"size": len(BODY), "content_type": "image/png", "checksum": f"sha256:{hashlib.sha256(BODY).hexdigest()}"}

@@ -112,6 +112,32 @@ def test_an_upload_request_is_the_services_or_a_put_to_the_app(arguments, method
         assert upload.headers == {"Content-Type": arguments.get("content_type", "application/octet-stream")}
 
 
+@pytest.mark.parametrize(
+    ("profile", "arguments", "url"),
+    [
+        (AWS, {"content_type": "image/", "redirect_to": "https://app.example.com/done"}, "https://my-files.s3."),
+        ({**AWS, "links": "native"}, {}, "https://my-files.s3."),
+        ({**AWS, "links": "app"}, {}, APP_URL),
+        (AWS, {"exclusive": True}, APP_URL),
+        (AWS, {"uses": 1}, APP_URL),
+        (AWS, {"checksum": f"md5:{'0' * 32}"}, APP_URL),
+        ({**AWS, "prefix": "${filename}"}, {}, APP_URL),
+        ({**AWS, "customer_key": b"k" * 32}, {}, APP_URL),
+        (ANY_S3, {}, APP_URL),
+        (AZURE, {}, APP_URL),
+        ({"backend": "memory"}, {}, APP_URL),
+        ({"backend": "memory", "links": "native"}, {}, APP_URL),
+    ],
+)
+def test_an_upload_form_is_the_services_where_that_has_forms(profile, arguments, url):
+    """And enforces everything; otherwise it is the app's."""
+    form = docs_of(profile).create_upload_form("a.png", HOUR, max_size=5, **arguments)
+
+    assert (form.method, form.url.startswith(url), form.headers) == ("POST", True, {})
+    if url == APP_URL:
+        assert form.fields == {"Content-Type": "application/octet-stream"}
+
+
 def test_each_link_sends_one_signal():
     """By the service or by the app."""
     docs = docs_of({"backend": SigningStorage})
@@ -147,9 +173,10 @@ def test_what_neither_can_issue_is_refused_with_the_reason(profile, option, conf
         lambda: docs.link_to("a", "download", HOUR, uses=1),
         lambda: docs.links_to(["a"], "download", HOUR, uses=1),
         lambda: docs.upload_request("a", HOUR, uses=1),
+        lambda: docs.create_upload_form("a", HOUR, max_size=5, uses=1),
     ):
         with pytest.raises(
-            UnsupportedOperationError, match="enforce uses in a link; a link of the app could"
+            UnsupportedOperationError, match=r"enforce (max_size, )?uses in a link; a link of the app could"
         ) as caught:
             make()
         assert reason in str(caught.value)
@@ -279,11 +306,10 @@ def test_a_backend_that_signs_nothing_has_links_of_the_app_in_every_mode():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda s3, azure: s3.create_upload_form("a", HOUR, max_size=5),
         lambda s3, azure: s3.multipart_request("a", "create", HOUR),
         lambda s3, azure: azure.block_request("a", "A" * 22, 1, HOUR),
     ],
-    ids=["form", "multipart", "block"],
+    ids=["multipart", "block"],
 )
 def test_requests_that_only_the_service_accepts_are_refused_with_links_of_the_app_only(call):
     """They would contain its address."""

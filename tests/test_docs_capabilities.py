@@ -111,6 +111,8 @@ def table() -> str:
         row(title, [[constraint_cell(each, name) for each in column] for column in columns])
         for name, title in CONSTRAINTS.items()
     ]
+    forms = [["native" if "max_size" in each.capabilities.upload_constraints else "app" for each in c] for c in columns]
+    lines.append(row("Upload form (`create_upload_form`)", forms))
     return "\n".join(lines)
 
 

@@ -52,6 +52,7 @@ UPLOADING = {
     "uses": {},
     "ip": {},
 }
+FORMS = [option for option in UPLOADING if option not in ("size", "max_size")]  # a form has limits of its own
 DOWNLOADING = ["content_type", "content_encoding", "cache_control", "disposition", "uses", "ip"]
 NATIVE = {
     # What the service enforces, so that it needs no app.
@@ -159,6 +160,23 @@ def test_an_option_of_an_upload_link_works_or_is_refused(linked, option):
                 make()
         else:
             assert urlsplit(make()).scheme in ("http", "https")
+
+
+@pytest.mark.parametrize("option", FORMS)
+def test_an_option_of_an_upload_form_works_or_is_refused(linked, option):
+    """As that of an upload link; a form of the service or of the app."""
+    name, storage = linked
+
+    def make():
+        return storage.create_upload_form("a.txt", HOUR, **{"max_size": 100, **argument(option)})
+
+    if reason := UPLOADING[option].get(name):
+        with pytest.raises(UnsupportedOperationError, match=reason):
+            make()
+    else:
+        form = make()
+        is_native = name == "s3_aws" and option in ("content_type", "content_encoding", "cache_control")
+        assert (form.method, form.url.startswith("https://app/")) == ("POST", not is_native)
 
 
 @pytest.mark.parametrize("option", DOWNLOADING)

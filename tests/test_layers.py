@@ -49,7 +49,7 @@ MAY_IMPORT = {
     # The storage interface: what a backend implements, then the public operations.
     "backends.driver": (f"{VALUES} diagnostics files multipart paths streams tokens", ""),
     "backends.transfers": (f"{VALUES} content_types files paths signals streams validation .driver", ""),
-    "backends.app_links": (f"{VALUES} files paths tokens validation .transfers", ""),
+    "backends.app_links": (f"{VALUES} content_types files paths tokens validation .transfers", ""),
     "backends.links": (f"{VALUES} content_types files paths signals validation .app_links .driver", ""),
     "backends.multipart_checks": (f"{VALUES} multipart", ""),
     "backends.base": (f"{VALUES} diagnostics files multipart paths signals .links .multipart_checks", ""),
@@ -242,8 +242,12 @@ MAY_IMPORT = {
     "http.file_body": ("errors files process_local range_reader", ""),
     "http.send_file": (f"{VALUES} files {INTERFACE} .conditions .file_body .response_headers", "flask werkzeug"),
     "http.request_body": (f"{VALUES} files {INTERFACE} .file_body", "flask werkzeug"),
+    "http.form_body": ("types content_types .request_body", "flask werkzeug"),
     "http.link_view": (
-        f"{VALUES} tokens signals {INTERFACE} profiles .conditions .request_body .response_headers .send_file",
+        (
+            f"{VALUES} tokens signals {INTERFACE} profiles"
+            " .conditions .form_body .request_body .response_headers .send_file"
+        ),
         "flask werkzeug",
     ),
     # Commands.

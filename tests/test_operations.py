@@ -267,6 +267,23 @@ def test_an_upload_request_is_returned_with_the_name_of_the_file(app):
     assert names("docs") == ["accounting/invoices/checked.pdf"]
 
 
+def test_an_upload_form_is_returned_with_the_name_of_the_file(app):
+    """In the directory and the profile of the class, or of the call."""
+    form, name = Invoice.storage_create_upload_form("x.pdf", 5, content_type="application/pdf", max_size=10, uses=1)
+    other, other_name = Invoice.storage_create_upload_form(
+        "x", 5, Folder.photos, "first", max_size=10, min_size=2, redirect_to="https://example.com/done"
+    )
+
+    responses = [
+        app.test_client().post(each.url, data={**each.fields, "file": (io.BytesIO(b"12345"), "a.pdf")})
+        for each in (form, form, other)
+    ]
+
+    assert [response.status_code for response in responses] == [204, 403, 303]
+    assert (names("docs"), names("first")) == ([f"accounting/invoices/{name}"], [f"photos/{other_name}"])
+    assert Invoice.storage_confirm_upload(name, content_type="application/pdf").size == 5
+
+
 def test_a_file_can_be_opened_and_described(app):
     """In the directory and the profile of the class, or of the call."""
     with Invoice.storage_open_file("a.txt", "w", content_type="text/x-note") as file:

@@ -103,6 +103,21 @@ def test_a_content_type_prefix_lets_the_client_choose_the_rest(storage):
     assert "Content-Type" not in form.fields
 
 
+def test_a_form_redirects_to_its_signed_address(storage):
+    """S3 appends the name of the object; without the field, or with another address, it refuses."""
+    done = "https://www.example.com/done"
+    form = storage.create_upload_form("a", HOUR, max_size=5, redirect_to=done)
+    other = {**form.fields, "success_action_redirect": "https://evil.example.com/"}
+
+    refused = post(other, form.url, b"bytes")
+    stored_before = storage.exists("a")
+    response = follow(form, b"bytes")
+
+    assert (refused.status, stored_before, response.status) == (403, False, 303)
+    assert response.headers["Location"].startswith(done)
+    assert storage.read("a") == b"bytes"
+
+
 @pytest.mark.parametrize("size", [0, 4, 5])
 def test_an_upload_with_max_size_is_a_form(storage, size):
     """A signed PUT enforces one exact size only, a form a range."""
@@ -281,9 +296,9 @@ def test_link_to_rejects_max_size():
 @pytest.mark.parametrize(
     "arguments", [{"preset": "r2", "endpoint_url": "https://r2.example.com"}, {"customer_key": b"k" * 32}]
 )
-def test_an_unsupported_form_names_the_alternative(arguments):
+def test_a_form_that_s3_cannot_sign_needs_an_app(arguments):
     """For a service without forms, and with a customer-provided key."""
-    with pytest.raises(UnsupportedOperationError, match="use upload_request"):
+    with pytest.raises(UnsupportedOperationError, match=r"a link of the app could, but .* belongs to no app"):
         aws_storage(**arguments).create_upload_form("a", HOUR, max_size=5)
 
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 import pytest
+from urllib3.filepost import encode_multipart_formdata
 
 from tests.services.web_servers import COMMANDS, running
 
@@ -28,9 +29,9 @@ def server(request, tmp_path_factory):
         yield started
 
 
-def _request(server, path, body, headers, method="PUT"):
+def _request(server, path, body, headers, method="PUT", link=None):
     """Return a connection, and the bytes of an upload request to send on it."""
-    target = urlsplit(server.storage.link_to(path, "upload", HOUR))
+    target = urlsplit(link or server.storage.link_to(path, "upload", HOUR))
     lines = [f"{method} {target.path}?{target.query} HTTP/1.1", f"Host: 127.0.0.1:{server.port}", *headers]
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT)
     return connection, "\r\n".join([*lines, "", ""]).encode() + body
@@ -98,6 +99,28 @@ def test_a_complete_upload_is_stored(server, method):
 
     assert response.split(b" ", 2)[1] == b"200"
     assert server.storage.read(path) == BODY
+
+
+def test_a_form_is_stored_when_it_is_complete(server):
+    """Byte for byte, and 204; one that breaks off, or whose file is too large (413), stores nothing."""
+    form = server.storage.create_upload_form("form.bin", HOUR, max_size=LENGTH)
+    server.storage.write("form.bin", OLD)
+    responses, stored = [], []
+
+    for content, ending in ((BODY + b"x", None), (BODY * 10, None), (BODY, -1000), (BODY, None)):
+        body, content_type = encode_multipart_formdata([*form.fields.items(), ("file", ("a", content))])
+        headers = [f"Content-Type: {content_type}", f"Content-Length: {len(body)}", "Connection: close"]
+        connection, sent = _request(server, "", body[:ending], headers, "POST", form.url)
+        with connection:
+            with contextlib.suppress(OSError):  # the server refused it before the whole body was sent
+                connection.sendall(sent)
+            if ending is None:
+                responses.append(connection.recv(65_536).split(b" ", 2)[1])
+        stored.append(server.storage.read("form.bin"))
+
+    assert responses == [b"413", b"413", b"204"]
+    assert stored == [OLD, OLD, OLD, BODY]
+    _wait_until_clean(server)
 
 
 def test_a_body_of_unknown_length_is_refused(server):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Unpack
 
+from ..content_types import guess_content_type
 from ..errors import ConfigurationError, NoSignerError, UnsupportedOperationError
 from ..files import parse_checksum
 from ..paths import is_one_line
@@ -16,6 +17,7 @@ from ..tokens import InternalLinkTokenData, LinkSigner
 from ..types import (
     LINK_LIFETIME,
     Expiry,
+    FormArguments,
     LinkArguments,
     LinkContext,
     LinkRequest,
@@ -81,7 +83,7 @@ class AppLinkOperations(TransferOperations):
         expire: Expiry | None,
         filename: str | None,
         content_type: str | None,
-        arguments: LinkArguments,
+        arguments: FormArguments,
     ) -> LinkRequest:
         """Return the link request of these arguments; raise if one of them is invalid on every backend."""
         check_names("a link", arguments, LinkArguments.__annotations__)
@@ -133,10 +135,13 @@ class AppLinkOperations(TransferOperations):
     def _check_app_link(self, path: str, request: LinkRequest) -> None:
         """Raise if the link view could not carry out *request*: an upload is a write with the same options."""
         if request.operations.value & _UPLOAD:
+            content_type, implied = request.content_type, guess_content_type(path)
+            if content_type and content_type.endswith("/") and (implied or "").startswith(content_type):
+                content_type = implied  # a form that permits the type of the name can be used
             self._check_options(
                 path,
                 WriteOptions(
-                    content_type=request.content_type,
+                    content_type=content_type,
                     content_encoding=request.content_encoding,
                     cache_control=request.cache_control,
                     exclusive=request.exclusive,

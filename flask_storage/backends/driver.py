@@ -253,6 +253,15 @@ class StorageDriver:
             expires_at=request.expires_at,
         )
 
+    def _upload_form(self, path: str, request: LinkRequest) -> PresignedUpload:
+        """Return the form of the service by which a browser uploads the file.
+
+        The caller's guarantees are those of :meth:`_upload_request`; *request* has a ``max_size``, and its content type
+        may be a prefix. Errors as for :meth:`_link_to`. A backend whose service accepts no forms does not override
+        this.
+        """
+        raise self._unsupported("create an upload form", path)
+
     def _check_uploaded(self, path: str) -> None:
         """Raise :class:`~flask_storage.errors.IntegrityError` for a file that only a client could have stored.
 

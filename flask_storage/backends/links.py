@@ -19,6 +19,7 @@ from ..types import (
     LINK_CONSTRAINTS,
     Expiry,
     FileInfo,
+    FormArguments,
     LinkArguments,
     LinkMode,
     LinkRequest,
@@ -26,7 +27,7 @@ from ..types import (
     ShareLinkOperation,
     WriteOptions,
 )
-from ..validation import check_count
+from ..validation import check_count, check_names, check_redirect
 from .app_links import AppLinkOperations, is_set
 from .driver import StorageDriver
 
@@ -166,6 +167,64 @@ class LinkOperations(AppLinkOperations):
             self.capabilities.upload_constraints,
             lambda: self._upload_request(path, request),
             lambda refused: self._app_upload_request(path, request, refused),
+        )
+
+    def create_upload_form(
+        self,
+        path: str,
+        expire: Expiry | None = None,
+        *,
+        max_size: int,
+        min_size: int = 0,
+        content_type: str | None = None,
+        redirect_to: str | None = None,
+        **arguments: Unpack[FormArguments],
+    ) -> PresignedUpload:
+        """Return an HTML form with which a browser uploads this one file, also without JavaScript.
+
+        The form sends the returned fields, unchanged and no others, and then the file in a field named ``file``. It is
+        a form of the service where that accepts forms and enforces every constraint, and otherwise one of the app. Both
+        respond with 204, or redirect to *redirect_to*.
+
+        Args:
+            path: The path in the storage.
+            expire: When the form expires; by default after ``STORAGE_LINK_LIFETIME``.
+            max_size: The largest size in bytes.
+            min_size: The smallest size in bytes.
+            content_type: The exact type, or a prefix that ends in a slash (``"image/"``); the client then adds a
+                ``Content-Type`` field. By default the file is stored as by an upload link without a type.
+            redirect_to: The absolute URL of the page that the browser shows after the upload. S3 appends ``bucket``,
+                ``key`` and ``etag`` to its query. Without it, the browser stays on the page of the form.
+            **arguments: See :class:`~flask_storage.types.LinkRequest`.
+
+        Returns:
+            Method ``POST``, the URL, and the fields to send before the field of the file.
+
+        Raises:
+            ValueError: when an argument is not valid.
+            UnsupportedOperationError: when neither the service nor the app can issue such a form; the message says why.
+            ConfigurationError: when a secret key or an external address is missing; the message says which.
+
+        Example::
+
+            form = storage.create_upload_form("in/photo.jpg", timedelta(minutes=5), max_size=5_000_000)
+        """
+        path = self._path(path)
+        check_names("an upload form", arguments, FormArguments.__annotations__)
+        request = self._link_request(ShareLinkOperation.upload, expire, None, content_type, arguments)
+        check_count("max_size", max_size)
+        check_count("min_size", min_size)
+        if min_size > max_size:
+            raise ValueError(f"min_size ({min_size}) is larger than max_size ({max_size})")
+        if redirect_to is not None:
+            check_redirect(redirect_to)
+        request = replace(request, form=True, max_size=max_size, min_size=min_size or None, redirect_to=redirect_to)
+        return self._issue(
+            [path],
+            request,
+            self.capabilities.upload_constraints,
+            lambda: self._upload_form(path, request),
+            lambda refused: self._app_upload_form(path, request, refused),
         )
 
     def short_link(self, path: str, request: LinkRequest) -> str | None:
@@ -332,7 +391,8 @@ class LinkOperations(AppLinkOperations):
         The driver is asked even if the capabilities permit *request*, as some services refuse a combination of
         constraints, or one of their values.
         """
-        if (request.content_type or "").endswith("/") and request.operations & ShareLinkOperation.upload:
+        is_prefix = (request.content_type or "").endswith("/")
+        if is_prefix and request.operations & ShareLinkOperation.upload and not request.form:
             raise ValueError(
                 "an upload link stores one exact content type, not a prefix of one: pass that to confirm_upload()"
             )
@@ -401,6 +461,15 @@ class LinkOperations(AppLinkOperations):
         [url] = self._app_links([path], request, refused)
         headers = {"Content-Type": request.content_type or DEFAULT_CONTENT_TYPE}
         return PresignedUpload(method="PUT", url=url, headers=headers, expires_at=request.expires_at)
+
+    def _app_upload_form(
+        self, path: str, request: LinkRequest, refused: UnsupportedOperationError | NoSignerError | None
+    ) -> PresignedUpload:
+        """Return the form that uploads the file through the link view; arguments as for :meth:`_app_links`."""
+        [url] = self._app_links([path], request, refused)
+        content_type = request.content_type or DEFAULT_CONTENT_TYPE
+        fields = {} if content_type.endswith("/") else {"Content-Type": content_type}
+        return PresignedUpload(method="POST", url=url, fields=fields, expires_at=request.expires_at)
 
 
 def reject_single_path(paths: Iterable[str]) -> Iterable[str]:

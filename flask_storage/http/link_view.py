@@ -32,7 +32,8 @@ from ..signals import link_used
 from ..tokens import InternalLinkTokenData
 from ..types import LinkRequest, ShareLinkOperation
 from .conditions import check_delete_conditions, write_conditions
-from .request_body import check_content_encoding, content_length, copy_body, open_upload, refuse_part_of_file
+from .form_body import form_body
+from .request_body import check_content_encoding, open_upload, raw_body, refuse_part_of_file
 from .response_headers import header_value
 from .send_file import CookielessResponse, ErrorResponses, http_errors, send_stored_file
 
@@ -51,8 +52,9 @@ _CONDITION_ERROR_RESPONSES: ErrorResponses = {
 class LinkViewMixin:
     """Serves signed links; mix it into a :class:`flask.views.MethodView`.
 
-    GET and HEAD download, PUT and POST store the raw body, DELETE deletes. The extension registers the built-in
-    :class:`LinkView`. Write your own view for another URL, to read the token from elsewhere, or to act on each upload:
+    GET and HEAD download, PUT and POST store the raw body, or the file of an upload form, DELETE deletes. The extension
+    registers the built-in :class:`LinkView`. Write your own view for another URL, to read the token from elsewhere, or
+    to act on each upload:
 
     .. code-block:: python
 
@@ -71,16 +73,19 @@ class LinkViewMixin:
     ====== =====================================================================================================
     status when
     ====== =====================================================================================================
+    204    the file of a form was stored; 303 if the form has a ``redirect_to``
     302    a plain download, which the service itself sends: by a link that expires within a minute
     400    the body is shorter than announced, has another checksum or is only a part of a file (``Content-Range``);
-           the signed path is invalid
-    403    the token is expired, damaged, used up, of another profile, or does not allow the operation
+           a form is damaged, or has no file, several, or one that is too small; the signed path is invalid
+    403    the token is expired, damaged, used up, of another profile, or does not allow the operation; a form has a
+           field that was not signed
     404    the request has no token, or the file does not exist
     409    the file of an exclusive upload exists
     411    the request has no ``Content-Length``
     412    a condition of the request does not hold (``If-Match``, ``If-None-Match``, ``If-Unmodified-Since``)
     413    the body is larger than the token allows (without a limit there: the app's ``MAX_CONTENT_LENGTH``)
-    415    the body is a form, or has another ``Content-Encoding`` than the link
+    415    the body is a form, and the link is not for one, or the reverse; it has another ``Content-Encoding`` than
+           the link
     416    the requested range does not exist
     501    the storage cannot check a condition of an upload or a deletion atomically
     503    the storage cannot be reached (504: does not respond, 507: is full)
@@ -139,7 +144,7 @@ class LinkViewMixin:
         return _with_text_errors(self._upload)
 
     def post(self, **view_args: Any) -> Response:
-        """Store the body."""
+        """Store the body, or the file of an upload form."""
         return _with_text_errors(self._upload)
 
     def delete(self, **view_args: Any) -> Response:
@@ -170,18 +175,23 @@ class LinkViewMixin:
         storage, data, constraints = self._authorize(ShareLinkOperation.upload)
         refuse_part_of_file()
         check_content_encoding(constraints)
-        length = content_length(constraints)
+        body = form_body(constraints) if constraints.form else raw_body(constraints)
         with http_errors(_WRITE_ERROR_RESPONSES):
             if constraints.exclusive and storage.exists(data.path):
                 raise exceptions.Conflict("The file exists already.")
             conditions = write_conditions(storage, data.path)
         with http_errors(_CONDITION_ERROR_RESPONSES if conditions else _WRITE_ERROR_RESPONSES):
-            writer = open_upload(storage, data.path, constraints, length, conditions)
+            writer = open_upload(storage, data.path, constraints, body, conditions)
             with _release_on_failure(lambda: writer.published, data, constraints) as consume_use, writer:
-                copy_body(writer, length)
+                for chunk in body.chunks:
+                    writer.write(chunk)
                 consume_use()
         _notify_link_used(storage, data, ShareLinkOperation.upload)
         self.on_upload_success(data)
+        if constraints.redirect_to is not None:
+            return CookielessResponse(status=303, headers={**_PLAIN_TEXT_HEADERS, "Location": constraints.redirect_to})
+        if constraints.form:  # as S3 responds
+            return CookielessResponse(status=204, headers=_PLAIN_TEXT_HEADERS)
         return CookielessResponse("OK", headers=_PLAIN_TEXT_HEADERS)
 
     def _remove(self) -> Response:

@@ -1,9 +1,11 @@
-"""The body of an upload by link: whether it may be stored, with which options, and how it is copied."""
+"""The body of an upload by link: whether it may be stored, with which options, and how it is read."""
 
 from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from flask import request
 from werkzeug import exceptions
@@ -37,50 +39,53 @@ def check_content_encoding(constraints: LinkRequest) -> None:
         raise exceptions.UnsupportedMediaType("The link does not allow this Content-Encoding.")
 
 
-def content_length(constraints: LinkRequest) -> int:
-    """Return the announced length of the body in bytes, after checking it against the limits.
+class UploadBody(NamedTuple):
+    """What an upload stores.
+
+    Attributes:
+        size: In bytes; None if it is known only at the end.
+        content_type: The type to store, if any.
+        chunks: The content, read while it is iterated. A truncated or invalid body raises, and so discards the upload.
+    """
+
+    size: int | None
+    content_type: str | None
+    chunks: Iterator[bytes]
+
+
+def raw_body(constraints: LinkRequest) -> UploadBody:
+    """Return the body of a request that is the file itself, after checking its length."""
+    if request.mimetype.startswith("multipart/"):
+        raise exceptions.UnsupportedMediaType("Send the file itself as the body, not a form.")
+    length = content_length(size_limit(constraints))
+    if constraints.size is not None and length != constraints.size:
+        raise exceptions.BadRequest(f"The body must have {constraints.size} bytes.")
+    return UploadBody(length, constraints.content_type, body_chunks(length))
+
+
+def size_limit(constraints: LinkRequest) -> int | None:
+    """Return the largest size of a file in bytes: a signed one, or else the app's ``MAX_CONTENT_LENGTH``."""
+    limits = [limit for limit in (constraints.size, constraints.max_size) if limit is not None]
+    return min(limits) if limits else request.max_content_length
+
+
+def content_length(limit: int | None) -> int:
+    """Return the announced length of the body in bytes; 413 if it is larger than *limit*.
 
     A length is required because a truncated body cannot be detected without one: gunicorn reports a truncated and a
     complete body alike, and some servers pass a chunked body on as an empty one.
     """
-    if request.mimetype.startswith("multipart/"):
-        raise exceptions.UnsupportedMediaType("Send the file itself as the body, not a form.")
     announced = request.environ.get("CONTENT_LENGTH") or ""
     if request.environ.get("HTTP_TRANSFER_ENCODING") or not _LENGTH.fullmatch(announced):
         raise exceptions.LengthRequired("Send the length of the body (Content-Length), without Transfer-Encoding.")
     length = int(announced)
-    limits = [limit for limit in (constraints.size, constraints.max_size) if limit is not None]
-    limit = min(limits) if limits else request.max_content_length
     if limit is not None and length > limit:
         raise exceptions.RequestEntityTooLarge(f"The body may have at most {limit} bytes.")
-    if constraints.size is not None and length != constraints.size:
-        raise exceptions.BadRequest(f"The body must have {constraints.size} bytes.")
     return length
 
 
-def open_upload(
-    storage: StorageBackend, path: str, constraints: LinkRequest, length: int, conditions: WriteArguments
-) -> RemoteFile:
-    """Return a writer for the body that enforces the signed constraints and the request's conditions."""
-    arguments: WriteArguments = {
-        "size": length,
-        "checksum": constraints.checksum,
-        "exclusive": constraints.exclusive,
-        "content_type": constraints.content_type,
-        "content_encoding": constraints.content_encoding,
-        "cache_control": constraints.cache_control,
-    }
-    arguments.update(conditions)
-    try:
-        return storage.open(path, "w", **arguments)
-    except StorageError:
-        raise
-    except ValueError as error:
-        raise exceptions.BadRequest("The link has a constraint that cannot be enforced.") from error
-
-
-def copy_body(writer: RemoteFile, length: int) -> None:
-    """Copy exactly *length* bytes of the body; a truncated body raises, and so discards the upload."""
+def body_chunks(length: int) -> Iterator[bytes]:
+    """Yield exactly *length* bytes of the body, in chunks; a truncated body raises."""
     # A before_request function may have called get_data() or get_json(). Werkzeug has no public name for its cache.
     cached = getattr(request, "_cached_data", None)
     # Not request.stream: it raises on the app's own limit, which a signed one overrides.
@@ -93,5 +98,26 @@ def copy_body(writer: RemoteFile, length: int) -> None:
             raise exceptions.BadRequest("The body is shorter than announced.") from error
         if not chunk:
             raise exceptions.BadRequest("The body is shorter than announced.")
-        writer.write(chunk)
+        yield chunk
         remaining -= len(chunk)
+
+
+def open_upload(
+    storage: StorageBackend, path: str, constraints: LinkRequest, body: UploadBody, conditions: WriteArguments
+) -> RemoteFile:
+    """Return a writer for the body that enforces the signed constraints and the request's conditions."""
+    arguments: WriteArguments = {
+        "size": body.size,
+        "checksum": constraints.checksum,
+        "exclusive": constraints.exclusive,
+        "content_type": body.content_type,
+        "content_encoding": constraints.content_encoding,
+        "cache_control": constraints.cache_control,
+    }
+    arguments.update(conditions)
+    try:
+        return storage.open(path, "w", **arguments)
+    except StorageError:
+        raise
+    except ValueError as error:
+        raise exceptions.BadRequest("The link has a constraint that cannot be enforced.") from error

@@ -44,6 +44,7 @@ CALLS = frozenset(
         "move",
         "link_to",
         "upload_request",
+        "upload_form",
         "sweep",
         "check",
         "verify_link",
@@ -294,6 +295,10 @@ class FailingStorage(StorageBackend):
         self._record("upload_request", path)
         return self.inner._app_upload_request(path, request, refused)
 
+    def _app_upload_form(self, path: str, request: LinkRequest, refused: Any) -> PresignedUpload:
+        self._record("upload_form", path)
+        return self.inner._app_upload_form(path, request, refused)
+
     def _link_signer(self) -> LinkSigner:
         return self.inner._link_signer()
 
@@ -304,6 +309,10 @@ class FailingStorage(StorageBackend):
     def _upload_request(self, path: str, request: LinkRequest) -> PresignedUpload:
         self._record("upload_request", path)
         return self.inner._upload_request(path, request)
+
+    def _upload_form(self, path: str, request: LinkRequest) -> PresignedUpload:
+        self._record("upload_form", path)
+        return self.inner._upload_form(path, request)
 
     def _multipart(self) -> MultipartStore:
         return RecordingMultipart(self, self.inner._multipart())

@@ -1,7 +1,9 @@
-"""Links of the app to files on S3, in a page of another origin."""
+"""Links of the app to files on S3, in a page of another origin, and upload forms."""
 
+import os
 import threading
 from datetime import timedelta
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -25,6 +27,13 @@ def app(localstack, tmp_path_factory):
     """An app with files in a bucket, whose links are on another site than its pages."""
     directory = tmp_path_factory.mktemp("app")
     with running("gunicorn gthread", directory, s3_profile(localstack), FLASK_SERVER_NAME="www.example.com") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def local_app(tmp_path_factory):
+    """An app with files on local disk."""
+    with running("gunicorn gthread", tmp_path_factory.mktemp("local_app")) as server:
         yield server
 
 
@@ -129,3 +138,39 @@ def test_a_clicked_link_is_downloaded_from_s3(app, show, localstack):
     assert downloading.value.suggested_filename == "Report.bin"
     assert downloading.value.path().read_bytes() == b"content"
     assert downloading.value.url.startswith(f"{localstack.http}/")
+
+
+FORM = """<form method="post" action="{url}" enctype="multipart/form-data">{fields}
+<input type="file" name="file"><button>Upload</button></form>"""
+
+
+@pytest.mark.parametrize("kind", ["s3", "local"])
+def test_a_form_without_scripts_is_stored_and_redirects(kind, request, open_browser, pages, complaints):
+    """The same template on S3, which has forms, and on local disk, where the form is one of the app."""
+    storage = request.getfixturevalue("app" if kind == "s3" else "local_app").storage
+    server, bodies = pages
+    origin = f"http://127.0.0.1:{server.server_port}"
+    form = storage.create_upload_form(
+        "in/a.bin", HOUR, max_size=100_000, content_type="image/png", redirect_to=f"{origin}/done"
+    )
+    fields = "".join(
+        f'<input type="hidden" name="{escape(name)}" value="{escape(text)}">' for name, text in form.fields.items()
+    )
+    bodies.append(FORM.format(url=escape(form.url), fields=fields))
+    page = open_browser(java_script_enabled=False)
+    content = os.urandom(100_000)
+    complaints.expect("Failed to load resource: the server responded with a status of 4")
+
+    page.goto(origin)
+    page.set_input_files("[name=file]", {"name": "large.png", "mimeType": "image/png", "buffer": content + b"x"})
+    with page.expect_response(lambda response: response.request.method == "POST") as refused:
+        page.get_by_text("Upload").click()
+    stored_before = storage.exists("in/a.bin")
+    page.goto(origin)
+    page.set_input_files("[name=file]", {"name": "photo.html", "mimeType": "text/html", "buffer": content})
+    page.get_by_text("Upload").click()
+    page.wait_for_url(f"{origin}/done**")
+
+    assert (refused.value.status in (400, 413), stored_before) == (True, False)
+    assert storage.read("in/a.bin") == content
+    assert storage.confirm_upload("in/a.bin", max_size=100_000, content_type="image/png").path == "in/a.bin"

@@ -1,4 +1,4 @@
-"""Link operations of S3: the links of every backend, upload forms, and signed multipart requests."""
+"""Link operations of S3: the links and forms of every backend, and signed multipart requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ...types import Expiry, LinkArguments, LinkRequest, PresignedUpload, ShareLinkOperation
-from ...validation import check_count
 from ..base import StorageBackend
 from .presign import S3Presigner
 
@@ -15,51 +14,6 @@ class S3LinkOperations(StorageBackend):
     """The link operations of :class:`~flask_storage.S3Storage`."""
 
     _presigner: S3Presigner
-
-    def create_upload_form(
-        self,
-        path: str,
-        expire: Expiry | None = None,
-        *,
-        max_size: int,
-        min_size: int = 0,
-        content_type: str | None = None,
-    ) -> PresignedUpload:
-        """Return a form with which a browser uploads one file, within limits that the service enforces.
-
-        Only the service accepts forms; the app's link view takes the file itself as the body. For an upload on every
-        backend use :meth:`~flask_storage.StorageBackend.upload_request`, also with a ``max_size``.
-
-        Args:
-            path: The path in the storage.
-            expire: When the signature expires; by default after ``STORAGE_LINK_LIFETIME``.
-            max_size: The largest size in bytes.
-            min_size: The smallest size in bytes.
-            content_type: The exact type, or a prefix that ends in a slash (``"image/"``); the client then adds a
-                ``Content-Type`` field. The default is ``application/octet-stream``; the type is never guessed.
-
-        Returns:
-            Method ``POST``, the URL, and the fields to send before the field of the file, which is named ``file``.
-
-        Raises:
-            ValueError: when a size is not valid.
-            UnsupportedOperationError: when the service does not support upload forms, the uploader could choose the
-                name (``${filename}`` in the path), or the profile has ``links="app"``.
-
-        Example::
-
-            form = storage.create_upload_form("in/photo.jpg", timedelta(minutes=5), max_size=5_000_000)
-        """
-        path = self._path(path)
-        if "max_size" not in self.capabilities.upload_constraints:
-            raise self._unsupported("create an upload form", path, instead="use upload_request(), also with a max_size")
-        request = self._link_request(ShareLinkOperation.upload, expire, None, content_type, {"max_size": max_size})
-        check_count("min_size", min_size)
-        if min_size > max_size:
-            raise ValueError(f"min_size ({min_size}) is larger than max_size ({max_size})")
-        return self._issue_native(
-            "create an upload form", path, request, lambda: self._presigner.form(path, request, min_size)
-        )
 
     def multipart_request(
         self,
@@ -114,6 +68,9 @@ class S3LinkOperations(StorageBackend):
     def _upload_request(self, path: str, request: LinkRequest) -> PresignedUpload:
         if request.max_size is None:
             return self._presigner.upload(path, request)
+        return self._upload_form(path, request)
+
+    def _upload_form(self, path: str, request: LinkRequest) -> PresignedUpload:
         if request.exclusive or request.size is not None or request.checksum is not None:
             raise self._unsupported("enforce max_size together with size, checksum or exclusive in one form", path)
         return self._presigner.form(path, request)

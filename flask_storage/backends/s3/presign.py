@@ -90,7 +90,7 @@ class S3Presigner:
         """Return the PUT request that uploads one file; the client must send all signed headers."""
         return self._presigned_upload("PUT", path, request.expires_at, {}, self._upload_headers(request))
 
-    def form(self, path: str, request: LinkRequest, min_size: int = 0) -> PresignedUpload:
+    def form(self, path: str, request: LinkRequest) -> PresignedUpload:
         """Return the form that uploads one file; its content type may be a prefix (``image/``)."""
         signing = self._signing()
         credentials = signing.credentials()
@@ -101,12 +101,14 @@ class S3Presigner:
         fields = {"key": self._bucket.key(path), **stored}
         conditions: list[Any] = [
             {"bucket": self._bucket.name},
-            ["content-length-range", min_size, request.max_size],
+            ["content-length-range", request.min_size or 0, request.max_size],
         ]
         if request.content_type is not None and request.content_type.endswith("/"):
             conditions.append(["starts-with", "$Content-Type", request.content_type])
         else:
             fields["Content-Type"] = request.content_type or DEFAULT_CONTENT_TYPE
+        if request.redirect_to is not None:
+            fields["success_action_redirect"] = request.redirect_to
         if any("${filename}" in value.lower() for value in fields.values()):
             # Services replace it, in every field, by the name of the uploaded file, which the uploader chooses.
             raise UnsupportedOperationError("a form cannot contain ${filename}: the uploader would choose its value")

@@ -166,6 +166,25 @@ class LinkTests(ConformanceBase):
         assert upload.expires_at > datetime.now(UTC)
         assert all(isinstance(value, str) for value in {**upload.headers, **upload.fields}.values())
 
+    @pytest.mark.parametrize("content_type", [None, "text/plain", "text/"])
+    def test_an_upload_form_describes_the_form(self, linked: StorageBackend, content_type: str | None) -> None:
+        """By the service or by the app: an absolute URL, and the fields to send before the file."""
+        if not linked.capabilities.exclusive:
+            with pytest.raises(UnsupportedOperationError, match="exclusive"):
+                linked.create_upload_form("a.txt", _HOUR, max_size=5, exclusive=True)
+
+        for uses in (None, 1):
+            form = linked.create_upload_form("a b/ü.txt", max_size=5, content_type=content_type, uses=uses)
+
+            assert form.method == "POST"
+            assert not form.headers
+            assert urlsplit(form.url).scheme in ("http", "https")
+            assert form.expires_at > datetime.now(UTC)
+            if content_type != "text/":
+                assert form.fields["Content-Type"] == (content_type or "application/octet-stream")
+            else:
+                assert "Content-Type" not in form.fields
+
     def test_a_token_contains_the_request(self, linked: StorageBackend) -> None:
         """A token returns path, operations and constraints, and unpacks into the first two."""
         arguments: dict[str, Any] = {"max_size": 5, "uses": 2, "ip": "203.0.113.0/24"}
