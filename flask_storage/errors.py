@@ -56,6 +56,7 @@ class StorageError(Exception):
         self.message = message
         self.path = path
         self.backend = backend
+        self.relabelled_by: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return self.message
