@@ -157,7 +157,9 @@ class ReadOnlyStorage(StorageWrapper):
         return self._unsupported(what, path, instead=f"{self.name!r} is read-only")
 
     def _check_options(self, path: str, options: WriteOptions) -> WriteOptions:
-        raise self._read_only(f"write {path}", path)
+        if options != WriteOptions():  # those of a reader are empty
+            raise self._read_only(f"write {path}", path)
+        return options
 
     def _open_writer(self, path: str, options: WriteOptions) -> RemoteFile:
         raise self._read_only(f"write {path}", path)

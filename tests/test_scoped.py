@@ -273,6 +273,7 @@ def test_probes_of_the_backend_write_into_the_directory(local_storage):
 
 REFUSED = {
     "write": lambda shown: shown.write("a.txt", b""),
+    "exclusive write": lambda shown: shown.write("a.txt", b"", exclusive=True),
     "open": lambda shown: shown.open("a.txt", "w"),
     "edit": lambda shown: shown.open("a.txt", "rw"),
     "upload": lambda shown: shown.upload(open(__file__, "rb"), "a.txt"),  # noqa: SIM115 - not even opened for reading
@@ -302,7 +303,8 @@ def test_a_read_only_storage_refuses_every_change(memory_storage, operation):
     inner = FailingStorage(memory_storage)
     memory_storage.write("a.txt", b"1")
 
-    with pytest.raises(UnsupportedOperationError, match=r"is read-only"):
+    message = "for reading and writing" if operation == "edit" else "is read-only"
+    with pytest.raises(UnsupportedOperationError, match=message):
         REFUSED[operation](ReadOnlyStorage(inner, "shown"))
 
     assert {call.name for call in inner.calls} <= {"stat"}
@@ -318,6 +320,8 @@ def test_a_read_only_storage_reads(memory_storage):
     shown.check()
 
     assert contents(shown) == {"a.txt": b"1"}
+    with shown.open("a.txt", "r") as file:
+        assert file.read() == b"1"
     assert shown.stat("a.txt").content_type == "text/plain"
     assert shown.confirm_upload("a.txt", size=1).size == 1
     assert shown.diagnostics().probes == {}
