@@ -3,6 +3,7 @@
 import pickle
 import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -546,13 +547,13 @@ def test_a_file_that_moves_between_two_looks_is_found(old):
                 try:
                     return super()._open_reader(path)
                 finally:
-                    media.migrate(delete=True)
+                    reading.migrate(delete=True)
             return super()._open_reader(path)
 
     old.write("a.txt", b"1")
-    media = ReadThroughStorage(Moving("new"), old, "media")
+    reading = ReadThroughStorage(Moving("new"), old, "media")
 
-    assert media.read("a.txt") == b"1"
+    assert reading.read("a.txt") == b"1"
     assert names(old) == []
 
 
@@ -632,15 +633,15 @@ def test_a_file_that_is_deleted_while_it_is_copied_does_not_come_back(old):
 
     class Slow(MemoryStorage):
         def _upload_file(self, file_obj, path, options, progress):
-            media.delete("a.txt")
+            moving.delete("a.txt")
             super()._upload_file(file_obj, path, options, progress)
 
     old.write("a.txt", b"1")
-    media = ReadThroughStorage(Slow("new"), old, "media")
+    moving = ReadThroughStorage(Slow("new"), old, "media")
 
-    assert media.migrate() == 0
+    assert moving.migrate() == 0
 
-    assert names(media) == []
+    assert names(moving) == []
 
 
 def test_a_move_during_a_migration_loses_nothing(media, old):
@@ -667,7 +668,7 @@ def test_a_move_during_a_migration_loses_nothing(media, old):
 
 def test_profiles_wrap_each_other_in_any_order():
     """They are created in order of need, and keep the order of the configuration."""
-    storages = make_storages(
+    storages: Any = make_storages(
         {
             "shown": {"backend": "read_only", "storage": "acme"},
             "safe": {"backend": "mirror", "storage": "docs", "mirrors": ["copy"], "strict": "no"},
@@ -722,11 +723,12 @@ def test_a_wrong_reference_is_a_configuration_error(specs, message):
 
 def test_a_wrapper_wraps_only_storages():
     """A name is for the configuration."""
+    name: Any = "docs"
     for make in (
-        lambda: PrefixStorage("docs", "a"),
-        lambda: MirrorStorage(MemoryStorage(), ["docs"]),
-        lambda: ReadThroughStorage(MemoryStorage(), None),
-        lambda: FailingStorage(None),
+        lambda: PrefixStorage(name, "a"),
+        lambda: MirrorStorage(MemoryStorage(), [name]),
+        lambda: ReadThroughStorage(MemoryStorage(), name),
+        lambda: FailingStorage(name),
     ):
         with pytest.raises(ConfigurationError, match="wraps a storage, not"):
             make()
