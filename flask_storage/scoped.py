@@ -343,7 +343,7 @@ class MirrorStorage(StorageWrapper):
                 failure = StorageUnavailableError(
                     f"{text}; repair the mirror and call resync()", path=path, backend=self.name
                 )
-                failure.relabelled_by = (id(self),)
+                failure._relabelled_by = (id(self),)
                 raise failure from error
             logger.error("%s; call resync()", text)
 

@@ -102,21 +102,19 @@ class StorageWrapper(StorageBackend):
 
         An error may pass several times, and through several wrappers, of which the innermost is first.
         """
-        if id(self) in error.relabelled_by:
+        if id(self) in error._relabelled_by:
             return error
         if isinstance(self.inner, StorageWrapper):
             self.inner._relabel(error)
         if error.path is not None:
             error.path = self._to_outer(error.path)
         if isinstance(error, FileNotFoundInStorageError):
-            relabelled_by = error.relabelled_by
             FileNotFoundInStorageError.__init__(error, self.name, error.path or "")
-            error.relabelled_by = relabelled_by
         else:
             error.message = self._outer_text(error.message)
             error.args = (error.message, *error.args[1:])
         error.backend = self.name
-        error.relabelled_by += (id(self),)
+        error._relabelled_by += (id(self),)
         return error
 
     def _outer_text(self, text: str) -> str:
@@ -134,7 +132,7 @@ class StorageWrapper(StorageBackend):
 
     def _unsupported(self, what: str, path: str | None = None, *, instead: str = "") -> UnsupportedOperationError:
         error = super()._unsupported(what, path, instead=instead)
-        error.relabelled_by = (id(self),)  # its path is one of this storage
+        error._relabelled_by = (id(self),)  # its path is one of this storage
         return error
 
     # -- reading ------------------------------------------------------------------------------------------------------
