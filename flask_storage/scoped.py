@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -49,6 +49,7 @@ from .types import (
     ShareLinkOperation,
     WriteOptions,
 )
+from .validation import check_count
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -301,9 +302,7 @@ class MirrorStorage(StorageWrapper):
 
     def _follow(self, path: str) -> None:
         """Make the file in each mirror what it is in the inner storage, or absent."""
-        for mirror in self.mirrors:
-            with self._failure_of(mirror, path):
-                self._follow_one(mirror, path)
+        self._on_mirrors(lambda mirror: self._follow_one(mirror, path), path)
 
     def _follow_one(self, mirror: StorageBackend, path: str) -> None:
         # Other clients do the same. Each compares again after it has changed the mirror, so the last one to change it
@@ -330,22 +329,27 @@ class MirrorStorage(StorageWrapper):
         except FileNotFoundInStorageError:
             return False
 
-    @contextmanager
-    def _failure_of(self, mirror: StorageBackend, path: str | None = None) -> Iterator[None]:
-        """Translate the errors of a mirror, and say in them what has been done; or only log them."""
-        try:
-            with mirror._error_translator(path):
-                yield
-        except StorageError as error:
-            what = "files were deleted" if path is None else f"{path} was changed"
-            text = f"{what} in {self.inner.name!r}, but not in the mirror {mirror.name!r}: {error}"
-            if self.strict:
+    def _on_mirrors(self, act: Callable[[StorageBackend], object], path: str | None = None) -> None:
+        """Call *act* for each mirror, also if it fails for one; raise the first failure, or only log them."""
+        failures = []
+        for mirror in self.mirrors:
+            try:
+                with mirror._error_translator(path):
+                    act(mirror)
+            except StorageError as error:
+                what = "files were deleted" if path is None else f"{path} was changed"
+                text = f"{what} in {self.inner.name!r}, but not in the mirror {mirror.name!r}: {error}"
+                if not self.strict:
+                    logger.error("%s; call resync()", text)
+                    continue
                 failure = StorageUnavailableError(
                     f"{text}; repair the mirror and call resync()", path=path, backend=self.name
                 )
                 failure._relabelled_by = (id(self),)
-                raise failure from error
-            logger.error("%s; call resync()", text)
+                failure.__cause__ = error
+                failures.append(failure)
+        if failures:
+            raise failures[0]
 
     def _following(self, file: RemoteFile, path: str) -> RemoteFile:
         return _WatchedFile(file, lambda: None, lambda: self._follow(path))
@@ -378,17 +382,12 @@ class MirrorStorage(StorageWrapper):
     def _delete_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
         failed = super()._delete_many(paths)
         deleted = [path for path in paths if path not in failed]
-        for mirror in self.mirrors:
-            with self._failure_of(mirror):
-                for error in mirror._delete_many(deleted).values():
-                    raise error
+        self._on_mirrors(lambda mirror: _delete_all(mirror, deleted))
         return failed
 
     def _delete_prefix(self, path: str) -> int:
         count = super()._delete_prefix(path)
-        for mirror in self.mirrors:
-            with self._failure_of(mirror, path):
-                mirror._delete_prefix(path)
+        self._on_mirrors(lambda mirror: mirror._delete_prefix(path), path)
         return count
 
     def _multipart(self) -> MultipartStore:
@@ -494,10 +493,13 @@ class ReadThroughStorage(StorageWrapper):
         Raises:
             UnsupportedOperationError: when the new storage cannot create files exclusively: a file that is written
                 concurrently could be replaced by its old version.
+            ValueError: when *limit* is not a number of files.
             PartialFailureError: when the new storage cannot hold some of the files, because of their names or headers;
                 all others were copied. Its ``errors`` maps each of them to its error.
         """
         path = normalize_directory(path)
+        if limit is not None:
+            check_count("limit", limit)
         if not self.inner.capabilities.exclusive:
             raise self._unsupported(
                 "migrate files while the app writes",
@@ -518,10 +520,10 @@ class ReadThroughStorage(StorageWrapper):
                 continue
             copied += 1
             if delete:
-                self._delete_old([name])
+                _delete_all(self.old, [name])
         if delete:
             # Only what was there before: a process that copies a file deletes the copy if the original is gone at once.
-            self._delete_old([name for name in found if name in stored])
+            _delete_all(self.old, [name for name in found if name in stored])
         if failed:
             raise PartialFailureError(
                 f"{len(failed)} files cannot be stored in {self.inner.name!r}, and {copied} were copied; see .errors",
@@ -550,11 +552,6 @@ class ReadThroughStorage(StorageWrapper):
                 with self.inner._error_translator(path):
                     self.inner._delete(path)
         return False
-
-    def _delete_old(self, paths: Sequence[str]) -> None:
-        with self.old._error_translator():
-            for error in self.old._delete_many(paths).values():
-                raise error
 
     def _first(self, path: str, call: Callable[[StorageBackend], _T]) -> _T:
         """Return what *call* returns for the storage that has the file."""
@@ -733,6 +730,13 @@ def _copy_file(
         options = WriteOptions(**headers, metadata=info.metadata, exclusive=exclusive, size=info.size)
         target._upload_file(reader, new_path, target._check_options(new_path, options), None)
     return info
+
+
+def _delete_all(storage: StorageBackend, paths: Sequence[str]) -> None:
+    """Delete files without signals, and raise the error of the first that could not be deleted."""
+    with storage._error_translator():
+        for error in storage._delete_many(paths).values():
+            raise error
 
 
 def _is_older(copy: ListEntry, entry: ListEntry) -> bool:

@@ -233,7 +233,7 @@ MAY_IMPORT = {
     "backends": (f"{VALUES} files tokens _lazy {INTERFACE} {INTERNAL_LINKS} {SHIPPED_BACKENDS}", ""),
     # Storages that show other storages in a different way.
     "scoped": (
-        f"{VALUES} diagnostics files multipart paths streams tokens {INTERFACE} backends.wrapper",
+        f"{VALUES} diagnostics files multipart paths streams tokens validation {INTERFACE} backends.wrapper",
         "",
     ),
     # From settings to storages. None of the modules below imports a backend.

@@ -382,6 +382,20 @@ def test_a_failing_mirror_is_reported_and_can_be_repaired(failing_mirror, operat
     assert safe.resync() == 0
 
 
+def test_a_failing_mirror_does_not_stop_the_others(failing_mirror):
+    """They have the file, also if the operation ends with an error."""
+    other = MemoryStorage("other")
+    safe = MirrorStorage(MemoryStorage("primary"), [failing_mirror, other], "safe")
+    failing_mirror.fail("open_writer", error=PermissionDeniedError("no"))
+
+    with pytest.raises(StorageUnavailableError, match="mirror 'mirror': no;") as caught:
+        safe.write("a.txt", b"1")
+
+    assert other.read("a.txt") == safe.read("a.txt") == b"1"
+    assert isinstance(caught.value.__cause__, PermissionDeniedError)
+    assert (caught.value.path, caught.value.backend) == ("a.txt", "safe")
+
+
 def test_resync_copies_what_differs_and_deletes_the_rest():
     """It returns the number of files that it has changed, in all mirrors."""
     primary, one, other = MemoryStorage("primary"), MemoryStorage("one"), MemoryStorage("other")
@@ -588,6 +602,8 @@ def test_migrate_copies_what_is_missing(media, old):
         old.write(path, b"old", content_type="text/x-old", metadata={"k": "v"})
     media.write("a/2.txt", b"new")
 
+    with pytest.raises(ValueError, match="limit"):
+        media.migrate(limit=-1)
     assert media.migrate(limit=0) == 0
     assert media.migrate("a") == 1
     assert media.migrate(limit=1) == 1
