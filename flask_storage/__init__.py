@@ -76,6 +76,13 @@ if TYPE_CHECKING:
     from .http.send_file import http_errors as http_errors, send_stored_file as send_stored_file
     from .operations import StorageOperations as StorageOperations
     from .profiles import Profiles as Profiles, current_storage as current_storage
+    from .scoped import (
+        MirrorStorage as MirrorStorage,
+        PrefixStorage as PrefixStorage,
+        ReadOnlyStorage as ReadOnlyStorage,
+        ReadThroughStorage as ReadThroughStorage,
+        StorageWrapper as StorageWrapper,
+    )
     from .tokens import InternalLinkTokenData as InternalLinkTokenData
     from .types import (
         Capabilities as Capabilities,
@@ -112,6 +119,7 @@ _EXPORTS = {
     "files": "RemoteFile",
     "operations": "StorageOperations",
     "profiles": "Profiles current_storage",
+    "scoped": "MirrorStorage PrefixStorage ReadOnlyStorage ReadThroughStorage StorageWrapper",
     "tokens": "InternalLinkTokenData",
     "types": "Capabilities FileInfo FileMode LinkRequest ListEntry ProgressCallback ShareLinkOperation "
     "PresignedUpload WriteOptions",

@@ -50,6 +50,7 @@ class StorageError(Exception):
 
     path: str | None
     backend: str | None
+    _relabelled_by: tuple[int, ...] = ()  # the storages that have put their own path in place of their inner one's
 
     def __init__(self, message: str, *, path: str | None = None, backend: str | None = None) -> None:
         super().__init__(message)

@@ -25,7 +25,7 @@ from .config import (
 from .errors import ConfigurationError
 from .link_usage import open_usage_store
 from .profiles import Profiles, profiles_of
-from .registry import make_storage
+from .registry import make_storages
 from .types import LinkContext
 
 
@@ -93,7 +93,7 @@ class Storage:
         specs = profile_specs(app)
         served = pop_public_profiles(specs)
         lifetime = link_lifetime(app)
-        storages = {name: make_storage(name, spec) for name, spec in specs.items()}
+        storages = make_storages(specs)
         default = default_profile(app, list(storages))
         prefix = link_url_prefix(app)
         check_x_accel(app, storages)

@@ -6,8 +6,9 @@ import importlib
 import inspect
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -22,6 +23,10 @@ BUILT_IN_BACKENDS = {
     "azure": "flask_storage.backends.azure:AzureStorage",
     "local": "flask_storage.backends.local:LocalFSStorage",
     "memory": "flask_storage.backends.memory:MemoryStorage",
+    "mirror": "flask_storage.scoped:MirrorStorage",
+    "prefix": "flask_storage.scoped:PrefixStorage",
+    "read_only": "flask_storage.scoped:ReadOnlyStorage",
+    "read_through": "flask_storage.scoped:ReadThroughStorage",
     "s3": "flask_storage.backends.s3:S3Storage",
     "sftp": "flask_storage.backends.sftp:SFTPStorage",
 }
@@ -65,12 +70,52 @@ def find_backend(name: str) -> type[StorageBackend]:
     return _checked(backend, name)
 
 
-def make_storage(profile: str, spec: object) -> StorageBackend:
+def make_storages(specs: Mapping[str, object]) -> dict[str, StorageBackend]:
+    """Create the storage of each profile, in the order of *specs*; those that another one wraps are created first.
+
+    Args:
+        specs: By profile name; see :func:`make_storage`.
+
+    Raises:
+        ConfigurationError: when one is not valid, names a profile that does not exist, or wraps itself.
+    """
+    storages: dict[str, StorageBackend] = {}
+    pending: list[str] = []
+
+    def make(name: str) -> StorageBackend:
+        if name not in storages:
+            if name in pending:
+                raise ConfigurationError(
+                    f"profiles wrap each other: {' → '.join([*pending[pending.index(name) :], name])}; remove one of "
+                    "these references"
+                )
+            pending.append(name)
+            storages[name] = make_storage(name, specs[name], partial(find, name))
+            pending.pop()
+        return storages[name]
+
+    def find(profile: str, name: object) -> StorageBackend:
+        if isinstance(name, StorageBackend):
+            return name
+        if not isinstance(name, str) or name not in specs:
+            # Not the value itself, unless it resembles a profile's name: it may be a URL with a password.
+            question = did_you_mean(name, specs) if isinstance(name, str) else ""
+            raise ConfigurationError(
+                f"profile {profile!r} wraps a storage that is not a profile: "
+                f"{question or 'the profiles are ' + ', '.join(specs)}"
+            )
+        return make(name)
+
+    return {name: make(name) for name in specs}
+
+
+def make_storage(profile: str, spec: object, find: Callable[[object], StorageBackend] | None = None) -> StorageBackend:
     """Create the storage of one profile.
 
     Args:
         profile: The profile's name, and the storage's unless *spec* gives it another one.
         spec: A pair ``(class, kwargs)``, a mapping with ``"backend"``, a URL, or a storage.
+        find: Returns the storage of another profile that *spec* names, for a storage that wraps others.
 
     Raises:
         ConfigurationError: when *spec* is not valid. No message contains a value, since it may be a secret.
@@ -94,6 +139,8 @@ def make_storage(profile: str, spec: object) -> StorageBackend:
     cls = find_backend(backend) if isinstance(backend, str) else _checked(backend, profile)
     options = _pop_storage_options(arguments)
     arguments = _named_arguments(profile, cls, arguments)
+    if find is not None:
+        _replace_names(cls, arguments, find)
     with _constructor_errors(profile, cls):
         return _with_options(cls(**_parse_booleans(profile, cls, arguments)), options)
 
@@ -171,6 +218,17 @@ def _named_arguments(
         reason = _unknown_argument(cls, unknown[0], list(parameters)) if unknown else f"{cls.__name__}: {error}"
         raise ConfigurationError(f"profile {profile!r}: {reason}") from error
     return named
+
+
+def _replace_names(
+    cls: type[StorageBackend], arguments: dict[str, Any], find: Callable[[object], StorageBackend]
+) -> None:
+    """Replace the names of other profiles, in the arguments that are storages, by their storages."""
+    for name in cls.storage_arguments:
+        if name in arguments:
+            value = arguments[name]
+            is_list = isinstance(value, list | tuple)
+            arguments[name] = [find(item) for item in value] if is_list else find(value)
 
 
 def _unknown_argument(cls: type[StorageBackend], name: str, known: list[str]) -> str:

@@ -102,6 +102,32 @@ def test_local_disk_is_left_as_it_was(tmp_path):
     assert list((tmp_path / "docs").iterdir()) == []
 
 
+def test_a_read_only_profile_has_no_failure(tmp_path):
+    """It is listed, and everything that writes is left out, also the deletion at the end."""
+    docs = {"backend": "memory"}
+    app = make_app(
+        tmp_path, docs, STORAGE_PROFILES={"docs": docs, "shown": {"backend": "read_only", "storage": "docs"}}
+    )
+
+    status, findings, _ = doctor(app, "shown")
+
+    assert (status, statuses(findings).keys()) == (0, {"ok", "note", "skipped"})
+    assert findings["write"].text.endswith("'shown' is read-only")
+    assert "cleanup" not in findings
+
+
+def test_a_directory_of_a_profile_works_like_the_profile(tmp_path):
+    """All probes pass, and nothing is left."""
+    docs = {"backend": "local", "root": tmp_path / "docs", "create": True}
+    acme = {"backend": "prefix", "storage": "docs", "prefix": "tenants/acme"}
+    app = make_app(tmp_path, docs, STORAGE_PROFILES={"docs": docs, "acme": acme})
+
+    status, findings, _ = doctor(app, "acme")
+
+    assert (status, statuses(findings)["ok"] >= PROBES - {"etag", "case"}) == (0, True), findings
+    assert list((tmp_path / "docs").iterdir()) == []
+
+
 def test_the_file_system_of_a_local_storage_is_described(tmp_path):
     """Its root, by the symbolic links that lead to it."""
     (tmp_path / "disk").mkdir()

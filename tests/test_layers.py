@@ -54,6 +54,7 @@ MAY_IMPORT = {
     "backends.multipart_checks": (f"{VALUES} multipart", ""),
     "backends.base": (f"{VALUES} diagnostics files multipart paths signals .links .multipart_checks", ""),
     "backends.internal_links": (f"{VALUES} tokens .base", "flask"),
+    "backends.wrapper": (f"{VALUES} diagnostics files multipart streams tokens .base .driver", ""),
     "backends.multipart_manifest": (f"{VALUES} multipart paths", ""),
     # Backends. None imports another.
     "backends.memory": (f"{VALUES} files multipart {INTERNAL_LINKS}", "arrow"),
@@ -230,6 +231,11 @@ MAY_IMPORT = {
     "backends.sftp": (".files .storage", "paramiko"),
     # The public names of every backend, loaded lazily.
     "backends": (f"{VALUES} files tokens _lazy {INTERFACE} {INTERNAL_LINKS} {SHIPPED_BACKENDS}", ""),
+    # Storages that show other storages in a different way.
+    "scoped": (
+        f"{VALUES} diagnostics files multipart paths streams tokens validation {INTERFACE} backends.wrapper",
+        "",
+    ),
     # From settings to storages. None of the modules below imports a backend.
     "registry": (f"errors validation {INTERFACE}", ""),
     "config": ("errors types validation", "flask werkzeug"),

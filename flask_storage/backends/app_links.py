@@ -56,7 +56,7 @@ class AppLinkOperations(TransferOperations):
         path = self._path(path)
         request = self._link_request(operation, expire, output_path, content_type, arguments)
         self._check_app_link(path, request)
-        return self._link_signer().sign(path, request, datetime.now(UTC))
+        return self._sign([path], request)[0]
 
     def verify_link(self, token: str) -> InternalLinkTokenData:
         """Verify the token of a link of the app and return its data; the path is normalized.
@@ -115,8 +115,7 @@ class AppLinkOperations(TransferOperations):
         try:
             for path in paths:
                 self._check_app_link(path, request)
-            signer, now = self._link_signer(), datetime.now(UTC)
-            return [self._link_url(signer.sign(path, request, now)) for path in paths]
+            return [self._link_url(token) for token in self._sign(paths, request)]
         except UnsupportedOperationError as error:
             raise error from refused
         except ConfigurationError as obstacle:
@@ -148,8 +147,17 @@ class AppLinkOperations(TransferOperations):
                 ),
             )
 
+    def _sign(self, paths: Sequence[str], request: LinkRequest) -> list[str]:
+        """Return a token for each path.
+
+        Raises:
+            ConfigurationError: when there is no secret.
+        """
+        signer, now = self._link_signer(), datetime.now(UTC)
+        return [signer.sign(path, request, now) for path in paths]
+
     def _verify_link(self, token: str) -> InternalLinkTokenData:
-        """Verify a token, which is untrusted input, and return its data. A storage that wraps another forwards this."""
+        """Verify a token, which is untrusted input, and return its data."""
         return self._link_signer().verify(token)
 
     def _link_signer(self) -> LinkSigner:
@@ -178,6 +186,10 @@ class AppLinkOperations(TransferOperations):
     def _link_audience(self) -> str:
         """Return the audience of tokens: the profile's name, or outside of an app the storage's name."""
         return self.link_context.profile if self.link_context is not None else self.name
+
+    def _profile_path(self, path: str) -> tuple[str, str]:
+        """Return the profile, or outside of an app the storage's name, and the path that the file has there."""
+        return self.link_context.profile if self.link_context is not None else self.name, path
 
     def _link_url(self, token: str) -> str:
         """Return the URL of the app for *token*.

@@ -67,6 +67,8 @@ class StorageBackend(LinkOperations):
 
     argument_aliases: ClassVar[Mapping[str, str]] = {}
     """Other names of constructor arguments in a profile, and the argument that each stands for."""
+    storage_arguments: ClassVar[tuple[str, ...]] = ()
+    """Constructor arguments that are storages, or lists of them: a profile has the names of other profiles there."""
 
     def __init__(self, name: str, *, base_url: str | None = None, portable: bool = False) -> None:
         if not (isinstance(base_url, str) or base_url is None):

@@ -91,11 +91,12 @@ def examine(storage: StorageBackend, app: Flask, origin: str | None) -> Generato
         yield "write", written
         for name, probe in {**files.probes(), **links.probes()}.items():
             can_write = written.status == "ok"
-            yield name, _finding(probe) if can_write else Finding("skipped", "not tried, because writing failed")
+            yield name, _finding(probe) if can_write else Finding("skipped", "not tried, because no file was written")
     except BaseException:  # an interrupt too
         clean_up()
         raise
-    yield "cleanup", _finding(clean_up)
+    if written.status != "note":  # a read-only storage has nothing to delete
+        yield "cleanup", _finding(clean_up)
 
 
 def app_origin() -> str | None:

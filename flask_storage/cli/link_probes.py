@@ -56,7 +56,10 @@ class LinkProbes:
             skew = self._send(self._storage.link_to(self._path("missing"), "download", _LIFETIME), "GET").skew
         if skew is None:
             began = datetime.now(UTC)
-            self._storage.write(self._path("clock"), FIRST)
+            try:
+                self._storage.write(self._path("clock"), FIRST)
+            except UnsupportedOperationError as error:  # a read-only profile
+                return Finding("skipped", str(error))
             skew = self._storage.stat(self._path("clock")).last_modified.datetime - began
         if abs(skew) < _NOTED_SKEW:
             return Finding("ok", "the clocks agree")

@@ -210,7 +210,8 @@ def http_errors(responses: ErrorResponses | None = None) -> Iterator[None]:
 def _offload_headers(backend: StorageBackend, path: str) -> tuple[FileInfo, dict[str, str]] | None:
     """Return the file's info and the header that makes the web server send it; None where the app must send it."""
     locations = current_app.config.get("STORAGE_X_ACCEL_REDIRECT") or {}
-    location = locations.get(backend.link_context.profile if backend.link_context else backend.name)
+    profile, path_in_profile = backend._profile_path(backend._path(path))
+    location = locations.get(profile)
     if not (location or current_app.config.get("STORAGE_X_SENDFILE")):
         return None
     local_path = backend.local_path(path)
@@ -221,7 +222,7 @@ def _offload_headers(backend: StorageBackend, path: str) -> tuple[FileInfo, dict
         return None  # nginx would drop Content-Encoding; it keeps Content-Type, Content-Disposition and Cache-Control
     # The web servers percent-decode both headers.
     if location:
-        return info, {"X-Accel-Redirect": f"{location.rstrip('/')}/{quote(info.path)}"}
+        return info, {"X-Accel-Redirect": f"{location.rstrip('/')}/{quote(path_in_profile)}"}
     return info, {"X-Sendfile": quote(str(local_path.absolute()))}
 
 

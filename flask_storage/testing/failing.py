@@ -6,17 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..backends.base import StorageBackend
+from ..backends.wrapper import StorageWrapper
 from ..errors import StorageError, StorageUnavailableError
 from ..files import RemoteFile
 from ..multipart import MultipartStore
 from ..streams import SupportsRead, SupportsWrite
-from ..tokens import InternalLinkTokenData, LinkSigner
+from ..tokens import InternalLinkTokenData
 from ..types import (
-    Capabilities,
     FileInfo,
     LinkContext,
     LinkRequest,
@@ -82,7 +81,7 @@ class _Fault:
             raise self.error or StorageUnavailableError(f"the storage was made to fail at {self.call}")
 
 
-class FailingStorage(StorageBackend):
+class FailingStorage(StorageWrapper):
     """Wraps any storage and forwards every call to it, except the calls that are made to fail.
 
     The names of calls are those of the driver methods of :class:`~flask_storage.backends.driver.StorageDriver` without
@@ -108,13 +107,10 @@ class FailingStorage(StorageBackend):
     """
 
     def __init__(self, inner: StorageBackend) -> None:
-        super().__init__(inner.name, base_url=inner.base_url, portable=inner.portable)
-        self.inner = inner
+        super().__init__(inner)
         self.calls: list[Call] = []
         self._faults: list[_Fault] = []
         self.link_context = inner.link_context
-        self.links = inner.links
-        self.unsupported_headers = inner.unsupported_headers
 
     def __getattr__(self, name: str) -> Any:
         # Attributes that only some backends have (deserialize_link_token, root, …) are forwarded too.
@@ -157,11 +153,6 @@ class FailingStorage(StorageBackend):
         """Remove all failures that were requested; ``calls`` stays as it is."""
         self._faults.clear()
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """The capabilities of the inner storage."""
-        return self.inner.capabilities
-
     def set_link_context(self, context: LinkContext) -> None:
         """Set the context of the inner storage too."""
         self.inner.set_link_context(context)
@@ -189,9 +180,6 @@ class FailingStorage(StorageBackend):
 
     def _matching_faults(self, call: str, path: str | None) -> list[_Fault]:
         return [fault for fault in self._faults if fault.call == call and fault.path in (None, path)]
-
-    def _translate(self, error: Exception, path: str | None) -> StorageError | None:
-        return self.inner._translate(error, path)
 
     # -- driver methods -----------------------------------------------------------------------------------------------
 
@@ -270,21 +258,9 @@ class FailingStorage(StorageBackend):
         self._record("move", path)
         self.inner._move(path, new_path, options)
 
-    def _check_uploaded(self, path: str) -> None:
-        self.inner._check_uploaded(path)
-
-    def _url(self, path: str) -> str | None:
-        return self.inner._url(path)
-
     def _link_to(self, path: str, request: LinkRequest) -> str:
         self._record("link_to", path)
         return self.inner._link_to(path, request)
-
-    def _signs_links(self) -> bool:
-        return self.inner._signs_links()
-
-    def _check_native(self, request: LinkRequest, constraints: frozenset[str]) -> None:
-        self.inner._check_native(request, constraints)
 
     def _app_links(self, paths: Sequence[str], request: LinkRequest, refused: Any) -> list[str]:
         for path in paths:
@@ -299,12 +275,12 @@ class FailingStorage(StorageBackend):
         self._record("upload_form", path)
         return self.inner._app_upload_form(path, request, refused)
 
-    def _link_signer(self) -> LinkSigner:
-        return self.inner._link_signer()
+    def _link_issuer(self) -> StorageBackend:
+        return self.inner
 
     def _verify_link(self, token: str) -> InternalLinkTokenData:
         self._record("verify_link")
-        return self.inner._verify_link(token)
+        return super()._verify_link(token)
 
     def _upload_request(self, path: str, request: LinkRequest) -> PresignedUpload:
         self._record("upload_request", path)
@@ -330,6 +306,3 @@ class FailingStorage(StorageBackend):
             super()._check()  # through this storage, so that the calls it makes can fail
         else:
             self.inner._check()
-
-    def _local_path(self, path: str) -> Path | None:
-        return self.inner._local_path(path)

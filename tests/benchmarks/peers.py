@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import shutil
 import subprocess
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -55,8 +56,9 @@ class Program:
         return (said.stdout + said.stderr).splitlines()[0].split()[self.word].rpartition("/")[2]
 
     def path(self) -> str | None:
-        """Return where it is, also in the directories that only administrators have on their path."""
-        return shutil.which(self.name) or shutil.which(self.name, path="/usr/sbin:/sbin:/usr/local/sbin")
+        """Return where it is, also if only administrators have the directory on their path, or pip installed it."""
+        others = f"{sysconfig.get_path('scripts')}:/usr/sbin:/sbin:/usr/local/sbin"
+        return shutil.which(self.name) or shutil.which(self.name, path=others)
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ CP = Program("cp")
 CEPH = Program("radosgw", word=2)
 FIND = Program("find")
 NGINX = Program("nginx", "-v")
+RCLONE = Program("rclone", "version")
 SFTP = Program("sftp")  # it tells no version: that is ssh's
 SSH = Program("ssh", "-V", word=0)
 SSHD = Program("sshd")
@@ -110,5 +113,5 @@ WERKZEUG = Library("werkzeug", "werkzeug")
 
 ALL = (
     *(FLASK, WERKZEUG, PYJWT, GUNICORN, DJANGO, FSSPEC, KEG, BOTO3, SMART_OPEN, OBSTORE, AZURE_SDK, ADLFS),
-    *(PARAMIKO, ASYNCSSH, SSHFS, CP, FIND, NGINX, SSH, CEPH, AZURITE),
+    *(PARAMIKO, ASYNCSSH, SSHFS, CP, FIND, NGINX, RCLONE, SSH, CEPH, AZURITE),
 )

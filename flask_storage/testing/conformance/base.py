@@ -32,6 +32,9 @@ class ConformanceBase:
     replaced_errors: ClassVar[tuple[type[StorageError], ...]] = (PreconditionFailedError,)
     """The errors that a read may raise while its file is replaced concurrently; a subclass may allow more."""
 
+    max_path_bytes: ClassVar[int] = 1024
+    """The longest path that the storage accepts; a subclass whose storage adds a prefix to each path sets less."""
+
     def make_storage(self, tmp_path: Path) -> StorageBackend:
         """Return an empty storage; *tmp_path* is a fresh local directory that it may use."""
         raise NotImplementedError("the conformance suite needs a storage to test: override make_storage()")
