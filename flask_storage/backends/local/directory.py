@@ -164,6 +164,21 @@ class Directory:
             if self is not target and self._is_second_name(name, target, new_name):
                 self._unlink_old_name(name, target)
 
+    def link_to(self, name: str, target: Directory, new_name: str) -> bool:
+        """Give a file a second name in *target* (a hard link), and return whether that is possible here.
+
+        Raises:
+            FileNotFoundError: when *name* does not exist.
+            FileExistsError: when *new_name* exists.
+        """
+        try:
+            os.link(name, new_name, src_dir_fd=self.fd, dst_dir_fd=target.fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            return False
+        return True
+
     def exists(self, name: str) -> bool:
         """Return whether the name exists, as a file or anything else."""
         try:
