@@ -164,7 +164,7 @@ class ContentStore:
         found = self._find(file)
         if found is None:
             return None
-        suffix = _extensions(found.path)
+        suffix = extensions_of(found.path)
         if found.path in found.names or not suffix:
             path = found.path if found.path in found.names else found.names[-1]
         else:
@@ -351,10 +351,13 @@ class ContentStore:
         return None
 
     def _names(self, content_id: str) -> list[str]:
-        """Return every path under which a content is stored, sorted: first the one without an extension."""
-        bare = self.path_of(content_id)
-        names = (entry.name for entry in self.backend.iter(prefix=bare, recursive=False))
-        return sorted(name for name in names if name[len(bare) :][:1] in ("", "."))
+        """Return every path under which content is stored, sorted: first the one without an extension."""
+        return self._with_extensions(self.path_of(content_id))
+
+    def _with_extensions(self, path: str) -> list[str]:
+        """Return the stored paths that are *path*, which has no extension, with any extension or none, sorted."""
+        names = (entry.name for entry in self.backend.iter(prefix=path, recursive=False))
+        return sorted(name for name in names if name[len(path) :][:1] in ("", "."))
 
     def _name(self, content_id: str, suffix: str, names: list[str]) -> str:
         """Return the path of the address of content that was put with this extension; *names* are those it has."""
@@ -395,7 +398,7 @@ class ContentStore:
                     content_id, _ = self._digest(reader)
             except FileNotFoundInStorageError:  # it was deleted concurrently
                 continue
-            expected = self.path_of(content_id) + (_extensions(entry.name) if extensions else "")
+            expected = self.path_of(content_id) + (extensions_of(entry.name) if extensions else "")
             if expected != entry.name:
                 yield entry.name, self._address(content_id, expected, [expected])
 
@@ -521,7 +524,7 @@ def _suffix(extension: str | None) -> str:
     return f".{extension}" if extension else ""
 
 
-def _extensions(path: str) -> str:
+def extensions_of(path: str) -> str:
     """Return all extensions of a path with their dots; a hash contains no dot."""
     _, dot, extensions = path.rpartition("/")[2].partition(".")
     return dot + extensions

@@ -13,7 +13,7 @@ from flask import Config, Flask, current_app, request
 
 from .backends.base import StorageBackend
 from .backends.local.storage import LocalFSStorage
-from .content_store import ContentStore, Found, HashAddress
+from .content_store import ContentStore, Found, HashAddress, extensions_of
 from .errors import FileExistsInStorageError, LocalNotAFileError
 from .profiles import profiles_of
 from .streams import SupportsRead
@@ -119,16 +119,14 @@ class HashFS(ContentStore):
     def repair(self, extensions: bool = True) -> list[tuple[str, HashAddress]]:
         """Move each file that ``corrupted`` finds to its address, set its permissions, and return what that yields."""
         repaired = super().repair(extensions)
-        backend = self.backend
-        if isinstance(backend, LocalFSStorage) and self.fmode is not None:
-            for _, address in repaired:
-                path = self.stored_path(address.id)
-                if path is not None:
-                    fd = backend.tree.open_file(path)
-                    try:
-                        os.fchmod(fd, self.fmode)
-                    finally:
-                        os.close(fd)
+        for _, address in repaired:
+            path = self.stored_path(address.id)
+            if path is not None and self.fmode is not None and isinstance(self.backend, LocalFSStorage):
+                fd = self.backend.tree.open_file(path)
+                try:
+                    os.fchmod(fd, self.fmode)
+                finally:
+                    os.close(fd)
         return repaired
 
     # -- paths --------------------------------------------------------------------------------------------------------
@@ -204,9 +202,8 @@ class HashFS(ContentStore):
         return os.path.join(self.root, path) if path else self.root
 
     def _aliases(self, path: str) -> list[str]:
-        content_id = self._id_in(path)
-        names = self._names(content_id) if content_id else []
-        return [name for name in names if name != path and self._is_linked(name, path)]
+        stem = path.removesuffix(extensions_of(path))
+        return [name for name in self._with_extensions(stem) if name != path and self._is_linked(name, path)]
 
     def _is_linked(self, name: str, other: str) -> bool:
         """Return whether two paths are those of one file."""
