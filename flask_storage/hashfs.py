@@ -93,7 +93,7 @@ class HashFS(ContentStore):
             return address
         is_linked = True
         with suppress(FileExistsInStorageError):
-            is_linked = backend.hard_link(self._relative(str(address.abspath)), address.relpath)
+            is_linked = backend.hard_link(self.relpath(str(address.abspath)), address.relpath)
         return address._replace(abspath=path) if is_linked else address
 
     @overload  # type: ignore[override]  # hashfs returns Python's own file objects

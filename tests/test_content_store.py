@@ -280,6 +280,15 @@ def test_a_link_leads_to_stored_content(tmp_path):
     assert (response.data, response.mimetype) == (BODY, "text/plain")
 
 
+def test_a_directory_of_several_contents_is_listed_once(memory_storage):
+    """Here the root, whose path is empty."""
+    store = ContentStore(memory_storage, depth=0)
+    for content in (b"first", b"second"):
+        store.put(io.BytesIO(content))
+
+    assert list(store.folders()) == [""]
+
+
 # -- independent of the backend ---------------------------------------------------------------------------------------
 
 

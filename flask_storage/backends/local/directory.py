@@ -139,21 +139,15 @@ class Directory:
             if precondition is not None:
                 precondition()
             if exclusive:
-                try:
-                    # Unlike rename, link fails when the name exists. dst_dir_fd makes Python use linkat.
-                    os.link(name, new_name, src_dir_fd=self.fd, dst_dir_fd=target.fd, follow_symlinks=False)
-                except OSError as error:
-                    if error.errno not in _NO_HARD_LINKS:
-                        raise
-                    if not is_locked:
-                        raise UnsupportedOperationError(
-                            "the file system has neither hard links nor locks, so it cannot check exclusive: omit it"
-                        ) from error
-                    if target.exists(new_name):
-                        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new_name) from error
-                else:
+                if self.link_to(name, target, new_name):  # unlike rename, it fails when the name exists
                     self._unlink_old_name(name, target)
                     return
+                if not is_locked:
+                    raise UnsupportedOperationError(
+                        "the file system has neither hard links nor locks, so it cannot check exclusive: omit it"
+                    )
+                if target.exists(new_name):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new_name)
             try:
                 os.rename(name, new_name, src_dir_fd=self.fd, dst_dir_fd=target.fd)
             except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
@@ -172,6 +166,7 @@ class Directory:
             FileExistsError: when *new_name* exists.
         """
         try:
+            # dst_dir_fd makes Python use linkat.
             os.link(name, new_name, src_dir_fd=self.fd, dst_dir_fd=target.fd, follow_symlinks=False)
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:

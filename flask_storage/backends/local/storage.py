@@ -204,10 +204,7 @@ class LocalFSStorage(InternalLinksStorageBackend):
             source, name = self.tree.open_parent(path)
             with source:
                 os.close(source.open_file(name))  # raises for a directory or a symbolic link
-                try:
-                    return self._hard_link_to(source, name, new_path)
-                finally:
-                    self.tree.remove_empty_parents(parent(new_path))  # created in vain if that failed
+                return self._hard_link_to(source, name, new_path)
 
     def _diagnostics(self, origin: str) -> Diagnostics:
         return diagnostics_of(self.inspect_filesystem)
@@ -382,12 +379,17 @@ class LocalFSStorage(InternalLinksStorageBackend):
             self._delete(path, os.fstat(reader.fileno()))
 
     def _hard_link_to(self, source: Directory, name: str, new_path: str) -> bool:
-        with self._error_translator(new_path):
-            target, new_name = self.tree.open_parent(new_path, create=True)
-            with target:
-                is_linked = source.link_to(name, target, new_name)
-                if is_linked and self.tree.sync:
-                    target.fsync_entry(new_name)
+        is_linked = False
+        try:
+            with self._error_translator(new_path):
+                target, new_name = self.tree.open_parent(new_path, create=True)
+                with target:
+                    is_linked = source.link_to(name, target, new_name)
+                    if is_linked and self.tree.sync:
+                        target.fsync_entry(new_name)
+        finally:
+            if not is_linked:
+                self.tree.remove_empty_parents(parent(new_path))  # created in vain
         return is_linked
 
     def _rename(self, path: str, new_path: str, options: WriteOptions) -> None:
