@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import tempfile
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -278,6 +279,23 @@ def test_a_link_leads_to_stored_content(tmp_path):
     response = app.test_client().get(link)
 
     assert (response.data, response.mimetype) == (BODY, "text/plain")
+
+
+class _WithoutExclusive(MemoryStorage):
+    """A storage that cannot create a file exclusively, as some S3-compatible services cannot."""
+
+    capabilities = replace(MemoryStorage.capabilities, exclusive=False)
+
+
+def test_without_exclusive_equal_content_is_written_to_one_path():
+    """Concurrent writers write the same bytes; each may take its content for new."""
+    store = ContentStore(_WithoutExclusive())
+
+    addresses = run_concurrently(lambda number: store.put(io.BytesIO(BODY)), 8)
+
+    assert len(set(addresses)) == 1
+    assert stored(store) == [PATH]
+    assert store.put(io.BytesIO(BODY)).is_duplicate
 
 
 def test_a_directory_of_several_contents_is_listed_once(memory_storage):

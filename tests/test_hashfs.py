@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import random
 import stat
 
 import pytest
@@ -230,6 +231,28 @@ def test_extensions_can_be_removed(fs, root):
     assert [name for name in names_below(root) if "." in name] == []
     assert fs.open(ID).read() == BODY
     assert len(fs) == 2
+
+
+@pytest.mark.parametrize("seed", range(count(10, 200)))
+def test_repair_loses_no_content(root, memory_storage, seed):
+    """Whatever files with whatever names were replaced by other content, and whatever the new depth is."""
+    generator = random.Random(seed)
+    storage = memory_storage if seed % 2 else LocalFSStorage(root, create=True, fsync=False)
+    store = HashFS(storage, depth=generator.choice([0, 1, 4]))
+    for number in (*range(5), *generator.choices(range(5), k=3)):
+        store.put(io.BytesIO(str(number).encode()), generator.choice([None, "txt", "md"]))
+    names = [entry.name for entry in storage.list()]
+    for name in generator.choices(names, k=generator.randrange(6)):
+        storage.write(name, str(generator.randrange(8)).encode())
+    store = HashFS(storage, depth=generator.choice([store.depth, 2]))
+    before = {storage.read(entry.name) for entry in storage.list()}
+
+    store.repair()
+
+    assert {storage.read(entry.name) for entry in storage.list()} == before
+    assert list(store.corrupted()) == []
+    for content in before:
+        assert store.open(hashlib.sha256(content).hexdigest()).read() == content
 
 
 def test_another_depth_is_repaired(fs, root):
