@@ -46,6 +46,11 @@ if TYPE_CHECKING:
         S3Writer as S3Writer,
     )
     from .backends.sftp import SFTPRemoteFile as SFTPRemoteFile, SFTPStorage as SFTPStorage
+    from .content_store import (
+        ContentStore as ContentStore,
+        HashAddress as HashAddress,
+        KaijuContentStore as KaijuContentStore,
+    )
     from .errors import (
         ConfigurationError as ConfigurationError,
         ExpiredLinkError as ExpiredLinkError,
@@ -72,6 +77,7 @@ if TYPE_CHECKING:
     )
     from .extension import Storage as Storage
     from .files import RemoteFile as RemoteFile
+    from .hashfs import FlaskHashFS as FlaskHashFS, HashFS as HashFS
     from .http.link_view import LinkView as LinkView, LinkViewMixin as LinkViewMixin
     from .http.send_file import http_errors as http_errors, send_stored_file as send_stored_file
     from .operations import StorageOperations as StorageOperations
@@ -113,6 +119,8 @@ _EXPORTS = {
     "backends.memory": "MemoryStorage",
     "backends.s3": "S3FileBase S3Preset S3Reader S3Storage S3Writer",
     "backends.sftp": "SFTPRemoteFile SFTPStorage",
+    "content_store": "ContentStore HashAddress KaijuContentStore",
+    "hashfs": "FlaskHashFS HashFS",
     "http.send_file": "http_errors send_stored_file",
     "errors": _ERRORS,
     "extension": "Storage",

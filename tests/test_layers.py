@@ -237,10 +237,14 @@ MAY_IMPORT = {
         "",
     ),
     # From settings to storages. None of the modules below imports a backend.
+    # From settings to storages. None of the modules below imports a backend, except `hashfs`.
     "registry": (f"errors validation {INTERFACE}", ""),
     "config": ("errors types validation", "flask werkzeug"),
     "profiles": (f"errors link_usage {INTERFACE}", "flask werkzeug"),
     "operations": (f"types files paths streams {INTERFACE} profiles", "flask werkzeug"),
+    # Content known by its hash. `hashfs` is a store on local disk, so it is the only module here that knows a backend.
+    "content_store": (f"{VALUES} content_types files paths streams validation {INTERFACE} profiles", ""),
+    "hashfs": (f"{VALUES} streams {INTERFACE} backends.local.storage profiles content_store", "flask"),
     # Stored files as responses, signed links as views.
     "http": ("", ""),
     "http.response_headers": ("types content_types", "flask werkzeug"),

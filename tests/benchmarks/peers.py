@@ -101,6 +101,7 @@ DJANGO = Library("django", "django.core.files.storage")
 FLASK = Library("flask", "flask")
 FSSPEC = Library("fsspec", "fsspec.implementations.local")
 GUNICORN = Library("gunicorn", "gunicorn")
+HASHFS = Library("hashfs", "hashfs")
 KEG = Library("KegStorage", "keg_storage.backends.filesystem")
 KEG_S3 = Library("KegStorage", "keg_storage.backends.s3")
 KEG_SFTP = Library("KegStorage", "keg_storage.backends.sftp")
@@ -112,6 +113,6 @@ SSHFS = Library("sshfs", "sshfs")
 WERKZEUG = Library("werkzeug", "werkzeug")
 
 ALL = (
-    *(FLASK, WERKZEUG, PYJWT, GUNICORN, DJANGO, FSSPEC, KEG, BOTO3, SMART_OPEN, OBSTORE, AZURE_SDK, ADLFS),
+    *(FLASK, WERKZEUG, PYJWT, GUNICORN, DJANGO, FSSPEC, HASHFS, KEG, BOTO3, SMART_OPEN, OBSTORE, AZURE_SDK, ADLFS),
     *(PARAMIKO, ASYNCSSH, SSHFS, CP, FIND, NGINX, RCLONE, SSH, CEPH, AZURITE),
 )

@@ -139,21 +139,15 @@ class Directory:
             if precondition is not None:
                 precondition()
             if exclusive:
-                try:
-                    # Unlike rename, link fails when the name exists. dst_dir_fd makes Python use linkat.
-                    os.link(name, new_name, src_dir_fd=self.fd, dst_dir_fd=target.fd, follow_symlinks=False)
-                except OSError as error:
-                    if error.errno not in _NO_HARD_LINKS:
-                        raise
-                    if not is_locked:
-                        raise UnsupportedOperationError(
-                            "the file system has neither hard links nor locks, so it cannot check exclusive: omit it"
-                        ) from error
-                    if target.exists(new_name):
-                        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new_name) from error
-                else:
+                if self.link_to(name, target, new_name):  # unlike rename, it fails when the name exists
                     self._unlink_old_name(name, target)
                     return
+                if not is_locked:
+                    raise UnsupportedOperationError(
+                        "the file system has neither hard links nor locks, so it cannot check exclusive: omit it"
+                    )
+                if target.exists(new_name):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new_name)
             try:
                 os.rename(name, new_name, src_dir_fd=self.fd, dst_dir_fd=target.fd)
             except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
@@ -163,6 +157,22 @@ class Directory:
             # rename() between two hard links of one file does nothing; a crash after link() leaves two such names.
             if self is not target and self._is_second_name(name, target, new_name):
                 self._unlink_old_name(name, target)
+
+    def link_to(self, name: str, target: Directory, new_name: str) -> bool:
+        """Give a file a second name in *target* (a hard link), and return whether that is possible here.
+
+        Raises:
+            FileNotFoundError: when *name* does not exist.
+            FileExistsError: when *new_name* exists.
+        """
+        try:
+            # dst_dir_fd makes Python use linkat.
+            os.link(name, new_name, src_dir_fd=self.fd, dst_dir_fd=target.fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            return False
+        return True
 
     def exists(self, name: str) -> bool:
         """Return whether the name exists, as a file or anything else."""

@@ -182,6 +182,30 @@ class LocalFSStorage(InternalLinksStorageBackend):
         with self._error_translator():
             return inspect_filesystem(self.tree, self._configured_root)
 
+    def hard_link(self, path: str, new_path: str) -> bool:
+        """Give a stored file a second path (a hard link), and return whether it has it.
+
+        Both paths are equal: a write to one of them replaces that one only, and deleting one keeps the other. The size
+        of a file with two paths is counted twice in listings.
+
+        Args:
+            path: The file.
+            new_path: Its other path. An existing file is not replaced.
+
+        Returns:
+            False if the file system has no hard links, or the file has too many.
+
+        Raises:
+            FileNotFoundInStorageError: when *path* does not exist.
+            FileExistsInStorageError: when *new_path* exists.
+        """
+        path, new_path = self._path(path), self._path(new_path)
+        with self._error_translator(path):
+            source, name = self.tree.open_parent(path)
+            with source:
+                os.close(source.open_file(name))  # raises for a directory or a symbolic link
+                return self._hard_link_to(source, name, new_path)
+
     def _diagnostics(self, origin: str) -> Diagnostics:
         return diagnostics_of(self.inspect_filesystem)
 
@@ -353,6 +377,20 @@ class LocalFSStorage(InternalLinksStorageBackend):
         with LocalFSFile(path, FileMode.read, tree=self.tree) as reader:
             self._copy_from(reader, new_path, options)
             self._delete(path, os.fstat(reader.fileno()))
+
+    def _hard_link_to(self, source: Directory, name: str, new_path: str) -> bool:
+        is_linked = False
+        try:
+            with self._error_translator(new_path):
+                target, new_name = self.tree.open_parent(new_path, create=True)
+                with target:
+                    is_linked = source.link_to(name, target, new_name)
+                    if is_linked and self.tree.sync:
+                        target.fsync_entry(new_name)
+        finally:
+            if not is_linked:
+                self.tree.remove_empty_parents(parent(new_path))  # created in vain
+        return is_linked
 
     def _rename(self, path: str, new_path: str, options: WriteOptions) -> None:
         source, name = self.tree.open_parent(path)

@@ -201,8 +201,8 @@ class PendingRange(Future[Any]):
         self._into = into
         self._pending: deque[tuple[int, int, PendingReply]] = deque()
         self._session: Session | None = None
-        # Not `into.getbuffer()`: Python 3.13 reports a BytesIO that is collected before the memory views on it, which an
-        # error's traceback may hold. Until the range has arrived, only one of the two needs memory.
+        # Not `into.getbuffer()`: Python 3.13 reports a BytesIO that is collected before the memory views on it, and the
+        # traceback of an error may hold some. Until the range has arrived, only one of the two needs memory.
         into.truncate(0)
         self._content = bytearray(stop - start)
         self._is_finished = False

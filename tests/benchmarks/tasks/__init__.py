@@ -8,6 +8,7 @@ MODULES = (
     "imports",
     "links",
     "transfers",
+    "contents",
     "listings",
     "streams",
     "downloads",
