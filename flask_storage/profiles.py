@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
-from typing import cast
+from typing import Any, cast
 
-from flask import Flask, current_app
+from flask import current_app, has_app_context
+from flask.sansio.app import App
 from werkzeug.local import LocalProxy
 
 from .backends.base import StorageBackend
@@ -49,7 +51,15 @@ class Profiles(Mapping[str, StorageBackend]):
         return f"<Profiles {', '.join(self)}>"
 
 
-def profiles_of(app: Flask) -> Profiles:
+def find_current_app() -> App | None:
+    """Return the app whose context is active, one of Flask or of Quart; None outside of an application context."""
+    if has_app_context():
+        return current_app
+    quart: Any = sys.modules.get("quart")  # an app of Quart exists only where Quart was imported
+    return quart.current_app if quart is not None and quart.has_app_context() else None
+
+
+def profiles_of(app: App) -> Profiles:
     """Return the storages of *app*, also outside its context.
 
     Raises:
@@ -61,5 +71,5 @@ def profiles_of(app: Flask) -> Profiles:
         raise RuntimeError("the Storage extension is not initialized on this app: call storage.init_app(app)") from None
 
 
-current_storage = cast(Profiles, LocalProxy(lambda: profiles_of(current_app)))
+current_storage = cast(Profiles, LocalProxy(lambda: profiles_of(find_current_app() or current_app)))
 """The storages of the current app: ``current_storage["docs"]``, ``current_storage.default``."""

@@ -234,6 +234,12 @@ MAY_IMPORT = {
     "registry": (f"errors validation {INTERFACE}", ""),
     "config": ("errors types validation", "flask werkzeug"),
     "profiles": (f"errors link_usage {INTERFACE}", "flask werkzeug"),
+    # The coroutine API. Apps import it; the extension does not.
+    "aio.threads": (f"process_local {INTERFACE}", ""),
+    "aio.content": (f"errors types streams {INTERFACE} .threads", ""),
+    "aio.storage": (f"types streams validation {INTERFACE} profiles .content .threads", ""),
+    "aio.default": (f"{VALUES} paths {INTERFACE} registry profiles .content .storage", "flask"),
+    "aio": (".content .default .storage", ""),
     "operations": (f"types files paths streams {INTERFACE} profiles", "flask werkzeug"),
     # Stored files as responses, signed links as views.
     "http": ("", ""),
@@ -269,7 +275,10 @@ MAY_IMPORT = {
     "cli.listing": ("types .arguments .command .output .profile", "click"),
     "cli.maintenance": (f"{VALUES} {INTERFACE} .arguments .capabilities .command .output .profile", "click"),
     # The extension connects the parts.
-    "extension": (f"{VALUES} link_usage {INTERFACE} registry config profiles http.link_view cli cli.startup", "flask"),
+    "extension": (
+        f"{VALUES} link_usage {INTERFACE} registry config profiles http.link_view cli cli.startup",
+        "flask werkzeug",
+    ),
 }
 # The package's public names, and the test support, may import every module; no module imports them.
 UNRESTRICTED = {"", "testing"}
