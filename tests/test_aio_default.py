@@ -225,7 +225,7 @@ def test_a_storage_can_be_configured_in_code():
     proxy.configure(bucket)
     assert proxy.get_storage() is bucket
     proxy.configure(memory)
-    assert proxy.get_storage().backend is memory
+    assert proxy.backend is memory
     proxy.configure(None)
     assert isinstance(proxy.get_storage(), FileSystemStorage)
     assert isinstance(other.get_storage(), FileSystemStorage)

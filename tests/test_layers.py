@@ -237,7 +237,7 @@ MAY_IMPORT = {
     # The coroutine API. Apps import it; the extension does not.
     "aio.threads": (f"process_local {INTERFACE}", ""),
     "aio.content": (f"errors types streams {INTERFACE} .threads", ""),
-    "aio.storage": (f"types streams validation {INTERFACE} profiles .content .threads", ""),
+    "aio.storage": (f"types files streams validation {INTERFACE} profiles .content .threads", ""),
     "aio.default": (f"{VALUES} paths {INTERFACE} registry profiles .content .storage", "flask"),
     "aio": (".content .default .storage", ""),
     "operations": (f"types files paths streams {INTERFACE} profiles", "flask werkzeug"),

@@ -25,10 +25,11 @@ _EXTENSION_KEY = "storage_aio"
 
 
 class FileSystemStorage(AsyncStorage):
-    """Files in a directory of this machine, as openviper's class of this name: names are sanitized in every method.
+    """Files in a directory of this machine, as openviper's class of this name.
 
-    The directory is created with the first operation; files get the mode ``0640``. Directories do not exist for it:
-    ``exists`` is false for one.
+    The methods of :class:`Storage`, :meth:`read` and :meth:`listdir` sanitize names, as :meth:`validate_name` does; the
+    other operations take paths as they are. The directory is created with the first operation; files get the mode
+    ``0640``. A directory does not exist as a file: ``exists`` is false for it.
 
     Args:
         location: The directory; by default the setting ``MEDIA_ROOT`` of the current app, or ``"./media/"``.
@@ -66,10 +67,7 @@ class FileSystemStorage(AsyncStorage):
 
     @property
     def backend(self) -> StorageBackend:
-        """The storage itself, a :class:`~flask_storage.LocalFSStorage`; created on first use.
-
-        It takes paths as they are: only the methods of this class sanitize names.
-        """
+        """The storage itself, a :class:`~flask_storage.LocalFSStorage`; created on first use."""
         key = location, base_url = self.location, self.base_url  # of the current app
         if key not in self._backends:
             spec = {

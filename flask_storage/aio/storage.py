@@ -6,13 +6,14 @@ import asyncio
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import ParamSpec, Protocol, TypeVar, Unpack, cast
 
 from ..backends.base import StorageBackend
+from ..files import RemoteFile
 from ..profiles import current_storage
 from ..streams import SupportsRead
 from ..types import (
@@ -181,14 +182,14 @@ class AsyncStorage(Storage):
         """Return a file's whole content."""
         return await self._run(self.backend.read, name, max_size=max_size)
 
-    async def iter_chunks(self, name: str, chunk_size: int = CHUNK_SIZE) -> AsyncIterator[bytes]:
+    def iter_chunks(self, name: str, chunk_size: int = CHUNK_SIZE) -> AsyncGenerator[bytes]:
         """Yield a file's content in chunks of *chunk_size* bytes; all are of the same version of the file.
 
-        The file is closed when the iteration ends, also when it is abandoned or cancelled.
+        The file is opened by the first step of the iteration, which needs no application context: Quart iterates over
+        the body of a response when the view has returned. It is closed when the iteration ends, also when that is
+        abandoned or cancelled.
         """
-        async with ThreadedFile(self._threads, partial(self.backend.open, name, "r")) as reader:
-            while chunk := await reader.run(reader.file.read, chunk_size):
-                yield chunk
+        return self._iter_chunks(self._threads, partial(self.backend.open, name, "r"), chunk_size)
 
     async def get(
         self, path: str, dest: str | os.PathLike[str], *, progress_callback: ProgressCallback | None = None
@@ -309,6 +310,13 @@ class AsyncStorage(Storage):
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._threads.run(function, *args, **kwargs)
+
+    async def _iter_chunks(
+        self, threads: StorageThreads, open_file: Callable[[], RemoteFile], chunk_size: int
+    ) -> AsyncGenerator[bytes]:
+        async with ThreadedFile(threads, open_file) as reader:
+            while chunk := await reader.run(reader.file.read, chunk_size):
+                yield chunk
 
     @asynccontextmanager
     async def _binary_file(self, content: Content) -> AsyncIterator[tuple[SupportsRead, _Run]]:
