@@ -36,7 +36,9 @@ def storage(request):
 
 def wait_for_threads(storage):
     """Wait until every call has ended that coroutines have made; the next one starts new threads."""
-    threads._pools[storage].pop().shutdown()
+    pool = threads._pools[storage].pop()
+    assert pool is not None
+    pool.shutdown()
 
 
 KINDS = {
