@@ -7,7 +7,7 @@ Importing this module registers the listeners. They use public events only:
     before_flush                   store pending files; read and lock what changed rows have now
       before_insert, _update, _delete    count files by one more or one less
     after_flush                    write the counts into the ledger, in the session's transaction
-    before_commit, after_rollback  know whether COMMIT was sent
+    before_commit                  know that COMMIT is about to be sent
     after_commit                   know which transaction or savepoint was committed
     after_transaction_end          committed: delete what no row has any more; otherwise: delete what was stored
 
@@ -204,7 +204,8 @@ class Tracker:
     def ended(self, transaction: SessionTransaction) -> None:
         """Complete or undo what a transaction or a savepoint did with files."""
         is_committed = self._committed is transaction
-        is_uncertain = transaction.parent is None and self.is_committing and not is_committed
+        # When a flush fails, also that of a commit, COMMIT is not sent.
+        is_uncertain = transaction.parent is None and self.is_committing and not (is_committed or self.is_flushing)
         if transaction.parent is None or is_committed:
             self._committed = None
         self.is_flushing = False
@@ -496,13 +497,6 @@ def _before_commit(session: Session) -> None:
         tracker = Tracker.of(session)
         tracker.is_committing = True
         tracker.is_flushing = False
-
-
-@event.listens_for(Session, "after_rollback")
-def _after_rollback(session: Session) -> None:
-    # Also sent after a COMMIT that failed, and then the rows may be committed; but during a flush nothing was sent.
-    if _file_attributes and (tracker := Tracker.of(session)).is_flushing:
-        tracker.is_committing = False
 
 
 @event.listens_for(Session, "after_commit")

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack
 
 from ..backends.base import StorageBackend
 from ..content_types import guess_content_type
@@ -194,7 +194,7 @@ class StoredFile:
         profile, _ = self._require_stored("find the storage of")
         return self._storage or current_storage[profile]
 
-    def open(self) -> BinaryIO:
+    def open(self) -> io.BufferedIOBase:
         """Open the file for reading; use it in a ``with`` block. A pending file can be opened any number of times.
 
         Raises:
@@ -203,7 +203,7 @@ class StoredFile:
         if self._content is not None:
             return self._content.open()
         _, path = self._require_stored("open")
-        return cast(BinaryIO, self.storage.open(path, "r"))
+        return self.storage.open(path, "r")
 
     def read(self) -> bytes:
         """Return the whole content; errors as for :meth:`open`."""
@@ -308,7 +308,7 @@ class Content:
 
     name: str | None
     size: int
-    open: Callable[[], BinaryIO]
+    open: Callable[[], io.BufferedIOBase]
 
     def __init__(self, content: Any) -> None:
         self.name = None
@@ -324,7 +324,7 @@ class Content:
         elif isinstance(content, os.PathLike):
             path = os.fspath(content)
             self.name = self.name or os.path.basename(path)
-            self.size, self.open = os.stat(path).st_size, lambda: cast(BinaryIO, open(path, "rb"))
+            self.size, self.open = os.stat(path).st_size, partial(_open_local, path)
         elif hasattr(content, "read") and not isinstance(content, io.TextIOBase):
             self._use_file(content)
         else:
@@ -383,7 +383,11 @@ class _SharedReader(io.RawIOBase):
         return len(data)
 
 
-def _open_shared(content: Content, file: Any, start: int) -> BinaryIO:
+def _open_local(path: str) -> io.BufferedIOBase:
+    return open(path, "rb")
+
+
+def _open_shared(content: Content, file: Any, start: int) -> io.BufferedIOBase:
     return io.BufferedReader(_SharedReader(content, file, start))
 
 

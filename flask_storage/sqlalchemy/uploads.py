@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import secrets
 import weakref
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import sqlalchemy as sa
 
@@ -133,17 +134,17 @@ def _headers(storage: StorageBackend, file: StoredFile) -> dict[str, Any]:
 
 def _digest(file: StoredFile) -> str:
     with _open(file) as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]  # a binary file is enough
+        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
-def _open(file: StoredFile) -> BinaryIO:
+def _open(file: StoredFile) -> io.BufferedIOBase:
     return cast(Content, file.content).open()
 
 
 class _HashingReader:
     """Computes the hash of what is read."""
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: io.BufferedIOBase) -> None:
         self._source = source
         self.hash = hashlib.sha256()
 
