@@ -201,7 +201,7 @@ class SweepResult:
     Attributes:
         released: How many files were deleted that no row has any more.
         orphans: The files that no row ever had, left by killed processes.
-        seen: How many recent files were compared with the ledger.
+        seen: How many recent files were compared with the ledgers.
         refused: Whether there were so many orphans that none was deleted.
     """
 
@@ -211,9 +211,36 @@ class SweepResult:
     refused: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Ledger:
+    """A ledger in its database, and the columns whose files it counts."""
+
+    engine: sa.Engine
+    table: sa.Table
+    columns: list[sa.Column[Any]]
+
+    def without_known(self, storage: StorageBackend, paths: list[str]) -> list[str]:
+        """Return the paths that are not in this ledger."""
+        known = self._known(storage, paths)
+        return [path for path in paths if path not in known]
+
+    def _known(self, storage: StorageBackend, paths: list[str]) -> set[str]:
+        query = sa.select(self.table.c.path).where(self.table.c.profile == storage.name, self.table.c.path.in_(paths))
+        with self.engine.connect() as connection:
+            return set(connection.scalars(query))
+
+
+@dataclass(frozen=True, slots=True)
+class _Location:
+    """A directory of new files, and the form of their names."""
+
+    storage: StorageBackend
+    directory: str
+    name: re.Pattern[str]
+
+
 def sweep(
-    engine: sa.Engine,
-    metadata: sa.MetaData,
+    databases: Iterable[tuple[sa.Engine, sa.MetaData]],
     *,
     older_than: timedelta = timedelta(days=1),
     days: int = 7,
@@ -224,107 +251,112 @@ def sweep(
     """Finish deletions, then delete files of the last days that no row ever had, because a process was killed.
 
     Needs the context of an app, unless every column has a storage as its profile. A transaction must be shorter than
-    *older_than*, and only one database may store files in the directories of its columns.
+    *older_than*, and all databases must be passed that have files in the directories of the columns.
 
     Args:
-        engine: The database.
-        metadata: The metadata of the models.
-        older_than: The minimum age of a deleted file that is not in the ledger.
-        days: How many days back files are looked for that are not in the ledger.
+        databases: Each database, with the metadata of its models.
+        older_than: The minimum age of a deleted file that is in no ledger.
+        days: How many days back to look for files that are in no ledger.
         keep_deleted: How long released files are kept; by default ``STORAGE_KEEP_DELETED``.
         dry_run: Delete nothing.
-        force: Also delete when more than 20 files, and more than 5 % of those that were seen, are not in the ledger:
-            without it nothing is deleted then, because the database may be an old copy, or not the only one.
+        force: Also delete when more than 20 files, and more than 5 % of those that were seen, are in no ledger. Without
+            it nothing is deleted then, because a database may be an old copy, or not the only one.
 
     Raises:
         StorageError: when a storage cannot be listed.
     """
-    released = seen = 0
-    orphans: list[tuple[sa.Table, StorageBackend, list[str]]] = []
-    storages: dict[str, StorageBackend] = {}
-    for ledger, columns in file_columns(metadata).items():
-        storages = _storages(columns)
-        keep = _keep_deleted() if keep_deleted is None else keep_deleted
-        for batch in unused_files(engine, ledger, keep):
-            released += len(batch) if dry_run else remove_unused(engine, ledger, storages, batch)
-        for storage, paths in _recent_files(columns, older_than, days):
+    ledgers = [
+        _Ledger(engine, table, columns)
+        for engine, metadata in databases
+        for table, columns in file_columns(metadata).items()
+    ]
+    keep = _keep_deleted() if keep_deleted is None else keep_deleted
+    released = sum(_remove_released(ledger, keep, dry_run) for ledger in ledgers)
+    seen = 0
+    orphans: dict[Key, tuple[_Location, _Ledger]] = {}
+    for location, owner in _locations(ledgers, days).items():
+        for paths in _old_files(location, older_than, days):
             seen += len(paths)
-            orphans.append((ledger, storage, _not_in_ledger(engine, ledger, storage, paths)))
-    count = sum(len(paths) for *_, paths in orphans)
-    refused = not force and count > max(_MIN_REFUSED, _MAX_SHARE * seen)
+            for ledger in ledgers:
+                paths = ledger.without_known(location.storage, paths)
+            orphans.update({(location.storage.name, path): (location, owner) for path in paths})
+    refused = not force and len(orphans) > max(_MIN_REFUSED, _MAX_SHARE * seen)
     if not (dry_run or refused):
-        for ledger, storage, paths in orphans:
-            _delete_orphans(engine, ledger, storage, paths)
-    found = [(storage.name, path) for _, storage, paths in orphans for path in paths]
-    return SweepResult(released=released, orphans=found, seen=seen, refused=refused)
+        _delete_orphans(orphans)
+    return SweepResult(released=released, orphans=list(orphans), seen=seen, refused=refused)
 
 
 def _keep_deleted() -> timedelta:
     return current_storage.keep_deleted if current_storage else timedelta(0)
 
 
-def _storages(columns: Iterable[sa.Column[Any]]) -> dict[str, StorageBackend]:
-    """Return the storages of the current app, if there is one, and those that columns have themselves."""
+def _remove_released(ledger: _Ledger, keep_deleted: timedelta, dry_run: bool) -> int:
     storages = dict(current_storage) if current_storage else {}
-    for column in columns:
+    for column in ledger.columns:
         profile = cast(FileType, column.type).profile
         if isinstance(profile, StorageBackend):
             storages[profile.name] = profile
-    return storages
+    return sum(
+        len(batch) if dry_run else remove_unused(ledger.engine, ledger.table, storages, batch)
+        for batch in unused_files(ledger.engine, ledger.table, keep_deleted)
+    )
 
 
-def _recent_files(
-    columns: Iterable[sa.Column[Any]], older_than: timedelta, days: int
-) -> Iterator[tuple[StorageBackend, list[str]]]:
-    """Yield the files that columns may have stored, in batches."""
+def _dates(days: int) -> list[str]:
     now = datetime.now(UTC)
-    dates = [f"{now - timedelta(days=day):%Y-%m-%d}" for day in range(days + 1)]
-    for storage, directory, name in _locations(columns, dates):
-        batch: list[str] = []
-        for entry in storage.iter(directory):
-            match = name.search(entry.name)
-            is_due = match and (name is _HASH_NAME or match[1] in dates)
-            if is_due and entry.last_modified is not None and entry.last_modified.datetime < now - older_than:
-                batch.append(entry.name)
-            if len(batch) == BATCH:
-                yield storage, batch
-                batch = []
-        if batch:
-            yield storage, batch
+    return [f"{now - timedelta(days=day):%Y-%m-%d}" for day in range(days + 1)]
 
 
-def _locations(columns: Iterable[sa.Column[Any]], dates: list[str]) -> set[tuple[StorageBackend, str, re.Pattern[str]]]:
-    """Return the directories that contain new files of the columns, and the form of their names."""
-    found = set()
-    for column in columns:
-        kind = cast(FileType, column.type)
-        storage = kind.storage_for()
-        name = _HASH_NAME if kind.content_addressed else _RANDOM_NAME
-        if callable(kind.directory):
-            found.add((storage, "", name))  # any directory
-        elif kind.content_addressed:
-            found.add((storage, kind.directory, name))
-        else:
-            found |= {(storage, f"{directory_prefix(kind.directory)}{date}", name) for date in dates}
+def _locations(ledgers: list[_Ledger], days: int) -> dict[_Location, _Ledger]:
+    """Return where the columns store new files, and a ledger that counts those files."""
+    found: dict[_Location, _Ledger] = {}
+    for ledger in ledgers:
+        for column in ledger.columns:
+            kind = cast(FileType, column.type)
+            storage = kind.storage_for()
+            name = _HASH_NAME if kind.content_addressed else _RANDOM_NAME
+            if callable(kind.directory):
+                directories = [""]  # any directory
+            elif kind.content_addressed:
+                directories = [kind.directory]
+            else:
+                directories = [f"{directory_prefix(kind.directory)}{date}" for date in _dates(days)]
+            found.update({_Location(storage, directory, name): ledger for directory in directories})
     return found
 
 
-def _not_in_ledger(engine: sa.Engine, ledger: sa.Table, storage: StorageBackend, paths: list[str]) -> list[str]:
-    query = sa.select(ledger.c.path).where(ledger.c.profile == storage.name, ledger.c.path.in_(paths))
-    with engine.connect() as connection:
-        known = set(connection.scalars(query))
-    return [path for path in paths if path not in known]
+def _old_files(location: _Location, older_than: timedelta, days: int) -> Iterator[list[str]]:
+    """Yield the files at a location that are old enough, in batches."""
+    dates = _dates(days)
+    newest = datetime.now(UTC) - older_than
+    batch: list[str] = []
+    for entry in location.storage.iter(location.directory):
+        match = location.name.search(entry.name)
+        is_recent = match and (location.name is _HASH_NAME or match[1] in dates)
+        if is_recent and entry.last_modified is not None and entry.last_modified.datetime <= newest:
+            batch.append(entry.name)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
-def _delete_orphans(engine: sa.Engine, ledger: sa.Table, storage: StorageBackend, paths: list[str]) -> None:
-    reusable = [path for path in paths if _HASH_NAME.search(path)]
-    if reusable:
-        # As a file to be deleted, it is locked against a transaction that stores the same content now.
-        rows = [{"profile": storage.name, "path": path, "refs": 0} for path in reusable]
-        with engine.begin() as connection:
-            connection.execute(upsert(connection, ledger).on_conflict_do_nothing(), rows)
-        remove_unused(engine, ledger, {storage.name: storage}, [(storage.name, path) for path in reusable])
-    _delete_files(storage, [path for path in paths if path not in set(reusable)])
+def _delete_orphans(orphans: Mapping[Key, tuple[_Location, _Ledger]]) -> None:
+    by_owner: dict[tuple[StorageBackend, re.Pattern[str], sa.Engine, sa.Table], list[str]] = defaultdict(list)
+    for (_, path), (location, ledger) in orphans.items():
+        by_owner[location.storage, location.name, ledger.engine, ledger.table].append(path)
+    for (storage, name, engine, table), every_path in by_owner.items():
+        for start in range(0, len(every_path), BATCH):
+            paths = every_path[start : start + BATCH]
+            if name is _RANDOM_NAME:
+                _delete_files(storage, paths)
+                continue
+            # A file to be deleted is locked against a transaction that stores the same content now.
+            rows = [{"profile": storage.name, "path": path, "refs": 0} for path in paths]
+            with engine.begin() as connection:
+                connection.execute(upsert(connection, table).on_conflict_do_nothing(), rows)
+            _remove_reusable_names(engine, table, storage, paths)
 
 
 @event.listens_for(sa.Column, "after_parent_attach")
