@@ -277,9 +277,10 @@ def sweep(
     for location, owner in _locations(ledgers, days).items():
         for paths in _old_files(location, older_than, days):
             seen += len(paths)
+            unknown = paths
             for ledger in ledgers:
-                paths = ledger.without_known(location.storage, paths)
-            orphans.update({(location.storage.name, path): (location, owner) for path in paths})
+                unknown = ledger.without_known(location.storage, unknown)
+            orphans.update({(location.storage.name, path): (location, owner) for path in unknown})
     refused = not force and len(orphans) > max(_MIN_REFUSED, _MAX_SHARE * seen)
     if not (dry_run or refused):
         _delete_orphans(orphans)

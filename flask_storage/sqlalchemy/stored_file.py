@@ -290,7 +290,7 @@ class StoredFile:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.pending:
-            raise TypeError(f"{self!r} cannot be pickled: flush the session first, so that its content is stored")
+            raise TypeError(f"{self.name!r} is not stored yet and cannot be pickled: flush the session first")
         return StoredFile.from_dict, (self.to_dict(),)
 
     def __repr__(self) -> str:
