@@ -27,6 +27,7 @@ SETTINGS = (
     "STORAGE_LINK_LIFETIME",
     "STORAGE_LINK_URL_PREFIX",
     "STORAGE_EXTERNAL_URL",
+    "STORAGE_KEEP_DELETED",
     "STORAGE_LINK_USAGE",
     "STORAGE_X_ACCEL_REDIRECT",
     "STORAGE_X_SENDFILE",
@@ -326,6 +327,16 @@ def link_lifetime(app: App) -> timedelta:
     """
     lifetime = app.config.setdefault("STORAGE_LINK_LIFETIME", LINK_LIFETIME)
     return timedelta(seconds=parse_seconds("STORAGE_LINK_LIFETIME", lifetime))
+
+
+def keep_deleted(app: App) -> timedelta:
+    """Return how long the files of deleted rows are kept.
+
+    Raises:
+        ConfigurationError: when the setting is neither a ``timedelta`` nor a number of seconds, or is negative.
+    """
+    setting = app.config.setdefault("STORAGE_KEEP_DELETED", timedelta(0))
+    return timedelta(seconds=parse_seconds("STORAGE_KEEP_DELETED", setting, zero=True))
 
 
 def _is_route(path: object) -> TypeGuard[str]:

@@ -19,6 +19,7 @@ from .config import (
     LinkURLBuilder,
     check_x_accel,
     default_profile,
+    keep_deleted,
     link_lifetime,
     link_secrets,
     link_url_prefix,
@@ -50,6 +51,8 @@ class Storage:
         header.
     ``STORAGE_LINK_LIFETIME``
         How long a link is valid that is created without an expiry: a ``timedelta`` or seconds (one hour).
+    ``STORAGE_KEEP_DELETED``
+        How long files of deleted rows are kept, where models have file columns: a ``timedelta`` or seconds (0).
     ``STORAGE_LINK_USAGE``
         The store that counts the uses of limited links: None for files in the instance folder (one host), a database
         URL, or a Redis URL.
@@ -123,7 +126,7 @@ class Storage:
                 )
             )
         link_usage = open_usage_store(app.config.get("STORAGE_LINK_USAGE"), app.instance_path)
-        app.extensions["storage"] = Profiles(storages, default, link_usage)
+        app.extensions["storage"] = Profiles(storages, default, link_usage, keep_deleted(app))
         if isinstance(app, Flask):
             _register_views(app, prefix, {name: storages[name].base_url or "/" for name in served})
             _register_commands(app, self.cli_group_name)

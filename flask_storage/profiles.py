@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any, cast
 
 from flask import current_app, has_app_context
@@ -22,12 +23,20 @@ class Profiles(Mapping[str, StorageBackend]):
         storages: By profile name.
         default: The name of the default profile.
         link_usage: The store that counts the uses of limited links.
+        keep_deleted: How long files of deleted rows are kept.
     """
 
-    def __init__(self, storages: Mapping[str, StorageBackend], default: str, link_usage: LinkUsageStore) -> None:
+    def __init__(
+        self,
+        storages: Mapping[str, StorageBackend],
+        default: str,
+        link_usage: LinkUsageStore,
+        keep_deleted: timedelta = timedelta(0),
+    ) -> None:
         self._storages = dict(storages)
         self.default_name = default
         self.link_usage = link_usage
+        self.keep_deleted = keep_deleted
 
     @property
     def default(self) -> StorageBackend:

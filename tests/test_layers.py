@@ -241,6 +241,21 @@ MAY_IMPORT = {
     "aio.default": (f"{VALUES} paths {INTERFACE} registry profiles .content .storage", "flask"),
     "aio": (".content .default .storage", ""),
     "operations": (f"types files paths streams {INTERFACE} profiles", "flask werkzeug"),
+    # Files on models, an optional feature: no module outside of the package imports it.
+    "sqlalchemy.greenlets": ("", "sqlalchemy"),
+    "sqlalchemy.stored_file": (f"types content_types paths streams {INTERFACE} profiles", ""),
+    "sqlalchemy.file_type": (f"paths {INTERFACE} profiles .stored_file", "sqlalchemy"),
+    "sqlalchemy.ledger": (f"errors paths {INTERFACE} profiles .file_type .greenlets", "sqlalchemy"),
+    "sqlalchemy.uploads": (
+        f"errors paths {INTERFACE} .file_type .greenlets .ledger .stored_file",
+        "sqlalchemy",
+    ),
+    "sqlalchemy.lifecycle": (
+        f"errors {INTERFACE} operations profiles .file_type .greenlets .ledger .stored_file .uploads",
+        "sqlalchemy",
+    ),
+    "sqlalchemy.bulk": (".file_type .lifecycle", "sqlalchemy"),
+    "sqlalchemy": (".bulk .file_type .ledger .lifecycle .stored_file", ""),
     # Stored files as responses, signed links as views.
     "http": ("", ""),
     "http.response_headers": ("types content_types", "flask werkzeug"),
