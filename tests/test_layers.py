@@ -255,7 +255,8 @@ MAY_IMPORT = {
         "sqlalchemy",
     ),
     "sqlalchemy.bulk": (".file_type .lifecycle", "sqlalchemy"),
-    "sqlalchemy": (".bulk .file_type .ledger .lifecycle .stored_file", ""),
+    "sqlalchemy.fields": (f"{VALUES} paths streams aio {INTERFACE} .file_type .stored_file", "arrow sqlalchemy"),
+    "sqlalchemy": (".bulk .fields .file_type .ledger .lifecycle .stored_file", ""),
     # Stored files as responses, signed links as views.
     "http": ("", ""),
     "http.response_headers": ("types content_types", "flask werkzeug"),

@@ -22,6 +22,7 @@ from .storage import AsyncStorage, Storage
 MAX_READ_SIZE = 100 * 1024 * 1024
 """The size, in bytes, of the largest file that :meth:`FileSystemStorage.read` returns unless it is told otherwise."""
 _EXTENSION_KEY = "storage_aio"
+_NAME = "<media>"  # in errors and in the ledger of file columns; no profile can have it
 
 
 class FileSystemStorage(AsyncStorage):
@@ -47,7 +48,7 @@ class FileSystemStorage(AsyncStorage):
         *,
         threads: int = 16,
     ) -> None:
-        super().__init__("media", threads=threads)
+        super().__init__(_NAME, threads=threads)
         self._location = location
         self._base_url = base_url
         self._backends: dict[tuple[str, str], StorageBackend] = {}
@@ -78,7 +79,7 @@ class FileSystemStorage(AsyncStorage):
                 "file_mode": 0o640,
                 "directory_mode": 0o755,
             }
-            self._backends.setdefault(key, make_storage("media", spec))
+            self._backends.setdefault(key, make_storage(_NAME, spec))
         return self._backends[key]
 
     def validate_name(self, name: str) -> str:

@@ -14,15 +14,18 @@
 from __future__ import annotations
 
 from . import bulk as bulk, lifecycle as lifecycle
+from .fields import FileField, ImageField
 from .file_type import FileList, FileListType, FileType
 from .ledger import SweepResult, file_columns, ledger_of, remove_unused, sweep, unused_files
 from .stored_file import FileValidationError, StoredFile
 
 __all__ = [
+    "FileField",
     "FileList",
     "FileListType",
     "FileType",
     "FileValidationError",
+    "ImageField",
     "StoredFile",
     "SweepResult",
     "file_columns",

@@ -43,7 +43,9 @@ class FileType(TypeDecorator[Any]):
     flask_storage.sqlalchemy.stored_file.FileValidationError: Files of this kind are not allowed: use .pdf.
     """
 
-    impl = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = sa.JSON(none_as_null=True).with_variant(
+        JSONB(none_as_null=True), "postgresql"
+    )
     cache_ok = True
     hashable = False
 
@@ -88,6 +90,10 @@ class FileType(TypeDecorator[Any]):
         name = profile or self.profile
         return current_storage.default if name is None else current_storage[cast(str, name)]
 
+    def own_storage(self) -> StorageBackend | None:
+        """Return the storage of the column, if it is not that of a profile."""
+        return self.profile if isinstance(self.profile, StorageBackend) else None
+
     def directory_for(self, row: Any) -> str:
         """Return the directory for the files of *row*."""
         return normalize_directory(self.directory(row)) if callable(self.directory) else self.directory
@@ -113,6 +119,14 @@ class FileType(TypeDecorator[Any]):
     def files(self, value: Any) -> Sequence[StoredFile]:
         """Return the files of a value of this column."""
         return () if value is None else (value,)
+
+    def stored_value(self, value: Any) -> Any:
+        """Return what an attribute with *value* holds after the files of *value* were stored."""
+        return value
+
+    def suffix_for(self, file: StoredFile) -> str:
+        """Return the end of the path for a new file, after 32 random digits: its extension."""
+        return extension_of(file.name).lower()
 
     def _check(self, file: StoredFile) -> None:
         if self.max_size is not None and file.size > self.max_size:

@@ -37,7 +37,7 @@ BATCH = 500
 _MIN_REFUSED = 20
 _MAX_SHARE = 0.05
 
-_RANDOM_NAME = re.compile(r"(?:^|/)(\d{4}-\d\d-\d\d)/[0-9a-f]{32}(?:\.[A-Za-z0-9]{1,16})?\Z")
+_RANDOM_NAME = re.compile(r"(?:^|/)(\d{4}-\d\d-\d\d)/[0-9a-f]{32}(?:_[^/]+|\.[A-Za-z0-9]{1,16})?\Z")
 _HASH_NAME = re.compile(r"(?:^|/)([0-9a-f]{2})/\1[0-9a-f]{62}\Z")
 
 
@@ -294,9 +294,9 @@ def _keep_deleted() -> timedelta:
 def _remove_released(ledger: _Ledger, keep_deleted: timedelta, dry_run: bool) -> int:
     storages = dict(current_storage) if current_storage else {}
     for column in ledger.columns:
-        profile = cast(FileType, column.type).profile
-        if isinstance(profile, StorageBackend):
-            storages[profile.name] = profile
+        storage = cast(FileType, column.type).own_storage()
+        if storage is not None:
+            storages[storage.name] = storage
     return sum(
         len(batch) if dry_run else remove_unused(ledger.engine, ledger.table, storages, batch)
         for batch in unused_files(ledger.engine, ledger.table, keep_deleted)

@@ -436,10 +436,27 @@ def _before_flush(session: Session, *_: object) -> None:
 def _store_files(
     tracker: Tracker, session: Session, state: InstanceState[Any], row: Any, attributes: Sequence[FileAttribute]
 ) -> None:
-    for key, column in attributes:
-        value = state.dict.get(key)
-        if value is not None:
-            tracker.store_pending(column, value, row, lambda: _connection(session, state.mapper))
+    for attribute in attributes:
+        _store_file(tracker, attribute, row, state, lambda: _connection(session, state.mapper))
+
+
+def _store_file(
+    tracker: Tracker,
+    attribute: FileAttribute,
+    row: Any,
+    state: InstanceState[Any],
+    connection: Callable[[], sa.Connection],
+) -> Any:
+    """Store the pending files of one attribute, and return its value."""
+    key, column = attribute
+    value = state.dict.get(key)
+    if value is None:
+        return None
+    tracker.store_pending(column, value, row, connection)
+    stored = _file_type(column).stored_value(value)
+    if stored is not value:
+        setattr(row, key, stored)
+    return stored
 
 
 def _connection(session: Session, mapper: Mapper[Any]) -> sa.Connection:
@@ -448,19 +465,17 @@ def _connection(session: Session, mapper: Mapper[Any]) -> sa.Connection:
 
 def _before_insert(mapper: Mapper[Any], connection: sa.Connection, row: Any) -> None:
     state, tracker = _state_and_tracker(row)
-    for key, column in _file_attributes[mapper]:
-        value = state.dict.get(key)
-        if value is not None:
-            tracker.store_pending(column, value, row, lambda: connection)
-            tracker.count(connection, column, value, +1)
+    for attribute in _file_attributes[mapper]:
+        value = _store_file(tracker, attribute, row, state, lambda: connection)
+        tracker.count(connection, attribute.column, value, +1)
 
 
 def _before_update(mapper: Mapper[Any], connection: sa.Connection, row: Any) -> None:
     state, tracker = _state_and_tracker(row)
-    for key, column in _file_attributes[mapper]:
+    for attribute in _file_attributes[mapper]:
+        key, column = attribute
         if state.attrs[key].history.has_changes():
-            value = state.dict.get(key)
-            tracker.store_pending(column, value, row, lambda: connection)
+            value = _store_file(tracker, attribute, row, state, lambda: connection)
             stored = tracker.stored_values(mapper, connection, state).get(key)
             tracker.count(connection, column, value, +1)
             tracker.count(connection, column, stored, -1)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from ..backends.base import StorageBackend
 from ..errors import StorageError
-from ..paths import directory_prefix, extension_of
+from ..paths import directory_prefix
 from .file_type import FileType
 from .greenlets import run_blocking
 from .ledger import Key, upsert
@@ -60,8 +60,7 @@ def store(kind: FileType, file: StoredFile, row: Any, uploads: dict[Key, Upload]
         uploads: Where the upload is noted before it begins.
     """
     storage = kind.storage_for()
-    extension = extension_of(file.name).lower()
-    name = f"{datetime.now(UTC):%Y-%m-%d}/{secrets.token_hex(16)}{extension}"
+    name = f"{datetime.now(UTC):%Y-%m-%d}/{secrets.token_hex(16)}{kind.suffix_for(file)}"
     path = f"{directory_prefix(kind.directory_for(row))}{name}"
     uploads[storage.name, path] = Upload(storage, path, file)
     checksum = run_blocking(lambda: _upload(storage, path, file))
