@@ -462,17 +462,38 @@ def test_a_storage_that_renames_files_is_refused(bucket, session):
     assert bucket.files == {}
 
 
-def test_an_error_of_such_a_storage_is_a_storage_error(bucket, session, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "expected", "message"),
+    [
+        (ConnectionError("no route to host"), StorageError, "Bucket failed: no route to host"),
+        (FileNotFoundError("no such bucket"), FileNotFoundInStorageError, "not found"),
+    ],
+    ids=["any error", "missing"],
+)
+def test_an_error_of_such_a_storage_is_a_storage_error(bucket, session, monkeypatch, error, expected, message):
     """With the name of its class."""
 
     async def fail(name, content):
-        raise ConnectionError("no route to host")
+        raise error
 
     monkeypatch.setattr(bucket, "save", fail)
     session.add(Document(file=upload()))
 
-    with pytest.raises(StorageError, match="Bucket failed: no route to host"):
+    with pytest.raises(expected, match=message):
         session.commit()
+
+
+def test_the_path_of_an_existing_file_can_be_assigned_in_such_a_storage(bucket, session, engine):
+    """The row owns the file from then on."""
+    bucket.files["imported.txt"] = b"1"
+    session.add(document := Document(file="imported.txt"))
+    session.commit()
+    assert counted(engine) == {"imported.txt": 1}
+
+    session.delete(document)
+    session.commit()
+
+    assert bucket.files == {}
 
 
 def test_a_path_without_a_file_is_refused_in_such_a_storage(bucket, session):

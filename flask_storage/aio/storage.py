@@ -337,4 +337,7 @@ class AsyncStorage(Storage):
 
 
 class _Run(Protocol):
-    def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]: ...
+    """Calls a function in a thread: :meth:`StorageThreads.run` or :meth:`ThreadedFile.run`."""
+
+    def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        """Return the awaitable result."""

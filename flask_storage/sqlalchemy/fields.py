@@ -231,9 +231,6 @@ class _CoroutineBackend(StorageBackend):
     def _list(self, path: str, recursive: bool) -> Iterable[Sequence[ListEntry]]:
         return ()
 
-    def _url(self, path: str) -> str | None:
-        return self._inner.url(path)
-
 
 def _run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in a thread of its own: this one may have an event loop that runs."""
