@@ -242,8 +242,9 @@ MAY_IMPORT = {
     "aio": (".content .default .storage", ""),
     "operations": (f"types files paths streams {INTERFACE} profiles", "flask werkzeug"),
     # Files on models, an optional feature: no module outside of the package imports it.
+    "sqlalchemy.content_rules": ("content_types", ""),
     "sqlalchemy.greenlets": ("", "sqlalchemy"),
-    "sqlalchemy.stored_file": (f"types content_types paths streams {INTERFACE} profiles", ""),
+    "sqlalchemy.stored_file": (f"types content_types paths streams {INTERFACE} profiles .content_rules", ""),
     "sqlalchemy.file_type": (f"paths {INTERFACE} profiles .stored_file", "sqlalchemy"),
     "sqlalchemy.ledger": (f"errors paths {INTERFACE} profiles .file_type .greenlets", "sqlalchemy"),
     "sqlalchemy.uploads": (

@@ -66,6 +66,11 @@ def ledger_of(metadata: sa.MetaData, schema: str | None = None) -> sa.Table:
     )
 
 
+def has_managed_name(path: str) -> bool:
+    """Whether *path* has the form of the names that columns give their files."""
+    return bool(_RANDOM_NAME.search(path) or _HASH_NAME.search(path))
+
+
 def file_columns(metadata: sa.MetaData) -> dict[sa.Table, list[sa.Column[Any]]]:
     """Return the columns of files in *metadata*, by their ledger."""
     configure_mappers()  # gives columns without a profile that of their model

@@ -13,6 +13,7 @@ MODULES = (
     "downloads",
     "uploads",
     "event_loop",
+    "models",
     "s3_links",
     "s3_files",
     "s3_small",
