@@ -16,7 +16,7 @@ from .transfers import storage
 
 UPLOADS = 20
 PIECES, PIECE, PAUSE = 13, 100_000, 0.05  # 1.3 MB in 0.65 s
-BEAT = 0.005
+INTERVAL = 0.005
 DELAY = "delay"
 
 
@@ -43,22 +43,22 @@ async def slow_pieces() -> AsyncIterator[bytes]:
         yield bytes(PIECE)
 
 
-async def beat(delays: list[float]) -> None:
-    """Note how late each of the beats is."""
+async def note_delays(delays: list[float]) -> None:
+    """Sleep again and again, and note how late the loop continues each time."""
     while True:
         begin = time.perf_counter()
-        await asyncio.sleep(BEAT)
-        delays.append(time.perf_counter() - begin - BEAT)
+        await asyncio.sleep(INTERVAL)
+        delays.append(time.perf_counter() - begin - INTERVAL)
 
 
 async def measured(upload: Callable[[], Awaitable[object]]) -> int:
     """Make all uploads at the same time, note the delay of the loop, and return their number."""
     delays: list[float] = []
-    heart = asyncio.ensure_future(beat(delays))
-    await asyncio.sleep(10 * BEAT)
+    watching = asyncio.ensure_future(note_delays(delays))
+    await asyncio.sleep(10 * INTERVAL)
     done = await asyncio.gather(*(upload() for _ in range(UPLOADS)))
-    await asyncio.sleep(10 * BEAT)
-    heart.cancel()
+    await asyncio.sleep(10 * INTERVAL)
+    watching.cancel()
     delays.sort()
     note(DELAY, delays[len(delays) * 99 // 100])
     return len(done)
