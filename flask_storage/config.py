@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeGuard, cast
 from urllib.parse import SplitResult, quote, urlsplit
 
-from flask import Flask, current_app, has_request_context, request, url_for
+from flask import current_app, has_request_context, request, url_for
+from flask.sansio.app import App
 from werkzeug.routing import BuildError
 
 from .errors import ConfigurationError
@@ -26,6 +27,7 @@ SETTINGS = (
     "STORAGE_LINK_LIFETIME",
     "STORAGE_LINK_URL_PREFIX",
     "STORAGE_EXTERNAL_URL",
+    "STORAGE_KEEP_DELETED",
     "STORAGE_LINK_USAGE",
     "STORAGE_X_ACCEL_REDIRECT",
     "STORAGE_X_SENDFILE",
@@ -44,7 +46,7 @@ _MIN_SECRET_BYTES = 32
 logger = logging.getLogger("flask_storage")
 
 
-def warn_of_misspelled_settings(app: Flask) -> None:
+def warn_of_misspelled_settings(app: App) -> None:
     """Log a warning for each setting that the extension ignores and that is spelled almost like one of its own.
 
     This is no error, because the setting may belong to another extension.
@@ -55,7 +57,7 @@ def warn_of_misspelled_settings(app: Flask) -> None:
             logger.warning("the setting %s is ignored: %s", name, question)
 
 
-def profile_specs(app: Flask) -> dict[str, Any]:
+def profile_specs(app: App) -> dict[str, Any]:
     """Return the specification of each profile by name, in order; a mapping is a copy that the caller may change.
 
     Raises:
@@ -107,7 +109,7 @@ def _named_spec(spec: object, position: int) -> tuple[str, Any]:
     return arguments["name"], {"backend": backend, **arguments}
 
 
-def default_profile(app: Flask, profiles: list[str]) -> str:
+def default_profile(app: App, profiles: list[str]) -> str:
     """Return the name of the default profile.
 
     Raises:
@@ -132,7 +134,7 @@ def _is_from_environment(profile: str) -> bool:
     return any(f"STORAGE_PROFILES__{profile}__" in variable for variable in os.environ)
 
 
-def link_secrets(app: Flask) -> tuple[bytes, ...]:
+def link_secrets(app: App) -> tuple[bytes, ...]:
     """Return the app's secret keys, the one that signs first; an empty tuple without a ``SECRET_KEY``.
 
     Raises:
@@ -164,7 +166,7 @@ class LinkURLBuilder:
         has_route: Whether the built-in link view is registered.
     """
 
-    def __init__(self, app: Flask, *, has_route: bool) -> None:
+    def __init__(self, app: App, *, has_route: bool) -> None:
         self._app = app
         self._has_route = has_route
         self._external = _parse_external_url(app.config.get("STORAGE_EXTERNAL_URL"))
@@ -234,10 +236,12 @@ class LinkURLBuilder:
             scheme, host, root = request.scheme, request.host, request.root_path
         elif config.get("SERVER_NAME"):
             # Not Flask's url_for: inside a request to another app it would return that app's host.
-            scheme, host, root = config["PREFERRED_URL_SCHEME"], config["SERVER_NAME"], config["APPLICATION_ROOT"]
+            scheme = config.get("PREFERRED_URL_SCHEME", "http")  # not among the settings of Quart
+            host, root = config["SERVER_NAME"], config["APPLICATION_ROOT"]
         else:
             raise ConfigurationError(
-                "a link created outside a request needs the app's address: set STORAGE_EXTERNAL_URL (or SERVER_NAME)"
+                "a link created outside a request of a Flask app needs the app's address: set STORAGE_EXTERNAL_URL (or "
+                "SERVER_NAME)"
             )
         if endpoint == LINK_ENDPOINT and self._app.url_map.host_matching:
             values[HOST_ARGUMENT] = host
@@ -260,7 +264,7 @@ def _parse_external_url(address: object) -> SplitResult | None:
         ) from error
 
 
-def link_url_prefix(app: Flask) -> str | None:
+def link_url_prefix(app: App) -> str | None:
     """Return the URL prefix of the built-in link view; None when the view is disabled.
 
     Raises:
@@ -272,7 +276,7 @@ def link_url_prefix(app: Flask) -> str | None:
     return prefix
 
 
-def check_x_accel(app: Flask, profiles: Collection[str]) -> None:
+def check_x_accel(app: App, profiles: Collection[str]) -> None:
     """Validate and normalize ``STORAGE_X_ACCEL_REDIRECT`` and ``STORAGE_X_SENDFILE``.
 
     Raises:
@@ -315,7 +319,7 @@ def pop_public_profiles(specs: dict[str, Any]) -> list[str]:
     return list(served.values())
 
 
-def link_lifetime(app: Flask) -> timedelta:
+def link_lifetime(app: App) -> timedelta:
     """Return how long a link is valid for which no expiry was given.
 
     Raises:
@@ -323,6 +327,16 @@ def link_lifetime(app: Flask) -> timedelta:
     """
     lifetime = app.config.setdefault("STORAGE_LINK_LIFETIME", LINK_LIFETIME)
     return timedelta(seconds=parse_seconds("STORAGE_LINK_LIFETIME", lifetime))
+
+
+def keep_deleted(app: App) -> timedelta:
+    """Return how long the files of deleted rows are kept.
+
+    Raises:
+        ConfigurationError: when the setting is neither a ``timedelta`` nor a number of seconds, or is negative.
+    """
+    setting = app.config.setdefault("STORAGE_KEEP_DELETED", timedelta(0))
+    return timedelta(seconds=parse_seconds("STORAGE_KEEP_DELETED", setting, zero=True))
 
 
 def _is_route(path: object) -> TypeGuard[str]:

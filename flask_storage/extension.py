@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from functools import partial
+from typing import Any, TypeGuard
 
-from flask import Flask, current_app
+from flask import Flask
+from flask.sansio.app import App
+from werkzeug.routing import Rule
 
 from .backends.base import StorageBackend
 from .cli.startup import errors_reported_by_click
@@ -15,6 +19,7 @@ from .config import (
     LinkURLBuilder,
     check_x_accel,
     default_profile,
+    keep_deleted,
     link_lifetime,
     link_secrets,
     link_url_prefix,
@@ -24,7 +29,7 @@ from .config import (
 )
 from .errors import ConfigurationError
 from .link_usage import open_usage_store
-from .profiles import Profiles, profiles_of
+from .profiles import Profiles, current_storage, profiles_of
 from .registry import make_storages
 from .types import LinkContext
 
@@ -46,12 +51,17 @@ class Storage:
         header.
     ``STORAGE_LINK_LIFETIME``
         How long a link is valid that is created without an expiry: a ``timedelta`` or seconds (one hour).
+    ``STORAGE_KEEP_DELETED``
+        How long files of deleted rows are kept, where models have file columns: a ``timedelta`` or seconds (0).
     ``STORAGE_LINK_USAGE``
         The store that counts the uses of limited links: None for files in the instance folder (one host), a database
         URL, or a Redis URL.
     ``STORAGE_X_ACCEL_REDIRECT``, ``STORAGE_X_SENDFILE``
         Let the web server in front of the app send local files: a mapping of profile name to nginx's internal
         location, or True.
+
+    An app may also be one of Quart. It gets its storages, and no views and commands: for these, mount a Flask app with
+    the same profiles and the same ``SECRET_KEY`` below ``STORAGE_LINK_URL_PREFIX``.
 
     Args:
         app: The app; or call :meth:`init_app` later.
@@ -65,33 +75,38 @@ class Storage:
     <MemoryStorage 'docs'>
     """
 
-    def __init__(self, app: Flask | None = None, cli_group_name: str = "storage") -> None:
+    def __init__(self, app: App | None = None, cli_group_name: str = "storage") -> None:
         self.cli_group_name = cli_group_name
         if app is not None:
             self.init_app(app)
 
-    def init_app(self, app: Flask) -> None:
+    def init_app(self, app: App) -> None:
         """Create the app's storages, and register the link view and the commands; this sends no requests.
 
         Raises:
-            ConfigurationError: when the configuration is not valid, or the app was initialized before, or is not a
-                :class:`flask.Flask`.
+            ConfigurationError: when the configuration is not valid, or the app was initialized before, or is neither
+                a :class:`flask.Flask` nor an app of Quart.
         """
         with errors_reported_by_click():
             self._init_app(app)
 
-    def _init_app(self, app: Flask) -> None:
+    def _init_app(self, app: App) -> None:
         unchecked: object = app  # callers may ignore the annotation
-        if not isinstance(unchecked, Flask):
+        if not isinstance(unchecked, Flask) and not _is_quart(unchecked):
             raise ConfigurationError(
                 f"Storage needs a Flask app, not {type(unchecked).__module__}.{type(unchecked).__qualname__}: pass an "
-                "instance of flask.Flask (Quart is not supported)"
+                "instance of flask.Flask or quart.Quart"
             )
         if "storage" in app.extensions:
             raise ConfigurationError("this app already has a Storage: create one Storage for it and import that")
         warn_of_misspelled_settings(app)
         specs = profile_specs(app)
         served = pop_public_profiles(specs)
+        if served and not isinstance(app, Flask):
+            raise ConfigurationError(
+                f"profile {served[0]!r} has serve=True, which needs a Flask app: set it in a Flask app with the same "
+                "profiles, and mount that at the base_url"
+            )
         lifetime = link_lifetime(app)
         storages = make_storages(specs)
         default = default_profile(app, list(storages))
@@ -111,11 +126,14 @@ class Storage:
                 )
             )
         link_usage = open_usage_store(app.config.get("STORAGE_LINK_USAGE"), app.instance_path)
-        app.extensions["storage"] = Profiles(storages, default, link_usage)
-        _register_views(app, prefix, {name: storages[name].base_url or "/" for name in served})
-        _register_commands(app, self.cli_group_name)
+        app.extensions["storage"] = Profiles(storages, default, link_usage, keep_deleted(app))
+        if isinstance(app, Flask):
+            _register_views(app, prefix, {name: storages[name].base_url or "/" for name in served})
+            _register_commands(app, self.cli_group_name)
+        else:
+            _register_link_url(app, prefix)
 
-    def for_app(self, app: Flask) -> Profiles:
+    def for_app(self, app: App) -> Profiles:
         """Return the storages of *app*, also outside its context.
 
         Raises:
@@ -125,8 +143,12 @@ class Storage:
 
     def get_interface(self, interface: str | None = None) -> StorageBackend:
         """Return a storage of the current app, the default one without a name (keg-storage's name for this)."""
-        profiles = self.for_app(current_app)
-        return profiles.default if interface is None else profiles[interface]
+        return current_storage.default if interface is None else current_storage[interface]
+
+
+def _is_quart(app: object) -> TypeGuard[App]:
+    quart: Any = sys.modules.get("quart")  # an app of Quart exists only where Quart was imported
+    return quart is not None and isinstance(app, quart.Quart)
 
 
 def _register_views(app: Flask, prefix: str | None, served: Mapping[str, str]) -> None:
@@ -146,6 +168,13 @@ def _register_views(app: Flask, prefix: str | None, served: Mapping[str, str]) -
             defaults={"profile": name},
             host=host,
         )
+
+
+def _register_link_url(app: App, prefix: str | None) -> None:
+    """Let links be built for a link view that another app serves below *prefix*."""
+    if prefix is not None:
+        host = f"<{HOST_ARGUMENT}>" if app.url_map.host_matching else None
+        app.url_map.add(Rule(f"{prefix.rstrip('/')}/<profile>", endpoint=LINK_ENDPOINT, host=host, build_only=True))
 
 
 def _register_commands(app: Flask, group_name: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
-from typing import cast
+from datetime import timedelta
+from typing import Any, cast
 
-from flask import Flask, current_app
+from flask import current_app, has_app_context
+from flask.sansio.app import App
 from werkzeug.local import LocalProxy
 
 from .backends.base import StorageBackend
@@ -20,12 +23,20 @@ class Profiles(Mapping[str, StorageBackend]):
         storages: By profile name.
         default: The name of the default profile.
         link_usage: The store that counts the uses of limited links.
+        keep_deleted: How long files of deleted rows are kept.
     """
 
-    def __init__(self, storages: Mapping[str, StorageBackend], default: str, link_usage: LinkUsageStore) -> None:
+    def __init__(
+        self,
+        storages: Mapping[str, StorageBackend],
+        default: str,
+        link_usage: LinkUsageStore,
+        keep_deleted: timedelta = timedelta(0),
+    ) -> None:
         self._storages = dict(storages)
         self.default_name = default
         self.link_usage = link_usage
+        self.keep_deleted = keep_deleted
 
     @property
     def default(self) -> StorageBackend:
@@ -49,7 +60,15 @@ class Profiles(Mapping[str, StorageBackend]):
         return f"<Profiles {', '.join(self)}>"
 
 
-def profiles_of(app: Flask) -> Profiles:
+def find_current_app() -> App | None:
+    """Return the app whose context is active, one of Flask or of Quart; None outside of an application context."""
+    if has_app_context():
+        return current_app
+    quart: Any = sys.modules.get("quart")  # an app of Quart exists only where Quart was imported
+    return quart.current_app if quart is not None and quart.has_app_context() else None
+
+
+def profiles_of(app: App) -> Profiles:
     """Return the storages of *app*, also outside its context.
 
     Raises:
@@ -61,5 +80,5 @@ def profiles_of(app: Flask) -> Profiles:
         raise RuntimeError("the Storage extension is not initialized on this app: call storage.init_app(app)") from None
 
 
-current_storage = cast(Profiles, LocalProxy(lambda: profiles_of(current_app)))
+current_storage = cast(Profiles, LocalProxy(lambda: profiles_of(find_current_app() or current_app)))
 """The storages of the current app: ``current_storage["docs"]``, ``current_storage.default``."""

@@ -279,6 +279,19 @@ def test_save_retries_until_a_name_is_unused(failing):
         failing.save("photo.jpg", b"2")
 
 
+def test_save_uses_another_name_when_another_write_of_the_same_one_ends_concurrently(failing):
+    """S3 and Azure raise an error then. Under a random name, which no other client has, it is raised."""
+    failing.fail("publish", error=PreconditionFailedError("replaced concurrently"))
+
+    path = failing.save("photo.jpg", b"1")
+
+    assert path.startswith("photo_")
+    assert failing.read(path) == b"1"
+    failing.fail("publish", times=2, error=PreconditionFailedError("replaced concurrently"))
+    with pytest.raises(PreconditionFailedError):
+        failing.save("photo.jpg", b"2")
+
+
 def test_save_refuses_a_name_without_a_file_name(storage):
     """Dots and slashes alone are no file name."""
     for name in ("", "/", "..", "../..", "./ /."):

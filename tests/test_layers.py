@@ -241,10 +241,33 @@ MAY_IMPORT = {
     "registry": (f"errors validation {INTERFACE}", ""),
     "config": ("errors types validation", "flask werkzeug"),
     "profiles": (f"errors link_usage {INTERFACE}", "flask werkzeug"),
+    # The coroutine API. Apps import it; the extension does not.
+    "aio.threads": (f"process_local {INTERFACE}", ""),
+    "aio.content": (f"errors types streams {INTERFACE} .threads", ""),
+    "aio.storage": (f"types files streams validation {INTERFACE} profiles .content .threads", ""),
+    "aio.default": (f"{VALUES} paths {INTERFACE} registry profiles .content .storage", "flask"),
+    "aio": (".content .default .storage", ""),
     "operations": (f"types files paths streams {INTERFACE} profiles", "flask werkzeug"),
     # Content known by its hash. `hashfs` is a store on local disk, so it is the only module here that knows a backend.
     "content_store": (f"{VALUES} content_types files paths streams validation {INTERFACE} profiles", ""),
     "hashfs": (f"{VALUES} streams {INTERFACE} backends.local.storage profiles content_store", "flask"),
+    # Files on models, an optional feature: no module outside of the package imports it.
+    "sqlalchemy.content_rules": ("content_types", ""),
+    "sqlalchemy.greenlets": ("", "sqlalchemy"),
+    "sqlalchemy.stored_file": (f"types content_types paths streams {INTERFACE} profiles .content_rules", ""),
+    "sqlalchemy.file_type": (f"paths {INTERFACE} profiles .stored_file", "sqlalchemy"),
+    "sqlalchemy.ledger": (f"errors paths {INTERFACE} profiles .file_type .greenlets", "sqlalchemy"),
+    "sqlalchemy.uploads": (
+        f"errors paths {INTERFACE} .file_type .greenlets .ledger .stored_file",
+        "sqlalchemy",
+    ),
+    "sqlalchemy.lifecycle": (
+        f"errors {INTERFACE} operations profiles .file_type .greenlets .ledger .stored_file .uploads",
+        "sqlalchemy",
+    ),
+    "sqlalchemy.bulk": (".file_type .lifecycle", "sqlalchemy"),
+    "sqlalchemy.fields": (f"{VALUES} paths streams aio {INTERFACE} .file_type .stored_file", "arrow sqlalchemy"),
+    "sqlalchemy": (".bulk .fields .file_type .ledger .lifecycle .stored_file", ""),
     # Stored files as responses, signed links as views.
     "http": ("", ""),
     "http.response_headers": ("types content_types", "flask werkzeug"),
@@ -283,7 +306,10 @@ MAY_IMPORT = {
     "cli.listing": ("types .arguments .command .output .profile", "click"),
     "cli.maintenance": (f"{VALUES} {INTERFACE} .arguments .capabilities .command .output .profile", "click"),
     # The extension connects the parts.
-    "extension": (f"{VALUES} link_usage {INTERFACE} registry config profiles http.link_view cli cli.startup", "flask"),
+    "extension": (
+        f"{VALUES} link_usage {INTERFACE} registry config profiles http.link_view cli cli.startup",
+        "flask werkzeug",
+    ),
 }
 # The package's public names, and the test support, may import every module; no module imports them.
 UNRESTRICTED = {"", "testing"}

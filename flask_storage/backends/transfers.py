@@ -296,10 +296,15 @@ class TransferOperations(StorageDriver):
             options = self._options(path, None, arguments)
             if not options.exclusive:
                 path = with_suffix(path)
+            requested = path
             while True:
                 try:
                     self._upload_file(source, path, options, None)
-                except FileExistsInStorageError:
+                except (FileExistsInStorageError, PreconditionFailedError) as error:
+                    # S3 and Azure raise the second when another write of the same name ends concurrently. No other
+                    # client writes under a random name, so with one it is something else.
+                    if isinstance(error, PreconditionFailedError) and path != requested:
+                        raise
                     source.seek(start)
                     path = with_suffix(safe_path(name))
                 else:

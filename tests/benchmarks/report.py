@@ -24,6 +24,7 @@ HEADINGS = {
     MOVED: "moved",
     "first": "first",
     "free": "worker free",
+    "delay": "delay",
     "up": "up",
     "down": "down",
     "deleted": "deleted",

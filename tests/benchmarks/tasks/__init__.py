@@ -14,6 +14,8 @@ MODULES = (
     "downloads",
     "uploads",
     "moves",
+    "event_loop",
+    "models",
     "s3_links",
     "s3_files",
     "s3_small",
