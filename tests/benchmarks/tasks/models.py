@@ -51,7 +51,7 @@ def model_with(column_type: Any = None) -> Any:
     from sqlalchemy import Column, Integer, String
     from sqlalchemy.orm import declarative_base
 
-    class Document(declarative_base()):  # type: ignore[misc]  # made anew in each process
+    class Document(declarative_base()):  # type: ignore[misc]  # made in each process
         __tablename__ = "document"
         id = Column(Integer, primary_key=True)
         name = Column(String)
