@@ -236,6 +236,7 @@ MAY_IMPORT = {
     "profiles": (f"errors link_usage {INTERFACE}", "flask werkzeug"),
     "operations": (f"types files paths streams {INTERFACE} profiles", "flask werkzeug"),
     # Files on models, an optional feature: no module outside of the package imports it.
+    "sqlalchemy.content_rules": ("content_types", ""),
     "sqlalchemy.greenlets": ("", "sqlalchemy"),
     "sqlalchemy.stored_file": (f"types content_types paths streams {INTERFACE} profiles", ""),
     "sqlalchemy.file_type": (f"paths {INTERFACE} profiles .stored_file", "sqlalchemy"),
