@@ -235,7 +235,7 @@ MAY_IMPORT = {
     "config": ("errors types validation", "flask werkzeug"),
     "profiles": (f"errors link_usage {INTERFACE}", "flask werkzeug"),
     "operations": (f"types files paths streams {INTERFACE} profiles", "flask werkzeug"),
-    # Files on models, an optional feature: no module outside of the package imports it.
+    # Files on models, an optional feature: only commands import it.
     "sqlalchemy.content_rules": ("content_types", ""),
     "sqlalchemy.greenlets": ("", "sqlalchemy"),
     "sqlalchemy.stored_file": (f"types content_types paths streams {INTERFACE} profiles", ""),
@@ -250,7 +250,9 @@ MAY_IMPORT = {
         "sqlalchemy",
     ),
     "sqlalchemy.bulk": (".file_type .lifecycle", "sqlalchemy"),
-    "sqlalchemy": (".bulk .file_type .ledger .lifecycle .stored_file", ""),
+    "sqlalchemy.databases": ("", "flask sqlalchemy"),
+    "sqlalchemy.fsck": (f"errors {INTERFACE} profiles .databases .file_type .ledger", "sqlalchemy"),
+    "sqlalchemy": (".bulk .databases .file_type .ledger .lifecycle .stored_file", ""),
     # Stored files as responses, signed links as views.
     "http": ("", ""),
     "http.response_headers": ("types content_types", "flask werkzeug"),
@@ -283,7 +285,14 @@ MAY_IMPORT = {
     "cli.files": (f"types {INTERFACE} .arguments .command .output .profile .trees", "click"),
     "cli.links": ("types .arguments .command .output .profile", "click"),
     "cli.listing": ("types .arguments .command .output .profile", "click"),
-    "cli.maintenance": (f"{VALUES} {INTERFACE} .arguments .capabilities .command .output .profile", "click"),
+    "cli.models": (
+        "sqlalchemy.databases sqlalchemy.fsck sqlalchemy.ledger .arguments .command .output .profile",
+        "click flask",
+    ),
+    "cli.maintenance": (
+        f"{VALUES} multipart {INTERFACE} .arguments .capabilities .command .models .output .profile",
+        "click",
+    ),
     # The extension connects the parts.
     "extension": (f"{VALUES} link_usage {INTERFACE} registry config profiles http.link_view cli cli.startup", "flask"),
 }

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from . import bulk as bulk, lifecycle as lifecycle
+from .databases import databases_of, register
 from .file_type import FileList, FileListType, FileType
 from .ledger import SweepResult, file_columns, ledger_of, remove_unused, sweep, unused_files
 from .stored_file import FileValidationError, StoredFile
@@ -25,8 +26,10 @@ __all__ = [
     "FileValidationError",
     "StoredFile",
     "SweepResult",
+    "databases_of",
     "file_columns",
     "ledger_of",
+    "register",
     "remove_unused",
     "sweep",
     "unused_files",
