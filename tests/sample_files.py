@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from PIL import Image
+
 COMMITTED = Path(__file__).with_name("content_types")
 
 _WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
@@ -86,8 +88,6 @@ def sample_files() -> list[SampleFile]:
 
 
 def _images() -> Iterator[SampleFile]:
-    from PIL import Image
-
     colors = Image.effect_noise((32, 24), 60).convert("RGB")
     saves: list[tuple[str, str, dict[str, Any]]] = [
         ("photo.jpg", "image/jpeg", {}),

@@ -3,9 +3,6 @@
 import pytest
 
 from flask_storage.content_types import guess_content_type
-
-pytest.importorskip("PIL", reason="Pillow makes the sample images")
-
 from flask_storage.sqlalchemy.content_rules import HEAD_BYTES, content_type_of
 
 from .sample_files import SampleFile, sample_files

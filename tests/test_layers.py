@@ -252,7 +252,8 @@ MAY_IMPORT = {
     "sqlalchemy.bulk": (".file_type .lifecycle", "sqlalchemy"),
     "sqlalchemy.databases": ("", "flask sqlalchemy"),
     "sqlalchemy.fsck": (f"errors {INTERFACE} profiles .databases .file_type .ledger", "sqlalchemy"),
-    "sqlalchemy": (".bulk .databases .file_type .ledger .lifecycle .stored_file", ""),
+    "sqlalchemy.forms": (".file_type .stored_file", "sqlalchemy wtforms"),
+    "sqlalchemy": (".bulk .databases .file_type .forms .ledger .lifecycle .stored_file", ""),
     # Stored files as responses, signed links as views.
     "http": ("", ""),
     "http.response_headers": ("types content_types", "flask werkzeug"),

@@ -16,6 +16,7 @@ from __future__ import annotations
 from . import bulk as bulk, lifecycle as lifecycle
 from .databases import databases_of, register
 from .file_type import FileList, FileListType, FileType
+from .forms import file_rules
 from .ledger import SweepResult, file_columns, ledger_of, remove_unused, sweep, unused_files
 from .stored_file import FileValidationError, StoredFile
 
@@ -28,6 +29,7 @@ __all__ = [
     "SweepResult",
     "databases_of",
     "file_columns",
+    "file_rules",
     "ledger_of",
     "register",
     "remove_unused",
