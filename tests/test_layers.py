@@ -238,7 +238,7 @@ MAY_IMPORT = {
     # Files on models, an optional feature: only commands import it.
     "sqlalchemy.content_rules": ("content_types", ""),
     "sqlalchemy.greenlets": ("", "sqlalchemy"),
-    "sqlalchemy.stored_file": (f"types content_types paths streams {INTERFACE} profiles", ""),
+    "sqlalchemy.stored_file": (f"types content_types paths streams {INTERFACE} profiles .content_rules", ""),
     "sqlalchemy.file_type": (f"paths {INTERFACE} profiles .stored_file", "sqlalchemy"),
     "sqlalchemy.ledger": (f"errors paths {INTERFACE} profiles .file_type .greenlets", "sqlalchemy"),
     "sqlalchemy.uploads": (

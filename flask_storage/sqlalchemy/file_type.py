@@ -36,6 +36,7 @@ class FileType(TypeDecorator[Any]):
         content_types: The allowed media types; ``"image/"`` allows all that begin with it.
         validators: Called with the pending :class:`StoredFile` on assignment; raise :class:`FileValidationError`.
         content_addressed: Store each content once, as ``<directory>/<2 digits>/<SHA-256>``, however many rows have it.
+            Columns of another database, or of another schema, need another directory. SQLite and PostgreSQL only.
 
     >>> invoices = FileType("docs", directory="invoices", max_size=10_000_000, extensions={"pdf"})
     >>> invoices.coerce(b"%PDF-1.7")

@@ -30,12 +30,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction
 
 from ..backends.base import StorageBackend
-from ..errors import FileNotFoundInStorageError, StorageError
+from ..errors import FileNotFoundInStorageError, StorageError, UnsupportedOperationError
 from ..operations import StorageOperations
 from ..profiles import current_storage
 from .file_type import FileList, FileListType, FileType
 from .greenlets import run_blocking
-from .ledger import BATCH, Key, ledger_of, remove_unused
+from .ledger import BATCH, Key, has_managed_name, ledger_of, remove_unused
 from .stored_file import StoredFile
 from .uploads import Upload, discard, store, store_by_hash
 
@@ -54,6 +54,7 @@ class FileAttribute(NamedTuple):
 
 
 _file_attributes: weakref.WeakKeyDictionary[Mapper[Any], list[FileAttribute]] = weakref.WeakKeyDictionary()
+_new_mappers: list[Mapper[Any]] = []
 
 
 class _Scope:
@@ -141,6 +142,7 @@ class Tracker:
         Raises:
             FileNotFoundInStorageError: when a row gets a file that another transaction is deleting, or that does not
                 exist.
+            UnsupportedOperationError: when a row gets the file of another database.
         """
         for (connection, ledger), counts in self._counts.items():
             new: list[dict[str, Any]] = []
@@ -244,7 +246,14 @@ class Tracker:
         is_released = connection.scalar(sa.select(ledger.c.refs).where(here)) is not None
         if is_released or not run_blocking(lambda: storage.exists(key[1])):
             raise FileNotFoundInStorageError(storage.name, key[1])
-        # A file that was stored otherwise, or before there was a ledger.
+        if has_managed_name(key[1]) and self._upload(key) is None:
+            raise UnsupportedOperationError(
+                f"cannot give a row the file {key[1]} in {storage.name}: the ledger of this database does not have it. "
+                "To copy a file of another database or schema, assign StoredFile(file.open(), name=file.name)",
+                path=key[1],
+                backend=storage.name,
+            )
+        # A file that was stored by other means than a column.
         connection.execute(ledger.insert().values(profile=key[0], path=key[1], refs=step))
 
     def _release(self, connection: sa.Connection, ledger: sa.Table, fewer: dict[Key, int]) -> None:
@@ -338,6 +347,7 @@ def _engine(connection: sa.Connection) -> sa.Engine:
 @event.listens_for(Mapper, "mapper_configured")
 def _watch(mapper: Mapper[Any], model: type[Any]) -> None:
     """Check what is assigned to attributes with files, and follow the rows of their model."""
+    _new_mappers.append(mapper)
     attributes = []
     for attribute in mapper.column_attrs:
         column = attribute.columns[0]
@@ -393,16 +403,16 @@ def _has_lists(column: sa.ColumnElement[Any]) -> bool:
 @event.listens_for(Mapper, "after_configured")
 def _warn_of_passive_deletes() -> None:
     """Warn of relationships whose rows the database deletes without the session."""
+    mappers = [_new_mappers.pop() for _ in range(len(_new_mappers))]
     with_files = {mapper.base_mapper for mapper in _file_attributes}
-    for mapper in {mapper for base in with_files for mapper in base.registry.mappers}:
-        for relationship in mapper.relationships:
-            if relationship.passive_deletes and relationship.mapper.base_mapper in with_files:
-                warnings.warn(
-                    f"{relationship} has passive_deletes, so the database deletes rows with files that the session "
-                    "does not see: their files remain. Remove passive_deletes",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+    for relationship in [relationship for mapper in mappers for relationship in mapper.relationships]:
+        if relationship.passive_deletes and relationship.mapper.base_mapper in with_files:
+            warnings.warn(
+                f"{relationship} has passive_deletes, so the database deletes rows with files that the session does "
+                "not see: their files remain. Remove passive_deletes",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
 # -- the session ------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from ..paths import extension_of
 from ..profiles import current_storage
 from ..streams import SupportsRead, copy_chunks, is_rewindable
 from ..types import Expiry, LinkArguments
+from .content_rules import HEAD_BYTES, content_type_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -58,8 +59,8 @@ class StoredFile:
             read twice is copied, beyond 1 MiB to a temporary file. The content is read when the session flushes, and
             again if the row is added again after a rollback, so keep a file open until the commit.
         name: The file name for users; by default that of *content*. Only its last component is used.
-        content_type: A media type that you have checked; by default that of the name's extension. The type that a
-            browser sends is not used.
+        content_type: A media type that you have checked; by default that of the name's extension, or what the content
+            shows if it contradicts the name. The type that a browser sends is not used.
         metadata: Your own values; they must be valid JSON, and are stored in the row only.
 
     Raises:
@@ -109,7 +110,7 @@ class StoredFile:
         self._set(
             name=name,
             size=source.size,
-            content_type=content_type or guess_content_type(name),
+            content_type=content_type or content_type_of(name, source.head()),
             metadata=metadata,
             _content=source,
         )
@@ -312,8 +313,8 @@ class Content:
 
     def __init__(self, content: Any) -> None:
         self.name = None
-        # An upload of Werkzeug, or of Starlette.
-        if hasattr(content, "filename"):
+        # An upload of Werkzeug, or of Starlette; a gzip stream has a file name too.
+        if hasattr(content, "content_type") and hasattr(content, "filename"):
             if not content.filename:
                 raise FileValidationError("No file was chosen.", "empty")
             self.name = content.filename
@@ -333,6 +334,11 @@ class Content:
                 "a file column takes bytes, a binary file, a pathlib.Path or an upload, not "
                 f"{type(content).__name__}: {advice}"
             )
+
+    def head(self) -> bytes:
+        """Return the beginning of the content."""
+        with self.open() as file:
+            return file.read(HEAD_BYTES)
 
     def _use_file(self, file: Any) -> None:
         name = getattr(file, "name", None)  # a number for a file that was opened by its descriptor
