@@ -388,6 +388,12 @@ class _SharedReader(io.RawIOBase):
         self._position += len(data)
         return len(data)
 
+    def close(self) -> None:
+        # Whoever gave the file may assign it again, as forms do that have checked it before.
+        if not (self.closed or getattr(self._file, "closed", False)):
+            self._file.seek(self._start)
+        super().close()
+
 
 def _open_local(path: str) -> io.BufferedIOBase:
     return open(path, "rb")
