@@ -287,14 +287,12 @@ def test_changes_after_the_rows_were_read_stay_counted(check, document, engine, 
     assert found(check()) == []
 
 
-def test_an_orphan_that_a_row_takes_is_not_released(check, docs, engine):
-    """A transaction that adopts the file after it was listed is not overwritten."""
+def test_an_orphan_that_a_row_takes_is_not_released(check, docs, engine, execute):
+    """A transaction that is committed after the file was listed is not overwritten."""
     path = managed_name()
     docs.write(path, b"left")
     comparison = check()
-    with Session(engine) as session:
-        session.add(Document(file=StoredFile.existing("docs", path), pages=[]))
-        session.commit()
+    execute(sa.insert(LEDGER).values(profile="docs", path=path, refs=1))
 
     comparison.repair()
 
