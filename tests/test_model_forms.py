@@ -25,10 +25,10 @@ class Base(DeclarativeBase):
     """The base class of the model."""
 
 
-def refuse_drafts(file):
+def refuse_copies(file):
     """Refuse files of some names."""
-    if file.name.startswith("draft"):
-        raise FileValidationError("Drafts are not allowed.", "draft")
+    if file.name.startswith("copy"):
+        raise FileValidationError("Copies are not allowed.", "copy")
 
 
 class Invoice(Base):
@@ -36,7 +36,7 @@ class Invoice(Base):
 
     __tablename__ = "invoice"
     id: Mapped[int] = mapped_column(primary_key=True)
-    pdf: Mapped[StoredFile | None] = mapped_column(FileType("docs", max_size=10, validators=[refuse_drafts]))
+    pdf: Mapped[StoredFile | None] = mapped_column(FileType("docs", max_size=10, validators=[refuse_copies]))
     scans: Mapped[list[StoredFile]] = mapped_column(FileListType("docs", extensions={"png"}))
 
 
@@ -84,6 +84,7 @@ def test_a_form_with_allowed_files_fills_the_row(app):
 
     with submitted(app, InvoiceForm, data, invoice) as errors:
         assert errors == {}
+        assert invoice.pdf is not None
         assert invoice.pdf.read() == b"%PDF-1.7"
         assert [file.name for file in invoice.scans] == ["1.png", "2.png"]
 
@@ -92,7 +93,7 @@ def test_a_form_with_allowed_files_fills_the_row(app):
     ("field", "content", "name", "message"),
     [
         ("pdf", b"x" * 11, "a.pdf", "The file is too large: it has 11 bytes, and 10 are allowed."),
-        ("pdf", b"x", "draft.pdf", "Drafts are not allowed."),
+        ("pdf", b"x", "copy.pdf", "Copies are not allowed."),
         ("scans", b"x", "a.gif", "Files of this kind are not allowed: use .png."),
     ],
 )

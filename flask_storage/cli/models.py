@@ -116,9 +116,9 @@ def sweep_lines(result: SweepResult) -> Iterator[str]:
 
 def sweep_text(result: SweepResult, *, dry_run: bool) -> str:
     """Return what a sweep did, or would do, with the files of models."""
-    verb = "Would delete" if dry_run else "Deleted"
+    action = "Would delete" if dry_run else "Deleted"
     orphans = 0 if result.refused else len(result.orphans)
-    return f"{verb} {_files(result.released)} of deleted or changed rows, and {_files(orphans)} without a row."
+    return f"{action} {_files(result.released)} of deleted or changed rows, and {_files(orphans)} without a row."
 
 
 def refusal_text(result: SweepResult) -> str:

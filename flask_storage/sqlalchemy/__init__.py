@@ -17,7 +17,16 @@ from . import bulk as bulk, lifecycle as lifecycle
 from .databases import databases_of, register
 from .file_type import FileList, FileListType, FileType
 from .forms import file_rules
-from .ledger import SweepResult, file_columns, ledger_of, remove_unused, sweep, unused_files
+from .ledger import (
+    ReleasedFile,
+    SweepResult,
+    file_columns,
+    ledger_of,
+    released_files,
+    remove_unused,
+    sweep,
+    unused_files,
+)
 from .stored_file import FileValidationError, StoredFile
 
 __all__ = [
@@ -25,6 +34,7 @@ __all__ = [
     "FileListType",
     "FileType",
     "FileValidationError",
+    "ReleasedFile",
     "StoredFile",
     "SweepResult",
     "databases_of",
@@ -32,6 +42,7 @@ __all__ = [
     "file_rules",
     "ledger_of",
     "register",
+    "released_files",
     "remove_unused",
     "sweep",
     "unused_files",

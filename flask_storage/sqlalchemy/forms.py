@@ -29,7 +29,7 @@ def file_rules(attribute: QueryableAttribute[Any]) -> Callable[[Any, Any], None]
     kind = cast(FileType, cast(Any, attribute).property.columns[0].type)
 
     def check(_form: Any, field: Any) -> None:
-        from wtforms.validators import ValidationError
+        from wtforms.validators import ValidationError  # type: ignore[import-untyped]  # it has no type hints
 
         files = field.data if isinstance(field.data, list | tuple) else [field.data]
         try:
