@@ -1,6 +1,7 @@
 """`flask storage sweep`, `fsck` and `restore` for the files of models."""
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -258,9 +259,13 @@ def test_restore_refuses_what_it_cannot_restore(run, app, engine, docs, document
 # -- the databases of an app ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("has_imported", [True, False])
 @pytest.mark.parametrize("command", ["fsck", "restore"])
-def test_without_models_the_commands_say_what_to_do(run, command):
-    """The error names both ways."""
+def test_without_models_the_commands_say_what_to_do(run, command, has_imported, monkeypatch):
+    """The error names both ways, also in an app that does not use the package."""
+    if not has_imported:
+        monkeypatch.delitem(sys.modules, "flask_storage.sqlalchemy")
+
     result = run(command)
 
     assert result.exit_code == 2

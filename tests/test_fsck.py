@@ -244,6 +244,28 @@ def test_an_upload_that_was_not_completed_is_abandoned(check, document, docs):
     assert found(check()) == [("abandoned", "documents/large.bin")]
 
 
+def test_a_young_upload_is_not_abandoned(check, document, docs):
+    """It may still be running."""
+    docs.multipart.create("documents/large.bin", WriteOptions())
+
+    assert found(check(timedelta(days=1))) == []
+
+
+def test_a_file_that_is_deleted_before_it_is_read_is_no_finding(check, document, docs):
+    """It was in the listing, and its row is deleted too."""
+    comparison = check()
+    docs.delete(document.file.path)
+
+    assert found(comparison, checksums=True) == []
+
+
+def test_a_value_without_a_path_is_no_file(check, document, execute):
+    """Such as one that SQL has written; the file that the row had before is miscounted."""
+    execute(sa.text("UPDATE document SET file = '{}'"))
+
+    assert found(check()) == [("miscounted", document.file.path)]
+
+
 def test_a_file_that_is_released_while_it_is_compared_is_not_missing(check, document, docs, engine):
     """The row was read before another transaction deleted it."""
 

@@ -2,6 +2,7 @@
 
 import io
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -11,6 +12,7 @@ from flask import Flask
 from flask_wtf import FlaskForm  # type: ignore[import-untyped]  # it has no type hints
 from flask_wtf.file import FileField, MultipleFileField  # type: ignore[import-untyped]  # likewise
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from werkzeug.datastructures import FileStorage
 from wtforms.validators import DataRequired  # type: ignore[import-untyped]  # likewise
 
 from flask_storage.sqlalchemy import FileListType, FileType, FileValidationError, StoredFile, file_rules
@@ -115,6 +117,11 @@ def test_a_field_without_a_file_is_valid_and_keeps_that_of_the_row(app):
     with submitted(app, RequiringForm, {"pdf": upload(b"", "")}, invoice) as errors:
         assert errors == {}
     assert invoice.pdf == stored
+
+
+def test_an_upload_without_a_name_is_no_file():
+    """Browsers send one for a field in which no file was chosen; other file fields than Flask-WTF's pass it on."""
+    file_rules(Invoice.pdf)(None, SimpleNamespace(data=FileStorage()))
 
 
 ENVIRONMENT = """
