@@ -252,6 +252,7 @@ MAY_IMPORT = {
     "content_store": (f"{VALUES} content_types files paths streams validation {INTERFACE} profiles", ""),
     "hashfs": (f"{VALUES} streams {INTERFACE} backends.local.storage profiles content_store", "flask"),
     # Files on models, an optional feature: no module outside of the package imports it.
+    # Files on models, an optional feature: only commands import it.
     "sqlalchemy.content_rules": ("content_types", ""),
     "sqlalchemy.greenlets": ("", "sqlalchemy"),
     "sqlalchemy.stored_file": (f"types content_types paths streams {INTERFACE} profiles .content_rules", ""),
@@ -268,6 +269,10 @@ MAY_IMPORT = {
     "sqlalchemy.bulk": (".file_type .lifecycle", "sqlalchemy"),
     "sqlalchemy.fields": (f"{VALUES} paths streams aio {INTERFACE} .file_type .stored_file", "arrow sqlalchemy"),
     "sqlalchemy": (".bulk .fields .file_type .ledger .lifecycle .stored_file", ""),
+    "sqlalchemy.databases": ("", "flask sqlalchemy"),
+    "sqlalchemy.fsck": (f"errors {INTERFACE} profiles .databases .file_type .ledger", "sqlalchemy"),
+    "sqlalchemy.forms": (".file_type .stored_file", "sqlalchemy wtforms"),
+    "sqlalchemy": (".bulk .databases .file_type .forms .ledger .lifecycle .stored_file", ""),
     # Stored files as responses, signed links as views.
     "http": ("", ""),
     "http.response_headers": ("types content_types", "flask werkzeug"),
@@ -304,7 +309,14 @@ MAY_IMPORT = {
     "cli.files": (f"types {INTERFACE} .arguments .command .output .profile .trees", "click"),
     "cli.links": ("types .arguments .command .output .profile", "click"),
     "cli.listing": ("types .arguments .command .output .profile", "click"),
-    "cli.maintenance": (f"{VALUES} {INTERFACE} .arguments .capabilities .command .output .profile", "click"),
+    "cli.models": (
+        "sqlalchemy.databases sqlalchemy.fsck sqlalchemy.ledger .arguments .command .output .profile",
+        "click flask",
+    ),
+    "cli.maintenance": (
+        f"{VALUES} multipart {INTERFACE} .arguments .capabilities .command .models .output .profile",
+        "click",
+    ),
     # The extension connects the parts.
     "extension": (
         f"{VALUES} link_usage {INTERFACE} registry config profiles http.link_view cli cli.startup",

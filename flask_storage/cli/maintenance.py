@@ -12,10 +12,12 @@ import click
 
 from ..backends.base import StorageBackend
 from ..errors import StorageError
+from ..multipart import PendingUpload
 from ..types import Capabilities, ShareLinkOperation
 from .arguments import duration, json_option
 from .capabilities import described
 from .command import StorageCommand
+from .models import app_databases, refusal_text, sweep_json, sweep_lines, sweep_models, sweep_text
 from .output import as_json, operation_names, print_status, printable, write_lines
 from .profile import app_profiles, requested_profile, selected_storage
 
@@ -60,39 +62,68 @@ def check_command() -> None:
     show_default=True,
     help="Only remove uploads that began longer ago; choose more than your longest upload takes.",
 )
+@click.option(
+    "--days",
+    type=click.IntRange(min=1),
+    default=7,
+    show_default=True,
+    help="How far back to look for files of models that have no row; at least the days between two sweeps.",
+)
 @click.option("--dry-run", is_flag=True, help="List unfinished multipart uploads, and remove nothing.")
+@click.option("--force", is_flag=True, help="Also remove unusually many files of models that have no row.")
 @json_option
-def sweep_command(older_than: timedelta, dry_run: bool, wants_json: bool) -> None:
+@click.pass_context
+def sweep_command(
+    ctx: click.Context, older_than: timedelta, days: int, dry_run: bool, force: bool, wants_json: bool
+) -> None:
     """Remove leftovers of unfinished writes and uploads.
 
+    If the app has models with files, also remove the files that no row has any more, and those that a killed process
+    has left, in all profiles of these models. If the latter are more than 20, and more than 5 % of the files that were
+    looked at, none of them is removed, and the exit status is 1.
+
     --dry-run lists the unfinished multipart uploads of that age: start time, id and path, separated by tabs. Temporary
-    files of interrupted writes are not in that list.
+    files of interrupted writes are not in that list. For models it lists the files that a killed process has left:
+    the word orphan, profile and path.
     """
     storage = selected_storage()
-    if dry_run:
-        _list_uploads(storage, older_than, wants_json)
-        return
-    removed = storage.sweep(older_than)
+    databases = app_databases()
+    swept = sweep_models(databases, older_than, days, dry_run=dry_run, force=force) if databases else None
+    uploads = _unfinished_uploads(storage, older_than) if dry_run else []
+    removed = 0 if dry_run else storage.sweep(older_than)
     if wants_json:
-        write_lines([as_json({"profile": storage.name, "removed": removed})])
+        document = {"uploads": [asdict(upload) for upload in uploads]} if dry_run else {"removed": removed}
+        write_lines([as_json({"profile": storage.name, **document, **(sweep_json(swept) if swept else {})})])
     else:
-        print_status(f"Removed {removed} {'leftover' if removed == 1 else 'leftovers'} from {storage.name}.")
+        write_lines([*(_upload_line(upload) for upload in uploads), *(sweep_lines(swept) if swept and dry_run else ())])
+        print_status(_uploads_text(storage, uploads) if dry_run else _removed_text(storage, removed))
+        if swept:
+            print_status(sweep_text(swept, dry_run=dry_run))
+    if swept and swept.refused:
+        print_status(refusal_text(swept))
+        ctx.exit(1)
 
 
-def _list_uploads(storage: StorageBackend, older_than: timedelta, wants_json: bool) -> None:
+def _unfinished_uploads(storage: StorageBackend, older_than: timedelta) -> list[PendingUpload]:
     before = datetime.now(UTC) - older_than
     found = storage.multipart.list_uploads() if storage.capabilities.multipart else ()
-    uploads = sorted((upload for upload in found if upload.started_at < before), key=lambda upload: upload.started_at)
-    if wants_json:
-        write_lines([as_json({"profile": storage.name, "uploads": [asdict(upload) for upload in uploads]})])
-        return
+    return sorted((upload for upload in found if upload.started_at < before), key=lambda upload: upload.started_at)
+
+
+def _upload_line(upload: PendingUpload) -> str:
     # Uploads of other programs may have names with control characters.
-    write_lines(
-        f"{upload.started_at.isoformat(timespec='seconds')}\t{printable(upload.upload_id)}\t{printable(upload.path)}"
-        for upload in uploads
-    )
-    count = f"{len(uploads)} unfinished multipart {'upload' if len(uploads) == 1 else 'uploads'} in {storage.name}."
-    print_status(count if storage.capabilities.multipart else f"{storage.name} has no multipart uploads.")
+    start = upload.started_at.isoformat(timespec="seconds")
+    return f"{start}\t{printable(upload.upload_id)}\t{printable(upload.path)}"
+
+
+def _uploads_text(storage: StorageBackend, uploads: Sequence[PendingUpload]) -> str:
+    if not storage.capabilities.multipart:
+        return f"{storage.name} has no multipart uploads."
+    return f"{len(uploads)} unfinished multipart {'upload' if len(uploads) == 1 else 'uploads'} in {storage.name}."
+
+
+def _removed_text(storage: StorageBackend, removed: int) -> str:
+    return f"Removed {removed} {'leftover' if removed == 1 else 'leftovers'} from {storage.name}."
 
 
 def _profile_row(profile: str) -> dict[str, Any]:

@@ -14,9 +14,20 @@
 from __future__ import annotations
 
 from . import bulk as bulk, lifecycle as lifecycle
+from .databases import databases_of, register
 from .fields import FileField, ImageField
 from .file_type import FileList, FileListType, FileType
-from .ledger import SweepResult, file_columns, ledger_of, remove_unused, sweep, unused_files
+from .forms import file_rules
+from .ledger import (
+    ReleasedFile,
+    SweepResult,
+    file_columns,
+    ledger_of,
+    released_files,
+    remove_unused,
+    sweep,
+    unused_files,
+)
 from .stored_file import FileValidationError, StoredFile
 
 __all__ = [
@@ -26,10 +37,15 @@ __all__ = [
     "FileType",
     "FileValidationError",
     "ImageField",
+    "ReleasedFile",
     "StoredFile",
     "SweepResult",
+    "databases_of",
     "file_columns",
+    "file_rules",
     "ledger_of",
+    "register",
+    "released_files",
     "remove_unused",
     "sweep",
     "unused_files",

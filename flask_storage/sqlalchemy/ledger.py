@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -71,6 +71,11 @@ def has_managed_name(path: str) -> bool:
     return bool(_RANDOM_NAME.search(path) or _HASH_NAME.search(path))
 
 
+def are_suspiciously_many(count: int, seen: int) -> bool:
+    """Whether it needs a confirmation to delete *count* of *seen* files that no row has."""
+    return count > max(_MIN_REFUSED, _MAX_SHARE * seen)
+
+
 def file_columns(metadata: sa.MetaData) -> dict[sa.Table, list[sa.Column[Any]]]:
     """Return the columns of files in *metadata*, by their ledger."""
     configure_mappers()  # gives columns without a profile that of their model
@@ -117,6 +122,43 @@ def unused_files(engine: sa.Engine, ledger: sa.Table, keep_deleted: timedelta = 
         if not batch:
             return
         yield batch
+
+
+class ReleasedFile(NamedTuple):
+    """A file that no row has any more, and that is not deleted yet.
+
+    Attributes:
+        profile: The name of its storage.
+        path: Where it is.
+        released_at: When the last row was deleted or got another file.
+    """
+
+    profile: str
+    path: str
+    released_at: datetime
+
+
+def released_files(engine: sa.Engine, metadata: sa.MetaData, key: Key | None = None) -> Iterator[ReleasedFile]:
+    """Yield the files that ``STORAGE_KEEP_DELETED`` still keeps, or that the next sweep deletes.
+
+    Args:
+        engine: The database.
+        metadata: The metadata of its models.
+        key: Profile and path of one file, to look for that one only.
+    """
+    for ledger in file_columns(metadata):
+        columns = (ledger.c.profile, ledger.c.path, ledger.c.released_at)
+        query = sa.select(*columns).where(ledger.c.refs < 1, ledger.c.released_at.is_not(None))
+        if key is not None:
+            query = query.where(ledger.c.profile == key[0], ledger.c.path == key[1])
+        options = {"yield_per": BATCH}
+        with engine.connect() as connection, connection.execute(query, execution_options=options) as rows:
+            for profile, path, released_at in rows:
+                yield ReleasedFile(profile, path, _as_utc(released_at))
+
+
+def _as_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)  # SQLite stores no zone
 
 
 def remove_unused(
@@ -286,7 +328,7 @@ def sweep(
             for ledger in ledgers:
                 unknown = ledger.without_known(location.storage, unknown)
             orphans.update({(location.storage.name, path): (location, owner) for path in unknown})
-    refused = not force and len(orphans) > max(_MIN_REFUSED, _MAX_SHARE * seen)
+    refused = not force and are_suspiciously_many(len(orphans), seen)
     if not (dry_run or refused):
         _delete_orphans(orphans)
     return SweepResult(released=released, orphans=list(orphans), seen=seen, refused=refused)
