@@ -1,8 +1,10 @@
-"""One transaction that does everything with files: stores, replaces, deletes, shares, changes a list, rolls back."""
+"""Transactions for several tests; one does everything with files: stores, replaces, deletes, shares, rolls back."""
 
+import secrets
 from contextlib import suppress
 
 import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
 
 from flask_storage.sqlalchemy import StoredFile
 from tests.sqlalchemy.models import Album, Document
@@ -43,3 +45,15 @@ def run(session):
     session.delete(deleted)
     session.execute(sa.update(Document).where(Document.title == "bulk").values(preview=StoredFile(b"bulk")))
     session.commit()
+
+
+def replace_often(session):
+    """Replace the file of one row in ten transactions, each with retries while the database reports conflicts."""
+    committed = 0
+    while committed < 10:
+        try:
+            session.get_one(Document, 1).file = secrets.token_bytes(8)
+            session.commit()
+            committed += 1
+        except OperationalError:
+            session.rollback()

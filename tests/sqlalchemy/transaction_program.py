@@ -26,7 +26,7 @@ from flask_storage.profiles import Profiles
 from tests.sqlalchemy import rich_transaction
 from tests.sqlalchemy.databases import create_engine
 
-APPLICATION_NAME = "killed"
+APPLICATION_NAME = "transaction_program"
 
 
 class Steps:
@@ -74,8 +74,8 @@ class SteppingStorage(LocalFSStorage):
 
         steps.around(super()._upload_file)(Source(), path, options, progress)
 
-    def _delete(self, path):
-        self.steps.around(super()._delete)(path)
+    def _delete(self, path, version=None):
+        self.steps.around(super()._delete)(path, version)
 
 
 def open_storage(root):
