@@ -9,7 +9,7 @@ import sqlalchemy as sa
 DATABASES = ["sqlite", "postgresql"]
 
 
-def create_engine(url: str) -> sa.Engine:
+def create_engine(url: str | sa.URL) -> sa.Engine:
     """Return an engine; one on SQLite has savepoints that work, and enforces foreign keys."""
     if sa.make_url(url).get_backend_name() != "sqlite":
         return sa.create_engine(url)

@@ -126,7 +126,12 @@ def test_a_temporary_file(session, files, make):
 def test_a_pipe(session, files):
     """It can be read only once, so it is copied when it is assigned."""
     reading, writing = os.pipe()
-    writer = threading.Thread(target=lambda: (os.write(writing, b"one"), os.close(writing)))
+
+    def write():
+        with open(writing, "wb") as pipe:
+            pipe.write(b"one")
+
+    writer = threading.Thread(target=write)
     writer.start()
     with open(reading, "rb") as source:
         document = Document(file=source)
