@@ -47,7 +47,17 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 
 # Names of other projects cannot be looked up without a network; `-n` checks the names of this one.
-_OTHERS = sys.stdlib_module_names | {"arrow", "azure", "blinker", "click", "flask", "jwt", "paramiko", "werkzeug"}
+_OTHERS = sys.stdlib_module_names | {
+    "arrow",
+    "azure",
+    "blinker",
+    "click",
+    "flask",
+    "jwt",
+    "paramiko",
+    "sqlalchemy",
+    "werkzeug",
+}
 _OTHERS |= {"_typeshed", "Mapping", "ReadableBuffer", "SansIOResponse", "WriteableBuffer"}
 
 # Names of this package that signatures show and the reference does not describe.

@@ -28,6 +28,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction
+from sqlalchemy.orm.attributes import instance_state
 
 from ..backends.base import StorageBackend
 from ..errors import FileNotFoundInStorageError, StorageError, UnsupportedOperationError
@@ -428,7 +429,7 @@ def _before_flush(session: Session, *_: object) -> None:
     tracker.is_flushing = True
     tracker.forget_counts()
     for row in [*session.new, *session.dirty]:
-        state: InstanceState[Any] = sa.inspect(row)
+        state = instance_state(row)
         attributes = _file_attributes.get(state.mapper)
         if not attributes or row in deleted:
             continue
@@ -436,7 +437,7 @@ def _before_flush(session: Session, *_: object) -> None:
         if state.persistent and any(state.attrs[key].history.added for key, _ in attributes):
             changed.setdefault(state.mapper, []).append(state)
     for row in deleted:
-        state = sa.inspect(row)
+        state = instance_state(row)
         if state.mapper in _file_attributes:
             changed.setdefault(state.mapper, []).append(state)
     for mapper, states in changed.items():
@@ -484,7 +485,7 @@ def _before_delete(mapper: Mapper[Any], connection: sa.Connection, row: Any) -> 
 
 
 def _state_and_tracker(row: Any) -> tuple[InstanceState[Any], Tracker]:
-    state: InstanceState[Any] = sa.inspect(row)
+    state = instance_state(row)
     return state, Tracker.of(cast(Session, state.session))
 
 

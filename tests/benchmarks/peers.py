@@ -94,6 +94,7 @@ ASYNCSSH = Library("asyncssh", "asyncssh")
 AZURE_SDK = Library("azure-storage-blob", "azure.storage.blob")
 AZURITE = Emulator("azurite", ".venv-azurite/azurite", "tests/services/install_azurite")
 BOTO3 = Library("boto3", "boto3")
+DEPOT = Library("filedepot", "depot.manager")
 DJANGO = Library("django", "django.core.files.storage")
 FLASK = Library("flask", "flask")
 FSSPEC = Library("fsspec", "fsspec.implementations.local")
@@ -105,10 +106,13 @@ OBSTORE = Library("obstore", "obstore")
 PARAMIKO = Library("paramiko", "paramiko")
 PYJWT = Library("pyjwt", "jwt")
 SMART_OPEN = Library("smart_open", "smart_open")
+SQLALCHEMY = Library("sqlalchemy", "sqlalchemy")
+SQLALCHEMY_FILE = Library("sqlalchemy-file", "sqlalchemy_file")
 SSHFS = Library("sshfs", "sshfs")
 WERKZEUG = Library("werkzeug", "werkzeug")
 
 ALL = (
     *(FLASK, WERKZEUG, PYJWT, GUNICORN, DJANGO, FSSPEC, KEG, BOTO3, SMART_OPEN, OBSTORE, AZURE_SDK, ADLFS),
+    *(SQLALCHEMY, SQLALCHEMY_FILE, DEPOT),
     *(PARAMIKO, ASYNCSSH, SSHFS, CP, FIND, NGINX, SSH, CEPH, AZURITE),
 )

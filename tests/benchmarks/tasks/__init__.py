@@ -12,6 +12,7 @@ MODULES = (
     "streams",
     "downloads",
     "uploads",
+    "models",
     "s3_links",
     "s3_files",
     "s3_small",
