@@ -9,7 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
-from flask_storage import StorageFullError, StorageUnavailableError
+from flask_storage import IntegrityError as StorageIntegrityError, StorageFullError, StorageUnavailableError
 from flask_storage.sqlalchemy import StoredFile
 from tests.counts import count
 from tests.sqlalchemy import rich_transaction
@@ -323,25 +323,28 @@ def test_a_storage_that_is_full(session, files, docs):
     assert files.contents() == []
 
 
-def test_a_source_that_fails(session, files):
-    """Its error is raised unchanged."""
+def test_a_source_that_fails(session, files, document):
+    """Its error is raised unchanged, by the assignment if it can be read only once; the row keeps its file."""
 
     class Source:
-        def __init__(self):
-            self.position = 0
-
         def read(self, size=-1):
             raise _Application
 
-        def seek(self, offset, whence=0):
-            self.position = {0: 0, 1: self.position, 2: 100_000}[whence] + offset
-            return self.position
-
-        def tell(self):
-            return self.position
-
-    session.add(Document(file=StoredFile(Source(), name="a.bin")))
     with pytest.raises(_Application):
+        document.file = Source()
+    session.commit()
+
+    assert document.file.read() == b"old"
+
+
+@pytest.mark.parametrize("size", [0, 10, 100_000])
+def test_a_local_file_that_has_changed_at_the_flush(session, files, tmp_path, size):
+    """It has another size than was checked at the assignment: the flush fails."""
+    source = tmp_path / "a.txt"
+    source.write_bytes(bytes(50_000))
+    session.add(Document(file=source))
+    source.write_bytes(bytes(size))
+    with pytest.raises(StorageIntegrityError):
         session.commit()
     session.rollback()
 
