@@ -343,25 +343,34 @@ class Content:
     def _use_file(self, file: Any) -> None:
         name = getattr(file, "name", None)  # a number for a file that was opened by its descriptor
         self.name = self.name or (name if isinstance(name, str) else None)
+        shared = _SharedFile(file)
+        self.size, self.open = shared.size, shared.open
+
+
+class _SharedFile:
+    """A file that several readers read. What cannot be read twice is copied to a temporary file."""
+
+    def __init__(self, file: Any) -> None:
         if not is_rewindable(file):
             spool = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 -- closed with this object
             weakref.finalize(self, spool.close)
             copy_chunks(file, spool)
             spool.seek(0)
             file = spool
-        start = file.tell()
-        self.size = file.seek(0, io.SEEK_END) - start
-        file.seek(start)
-        self.open = partial(_open_shared, self, file, start)
+        self.file = file
+        self.start = file.tell()
+        self.size = file.seek(0, io.SEEK_END) - self.start
+        file.seek(self.start)
+
+    def open(self) -> io.BufferedIOBase:
+        return io.BufferedReader(_SharedReader(self))
 
 
 class _SharedReader(io.RawIOBase):
-    """A reader with a position of its own of a file that others read as well."""
+    """A reader with a position of its own."""
 
-    def __init__(self, content: Content, file: Any, start: int) -> None:
-        self._content = content  # keeps a temporary file open
-        self._file = file
-        self._start = start
+    def __init__(self, shared: _SharedFile) -> None:
+        self._shared = shared
         self._position = 0
 
     def readable(self) -> bool:
@@ -371,7 +380,7 @@ class _SharedReader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._content.size}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._shared.size}[whence]
         if base + offset < 0:
             raise ValueError(f"negative position {base + offset}")
         self._position = base + offset
@@ -382,19 +391,21 @@ class _SharedReader(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer).cast("B")
-        self._file.seek(self._start + self._position)
-        data = self._file.read(min(len(view), max(self._content.size - self._position, 0)))
+        self._shared.file.seek(self._shared.start + self._position)
+        data = self._shared.file.read(min(len(view), max(self._shared.size - self._position, 0)))
         view[: len(data)] = data
         self._position += len(data)
         return len(data)
 
+    def close(self) -> None:
+        # The file may be assigned again, as forms do that have checked it before.
+        if not (self.closed or getattr(self._shared.file, "closed", False)):
+            self._shared.file.seek(self._shared.start)
+        super().close()
+
 
 def _open_local(path: str) -> io.BufferedIOBase:
     return open(path, "rb")
-
-
-def _open_shared(content: Content, file: Any, start: int) -> io.BufferedIOBase:
-    return io.BufferedReader(_SharedReader(content, file, start))
 
 
 def _display_name(name: str) -> str:
