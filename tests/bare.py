@@ -1,7 +1,8 @@
 """Runs the tests that need only the core dependencies and pytest: ``python -m tests.bare``.
 
 A test file is left out, and printed, when it imports something that is not installed, directly or through one of our
-test modules; so is a directory whose `conftest.py` does. Imports of `flask_storage` itself do not count: its core dependencies must be installed.
+test modules; so is a directory whose `conftest.py` does. Imports of `flask_storage` itself do not count: its core
+dependencies must be installed.
 """
 
 import ast
