@@ -120,7 +120,7 @@ class Tracker:
             store_by_hash(kind, file, row, scope.uploads, *where)
             # If no row gets the file in the end, its row of the ledger must not stay.
             key = (cast(str, file.profile), cast(str, file.path))
-            scope.released.setdefault(where, {})[key] = file.storage
+            self._note_released(*where, {key: file.storage})
 
     def count(self, connection: sa.Connection, column: sa.Column[Any], value: Any, step: int) -> None:
         """Note that *step* more rows have the files of *value*; negative if fewer rows have them."""
@@ -131,9 +131,7 @@ class Tracker:
         ledger = ledger_of(column.table.metadata, column.table.schema)
         counts = self._counts.setdefault((connection, ledger), Counter())
         for file in files:
-            if file.profile is None or file.path is None:
-                raise AssertionError(f"{file!r} was not stored before its row")
-            key = (file.profile, file.path)
+            key = (cast(str, file.profile), cast(str, file.path))
             counts[key] += step
             self._storages[key] = file.known_storage or kind.storage_for(file.profile)
 
@@ -264,8 +262,11 @@ class Tracker:
         steps = [{"at_profile": key[0], "at_path": key[1], "step": step} for key, step in fewer.items()]
         if connection.execute(update, steps).rowcount != len(steps):  # -1 where the driver does not count
             self._add_missing(connection, ledger, list(fewer), now)
-        released = self._scope.released.setdefault((connection, ledger), {})
-        released.update((key, self._storages[key]) for key in fewer)
+        self._note_released(connection, ledger, {key: self._storages[key] for key in fewer})
+
+    def _note_released(self, connection: sa.Connection, ledger: sa.Table, storages: dict[Key, StorageBackend]) -> None:
+        """Note files for the end of the transaction, when there may be no context of an app any more."""
+        self._scope.released.setdefault((connection, ledger), {}).update(storages)
         self._keep_deleted = current_storage.keep_deleted if current_storage else timedelta(0)
 
     def _add_missing(self, connection: sa.Connection, ledger: sa.Table, keys: list[Key], now: datetime) -> None:

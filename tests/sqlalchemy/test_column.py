@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask import Flask
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, mapped_column, registry, relationship
 from werkzeug.datastructures import FileStorage
 
@@ -380,3 +381,76 @@ def test_a_file_of_another_database_is_refused(model):
 
     assert len(model.paths()) == 2
     other.dispose()
+
+
+@pytest.mark.parametrize(
+    "execute",
+    [
+        lambda session, table, file: session.execute(table.insert().values([(1, file), (2, None)])),
+        lambda session, table, file: session.execute(
+            table.insert().values(id=1, file=sa.bindparam("content")), {"content": file}
+        ),
+        lambda session, table, file: session.execute(table.insert().values({table.c.id: 1, table.c.file: file})),
+    ],
+)
+def test_the_values_of_a_statement(model, execute):
+    """By position, as a parameter with another name, or by column: the file is stored and counted."""
+    table = model.define(FileType(model.storage)).__table__
+
+    with Session(model.engine) as session:
+        execute(session, table, StoredFile(b"1"))
+        session.execute(table.update().where(table.c.id == 2).values(file=sa.null()))
+        session.commit()
+        assert len(model.paths()) == 1
+        session.execute(table.update().ordered_values((table.c.file, sa.null())))
+        session.commit()
+
+    assert model.paths() == []
+
+
+def test_sql_that_copies_values_is_refused(model):
+    """The rows that have a file could not be counted."""
+    table = model.define(FileType(model.storage)).__table__
+    select = sa.select(table.c.id + 10, table.c.file)
+
+    with Session(model.engine) as session:
+        with pytest.raises(InvalidRequestError, match=r"file column document\.file"):
+            session.execute(table.insert().from_select(["id", "file"], select))
+        with pytest.raises(InvalidRequestError, match="select the values first"):
+            session.execute(table.update().values(file=sa.select(table.c.file).scalar_subquery()))
+
+
+def test_content_that_a_killed_process_has_left(model):
+    """The sweep deletes it, unless a row has it."""
+    document_class = model.define(FileType(model.storage, directory="in", content_addressed=True))
+    databases = [(model.engine, model.metadata)]
+
+    with Session(model.engine) as session:
+        session.add(document_class(file=b"1"))
+        session.commit()
+    digest = "ab" + 62 * "0"
+    model.storage.write(f"in/ab/{digest}", b"2")
+
+    assert sweep(databases, older_than=timedelta(0), dry_run=True).orphans == [("docs", f"in/ab/{digest}")]
+    assert len(model.paths()) == 2
+    assert sweep(databases, older_than=timedelta(0)).orphans == [("docs", f"in/ab/{digest}")]
+    assert len(model.paths()) == 1
+
+
+def test_a_query_for_a_value(model):
+    """By the value itself, and by one of its fields."""
+    document_class = model.define(FileType(model.storage))
+
+    with Session(model.engine) as session:
+        document = document_class(file=StoredFile(b"12", name="a.txt"))
+        session.add_all([document, document_class(file=b"1")])
+        session.commit()
+        conditions = [
+            document_class.file == document.file,
+            document_class.file["size"].as_integer() == 2,
+            document_class.file["name"].as_string() == "a.txt",
+        ]
+
+        assert [session.scalars(sa.select(document_class).where(condition)).all() for condition in conditions] == [
+            [document]
+        ] * 3
