@@ -1,7 +1,8 @@
 """Runs the tests that need only the core dependencies and pytest: ``python -m tests.bare``.
 
 A test file is left out, and printed, when it imports something that is not installed, directly or through one of our
-test modules. Imports of `flask_storage` itself do not count: its core dependencies must be installed.
+test modules; so is a directory whose `conftest.py` does. Imports of `flask_storage` itself do not count: its core
+dependencies must be installed.
 """
 
 import ast
@@ -49,9 +50,14 @@ def missing(file, seen=frozenset()):
     return names
 
 
+def _ignored(file):
+    return file.parent if file.name == "conftest.py" else file
+
+
 def main(arguments):
     """Run pytest on every test file that can be imported, and return its exit status."""
-    left_out = {file: names for file in sorted(TESTS.rglob("test_*.py")) if (names := missing(file))}
+    files = sorted([*TESTS.rglob("conftest.py"), *TESTS.rglob("test_*.py")])
+    left_out = {_ignored(file): names for file in files if (names := missing(file))}
     for file, names in left_out.items():
         print(f"left out: {file.relative_to(TESTS.parent)} needs {', '.join(sorted(names))}")
     return pytest.main([*arguments, *(f"--ignore={file}" for file in left_out)])

@@ -268,11 +268,10 @@ MAY_IMPORT = {
     ),
     "sqlalchemy.bulk": (".file_type .lifecycle", "sqlalchemy"),
     "sqlalchemy.fields": (f"{VALUES} paths streams aio {INTERFACE} .file_type .stored_file", "arrow sqlalchemy"),
-    "sqlalchemy": (".bulk .fields .file_type .ledger .lifecycle .stored_file", ""),
     "sqlalchemy.databases": ("", "flask sqlalchemy"),
     "sqlalchemy.fsck": (f"errors {INTERFACE} profiles .databases .file_type .ledger", "sqlalchemy"),
     "sqlalchemy.forms": (".file_type .stored_file", "sqlalchemy wtforms"),
-    "sqlalchemy": (".bulk .databases .file_type .forms .ledger .lifecycle .stored_file", ""),
+    "sqlalchemy": (".bulk .databases .fields .file_type .forms .ledger .lifecycle .stored_file", ""),
     # Stored files as responses, signed links as views.
     "http": ("", ""),
     "http.response_headers": ("types content_types", "flask werkzeug"),

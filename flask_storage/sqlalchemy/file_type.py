@@ -10,8 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.mutable import MutableList
-from sqlalchemy.sql.operators import OperatorType
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import TypeDecorator
 
 from ..backends.base import StorageBackend
 from ..paths import extension_of, normalize_directory
@@ -144,10 +143,6 @@ class FileType(TypeDecorator[Any]):
             check(file)
 
     # -- SQLAlchemy ---------------------------------------------------------------------------------------------------
-
-    def coerce_compared_value(self, op: OperatorType | None, value: Any) -> TypeEngine[Any]:
-        """Compare JSON paths (``Invoice.pdf["size"]``) as JSON does."""
-        return self.impl_instance.coerce_compared_value(op, value)
 
     def compare_values(self, x: Any, y: Any) -> bool:
         """Return whether two values are equal."""

@@ -435,3 +435,22 @@ def test_content_that_a_killed_process_has_left(model):
     assert len(model.paths()) == 2
     assert sweep(databases, older_than=timedelta(0)).orphans == [("docs", f"in/ab/{digest}")]
     assert len(model.paths()) == 1
+
+
+def test_a_query_for_a_value(model):
+    """By the value itself, and by one of its fields."""
+    document_class = model.define(FileType(model.storage))
+
+    with Session(model.engine) as session:
+        document = document_class(file=StoredFile(b"12", name="a.txt"))
+        session.add_all([document, document_class(file=b"1")])
+        session.commit()
+        conditions = [
+            document_class.file == document.file,
+            document_class.file["size"].as_integer() == 2,
+            document_class.file["name"].as_string() == "a.txt",
+        ]
+
+        assert [session.scalars(sa.select(document_class).where(condition)).all() for condition in conditions] == [
+            [document]
+        ] * 3
