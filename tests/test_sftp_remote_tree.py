@@ -11,6 +11,7 @@ import tempfile
 from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -637,8 +638,9 @@ def test_modes_that_are_left_to_the_server_are_those_of_its_umask(make_openssh):
 def test_a_refused_mode_names_the_setting(make_openssh, setting):
     """Nothing remains of the write; a mode that the file has anyway is no error."""
     server = make_openssh(arguments="-u 027 -P setstat,fsetstat")
+    modes: dict[str, Any] = {setting: 0o770}
 
-    with closing(make_storage(server, **{setting: 0o770})) as storage:
+    with closing(make_storage(server, **modes)) as storage:
         with pytest.raises(PermissionDeniedError, match=f"cannot be set to 0o770: .*; pass {setting}=None"):
             storage.write("a/b/c.txt", b"1")
 
