@@ -13,7 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from flask_storage.sqlalchemy import StoredFile
-from tests.sqlalchemy.models import Document
+from tests.sqlalchemy.agreement import Files
+from tests.sqlalchemy.databases import enable_savepoints
+from tests.sqlalchemy.models import Base, Document
 
 
 class _Application(Exception):  # noqa: N818  # not an error of ours
@@ -344,3 +346,23 @@ def test_an_outer_transaction_on_the_connection_is_rolled_back_after_the_session
 
     files.check_after_sweep()
     assert files.contents() == [b"old"]
+
+
+def test_a_transaction_around_a_session_on_a_database_with_one_connection(docs, caplog):
+    """As in tests with SQLite in memory: no file is deleted, and no other use of the connection is tried."""
+    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
+    enable_savepoints(engine)
+    Base.metadata.create_all(engine)
+    with Session(engine) as session, session.begin():
+        session.add(Document(id=1, file=b"old"))
+    with engine.connect() as connection, connection.begin() as transaction:
+        with Session(connection, join_transaction_mode="create_savepoint") as session:
+            session.get_one(Document, 1).file = b"new"
+            session.commit()
+        assert not caplog.records
+        transaction.rollback()
+    files = Files(engine, docs, Base.metadata)
+
+    files.check_after_sweep()
+    assert files.contents() == [b"old"]
+    engine.dispose()
