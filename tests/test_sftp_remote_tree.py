@@ -33,7 +33,6 @@ from flask_storage.backends.sftp.protocol import (
     CLOSE,
     EOF,
     FAILURE,
-    FSETSTAT,
     FSTAT,
     HARDLINK,
     LSTAT,
@@ -827,7 +826,6 @@ def test_a_temporary_file_that_stays_after_the_commit_is_not_an_error():
         ({POSIX_RENAME: FAILURE}, (POSIX_RENAME,), False),
         ({FSYNC: FAILURE}, (FSYNC,), False),
         ({CLOSE: FAILURE}, (), False),
-        ({FSETSTAT: PERMISSION_DENIED}, (), False),
     ],
 )
 def test_a_failed_commit_raises_the_status_of_the_server(statuses, extensions, exclusive):
