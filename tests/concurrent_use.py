@@ -36,7 +36,7 @@ from tests.counts import count
 from tests.plain_client import send
 
 THREADS = 50
-OPERATIONS = count(10, 100)
+OPERATIONS = count(10, 30)
 CHILDREN = 2
 PROJECT = Path(__file__).parents[1]
 CONFIGURATION = "SHARING_PROFILE"

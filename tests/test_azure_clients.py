@@ -42,7 +42,7 @@ pytest_plugins = ["tests.services.azurite"]
 MIB = 1 << 20
 SECONDS = 60  # time-out of a test that waits for a thread
 THREADS = 50
-ROUNDS = count(2, 100)  # mixed operations of each thread
+ROUNDS = count(2, 10)  # mixed operations of each thread
 HOUR = timedelta(hours=1)
 _OPTIONS = WriteOptions()
 NOWHERE = Account(name="a", url="https://a.blob.core.windows.net", container="c", key="a2V5")

@@ -29,7 +29,7 @@ pytest_plugins = ["tests.services.s3"]
 MIB = 1 << 20
 SECONDS = 60  # time-out of waiting for threads
 THREADS = 50
-ROUNDS = count(2, 100)  # mixed operations of each thread
+ROUNDS = count(2, 20)  # mixed operations of each thread
 
 
 @pytest.fixture
