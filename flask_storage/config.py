@@ -240,8 +240,7 @@ class LinkURLBuilder:
             host, root = config["SERVER_NAME"], config["APPLICATION_ROOT"]
         else:
             raise ConfigurationError(
-                "a link created outside a request of a Flask app needs the app's address: set STORAGE_EXTERNAL_URL (or "
-                "SERVER_NAME)"
+                "a link created outside a request needs the app's address: set STORAGE_EXTERNAL_URL (or SERVER_NAME)"
             )
         if endpoint == LINK_ENDPOINT and self._app.url_map.host_matching:
             values[HOST_ARGUMENT] = host

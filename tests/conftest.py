@@ -11,6 +11,9 @@ from tests.variants import is_selected
 
 pytest_plugins = ["flask_storage.testing.fixtures"]
 
+# A plugin of some modules; the conftest of tests/sqlalchemy imports it too, perhaps earlier.
+pytest.register_assert_rewrite("tests.services.postgres")
+
 
 def _stop_coverage():
     """Stop measuring coverage in a forked child: a thread of the parent may have held its lock during the fork."""

@@ -168,7 +168,6 @@ def test_only_the_host_is_required():
         ({"file_mode": "rw"}, "file_mode: write it in octal"),
         ({"file_mode": 0o400}, "file_mode: write it in octal"),
         ({"directory_mode": 0o600}, "directory_mode: write it in octal"),
-        ({"directory_mode": None}, "directory_mode: write it in octal"),
         ({"fsync": "perhaps"}, "fsync must be true or false"),
         ({"base_url": 5}, "base_url"),
     ],

@@ -19,6 +19,7 @@ from ..streams import SupportsRead
 from ..types import (
     Expiry,
     FileInfo,
+    FormArguments,
     LinkArguments,
     ListEntry,
     PresignedUpload,
@@ -264,6 +265,29 @@ class AsyncStorage(Storage):
     ) -> PresignedUpload:
         """Return the request with which a browser uploads one file: method, URL, headers, form fields."""
         return await self._run(self.backend.upload_request, path, expire, content_type=content_type, **arguments)
+
+    async def create_upload_form(
+        self,
+        path: str,
+        expire: Expiry | None = None,
+        *,
+        max_size: int,
+        min_size: int = 0,
+        content_type: str | None = None,
+        redirect_to: str | None = None,
+        **arguments: Unpack[FormArguments],
+    ) -> PresignedUpload:
+        """Return an HTML form with which a browser uploads one file, also without JavaScript."""
+        return await self._run(
+            self.backend.create_upload_form,
+            path,
+            expire,
+            max_size=max_size,
+            min_size=min_size,
+            content_type=content_type,
+            redirect_to=redirect_to,
+            **arguments,
+        )
 
     async def confirm_upload(
         self,

@@ -113,7 +113,8 @@ class StorageWrapper(StorageBackend):
         else:
             error.message = self._outer_text(error.message)
             error.args = (error.message, *error.args[1:])
-        error.backend = self.name
+        if error.backend in (None, self.inner.name):
+            error.backend = self.name
         error._relabelled_by += (id(self),)
         return error
 

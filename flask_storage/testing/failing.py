@@ -202,6 +202,10 @@ class FailingStorage(StorageWrapper):
         self._record("open_reader", path)
         return RecordingFile(self, self.inner._open_reader(path), path)
 
+    def _open_whole(self, path: str) -> RemoteFile:
+        self._record("open_reader", path)
+        return RecordingFile(self, self.inner._open_whole(path), path)
+
     def _open_writer(self, path: str, options: WriteOptions) -> RemoteFile:
         self._record("open_writer", path)
         return RecordingFile(self, self.inner._open_writer(path, options), path)
