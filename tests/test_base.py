@@ -126,12 +126,16 @@ def test_exists_raises_other_errors_than_not_found(failing):
     assert (caught.value.path, caught.value.backend) == ("file.bin", "sdk")
 
 
-def test_path_and_backend_of_an_error_are_not_overwritten(failing):
+def test_path_and_backend_of_an_error_are_not_overwritten(memory_storage, monkeypatch):
     """The values that the backend sets are kept."""
-    failing.fail("stat", error=StorageError("no", path="elsewhere", backend="other"))
+
+    def fail(path):
+        raise StorageError("no", path="elsewhere", backend="other")
+
+    monkeypatch.setattr(memory_storage, "_stat", fail)
 
     with pytest.raises(StorageError) as caught:
-        failing.stat("file.bin")
+        memory_storage.stat("file.bin")
 
     assert (caught.value.path, caught.value.backend) == ("elsewhere", "other")
 

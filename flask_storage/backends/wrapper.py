@@ -113,8 +113,7 @@ class StorageWrapper(StorageBackend):
         else:
             error.message = self._outer_text(error.message)
             error.args = (error.message, *error.args[1:])
-        if error.backend in (None, self.inner.name):
-            error.backend = self.name
+        error.backend = self.name
         error._relabelled_by += (id(self),)
         return error
 
