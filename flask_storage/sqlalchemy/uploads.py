@@ -102,7 +102,7 @@ def discard(uploads: Iterable[Upload]) -> None:
             by_storage[upload.storage].append(upload.path)
     for storage, paths in by_storage.items():
         try:
-            run_blocking(lambda storage=storage, paths=paths: storage.delete_many(paths))  # type: ignore[misc]
+            run_blocking(lambda storage=storage, paths=paths: storage.delete_many(paths))  # type: ignore[misc]  # mypy infers no lambda with defaults
         except StorageError as error:
             logger.warning(
                 "files of a transaction that was rolled back remain in %r, and flask storage sweep will delete them: "
